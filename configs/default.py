@@ -1,0 +1,174 @@
+"""Every field of an experiment, with its unit and the section of the paper it comes from.
+
+Sections in brackets are those of DELG (Cao, Araujo, Sim, ECCV 2020); [L2G] is local-to-global
+(Aiger et al., 2025). Other configs call `get_config` and change a few fields.
+"""
+
+import ml_collections
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """Returns the whole tree with the paper's values where the paper gives one.
+
+    Args:
+      argument: must be empty: the default has no variants.
+
+    Raises:
+      UserError: if an argument is given.
+    """
+    from delg_jax.configuration import parse_argument
+
+    parse_argument(argument, {})
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # all random draws derive from it
+    config.model = _model()
+    config.data = _data()
+    config.train = _train()
+    config.extract = _extract()
+    config.search = _search()
+    config.rerank = _rerank()
+    config.eval = _eval()
+    return config
+
+
+def _model() -> ml_collections.ConfigDict:
+    model = ml_collections.ConfigDict()
+    # Backbone [4.1]
+    model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101
+    model.convention = "slim"  # slim (the paper) | keras (TF2 code) | torchvision
+    model.conv4_stride = 32  # pixels, 16 or 32; slim is always 32, as in the paper
+    model.pretrained = ""  # .npz of backbone weights to start from ("" = random)
+    model.pretrained_source = "torchvision"  # naming of that file: torchvision | slim | keras
+    model.checkpoint = ""  # folder of a delg_jax training run; wins over pretrained
+    # Global head [3.2, equation 1]
+    model.pooling = "gem"  # gem | avg | max
+    model.gem_power = 3.0  # p of equation 1, initial value if learned
+    model.gem_learned = False  # paper: not learned
+    model.whitening = True  # fully connected layer after pooling
+    model.global_dim = 2048  # C_F
+    model.global_loss = "arcface"  # arcface | softmax, decides the classifier [Table 2]
+    # Local head [3.2]
+    model.local_head = True
+    model.attention = "learned"  # learned | norm (L2 norm of conv4, needs no training)
+    model.attention_dim = 512  # channels of the first attention layer
+    model.attention_pooling = "mean"  # mean (official code) | sum (equation 5)
+    model.attention_normalize = True  # L2-normalise each location before pooling (official code)
+    model.dim_reduction = "ae"  # ae | fc | none [Table 1]
+    model.local_dim = 128  # C_T
+    model.stop_gradient = True  # stop the local losses before the backbone [3.3]
+    model.num_classes = 0  # 0 = as many as the training data has
+    return model
+
+
+def _data() -> ml_collections.ConfigDict:
+    data = ml_collections.ConfigDict()
+    data.name = "embedded"  # embedded | folder | revisited
+    data.root = ""  # folder of the data set (folder, revisited)
+    data.ground_truth = ""  # revisited: file under root ("" = the only gnd_*)
+    data.tfds_dir = ""  # where TFDS keeps prepared data ("" = its default)
+    data.embedded = ml_collections.ConfigDict()
+    data.embedded.size = "small"  # small | tiny, size of the embedded data set
+    data.embedded.seed = 0  # seed of the rendered world
+    data.max_skipped = 0  # bad images tolerated before a run ends in an error
+    data.min_side = 16  # pixels; smaller images are skipped
+    data.max_pixels = 100_000_000  # larger images are refused before decoding
+    # Augmentation of training images [4.1]
+    data.image_size = 512  # pixels, square
+    data.crop_area = (0.08, 1.0)  # share of the image area
+    data.crop_aspect = (0.75, 4.0 / 3.0)  # width / height
+    data.flip = False  # horizontal flip, each with probability 1/2
+    data.workers = 2  # decoding processes; 0 = in this process
+    return data
+
+
+def _train() -> ml_collections.ConfigDict:
+    train = ml_collections.ConfigDict()
+    train.steps = 1_500_000
+    train.batch_size = 16  # over all devices of all processes
+    train.learning_rate = 0.01  # initial; the paper sweeps [3e-4, 1e-2]
+    train.warmup_steps = 0  # linear, from 0
+    train.momentum = 0.9
+    train.weight_decay = 0.0  # L2 on kernels, not on BatchNorm and biases
+    train.clip_norm = 10.0  # global gradient norm (official code)
+    train.heads = "joint"  # joint | global | local: which heads learn [Table 1, 2]
+    train.freeze_backbone = False
+    train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
+    train.dtype = "float32"  # float32 | bfloat16 compute; weights stay float32
+    # Losses [3.3]
+    train.arcface_margin = 0.1  # m, radians
+    train.arcface_scale = 45.254834  # initial gamma = sqrt(2048)
+    train.arcface_scale_learned = True  # paper: learned; official code: fixed
+    train.global_weight = 1.0
+    train.reconstruction_weight = 10.0  # lambda
+    train.attention_weight = 1.0  # beta
+    # Bookkeeping, in steps
+    train.log_every = 100
+    train.eval_every = 1000
+    train.checkpoint_every = 1000
+    train.keep_checkpoints = 10
+    return train
+
+
+def _extract() -> ml_collections.ConfigDict:
+    extract = ml_collections.ConfigDict()
+    # Image pyramid [4.1]; the seven scales are 2^(-2 ... 1) in half octaves
+    extract.local_scales = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)
+    extract.global_scales = (0.70710677, 1.0, 1.4142135)
+    extract.max_size = 1024  # pixels, longest side before the pyramid; 0 = as it is
+    extract.max_features = 1000  # over all scales
+    extract.attention_threshold = 0.0  # tau; features below are dropped
+    extract.crop_queries = True  # crop a query to its box
+    # PCA of local descriptors, fitted on database images; for dim_reduction none [Table 1]
+    extract.pca_dim = 0  # 0 = no PCA
+    extract.pca_whitening = 0.5  # exponent share: 0 = none, 0.5 = half, 1 = full
+    extract.pca_images = 100  # database images to fit on
+    # Execution
+    extract.dtype = "float32"  # float32 | bfloat16 compute
+    extract.batch_pixels = 1_048_576  # pixels in a batch of one shape
+    extract.shape_step = 64  # pixels; padded sides are multiples, which bounds compilation
+    extract.chunk_images = 64  # images in a chunk of the store
+    extract.local_dtype = "float16"  # float32 | float16 on disk
+    return extract
+
+
+def _search() -> ml_collections.ConfigDict:
+    search = ml_collections.ConfigDict()
+    search.global_block = 65_536  # database images in a block of similarities
+    # Local search [L2G]: mean over query features of k(best cosine in the image)
+    search.kernel = "threshold"  # identity | threshold | power
+    search.threshold = 0.5  # cosine below which a feature has no match
+    search.power = 3.0  # exponent of the power kernel
+    search.max_features = 200  # strongest features of an image that take part; 0 = all
+    search.local_block = 32  # database images in a block of similarities
+    search.graph_neighbours = 1000  # similarities kept per database image
+    return search
+
+
+def _rerank() -> ml_collections.ConfigDict:
+    rerank = ml_collections.ConfigDict()
+    # Spatial verification [4.1]
+    rerank.sp = ml_collections.ConfigDict()
+    rerank.sp.short_list = 100  # images
+    rerank.sp.max_features = 1000  # strongest features of an image that take part
+    rerank.sp.max_distance = 1.0  # L2 distance between unit descriptors
+    rerank.sp.ratio = 0.0  # Lowe's ratio; 0 = no ratio test
+    rerank.sp.mutual = False  # keep mutual nearest neighbours only
+    rerank.sp.hypotheses = 1000
+    rerank.sp.residual = 20.0  # pixels
+    rerank.sp.min_inliers = 4  # fewer count as none
+    rerank.sp.pair_block = 10  # image pairs verified at a time
+    # Similarity embeddings by multidimensional scaling [L2G]
+    rerank.mds = ml_collections.ConfigDict()
+    rerank.mds.short_list = 200  # images of the local search that are re-ranked
+    rerank.mds.dim = 128  # dimension of the embedding
+    rerank.mds.distance = "chord"  # chord sqrt(2 - 2s) | complement 1 - s | reciprocal 1 / s
+    rerank.mds.contrast = 0.6  # similarity that counts as 1
+    rerank.mds.weight = 0.5  # share of the embedding beside the local similarity
+    return rerank
+
+
+def _eval() -> ml_collections.ConfigDict:
+    evaluation = ml_collections.ConfigDict()
+    evaluation.methods = ("global", "global+sp", "local", "local+mds")
+    evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
+    return evaluation

@@ -1,0 +1,1 @@
+"""The program `delg`: one thin file per verb."""

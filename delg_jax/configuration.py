@@ -1,0 +1,112 @@
+"""Configurations: the argument of a config file, and the difference between two trees."""
+
+import difflib
+import importlib.util
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from delg_jax.errors import UserError
+
+
+def parse_argument(argument: str | None, defaults: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Parses what follows the colon in `--config=FILE:argument`.
+
+    The argument is a list `name=value,name=value`; a bare `name` sets a boolean to True.
+
+    Args:
+      argument: the text, may be empty.
+      defaults: every name that may occur, with its value if it does not; values are bool, int,
+        float or str and fix the type.
+
+    Returns:
+      A locked tree of the names and their values.
+
+    Raises:
+      UserError: for an unknown name or a value of another type.
+    """
+    values = dict(defaults)
+    for part in filter(None, (argument or "").split(",")):
+        name, has_value, text = part.partition("=")
+        if name not in defaults:
+            raise UserError("--config argument", name, _unknown_name(name, defaults))
+        kind = type(defaults[name])
+        if not has_value and kind is not bool:
+            raise UserError("--config argument", name, f"needs a value: {name}={defaults[name]!r}")
+        values[name] = _parse(name, text if has_value else "true", kind)
+    return ml_collections.ConfigDict(values).lock()
+
+
+def _unknown_name(name: str, known: dict[str, Any]) -> str:
+    if not known:
+        return "this config takes no argument"
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known names are {', '.join(known)}"
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UserError(f"--config argument {name}", text, "must be true or false")
+        return text.lower() in ("true", "1")
+    try:
+        return kind(text)
+    except ValueError as error:
+        rule = f"must be of type {kind.__name__}"
+        raise UserError(f"--config argument {name}", text, rule) from error
+
+
+def load(path: str, argument: str = "") -> ml_collections.ConfigDict:
+    """Runs `get_config(argument)` of a config file, for notebooks and experiments.
+
+    Args:
+      path: the Python file.
+      argument: what follows the colon on the command line.
+
+    Returns:
+      The locked tree.
+
+    Raises:
+      UserError: if the file does not exist.
+    """
+    if not pathlib.Path(path).is_file():
+        raise UserError("--config", path, "must be an existing Python file")
+    spec = importlib.util.spec_from_file_location("delg_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument).lock()
+
+
+def flatten(config: ml_collections.ConfigDict, sections: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Fields by dotted path as JSON values; only those under `sections`, or all if empty."""
+    plain = json.loads(config.to_json())
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, child in value.items():
+                visit(f"{prefix}.{name}" if prefix else name, child)
+        else:
+            flat[prefix] = value
+
+    visit("", plain)
+    if not sections:
+        return flat
+    return {
+        path: value
+        for path, value in flat.items()
+        if any(path == section or path.startswith(f"{section}.") for section in sections)
+    }
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines `field: old -> new` for every field of two flattened trees that differs."""
+    absent = "(absent)"
+    return [
+        f"config.{path}: {old.get(path, absent)!r} -> {new.get(path, absent)!r}"
+        for path in sorted(set(old) | set(new))
+        if old.get(path, absent) != new.get(path, absent)
+    ]

@@ -1,0 +1,1 @@
+"""Data sets, ground truth readers and the input pipeline."""

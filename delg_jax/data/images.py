@@ -1,0 +1,93 @@
+"""Encoded images become uint8 RGB arrays, or a reason why not."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+class BadImageError(Exception):
+    """An image that cannot be used; its text is the reason, fit for `skipped.csv`."""
+
+
+def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.ndarray:
+    """Decodes JPEG, PNG and whatever else Pillow reads, honouring the EXIF orientation.
+
+    Grey, palette, CMYK, RGBA and 16-bit images become RGB; of an animation the first frame counts.
+
+    Args:
+      data: the encoded file.
+      min_side: pixels; a smaller image is refused.
+      max_pixels: a larger image is refused before it is decoded.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      BadImageError: if the bytes are no image, are truncated, or break a limit.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImageError(f"{width} x {height} pixels, more than {max_pixels}")
+        if min(width, height) < min_side:
+            raise BadImageError(f"{width} x {height} pixels, a side is under {min_side}")
+        image.load()
+        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except UnidentifiedImageError as error:
+        raise BadImageError("not an image file") from error
+    except Image.DecompressionBombError as error:
+        raise BadImageError("declares too many pixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BadImageError(str(error) or type(error).__name__) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def limit_size(image: np.ndarray, max_size: float) -> tuple[np.ndarray, float]:
+    """Shrinks an image whose longest side exceeds `max_size`, as the official extractor does.
+
+    Args:
+      image: uint8 [H, W, 3].
+      max_size: pixels; 0 for no limit.
+
+    Returns:
+      The image, and new size / old size.
+    """
+    height, width = image.shape[:2]
+    if not max_size or max(height, width) <= max_size:
+        return image, 1.0
+    scale = max_size / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)), scale
+
+
+def crop(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Cuts out a box.
+
+    Args:
+      image: uint8 [H, W, 3].
+      box: x1, y1, x2, y2 in pixels; rounded, and clipped to the image.
+
+    Returns:
+      uint8 [y2 - y1, x2 - x1, 3].
+
+    Raises:
+      BadImageError: if nothing of the image lies in the box.
+    """
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = (round(float(side)) for side in box)
+    x1, x2 = max(x1, 0), min(x2, width)
+    y1, y2 = max(y1, 0), min(y2, height)
+    if x1 >= x2 or y1 >= y2:
+        raise BadImageError(f"query box {list(box)} lies outside the {width} x {height} image")
+    return image[y1:y2, x1:x2]

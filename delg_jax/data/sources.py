@@ -1,0 +1,81 @@
+"""Where encoded images come from: one interface for folders and TFDS, random access, picklable."""
+
+import dataclasses
+import pathlib
+from typing import Protocol
+
+import numpy as np
+
+
+class ImageSource(Protocol):
+    """Random access to encoded images.
+
+    Attributes:
+      names: of the images, in order.
+      labels: int [N], the class of each image, or -1.
+    """
+
+    names: list[str]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one image; raises OSError if they cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSource:
+    """Images that are files.
+
+    Attributes:
+      root: folder that the names are relative to.
+      names: of the images, with `suffix` still to be added.
+      labels: int [N], the class of each image, or -1.
+      suffix: file name ending.
+    """
+
+    root: pathlib.Path
+    names: list[str]
+    labels: np.ndarray
+    suffix: str = ""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one file."""
+        return (self.root / f"{self.names[index]}{self.suffix}").read_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """Labelled images to learn from.
+
+    Attributes:
+      train: images with labels 0 to num_classes - 1.
+      validation: other images of the same classes.
+      classes: name of each class.
+    """
+
+    train: ImageSource
+    validation: ImageSource
+    classes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalData:
+    """A database, queries, and which of the database each query should find.
+
+    Attributes:
+      database: N images.
+      queries: Q images.
+      ground_truth: for each query a dict of `bbx` [x1, y1, x2, y2] in pixels, and `easy`, `hard`,
+        `junk`, lists of indices into the database.
+    """
+
+    database: ImageSource
+    queries: ImageSource
+    ground_truth: list[dict]

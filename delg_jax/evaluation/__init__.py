@@ -1,0 +1,1 @@
+"""Evaluation: the metrics of the retrieval benchmarks."""

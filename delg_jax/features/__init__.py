@@ -1,0 +1,1 @@
+"""From images to descriptors: pyramid, selection, extraction and the feature store."""

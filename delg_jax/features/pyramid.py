@@ -1,0 +1,74 @@
+"""The image pyramid: sizes, canvases and the official bilinear resize on the device."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Rows and columns of a pyramid level: round(size * scale) in float32, halves to even."""
+    scaled = np.round(np.asarray(size, np.float32) * np.float32(scale))
+    return max(1, int(scaled[0])), max(1, int(scaled[1]))
+
+
+def canvas_shape(size: tuple[int, int], step: int) -> tuple[int, int]:
+    """The canvas for an image: each side rounded up to a multiple of `step` pixels.
+
+    Sides far above `step` round to multiples of an eighth of their power of two instead, so that
+    the number of canvases grows with the logarithm of the size and the padding stays below 1/8.
+    """
+    return _round_up(size[0], step), _round_up(size[1], step)
+
+
+def _round_up(side: int, step: int) -> int:
+    coarse = step * max(1, 2 ** int(np.floor(np.log2(max(side, 1) / (8 * step)) + 1e-9)))
+    coarse = max(step, coarse)
+    return -(-side // coarse) * coarse
+
+
+def place(images: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Puts images uint8 [h, w, 3] top left on canvases uint8 [B, *shape, 3] of zeros."""
+    canvas = np.zeros((len(images), *shape, 3), np.uint8)
+    for row, image in zip(canvas, images, strict=True):
+        row[: image.shape[0], : image.shape[1]] = image
+    return canvas
+
+
+def resize(
+    images: jax.Array, sizes: jax.Array, targets: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """Bilinear resize with half-pixel centres and no antialias, as TensorFlow 2 does.
+
+    Args:
+      images: [B, H, W, 3], each image top left on its canvas.
+      sizes: int32 [B, 2], rows and columns that an image covers.
+      targets: int32 [B, 2], rows and columns to resize to.
+      shape: static canvas of the result.
+
+    Returns:
+      float32 [B, *shape, 3]; beyond the targets it repeats the border.
+    """
+    return jax.vmap(lambda image, size, target: _resize_one(image, size, target, shape))(
+        images, sizes, targets
+    )
+
+
+def _resize_one(image, size, target, shape: tuple[int, int]) -> jax.Array:
+    image = image.astype(jnp.float32)
+    for axis in (0, 1):
+        low, high, share = _taps(size[axis], target[axis], shape[axis])
+        share = share.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        first = jnp.take(image, low, axis=axis)
+        image = first + (jnp.take(image, high, axis=axis) - first) * share
+    return image
+
+
+def _taps(size, target, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The two source positions of each target position, and the share of the second."""
+    scale = size.astype(jnp.float32) / target.astype(jnp.float32)
+    position = (jnp.arange(length, dtype=jnp.float32) + 0.5) * scale - 0.5
+    floor = jnp.floor(position)
+    last = size - 1
+    low = jnp.clip(floor.astype(jnp.int32), 0, last)
+    high = jnp.clip(floor.astype(jnp.int32) + 1, 0, last)
+    return low, high, position - floor

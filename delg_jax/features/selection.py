@@ -1,0 +1,52 @@
+"""Which positions of conv4 become local features (section 4.1)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delg_jax.features.local_features import LocalFeatures
+
+
+def top_cells(
+    scores: jax.Array, mask: jax.Array, count: int, threshold: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Finds the positions with the highest attention on one pyramid level.
+
+    Args:
+      scores: float32 [B, H, W], attention.
+      mask: bool [B, H, W], positions that the image covers.
+      count: number of positions, at most H * W.
+      threshold: tau; lower scores are never chosen.
+
+    Returns:
+      Flat positions int32 [B, count], best first, ties in reading order; scores float32
+      [B, count]; bool [B, count], False where there was no further position.
+    """
+    flat = jnp.where(mask & (scores >= threshold), scores, -jnp.inf)
+    flat = flat.reshape(scores.shape[0], -1)
+    values, cells = jax.lax.top_k(flat, count)
+    valid = jnp.isfinite(values)
+    return cells, jnp.where(valid, values, 0.0), valid
+
+
+def merge(levels: list[LocalFeatures], count: int) -> LocalFeatures:
+    """Joins the features of all levels of one image and keeps the best.
+
+    Args:
+      levels: LocalFeatures [K_level] of one image, NumPy, in the order of the scales.
+      count: features to keep and to pad to.
+
+    Returns:
+      LocalFeatures [count], best first; ties keep the order of the levels. Padding is zero.
+    """
+    if not levels:
+        raise ValueError(f"levels (={levels!r}) must not be empty")
+    valid = np.concatenate([level.mask for level in levels])
+    fields = [np.concatenate([level[i] for level in levels])[valid] for i in range(4)]
+    order = np.argsort(-fields[2], kind="stable")[:count]
+    padded = []
+    for field in fields:
+        target = np.zeros((count, *field.shape[1:]), field.dtype)
+        target[: len(order)] = field[order]
+        padded.append(target)
+    return LocalFeatures(*padded, mask=np.arange(count) < len(order))

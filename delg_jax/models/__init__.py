@@ -1,0 +1,1 @@
+"""The network: backbone, pooling, attention and autoencoder, joined in one model."""

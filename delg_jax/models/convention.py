@@ -1,0 +1,62 @@
+"""The three published ways to build the same ResNet, as data."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from delg_jax.errors import require_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """Where a ResNet strides, how it pads, and what it expects of its input.
+
+    Attributes:
+      stride_on: `last_3x3` (3x3 of a stage's last unit), `first_1x1` or `first_3x3` (of a stage's
+        first unit). Basic units have no 1x1 and stride on their first 3x3.
+      stem_same: the 7x7/2 stem pads as TensorFlow's SAME, else 3 pixels on every side.
+      pool_padding: of the 3x3/2 max-pool: `same`, `valid` or `symmetric` (1 pixel).
+      epsilon: of BatchNorm.
+      conv_bias: whether convolutions have biases.
+      mean: of the input per channel, on the scale 0 to 255.
+      std: divisor of the input per channel, on the scale 0 to 255.
+    """
+
+    stride_on: str
+    stem_same: bool
+    pool_padding: str
+    epsilon: float
+    conv_bias: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+_CENTRED = (128.0, 128.0, 128.0)
+
+CONVENTIONS = {
+    "slim": Convention("last_3x3", False, "same", 1e-5, False, _CENTRED, _CENTRED),
+    "keras": Convention("first_1x1", True, "valid", 1e-3, True, _CENTRED, _CENTRED),
+    "torchvision": Convention(
+        "first_3x3",
+        False,
+        "symmetric",
+        1e-5,
+        False,
+        (0.485 * 255, 0.456 * 255, 0.406 * 255),
+        (0.229 * 255, 0.224 * 255, 0.225 * 255),
+    ),
+}
+
+
+def get_convention(name: str) -> Convention:
+    """Returns the convention called `name`; raises a UserError if there is none."""
+    require_choice("config.model.convention", name, tuple(CONVENTIONS))
+    return CONVENTIONS[name]
+
+
+def preprocess(images: jax.Array, convention: Convention) -> jax.Array:
+    """Normalises images [B, H, W, 3] of the scale 0 to 255 to float32, as the weights expect."""
+    mean = jnp.asarray(convention.mean, jnp.float32)[None, None, None, :]
+    std = jnp.asarray(convention.std, jnp.float32)[None, None, None, :]
+    return (images.astype(jnp.float32) - mean) / std

@@ -1,0 +1,211 @@
+"""DELG: one network, a global descriptor and local features (Cao et al., ECCV 2020, section 3)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+from flax import struct
+
+from delg_jax.errors import require_choice
+from delg_jax.models import attention, classifiers, dim_reduction, extent, pooling, resnet
+from delg_jax.models.convention import get_convention, preprocess
+
+
+@struct.dataclass
+class DelgOutputs:
+    """What the network computes for a batch; None where the model has no such part.
+
+    Attributes:
+      conv4: S of the paper, [B, H, W, C].
+      conv5: D of the paper, [B, H, W, C].
+      global_feature: float32 [B, D], g of equation 1, before normalisation.
+      attention: float32 [B, H, W], scores of the positions of conv4.
+      local_descriptors: [B, H, W, D], before normalisation.
+      reconstruction: [B, H, W, C], S' of the paper; equal to the descriptors without autoencoder.
+      conv4_mask: bool [B, H, W], positions of conv4 that the image covers.
+    """
+
+    conv4: jax.Array
+    conv5: jax.Array
+    global_feature: jax.Array
+    attention: jax.Array | None
+    local_descriptors: jax.Array | None
+    reconstruction: jax.Array | None
+    conv4_mask: jax.Array | None
+
+    @property
+    def global_descriptor(self) -> jax.Array:
+        """The unit-norm global descriptor, float32 [B, D]."""
+        return pooling.l2_normalize(self.global_feature)
+
+
+class Delg(nn.Module):
+    """The whole network; fields are those of `config.model`, see `configs/default.py`.
+
+    Attributes:
+      dtype: of the computation; parameters stay float32.
+      freeze_backbone: whether the backbone gets no gradient and keeps its BatchNorm statistics.
+      norm_axis: name of the device axis over which BatchNorm shares statistics, or None.
+      freeze_norm: whether every BatchNorm keeps its statistics in training.
+      initial_scale: gamma of the cosine classifier at the start.
+    """
+
+    backbone: str
+    convention: str
+    conv4_stride: int
+    pooling: str
+    gem_power: float
+    gem_learned: bool
+    whitening: bool
+    global_dim: int
+    global_loss: str
+    local_head: bool
+    attention: str
+    attention_dim: int
+    attention_pooling: str
+    attention_normalize: bool
+    dim_reduction: str
+    local_dim: int
+    stop_gradient: bool
+    num_classes: int
+    dtype: Any = jnp.float32
+    freeze_backbone: bool = False
+    freeze_norm: bool = False
+    norm_axis: str | None = None
+    norm_momentum: float = 0.9
+    initial_scale: float = 45.254834
+
+    def setup(self) -> None:
+        """Builds the parts that the configuration names."""
+        norm = {"norm_momentum": self.norm_momentum, "norm_axis": self.norm_axis}
+        self.resnet = resnet.ResNet(
+            self.backbone, self.convention, self.conv4_stride, dtype=self.dtype, **norm
+        )
+        if self.gem_learned:
+            self.power = self.param("power", nn.initializers.constant(self.gem_power), ())
+        if self.whitening:
+            self.whiten = nn.Dense(self.global_dim)
+        if self.global_loss == "arcface":
+            self.global_classifier = classifiers.CosineClassifier(
+                self.num_classes, self.initial_scale
+            )
+        else:
+            self.global_classifier = classifiers.SoftmaxClassifier(self.num_classes)
+        if self.local_head:
+            if self.attention == "learned":
+                epsilon = get_convention(self.convention).epsilon
+                self.attend = attention.Attention(
+                    self.attention_dim, epsilon, dtype=self.dtype, **norm
+                )
+            self.reduce = dim_reduction.DimReduction(
+                self.dim_reduction, self.local_dim, dtype=self.dtype
+            )
+            self.local_classifier = classifiers.SoftmaxClassifier(self.num_classes)
+
+    def __call__(
+        self, images: jax.Array, sizes: jax.Array | None = None, train: bool = False
+    ) -> DelgOutputs:
+        """Computes both heads.
+
+        Args:
+          images: [B, H, W, 3], RGB, scale 0 to 255; with `sizes`, H and W are multiples of 4.
+          sizes: int32 [B, 2], rows and columns that each image covers from the top left; None for
+            all. Results are those that each image would have alone.
+          train: whether BatchNorm learns.
+
+        Returns:
+          DelgOutputs.
+        """
+        convention = get_convention(self.convention)
+        learn_norm = train and not self.freeze_norm
+        images = preprocess(images, convention).astype(self.dtype)
+        stages = self.resnet(images, sizes, train=learn_norm and not self.freeze_backbone)
+        conv4, conv5 = stages["conv4"], stages["conv5"]
+        if self.freeze_backbone:
+            conv4, conv5 = jax.lax.stop_gradient((conv4, conv5))
+        masks = (None, None)
+        if sizes is not None:
+            conv4_sizes = extent.conv4_sizes(sizes, convention, self.conv4_stride)
+            masks = (
+                extent.inside(conv4.shape, conv4_sizes),
+                extent.inside(conv5.shape, extent.conv5_sizes(sizes, convention)),
+            )
+        outputs = DelgOutputs(
+            conv4, conv5, self._global_feature(conv5, masks[1]), None, None, None, masks[0]
+        )
+        if not self.local_head:
+            return outputs
+        local = jax.lax.stop_gradient(conv4) if self.stop_gradient else conv4
+        codes, restored = self.reduce(local)
+        scores = (
+            self.attend(local, train=learn_norm)
+            if self.attention == "learned"
+            else attention.norm_attention(local)
+        )
+        return outputs.replace(attention=scores, local_descriptors=codes, reconstruction=restored)
+
+    def _global_feature(self, conv5: jax.Array, mask: jax.Array | None) -> jax.Array:
+        power = self.power if self.gem_learned else self.gem_power
+        feature = pooling.pool(conv5, self.pooling, power, mask)
+        return self.whiten(feature) if self.whitening else feature
+
+    def classify(
+        self, images: jax.Array, train: bool = False
+    ) -> tuple[DelgOutputs, Any, jax.Array | None]:
+        """Computes both heads and their classifiers, for training and validation.
+
+        Args:
+          images: [B, H, W, 3], RGB, scale 0 to 255.
+          train: whether BatchNorm learns.
+
+        Returns:
+          DelgOutputs; the global classifier's output, (cosines [B, classes], gamma) for ArcFace or
+          logits [B, classes] for softmax; the local classifier's logits [B, classes] or None.
+        """
+        outputs = self(images, train=train)
+        if self.global_loss == "arcface":
+            global_scores = self.global_classifier(outputs.global_descriptor)
+        else:
+            global_scores = self.global_classifier(outputs.global_feature)
+        if not self.local_head:
+            return outputs, global_scores, None
+        pooled = attention.attend(
+            outputs.reconstruction,
+            outputs.attention,
+            self.attention_pooling,
+            self.attention_normalize,
+        )
+        return outputs, global_scores, self.local_classifier(pooled)
+
+
+_CHOICES = {
+    "pooling": pooling.POOLINGS,
+    "global_loss": ("arcface", "softmax"),
+    "attention": ("learned", "norm"),
+    "attention_pooling": ("mean", "sum"),
+    "dim_reduction": dim_reduction.KINDS,
+}
+# Fields of config.model that say where weights come from, not what the network is.
+SOURCES = ("pretrained", "pretrained_source", "checkpoint")
+
+
+def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:
+    """Makes the network that `config.model` describes.
+
+    Args:
+      model: the `config.model` tree.
+      **options: fields of `Delg` that training decides (dtype, freeze_backbone, ...).
+
+    Returns:
+      The module, without parameters.
+
+    Raises:
+      UserError: if a field has a value that does not exist.
+    """
+    resnet.check(model.backbone, model.convention, model.conv4_stride)
+    for field, choices in _CHOICES.items():
+        require_choice(f"config.model.{field}", model[field], choices)
+    fields = {name: value for name, value in model.items() if name not in SOURCES}
+    return Delg(**{**fields, "num_classes": max(model.num_classes, 1), **options})

@@ -1,0 +1,76 @@
+"""Images of unequal size in one batch, computed as if each stood alone.
+
+A batch shares one canvas; `sizes` [B, 2] says how much of it each image covers from the top left.
+A convolution pads with zeros, so setting everything beyond an image to zero before each spatial
+convolution gives exactly what the image would give without a canvas. TensorFlow's SAME padding
+depends on the size; shifting the image on its canvas gives each the padding that its own size asks
+for. Thus a few canvas shapes serve every image size, and compilation is bounded.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from delg_jax.models.convention import Convention
+
+CANVAS_MULTIPLE = 4  # the shifts below fit inside the canvas only if its sides are multiples
+
+
+def halve(sizes: jax.Array) -> jax.Array:
+    """Sizes [B, 2] after a layer of stride 2 that keeps the first position."""
+    return (sizes + 1) // 2
+
+
+def pooled(sizes: jax.Array, convention: Convention) -> jax.Array:
+    """Sizes [B, 2] after the stem's max-pool, given the sizes after the stem."""
+    return (sizes - 1) // 2 if convention.pool_padding == "valid" else halve(sizes)
+
+
+def conv4_sizes(sizes: jax.Array, convention: Convention, conv4_stride: int) -> jax.Array:
+    """Sizes int32 [B, 2] of the conv4 maps of images of the given sizes (pixels)."""
+    maps = halve(halve(pooled(halve(sizes), convention)))
+    return halve(maps) if conv4_stride == 32 else maps
+
+
+def conv5_sizes(sizes: jax.Array, convention: Convention) -> jax.Array:
+    """Sizes int32 [B, 2] of the conv5 maps; conv5 has stride 32 in every convention."""
+    return conv4_sizes(sizes, convention, 32)
+
+
+def stem_shift(sizes: jax.Array, convention: Convention) -> jax.Array:
+    """Pixels [B, 2] to shift each image down and right, so that canvas padding fits its size."""
+    if convention.stem_same:
+        return sizes % 2
+    if convention.pool_padding == "same":
+        return 2 * (halve(sizes) % 2)
+    return jnp.zeros_like(sizes)
+
+
+def shift(images: jax.Array, shifts: jax.Array) -> jax.Array:
+    """Moves each image of [B, H, W, C] down and right by `shifts` [B, 2] pixels."""
+    return jax.vmap(lambda image, by: jnp.roll(image, (by[0], by[1]), axis=(0, 1)))(images, shifts)
+
+
+def inside(shape: tuple[int, ...], sizes: jax.Array, starts: jax.Array | None = None) -> jax.Array:
+    """Mask [B, H, W] of the positions that an image covers.
+
+    Args:
+      shape: of the map, [B, H, W, ...].
+      sizes: int32 [B, 2], valid rows and columns.
+      starts: int32 [B, 2], first valid row and column; None for (0, 0).
+    """
+    starts = jnp.zeros_like(sizes) if starts is None else starts
+    axes = []
+    for axis in (0, 1):
+        position = jnp.arange(shape[axis + 1])[None, :] - starts[:, axis][:, None]
+        axes.append((position >= 0) & (position < sizes[:, axis][:, None]))
+    return axes[0][:, :, None] & axes[1][:, None, :]
+
+
+def clear_outside(
+    maps: jax.Array, sizes: jax.Array | None, starts: jax.Array | None = None
+) -> jax.Array:
+    """Sets what lies beyond each image in [B, H, W, C] to zero; unchanged if `sizes` is None."""
+    if sizes is None:
+        return maps
+    mask = inside(maps.shape, sizes, starts)[..., None]
+    return jnp.where(mask, maps, jnp.zeros((), maps.dtype))

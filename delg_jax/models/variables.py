@@ -1,0 +1,54 @@
+"""Variables of a network: fresh, or with a backbone from elsewhere."""
+
+import hashlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax import traverse_util
+
+from delg_jax.models import weights
+from delg_jax.models.delg import Delg
+
+Variables = dict[str, Any]
+
+
+def initialize(module: Delg, key: jax.Array) -> Variables:
+    """Draws all variables of `module`, classifiers included; deterministic for `key`."""
+    image = np.zeros((1, 64, 64, 3), np.float32)
+    init = jax.jit(lambda k: module.init(k, image, method="classify"))
+    variables = init(key)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def load_pretrained(variables: Variables, model: ml_collections.ConfigDict) -> Variables:
+    """Replaces the parts that `config.model.pretrained` holds; unchanged if it is empty.
+
+    Args:
+      variables: fresh variables of the network.
+      model: the `config.model` tree.
+
+    Returns:
+      Variables of the same structure.
+
+    Raises:
+      UserError: if the file does not fit the network.
+    """
+    if not model.pretrained:
+        return variables
+    arrays = weights.read_arrays(model.pretrained)
+    converted = weights.convert(model.pretrained_source, arrays, model)
+    merged = traverse_util.flatten_dict(variables)
+    merged.update(traverse_util.flatten_dict(converted))
+    return traverse_util.unflatten_dict(merged)
+
+
+def digest(variables: Variables) -> str:
+    """A SHA-256 over names, shapes and bytes: equal exactly if the variables are."""
+    total = hashlib.sha256()
+    for path, leaf in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
+        array = np.asarray(leaf)
+        total.update(f"{path} {array.dtype} {array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()

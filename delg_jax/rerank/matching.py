@@ -1,0 +1,76 @@
+"""Putative matches between the local features of a query and those of other images."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+
+@partial(jax.jit, static_argnames=("max_distance", "ratio", "mutual"))
+def match(
+    query_descriptors: jax.Array,
+    query_mask: jax.Array,
+    descriptors: jax.Array,
+    mask: jax.Array,
+    max_distance: float,
+    ratio: float = 0.0,
+    mutual: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Finds, for each query feature, its nearest neighbour in each of M images.
+
+    The direction is that of the official code, so several query features may share a feature
+    of the image. A nearest neighbour is a match if its L2 distance is strictly below
+    `max_distance` and it passes the tests that are on. Ties go to the lower index.
+
+    Args:
+      query_descriptors: float [Kq, D], unit norm.
+      query_mask: bool [Kq], False on padding.
+      descriptors: float [M, K, D], unit norm; computed in float32.
+      mask: bool [M, K].
+      max_distance: L2 distance between unit descriptors, in (0, 2].
+      ratio: matches only if distance < ratio * distance to the second neighbour (Lowe, IJCV
+        2004); 0 = no test. An image of one feature has its second neighbour at infinity.
+      mutual: keep a match only if the query feature is also the nearest one of its neighbour.
+
+    Returns:
+      Index int32 [M, Kq] of the nearest neighbour (0 if the image has no feature), and
+      valid bool [M, Kq].
+    """
+    query = query_descriptors.astype(jnp.float32)
+
+    def one_image(image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        features, present = image
+        cosines = jnp.matmul(
+            query, features.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST
+        )
+        cosines = jnp.where(present[None, :], cosines, -jnp.inf)  # [Kq, K]
+        index, best = _first_maximum(cosines)
+        # |f - g|^2 = 2 - 2 <f, g> for unit vectors
+        valid = query_mask & (best > 1.0 - 0.5 * max_distance**2)
+        if ratio:
+            rest = jnp.where(
+                jnp.arange(cosines.shape[1])[None, :] == index[:, None], -jnp.inf, cosines
+            )
+            valid &= _distance(best) < ratio * _distance(rest.max(axis=1))
+        if mutual:
+            backward, _ = _first_maximum(jnp.where(query_mask[:, None], cosines, -jnp.inf).T)
+            valid &= backward[index] == jnp.arange(cosines.shape[0])
+        return index, valid
+
+    return jax.lax.map(one_image, (descriptors, mask))
+
+
+def _first_maximum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Index and value of the first maximum of each row.
+
+    Two plain reductions: on a CPU they are vectorised, which `argmax` is not.
+    """
+    columns = jnp.arange(values.shape[1], dtype=jnp.int32)
+    best = values.max(axis=1)
+    index = jnp.where(values == best[:, None], columns[None, :], values.shape[1]).min(axis=1)
+    return index, best
+
+
+def _distance(cosine: jax.Array) -> jax.Array:
+    """L2 distance between unit vectors; infinite for a cosine of minus infinity."""
+    return jnp.sqrt(jnp.maximum(2.0 - 2.0 * cosine, 0.0))

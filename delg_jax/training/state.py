@@ -1,0 +1,100 @@
+"""What training changes from step to step, and the optimiser that changes it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import struct, traverse_util
+
+from delg_jax.errors import UserError, require_choice
+
+_LOCAL_PARTS = ("attend", "reduce", "local_classifier")
+
+
+@struct.dataclass
+class TrainState:
+    """The state of a run.
+
+    Attributes:
+      step: int32 scalar, updates made.
+      params: parameters of the network.
+      batch_stats: running statistics of BatchNorm.
+      opt_state: of the optimiser.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the network is applied with."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def learning_rate(train: ml_collections.ConfigDict) -> optax.Schedule:
+    """Linear decay from the initial rate to zero, after a linear warm-up (section 4.1)."""
+    if not 0 <= train.warmup_steps < train.steps:
+        rule = f"must be from 0 to below config.train.steps (={train.steps})"
+        raise UserError("config.train.warmup_steps", train.warmup_steps, rule)
+    decay = optax.linear_schedule(train.learning_rate, 0.0, train.steps - train.warmup_steps)
+    if not train.warmup_steps:
+        return decay
+    warmup = optax.linear_schedule(0.0, train.learning_rate, train.warmup_steps)
+    return optax.join_schedules([warmup, decay], [train.warmup_steps])
+
+
+def is_trained(path: tuple[str, ...], train: ml_collections.ConfigDict) -> bool:
+    """Whether the parameter at `path` learns, by `config.train.heads` and `freeze_backbone`."""
+    if path[0] == "resnet" and (train.freeze_backbone or train.heads == "local"):
+        return False
+    if path[-1] == "scale" and path[0] == "global_classifier" and not train.arcface_scale_learned:
+        return False
+    is_local = path[0] in _LOCAL_PARTS
+    return {"joint": True, "local": is_local, "global": not is_local}[train.heads]
+
+
+def optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """SGD with momentum, norm clipping and weight decay; fixed parameters get no update.
+
+    Args:
+      train: the `config.train` tree.
+
+    Returns:
+      The transformation, for the parameters of a `Delg`.
+
+    Raises:
+      UserError: if a field has a value that does not exist.
+    """
+    require_choice("config.train.heads", train.heads, ("joint", "global", "local"))
+    chain = optax.chain(
+        optax.clip_by_global_norm(train.clip_norm),
+        optax.add_decayed_weights(train.weight_decay, mask=_decayed),
+        optax.sgd(learning_rate(train), momentum=train.momentum),
+    )
+
+    def labels(params: Any) -> Any:
+        return traverse_util.path_aware_map(
+            lambda path, _: "learn" if is_trained(path, train) else "fixed", params
+        )
+
+    return optax.multi_transform({"learn": chain, "fixed": optax.set_to_zero()}, labels)
+
+
+def _decayed(params: Any) -> Any:
+    """Kernels only: neither biases, nor BatchNorm, nor the classifier's scale."""
+    return traverse_util.path_aware_map(
+        lambda path, value: not isinstance(value, optax.MaskedNode) and path[-1] == "kernel",
+        params,
+        is_leaf=lambda _, value: isinstance(value, optax.MaskedNode),
+    ) if isinstance(params, dict) else jax.tree.map(lambda _: False, params)
+
+
+def create(variables: dict[str, Any], tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, from a network's variables."""
+    params = jax.tree.map(jnp.asarray, variables["params"])
+    stats = jax.tree.map(jnp.asarray, variables["batch_stats"])
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params))

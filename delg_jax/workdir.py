@@ -1,0 +1,108 @@
+"""Artefacts: whole under their final name or not there, each with the configuration that made it."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from delg_jax import configuration
+from delg_jax.errors import UserError
+
+CONFIG_FILE = "config.json"
+FORMAT = 1  # of everything under a working directory; raised when a reader must tell them apart
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path` and moves it there if the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def claim(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    sections: tuple[str, ...],
+    overwrite: bool = False,
+    extra: dict[str, str] | None = None,
+) -> None:
+    """Makes `folder` the place of an artefact of this configuration.
+
+    The whole resolved configuration is stored. Only the sections that decide the artefact are
+    compared, so that a changed re-ranking finds the features of before.
+
+    Args:
+      folder: of the artefact; created if absent.
+      config: the whole tree.
+      sections: dotted prefixes of the fields that decide the artefact.
+      overwrite: whether an artefact of another configuration is deleted instead of refused.
+      extra: further things that decide it, by name, for example a digest of weights.
+
+    Raises:
+      UserError: if the folder holds an artefact of another configuration, listing the difference.
+    """
+    path = folder / CONFIG_FILE
+    wanted = {**configuration.flatten(config, sections), **(extra or {})}
+    if path.is_file():
+        stored = _read(path)
+        changes = configuration.difference(
+            {**_within(stored["config"], sections), **stored["extra"]}, wanted
+        )
+        if not changes:
+            return
+        if not overwrite:
+            rule = "was made by another configuration; --overwrite replaces it, or take another "
+            rule += f"--workdir. It differs in {'; '.join(changes)}"
+            raise UserError("workdir", str(folder), rule)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": FORMAT,
+        "config": configuration.flatten(config),
+        "sections": list(sections),
+        "extra": extra or {},
+    }
+    write_json(path, content)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] == FORMAT and isinstance(content["config"], dict):
+            return content
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError("workdir", str(path), f"must be a configuration of format {FORMAT}")
+
+
+def _within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in flat.items()
+        if any(name == section or name.startswith(f"{section}.") for section in sections)
+    }

@@ -1,0 +1,71 @@
+"""Packaging of delg_jax: what it is, what it needs, and the command it installs."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def _version() -> str:
+    """Reads the version without importing the package, whose needs may not be installed yet."""
+    text = (ROOT / "delg_jax" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+
+
+def _long_description() -> str:
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="delg_jax",
+    version=_version(),
+    description="DELG and local-to-global image retrieval in JAX",
+    long_description=_long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["delg_jax", "delg_jax.*"]),
+    # Ranges; the exact versions that were tested stand in constraints/, one file per Python.
+    install_requires=[
+        "absl-py>=2.3,<3",
+        "array_record>=0.8,<0.9",
+        "flax>=0.12,<0.13",
+        "grain>=0.2.15,<0.3",
+        "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it
+        "jax>=0.10,<0.13",
+        "ml-collections>=1.1,<2",
+        "numpy>=2.2,<3",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pillow>=12,<14",
+        "tensorflow-datasets>=4.9.10,<5",
+        "tqdm>=4.67,<5",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "tensorflow": ["tensorflow>=2.20,<3"],  # to read TensorFlow checkpoints in `delg convert`
+        "beam": ["apache-beam>=2.66,<3"],  # to prepare data sets on many machines
+        "test": [
+            "dill>=0.4,<0.5",  # tensorflow-datasets.testing imports it and does not declare it
+            "packaging>=24",
+            "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff>=0.15,<0.18",
+            "scipy>=1.15,<2",
+        ],
+        "bench": [
+            "faiss-cpu>=1.12,<2",
+            "opencv-python-headless>=4.12,<6",
+            "scikit-image>=0.25,<0.27",
+            "scikit-learn>=1.7,<2",
+            "scipy>=1.15,<2",
+            "torch>=2.8,<3",
+        ],
+    },
+    entry_points={"console_scripts": ["delg = delg_jax.cli.main:console"]},
+)

@@ -1,0 +1,34 @@
+"""Settings and fixtures of all tests; read before any test touches a device."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+# Tests are about values, not speed: the CPU, unless JAX_PLATFORMS names another platform. The
+# variable is set as well so that programs started by a test see the same.
+jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
+# Eight virtual devices, so that every use of several devices is tested on any machine.
+jax.config.update("jax_num_cpu_devices", 8)
+# An array is broadcast over a new axis only where the code says so.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Grain reads absl flags, which only absl.app.run would parse.
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator with the same numbers in each test, in whatever order they run."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real photographs, published weights and golden values, beside the clone."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("there is no folder `shared` (photographs, weights, goldens) beside the clone")
+    return folder
