@@ -46,9 +46,9 @@ clean: ## Remove the environment and the caches, but no results (runs/)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with the venv module is needed;" \
-	  "name one: make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" -I -c '$(SUPPORTED)' || { echo "Python 3.11, 3.12 or 3.13 with the venv module is" \
+	  "needed, not '$(PYTHON)'; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
 
 $(VENV)/.base: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip
 	$(call install,.)

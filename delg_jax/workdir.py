@@ -1,4 +1,4 @@
-"""Artefacts: whole under their final name or not there, each with the configuration that made it."""
+"""Artefacts: whole under their final name or absent, with the configuration that made them."""
 
 import contextlib
 import json

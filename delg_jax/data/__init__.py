@@ -1,1 +1,39 @@
-"""Data sets, ground truth readers and the input pipeline."""
+"""Data sets: what to train on, and what to search in."""
+
+import importlib
+
+import ml_collections
+
+from delg_jax.data.sources import FileSource, ImageSource, RetrievalData, TrainingData
+from delg_jax.errors import UserError, require_choice
+
+# Data sets are modules of this package with a function `training`, `retrieval`, or both.
+_TRAINING = ("embedded", "folder")
+_RETRIEVAL = ("embedded", "revisited")
+
+__all__ = [
+    "FileSource",
+    "ImageSource",
+    "RetrievalData",
+    "TrainingData",
+    "open_retrieval",
+    "open_training",
+]
+
+
+def open_training(data: ml_collections.ConfigDict) -> TrainingData:
+    """Opens the labelled images that `config.data` names; raises a UserError if it cannot."""
+    return _open(data, "training", _TRAINING)
+
+
+def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+    """Opens the database and queries that `config.data` names; raises a UserError if it cannot."""
+    return _open(data, "retrieval", _RETRIEVAL)
+
+
+def _open(data: ml_collections.ConfigDict, purpose: str, names: tuple[str, ...]):
+    require_choice("config.data.name", data.name, (*_TRAINING, *_RETRIEVAL))
+    if data.name not in names:
+        rule = f"has no {purpose} images; data sets that do are {', '.join(names)}"
+        raise UserError("config.data.name", data.name, rule)
+    return getattr(importlib.import_module(f"delg_jax.data.{data.name}"), purpose)(data)

@@ -1,1 +1,5 @@
-"""Evaluation: the metrics of the retrieval benchmarks."""
+"""Evaluation: protocols, and the stage that runs every method."""
+
+from delg_jax.evaluation.stage import evaluate, score
+
+__all__ = ["evaluate", "score"]

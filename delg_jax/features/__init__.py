@@ -1,1 +1,17 @@
-"""From images to descriptors: pyramid, selection, extraction and the feature store."""
+"""Features: pyramid, extraction, selection, and the store."""
+
+from delg_jax.features.extractor import Extractor, Features, extract_image
+from delg_jax.features.local_features import LocalFeatures, strongest
+from delg_jax.features.stage import Extracted, extract
+from delg_jax.features.store import FeatureStore
+
+__all__ = [
+    "Extracted",
+    "Extractor",
+    "FeatureStore",
+    "Features",
+    "LocalFeatures",
+    "extract",
+    "extract_image",
+    "strongest",
+]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from delg_jax.data.images import limit_size
 from delg_jax.features import pyramid, receptive_field, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca, project
@@ -174,3 +175,32 @@ def _average(descriptors: list[np.ndarray]) -> np.ndarray:
     """Mean of unit vectors of all scales, normalised again (section 4.1)."""
     mean = np.mean(descriptors, axis=0)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+
+
+def extract_image(
+    model: Delg, variables: Any, image: np.ndarray, extract_config: ml_collections.ConfigDict
+) -> Features:
+    """Extracts one image with all scales, for notebooks and tests.
+
+    Args:
+      model: the network.
+      variables: its parameters and BatchNorm statistics.
+      image: uint8 [H, W, 3], RGB.
+      extract_config: the `config.extract` tree.
+
+    Returns:
+      Features; locations in pixels of `image`.
+    """
+    limited, scale = limit_size(image, extract_config.max_size)
+    return in_original_pixels(Extractor(model, variables, extract_config)([limited])[0], scale)
+
+
+def in_original_pixels(features: Features, scale: float) -> Features:
+    """Undoes the shrinking by `scale` of an image above the size limit, in locations and scales."""
+    if features.local is None or scale == 1.0:
+        return features
+    local = features.local._replace(
+        locations=(features.local.locations / scale).astype(np.float32),
+        scales=(features.local.scales / scale).astype(np.float32),
+    )
+    return features._replace(local=local)

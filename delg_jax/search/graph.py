@@ -67,7 +67,7 @@ class SimilarityGraph:
           UserError: if the file is missing, damaged or not a similarity graph.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls(arrays["indices"], arrays["similarities"])
         except FileNotFoundError:
             raise UserError("similarity graph", str(path), "must be an existing file") from None

@@ -86,11 +86,7 @@ def optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
 
 def _decayed(params: Any) -> Any:
     """Kernels only: neither biases, nor BatchNorm, nor the classifier's scale."""
-    return traverse_util.path_aware_map(
-        lambda path, value: not isinstance(value, optax.MaskedNode) and path[-1] == "kernel",
-        params,
-        is_leaf=lambda _, value: isinstance(value, optax.MaskedNode),
-    ) if isinstance(params, dict) else jax.tree.map(lambda _: False, params)
+    return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
 
 
 def create(variables: dict[str, Any], tx: optax.GradientTransformation) -> TrainState:

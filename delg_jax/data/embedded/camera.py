@@ -64,9 +64,7 @@ def look_at(
       size: (width, height) of the image in pixels.
     """
     yaw, pitch, roll = angles
-    forward = np.array(
-        [np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)]
-    )
+    forward = np.array([np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
     right = np.cross([0.0, 1.0, 0.0], forward)
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)

@@ -143,9 +143,17 @@ def _draw_cells(
         if (small == (row, column)).all(axis=1).any():
             ORNAMENTS[next(ornaments)](canvas, rng, inset(cell, 0.14), style)
         elif rng.random() < 0.9:
-            window(canvas, rng, cell, style, panes[row])
+            for part in _split(cell):
+                window(canvas, rng, part, style, panes[row])
             if rng.random() < 0.15:
                 balcony(canvas, cell, style)
+
+
+def _split(cell: Box) -> list[Box]:
+    """Splits a wide cell into parts about as wide as high, one for each window."""
+    x0, y0, x1, y1 = cell
+    edges = np.linspace(x0, x1, max(1, round((x1 - x0) / (y1 - y0))) + 1)
+    return [(left, y0, right, y1) for left, right in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def _draw_ground_floor(canvas: Canvas, rng: np.random.Generator, box: Box, style: Style) -> None:

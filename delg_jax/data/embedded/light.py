@@ -77,17 +77,19 @@ def shade_surface(
     Returns:
       float32 [n, 3], colour multiplied by SOLID.
     """
-    slope = surface[:, channels.SLOPE] * RELIEF_SLOPE
-    across, down, out = light.direction
-    facing = out - slope[:, 0] * across - slope[:, 1] * down
-    facing /= np.sqrt(1 + (slope**2).sum(axis=1))
+    slope_x, slope_y = surface[:, channels.SLOPE].T * np.float32(RELIEF_SLOPE)
+    across, down, out = light.direction.astype(np.float32)
+    facing = out - slope_x * across - slope_y * down
+    facing /= np.sqrt(1 + slope_x**2 + slope_y**2)
     hidden = np.clip((above - surface[:, channels.RELIEF] - 12) / 40, 0, 1)
-    edge = position @ light.shadow_edge[:2] + light.shadow_edge[2]
-    hidden = np.maximum(hidden, 0.85 * np.clip(0.5 + edge / 0.02, 0, 1))
-    lit = light.ambient + (1 - light.ambient) * 1.5 * np.maximum(facing, 0) * (1 - hidden)
+    edge = light.shadow_edge.astype(np.float32)
+    beyond = position[:, 0] * edge[0] + position[:, 1] * edge[1] + edge[2]
+    hidden = np.maximum(hidden, 0.85 * np.clip(0.5 + beyond / 0.02, 0, 1))
+    sun = np.float32(1.5 * (1 - light.ambient))
+    lit = np.float32(light.ambient) + sun * np.maximum(facing, 0) * (1 - hidden)
     colour = surface[:, channels.COLOUR] * lit[:, None]
-    reflected = surface[:, channels.GLASS, None] * 0.35
-    return ((1 - reflected) * colour + reflected * light.sky[None, :]).astype(np.float32)
+    mirrored = surface[:, channels.GLASS, None] * np.float32(0.35)
+    return (1 - mirrored) * colour + mirrored * light.sky[None, :].astype(np.float32)
 
 
 def expose(rng: np.random.Generator, image: np.ndarray, light: Light) -> np.ndarray:
@@ -101,8 +103,10 @@ def expose(rng: np.random.Generator, image: np.ndarray, light: Light) -> np.ndar
     Returns:
       uint8 [H, W, 3].
     """
-    bright = np.clip(image * light.colour[None, None, :], 0, 1) ** light.gamma
-    picture = Image.fromarray((bright * 255 + 0.5).astype(np.uint8))
-    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(light.blur)), np.float32)
-    grain = rng.standard_normal(blurred.shape, np.float32) * (255 * light.noise)
+    gain = (255 * light.colour).astype(np.float32)
+    picture = Image.fromarray(np.clip(image * gain[None, None, :], 0, 255).astype(np.uint8))
+    curve = (255 * (np.arange(256) / 255) ** light.gamma).round().astype(int).tolist()
+    picture = picture.point(curve * 3).filter(ImageFilter.GaussianBlur(light.blur))
+    blurred = np.asarray(picture, np.float32)
+    grain = rng.standard_normal(blurred.shape, np.float32) * np.float32(255 * light.noise)
     return np.clip(blurred + grain + 0.5, 0, 255).astype(np.uint8)

@@ -72,7 +72,7 @@ def glyphs(canvas: Canvas, rng: np.random.Generator, box: Box, style: Style) -> 
         ground, mark = mark, ground
     canvas.fill(rectangle(box), ground, FLAT + 45)
     x0, y0, x1, y1 = inset(box, 0.09)
-    cell = min(x1 - x0, y1 - y0) / int(rng.integers(4, 7))
+    cell = min(min(x1 - x0, y1 - y0) / rng.integers(4, 7), rng.uniform(3.0, 4.5))
     columns, rows = max(1, round((x1 - x0) / cell)), max(1, round((y1 - y0) / cell))
     bits = rng.random((rows, columns)) < rng.uniform(0.35, 0.55)
     if rng.random() < 0.4:
@@ -90,7 +90,7 @@ def mosaic(canvas: Canvas, rng: np.random.Generator, box: Box, style: Style) -> 
              ((0.0, 0.45), (0.08, 0.8), (0.5, 0.6))] + [style.accent_colour]  # fmt: skip
     canvas.fill(rectangle(box), shade(style.trim_colour, 0.8), FLAT + 30)
     x0, y0, x1, y1 = inset(box, 0.06)
-    cell = min(x1 - x0, y1 - y0) / int(rng.integers(3, 6))
+    cell = min(min(x1 - x0, y1 - y0) / rng.integers(3, 6), rng.uniform(3.5, 5.5))
     columns, rows = max(1, round((x1 - x0) / cell)), max(1, round((y1 - y0) / cell))
     width, height = (x1 - x0) / columns, (y1 - y0) / rows
     for row in range(rows):

@@ -3,7 +3,7 @@
 import numpy as np
 
 LEVELS = 5
-MARGIN = 2 ** (LEVELS - 1)  # empty pixels around the texture, so that its edges fade to nothing
+MARGIN = 2 ** (LEVELS - 1)  # pixels around the texture, so that its edges are smooth at all levels
 
 
 class Pyramid:
@@ -11,72 +11,70 @@ class Pyramid:
 
     Args:
       texture: float32 [H, W, C]; H and W are multiples of `MARGIN`.
-      mirror_x: whether it goes on to the left and right as in facing mirrors; else it is 0 there.
-      mirror_y: the same, up and down.
+      mirror: whether it goes on to the sides, and up and down, as in facing mirrors; where not,
+        it is 0.
+
+    Attributes:
+      size: (W, H).
+      channels: C.
+      mirror: as given.
     """
 
-    def __init__(
-        self, texture: np.ndarray, mirror_x: bool = False, mirror_y: bool = False
-    ) -> None:
-        if texture.shape[0] % MARGIN or texture.shape[1] % MARGIN:
+    def __init__(self, texture: np.ndarray, mirror: tuple[bool, bool] = (False, False)) -> None:
+        height, width, self.channels = texture.shape
+        if height % MARGIN or width % MARGIN:
             raise ValueError(f"texture {texture.shape}: sides must be multiples of {MARGIN}")
+        self.size, self.mirror = (width, height), mirror
         level = texture
-        for axis, mirror in enumerate((mirror_y, mirror_x)):
+        for axis in range(2):
             pads = [(0, 0)] * 3
             pads[axis] = (MARGIN, MARGIN)
-            level = np.pad(level, pads, mode="symmetric" if mirror else "constant")
-        self._mirror = (mirror_x, mirror_y)
-        flat, shapes = [], []
-        for _ in range(LEVELS):
-            height, width, channels = level.shape
-            flat.append(level.reshape(-1, channels))
-            shapes.append((height, width))
-            if len(shapes) < LEVELS:
-                level = level.reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3))
-        self.height, self.width = texture.shape[:2]
-        self._values = np.concatenate(flat)
-        self._shapes = np.array(shapes)
-        self._starts = np.cumsum([0] + [len(values) for values in flat[:-1]])
+            level = np.pad(level, pads, mode="symmetric" if mirror[1 - axis] else "constant")
+        levels = [level]
+        for _ in range(LEVELS - 1):
+            height, width = level.shape[0] // 2, level.shape[1] // 2
+            level = level.reshape(height, 2, width, 2, self.channels).mean(axis=(1, 3))
+            levels.append(level)
+        self._values = np.concatenate([level.reshape(-1, self.channels) for level in levels])
+        self._values = self._values.astype(np.float32)
+        self._shapes = np.array([level.shape[:2] for level in levels])
+        self._starts = np.cumsum([0] + [level.shape[0] * level.shape[1] for level in levels[:-1]])
 
     def sample(self, points: np.ndarray, level: np.ndarray) -> np.ndarray:
         """Samples with trilinear interpolation.
 
         Args:
-          points: float [n, 2], (x, y) in pixels of the texture, pixel centres at halves.
-          level: float [n], log2 of the texture pixels in an output pixel.
+          points: float32 [n, 2], (x, y) in pixels of the texture, pixel centres at halves.
+          level: float32 [n], log2 of the texture pixels in an output pixel.
 
         Returns:
           float32 [n, C], 0 outside the texture where it is not mirrored.
         """
-        x, y = points.T
-        x = _folded(x, self.width) if self._mirror[0] else x
-        y = _folded(y, self.height) if self._mirror[1] else y
-        near = (abs(x - self.width / 2) < self.width / 2 + MARGIN) & (
-            abs(y - self.height / 2) < self.height / 2 + MARGIN
+        x, y = (
+            _folded(part, side) if mirror else part
+            for part, side, mirror in zip(points.T, self.size, self.mirror, strict=True)
         )
-        near = np.flatnonzero(near)
-        x, y, level = x[near], y[near], np.clip(level[near], 0, LEVELS - 1)
+        level = np.clip(level, 0, LEVELS - 1)
         lower = level.astype(np.int64)
         values = self._bilinear(x, y, lower)
-        share = (level - lower).astype(np.float32)
+        share = level - lower
         mixed = np.flatnonzero(share)  # a whole level needs no second look
         coarse = self._bilinear(x[mixed], y[mixed], lower[mixed] + 1)
-        values[mixed] += share[mixed, None] * (coarse - values[mixed])
-        out = np.zeros((len(points), values.shape[1]), np.float32)
-        out[near] = values
-        return out
+        values[mixed] += share[mixed, None].astype(np.float32) * (coarse - values[mixed])
+        return values
 
     def _bilinear(self, x: np.ndarray, y: np.ndarray, level: np.ndarray) -> np.ndarray:
-        height, width = self._shapes[level].T
-        scale = 0.5**level
-        x = np.clip((x + MARGIN) * scale - 0.5, 0, width - 1.001)
-        y = np.clip((y + MARGIN) * scale - 0.5, 0, height - 1.001)
+        rows, columns = self._shapes.astype(np.float32)[level].T
+        scale = np.float32(0.5) ** np.arange(LEVELS, dtype=np.float32)
+        x = np.clip((x + MARGIN) * scale[level] - np.float32(0.5), 0, columns - np.float32(1.01))
+        y = np.clip((y + MARGIN) * scale[level] - np.float32(0.5), 0, rows - np.float32(1.01))
         left, top = x.astype(np.int64), y.astype(np.int64)
-        u = (x - left).astype(np.float32)[:, None]
-        v = (y - top).astype(np.float32)[:, None]
+        width = self._shapes[level, 1]
         corner = self._starts[level] + top * width + left
-        upper = self._between(corner, u)
-        return upper + v * (self._between(corner + width, u) - upper)
+        across = (x - left).astype(np.float32)[:, None]
+        down = (y - top).astype(np.float32)[:, None]
+        upper = self._between(corner, across)
+        return upper + down * (self._between(corner + width, across) - upper)
 
     def _between(self, index: np.ndarray, share: np.ndarray) -> np.ndarray:
         left = self._values.take(index, axis=0)
@@ -85,5 +83,4 @@ class Pyramid:
 
 def _folded(coordinate: np.ndarray, period: float) -> np.ndarray:
     """Folds a coordinate into [0, period]."""
-    wrapped = np.mod(coordinate, 2 * period)
-    return np.where(wrapped > period, 2 * period - wrapped, wrapped)
+    return np.float32(period) - abs(np.mod(coordinate, np.float32(2 * period)) - np.float32(period))

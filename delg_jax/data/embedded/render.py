@@ -8,7 +8,7 @@ from delg_jax.data.embedded.facade import SOLID, Facade
 from delg_jax.data.embedded.light import draw_light, expose, shade_surface
 from delg_jax.data.embedded.street import Street, draw_background
 from delg_jax.data.embedded.views import KINDS, draw_view
-from delg_jax.data.embedded.warp import pixel_grid, plane_points
+from delg_jax.data.embedded.warp import footprint, pixel_grid
 
 SHADOW_REACH = 0.011  # how far carvings cast their shadow, as a share of the facade's longer side
 
@@ -52,17 +52,16 @@ def render_view(
     grid = pixel_grid(view.camera.size)
     image = draw_background(rng, street, view.camera, grid, (facade.width, facade.height))
     homography = view.camera.facade_homography()
-    seen, points, level = plane_points(homography, grid)
-    surface = facade.surface.sample(points, level)
-    towards = light.direction[:2] / max(light.direction[2], 0.3)
-    reach = SHADOW_REACH * max(facade.width, facade.height)
-    above = facade.relief.sample(points + reach * towards[None, :], np.round(level))[:, 0]
-    position = points / np.array([[facade.width, facade.height]])
-    lit = shade_surface(surface, above, position, light)
+    seen = footprint(facade.surface, homography, grid)
+    surface = facade.surface.sample(seen.points, seen.level)
+    towards = (light.direction[:2] / max(light.direction[2], 0.3)).astype(np.float32)
+    reach = SHADOW_REACH * max(facade.width, facade.height) * towards
+    above = facade.relief.sample(seen.points + reach[None, :], np.round(seen.level))[:, 0]
+    position = seen.points / np.array([[facade.width, facade.height]], np.float32)
     cover = np.zeros((len(grid), 1), np.float32)
-    cover[seen] = surface[:, SOLID, None]
+    cover[seen.pixels] = surface[:, SOLID, None]
     image *= 1 - cover
-    image[seen] += lit
+    image[seen.pixels] += shade_surface(surface, above, position, light)
     hidden = view.occluders[..., 3:]
     image = image.reshape(height, width, 3) * (1 - hidden) + view.occluders[..., :3]
     shown = cover.reshape(height, width) * (1 - hidden[..., 0]) > 0.5

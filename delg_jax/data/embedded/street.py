@@ -38,8 +38,8 @@ def build_street(seed: int) -> Street:
     """Draws the pool of backgrounds of the world with a seed."""
     rngs = [generator(seed, "street", item) for item in range(POOL)]
     return Street(
-        houses=tuple(Pyramid(_houses(rng), mirror_x=True) for rng in rngs),
-        grounds=tuple(Pyramid(_ground(rng), mirror_x=True, mirror_y=True) for rng in rngs),
+        houses=tuple(Pyramid(_houses(rng), mirror=(True, False)) for rng in rngs),
+        grounds=tuple(Pyramid(_ground(rng), mirror=(True, True)) for rng in rngs),
     )
 
 

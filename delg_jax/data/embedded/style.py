@@ -3,8 +3,6 @@
 import colorsys
 import dataclasses
 
-import numpy as np
-
 from delg_jax.data.embedded.canvas import Colour
 from delg_jax.data.embedded.seeds import generator
 from delg_jax.data.embedded.texture import WALLS
@@ -60,7 +58,7 @@ class Style:
 
 def shade(colour: Colour, factor: float) -> Colour:
     """Returns the colour made lighter (factor above 1) or darker."""
-    red, green, blue = (int(np.clip(channel * factor, 0, 255)) for channel in colour)
+    red, green, blue = (min(int(channel * factor), 255) for channel in colour)
     return (red, green, blue)
 
 

@@ -1,0 +1,94 @@
+"""The program: finds the verb, parses its flags, and turns a user's mistake into one line."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from delg_jax import __version__
+from delg_jax.cli import arguments
+from delg_jax.errors import UserError
+
+# Verb: what it does, and what it leaves in the workdir.
+VERBS = {
+    "train": "train a network, or go on where a run stopped",
+    "extract": "extract global and local features of database and queries",
+    "index": "build the similarity graph of the database for local-to-global retrieval",
+    "search": "find a picture, or the data set's queries, in the database",
+    "evaluate": "rank by every method, score, print the table",
+    "sweep": "run train and evaluate over a grid of config fields",
+    "report": "gather the tables of workdirs in one HTML file",
+    "convert": "turn foreign weights into a checkpoint",
+    "bench": "time a kernel beside its peers",
+}
+_FAILED = 2
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one verb.
+
+    Args:
+      argv: the command line after the program's name.
+
+    Returns:
+      The exit status: 0, or 2 after a mistake of the user, said in one line on stderr.
+    """
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            _print(overview())
+            return 0
+        if argv[0] == "--version":
+            _print(__version__)
+            return 0
+        return _run(argv[0], list(argv[1:]))
+    except UserError as error:
+        sys.stderr.write(f"delg: {error}\n".replace("\r", " "))
+        return _FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("delg: interrupted; the same command goes on where this one stopped\n")
+        return 130
+
+
+def overview() -> str:
+    """The text of `delg --help`."""
+    lines = [
+        "delg: image retrieval by global and local features (DELG, local-to-global)",
+        "",
+        "usage: delg VERB --config=configs/FILE.py[:argument] [--config.field=value ...]"
+        " --workdir=DIR",
+        "",
+        *(f"  {verb:<10}{text}" for verb, text in VERBS.items()),
+        "",
+        "delg VERB --help lists a verb's flags; configs/default.py explains every field.",
+    ]
+    return "\n".join(lines)
+
+
+def _run(verb: str, argv: list[str]) -> int:
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError("verb", verb, f"{hint}verbs are {', '.join(VERBS)}")
+    module = importlib.import_module(f"delg_jax.cli.{verb}")
+    values = flags.FlagValues()
+    module.define_flags(values, argv)
+    if any(word in ("--help", "-h", "-help") for word in argv):
+        _print(arguments.usage(verb, VERBS[verb], module.__doc__ or "", values))
+        return 0
+    arguments.parse(values, verb, argv)
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl's own flags, which are all at their defaults
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    module.run(values)
+    return 0
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,113 @@
+"""The four ways to rank a database: global and local search, each with its re-ranking."""
+
+import dataclasses
+
+import jax
+import ml_collections
+import numpy as np
+
+from delg_jax.errors import UserError
+from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
+from delg_jax.features import Extracted, LocalFeatures
+from delg_jax.progress import Progress
+from delg_jax.rerank import MdsSettings, SpatialSettings, mds, spatial_verification
+from delg_jax.search import SimilarityGraph, global_search, local_search
+from delg_jax.search.stage import kernel
+
+METHODS = ("global", "global+sp", "local", "local+mds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """A ranking of the database for every query.
+
+    Attributes:
+      images: int32 [Q, N], best first.
+      similarities: float32 [Q, N], in the order of `images`.
+    """
+
+    images: np.ndarray
+    similarities: np.ndarray
+
+
+def rank_globally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ranking:
+    """Ranks by the cosine of global descriptors."""
+    similarities, images = global_search.search(
+        extracted.queries.global_descriptors(),
+        extracted.database.global_descriptors(),
+        len(extracted.database),
+        search.global_block,
+    )
+    return Ranking(images, similarities)
+
+
+def rank_locally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ranking:
+    """Ranks by the local similarity, exactly; ties go to the lower index."""
+    queries = extracted.queries.local_features(search.max_features)
+    database = extracted.database.local_features(search.max_features)
+    similarities = local_search.similarity(
+        queries.descriptors,
+        queries.mask,
+        database.descriptors,
+        database.mask,
+        kernel(search),
+        search.local_block,
+    )
+    images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
+    return Ranking(images, np.take_along_axis(similarities, images, axis=1))
+
+
+def verify_spatially(
+    extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, seed: int
+) -> dict[str, np.ndarray]:
+    """Re-ranks the short list by inliers, for each protocol apart.
+
+    Args:
+      extracted: features and ground truth.
+      first: the global ranking.
+      rerank: the `config.rerank` tree.
+      seed: of the random draws.
+
+    Returns:
+      Rankings int32 [Q, N] by protocol name, and under "all" the one that leaves nothing out: its
+      short list is not cleared of a protocol's junk.
+    """
+    settings = SpatialSettings(
+        **{name: value for name, value in rerank.sp.items() if name != "short_list"}
+    )
+    count = rerank.sp.short_list
+    queries = extracted.queries.local_features(settings.max_features)
+    database = extracted.database.local_features(settings.max_features)
+    rankings = {name: np.empty_like(first.images) for name in ("all", *PROTOCOLS)}
+    key = jax.random.key(seed)
+    with Progress("spatial verification", len(first.images), "query") as progress:
+        for number, entry in enumerate(extracted.data.ground_truth):
+            images, similarities = first.images[number], first.similarities[number]
+            ignored = {name: protocol_sets(entry, name)[1] for name in PROTOCOLS} | {"all": []}
+            lists = [
+                spatial_verification.short_list(images, out, count) for out in ignored.values()
+            ]
+            candidates = np.unique(np.concatenate(lists))
+            inliers = np.zeros(len(images), np.int32)
+            inliers[candidates] = spatial_verification.verify(
+                LocalFeatures(*(field[number] for field in queries)),
+                LocalFeatures(*(field[candidates] for field in database)),
+                candidates,
+                jax.random.fold_in(key, number),
+                settings,
+            )
+            for name, excluded in ignored.items():
+                rankings[name][number] = spatial_verification.rerank(
+                    images, similarities, inliers, excluded, count
+                )
+            progress.advance()
+    return rankings
+
+
+def embed(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> np.ndarray:
+    """Re-ranks the short list of the local search by similarity embeddings, int32 [Q, N]."""
+    try:
+        settings = MdsSettings(**rerank.mds)
+    except ValueError as error:
+        raise UserError("config.rerank.mds", dict(rerank.mds), str(error)) from error
+    return mds.rerank(first.images, first.similarities, graph, settings)

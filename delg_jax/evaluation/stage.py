@@ -1,0 +1,123 @@
+"""The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
+
+import pathlib
+import time
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from delg_jax import workdir as artefacts
+from delg_jax.errors import UserError, require_choice
+from delg_jax.evaluation import methods, revisited
+from delg_jax.features import Extracted, extract
+from delg_jax.features.stage import sections
+from delg_jax.search.stage import build_index
+
+Metrics = dict[str, dict[str, dict[str, float]]]
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+) -> dict[str, Any]:
+    """Extracts what is missing, ranks by every method of `config.eval.methods`, and scores.
+
+    Args:
+      config: the whole tree.
+      workdir: gets `metrics.json` and `rankings.npz`, beside features and index.
+      overwrite: whether artefacts of another configuration are deleted instead of refused.
+
+    Returns:
+      What `metrics.json` holds: `methods`, from method to protocol to metric in percent, `seconds`
+      by method without extraction, and the `images` and `queries` that were there.
+
+    Raises:
+      UserError: for a wrong configuration, or data or weights that cannot be used.
+    """
+    root = pathlib.Path(workdir)
+    _check(config)
+    extracted = extract(config, root, overwrite)
+    decided_by = (*sections(config), "search", "rerank", "eval")
+    extra = {"weights": extracted.weights}
+    artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
+    rankings, seconds = _rank(config, root, extracted, overwrite)
+    result = {
+        "methods": {
+            method: score(by_protocol, extracted.data.ground_truth, tuple(config.eval.kappas))
+            for method, by_protocol in rankings.items()
+        },
+        "seconds": seconds,
+        "images": len(extracted.database),
+        "queries": len(extracted.queries),
+    }
+    with artefacts.replacing(root / "rankings.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, **_named(rankings))
+    artefacts.write_json(root / "metrics.json", result)
+    return result
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    for method in config.eval.methods:
+        require_choice("config.eval.methods", method, methods.METHODS)
+        if method != "global" and not config.model.local_head:
+            rule = f"{method} needs local features: set config.model.local_head=True"
+            raise UserError("config.eval.methods", tuple(config.eval.methods), rule)
+
+
+def _rank(
+    config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
+    """Rankings by method and protocol ("all" where no protocol matters), and seconds by method."""
+    wanted = tuple(config.eval.methods)
+    rankings, seconds = {}, {}
+    start = time.monotonic()
+    if {"global", "global+sp"} & set(wanted):
+        first = methods.rank_globally(extracted, config.search)
+        rankings["global"] = {"all": first.images}
+        seconds["global"] = time.monotonic() - start
+    if "global+sp" in wanted:
+        rankings["global+sp"] = methods.verify_spatially(
+            extracted, first, config.rerank, config.seed
+        )
+        seconds["global+sp"] = time.monotonic() - start
+    start = time.monotonic()
+    if {"local", "local+mds"} & set(wanted):
+        first = methods.rank_locally(extracted, config.search)
+        rankings["local"] = {"all": first.images}
+        seconds["local"] = time.monotonic() - start
+    if "local+mds" in wanted:
+        graph = build_index(config, root, overwrite, extracted)
+        start = time.monotonic() - seconds["local"]
+        rankings["local+mds"] = {"all": methods.embed(first, graph, config.rerank)}
+        seconds["local+mds"] = time.monotonic() - start
+    return {method: rankings[method] for method in wanted}, {m: seconds[m] for m in wanted}
+
+
+def score(
+    rankings: dict[str, np.ndarray], ground_truth: list[dict], kappas: tuple[int, ...]
+) -> Metrics:
+    """Scores one method.
+
+    Args:
+      rankings: int [Q, N] by protocol, or under "all" for protocols without their own.
+      ground_truth: for each query `easy`, `hard` and `junk`.
+      kappas: ranks of the mean precisions.
+
+    Returns:
+      From protocol to metric (`map`, `mp@k`) in percent.
+    """
+    table = {}
+    for protocol in revisited.PROTOCOLS:
+        ranks = rankings.get(protocol, rankings["all"]).T
+        values = revisited.evaluate(ranks, ground_truth, kappas)[protocol]
+        table[protocol] = {name: 100.0 * value for name, value in values.items() if name != "aps"}
+    return table
+
+
+def _named(rankings: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ."""
+    return {
+        method if protocol == "all" else f"{method}:{protocol}": ranks.astype(np.int32)
+        for method, by_protocol in rankings.items()
+        for protocol, ranks in by_protocol.items()
+    }

@@ -1,0 +1,50 @@
+"""Results as tables of plain text, which are also Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_PROTOCOLS = ("easy", "medium", "hard")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up; all but the first are right-aligned."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def retrieval_table(result: Mapping[str, Any]) -> str:
+    """One row per method: mAP and mean precisions of each protocol, in percent.
+
+    Args:
+      result: what `evaluation.evaluate` returns.
+
+    Returns:
+      The table.
+    """
+    methods = result["methods"]
+    metrics = list(next(iter(methods.values()))["medium"]) if methods else []
+    header = ["method", *(f"{p[0].upper()} {m}" for m in metrics for p in _PROTOCOLS), "s/query"]
+    rows = []
+    for method, table in methods.items():
+        values = [_number(table[p][m]) for m in metrics for p in _PROTOCOLS]
+        seconds = result["seconds"][method] / max(result["queries"], 1)
+        rows.append([method, *values, f"{seconds:.3f}"])
+    return markdown(header, rows)
+
+
+def training_table(metrics: Mapping[str, float]) -> str:
+    """The last metrics of a training run, one row each."""
+    return markdown(("metric", "value"), [(n, f"{v:.4g}") for n, v in sorted(metrics.items())])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,196 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from delg_jax.rerank import ransac
+from delg_jax.rerank.ransac import estimate
+
+KEY = jax.random.key(3)
+PLANTED = np.array([[0.9, -0.2, 40.0], [0.3, 1.1, -25.0]])
+
+
+def planted(rng, matches=60, outliers=30, noise=2.0, size=80):
+    """Matches of a known affine view with noise, outliers far from it, and padding."""
+    source = rng.uniform(0, 800, (size, 2))
+    target = source @ PLANTED[:, :2].T + PLANTED[:, 2]
+    target[:matches] += rng.uniform(-noise, noise, (matches, 2))
+    is_inlier = np.arange(size) < matches - outliers
+    target[matches - outliers : matches] += rng.choice([-1, 1], (outliers, 2)) * rng.uniform(
+        100, 400, (outliers, 2)
+    )
+    mask = np.arange(size) < matches
+    return source.astype(np.float32), target.astype(np.float32), mask, is_inlier
+
+
+def one(source, target, mask, key=KEY, pair_id=0, hypotheses=200, residual=20.0, chunk=8):
+    result = estimate(
+        source[None], target[None], mask[None], jnp.array([pair_id]), key, hypotheses, residual, chunk
+    )
+    return jax.tree.map(lambda array: np.asarray(array[0]), result)
+
+
+def reference(source, target, mask, pair_id, hypotheses, residual):
+    """RANSAC one hypothesis at a time in double precision, on the draws of the kernel."""
+    valid = np.flatnonzero(mask)
+    key = jax.random.fold_in(KEY, pair_id)
+    ranks = np.asarray(ransac._distinct_ranks(key, jnp.array(len(valid)), hypotheses))
+    best, best_inliers = None, np.zeros(len(mask), bool)
+    for sample in valid[ranks.T]:
+        corners = np.concatenate([source[sample], np.ones((3, 1))], axis=1).astype(float)
+        if abs(np.linalg.det(corners)) < 1e-6:
+            continue
+        transform = np.linalg.solve(corners, target[sample].astype(float)).T
+        fitted = source @ transform[:, :2].T + transform[:, 2]
+        inliers = mask & (np.linalg.norm(fitted - target, axis=1) < residual)
+        if best is None or inliers.sum() > best_inliers.sum():
+            best, best_inliers = transform, inliers
+    return best, best_inliers
+
+
+@pytest.mark.parametrize("noise", [0.0, 2.0])
+def test_finds_the_planted_view(rng, noise):
+    source, target, mask, is_inlier = planted(rng, noise=noise)
+    result = one(source, target, mask, hypotheses=500, residual=10.0)
+    assert result.inlier_mask[is_inlier].mean() >= 0.99
+    assert not result.inlier_mask[~is_inlier].any()
+    assert result.inliers == result.inlier_mask.sum()
+    if noise == 0:
+        np.testing.assert_allclose(result.transform, PLANTED, atol=1e-3, rtol=1e-3)
+
+
+def test_recall_of_planted_inliers_over_many_pairs(rng):
+    pairs = [planted(rng, matches=100, outliers=60, size=100) for _ in range(20)]
+    source, target, mask, is_inlier = (np.stack(part) for part in zip(*pairs, strict=True))
+    result = estimate(source, target, mask, jnp.arange(20), KEY, 1000, 20.0)
+    assert np.asarray(result.inlier_mask)[is_inlier].mean() >= 0.99
+
+
+@pytest.mark.parametrize(("matches", "size"), [(4, 4), (17, 23), (40, 64)])
+def test_equals_the_reference_on_the_same_draws(rng, matches, size):
+    source, target, mask, _ = planted(rng, matches, matches // 2, size=size)
+    mask = rng.permutation(mask)
+    transform, inlier_mask = reference(source, target, mask, 5, 64, 20.0)
+    result = one(source, target, mask, pair_id=5, hypotheses=64)
+    np.testing.assert_array_equal(result.inlier_mask, inlier_mask)
+    np.testing.assert_allclose(result.transform, transform, rtol=2e-3, atol=2e-2)
+
+
+def test_exact_sample_by_hand():
+    # (y, x) -> (2 x + 1, 3 y - 2), and a fifth point that does not belong
+    source = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5]], np.float32)
+    target = np.array([[1, -2], [1, 28], [21, -2], [21, 28], [90, 90]], np.float32)
+    result = one(source, target, np.ones(5, bool), residual=1.0)
+    assert result.inlier_mask.tolist() == [True, True, True, True, False]
+    np.testing.assert_allclose(result.transform, [[0, 2, 1], [3, 0, -2]], atol=1e-4)
+
+
+def test_residual_is_strict():
+    source = np.array([[0, 0], [64, 0], [0, 64], [64, 64]], np.float32)
+    target = source + np.array([[0, 0], [0, 0], [0, 0], [16, 0]], np.float32)
+    arguments = source[None], target[None], np.ones((1, 4), bool), jnp.zeros(1, int), KEY, 100
+    assert estimate(*arguments, 16.0).inliers == 3
+    assert estimate(*arguments, 16.5).inliers == 4
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 16, 80, 200])
+def test_any_chunk_gives_the_same(rng, chunk):
+    source, target, mask, _ = planted(rng)
+    expected, result = one(source, target, mask), one(source, target, mask, chunk=chunk)
+    np.testing.assert_array_equal(result.inlier_mask, expected.inlier_mask)
+    np.testing.assert_array_equal(result.transform, expected.transform)
+
+
+def test_padding_changes_nothing(rng):
+    source, target, mask, _ = planted(rng, size=60)
+    expected = one(source, target, mask)
+    rubbish = np.full((30, 2), np.nan, np.float32)
+    result = one(
+        np.concatenate([rubbish, source]),
+        np.concatenate([rubbish, target]),
+        np.concatenate([np.zeros(30, bool), mask]),
+    )
+    np.testing.assert_array_equal(result.inlier_mask[30:], expected.inlier_mask)
+    assert not result.inlier_mask[:30].any()
+
+
+def test_a_pair_does_not_depend_on_the_others(rng):
+    pairs = [planted(rng, matches=matches)[:3] for matches in (80, 50, 65)]
+    source, target, mask = (np.stack(part) for part in zip(*pairs, strict=True))
+    together = estimate(source, target, mask, jnp.array([7, 8, 9]), KEY, 100, 20.0)
+    for row, name in enumerate((7, 8, 9)):
+        alone = one(source[row], target[row], mask[row], pair_id=name, hypotheses=100)
+        np.testing.assert_array_equal(together.inlier_mask[row], alone.inlier_mask)
+        np.testing.assert_allclose(together.transform[row], alone.transform, rtol=1e-5, atol=1e-4)
+
+
+def test_same_key_same_result_and_pairs_draw_apart(rng):
+    source, target, mask, _ = planted(rng, noise=9.0)
+    again = [one(source, target, mask, hypotheses=3, pair_id=name) for name in (0, 0, 1)]
+    np.testing.assert_array_equal(again[0].transform, again[1].transform)
+    assert (again[0].transform != again[2].transform).any()
+
+
+def test_translation_moves_the_transform_only(rng):
+    source, target, mask, _ = planted(rng)
+    expected = one(source, target, mask)
+    moved = one(source + np.float32(512), target - np.float32(256), mask)
+    np.testing.assert_array_equal(moved.inlier_mask, expected.inlier_mask)
+    points = np.array([[0.0, 0.0], [300.0, 100.0]])
+    before = points @ expected.transform[:, :2].T + expected.transform[:, 2]
+    after = (points + 512) @ moved.transform[:, :2].T + moved.transform[:, 2]
+    np.testing.assert_allclose(after + 256, before, atol=0.02)
+
+
+def test_order_of_matches_does_not_matter_without_noise(rng):
+    source, target, mask, is_inlier = planted(rng, noise=0.0)
+    order = rng.permutation(len(mask))
+    result = one(source[order], target[order], mask[order], residual=5.0)
+    np.testing.assert_array_equal(result.inlier_mask, is_inlier[order])
+
+
+DEGENERATE = {
+    "source on a line": (lambda s: s * np.array([[1, 0]]) + 5, lambda t: t),
+    "target on a line": (lambda s: s, lambda t: t[:, :1] * np.array([[1, 2]])),
+    "one source point": (lambda s: np.full_like(s, 7), lambda t: t),
+    "one target point": (lambda s: s, lambda t: np.full_like(t, 7)),
+}
+
+
+@pytest.mark.parametrize("case", list(DEGENERATE))
+def test_degenerate_matches_verify_nothing(rng, case):
+    source, target, mask, _ = planted(rng, outliers=0)
+    change_source, change_target = DEGENERATE[case]
+    result = one(
+        change_source(source).astype(np.float32), change_target(target).astype(np.float32), mask
+    )
+    assert result.inliers == 0
+    assert not result.inlier_mask.any()
+    assert (result.transform == 0).all()
+
+
+def test_duplicated_matches_do_not_spoil_good_ones(rng):
+    source, target, mask, _ = planted(rng, outliers=0, noise=0.0)
+    source[10:60], target[10:60] = source[0], target[0]
+    assert one(source, target, mask, hypotheses=500, residual=1.0).inliers == 60
+
+
+@pytest.mark.parametrize(("matches", "inliers"), [(0, 0), (1, 0), (3, 0), (4, 4)])
+def test_three_or_fewer_matches_verify_nothing(rng, matches, inliers):
+    source, target, _, _ = planted(rng, outliers=0, noise=0.0)
+    result = one(source, target, np.arange(80) < matches)
+    assert result.inliers == inliers
+    assert np.isfinite(result.transform).all()
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 1000])
+def test_draws_are_distinct_and_cover_all_matches_evenly(count):
+    ranks = np.asarray(ransac._distinct_ranks(KEY, jnp.array(count), 4000))
+    assert ranks.shape == (3, 4000)
+    assert ranks.min() >= 0
+    assert ranks.max() < count
+    assert all(len(set(sample)) == 3 for sample in ranks.T)
+    if count <= 7:
+        for row in ranks:
+            share = np.bincount(row, minlength=count) / 4000
+            np.testing.assert_allclose(share, 1 / count, atol=0.03)

@@ -1,0 +1,127 @@
+import jax
+import numpy as np
+import pytest
+
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.rerank.spatial_verification import SpatialSettings, rerank, short_list, verify
+
+KEY = jax.random.key(0)
+SETTINGS = SpatialSettings(hypotheses=200, residual=5.0, pair_block=2)
+
+
+def features(locations, descriptors, mask=None):
+    ones = np.ones(locations.shape[:-1], np.float32)
+    mask = ones.astype(bool) if mask is None else mask
+    return LocalFeatures(locations, ones, ones, descriptors, mask)
+
+
+@pytest.fixture
+def scene(rng):
+    """A query, and images that show 40, 0, 15 and 40 of its 40 features in another view."""
+    descriptors = rng.normal(size=(40, 16)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=-1, keepdims=True)
+    locations = rng.uniform(0, 500, (40, 2)).astype(np.float32)
+    view = np.array([[0.8, 0.3], [-0.2, 1.1]], np.float32)
+    images, places, masks = [], [], []
+    for seen in (40, 0, 15, 40):
+        order = rng.permutation(40)
+        place = locations @ view.T + 30
+        place[seen:] = rng.uniform(0, 2000, (40 - seen, 2))
+        images.append(descriptors[order])
+        places.append(place[order].astype(np.float32))
+        masks.append(np.ones(40, bool))
+    masks[3] = order < 25  # hides all but the first 25 features of the last image
+    candidates = features(np.stack(places), np.stack(images), np.stack(masks))
+    return features(locations, descriptors), candidates
+
+
+def test_counts_what_is_seen_from_another_view(scene):
+    inliers = verify(*scene, np.arange(4), KEY, SETTINGS)
+    assert inliers.dtype == np.int32
+    assert inliers[0] == 40
+    assert inliers[1] < 8
+    assert 15 <= inliers[2] < 20
+    assert 25 <= inliers[3] < 30
+
+
+@pytest.mark.parametrize("pair_block", [1, 3, 4, 9])
+def test_any_block_gives_the_same(scene, pair_block):
+    settings = SpatialSettings(hypotheses=200, residual=5.0, pair_block=pair_block)
+    expected = verify(*scene, np.arange(4), KEY, SETTINGS)
+    np.testing.assert_array_equal(verify(*scene, np.arange(4), KEY, settings), expected)
+
+
+def test_a_count_follows_its_image_through_any_short_list(scene):
+    query, candidates = scene
+    settings = SpatialSettings(hypotheses=5, residual=5.0, pair_block=2)  # few: draws matter
+    expected = verify(query, candidates, np.arange(4), KEY, settings)
+    order = np.array([2, 0, 3])
+    shuffled = LocalFeatures(*(part[order] for part in candidates))
+    np.testing.assert_array_equal(verify(query, shuffled, order, KEY, settings), expected[order])
+
+
+def test_fewer_than_the_least_inliers_count_as_none(scene):
+    settings = SpatialSettings(hypotheses=200, residual=5.0, min_inliers=30)
+    assert verify(*scene, np.arange(4), KEY, settings).tolist() == [40, 0, 0, 0]
+
+
+def test_only_the_strongest_features_take_part(scene):
+    query, candidates = scene
+    settings = SpatialSettings(max_features=10, hypotheses=200, residual=5.0)
+    inliers = verify(query, candidates, np.arange(4), KEY, settings)
+    expected = verify(
+        LocalFeatures(*(part[:10] for part in query)),
+        LocalFeatures(*(part[:, :10] for part in candidates)),
+        np.arange(4),
+        KEY,
+        SETTINGS,
+    )
+    np.testing.assert_array_equal(inliers, expected)
+    assert inliers.max() <= 10
+
+
+def test_settings_of_matching_are_heard(scene):
+    query, candidates = scene
+    settings = SpatialSettings(max_distance=1e-4, ratio=0.5, mutual=True, hypotheses=50)
+    noisy = query._replace(descriptors=np.roll(query.descriptors, 1, axis=1))
+    assert verify(noisy, candidates, np.arange(4), KEY, settings).tolist() == [0] * 4
+
+
+def test_no_candidates_and_no_features(scene):
+    query, candidates = scene
+    none = LocalFeatures(*(part[:0] for part in candidates))
+    assert verify(query, none, np.arange(0), KEY, SETTINGS).shape == (0,)
+    blind = query._replace(mask=np.zeros(40, bool))
+    assert verify(blind, candidates, np.arange(4), KEY, SETTINGS).tolist() == [0] * 4
+
+
+def test_short_list_passes_over_excluded_images():
+    assert short_list(np.array([4, 2, 0, 3, 1]), np.array([2, 3]), 2).tolist() == [4, 0]
+    assert short_list(np.array([4, 2]), np.array([], int), 9).tolist() == [4, 2]
+
+
+def test_rerank_by_hand():
+    ranking = np.array([5, 2, 0, 3, 1, 4])
+    similarities = np.array([0.9, 0.8, 0.7, 0.7, 0.5, 0.4])
+    inliers = np.array([6, 99, 50, 6, 99, 0])  # by image
+    # Short list without image 2: 5 (0), 0 (6), 3 (6); images 1 and 4 are below it
+    found = rerank(ranking, similarities, inliers, np.array([2]), 3)
+    assert found.tolist() == [0, 3, 5, 1, 4, 2]
+
+
+def test_equal_inliers_are_ordered_by_similarity():
+    found = rerank(np.arange(4), [0.1, 0.4, 0.2, 0.4], np.zeros(4, int), np.array([], int), 4)
+    assert found.tolist() == [1, 3, 2, 0]
+
+
+def test_rerank_without_inliers_keeps_the_order(rng):
+    ranking = rng.permutation(20)
+    similarities = np.sort(rng.random(20))[::-1]
+    found = rerank(ranking, similarities, np.zeros(20, int), np.array([], int), 10)
+    np.testing.assert_array_equal(found, ranking)
+
+
+def test_rerank_keeps_every_image_once(rng):
+    ranking, inliers = rng.permutation(20), rng.integers(0, 9, 20)
+    found = rerank(ranking, np.zeros(20), inliers, rng.permutation(20)[:6], 8)
+    assert sorted(found) == list(range(20))

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from delg_jax.search.kernels import SimilarityKernel
+from delg_jax.search.local_search import similarity
+
+IDENTITY = SimilarityKernel("identity")
+KERNELS = {
+    "identity": (IDENTITY, lambda u: u),
+    "threshold": (SimilarityKernel("threshold", threshold=0.3), lambda u: u * (u > 0.3)),
+    "power": (SimilarityKernel("power", 0.1, 3.0), lambda u: np.abs(u) ** 3 * (u > 0.1)),
+}
+
+
+def ragged(rng, images, features, dimension=8):
+    """Descriptors and a mask with holes, and rubbish where the mask is False."""
+    descriptors = rng.normal(size=(images, features, dimension)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=-1, keepdims=True)
+    mask = rng.random((images, features)) < 0.7
+    descriptors[~mask] *= 100
+    return descriptors, mask
+
+
+def reference(queries, query_mask, database, mask, k):
+    result = np.zeros((len(queries), len(database)))
+    for i, (query, valid) in enumerate(zip(queries.astype(float), query_mask, strict=True)):
+        for j, (image, present) in enumerate(zip(database.astype(float), mask, strict=True)):
+            if valid.any() and present.any():
+                cosines = query[valid] @ image[present].T
+                result[i, j] = k(cosines.max(axis=1)).mean()
+    return result
+
+
+def test_by_hand():
+    queries = np.array([[[1, 0], [0, 1]]], np.float32)
+    database = np.array([[[1, 0], [0.6, 0.8]], [[-1, 0], [0, -1]]], np.float32)
+    found = similarity(queries, np.ones((1, 2), bool), database, np.ones((2, 2), bool), IDENTITY)
+    np.testing.assert_allclose(found, [[(1 + 0.8) / 2, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(KERNELS))
+@pytest.mark.parametrize(
+    ("query_shape", "database_shape", "block"),
+    [((3, 5), (7, 4), 3), ((1, 1), (1, 1), 8), ((2, 9), (5, 13), 1), ((4, 2), (6, 3), 6)],
+)
+def test_equals_the_definition(rng, name, query_shape, database_shape, block):
+    kernel, k = KERNELS[name]
+    queries, database = ragged(rng, *query_shape), ragged(rng, *database_shape)
+    found = similarity(*queries, *database, kernel, block)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, reference(*queries, *database, k), atol=2e-6)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 64])
+def test_any_block_gives_the_same(rng, block):
+    queries, database = ragged(rng, 3, 6), ragged(rng, 11, 5)
+    whole = similarity(*queries, *database, KERNELS["power"][0], 11)
+    found = similarity(*queries, *database, KERNELS["power"][0], block)
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+def test_images_and_queries_without_features_give_zero(rng):
+    (queries, query_mask), (database, mask) = ragged(rng, 3, 4), ragged(rng, 5, 4)
+    query_mask[:, 0], mask[:, 0] = True, True
+    query_mask[1], mask[2] = False, False
+    found = similarity(queries, query_mask, database, mask, IDENTITY, 2)
+    assert (found[1] == 0).all()
+    assert (found[:, 2] == 0).all()
+    assert (found[[0, 0, 2], [0, 4, 3]] != 0).all()
+
+
+def test_all_negative_cosines_stay_negative_beside_padding():
+    queries, database = np.ones((1, 1, 1), np.float32), -np.ones((1, 3, 1), np.float32)
+    mask = np.array([[True, False, False]])
+    assert similarity(queries, np.ones((1, 1), bool), database, mask, IDENTITY) == [[-1]]
+
+
+def test_more_copies_of_a_feature_in_the_image_change_nothing(rng):
+    queries, (database, mask) = ragged(rng, 2, 5), ragged(rng, 4, 6)
+    twice = np.concatenate([database, database], axis=1), np.concatenate([mask, mask], axis=1)
+    once = similarity(*queries, database, mask, IDENTITY)
+    np.testing.assert_allclose(similarity(*queries, *twice, IDENTITY), once, atol=1e-6)
+
+
+def test_order_of_features_changes_nothing(rng):
+    (queries, query_mask), (database, mask) = ragged(rng, 2, 7), ragged(rng, 4, 6)
+    first, second = rng.permutation(7), rng.permutation(6)
+    shuffled = similarity(
+        queries[:, first], query_mask[:, first], database[:, second], mask[:, second], IDENTITY
+    )
+    expected = similarity(queries, query_mask, database, mask, IDENTITY)
+    np.testing.assert_allclose(shuffled, expected, atol=1e-6)
+
+
+def test_half_floats_are_computed_in_single(rng):
+    queries, (database, mask) = ragged(rng, 2, 30, 64), ragged(rng, 4, 6, 64)
+    half = np.where(mask[:, :, None], database, 0).astype(np.float16)
+    expected = reference(*queries, half, mask, lambda u: u)
+    np.testing.assert_allclose(similarity(*queries, half, mask, IDENTITY), expected, atol=1e-6)
+
+
+def test_empty_database(rng):
+    queries, (database, mask) = ragged(rng, 2, 3), ragged(rng, 4, 6)
+    assert similarity(*queries, database[:0], mask[:0], IDENTITY).shape == (2, 0)
+
+
+def test_different_dimensions_are_named(rng):
+    with pytest.raises(ValueError, match=r"`database` \(D=5\).*`queries` \(D=8\)"):
+        similarity(*ragged(rng, 1, 2), *ragged(rng, 1, 2, 5), IDENTITY)
