@@ -1,11 +1,13 @@
 """Progress of long work: a bar on a terminal, plain log lines elsewhere."""
 
+import logging
 import sys
 import time
 from typing import Self
 
-from absl import logging
 from tqdm import tqdm
+
+_LOG = logging.getLogger(__name__)
 
 _LINE_SECONDS = 30.0  # between log lines where there is no terminal
 
@@ -52,7 +54,7 @@ class Progress:
         self._last_line = time.monotonic()
         rate = (self._done - self._first) / max(self._last_line - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else 0.0
-        logging.info(
+        _LOG.info(
             "%s: %d/%d, %.2f %s/s, %.0f s left %s",
             *(self._title, self._done, self._total, rate, self._unit, left, note),
         )

@@ -2,10 +2,12 @@
 
 import difflib
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 
 from delg_jax import __version__
 from delg_jax.cli import arguments
@@ -84,10 +86,19 @@ def _run(verb: str, argv: list[str]) -> int:
         return 0
     arguments.parse(values, verb, argv)
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's own flags, which are all at their defaults
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    _set_up_logging()
     module.run(values)
     return 0
+
+
+def _set_up_logging() -> None:
+    """Shows our own log lines, and of libraries only errors."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("delg_jax")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
 
 
 def _print(text: str) -> None:

@@ -7,9 +7,9 @@ import ml_collections
 from delg_jax.data.sources import FileSource, ImageSource, RetrievalData, TrainingData
 from delg_jax.errors import UserError, require_choice
 
-# Data sets are modules of this package with a function `training`, `retrieval`, or both.
-_TRAINING = ("embedded", "folder")
-_RETRIEVAL = ("embedded", "revisited")
+# Modules of this package with a function `training` and, or, `retrieval`, by data set.
+_TRAINING = {"embedded": "embedded.dataset", "folder": "folder"}
+_RETRIEVAL = {"embedded": "embedded.dataset", "revisited": "revisited"}
 
 __all__ = [
     "FileSource",
@@ -31,9 +31,9 @@ def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     return _open(data, "retrieval", _RETRIEVAL)
 
 
-def _open(data: ml_collections.ConfigDict, purpose: str, names: tuple[str, ...]):
-    require_choice("config.data.name", data.name, (*_TRAINING, *_RETRIEVAL))
-    if data.name not in names:
-        rule = f"has no {purpose} images; data sets that do are {', '.join(names)}"
+def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):
+    require_choice("config.data.name", data.name, tuple(_TRAINING | _RETRIEVAL))
+    if data.name not in modules:
+        rule = f"has no {purpose} images; data sets that do are {', '.join(modules)}"
         raise UserError("config.data.name", data.name, rule)
-    return getattr(importlib.import_module(f"delg_jax.data.{data.name}"), purpose)(data)
+    return getattr(importlib.import_module(f"delg_jax.data.{modules[data.name]}"), purpose)(data)

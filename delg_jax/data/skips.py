@@ -3,13 +3,14 @@
 import csv
 import dataclasses
 import io
+import logging
 import os
 import pathlib
 
-from absl import logging
-
 from delg_jax import workdir
 from delg_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def report(folder: pathlib.Path, skipped: dict[str, str], limit: int) -> None:
         return
     workdir.write_text(path, _rows([("image", "reason"), *sorted(skipped.items())]))
     name, reason = next(iter(sorted(skipped.items())))
-    logging.warning("%d images skipped, listed in %s", len(skipped), path)
+    _LOG.warning("%d images skipped, listed in %s", len(skipped), path)
     if len(skipped) > limit:
         rule = f"{len(skipped)} images could not be used, first {name} ({reason}); see {path}"
         raise UserError("config.data.max_skipped", limit, rule)

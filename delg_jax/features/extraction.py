@@ -1,17 +1,19 @@
 """Extracts all images of a source into a store, resuming where it stopped."""
 
 import concurrent.futures
+import logging
 from collections.abc import Callable
 
 import ml_collections
 import numpy as np
-from absl import logging
 
 from delg_jax.data import images, skips
 from delg_jax.data.sources import ImageSource
 from delg_jax.features.extractor import Extractor, Features, in_original_pixels
 from delg_jax.features.store import FeatureStore
 from delg_jax.progress import Progress
+
+_LOG = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 
@@ -53,7 +55,7 @@ def extract_to_store(
                 store.write(number, rows, extractor.settings.local_dtype)
     store.finish()
     if missing:
-        logging.info("%s: %d shapes compiled", title, len(extractor.compiled_shapes))
+        _LOG.info("%s: %d shapes compiled", title, len(extractor.compiled_shapes))
     skips.report(store.folder, store.skipped(), data.max_skipped)
     return store
 

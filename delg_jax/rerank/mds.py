@@ -41,13 +41,19 @@ class MdsSettings:
     weight: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raises a ValueError for an unknown form or a contrast that is not positive."""
+        """Raises a ValueError that names the first wrong field."""
         if self.distance not in FORMS:
             raise ValueError(f"`distance` (={self.distance!r}) must be one of {', '.join(FORMS)}")
         if self.contrast <= 0:
             raise ValueError(f"`contrast` (={self.contrast}) must be positive")
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"`weight` (={self.weight}) must lie in [0, 1]")
+        for name in ("short_list", "dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` (={getattr(self, name)}) must be at least 1")
 
 
+@partial(jax.jit, static_argnames=("form", "contrast"))
 def distances(similarities: jax.Array, form: str, contrast: float) -> jax.Array:
     """Turns similarities into symmetric distances with a zero diagonal.
 
@@ -62,8 +68,13 @@ def distances(similarities: jax.Array, form: str, contrast: float) -> jax.Array:
 
     Returns:
       float32 [n, n].
+
+    Raises:
+      ValueError: for an unknown form.
     """
+    diagonal = jnp.eye(len(similarities), dtype=bool)
     scaled = jnp.clip(0.5 * (similarities + similarities.T) / contrast, 0.0, 1.0)
+    scaled = jnp.where(diagonal, 1.0, scaled)
     if form == "chord":
         result = jnp.sqrt(2.0 - 2.0 * scaled)
     elif form == "complement":
@@ -74,9 +85,10 @@ def distances(similarities: jax.Array, form: str, contrast: float) -> jax.Array:
         result = jnp.where(present, known, known.max())
     else:
         raise ValueError(f"`form` (={form!r}) must be one of {', '.join(FORMS)}")
-    return jnp.where(jnp.eye(len(result), dtype=bool), 0.0, result)
+    return jnp.where(diagonal, 0.0, result)
 
 
+@partial(jax.jit, static_argnames="dim")
 def classical_mds(distances: jax.Array, dim: int, mask: jax.Array | None = None) -> jax.Array:
     """Points whose Euclidean distances are as given (Torgerson, 1952).
 

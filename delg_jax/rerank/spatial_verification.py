@@ -38,6 +38,17 @@ class SpatialSettings:
     min_inliers: int = 4
     pair_block: int = 10
 
+    def __post_init__(self) -> None:
+        """Raises a ValueError that names the first wrong field."""
+        for name in ("max_distance", "residual"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` (={getattr(self, name)}) must be positive")
+        for name in ("hypotheses", "pair_block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` (={getattr(self, name)}) must be at least 1")
+        if not 0 <= self.ratio <= 1:
+            raise ValueError(f"`ratio` (={self.ratio}) must lie in [0, 1]")
+
 
 def verify(
     query: LocalFeatures,

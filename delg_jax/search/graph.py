@@ -1,10 +1,9 @@
 """The similarity graph: each database image searched against the database, once and offline."""
 
 import dataclasses
-import os
+import pathlib
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from delg_jax.errors import UserError
 from delg_jax.search import local_search
 from delg_jax.search.blocks import padded_rows, starts
 from delg_jax.search.kernels import SimilarityKernel
+from delg_jax.workdir import replacing
 
 Array = jax.Array | np.ndarray
 
@@ -48,26 +48,20 @@ class SimilarityGraph:
         matrix[rows, columns[rows, neighbours]] = self.similarities[subset[rows], neighbours]
         return matrix
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | pathlib.Path) -> None:
         """Writes the graph as .npz; the file appears under its name only when it is whole."""
-        path = Path(path)
-        partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial_path.open("wb") as file:
-                np.savez(file, indices=self.indices, similarities=self.similarities)
-            partial_path.replace(path)
-        finally:
-            partial_path.unlink(missing_ok=True)
+        with replacing(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez(file, indices=self.indices, similarities=self.similarities)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "SimilarityGraph":
+    def load(cls, path: str | pathlib.Path) -> "SimilarityGraph":
         """Reads a graph that `save` wrote.
 
         Raises:
           UserError: if the file is missing, damaged or not a similarity graph.
         """
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls(arrays["indices"], arrays["similarities"])
         except FileNotFoundError:
             raise UserError("similarity graph", str(path), "must be an existing file") from None

@@ -1,6 +1,7 @@
 """The training loop: input, steps, validation, checkpoints, metrics."""
 
 import json
+import logging
 import math
 import pathlib
 import time
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-from absl import logging
 
 from delg_jax import workdir as artefacts
 from delg_jax.data import open_training, pipeline, skips
@@ -22,6 +22,8 @@ from delg_jax.training import state as train_state
 from delg_jax.training import step as train_step
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from delg_jax.training.metrics import MetricsWriter
+
+_LOG = logging.getLogger(__name__)
 
 _SECTIONS = ("seed", "model", "data", "train")
 
@@ -64,7 +66,7 @@ def train_and_evaluate(
         if checkpoints.latest() is not None:
             state, input_state = checkpoints.restore(state)
             batches.set_state(json.loads(input_state))
-            logging.info("resumed at step %d", int(state.step))
+            _LOG.info("resumed at step %d", int(state.step))
         writer = MetricsWriter(root / "logs", int(state.step))
         run = _Run(config, module, tx, data.validation, skip_log, writer, checkpoints)
         record = run.train(state, batches)

@@ -1,11 +1,13 @@
 """Metrics of a run: one JSON line a record, and a line to the terminal."""
 
 import json
+import logging
 import pathlib
 from typing import Any
 
 import jax
-from absl import logging
+
+_LOG = logging.getLogger(__name__)
 
 
 class MetricsWriter:
@@ -34,5 +36,5 @@ class MetricsWriter:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **record}) + "\n")
         text = ", ".join(f"{name} {value:.4g}" for name, value in sorted(record.items()))
-        logging.info("step %d: %s", step, text)
+        _LOG.info("step %d: %s", step, text)
         return record

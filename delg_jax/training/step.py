@@ -61,8 +61,8 @@ def train_step(
     gradients, stats = jax.lax.pmean((gradients, stats), AXIS)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     metrics = jax.lax.pmean(jax.tree.map(jnp.mean, metrics), AXIS)
-    metrics["gradient_norm"] = optax.global_norm(gradients)
-    metrics["update_norm"] = optax.global_norm(updates)
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
+    metrics["update_norm"] = optax.tree.norm(updates)
     params = optax.apply_updates(state.params, updates)
     stats = {**state.batch_stats, **stats}
     return TrainState(state.step + 1, params, stats, opt_state), metrics

@@ -100,7 +100,8 @@ def homography_between(view_a: np.ndarray, view_b: np.ndarray) -> np.ndarray:
       view_b: float [3, 3], homography of the second view.
 
     Returns:
-      float64 [3, 3]: (x, y, 1) of the first image to the second, scaled to a unit lower right.
+      float64 [3, 3]: (x, y, 1) of the first image to the second. It is not rescaled: the third
+      component is how much farther a point is from the second camera than from the first, and
+      negative behind the second.
     """
-    between = np.asarray(view_b, np.float64) @ np.linalg.inv(np.asarray(view_a, np.float64))
-    return between / between[2, 2]
+    return np.asarray(view_b, np.float64) @ np.linalg.inv(np.asarray(view_a, np.float64))

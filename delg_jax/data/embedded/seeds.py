@@ -18,5 +18,10 @@ def generator(seed: int, stream: str, *ids: int) -> np.random.Generator:
 
     Returns:
       A NumPy generator at the start of its stream.
+
+    Raises:
+      ValueError: if there is no such stream.
     """
+    if stream not in STREAMS:
+        raise ValueError(f"stream {stream!r}: must be one of {', '.join(STREAMS)}")
     return np.random.default_rng(np.random.SeedSequence([seed, STREAMS.index(stream), *ids]))

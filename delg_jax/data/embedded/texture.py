@@ -66,7 +66,7 @@ def masonry(
     first = np.where(np.arange(rows) % 2, 0.5, 1.0) * lengths[:, 0]
     joints = np.cumsum(np.concatenate([first[:, None], lengths[:, 1:]], axis=1), axis=1)
     x = np.arange(width)
-    block = np.stack([np.searchsorted(joints[r], x) for r in range(rows)])
+    block = np.stack([np.searchsorted(joints[r], x, side="right") for r in range(rows)])
     tones = 1 + contrast * rng.uniform(-1, 1, (rows, blocks + 1))
     tone = np.take_along_axis(tones, block, axis=1)[row]
     edge = np.zeros((rows, width), bool)
