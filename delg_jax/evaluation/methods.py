@@ -30,6 +30,25 @@ class Ranking:
     similarities: np.ndarray
 
 
+def spatial_settings(rerank: ml_collections.ConfigDict) -> SpatialSettings:
+    """`config.rerank.sp` without its short list; raises a UserError for a wrong value."""
+    if rerank.sp.short_list < 1:
+        raise UserError("config.rerank.sp.short_list", rerank.sp.short_list, "must be at least 1")
+    fields = {name: value for name, value in rerank.sp.items() if name != "short_list"}
+    try:
+        return SpatialSettings(**fields)
+    except ValueError as error:
+        raise UserError("config.rerank.sp", fields, str(error)) from error
+
+
+def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:
+    """`config.rerank.mds`; raises a UserError for a wrong value."""
+    try:
+        return MdsSettings(**rerank.mds)
+    except ValueError as error:
+        raise UserError("config.rerank.mds", dict(rerank.mds), str(error)) from error
+
+
 def rank_globally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ranking:
     """Ranks by the cosine of global descriptors."""
     similarities, images = global_search.search(
@@ -72,9 +91,7 @@ def verify_spatially(
       Rankings int32 [Q, N] by protocol name, and under "all" the one that leaves nothing out: its
       short list is not cleared of a protocol's junk.
     """
-    settings = SpatialSettings(
-        **{name: value for name, value in rerank.sp.items() if name != "short_list"}
-    )
+    settings = spatial_settings(rerank)
     count = rerank.sp.short_list
     queries = extracted.queries.local_features(settings.max_features)
     database = extracted.database.local_features(settings.max_features)
@@ -106,8 +123,4 @@ def verify_spatially(
 
 def embed(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> np.ndarray:
     """Re-ranks the short list of the local search by similarity embeddings, int32 [Q, N]."""
-    try:
-        settings = MdsSettings(**rerank.mds)
-    except ValueError as error:
-        raise UserError("config.rerank.mds", dict(rerank.mds), str(error)) from error
-    return mds.rerank(first.images, first.similarities, graph, settings)
+    return mds.rerank(first.images, first.similarities, graph, mds_settings(rerank))

@@ -12,7 +12,7 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation import methods, revisited
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
-from delg_jax.search.stage import build_index
+from delg_jax.search.stage import build_index, kernel
 
 Metrics = dict[str, dict[str, dict[str, float]]]
 
@@ -57,6 +57,10 @@ def evaluate(
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
+    """Finds mistakes before hours of extraction do."""
+    methods.spatial_settings(config.rerank)
+    methods.mds_settings(config.rerank)
+    kernel(config.search)
     for method in config.eval.methods:
         require_choice("config.eval.methods", method, methods.METHODS)
         if method != "global" and not config.model.local_head:
