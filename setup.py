@@ -24,6 +24,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["delg_jax", "delg_jax.*"]),
+    package_data={"delg_jax.reports": ["template.html"]},
     # Ranges; the exact versions that were tested stand in constraints/, one file per Python.
     install_requires=[
         "absl-py>=2.3,<3",
@@ -32,6 +33,7 @@ setup(
         "grain>=0.2.15,<0.3",
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it
         "jax>=0.10,<0.13",
+        "jinja2>=3.1,<4",
         "ml-collections>=1.1,<2",
         "numpy>=2.2,<3",
         "optax>=0.2.8,<0.3",

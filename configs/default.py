@@ -48,7 +48,7 @@ def _model() -> ml_collections.ConfigDict:
     model.global_dim = 2048  # C_F
     model.global_loss = "arcface"  # arcface | softmax, decides the classifier [Table 2]
     # Local head [3.2]
-    model.local_head = True
+    model.local_head = True  # False = global descriptors only
     model.attention = "learned"  # learned | norm (L2 norm of conv4, needs no training)
     model.attention_dim = 512  # channels of the first attention layer
     model.attention_pooling = "mean"  # mean (official code) | sum (equation 5)
@@ -83,37 +83,37 @@ def _data() -> ml_collections.ConfigDict:
 
 def _train() -> ml_collections.ConfigDict:
     train = ml_collections.ConfigDict()
-    train.steps = 1_500_000
+    train.steps = 1_500_000  # updates; about 25 epochs in the paper
     train.batch_size = 16  # over all devices of all processes
     train.learning_rate = 0.01  # initial; the paper sweeps [3e-4, 1e-2]
     train.warmup_steps = 0  # linear, from 0
-    train.momentum = 0.9
+    train.momentum = 0.9  # of SGD [4.1]
     train.weight_decay = 0.0  # L2 on kernels, not on BatchNorm and biases
     train.clip_norm = 10.0  # global gradient norm (official code)
     train.heads = "joint"  # joint | global | local: which heads learn [Table 1, 2]
-    train.freeze_backbone = False
+    train.freeze_backbone = False  # True = only the heads learn
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
     train.dtype = "float32"  # float32 | bfloat16 compute; weights stay float32
     # Losses [3.3]
     train.arcface_margin = 0.1  # m, radians
     train.arcface_scale = 45.254834  # initial gamma = sqrt(2048)
     train.arcface_scale_learned = True  # paper: learned; official code: fixed
-    train.global_weight = 1.0
+    train.global_weight = 1.0  # the other two are relative to it
     train.reconstruction_weight = 10.0  # lambda
     train.attention_weight = 1.0  # beta
     # Bookkeeping, in steps
-    train.log_every = 100
-    train.eval_every = 1000
-    train.checkpoint_every = 1000
-    train.keep_checkpoints = 10
+    train.log_every = 100  # losses, accuracies and rates in the metrics and the log
+    train.eval_every = 1000  # losses and accuracies on validation images
+    train.checkpoint_every = 1000  # a stopped run goes on from the last
+    train.keep_checkpoints = 10  # how many of the last ones; not in steps
     return train
 
 
 def _extract() -> ml_collections.ConfigDict:
     extract = ml_collections.ConfigDict()
     # Image pyramid [4.1]; the seven scales are 2^(-2 ... 1) in half octaves
-    extract.local_scales = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)
-    extract.global_scales = (0.70710677, 1.0, 1.4142135)
+    extract.local_scales = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)  # seven
+    extract.global_scales = (0.70710677, 1.0, 1.4142135)  # three, their descriptors are averaged
     extract.max_size = 1024  # pixels, longest side before the pyramid; 0 = as it is
     extract.max_features = 1000  # over all scales
     extract.attention_threshold = 0.0  # tau; features below are dropped
@@ -153,7 +153,7 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.max_distance = 1.0  # L2 distance between unit descriptors
     rerank.sp.ratio = 0.0  # Lowe's ratio; 0 = no ratio test
     rerank.sp.mutual = False  # keep mutual nearest neighbours only
-    rerank.sp.hypotheses = 1000
+    rerank.sp.hypotheses = 1000  # affine models drawn per image pair
     rerank.sp.residual = 20.0  # pixels
     rerank.sp.min_inliers = 4  # fewer count as none
     rerank.sp.pair_block = 10  # image pairs verified at a time
@@ -169,6 +169,6 @@ def _rerank() -> ml_collections.ConfigDict:
 
 def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
-    evaluation.methods = ("global", "global+sp", "local", "local+mds")
+    evaluation.methods = ("global", "global+sp", "local", "local+mds")  # columns of the table
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
     return evaluation

@@ -38,12 +38,13 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     if variant.trained:
         config.model = landmarks.get_config().model
     if variant.real or variant.trained:
-        config.extract.max_size = 0
         config.extract.local_scales = config.extract.global_scales = _THREE_SCALES
     if variant.gem:
         config.model.whitening = False
         config.model.local_head = False
-        config.extract.max_size = 0
         config.extract.local_scales = config.extract.global_scales = (1.0,)
         config.eval.methods = ("global",)
+    if variant.real or variant.trained or variant.gem:
+        config.extract.max_size = 0
+        config.extract.batch_pixels = 262_144  # a batch of one or two photographs suits a CPU
     return config

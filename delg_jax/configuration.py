@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -72,12 +73,46 @@ def load(path: str, argument: str = "") -> ml_collections.ConfigDict:
     Raises:
       UserError: if the file does not exist.
     """
-    if not pathlib.Path(path).is_file():
-        raise UserError("--config", path, "must be an existing Python file")
+    if not pathlib.Path(path).is_file() or not str(path).endswith(".py"):
+        raise UserError("--config", path, "must be an existing Python file (.py)")
     spec = importlib.util.spec_from_file_location("delg_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(argument).lock()
+
+
+def override(
+    config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """Changes fields of a copy.
+
+    Args:
+      config: the whole tree; stays as it is.
+      overrides: values by dotted path.
+
+    Returns:
+      The locked copy.
+
+    Raises:
+      UserError: for a field that does not exist or a value of another type.
+    """
+    changed = config.copy_and_resolve_references()
+    known = flatten(config)
+    for path, value in overrides.items():
+        if path not in known:
+            close = difflib.get_close_matches(path, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(f"config.{path}", value, f"is no field of the configuration{hint}")
+        section, _, name = path.rpartition(".")
+        tree = changed
+        for part in filter(None, section.split(".")):
+            tree = tree[part]
+        try:
+            tree[name] = value
+        except TypeError as error:
+            rule = f"must be of type {type(tree[name]).__name__}"
+            raise UserError(f"config.{path}", value, rule) from error
+    return changed.lock()
 
 
 def flatten(config: ml_collections.ConfigDict, sections: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -93,8 +128,11 @@ def flatten(config: ml_collections.ConfigDict, sections: tuple[str, ...] = ()) -
             flat[prefix] = value
 
     visit("", plain)
-    if not sections:
-        return flat
+    return within(flat, sections) if sections else flat
+
+
+def within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of a flattened tree that are, or lie under, one of `sections`."""
     return {
         path: value
         for path, value in flat.items()

@@ -64,14 +64,15 @@ def claim(
       extra: further things that decide it, by name, for example a digest of weights.
 
     Raises:
-      UserError: if the folder holds an artefact of another configuration, listing the difference.
+      UserError: if the folder holds an artefact of another configuration, listing the difference,
+        or cannot be made.
     """
     path = folder / CONFIG_FILE
     wanted = {**configuration.flatten(config, sections), **(extra or {})}
     if path.is_file():
         stored = _read(path)
         changes = configuration.difference(
-            {**_within(stored["config"], sections), **stored["extra"]}, wanted
+            {**configuration.within(stored["config"], sections), **stored["extra"]}, wanted
         )
         if not changes:
             return
@@ -80,7 +81,11 @@ def claim(
             rule += f"--workdir. It differs in {'; '.join(changes)}"
             raise UserError("workdir", str(folder), rule)
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        rule = f"must be a folder that can be written ({error.strerror})"
+        raise UserError("workdir", str(folder), rule) from error
     content = {
         "format": FORMAT,
         "config": configuration.flatten(config),
@@ -90,19 +95,17 @@ def claim(
     write_json(path, content)
 
 
+def stored_config(folder: pathlib.Path) -> dict[str, Any]:
+    """The flattened configuration of the artefact in `folder`; a UserError if there is none."""
+    return _read(folder / CONFIG_FILE)["config"]
+
+
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] == FORMAT and isinstance(content["config"], dict):
+        parts = (content["config"], content["extra"])
+        if content["format"] == FORMAT and all(isinstance(part, dict) for part in parts):
             return content
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError("workdir", str(path), f"must be a configuration of format {FORMAT}")
-
-
-def _within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in flat.items()
-        if any(name == section or name.startswith(f"{section}.") for section in sections)
-    }

@@ -1,13 +1,10 @@
-"""Drawn photographs as files, in the layouts of the data sets, and tiny networks for them."""
+"""Drawn photographs as files, in the layouts of the data sets."""
 
 import json
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 from PIL import Image
-
-from configs import default
 
 
 def draw(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
@@ -61,52 +58,8 @@ def make_revisited(root: Path, places: int = 4) -> Path:
         queries.append(f"query{place}")
         save(root / "jpg" / f"{queries[-1]}.jpg", picture)
         hard = [2 * place + 1]
-        entries.append(
-            {"bbx": [0, 0, 112, 96], "easy": [2 * place], "hard": hard, "junk": []}
-        )
+        entries.append({"bbx": [0, 0, 112, 96], "easy": [2 * place], "hard": hard, "junk": []})
     entries[-1] |= {"hard": [], "junk": entries[-1]["hard"]}
     content = {"imlist": images, "qimlist": queries, "gnd": entries}
     (root / "gnd_drawn.json").write_text(json.dumps(content))
     return root
-
-
-def training_config(root: Path) -> ml_collections.ConfigDict:
-    """Six steps of the tiny network on a folder data set, all heads."""
-    config = tiny_config()
-    config.data.name, config.data.root = "folder", str(root)
-    config.data.image_size = 64
-    config.data.crop_area = (0.5, 1.0)
-    config.data.workers = 0
-    config.train.steps = 6
-    config.train.batch_size = 8
-    config.train.learning_rate = 0.01
-    config.train.log_every = 1
-    config.train.eval_every = 3
-    config.train.checkpoint_every = 3
-    return config.lock()
-
-
-def retrieval_config(root: Path) -> ml_collections.ConfigDict:
-    """The tiny network, two scales, on a data set of the revisited layout."""
-    config = tiny_config()
-    config.data.name, config.data.root = "revisited", str(root)
-    config.data.workers = 1
-    config.model.conv4_stride, config.model.convention = 16, "torchvision"
-    config.extract.local_scales = config.extract.global_scales = (1.0, 1.4142135)
-    config.extract.max_features = 30
-    config.extract.batch_pixels = 65_536
-    config.extract.chunk_images = 3
-    config.rerank.sp.hypotheses = 100
-    config.rerank.sp.short_list = 4
-    config.rerank.mds.dim = 4
-    return config.lock()
-
-
-def tiny_config() -> ml_collections.ConfigDict:
-    """The default with the smallest network."""
-    config = default.get_config()
-    config.model.backbone = "tiny"
-    config.model.global_dim = 16
-    config.model.attention_dim = 8
-    config.model.local_dim = 8
-    return config

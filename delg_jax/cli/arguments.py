@@ -4,32 +4,34 @@ import pathlib
 import sys
 import textwrap
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from delg_jax.cli import mistakes
 from delg_jax.errors import UserError
 
 
-def define_common(values: flags.FlagValues, argv: list[str], workdir: bool = True) -> None:
+def define_common(values: flags.FlagValues, argv: list[str], config: str | None = None) -> None:
     """Defines `--config`, `--workdir` and `--overwrite`.
 
     Args:
       values: gets the flags.
       argv: the verb's command line, which config overrides are read from.
-      workdir: whether the verb needs `--workdir`.
+      config: file to take where the command line names none.
     """
     _make_importable(argv)
     config_flags.DEFINE_config_file(
         "config",
-        None,
+        config,
         "Config file, with its argument after a colon; --config.field=value overrides a field.",
         flag_values=values,
         sys_argv=argv,
     )
-    flags.mark_flag_as_required("config", flag_values=values)
+    if config is None:
+        flags.mark_flag_as_required("config", flag_values=values)
     flags.DEFINE_string("workdir", None, "Folder of all artefacts.", flag_values=values)
-    if workdir:
-        flags.mark_flag_as_required("workdir", flag_values=values)
+    flags.mark_flag_as_required("workdir", flag_values=values)
     flags.DEFINE_boolean(
         "overwrite",
         False,
@@ -40,50 +42,69 @@ def define_common(values: flags.FlagValues, argv: list[str], workdir: bool = Tru
 
 def _make_importable(argv: list[str]) -> None:
     """Lets a config file import its neighbours, `from configs import default`, from anywhere."""
-    for position, word in enumerate(argv):
-        name, equals, path = word.lstrip("-").partition("=")
-        if name != "config":
-            continue
-        path = path if equals else "".join(argv[position + 1 : position + 2])
-        root = str(pathlib.Path(path.partition(":")[0]).resolve().parent.parent)
-        if root not in sys.path:
-            sys.path.insert(0, root)
+    path = mistakes.config_path(argv)
+    root = str(pathlib.Path(path or ".").resolve().parent.parent)
+    if path is not None and root not in sys.path:
+        sys.path.insert(0, root)
 
 
-def parse(values: flags.FlagValues, verb: str, argv: list[str]) -> None:
-    """Parses a verb's command line into `values`; raises a UserError for every mistake in it."""
-    command = f"delg {verb}"
+def parse(
+    values: flags.FlagValues,
+    verb: str,
+    argv: list[str],
+    positional: str = "",
+    program: str = "delg",
+) -> list[str]:
+    """Parses a verb's command line into `values`.
+
+    Args:
+      values: flags, defined.
+      verb: what is run.
+      argv: the command line after the verb.
+      positional: name of the arguments that are not flags; empty if there are none.
+      program: what the verb belongs to.
+
+    Returns:
+      The arguments that are not flags.
+
+    Raises:
+      UserError: for every mistake in the command line.
+    """
+    command = f"{program} {verb}"
     try:
         rest = values([command, *argv])[1:]
         if "config" in values:
             values.config.is_locked  # noqa: B018 - a missing file shows when it is first touched
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        raise UserError(command, " ".join(argv), _reason(error)) from error
-    except SyntaxError as error:
-        rule = f"must be Python: {error.msg} (line {error.lineno})"
-        raise UserError("--config", error.filename, rule) from error
-    if rest:
+    except UserError:
+        raise
+    except Exception as error:  # a config file is a program and can raise anything
+        raise mistakes.explain(error, command, argv) from error
+    if "workdir" in values and not values.workdir:
+        raise UserError("--workdir", values.workdir, "must name a folder")
+    if rest and not positional:
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
+    if positional and not rest:
+        raise UserError(command, " ".join(argv), f"needs {positional}")
+    return rest
 
 
-def _reason(error: Exception) -> str:
-    """The line of an error's text that says what is wrong."""
-    if isinstance(error, OSError) and error.filename:
-        return f"cannot read {error.filename}: {error.strerror}"
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1] if lines[0].startswith("Error whilst parsing") else " ".join(lines)
-
-
-def usage(verb: str, summary: str, description: str, values: flags.FlagValues) -> str:
-    """The text of `delg VERB --help`."""
-    lines = [f"delg {verb}: {summary}", "", description.strip(), "", "flags:"]
+def usage(
+    verb: str,
+    summary: str,
+    description: str,
+    values: flags.FlagValues,
+    positional: str = "",
+    program: str = "delg",
+) -> str:
+    """The text of `delg VERB --help`; arguments as for `parse`."""
+    command = f"{program} {verb}"
+    line = f"usage: {command} {positional}".rstrip() + " [--flag=value ...]"
+    lines = [f"{command}: {summary}", "", line, "", description.strip("\n"), "", "flags:"]
     for flag in sorted(values._flags().values(), key=lambda f: f.name):  # noqa: SLF001
         if flag.name in ("help", "helpfull", "helpshort", "helpxml"):
             continue
-        lines.append(f"  --{flag.name}" + (f" (default: {flag.default})" if flag.default else ""))
+        shown = flag.default and not isinstance(flag.default, ml_collections.ConfigDict)
+        lines.append(f"  --{flag.name}" + (f" (default: {flag.default})" if shown else ""))
         lines.extend(
             textwrap.wrap(flag.help or "", 90, initial_indent=" " * 6, subsequent_indent=" " * 6)
         )

@@ -4,7 +4,8 @@ import difflib
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Sequence
 
 from absl import flags
 from absl import logging as absl_logging
@@ -18,7 +19,7 @@ VERBS = {
     "train": "train a network, or go on where a run stopped",
     "extract": "extract global and local features of database and queries",
     "index": "build the similarity graph of the database for local-to-global retrieval",
-    "search": "find a picture, or the data set's queries, in the database",
+    "search": "find a picture in the database",
     "evaluate": "rank by every method, score, print the table",
     "sweep": "run train and evaluate over a grid of config fields",
     "report": "gather the tables of workdirs in one HTML file",
@@ -42,20 +43,35 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit status: 0, or 2 after a mistake of the user, said in one line on stderr.
     """
+    return _status(lambda: _dispatch(list(argv)))
+
+
+def run_experiment(module: types.ModuleType, argv: Sequence[str]) -> int:
+    """Runs a module of `experiments/` as a verb is run.
+
+    Args:
+      module: with `define_flags` and `run`; its docstring is shown by --help.
+      argv: the command line after the module's name.
+
+    Returns:
+      The exit status, as of `main`.
+    """
+    summary, _, description = (module.__doc__ or "").partition("\n")
+    name = module.__spec__.name
+    return _status(lambda: _run(module, name, list(argv), summary, description, "python -m"))
+
+
+def _status(action: Callable[[], None]) -> int:
+    """Does it, and says a mistake of the user in one line."""
     try:
-        if not argv or argv[0] in ("-h", "--help", "help"):
-            _print(overview())
-            return 0
-        if argv[0] == "--version":
-            _print(__version__)
-            return 0
-        return _run(argv[0], list(argv[1:]))
+        action()
     except UserError as error:
-        sys.stderr.write(f"delg: {error}\n".replace("\r", " "))
+        sys.stderr.write(f"delg: {' '.join(str(error).splitlines())}\n")
         return _FAILED
     except KeyboardInterrupt:
         sys.stderr.write("delg: interrupted; the same command goes on where this one stopped\n")
         return 130
+    return 0
 
 
 def overview() -> str:
@@ -73,22 +89,39 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def _run(verb: str, argv: list[str]) -> int:
-    if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError("verb", verb, f"{hint}verbs are {', '.join(VERBS)}")
-    module = importlib.import_module(f"delg_jax.cli.{verb}")
+def _dispatch(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        _print(overview())
+    elif argv[0] == "--version":
+        _print(__version__)
+    else:
+        verb = argv[0]
+        if verb not in VERBS:
+            close = difflib.get_close_matches(verb, VERBS, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UserError("verb", verb, f"{hint}verbs are {', '.join(VERBS)}")
+        module = importlib.import_module(f"delg_jax.cli.{verb}")
+        _run(module, verb, argv[1:], VERBS[verb], module.__doc__ or "")
+
+
+def _run(
+    module: types.ModuleType,
+    name: str,
+    argv: list[str],
+    summary: str,
+    description: str,
+    program: str = "delg",
+) -> None:
     values = flags.FlagValues()
     module.define_flags(values, argv)
+    positional = getattr(module, "POSITIONAL", "")
     if any(word in ("--help", "-h", "-help") for word in argv):
-        _print(arguments.usage(verb, VERBS[verb], module.__doc__ or "", values))
-        return 0
-    arguments.parse(values, verb, argv)
+        _print(arguments.usage(name, summary, description, values, positional, program))
+        return
+    rest = arguments.parse(values, name, argv, positional, program)
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's own flags, which are all at their defaults
     _set_up_logging()
-    module.run(values)
-    return 0
+    module.run(values, *rest)
 
 
 def _set_up_logging() -> None:

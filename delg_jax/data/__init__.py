@@ -8,8 +8,8 @@ from delg_jax.data.sources import FileSource, ImageSource, RetrievalData, Traini
 from delg_jax.errors import UserError, require_choice
 
 # Modules of this package with a function `training` and, or, `retrieval`, by data set.
-_TRAINING = {"embedded": "embedded.dataset", "folder": "folder"}
-_RETRIEVAL = {"embedded": "embedded.dataset", "revisited": "revisited"}
+_TRAINING = {"embedded": "embedded", "folder": "folder"}
+_RETRIEVAL = {"embedded": "embedded", "revisited": "revisited"}
 
 __all__ = [
     "FileSource",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pathlib
 import pickle
 from typing import Any
@@ -52,18 +53,35 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 def _check(path: pathlib.Path, content: Any) -> None:
     if not isinstance(content, dict) or not {"imlist", "qimlist", "gnd"} <= set(content):
         raise UserError("ground truth", str(path), "must hold imlist, qimlist and gnd")
-    images, queries, entries = content["imlist"], content["qimlist"], content["gnd"]
-    if len(queries) != len(entries):
-        rule = f"has {len(queries)} queries but {len(entries)} entries in gnd"
+    for name in ("imlist", "qimlist"):
+        if not content[name] or not _is_list_of(content[name], str):
+            raise UserError("ground truth", str(path), f"{name} must be a list of names")
+    queries, entries = content["qimlist"], content["gnd"]
+    if not isinstance(entries, list) or len(queries) != len(entries):
+        found = len(entries) if isinstance(entries, list) else "no"
+        rule = f"has {len(queries)} queries but {found} entries in gnd"
         raise UserError("ground truth", str(path), rule)
     for number, entry in enumerate(entries):
-        where = f"gnd[{number}]"
-        if not isinstance(entry, dict) or not {"bbx", *_LISTS} <= set(entry):
-            rule = f"{where} must hold bbx, easy, hard and junk"
-            raise UserError("ground truth", str(path), rule)
-        if len(entry["bbx"]) != 4:
-            raise UserError("ground truth", str(path), f"{where}.bbx must have four numbers")
-        for name in _LISTS:
-            if any(not 0 <= index < len(images) for index in entry[name]):
-                rule = f"{where}.{name} has an index outside imlist (0 to {len(images) - 1})"
-                raise UserError("ground truth", str(path), rule)
+        fault = _fault(entry, len(content["imlist"]))
+        if fault:
+            raise UserError("ground truth", str(path), f"gnd[{number}]{fault}")
+
+
+def _fault(entry: Any, images: int) -> str:
+    """What is wrong with the entry of one query; empty if nothing is."""
+    if not isinstance(entry, dict) or not {"bbx", *_LISTS} <= set(entry):
+        return " must hold bbx, easy, hard and junk"
+    if not _is_list_of(entry["bbx"], int | float) or len(entry["bbx"]) != 4:
+        return ".bbx must have four numbers"
+    if not all(map(math.isfinite, entry["bbx"])):
+        return ".bbx must be finite"
+    for name in _LISTS:
+        if not _is_list_of(entry[name], int):
+            return f".{name} must be a list of whole numbers"
+        if any(not 0 <= index < images for index in entry[name]):
+            return f".{name} has an index outside imlist (0 to {images - 1})"
+    return ""
+
+
+def _is_list_of(values: Any, kind: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)

@@ -29,21 +29,27 @@ def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-        width, height = image.size
-        if width * height > max_pixels:
-            raise BadImageError(f"{width} x {height} pixels, more than {max_pixels}")
-        if min(width, height) < min_side:
-            raise BadImageError(f"{width} x {height} pixels, a side is under {min_side}")
-        image.load()
-        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            warnings.simplefilter("ignore")  # of damaged metadata; what counts are the pixels
+            return _decode(data, min_side, max_pixels)
+    except BadImageError:
+        raise
     except UnidentifiedImageError as error:
         raise BadImageError("not an image file") from error
     except Image.DecompressionBombError as error:
         raise BadImageError("declares too many pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # decoders of damaged files can raise anything
         raise BadImageError(str(error) or type(error).__name__) from error
+
+
+def _decode(data: bytes, min_side: int, max_pixels: int) -> np.ndarray:
+    image = Image.open(io.BytesIO(data))
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImageError(f"{width} x {height} pixels, more than {max_pixels}")
+    if min(width, height) < min_side:
+        raise BadImageError(f"{width} x {height} pixels, a side is under {min_side}")
+    image.load()
+    return np.array(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

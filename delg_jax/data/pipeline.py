@@ -1,6 +1,7 @@
 """Input of training and validation: Grain decodes, augments and batches in worker processes."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import grain
@@ -10,6 +11,7 @@ import numpy as np
 from delg_jax.data import augmentation, images
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import ImageSource
+from delg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -38,10 +40,21 @@ class _Decode:
 
 
 def _decoder(source: ImageSource, data: ml_collections.ConfigDict, skip_log: SkipLog | None):
+    if data.image_size < 1:
+        raise UserError("config.data.image_size", data.image_size, "must be at least 1")
+    _check_range("config.data.crop_area", tuple(data.crop_area), 1.0)
+    _check_range("config.data.crop_aspect", tuple(data.crop_aspect), math.inf)
     crop = augmentation.CropSettings(
         data.image_size, tuple(data.crop_area), tuple(data.crop_aspect), data.flip
     )
     return _Decode(source, crop, (data.min_side, data.max_pixels), skip_log)
+
+
+def _check_range(field: str, values: tuple, limit: float) -> None:
+    """Raises a UserError unless `values` are two numbers with 0 < low <= high <= limit."""
+    numbers = [isinstance(value, int | float) for value in values]
+    if numbers != [True, True] or not 0 < values[0] <= values[1] <= limit:
+        raise UserError(field, values, f"must be two numbers, 0 < low <= high <= {limit}")
 
 
 def training_batches(

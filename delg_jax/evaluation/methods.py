@@ -1,12 +1,13 @@
 """The four ways to rank a database: global and local search, each with its re-ranking."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import ml_collections
 import numpy as np
 
-from delg_jax.errors import UserError
+from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.progress import Progress
@@ -15,6 +16,26 @@ from delg_jax.search import SimilarityGraph, global_search, local_search
 from delg_jax.search.stage import kernel
 
 METHODS = ("global", "global+sp", "local", "local+mds")
+
+
+def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
+    """Finds mistakes before hours of extraction do.
+
+    Args:
+      subject: the field or flag that names the method.
+      method: its value.
+      config: the whole tree.
+
+    Raises:
+      UserError: if the method does not exist, or the configuration does not suit it.
+    """
+    spatial_settings(config.rerank)
+    mds_settings(config.rerank)
+    kernel(config.search)
+    require_choice(subject, method, METHODS)
+    if method != "global" and not config.model.local_head:
+        rule = f"{method} needs local features: set config.model.local_head=True"
+        raise UserError(subject, method, rule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +112,9 @@ def verify_spatially(
       Rankings int32 [Q, N] by protocol name, and under "all" the one that leaves nothing out: its
       short list is not cleared of a protocol's junk.
     """
-    settings = spatial_settings(rerank)
     count = rerank.sp.short_list
-    queries = extracted.queries.local_features(settings.max_features)
-    database = extracted.database.local_features(settings.max_features)
+    count_inliers = inlier_counter(extracted, rerank, seed)
     rankings = {name: np.empty_like(first.images) for name in ("all", *PROTOCOLS)}
-    key = jax.random.key(seed)
     with Progress("spatial verification", len(first.images), "query") as progress:
         for number, entry in enumerate(extracted.data.ground_truth):
             images, similarities = first.images[number], first.similarities[number]
@@ -104,21 +122,47 @@ def verify_spatially(
             lists = [
                 spatial_verification.short_list(images, out, count) for out in ignored.values()
             ]
-            candidates = np.unique(np.concatenate(lists))
-            inliers = np.zeros(len(images), np.int32)
-            inliers[candidates] = spatial_verification.verify(
-                LocalFeatures(*(field[number] for field in queries)),
-                LocalFeatures(*(field[candidates] for field in database)),
-                candidates,
-                jax.random.fold_in(key, number),
-                settings,
-            )
+            inliers = count_inliers(number, np.unique(np.concatenate(lists)))
             for name, excluded in ignored.items():
                 rankings[name][number] = spatial_verification.rerank(
                     images, similarities, inliers, excluded, count
                 )
             progress.advance()
     return rankings
+
+
+def inlier_counter(
+    extracted: Extracted, rerank: ml_collections.ConfigDict, seed: int
+) -> Callable[[int, np.ndarray], np.ndarray]:
+    """Prepares spatial verification of any query against any database images.
+
+    Args:
+      extracted: features of queries and database.
+      rerank: the `config.rerank` tree.
+      seed: of the random draws.
+
+    Returns:
+      A function from the number of a query and candidates int [M] to inliers int32 [N], 0 for
+      images that are no candidates.
+    """
+    settings = spatial_settings(rerank)
+    queries = extracted.queries.local_features(settings.max_features)
+    database = extracted.database.local_features(settings.max_features)
+    key = jax.random.key(seed)
+
+    def count(number: int, candidates: np.ndarray) -> np.ndarray:
+        """Inliers of one query."""
+        inliers = np.zeros(len(extracted.database), np.int32)
+        inliers[candidates] = spatial_verification.verify(
+            LocalFeatures(*(field[number] for field in queries)),
+            LocalFeatures(*(field[candidates] for field in database)),
+            candidates,
+            jax.random.fold_in(key, number),
+            settings,
+        )
+        return inliers
+
+    return count
 
 
 def embed(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
 
+import math
 import pathlib
 import time
 from typing import Any
@@ -8,13 +9,12 @@ import ml_collections
 import numpy as np
 
 from delg_jax import workdir as artefacts
-from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation import methods, revisited
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
-from delg_jax.search.stage import build_index, kernel
+from delg_jax.search.stage import build_index
 
-Metrics = dict[str, dict[str, dict[str, float]]]
+Metrics = dict[str, dict[str, float | None]]
 
 
 def evaluate(
@@ -35,7 +35,8 @@ def evaluate(
       UserError: for a wrong configuration, or data or weights that cannot be used.
     """
     root = pathlib.Path(workdir)
-    _check(config)
+    for method in config.eval.methods:
+        methods.check("config.eval.methods", method, config)
     extracted = extract(config, root, overwrite)
     decided_by = (*sections(config), "search", "rerank", "eval")
     extra = {"weights": extracted.weights}
@@ -54,18 +55,6 @@ def evaluate(
         np.savez(file, **_named(rankings))
     artefacts.write_json(root / "metrics.json", result)
     return result
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-    """Finds mistakes before hours of extraction do."""
-    methods.spatial_settings(config.rerank)
-    methods.mds_settings(config.rerank)
-    kernel(config.search)
-    for method in config.eval.methods:
-        require_choice("config.eval.methods", method, methods.METHODS)
-        if method != "global" and not config.model.local_head:
-            rule = f"{method} needs local features: set config.model.local_head=True"
-            raise UserError("config.eval.methods", tuple(config.eval.methods), rule)
 
 
 def _rank(
@@ -108,13 +97,17 @@ def score(
       kappas: ranks of the mean precisions.
 
     Returns:
-      From protocol to metric (`map`, `mp@k`) in percent.
+      From protocol to metric (`map`, `mp@k`) in percent; None if no query has positives.
     """
     table = {}
     for protocol in revisited.PROTOCOLS:
         ranks = rankings.get(protocol, rankings["all"]).T
         values = revisited.evaluate(ranks, ground_truth, kappas)[protocol]
-        table[protocol] = {name: 100.0 * value for name, value in values.items() if name != "aps"}
+        table[protocol] = {
+            name: None if math.isnan(value) else 100.0 * value
+            for name, value in values.items()
+            if name != "aps"
+        }
     return table
 
 

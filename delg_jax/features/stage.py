@@ -87,9 +87,13 @@ def _check(settings: ml_collections.ConfigDict) -> None:
     if settings.shape_step < 32 or settings.shape_step % 32:
         rule = "must be a positive multiple of 32 pixels"
         raise UserError("config.extract.shape_step", settings.shape_step, rule)
-    for field in ("max_features", "chunk_images", "batch_pixels"):
+    for field in ("max_features", "chunk_images", "batch_pixels", "pca_images"):
         if settings[field] < 1:
             raise UserError(f"config.extract.{field}", settings[field], "must be at least 1")
+    for field in ("max_size", "pca_dim"):
+        if settings[field] < 0:
+            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
     for field in ("local_scales", "global_scales"):
-        if not settings[field] or min(settings[field]) <= 0:
+        positive = [isinstance(s, int | float) and s > 0 for s in settings[field]]
+        if not positive or not all(positive):
             raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")

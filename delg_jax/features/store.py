@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -114,18 +115,16 @@ class FeatureStore:
             rule = "holds no local features; extract with config.model.local_head=True"
             raise UserError("feature store", str(self.folder), rule)
         counts = data["counts"]
-        width = int(min(count or counts.max(), max(counts.max(), 1)))
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        mask = np.arange(width)[None, :] < counts[:, None]
-        rows = np.minimum(starts[:, None] + np.arange(width)[None, :], max(counts.sum() - 1, 0))
+        fullest = max(counts.max(), 1)
+        mask = np.arange(min(count or fullest, fullest))[None, :] < counts[:, None]
+        starts = np.cumsum(counts) - counts
+        kept = np.arange(counts.sum()) - np.repeat(starts, counts) < mask.shape[1]
         fields = []
         for name in _LOCAL:
-            values = data[name][rows]
-            fields.append(np.where(mask.reshape(mask.shape + (1,) * (values.ndim - 2)), values, 0))
-        return LocalFeatures(
-            *(field.astype(data[name].dtype) for field, name in zip(fields, _LOCAL, strict=True)),
-            mask=mask,
-        )
+            field = np.zeros((*mask.shape, *data[name].shape[1:]), data[name].dtype)
+            field[mask] = data[name][kept]
+            fields.append(field)
+        return LocalFeatures(*fields, mask=mask)
 
     def write_pca(self, pca: Pca) -> None:
         """Keeps the projection that this store's descriptors went through."""
@@ -154,12 +153,20 @@ class FeatureStore:
         if self._cache is None:
             parts: dict[str, list[np.ndarray]] = {}
             for number in range(len(self.chunks)):
-                with np.load(self._path(number), allow_pickle=False) as data:
-                    for name in data.files:
-                        parts.setdefault(name, []).append(data[name])
+                for name, array in _read_chunk(self._path(number)).items():
+                    parts.setdefault(name, []).append(array)
             parts["global"] = _same_width(parts.get("global", []))
             self._cache = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         return self._cache
+
+
+def _read_chunk(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            return dict(data)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        rule = f"cannot be read ({error}); delete it, and delg extract makes it again"
+        raise UserError("feature store", str(path), rule) from error
 
 
 def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:

@@ -63,7 +63,7 @@ def total_loss(
         metrics["attention_loss"] = softmax_loss(local_logits, labels)
         metrics["attention_accuracy"] = is_correct(local_logits, labels).astype(jnp.float32)
         total = total + weights.attention * metrics["attention_loss"]
-        if outputs.reconstruction.shape == outputs.conv4.shape:
+        if outputs.reconstruction is not None:
             target = jax.lax.stop_gradient(outputs.conv4) if stop_target else outputs.conv4
             metrics["reconstruction_loss"] = reconstruction_loss(outputs.reconstruction, target)
             total = total + weights.reconstruction * metrics["reconstruction_loss"]

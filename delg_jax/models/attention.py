@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from delg_jax.models.pooling import l2_normalize
+from delg_jax.models.pooling import l2_norm, l2_normalize
 
 
 class Attention(nn.Module):
@@ -44,7 +44,7 @@ class Attention(nn.Module):
 
 def norm_attention(maps: jax.Array) -> jax.Array:
     """Scores float32 [B, H, W] without parameters: the L2 norm of each position of [B, H, W, C]."""
-    return jnp.linalg.norm(maps.astype(jnp.float32), axis=-1)
+    return l2_norm(maps.astype(jnp.float32))
 
 
 def attend(maps: jax.Array, scores: jax.Array, pooling: str, normalize: bool) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import struct
 
-from delg_jax.errors import require_choice
+from delg_jax.errors import UserError, require_choice
 from delg_jax.models import attention, classifiers, dim_reduction, extent, pooling, resnet
 from delg_jax.models.convention import get_convention, preprocess
 
@@ -23,7 +23,7 @@ class DelgOutputs:
       global_feature: float32 [B, D], g of equation 1, before normalisation.
       attention: float32 [B, H, W], scores of the positions of conv4.
       local_descriptors: [B, H, W, D], before normalisation.
-      reconstruction: [B, H, W, C], S' of the paper; equal to the descriptors without autoencoder.
+      reconstruction: [B, H, W, C], S' of the paper; None without autoencoder.
       conv4_mask: bool [B, H, W], positions of conv4 that the image covers.
     """
 
@@ -171,8 +171,10 @@ class Delg(nn.Module):
             global_scores = self.global_classifier(outputs.global_feature)
         if not self.local_head:
             return outputs, global_scores, None
+        # The attention loss sees what the autoencoder restores, or the descriptors without one.
+        maps = outputs.reconstruction
         pooled = attention.attend(
-            outputs.reconstruction,
+            outputs.local_descriptors if maps is None else maps,
             outputs.attention,
             self.attention_pooling,
             self.attention_normalize,
@@ -187,6 +189,7 @@ _CHOICES = {
     "attention_pooling": ("mean", "sum"),
     "dim_reduction": dim_reduction.KINDS,
 }
+_POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
 # Fields of config.model that say where weights come from, not what the network is.
 SOURCES = ("pretrained", "pretrained_source", "checkpoint")
 
@@ -207,5 +210,10 @@ def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:
     resnet.check(model.backbone, model.convention, model.conv4_stride)
     for field, choices in _CHOICES.items():
         require_choice(f"config.model.{field}", model[field], choices)
+    for field in _POSITIVE:
+        if not model[field] > 0:
+            raise UserError(f"config.model.{field}", model[field], "must be above 0")
+    if model.num_classes < 0:
+        raise UserError("config.model.num_classes", model.num_classes, "must be 0 or above")
     fields = {name: value for name, value in model.items() if name not in SOURCES}
     return Delg(**{**fields, "num_classes": max(model.num_classes, 1), **options})

@@ -24,20 +24,20 @@ class DimReduction(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, maps: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """Shortens every position.
 
         Args:
           maps: float [B, H, W, C].
 
         Returns:
-          Descriptors [B, H, W, features], not normalised, and the map that attention pools: the
-          reconstruction [B, H, W, C] for `ae`, else the descriptors.
+          Descriptors [B, H, W, features], not normalised, and for `ae` the reconstruction
+          [B, H, W, C], else None.
         """
         if self.kind == "none":
-            return maps, maps
+            return maps, None
         codes = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="encoder")(maps)
         if self.kind == "fc":
-            return codes, codes
+            return codes, None
         decoder = nn.Conv(maps.shape[-1], (1, 1), dtype=self.dtype, name="decoder")
         return codes, nn.relu(decoder(codes))

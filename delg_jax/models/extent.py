@@ -46,7 +46,14 @@ def stem_shift(sizes: jax.Array, convention: Convention) -> jax.Array:
 
 
 def shift(images: jax.Array, shifts: jax.Array) -> jax.Array:
-    """Moves each image of [B, H, W, C] down and right by `shifts` [B, 2] pixels."""
+    """Moves each image of [B, H, W, C] down and right by `shifts` [B, 2] pixels.
+
+    Raises:
+      ValueError: if H or W is not a multiple of `CANVAS_MULTIPLE`.
+    """
+    if images.shape[1] % CANVAS_MULTIPLE or images.shape[2] % CANVAS_MULTIPLE:
+        rule = f"must have sides that are multiples of {CANVAS_MULTIPLE}"
+        raise ValueError(f"images (={images.shape}) {rule}")
     return jax.vmap(lambda image, by: jnp.roll(image, (by[0], by[1]), axis=(0, 1)))(images, shifts)
 
 

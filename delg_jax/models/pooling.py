@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 POOLINGS = ("gem", "avg", "max")
-_FLOOR = 1e-6  # activations below count as this, so that the root has a finite gradient
+_FLOOR = 1e-6  # activations below count as this, as in the official code
 
 
 def pool(
@@ -34,15 +34,29 @@ def pool(
     if kind == "avg":
         return _masked_mean(maps, mask)
     if kind == "gem":
-        raised = _masked_mean(jnp.maximum(maps, _FLOOR) ** power, mask)
-        covered = jnp.any(mask, axis=(1, 2))[:, None]
-        return jnp.where(covered, jnp.where(covered, raised, 1.0) ** (1.0 / power), 0.0)
+        return _generalized_mean(jnp.maximum(maps, _FLOOR), mask, power)
     raise ValueError(f"kind (={kind!r}) must be one of {POOLINGS}")
+
+
+def _generalized_mean(maps: jax.Array, mask: jax.Array, power: jax.Array | float) -> jax.Array:
+    # Dividing by the maximum first keeps every power of float32 within its range, and the root
+    # away from zero, where its gradient is infinite. It cancels, so it needs no gradient itself.
+    covered = jnp.any(mask, axis=(1, 2))[:, None]
+    largest = jnp.max(jnp.where(mask[..., None], maps, 0.0), axis=(1, 2))
+    largest = jax.lax.stop_gradient(jnp.where(covered, largest, 1.0))
+    mean = _masked_mean((maps / largest[:, None, None, :]) ** power, mask)
+    return jnp.where(covered, largest * jnp.where(covered, mean, 1.0) ** (1.0 / power), 0.0)
 
 
 def _masked_mean(maps: jax.Array, mask: jax.Array) -> jax.Array:
     count = jnp.maximum(jnp.sum(mask, axis=(1, 2)), 1)[:, None]
     return jnp.sum(jnp.where(mask[..., None], maps, 0.0), axis=(1, 2)) / count
+
+
+def l2_norm(vectors: jax.Array, axis: int = -1) -> jax.Array:
+    """Lengths of vectors; at a zero vector the gradient is zero instead of undefined."""
+    squared = jnp.sum(jnp.square(vectors), axis=axis)
+    return jnp.where(squared > 0.0, jnp.sqrt(jnp.where(squared > 0.0, squared, 1.0)), 0.0)
 
 
 def l2_normalize(vectors: jax.Array, axis: int = -1) -> jax.Array:

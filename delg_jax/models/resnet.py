@@ -112,6 +112,9 @@ class ResNet(nn.Module):
         Returns:
           Maps by stage name `conv2` to `conv5`, each [B, H / stride, W / stride, C]. With `sizes`,
           positions beyond an image's own map are undefined (see `extent.conv4_sizes`).
+
+        Raises:
+          ValueError: if `sizes` is given and H or W is not a multiple of 4.
         """
         convention = get_convention(self.convention)
         units, bottleneck, width = ARCHITECTURES[self.architecture]

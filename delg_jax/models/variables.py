@@ -13,11 +13,16 @@ from delg_jax.models.delg import Delg
 
 Variables = dict[str, Any]
 
+# Variables are drawn once: to compile that well would take longer than to draw them.
+_COMPILE_FAST = {"xla_backend_optimization_level": 0}
+
 
 def initialize(module: Delg, key: jax.Array) -> Variables:
     """Draws all variables of `module`, classifiers included; deterministic for `key`."""
     image = np.zeros((1, 64, 64, 3), np.float32)
-    init = jax.jit(lambda k: module.init(k, image, method="classify"))
+    init = jax.jit(
+        lambda k: module.init(k, image, method="classify"), compiler_options=_COMPILE_FAST
+    )
     variables = init(key)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 

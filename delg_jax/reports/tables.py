@@ -30,6 +30,11 @@ def retrieval_table(result: Mapping[str, Any]) -> str:
     Returns:
       The table.
     """
+    return markdown(*retrieval_cells(result))
+
+
+def retrieval_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of `retrieval_table`."""
     methods = result["methods"]
     metrics = list(next(iter(methods.values()))["medium"]) if methods else []
     header = ["method", *(f"{p[0].upper()} {m}" for m in metrics for p in _PROTOCOLS), "s/query"]
@@ -38,12 +43,30 @@ def retrieval_table(result: Mapping[str, Any]) -> str:
         values = [_number(table[p][m]) for m in metrics for p in _PROTOCOLS]
         seconds = result["seconds"][method] / max(result["queries"], 1)
         rows.append([method, *values, f"{seconds:.3f}"])
-    return markdown(header, rows)
+    return header, rows
 
 
 def training_table(metrics: Mapping[str, float]) -> str:
     """The last metrics of a training run, one row each."""
     return markdown(("metric", "value"), [(n, f"{v:.4g}") for n, v in sorted(metrics.items())])
+
+
+def benchmark_table(result: Mapping[str, Any]) -> str:
+    """One row for ours and one for its peer, in milliseconds per unit of work.
+
+    Args:
+      result: what `evaluation.benchmarks.bench` returns.
+
+    Returns:
+      The table; the ratio is the peer's median over the row's.
+    """
+    header = [result["name"], f"ms/{result['unit']}", "spread", "ratio", "first call, s"]
+    rows = []
+    for timed in (result["ours"], result["peer"]):
+        cells = [f"{1e3 * timed[name]:.4g}" for name in ("median", "spread")]
+        ratio = f"{result['peer']['median'] / timed['median']:.2f}"
+        rows.append([timed["name"], *cells, ratio, f"{timed['first_call_seconds']:.2f}"])
+    return markdown(header, rows)
 
 
 def _number(value: float | None) -> str:

@@ -9,6 +9,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 
 from delg_jax import configuration
+from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import SOURCES, Delg, build
@@ -50,6 +51,8 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        # Orbax would compile a slice of every replicated array for every device
+        state = jax.device_get(state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -79,7 +82,8 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
     """The network to extract with: trained, pretrained, or random, in this order.
 
     A checkpoint named by `config.model.checkpoint` (a workdir, or its checkpoints) wins over one
-    in `workdir`; without either, `config.model.pretrained` fills the backbone.
+    in `workdir`, unless that run started from it; without either, `config.model.pretrained` fills
+    the backbone.
 
     Args:
       config: the whole tree.
@@ -96,6 +100,36 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
         module = build(config.model)
         variables = model_variables.initialize(module, jax.random.key(config.seed))
         return module, model_variables.load_pretrained(variables, config.model)
+    return _restore(config, folder)
+
+
+def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> Any:
+    """Replaces fresh variables by those of `config.model.checkpoint`; unchanged if it is empty.
+
+    Args:
+      variables: of the network that will be trained, classifiers included.
+      config: the whole tree, with the number of classes of the training data.
+
+    Returns:
+      Variables of the same structure. Classifiers stay fresh if the checkpoint's are for another
+      number of classes.
+
+    Raises:
+      UserError: if there is no checkpoint, or it holds another network.
+    """
+    if not config.model.checkpoint:
+        return variables
+    config = config.copy_and_resolve_references()
+    wanted, config.model.num_classes = config.model.num_classes, 0
+    module, restored = _restore(config, _named_folder(config.model.checkpoint))
+    if module.num_classes != wanted:
+        fresh = {n: v for n, v in variables["params"].items() if n.endswith("_classifier")}
+        restored = {**restored, "params": {**restored["params"], **fresh}}
+    return restored
+
+
+def _restore(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[Delg, Any]:
+    """The network of the latest checkpoint in `folder`, and its variables."""
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
         step = manager.latest_step()
@@ -123,14 +157,29 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
 def _checkpoint_folder(
     config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> pathlib.Path | None:
-    named = pathlib.Path(config.model.checkpoint) if config.model.checkpoint else None
-    for root in filter(None, (named, named and named / FOLDER, not named and workdir / FOLDER)):
-        if root.is_dir() and any(path.name.isdigit() for path in root.iterdir()):
-            return root
-    if named:
-        rule = "must be the workdir of a training run with a checkpoint"
-        raise UserError("config.model.checkpoint", config.model.checkpoint, rule)
-    return None
+    named, own = config.model.checkpoint, workdir / FOLDER
+    if named and not (_has_checkpoint(own) and _started_from(own, named)):
+        return _named_folder(named)
+    return own if _has_checkpoint(own) else None
+
+
+def _named_folder(checkpoint: str) -> pathlib.Path:
+    for folder in (pathlib.Path(checkpoint), pathlib.Path(checkpoint) / FOLDER):
+        if _has_checkpoint(folder):
+            return folder
+    rule = "must be the workdir of a training run with a checkpoint"
+    raise UserError("config.model.checkpoint", checkpoint, rule)
+
+
+def _has_checkpoint(folder: pathlib.Path) -> bool:
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def _started_from(folder: pathlib.Path, checkpoint: str) -> bool:
+    """Whether the run in `folder` started from `checkpoint`, and so is what follows on it."""
+    if not (folder / artefacts.CONFIG_FILE).is_file():
+        return False
+    return artefacts.stored_config(folder).get("model.checkpoint") == checkpoint
 
 
 def _stored_module(

@@ -20,7 +20,7 @@ from delg_jax.models.delg import Delg, build
 from delg_jax.progress import Progress
 from delg_jax.training import state as train_state
 from delg_jax.training import step as train_step
-from delg_jax.training.checkpoints import FOLDER, Checkpoints
+from delg_jax.training.checkpoints import FOLDER, Checkpoints, start_from_checkpoint
 from delg_jax.training.metrics import MetricsWriter
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ def train_and_evaluate(
     with Checkpoints(root / FOLDER, config.model, config.train.keep_checkpoints) as checkpoints:
         if checkpoints.latest() is not None:
             state, input_state = checkpoints.restore(state)
-            batches.set_state(json.loads(input_state))
+            if input_state:  # converted weights have none
+                batches.set_state(json.loads(input_state))
             _LOG.info("resumed at step %d", int(state.step))
         writer = MetricsWriter(root / "logs", int(state.step))
         run = _Run(config, module, tx, data.validation, skip_log, writer, checkpoints)
@@ -106,6 +107,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
     if train.batch_size < 1 or train.batch_size % jax.device_count():
         rule = f"must be a positive multiple of the {jax.device_count()} devices"
         raise UserError("config.train.batch_size", train.batch_size, rule)
+    if config.seed < 0:
+        raise UserError("config.seed", config.seed, "must not be negative")
     for field in ("steps", "log_every", "eval_every", "checkpoint_every"):
         if train[field] < 1:
             raise UserError(f"config.train.{field}", train[field], "must be at least 1")
@@ -113,7 +116,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 def _initial_state(config: ml_collections.ConfigDict, module: Delg, tx) -> train_state.TrainState:
     variables = model_variables.initialize(module, jax.random.key(config.seed))
-    return train_state.create(model_variables.load_pretrained(variables, config.model), tx)
+    variables = model_variables.load_pretrained(variables, config.model)
+    state = train_state.create(start_from_checkpoint(variables, config), tx)
+    return train_step.replicate(state)
 
 
 class _Run:
@@ -146,18 +151,20 @@ class _Run:
                 batch = train_step.split_over_devices(next(batches))
                 state, metrics = self._train_step(state, batch)
                 last = step == train.steps
-                if last or step % train.log_every == 0:
+                saves = last or step % train.checkpoint_every == 0
+                # Also before each checkpoint, because it finds a network that diverged
+                if saves or step % train.log_every == 0:
                     record = self._log(step, metrics, start, step - first)
                 if last or step % train.eval_every == 0:
                     record |= self._writer.write(step, self.evaluate(state))
-                if last or step % train.checkpoint_every == 0:
+                if saves:
                     self._checkpoints.save(state, json.dumps(_plain(batches.get_state())))
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
-        return record or self.evaluate(state)
+        return record or self._writer.read(train.steps)
 
     def _log(self, step: int, metrics: dict, start: float, done: int) -> dict[str, float]:
         rate = done * self._config.train.batch_size / (time.monotonic() - start)
-        extra = {"learning_rate": self._learning_rate(step), "images_per_second": rate}
+        extra = {"learning_rate": self._learning_rate(step - 1), "images_per_second": rate}
         record = self._writer.write(step, {**metrics, **extra})
         bad = sorted(name for name, value in record.items() if not math.isfinite(value))
         if bad:

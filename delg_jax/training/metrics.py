@@ -1,5 +1,6 @@
 """Metrics of a run: one JSON line a record, and a line to the terminal."""
 
+import itertools
 import json
 import logging
 import pathlib
@@ -29,6 +30,12 @@ class MetricsWriter:
             return []
         lines = self._path.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if line.endswith("}")]  # a kill may leave half a line
+
+    def read(self, step: int) -> dict[str, float]:
+        """Everything that was written of one step, as one record."""
+        records = [json.loads(line) for line in self._lines()]
+        values = [record for record in records if record.pop("step") == step]
+        return dict(itertools.chain.from_iterable(record.items() for record in values))
 
     def write(self, step: int, values: dict[str, Any]) -> dict[str, float]:
         """Writes one record and returns it as plain numbers."""

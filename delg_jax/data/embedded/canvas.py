@@ -79,10 +79,11 @@ class Canvas:
         """Returns what has been drawn so far."""
         surface = np.asarray(self._surface.reduce(SUPERSAMPLE), np.float32)
         material = np.asarray(self._material.reduce(SUPERSAMPLE), np.float32) / 255
-        relief = self._surface.getchannel("A").filter(ImageFilter.GaussianBlur(1.0))
+        relief = self._surface.getchannel("A").reduce(SUPERSAMPLE)
+        soft = relief.filter(ImageFilter.GaussianBlur(0.5))  # so that edges catch the light
         return Layers(
             colour=surface[..., :3] / 255,
-            relief=np.asarray(relief.reduce(SUPERSAMPLE), np.float32),
+            relief=np.asarray(soft, np.float32),
             glass=material[..., 0],
             bare=material[..., 1],
             solid=material[..., 2],

@@ -32,8 +32,8 @@ class Pyramid:
             level = np.pad(level, pads, mode="symmetric" if mirror[1 - axis] else "constant")
         levels = [level]
         for _ in range(LEVELS - 1):
-            height, width = level.shape[0] // 2, level.shape[1] // 2
-            level = level.reshape(height, 2, width, 2, self.channels).mean(axis=(1, 3))
+            rows = level[::2] + level[1::2]
+            level = (rows[:, ::2] + rows[:, 1::2]) / 4
             levels.append(level)
         self._values = np.concatenate([level.reshape(-1, self.channels) for level in levels])
         self._values = self._values.astype(np.float32)

@@ -10,8 +10,8 @@ from delg_jax.errors import require_choice
 
 SPLITS = ("train", "validation", "index", "query")
 
-# Kinds of the views of a landmark, in turn. Any two index views in a row from the first hold one
-# that is easy and one that is hard for a query.
+# Kinds of the views of a landmark, in turn. For a query, the first index view is easy and the
+# third hard, so each query has both in a world of any size.
 TRAIN_KINDS = ("mild", "oblique", "tilted", "mild", "close", "far", "query", "hidden")
 INDEX_KINDS = (
     "mild", "oblique", "hidden", "mild", "barely", "close", "mild", "far", "tilted", "mild",

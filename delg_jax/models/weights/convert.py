@@ -8,10 +8,10 @@ import numpy as np
 from flax import traverse_util
 
 from delg_jax.errors import UserError, require_choice
+from delg_jax.models.convention import get_convention
 from delg_jax.models.delg import build
 from delg_jax.models.weights.names import NAMINGS, Naming
 
-_FOLDED = {"mean": 0.0, "var": 1.0}  # what BatchNorm's statistics are once they are folded
 _MOST_LISTED = 8
 
 
@@ -20,7 +20,8 @@ def convert(
 ) -> dict[str, dict]:
     """Turns arrays under a source's names into variables of our network.
 
-    BatchNorm whose running statistics are all absent counts as folded: mean 0, variance 1.
+    BatchNorm whose running statistics are all absent counts as folded into its scale and bias. A
+    head of which the source holds nothing is left out.
 
     Args:
       source: a key of `names.NAMINGS`.
@@ -38,11 +39,13 @@ def convert(
     modules = naming.modules(model_config.backbone)
     expected = _expected(model_config)
     folded = not any(name.endswith(tuple(_leaves(naming, "mean", "var"))) for name in arrays)
+    statistics = _folded_statistics(model_config)
+    absent = _absent_heads(arrays, naming, modules)
     found, missing, misshapen, used = {}, [], [], set()
     for path, shape in expected.items():
         collection, *module, leaf = path
         theirs = modules.get("/".join(module))
-        if theirs is None:
+        if theirs is None or module[0] in absent:
             continue
         is_norm = "norm" in module[-1]
         table = naming.norm if is_norm else naming.convolution
@@ -50,7 +53,7 @@ def convert(
         used.add(name)
         if name not in arrays:
             if collection == "batch_stats" and folded:
-                found[path] = np.full(shape, _FOLDED[leaf], np.float32)
+                found[path] = np.full(shape, statistics[leaf], np.float32)
             else:
                 missing.append(name)
             continue
@@ -74,6 +77,20 @@ def _expected(model_config: ml_collections.ConfigDict) -> dict[tuple[str, ...], 
         lambda x: module.init(jax.random.key(0), x, method="classify"), image
     )
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
+
+
+def _folded_statistics(model_config: ml_collections.ConfigDict) -> dict[str, float]:
+    """Running statistics with which BatchNorm only scales and shifts: (x - 0) / sqrt(1)."""
+    return {"mean": 0.0, "var": 1.0 - get_convention(model_config.convention).epsilon}
+
+
+def _absent_heads(
+    arrays: Mapping[str, np.ndarray], naming: Naming, modules: dict[str, str]
+) -> set[str]:
+    """Our parts, other than the backbone, of which the source holds no array."""
+    owners = {name.rpartition(naming.separator)[0] for name in arrays}
+    present = {ours.split("/")[0] for ours, theirs in modules.items() if theirs in owners}
+    return {ours.split("/")[0] for ours in modules} - present - {"resnet"}
 
 
 def _to_flax(array: np.ndarray, output_first: bool) -> np.ndarray:
@@ -106,5 +123,5 @@ def _raise_unless_whole(
             more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
             problems.append(f"{len(names)} {label} ({', '.join(names[:_MOST_LISTED])}{more})")
     if problems:
-        rule = f"must hold the backbone under {source} names: {'; '.join(problems)}"
-        raise UserError("config.model.pretrained", source, rule)
+        rule = f"config.model.pretrained must fit these names: {'; '.join(problems)}"
+        raise UserError("config.model.pretrained_source", source, rule)

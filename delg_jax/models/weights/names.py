@@ -108,7 +108,7 @@ NAMINGS = {
         norm=_TENSORFLOW_NORM,
         separator="/",
         output_first=False,
-        ignored=("global_step", "mean_rgb", "Momentum"),
+        ignored=("/logits/weights", "/logits/biases", "global_step", "mean_rgb", "Momentum"),
     ),
     "keras": Naming(
         modules=_keras,

@@ -2,10 +2,13 @@
 
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
 from delg_jax.errors import UserError
+
+_NUMBERS = "fiub"  # kinds of data type: float, integer, unsigned integer, boolean
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
@@ -24,11 +27,15 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
     if not pathlib.Path(path).is_file():
         raise UserError(field, path, "must be an existing .npz file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UserError(field, path, "must be an .npz archive of named arrays")
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise UserError(
-            field, path, f"must be a whole .npz archive of plain arrays ({error})"
-        ) from error
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        rule = f"must be a whole .npz archive of plain arrays ({error})"
+        raise UserError(field, path, rule) from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in _NUMBERS:
+            raise UserError(field, path, f"must hold numbers; {name} is {array.dtype}")
+    return arrays

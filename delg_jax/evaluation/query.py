@@ -1,0 +1,124 @@
+"""One picture searched in the database of a workdir."""
+
+import dataclasses
+import pathlib
+
+import ml_collections
+import numpy as np
+
+from delg_jax.data import images
+from delg_jax.errors import UserError
+from delg_jax.evaluation import methods
+from delg_jax.features import Extracted, Extractor, extract
+from delg_jax.features.extraction import Box, prepare
+from delg_jax.features.extractor import in_original_pixels
+from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.rerank import spatial_verification
+from delg_jax.search.stage import build_index
+from delg_jax.training.checkpoints import load_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A database image that was found.
+
+    Attributes:
+      name: of the image.
+      score: global or local similarity, or, of `global+sp`, the number of inliers.
+    """
+
+    name: str
+    score: float
+
+
+def search_image(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    image: str | pathlib.Path,
+    box: Box | None = None,
+    method: str = "global",
+    top: int = 10,
+    overwrite: bool = False,
+) -> list[Hit]:
+    """Ranks the database for a picture; extracts the database, or builds the graph, if need be.
+
+    Args:
+      config: the whole tree.
+      workdir: whose network, features and graph are used.
+      image: file of the picture.
+      box: the part to look for, [x1, y1, x2, y2] in pixels; None for all of it.
+      method: one of `methods.METHODS`.
+      top: hits wanted, at most.
+      overwrite: whether artefacts of another configuration are deleted instead of refused.
+
+    Returns:
+      The hits, best first. Those of `local+mds` carry the local similarity that it starts from.
+
+    Raises:
+      UserError: for a picture, box or method that cannot be used, or whatever extraction meets.
+    """
+    methods.check("--method", method, config)
+    if top < 1:
+        raise UserError("--top", top, "must be at least 1")
+    picture = _read(image, config.data)
+    root = pathlib.Path(workdir)
+    extracted = extract(config, root, overwrite)
+    module, variables = load_model(config, root)
+    extractor = Extractor(module, variables, config.extract, extracted.database.read_pca())
+    try:
+        prepared, scale = prepare(picture, box, config.extract.max_size)
+    except images.BadImageError as error:
+        raise UserError("--box", box, str(error)) from error
+    features = in_original_pixels(extractor([prepared])[0], scale)
+    one = InMemoryFeatures([features], config.extract.local_dtype)
+    extracted = extracted._replace(queries=one)
+    order, scores = _RANK[method](config, root, extracted, overwrite)
+    names = extracted.database.names
+    return [Hit(names[i], float(scores[i])) for i in order[:top]]
+
+
+def _read(image: str | pathlib.Path, data: ml_collections.ConfigDict) -> np.ndarray:
+    try:
+        return images.decode(pathlib.Path(image).read_bytes(), data.min_side, data.max_pixels)
+    except OSError as error:
+        raise UserError("--image", str(image), f"cannot be read: {error.strerror}") from error
+    except images.BadImageError as error:
+        raise UserError("--image", str(image), f"cannot be used: {error}") from error
+
+
+# Each returns the database's images best first, int [N], and a score by image, [N].
+def _globally(config, root, extracted: Extracted, overwrite: bool):
+    return _one(methods.rank_globally(extracted, config.search))
+
+
+def _verified(config, root, extracted: Extracted, overwrite: bool):
+    first = methods.rank_globally(extracted, config.search)
+    order, similarities = first.images[0], first.similarities[0]
+    count = config.rerank.sp.short_list
+    candidates = spatial_verification.short_list(order, [], count)
+    inliers = methods.inlier_counter(extracted, config.rerank, config.seed)(0, candidates)
+    return spatial_verification.rerank(order, similarities, inliers, [], count), inliers
+
+
+def _locally(config, root, extracted: Extracted, overwrite: bool):
+    return _one(methods.rank_locally(extracted, config.search))
+
+
+def _embedded(config, root, extracted: Extracted, overwrite: bool):
+    first = methods.rank_locally(extracted, config.search)
+    graph = build_index(config, root, overwrite, extracted)
+    return methods.embed(first, graph, config.rerank)[0], _one(first)[1]
+
+
+def _one(ranking: methods.Ranking) -> tuple[np.ndarray, np.ndarray]:
+    by_image = np.empty_like(ranking.similarities[0])
+    by_image[ranking.images[0]] = ranking.similarities[0]
+    return ranking.images[0], by_image
+
+
+_RANK = {
+    "global": _globally,
+    "global+sp": _verified,
+    "local": _locally,
+    "local+mds": _embedded,
+}

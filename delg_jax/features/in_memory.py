@@ -1,0 +1,50 @@
+"""Features of a few images that never go to disk, read as those of a store are."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from delg_jax.errors import UserError
+from delg_jax.features.extractor import Features
+from delg_jax.features.local_features import LocalFeatures, strongest
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemoryFeatures:
+    """Features that rankings can take in the place of a `FeatureStore`.
+
+    Attributes:
+      features: of each image; local features padded to one size, as an `Extractor` returns them.
+      local_dtype: what a store would round descriptors to; the rounding decides similarities.
+    """
+
+    features: Sequence[Features]
+    local_dtype: str = "float32"
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.features)
+
+    def global_descriptors(self) -> np.ndarray:
+        """Float32 [N, D], unit norm."""
+        return np.stack([image.global_descriptor for image in self.features])
+
+    def local_features(self, count: int) -> LocalFeatures:
+        """The strongest features of every image.
+
+        Args:
+          count: features per image at most; 0 for all.
+
+        Returns:
+          LocalFeatures [N, K].
+
+        Raises:
+          UserError: if the network has no local head.
+        """
+        if any(image.local is None for image in self.features):
+            rule = "gives no local features: set config.model.local_head=True"
+            raise UserError("config.model.local_head", False, rule)
+        fields = zip(*(image.local for image in self.features), strict=True)
+        local = strongest(LocalFeatures(*map(np.stack, fields)), count)
+        return local._replace(descriptors=local.descriptors.astype(self.local_dtype))

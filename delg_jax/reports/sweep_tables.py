@@ -1,0 +1,104 @@
+"""Tables of sweeps: means and standard deviations over the runs of a group."""
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from delg_jax.evaluation import revisited
+from delg_jax.evaluation.sweep import Result
+from delg_jax.reports.tables import markdown
+
+_PROTOCOLS = tuple(revisited.PROTOCOLS)
+# What each re-ranking starts from.
+FIRST_STAGES = {"global+sp": "global", "local+mds": "local"}
+
+
+def spread(values: Sequence[float | None], sign: str = "") -> str:
+    """Mean and sample standard deviation, as text; of a single value, the value.
+
+    Args:
+      values: numbers; None is left out.
+      sign: "+" to show the sign of the mean.
+
+    Returns:
+      For example `48.27 ± 1.20`; `-` where there is no value.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean = format(statistics.fmean(known), f"{sign}.2f")
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.2f}"
+
+
+def sweep_table(results: Sequence[Result]) -> str:
+    """One row per group: mAP of every method, or validation metrics where nothing was evaluated.
+
+    Args:
+      results: of the sweep.
+
+    Returns:
+      The table. Failed runs are left out; `runs` counts those that are in.
+    """
+    columns = _columns(results)
+    rows = []
+    for group, members in _groups(results).items():
+        good = [result for result in members if not result.error]
+        cells = [spread([read(result) for result in good]) for read in columns.values()]
+        rows.append([group, f"{len(good)}/{len(members)}", *cells])
+    return markdown(["setting", "runs", *columns], rows)
+
+
+def methods_table(results: Sequence[Result]) -> str:
+    """One row per group and method: mAP Easy, Medium and Hard, in percent."""
+    rows = []
+    for group, members in _groups(results).items():
+        for method in _methods(members):
+            cells = [spread([_map(r, method, p) for r in members]) for p in _PROTOCOLS]
+            rows.append([f"{group}, {method}", *cells])
+    return markdown(["mAP", *(p.capitalize() for p in _PROTOCOLS)], rows)
+
+
+def gains_table(results: Sequence[Result]) -> str:
+    """One row per group and re-ranking: gain in mAP over its first stage, paired by run."""
+    rows = []
+    for group, members in _groups(results).items():
+        for method in _methods(members):
+            if method in FIRST_STAGES:
+                cells = [spread([_gain(r, method, p) for r in members], "+") for p in _PROTOCOLS]
+                rows.append([f"{group}, {method} over {FIRST_STAGES[method]}", *cells])
+    return markdown(["gain in mAP", *(p.capitalize() for p in _PROTOCOLS)], rows)
+
+
+def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.run.group, []).append(result)
+    return groups
+
+
+def _columns(results: Sequence[Result]) -> dict[str, Callable[[Result], float | None]]:
+    """What to read from a result, by the heading of the column."""
+    if any("evaluate" in result.metrics for result in results):
+        return {
+            f"{method} {protocol[0].upper()}": lambda r, m=method, p=protocol: _map(r, m, p)
+            for method in _methods(results)
+            for protocol in _PROTOCOLS[1:]
+        }
+    trained = [set(r.metrics.get("train", {})) for r in results]
+    names = sorted(name for name in set().union(*trained) if name.startswith("validation_"))
+    return {name: lambda r, n=name: r.metrics.get("train", {}).get(n) for name in names}
+
+
+def _methods(results: Sequence[Result]) -> list[str]:
+    """Methods of all results, in the order of their first appearance."""
+    found = [m for r in results for m in r.metrics.get("evaluate", {}).get("methods", {})]
+    return list(dict.fromkeys(found))
+
+
+def _map(result: Result, method: str, protocol: str) -> float | None:
+    table = result.metrics.get("evaluate", {}).get("methods", {}).get(method)
+    return table and table[protocol]["map"]
+
+
+def _gain(result: Result, method: str, protocol: str) -> float | None:
+    before, after = (_map(result, m, protocol) for m in (FIRST_STAGES[method], method))
+    return None if before is None or after is None else after - before

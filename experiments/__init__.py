@@ -1,0 +1,1 @@
+"""Experiments: lists of runs and the tables made of them."""

@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import pytest
+
+from delg_jax.cli.main import main
+from delg_jax.training import loop
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIG = f"--config={CONFIGS / 'revisited.py'}"
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What `delg train` would have run with."""
+    noted = []
+
+    def train_and_evaluate(*arguments):
+        noted.append(arguments)
+        return {"loss": 0.5}
+
+    monkeypatch.setattr(loop, "train_and_evaluate", train_and_evaluate)
+    return noted
+
+
+def mistake(capsys, *argv):
+    """The only line on stderr of a command line that is refused."""
+    assert main(["train", *argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err.removeprefix("delg: ").removesuffix("\n")
+
+
+def test_overrides_reach_the_configuration(called, capsys):
+    overrides = [
+        "--config.model.global_dim=64",
+        "--config.train.learning_rate=1e-3",
+        "--config.data.name=folder",
+        "--config.model.local_head=False",
+        "--config.extract.local_scales=(0.5, 1.0)",
+        "--config.rerank.sp.mutual",
+        "--config.data.root",
+        "a folder",
+    ]
+    assert main(["train", CONFIG, "--workdir=w", *overrides, "--overwrite"]) == 0
+    ((config, workdir, overwrite),) = called
+    assert config.model.global_dim == 64
+    assert config.train.learning_rate == 1e-3
+    assert (config.data.name, config.data.root) == ("folder", "a folder")
+    assert config.model.local_head is False
+    assert tuple(config.extract.local_scales) == (0.5, 1.0)
+    assert config.rerank.sp.mutual is True
+    assert config.is_locked
+    assert (workdir, overwrite) == ("w", True)
+    assert "| loss" in capsys.readouterr().out
+
+
+def test_the_argument_of_a_config_file_is_passed_on(called):
+    assert main(["train", f"{CONFIG}:real", "--workdir=w"]) == 0
+    config, _, overwrite = called[0]
+    assert config.model.dim_reduction == "none"
+    assert overwrite is False
+
+
+def test_a_config_file_finds_its_neighbours_from_anywhere(called, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "small.py").write_text(
+        "from configs import default\ndef get_config():\n  return default.get_config()\n"
+    )
+    assert main(["train", "--config=mine/small.py", "--workdir=w"]) == 0
+    assert called[0][0].seed == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model.globl_dim=3",
+            "config.model.globl_dim = '3': is no field of the configuration "
+            "(did you mean global_dim?)",
+        ),
+        (
+            "modl.global_dim=3",
+            "config.modl.global_dim = '3': is no field of the configuration (did you mean model?)",
+        ),
+        ("zzz=3", "config.zzz = '3': is no field of the configuration"),
+        ("seed.x=3", "config.seed.x = '3': is no field of the configuration"),
+        ("model.global_dim=abc", "config.model.global_dim = 'abc': must be a whole number"),
+        ("model.global_dim=1.5", "config.model.global_dim = '1.5': must be a whole number"),
+        ("train.learning_rate=fast", "config.train.learning_rate = 'fast': must be a number"),
+        ("model.local_head=maybe", "config.model.local_head = 'maybe': must be true or false"),
+        ("model=3", "config.model = '3': is a section; set one of its fields"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_rule(capsys, override, message):
+    assert mistake(capsys, CONFIG, "--workdir=w", f"--config.{override}") == message
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([CONFIG], "--workdir = None: must be given"),
+        ([CONFIG, "--workdir="], "--workdir = '': must name a folder"),
+        (["--workdir=w"], "--config = None: must be given"),
+        (
+            [CONFIG, "--workdr=w"],
+            "--workdr = 'w': is no flag of delg train (did you mean --workdir?)",
+        ),
+        ([CONFIG, "--workdir=w", "--nonsense"], "--nonsense = '': is no flag of delg train"),
+        ([CONFIG, "--workdir=w", "--overwrite=x"], "--overwrite = 'x': must be true or false"),
+        (
+            [CONFIG, "--workdir=w", "more", "words"],
+            "delg train = 'more words': takes flags only (--name=value)",
+        ),
+        (
+            ["--config=absent.py", "--workdir=w"],
+            "--config = 'absent.py': must be an existing Python file (.py)",
+        ),
+        (
+            [f"--config={CONFIGS}", "--workdir=w"],
+            f"--config = '{CONFIGS}': must be an existing Python file (.py)",
+        ),
+        (
+            [f"{CONFIG}:reel", "--workdir=w"],
+            "--config argument = 'reel': did you mean 'real'? known names are real, trained, gem",
+        ),
+        (
+            [f"{CONFIG}:real=2", "--workdir=w"],
+            "--config argument real = '2': must be true or false",
+        ),
+        (
+            [f"{CONFIG}:real,gem", "--workdir=w"],
+            "--config argument = 'real,gem': must name one variant at most",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(capsys, argv, message):
+    assert mistake(capsys, *argv) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("def get_config(:", "must be Python: invalid syntax (line 1)"),
+        ("import no_such_thing", "ended in ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("def get_config():\n  return 1 / 0", "ended in ZeroDivisionError: division by zero"),
+        ("del get_config", "ended in NameError: name 'get_config' is not defined"),
+    ],
+)
+def test_a_broken_config_file_is_named(capsys, tmp_path, text, rule):
+    path = tmp_path / "broken.py"
+    path.write_text(text + "\n")
+    assert mistake(capsys, f"--config={path}", "--workdir=w") == f"--config = '{path}': {rule}"

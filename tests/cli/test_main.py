@@ -1,0 +1,109 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from delg_jax import __version__
+from delg_jax.cli import main as program
+from delg_jax.cli.main import VERBS, main
+from delg_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_the_overview_lists_every_verb(capsys, argv):
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert "usage: delg VERB --config=" in out
+    for verb, summary in VERBS.items():
+        assert f"  {verb:<10}{summary}" in out
+    assert err == ""
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_verb_explains_itself(capsys, verb, flag):
+    assert main([verb, flag]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"delg {verb}: {VERBS[verb]}\n\nusage: delg {verb} ")
+    described = [line for line in out.splitlines() if line.startswith("  --")]
+    assert described == sorted(described)
+    assert described
+    assert err == ""
+
+
+@pytest.mark.parametrize("verb", ["train", "extract", "index", "evaluate"])
+def test_verbs_of_experiments_share_their_flags(capsys, verb):
+    main([verb, "--help"])
+    out = capsys.readouterr().out
+    for name in ("config", "workdir", "overwrite"):
+        assert f"  --{name}" in out
+
+
+def test_help_wins_over_everything_else(capsys):
+    assert main(["train", "--config=absent.py", "--nonsense", "--help"]) == 0
+    assert "usage: delg train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verb", "hint"), [("evluate", "did you mean evaluate? "), ("zzz", ""), ("--config=a.py", "")]
+)
+def test_an_unknown_verb_is_refused_with_a_suggestion(capsys, verb, hint):
+    assert main([verb]) == 2
+    out, err = capsys.readouterr()
+    assert err == f"delg: verb = {verb!r}: {hint}verbs are {', '.join(VERBS)}\n"
+    assert out == ""
+
+
+def fail_with(monkeypatch, error):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr(program, "_dispatch", fail)
+
+
+def test_a_mistake_is_one_line_whatever_its_text(capsys, monkeypatch):
+    fail_with(monkeypatch, UserError("file", "a\nb", "must be\r\nwhole\nand sound"))
+    assert main(["train"]) == 2
+    assert capsys.readouterr().err == "delg: file = 'a\\nb': must be whole and sound\n"
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch):
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert main(["train"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    fail_with(monkeypatch, ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        main(["train"])
+
+
+def test_the_module_is_the_program(tmp_path):
+    command = [sys.executable, "-m", "delg_jax"]
+    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("delg: image retrieval")
+    failed = subprocess.run([*command, "nonsense"], cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("delg: verb = 'nonsense': ")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_help_needs_no_network_library():
+    script = (
+        "import sys; from delg_jax.cli.main import main; main(['--help']); main(['train', '-h'])"
+    )
+    check = "; print(sorted({'jax', 'flax', 'tensorflow', 'torch'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script + check], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

@@ -1,0 +1,125 @@
+"""Every file in configs: it loads, describes a network, and has the fields of the default."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from configs import default, revisited
+from delg_jax import configuration
+from delg_jax.errors import UserError
+from delg_jax.models.delg import build
+
+FOLDER = Path(default.__file__).parent
+FILES = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "__init__.py")
+VARIANTS = ("real", "trained", "gem")
+
+
+def load(file, argument=""):
+    return configuration.load(str(FOLDER / file), argument)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_config_changes_values_and_adds_no_field(file):
+    ours, fields = configuration.flatten(load(file)), configuration.flatten(default.get_config())
+    assert set(ours) == set(fields)
+    for name, value in ours.items():
+        assert type(value) is type(fields[name]), name
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_config_describes_a_network(file):
+    config = load(file)
+    assert build(config.model).backbone == config.model.backbone
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_unknown_argument_is_refused(file):
+    with pytest.raises(UserError, match="--config argument = 'no_such_name'"):
+        load(file, "no_such_name=1")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_config_says_what_it_is_for(file):
+    text = (FOLDER / file).read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_of_revisited(variant):
+    config = load("revisited.py", variant)
+    assert set(configuration.flatten(config)) == set(configuration.flatten(default.get_config()))
+    assert f"\n    {variant} " in revisited.__doc__
+    network = build(config.model)
+    assert (network.convention, network.conv4_stride) == ("torchvision", 16)
+    assert config.data.name == "revisited"
+    assert config.extract.max_size == 0
+    assert config.model.local_head == (variant != "gem")
+    assert all(m == "global" or config.model.local_head for m in config.eval.methods)
+
+
+def test_revisited_without_argument_is_the_paper():
+    config, paper = load("revisited.py"), default.get_config()
+    assert configuration.flatten(config, ("model", "extract")) == configuration.flatten(
+        paper, ("model", "extract")
+    )
+
+
+@pytest.mark.parametrize("argument", ["real,gem", "real=1,trained=1,gem=1"])
+def test_variants_of_revisited_exclude_each_other(argument):
+    with pytest.raises(UserError, match="one variant at most"):
+        load("revisited.py", argument)
+    assert load("revisited.py", "real,gem=false").model.attention == "norm"
+
+
+def test_smoke_shrinks_the_quickstart_and_changes_no_network():
+    smoke, whole = load("quickstart.py", "smoke"), load("quickstart.py")
+    assert smoke.model == whole.model
+    assert smoke.train.steps < 10 < whole.train.steps
+    assert smoke.data.image_size < whole.data.image_size
+
+
+@pytest.mark.parametrize("file", ["delg_r50_gld.py", "delg_r101_gld.py"])
+def test_the_recipe_of_the_paper_keeps_the_images_of_a_device(file):
+    assert load(file).train.batch_size == 21 * 16
+    assert load(file, "devices=2").train.batch_size == 2 * 16
+    with pytest.raises(UserError, match="devices = 0: must be at least 1"):
+        load(file, "devices=0")
+
+
+def test_recipes_differ_in_the_backbone_alone():
+    small, large = (configuration.flatten(load(f"delg_r{n}_gld.py")) for n in (50, 101))
+    difference = configuration.difference(small, large)
+    assert difference == ["config.model.backbone: 'resnet50' -> 'resnet101'"]
+
+
+def test_what_landmarks_trains_revisited_evaluates():
+    trained, evaluated = load("landmarks.py"), load("revisited.py", "trained")
+    assert trained.model == evaluated.model
+
+
+def test_trees_do_not_share_state():
+    with default.get_config().unlocked() as config:
+        config.model.backbone = "changed"
+    assert default.get_config().model.backbone == "resnet50"
+
+
+def test_every_field_of_the_default_has_a_comment_on_its_line():
+    text = (FOLDER / "default.py").read_text(encoding="utf-8")
+    comments = {
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.COMMENT
+    }
+    fields = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Attribute)
+        and not isinstance(node.value, ast.Call)
+    ]
+    assert len(fields) == len(configuration.flatten(default.get_config()))
+    bare = [ast.unparse(node.targets[0]) for node in fields if node.lineno not in comments]
+    assert bare == []

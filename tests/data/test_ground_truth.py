@@ -1,0 +1,128 @@
+import copy
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from delg_jax.data import ground_truth
+from delg_jax.errors import UserError
+
+CONTENT = {
+    "imlist": ["a", "b", "c"],
+    "qimlist": ["q"],
+    "gnd": [{"bbx": [0, 1.5, 20, 30], "easy": [0], "hard": [], "junk": [2]}],
+}
+
+
+class Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def write(folder, content, kind="json", protocol=2):
+    path = folder / f"gnd_test.{kind}"
+    data = pickle.dumps(content, protocol) if kind == "pkl" else json.dumps(content).encode()
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [("json", 0), ("pkl", 2), ("pkl", 4)])
+def test_plain_content_comes_back(tmp_path, kind, protocol):
+    assert ground_truth.read(write(tmp_path, CONTENT, kind, protocol)) == CONTENT
+
+
+def test_a_pickle_of_python_2_is_read(tmp_path):
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(
+        b"(dp0\nS'imlist'\np1\n(lp2\nS'a'\nasS'qimlist'\n(lp3\nS'q'\nasS'gnd'\n(lp4\n"
+        b"(dp5\nS'bbx'\n(lp6\nF1.0\naI2\naI3\naI4\nasS'easy'\n(lp7\nI0\nasS'hard'\n"
+        b"(lp8\nsS'junk'\n(lp9\nsas."
+    )
+    assert ground_truth.read(path)["gnd"] == [
+        {"bbx": [1.0, 2, 3, 4], "easy": [0], "hard": [], "junk": []}
+    ]
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_code_in_a_pickle_is_refused_and_not_executed(tmp_path, protocol):
+    touched = tmp_path / "touched"
+    content = {**CONTENT, "extra": Touch(touched)}
+    with pytest.raises(UserError, match=r"names (posix|nt)\.system; only plain types are read"):
+        ground_truth.read(write(tmp_path, content, "pkl", protocol))
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("harmless", [np.float32(1), np.arange(3), {1: print}])
+def test_any_class_or_function_is_refused(tmp_path, harmless):
+    with pytest.raises(UserError, match="only plain types are read"):
+        ground_truth.read(write(tmp_path, {**CONTENT, "extra": harmless}, "pkl"))
+
+
+@pytest.mark.parametrize("kind", ["json", "pkl"])
+@pytest.mark.parametrize("length", [0, 1, 10, -1])
+def test_a_truncated_file_is_refused(tmp_path, kind, length):
+    path = write(tmp_path, CONTENT, kind)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=rf"ground truth = '.*gnd_test\.{kind}': cannot be read"):
+        ground_truth.read(path)
+
+
+def test_an_absent_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="must be a readable file"):
+        ground_truth.read(tmp_path / "gnd.json")
+
+
+def changed(path, value):
+    """CONTENT with one value replaced, or removed if it is None."""
+    content = copy.deepcopy(CONTENT)
+    target = content
+    for part in path[:-1]:
+        target = target[part]
+    if value is None:
+        del target[path[-1]]
+    else:
+        target[path[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule"),
+    [
+        (("gnd",), None, "must hold imlist, qimlist and gnd"),
+        (("imlist",), "abc", "imlist must be a list of names"),
+        (("imlist",), [1, 2, 3], "imlist must be a list of names"),
+        (("imlist",), [], "imlist must be a list of names"),
+        (("qimlist",), {"q": 0}, "qimlist must be a list of names"),
+        (("qimlist",), ["q", "r"], "has 2 queries but 1 entries in gnd"),
+        (("gnd",), "x", "has 1 queries but no entries in gnd"),
+        (("gnd", 0), [], r"gnd\[0\] must hold bbx, easy, hard and junk"),
+        (("gnd", 0, "junk"), None, r"gnd\[0\] must hold bbx, easy, hard and junk"),
+        (("gnd", 0, "bbx"), [1, 2, 3], r"gnd\[0\]\.bbx must have four numbers"),
+        (("gnd", 0, "bbx"), ["1", "2", "3", "4"], r"gnd\[0\]\.bbx must have four numbers"),
+        (("gnd", 0, "bbx"), "1234", r"gnd\[0\]\.bbx must have four numbers"),
+        (("gnd", 0, "bbx"), 7, r"gnd\[0\]\.bbx must have four numbers"),
+        (("gnd", 0, "bbx"), [1, 2, float("nan"), 4], r"gnd\[0\]\.bbx must be finite"),
+        (("gnd", 0, "easy"), [3], r"gnd\[0\]\.easy has an index outside imlist \(0 to 2\)"),
+        (("gnd", 0, "hard"), [-1], r"gnd\[0\]\.hard has an index outside imlist"),
+        (("gnd", 0, "junk"), [1.5], r"gnd\[0\]\.junk must be a list of whole numbers"),
+        (("gnd", 0, "junk"), ["1"], r"gnd\[0\]\.junk must be a list of whole numbers"),
+        (("gnd", 0, "easy"), 1, r"gnd\[0\]\.easy must be a list of whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["json", "pkl"])
+def test_another_layout_is_refused(tmp_path, path, value, rule, kind):
+    with pytest.raises(UserError, match=rule):
+        ground_truth.read(write(tmp_path, changed(path, value), kind))
+
+
+@pytest.mark.parametrize("content", [[], "text", 3, {}])
+def test_anything_else_is_refused(tmp_path, content):
+    with pytest.raises(UserError, match="must hold imlist, qimlist and gnd"):
+        ground_truth.read(write(tmp_path, content))

@@ -1,0 +1,171 @@
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from delg_jax.data.images import BadImageError, crop, decode, limit_size
+from tests.photographs import draw
+
+
+def encode(image, form="PNG", **options):
+    data = io.BytesIO()
+    image.save(data, form, **options)
+    return data.getvalue()
+
+
+@pytest.fixture
+def picture():
+    return draw(0, 20, 30)
+
+
+def test_rgb_comes_back(picture):
+    found = decode(encode(Image.fromarray(picture)))
+    assert found.dtype == np.uint8
+    assert found.flags.writeable
+    np.testing.assert_array_equal(found, picture)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_every_common_format_is_read(picture, form):
+    assert decode(encode(Image.fromarray(picture), form)).shape == (20, 30, 3)
+
+
+def test_grey_has_three_equal_channels(picture):
+    grey = picture[:, :, 0]
+    found = decode(encode(Image.fromarray(grey)))
+    np.testing.assert_array_equal(found, grey[:, :, None].repeat(3, axis=2))
+
+
+def test_sixteen_bit_grey_keeps_the_upper_byte(rng):
+    values = rng.integers(0, 2**16, (7, 9), dtype=np.uint16)
+    found = decode(encode(Image.fromarray(values)))
+    np.testing.assert_array_equal(found, (values >> 8).astype(np.uint8)[:, :, None].repeat(3, 2))
+
+
+def test_palette_and_transparency_become_colours():
+    flat = Image.new("RGB", (4, 3), (200, 30, 60))
+    for image in (flat.quantize(4), flat.convert("RGBA")):
+        found = decode(encode(image))
+        assert found.shape == (3, 4, 3)
+        np.testing.assert_allclose(found.astype(int), [[[200, 30, 60]] * 4] * 3, atol=4)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "1", "LA", "RGBA", "YCbCr"])
+def test_other_modes_become_rgb(picture, mode):
+    form = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    expected = np.asarray(Image.fromarray(picture).convert(mode).convert("RGB"))
+    found = decode(encode(Image.fromarray(picture).convert(mode), form))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda x: x),
+        (2, np.fliplr),
+        (3, lambda x: np.rot90(x, 2)),
+        (4, np.flipud),
+        (5, lambda x: np.rot90(np.fliplr(x))),
+        (6, lambda x: np.rot90(x, -1)),
+        (7, lambda x: np.rot90(np.fliplr(x), -1)),
+        (8, np.rot90),
+    ],
+)
+def test_the_orientation_of_the_camera_is_honoured(picture, orientation, upright):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decode(encode(Image.fromarray(picture), exif=exif))
+    np.testing.assert_array_equal(found, upright(picture))
+
+
+def test_of_an_animation_the_first_frame_counts():
+    frames = [Image.new("RGB", (6, 5), colour) for colour in ((250, 0, 0), (0, 250, 0))]
+    found = decode(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    np.testing.assert_allclose(found[2, 2].astype(int), [250, 0, 0], atol=8)
+
+
+def test_a_single_pixel_depends_on_the_limit():
+    data = encode(Image.new("RGB", (1, 1), (1, 2, 3)))
+    assert decode(data, min_side=1).tolist() == [[[1, 2, 3]]]
+    with pytest.raises(BadImageError, match="1 x 1 pixels, a side is under 16"):
+        decode(data, min_side=16)
+
+
+def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
+    data = encode(Image.new("RGB", (40, 30)))
+
+    def load(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(BadImageError, match="40 x 30 pixels, more than 1199"):
+        decode(data, max_pixels=1199)
+
+
+def test_a_decompression_bomb_is_refused_whatever_the_limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = encode(Image.new("RGB", (40, 30)))
+    with pytest.raises(BadImageError, match="declares too many pixels"):
+        decode(data)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_a_truncated_file_is_refused(picture, form):
+    data = encode(Image.fromarray(picture), form)
+    with pytest.raises(BadImageError):
+        decode(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff", b"<svg></svg>", bytes(99)])
+def test_what_is_no_image_is_refused(data):
+    with pytest.raises(BadImageError, match="not an image file"):
+        decode(data)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_damage_anywhere_never_raises_anything_else(rng, form):
+    whole = np.frombuffer(encode(Image.fromarray(draw(1, 40, 40)), form), np.uint8)
+    for _ in range(100):
+        damaged = whole.copy()
+        damaged[rng.integers(0, len(whole), 8)] = rng.integers(0, 256, 8)
+        with contextlib.suppress(BadImageError):
+            assert decode(damaged.tobytes(), max_pixels=10_000).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "expected"),
+    [
+        ((100, 50), 0, (100, 50)),
+        ((100, 50), 100, (100, 50)),
+        ((100, 50), 60, (60, 30)),
+        ((33, 100), 50, (16, 50)),  # 16.5 to even
+        ((1, 300), 100, (1, 100)),
+        ((99, 70), 49.5, (50, 35)),
+    ],
+)
+def test_the_longest_side_is_limited(size, limit, expected):
+    image, scale = limit_size(draw(0, 120, 320)[: size[0], : size[1]], limit)
+    assert image.shape[:2] == expected
+    assert scale == (1.0 if expected == size else limit / max(size))
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((2, 3, 12, 9), (3, 9), (2, 12)),
+        ((1.6, 2.4, 11.5, 9.5), (2, 10), (2, 12)),  # halves to even
+        ((-5, -5, 10, 10), (0, 10), (0, 10)),
+        ((25, 15, 99, 99), (15, 20), (25, 30)),
+    ],
+)
+def test_a_box_is_rounded_and_clipped(picture, box, rows, columns):
+    expected = picture[slice(*rows), slice(*columns)]
+    np.testing.assert_array_equal(crop(picture, box), expected)
+
+
+@pytest.mark.parametrize("box", [(30, 0, 40, 20), (-9, -9, 0, 0), (5, 5, 5, 9), (9, 9, 3, 12)])
+def test_a_box_without_image_is_refused(picture, box):
+    with pytest.raises(BadImageError, match="lies outside the 30 x 20 image"):
+        crop(picture, box)

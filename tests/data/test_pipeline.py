@@ -1,0 +1,212 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from delg_jax.data import augmentation, folder, images, pipeline
+from delg_jax.data.skips import SkipLog
+from delg_jax.errors import UserError
+from tests.photographs import make_folder, truncate
+from tests.tiny import training_config
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Four classes, six images each to train on and three to validate."""
+    return make_folder(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture
+def data(root):
+    return training_config(root).data.copy_and_resolve_references().unlock()
+
+
+@pytest.fixture
+def train(data):
+    return folder.training(data).train
+
+
+def take(batches, count):
+    return list(itertools.islice(batches, count))
+
+
+def assert_equal(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def numbered(source, data):
+    """Whole images instead of crops, so that a batch tells which images it holds."""
+    data.crop_area, data.crop_aspect = (1.0, 1.0), (1e-9, 1e-9)  # no such box fits
+    squashed = [
+        augmentation.squash(images.decode(source.read(i)), data.image_size)
+        for i in range(len(source))
+    ]
+
+    def numbers(batch):
+        return [
+            next(i for i, image in enumerate(squashed) if np.array_equal(image, row))
+            for row in batch["image"]
+        ]
+
+    return numbers
+
+
+def test_a_batch_has_images_and_labels(train, data):
+    (batch,) = take(pipeline.training_batches(train, data, 8, seed=0), 1)
+    assert batch["image"].shape == (8, 64, 64, 3)
+    assert batch["image"].dtype == np.uint8
+    assert batch["label"].shape == (8,)
+    assert batch["label"].dtype == np.int32
+
+
+def test_the_same_seed_gives_the_same_batches(train, data):
+    one, other, third = (
+        take(pipeline.training_batches(train, data, 5, seed), 7) for seed in (3, 3, 4)
+    )
+    assert_equal(one, other)
+    assert any((a["image"] != b["image"]).any() for a, b in zip(one, third, strict=True))
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches_each_time(train, data):
+    data.workers = 2
+    one, other = (pipeline.training_batches(train, data, 5, 3) for _ in range(2))
+    assert_equal(take(one, 3), take(other, 3))
+    resumed = pipeline.training_batches(train, data, 5, 3)
+    resumed.set_state(one.get_state())
+    assert_equal(take(resumed, 5), take(other, 5))
+
+
+def test_each_epoch_holds_every_image_once_in_another_order(train, data):
+    numbers = numbered(train, data)
+    batches = take(pipeline.training_batches(train, data, 6, seed=0), 8)
+    seen = [number for batch in batches for number in numbers(batch)]
+    first, second = seen[:24], seen[24:]
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert first != second
+    assert first != sorted(first)
+    for batch in batches:
+        assert batch["label"].tolist() == [train.labels[i] for i in numbers(batch)]
+
+
+def test_another_pass_cuts_other_crops(train, data):
+    data.crop_area = (0.1, 0.3)
+    first, second = take(pipeline.training_batches(train, data, 24, seed=0), 2)
+    a, b = (batch["image"][np.argsort(batch["label"])] for batch in (first, second))
+    assert (a != b).any()
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 11])
+def test_a_restored_state_goes_on_at_the_same_batch(train, data, stop):
+    expected = take(pipeline.training_batches(train, data, 5, seed=1), stop + 6)[stop:]
+    before = pipeline.training_batches(train, data, 5, seed=1)
+    take(before, stop)
+    state = before.get_state()
+    after = pipeline.training_batches(train, data, 5, seed=1)
+    after.set_state(state)
+    assert_equal(take(after, 6), expected)
+
+
+def test_shards_share_no_image_and_miss_none(train, data):
+    numbers = numbered(train, data)
+    shards = []
+    for number in range(3):
+        batches = pipeline.training_batches(train, data, 4, seed=2, shard=(number, 3))
+        shards.append([i for batch in take(batches, 2) for i in numbers(batch)])
+    assert [len(set(shard)) for shard in shards] == [8, 8, 8]
+    assert sorted(sum(shards, [])) == list(range(24))
+
+
+def test_bad_images_are_left_out_and_listed(tmp_path, data):
+    data.root = str(make_folder(tmp_path / "photographs"))
+    source = folder.training(data).train
+    truncate(source.root / "class_0" / "3.jpg")
+    (source.root / "class_2" / "1.jpg").unlink()
+    numbers = numbered_but(source, data, {3, 13})
+    log = SkipLog(tmp_path / "skipped.csv")
+    batches = take(pipeline.training_batches(source, data, 11, seed=0, skip_log=log), 2)
+    seen = [number for batch in batches for number in numbers(batch)]
+    assert sorted(seen) == sorted(set(range(24)) - {3, 13})
+    assert log.read().keys() == {"class_0/3.jpg", "class_2/1.jpg"}
+
+
+def numbered_but(source, data, bad):
+    """As `numbered`, with the numbers of the images that can be read."""
+    good = [i for i in range(len(source)) if i not in bad]
+
+    class Good:
+        def __len__(self):
+            return len(good)
+
+        def read(self, index):
+            return source.read(good[index])
+
+    inner = numbered(Good(), data)
+    return lambda batch: [good[i] for i in inner(batch)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 12, 20])
+def test_validation_takes_each_image_once_in_order(data, batch_size):
+    source = folder.training(data).validation
+    batches = list(pipeline.validation_batches(source, data, batch_size))
+    assert {batch["image"].shape for batch in batches} == {(batch_size, 64, 64, 3)}
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    assert valid.tolist() == [True] * 12 + [False] * (-12 % batch_size)
+    labels = np.concatenate([batch["label"] for batch in batches])
+    np.testing.assert_array_equal(labels[valid], source.labels)
+    pictures = np.concatenate([batch["image"] for batch in batches])
+    for number in range(12):
+        expected = augmentation.squash(images.decode(source.read(number)), 64)
+        np.testing.assert_array_equal(pictures[number], expected)
+    assert not pictures[12:].any()
+
+
+def test_bad_validation_images_are_left_out_and_listed(tmp_path, data):
+    data.root = str(make_folder(tmp_path / "photographs"))
+    source = folder.training(data).validation
+    truncate(source.root / "class_1" / "0.jpg")
+    log = SkipLog(tmp_path / "skipped.csv")
+    batches = list(pipeline.validation_batches(source, data, 4, log))
+    labels = np.concatenate([batch["label"][batch["valid"]] for batch in batches])
+    assert labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert list(log.read()) == ["class_1/0.jpg"]
+
+
+def test_small_images_are_bad(tmp_path, data, train):
+    data.min_side = 81
+    log = SkipLog(tmp_path / "skipped.csv")
+    assert list(pipeline.validation_batches(train, data, 4, log)) == []
+    assert len(log.read()) == 24
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_size", 0),
+        ("crop_area", (0.5,)),
+        ("crop_area", (0.0, 1.0)),
+        ("crop_area", (0.5, 1.5)),
+        ("crop_area", (0.8, 0.2)),
+        ("crop_area", ("a", "b")),
+        ("crop_aspect", (0.0, 1.0)),
+        ("crop_aspect", (2.0, 1.0)),
+    ],
+)
+def test_ranges_that_cannot_be_are_refused(train, data, field, value):
+    data[field] = value
+    with pytest.raises(UserError, match=rf"config\.data\.{field} = .*: must be"):
+        pipeline.training_batches(train, data, 4, seed=0)
+
+
+def test_the_state_of_the_input_is_plain_json(train, data):
+    batches = pipeline.training_batches(train, data, 4, seed=0)
+    take(batches, 2)
+    state = json.loads(json.dumps(batches.get_state()))
+    expected = take(batches, 1)
+    batches.set_state(state)
+    assert_equal(take(batches, 1), expected)

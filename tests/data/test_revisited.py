@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from delg_jax.data import open_retrieval, open_training
+from delg_jax.data.revisited import retrieval
+from delg_jax.errors import UserError
+from tests.photographs import make_revisited
+from tests.tiny import retrieval_config
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_revisited(tmp_path / "photographs", places=3)
+
+
+@pytest.fixture
+def data(root):
+    return retrieval_config(root).data.copy_and_resolve_references().unlock()
+
+
+def test_database_and_queries_are_those_of_the_ground_truth(root, data):
+    found = retrieval(data)
+    content = json.loads((root / "gnd_drawn.json").read_text())
+    assert found.database.names == content["imlist"]
+    assert found.queries.names == content["qimlist"]
+    assert found.ground_truth == content["gnd"]
+    assert found.database.read(1) == (root / "jpg" / "place0_far.jpg").read_bytes()
+    assert found.queries.labels.tolist() == [-1] * 3
+
+
+def test_absent_images_are_named(root, data):
+    (root / "jpg" / "place1_near.jpg").unlink()
+    with pytest.raises(UserError, match=r"names 1 images that jpg/ lacks: place1_near$"):
+        retrieval(data)
+
+
+def test_of_many_absent_images_some_are_named(root, data):
+    for path in (root / "jpg").glob("place*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"names 6 images .*lacks: (\w+, ){4}\w+ \.\.\.$"):
+        retrieval(data)
+
+
+def test_an_absent_query_is_named(root, data):
+    (root / "jpg" / "query2.jpg").unlink()
+    with pytest.raises(UserError, match=r"names 1 images that jpg/ lacks: query2"):
+        retrieval(data)
+
+
+def test_without_ground_truth_the_root_is_refused(root, data):
+    (root / "gnd_drawn.json").unlink()
+    with pytest.raises(UserError, match=r"config\.data\.root = .*one gnd_.*\(found none\)"):
+        retrieval(data)
+
+
+def test_of_two_ground_truths_one_must_be_chosen(root, data):
+    (root / "gnd_other.json").write_text((root / "gnd_drawn.json").read_text())
+    with pytest.raises(UserError, match=r"found gnd_drawn\.json, gnd_other\.json"):
+        retrieval(data)
+    data.ground_truth = "gnd_other.json"
+    assert len(retrieval(data).queries) == 3
+
+
+def test_a_ground_truth_that_does_not_exist_is_refused(data):
+    data.ground_truth = "gnd_absent.json"
+    with pytest.raises(UserError, match=r"ground truth = '.*gnd_absent\.json': must be a readable"):
+        retrieval(data)
+
+
+def test_an_absent_root_is_refused(data):
+    data.root = "/no/such/folder"
+    with pytest.raises(UserError, match=r"config\.data\.root = '/no/such/folder': must be an exis"):
+        retrieval(data)
+
+
+def test_a_data_set_is_opened_by_its_name(data):
+    assert len(open_retrieval(data).database) == 6
+    data.name = "folder"
+    with pytest.raises(UserError, match=r"config\.data\.name = 'folder': has no retrieval images"):
+        open_retrieval(data)
+    data.name = "revisited"
+    with pytest.raises(UserError, match=r"'revisited': has no training images.* embedded, folder"):
+        open_training(data)
+    data.name = "oxford"
+    with pytest.raises(UserError, match=r"config\.data\.name = 'oxford': must be one of"):
+        open_training(data)

@@ -1,0 +1,54 @@
+import multiprocessing
+import threading
+
+import pytest
+
+from delg_jax.data.skips import SkipLog, report
+from delg_jax.errors import UserError
+
+
+def add_many(log, worker):
+    for number in range(200):
+        log.add(f"worker{worker}/{number}", f'reason, "{number}"')
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_rows_of_several_writers_stay_whole(tmp_path, kind):
+    log = SkipLog(tmp_path / "skipped.csv")
+    context = multiprocessing.get_context("spawn")
+    start = threading.Thread if kind == "thread" else context.Process
+    writers = [start(target=add_many, args=(log, worker)) for worker in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    expected = {f"worker{w}/{n}": f'reason, "{n}"' for w in range(2) for n in range(200)}
+    assert log.read() == expected
+
+
+def test_an_image_that_is_met_twice_counts_once(tmp_path):
+    log = SkipLog(tmp_path / "skipped.csv")
+    assert log.read() == {}
+    log.add("a.jpg", "first")
+    log.add("a.jpg", "second")
+    log.add("b,c\n.jpg", "odd name")
+    assert log.read() == {"a.jpg": "second", "b,c\n.jpg": "odd name"}
+
+
+def test_a_report_lists_what_was_skipped(tmp_path):
+    report(tmp_path, {"b.jpg": "truncated", "a.jpg": "no, image"}, limit=2)
+    rows = (tmp_path / "skipped.csv").read_text().splitlines()
+    assert rows == ["image,reason", 'a.jpg,"no, image"', "b.jpg,truncated"]
+
+
+def test_too_many_are_an_error_after_the_list_is_written(tmp_path):
+    rule = r"config\.data\.max_skipped = 1: 2 images .* first a \(x\); see .*skipped\.csv"
+    with pytest.raises(UserError, match=rule):
+        report(tmp_path, {"b": "y", "a": "x"}, limit=1)
+    assert (tmp_path / "skipped.csv").is_file()
+
+
+def test_nothing_skipped_removes_an_older_list(tmp_path):
+    report(tmp_path, {"a": "x"}, limit=1)
+    report(tmp_path, {}, limit=0)
+    assert list(tmp_path.iterdir()) == []

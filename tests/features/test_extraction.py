@@ -1,0 +1,148 @@
+import ml_collections
+import numpy as np
+import pytest
+
+from delg_jax.data.sources import FileSource
+from delg_jax.errors import UserError
+from delg_jax.features.extraction import extract_to_store, prepare
+from delg_jax.features.extractor import Features
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.store import FeatureStore
+from tests.photographs import draw, save, truncate
+from tests.tiny import retrieval_config
+
+SIZES = [(64, 96), (80, 40), (200, 100), (96, 96), (33, 77)]
+
+
+class SizeExtractor:
+    """Gives each image its height and width as features, at a fixed place."""
+
+    compiled_shapes = ()
+
+    def __init__(self, max_size=0.0, local_dtype="float32"):
+        self.settings = ml_collections.ConfigDict(
+            {"max_size": max_size, "local_dtype": local_dtype}
+        )
+        self.seen = []
+
+    def __call__(self, images):
+        self.seen.extend(images)
+        return [self._features(image) for image in images]
+
+    def _features(self, image):
+        size = np.array(image.shape[:2], np.float32)
+        local = LocalFeatures(
+            locations=np.array([[10, 20], [0, 0]], np.float32),
+            scales=np.array([2, 0], np.float32),
+            scores=np.array([1, 0], np.float32),
+            descriptors=np.stack([size, size]),
+            mask=np.array([True, False]),
+        )
+        return Features(size, local)
+
+
+@pytest.fixture
+def source(tmp_path):
+    for number, size in enumerate(SIZES):
+        save(tmp_path / "jpg" / f"{number}.jpg", draw(number, *size))
+    names = [str(number) for number in range(len(SIZES))]
+    return FileSource(tmp_path / "jpg", names, np.full(len(SIZES), -1), ".jpg")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return retrieval_config(tmp_path).data.copy_and_resolve_references().unlock()
+
+
+def run(source, data, folder, extractor=None, boxes=None):
+    folder.mkdir(exist_ok=True)
+    store = FeatureStore(folder, list(source.names), 2)
+    return extract_to_store(source, extractor or SizeExtractor(), store, data, boxes)
+
+
+def test_features_stand_in_the_order_of_the_images(source, data, tmp_path):
+    store = run(source, data, tmp_path / "store")
+    assert store.is_whole()
+    np.testing.assert_array_equal(store.global_descriptors(), SIZES)
+    assert not (tmp_path / "store" / "skipped.csv").exists()
+
+
+def test_only_missing_chunks_are_extracted(source, data, tmp_path):
+    whole = run(source, data, tmp_path / "store")
+    path = whole.folder / "chunk_000001.npz"
+    before = path.read_bytes()
+    path.unlink()
+    extractor = SizeExtractor()
+    run(source, data, whole.folder, extractor)
+    assert [image.shape[:2] for image in extractor.seen] == SIZES[2:4]
+    assert path.read_bytes() == before
+
+
+def test_locations_are_in_pixels_of_the_original(source, data, tmp_path):
+    store = run(source, data, tmp_path / "store", SizeExtractor(max_size=50))
+    local = store.local_features(0)
+    shrunk = [50 / max(size) for size in SIZES]
+    np.testing.assert_allclose(local.locations[:, 0], [[10 / s, 20 / s] for s in shrunk], rtol=1e-6)
+    np.testing.assert_allclose(local.scales[:, 0], [2 / s for s in shrunk], rtol=1e-6)
+    assert store.global_descriptors().max(axis=1).tolist() == [50] * 5
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_bad_images_are_listed_and_counted(source, data, tmp_path, limit):
+    truncate(source.root / "1.jpg")
+    (source.root / "4.jpg").write_text("no image")
+    data.max_skipped = limit
+    folder = tmp_path / "store"
+    if limit < 2:
+        rule = rf"config\.data\.max_skipped = {limit}: 2 images could not be used, first 1 \("
+        with pytest.raises(UserError, match=rule):
+            run(source, data, folder)
+    else:
+        store = run(source, data, folder)
+        assert store.skipped().keys() == {"1", "4"}
+        assert not store.global_descriptors()[[1, 4]].any()
+    rows = (folder / "skipped.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["image", "1", "4"]
+    assert rows[2] == "4,not an image file"
+
+
+def test_an_absent_file_is_skipped(source, data, tmp_path):
+    (source.root / "2.jpg").unlink()
+    data.max_skipped = 1
+    assert "No such file" in run(source, data, tmp_path / "store").skipped()["2"]
+
+
+def test_images_below_the_smallest_side_are_skipped(source, data, tmp_path):
+    data.min_side, data.max_skipped = 40, 5
+    assert run(source, data, tmp_path / "store").skipped().keys() == {"4"}
+
+
+def test_queries_are_cropped_to_their_boxes(source, data, tmp_path):
+    boxes = [(0, 0, 30, 20), (5, 6, 25, 46), (0, 0, 100, 200), (90, 90, 200, 200), (0, 0, 77, 33)]
+    store = run(source, data, tmp_path / "store", boxes=boxes)
+    expected = [(20, 30), (40, 20), (200, 100), (6, 6), (33, 77)]
+    np.testing.assert_array_equal(store.global_descriptors(), expected)
+
+
+def test_a_box_beside_the_image_is_skipped(source, data, tmp_path):
+    data.max_skipped = 1
+    boxes = [(0, 0, 30, 20)] * 4 + [(500, 500, 600, 600)]
+    assert "lies outside" in run(source, data, tmp_path / "store", boxes=boxes).skipped()["4"]
+
+
+@pytest.mark.parametrize(
+    ("box", "max_size", "size", "scale"),
+    [
+        (None, 0, (200, 100), 1.0),
+        (None, 100, (100, 50), 0.5),
+        ((0, 0, 100, 100), 0, (100, 100), 1.0),
+        ((0, 0, 100, 100), 100, (50, 50), 0.5),  # as the full image: its limit is 50 pixels
+        ((10, 20, 30, 60), 100, (20, 10), 0.5),
+        ((0, 0, 50, 50), 400, (50, 50), 1.0),
+    ],
+)
+def test_the_size_limit_shrinks_with_the_crop(box, max_size, size, scale):
+    image = draw(0, 200, 100)
+    prepared, found = prepare(image, box, max_size)
+    assert prepared.shape[:2] == size
+    assert found == pytest.approx(scale)

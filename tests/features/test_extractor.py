@@ -1,0 +1,167 @@
+import jax
+import numpy as np
+import pytest
+
+from delg_jax.features.extractor import Extractor, extract_image, in_original_pixels
+from delg_jax.features.pca import Pca
+from delg_jax.models.delg import build
+from tests.photographs import draw
+from tests.tiny import random_variables, retrieval_config
+
+SIZES = [(40, 56), (64, 64), (33, 61), (90, 70), (50, 50)]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = retrieval_config(tmp_path_factory.mktemp("unused")).copy_and_resolve_references()
+    config.extract.batch_pixels = 4 * 128 * 128
+    return config.unlock()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [draw(number, *size) for number, size in enumerate(SIZES)]
+
+
+def network(config, **fields):
+    config = config.copy_and_resolve_references().unlock()
+    config.model.update(fields)
+    module = build(config.model)
+    return module, random_variables(module)
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    return network(config)
+
+
+@pytest.fixture(scope="module")
+def extractor(config, model):
+    return Extractor(*model, config.extract)
+
+
+@pytest.fixture(scope="module")
+def together(extractor, images):
+    return extractor(images)
+
+
+def assert_same(found, expected, atol=1e-5):
+    np.testing.assert_allclose(found.global_descriptor, expected.global_descriptor, atol=atol)
+    np.testing.assert_array_equal(found.local.mask, expected.local.mask)
+    np.testing.assert_allclose(found.local.scores, expected.local.scores, rtol=1e-4, atol=atol)
+    np.testing.assert_allclose(found.local.locations, expected.local.locations, atol=1e-3)
+    np.testing.assert_allclose(found.local.descriptors, expected.local.descriptors, atol=atol)
+
+
+def test_features_do_not_depend_on_their_company(extractor, images, together):
+    for image, expected in zip(images, together, strict=True):
+        assert_same(extractor([image])[0], expected)
+    for found, expected in zip(extractor(images[::-1]), together[::-1], strict=True):
+        assert_same(found, expected)
+
+
+def test_batches_of_other_sizes_change_nothing(config, model, images, together):
+    settings = config.extract.copy_and_resolve_references()
+    settings.batch_pixels = 1
+    for found, expected in zip(Extractor(*model, settings)(images), together, strict=True):
+        assert_same(found, expected)
+
+
+def test_equals_the_network_on_the_bare_image(config, model, images):
+    module, variables = model
+    settings = config.extract.copy_and_resolve_references()
+    settings.local_scales = settings.global_scales = (1.0,)
+    settings.max_features = 100
+    found = Extractor(module, variables, settings)([images[0]])[0]
+    outputs = jax.jit(module.apply)(variables, images[0][None])
+    np.testing.assert_allclose(found.global_descriptor, outputs.global_descriptor[0], atol=1e-5)
+    attention = np.asarray(outputs.attention[0])
+    order = np.argsort(-attention.ravel(), kind="stable")
+    count = len(order)
+    assert found.local.mask.sum() == count
+    np.testing.assert_allclose(found.local.scores[:count], attention.ravel()[order], rtol=1e-4)
+    cells = np.stack(np.unravel_index(order, attention.shape), axis=1)
+    np.testing.assert_allclose(found.local.locations[:count], 16 * cells)
+    descriptors = np.asarray(outputs.local_descriptors[0]).reshape(count, -1)[order]
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.local.descriptors[:count], descriptors, atol=1e-5)
+
+
+def test_what_every_image_gets(config, together):
+    for features in together:
+        assert np.linalg.norm(features.global_descriptor) == pytest.approx(1, abs=1e-5)
+        local, kept = features.local, features.local.mask
+        assert kept.shape == (config.extract.max_features,)
+        assert kept.any()
+        norms = np.linalg.norm(local.descriptors[kept], axis=1)
+        np.testing.assert_allclose(norms, 1, atol=1e-5)
+        assert (np.diff(local.scores[kept]) <= 0).all()
+        assert {round(float(scale), 4) for scale in local.scales[kept]} <= {1.0, 0.7071}
+
+
+def test_locations_lie_in_the_image(images, together):
+    for image, features in zip(images, together, strict=True):
+        kept = features.local.locations[features.local.mask]
+        assert (kept >= 0).all()
+        assert (kept < np.array(image.shape[:2])).all()
+
+
+def test_only_scores_above_the_threshold_count(config, model, images, together):
+    threshold = float(np.median(together[1].local.scores))
+    settings = config.extract.copy_and_resolve_references()
+    settings.attention_threshold = threshold
+    found = Extractor(*model, settings)([images[1]])[0].local
+    expected = together[1].local.scores[together[1].local.scores >= threshold]
+    assert found.mask.sum() == len(expected) < together[1].local.mask.sum()
+    np.testing.assert_allclose(found.scores[found.mask], expected, rtol=1e-5)
+
+
+def test_many_sizes_share_few_shapes(config, model):
+    extractor = Extractor(*model, config.extract)
+    extractor([draw(0, 40 + 3 * i, 64 - 2 * i) for i in range(8)])
+    # One source canvas; levels of scale 1 fit the same, those of 1.41 fit in four canvases
+    assert {shape[0] for shape in extractor.compiled_shapes} == {(64, 64)}
+    assert len(extractor.compiled_shapes) <= 5
+
+
+def test_no_images_have_no_features(extractor):
+    assert extractor([]) == []
+
+
+def test_a_network_without_local_head_gives_the_global_descriptor_alone(config, images):
+    settings = config.extract.copy_and_resolve_references()
+    settings.global_scales = (1.0,)
+    extractor = Extractor(*network(config, local_head=False), settings)
+    (features,) = extractor([images[1]])
+    assert features.local is None
+    assert np.linalg.norm(features.global_descriptor) == pytest.approx(1, abs=1e-5)
+    assert {shape[1] for shape in extractor.compiled_shapes} == {(64, 64)}  # no local scales
+
+
+def test_descriptors_go_through_the_projection(config, model, images, rng):
+    settings = config.extract.copy_and_resolve_references()
+    settings.local_scales = settings.global_scales = (1.0,)
+    pca = Pca(rng.random(8, np.float32), rng.normal(size=(8, 3)).astype(np.float32))
+    (plain,) = Extractor(*model, settings)([images[1]])
+    (projected,) = Extractor(*model, settings, pca)([images[1]])
+    kept = plain.local.mask
+    expected = (plain.local.descriptors[kept] - pca.mean) @ pca.matrix
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(projected.local.descriptors[kept], expected, atol=1e-4)
+    np.testing.assert_array_equal(projected.local.locations, plain.local.locations)
+
+
+def test_one_image_above_the_size_limit_keeps_its_own_pixels(config, model):
+    image = draw(3, 128, 96)
+    settings = config.extract.copy_and_resolve_references()
+    settings.local_scales = settings.global_scales = (1.0,)
+    settings.max_size = 64
+    shrunk = extract_image(*model, image, settings)
+    kept = shrunk.local.mask
+    assert set(shrunk.local.locations[kept].ravel() % 32) == {0}  # stride 16 at half the size
+    assert shrunk.local.locations[kept].max() == 96
+    assert set(shrunk.local.scales[kept]) == {2.0}
+
+
+def test_an_image_that_was_not_shrunk_is_returned_as_it_is(together):
+    assert in_original_pixels(together[0], 1.0) is together[0]

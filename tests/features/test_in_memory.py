@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.features.extractor import Features
+from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.store import FeatureStore
+
+
+@pytest.fixture
+def images(rng):
+    return [
+        Features(
+            rng.normal(size=6).astype(np.float32),
+            LocalFeatures(
+                *(rng.random(shape, np.float32) for shape in ((5, 2), (5,), (5,), (5, 4))),
+                mask=np.arange(5) < count,
+            ),
+        )
+        for count in (5, 3)
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("count", [0, 2])
+def test_reads_as_a_store_does(tmp_path, images, dtype, count):
+    store = FeatureStore(tmp_path, ["a", "b"], 2)
+    store.write(0, images, dtype)
+    memory = InMemoryFeatures(images, dtype)
+    assert len(memory) == len(store)
+    np.testing.assert_array_equal(memory.global_descriptors(), store.global_descriptors())
+    found, expected = memory.local_features(count), store.local_features(count)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    for one, other in zip(found[:4], expected[:4], strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one[found.mask], other[expected.mask])
+
+
+def test_local_features_need_a_local_head(images):
+    memory = InMemoryFeatures([image._replace(local=None) for image in images])
+    with pytest.raises(UserError, match=r"config\.model\.local_head = False"):
+        memory.local_features(0)

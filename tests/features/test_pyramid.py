@@ -1,0 +1,100 @@
+import jax
+import numpy as np
+import pytest
+
+from delg_jax.features import pyramid
+
+RESIZE = jax.jit(pyramid.resize, static_argnums=3)
+
+
+def reference_resize(image, target):
+    """TensorFlow 2's bilinear resize: half-pixel centres, border repeated, no antialias."""
+    result = np.asarray(image, np.float64)
+    for axis, length in enumerate(target):
+        size = result.shape[axis]
+        position = (np.arange(length) + 0.5) * size / length - 0.5
+        low = np.floor(position)
+        share = np.expand_dims(position - low, tuple(i for i in range(3) if i != axis))
+        first = result.take(np.clip(low, 0, size - 1).astype(int), axis)
+        second = result.take(np.clip(low + 1, 0, size - 1).astype(int), axis)
+        result = first * (1 - share) + second * share
+    return result
+
+
+def resize(images, targets, shape):
+    sizes = np.array([image.shape[:2] for image in images], np.int32)
+    canvas = tuple(sizes.max(axis=0))
+    placed = pyramid.place(images, canvas)
+    return np.asarray(RESIZE(placed, sizes, np.array(targets, np.int32), shape))
+
+
+def test_a_row_of_two_pixels_doubled_by_hand():
+    image = np.array([[0, 100]], np.uint8)[:, :, None].repeat(3, axis=2)
+    found = resize([image], [(1, 4)], (1, 4))
+    np.testing.assert_allclose(found[0, 0, :, 0], [0, 25, 75, 100])
+
+
+def test_equals_the_reference_on_ragged_sizes(rng):
+    sizes = [(37, 53), (64, 20), (1, 9), (50, 1), (33, 33)]
+    targets = [(19, 26), (90, 28), (2, 13), (25, 1), (47, 47)]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    found = resize(images, targets, (96, 64))
+    for result, image, target in zip(found, images, targets, strict=True):
+        expected = reference_resize(image, target)
+        np.testing.assert_allclose(result[: target[0], : target[1]], expected, atol=1e-3)
+
+
+def test_equal_size_changes_nothing(rng):
+    image = rng.integers(0, 256, (31, 45, 3), dtype=np.uint8)
+    found = resize([image], [(31, 45)], (32, 64))
+    np.testing.assert_array_equal(found[0, :31, :45], image)
+
+
+def test_what_lies_beside_the_image_does_not_leak_in(rng):
+    image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    alone = resize([image], [(33, 47)], (40, 48))[0, :33, :47]
+    sizes, targets = np.array([[20, 30]], np.int32), np.array([[33, 47]], np.int32)
+    canvas = np.full((1, 64, 64, 3), 255, np.uint8)
+    canvas[0, :20, :30] = image
+    beside = np.asarray(RESIZE(canvas, sizes, targets, (40, 48)))[0, :33, :47]
+    np.testing.assert_allclose(beside, alone, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [
+        ((5, 7), 0.5, (2, 4)),  # 2.5 and 3.5, halves to even
+        ((100, 200), 1.4142135, (141, 283)),
+        ((99, 101), 0.70710677, (70, 71)),
+        ((1, 3), 0.25, (1, 1)),  # never nothing
+        ((640, 480), 1.0, (640, 480)),
+    ],
+)
+def test_size_of_a_level(size, scale, expected):
+    assert pyramid.scaled_size(size, scale) == expected
+
+
+@pytest.mark.parametrize("step", [32, 64])
+def test_canvases_are_few_and_little_larger_than_the_image(step):
+    sides = range(1, 4097)
+    canvases = [pyramid.canvas_shape((side, 2 * side), step)[0] for side in sides]
+    for side, canvas in zip(sides, canvases, strict=True):
+        assert canvas >= side
+        assert canvas % step == 0
+        assert canvas - side < max(step, side / 8)
+    assert canvases == sorted(canvases)
+    assert len(set(canvases)) <= 8 + 8 * np.log2(4096 / (8 * step))
+
+
+def test_sides_of_a_canvas_are_independent():
+    assert pyramid.canvas_shape((65, 128), 64) == (128, 128)
+    assert pyramid.canvas_shape((64, 1025), 64) == (64, 1152)
+
+
+def test_place_puts_images_top_left(rng):
+    images = [rng.integers(1, 256, (h, w, 3), dtype=np.uint8) for h, w in ((2, 3), (4, 1))]
+    canvas = pyramid.place(images, (4, 4))
+    for row, image in zip(canvas, images, strict=True):
+        np.testing.assert_array_equal(row[: image.shape[0], : image.shape[1]], image)
+        assert np.count_nonzero(row) == image.size
+    assert pyramid.place([], (4, 4)).shape == (0, 4, 4, 3)

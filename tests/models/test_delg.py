@@ -1,0 +1,194 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default
+from delg_jax.errors import UserError
+from delg_jax.models import pooling
+from delg_jax.models.delg import build
+
+SMALL = {
+    "backbone": "tiny",
+    "convention": "torchvision",
+    "conv4_stride": 16,
+    "global_dim": 8,
+    "attention_dim": 6,
+    "local_dim": 4,
+    "num_classes": 3,
+}
+
+
+def small(**changes):
+    """`config.model` of a network that compiles soon."""
+    model = default.get_config().model
+    model.update({**SMALL, **changes})
+    return model
+
+
+def affine(layer, features):
+    return np.asarray(features) @ layer["kernel"] + layer["bias"]
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (2, 48, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def classify(images, random_variables, quick_jit):
+    """A function that builds a network and returns its variables and what `classify` gives."""
+
+    def run(**changes):
+        module = build(small(**changes))
+        variables = random_variables(module, images, method="classify")
+        return variables, quick_jit(lambda v: module.apply(v, images, method="classify"))(variables)
+
+    return run
+
+
+def test_shapes_and_types_of_the_default(classify):
+    variables, (outputs, (cosines, scale), logits) = classify()
+    assert outputs.conv4.shape == (2, 3, 4, 64)
+    assert outputs.conv5.shape == (2, 2, 2, 128)
+    assert outputs.global_feature.shape == outputs.global_descriptor.shape == (2, 8)
+    assert outputs.attention.shape == (2, 3, 4)
+    assert outputs.local_descriptors.shape == (2, 3, 4, 4)
+    assert outputs.reconstruction.shape == outputs.conv4.shape
+    assert outputs.conv4_mask is None
+    assert cosines.shape == logits.shape == (2, 3)
+    np.testing.assert_allclose(np.linalg.norm(outputs.global_descriptor, axis=1), 1, rtol=1e-5)
+    classes = variables["params"]["global_classifier"]["kernel"]
+    expected = outputs.global_descriptor @ pooling.l2_normalize(classes, axis=0)
+    np.testing.assert_allclose(cosines, expected, atol=1e-5)
+    assert scale == variables["params"]["global_classifier"]["scale"]
+
+
+@pytest.mark.parametrize("kind", pooling.POOLINGS)
+def test_without_whitening_the_global_feature_is_the_pooled_conv5(classify, kind):
+    variables, (outputs, *_) = classify(pooling=kind, whitening=False, gem_power=2.0)
+    expected = pooling.pool(outputs.conv5, kind, 2.0)
+    np.testing.assert_allclose(outputs.global_feature, expected, rtol=1e-5)
+    assert "whiten" not in variables["params"]
+
+
+def test_whitening_is_one_layer_after_pooling(classify):
+    variables, (outputs, *_) = classify()
+    pooled = pooling.pool(outputs.conv5, "gem", 3.0)
+    expected = affine(variables["params"]["whiten"], pooled)
+    np.testing.assert_allclose(outputs.global_feature, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_softmax_classifies_the_feature_before_normalisation(classify):
+    variables, (outputs, logits, _) = classify(global_loss="softmax")
+    dense = variables["params"]["global_classifier"]["dense"]
+    expected = affine(dense, outputs.global_feature)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_local_head_there_is_nothing_local(classify):
+    variables, (outputs, _, logits) = classify(local_head=False)
+    assert logits is outputs.attention is outputs.local_descriptors is outputs.reconstruction
+    assert logits is None
+    assert set(variables["params"]) == {"resnet", "whiten", "global_classifier"}
+
+
+def test_norm_attention_and_conv4_need_no_parameters(classify):
+    variables, (outputs, _, logits) = classify(attention="norm", dim_reduction="none")
+    lengths = np.linalg.norm(outputs.conv4, axis=-1)
+    np.testing.assert_allclose(outputs.attention, lengths, rtol=1e-5)
+    np.testing.assert_array_equal(outputs.local_descriptors, outputs.conv4)
+    assert outputs.reconstruction is None
+    assert {"attend", "reduce"}.isdisjoint(variables["params"])
+    unit = outputs.conv4 / np.maximum(lengths, 1e-6)[..., None]
+    pooled = (unit * lengths[..., None]).mean((1, 2))
+    expected = affine(variables["params"]["local_classifier"]["dense"], pooled)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("reduction", "pooled"), [("fc", "descriptors"), ("ae", "restored")])
+def test_attention_classifies_what_the_reduction_gives(classify, reduction, pooled):
+    variables, (outputs, _, logits) = classify(
+        dim_reduction=reduction, attention_pooling="sum", attention_normalize=False
+    )
+    maps = {"descriptors": outputs.local_descriptors, "restored": outputs.reconstruction}[pooled]
+    weighted = np.einsum("bhw,bhwc->bc", outputs.attention, maps)
+    expected = affine(variables["params"]["local_classifier"]["dense"], weighted)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("convention", "conv4_stride"),
+    [("slim", 32), ("keras", 32), ("keras", 16), ("torchvision", 32), ("torchvision", 16)],
+)
+def test_an_image_on_a_canvas_has_its_own_features(
+    rng, random_variables, quick_jit, convention, conv4_stride
+):
+    """Sizes leave every remainder by 4 in each axis; beyond the images lies noise."""
+    canvas = rng.integers(0, 256, (4, 64, 96, 3), np.uint8)
+    sizes = [(64, 67), (39, 94), (58, 41), (45, 60)]
+    module = build(small(convention=convention, conv4_stride=conv4_stride))
+    variables = random_variables(module, canvas, method="classify")
+    apply = quick_jit(module.apply)
+    together = apply(variables, canvas, jnp.asarray(sizes))
+    for i, (height, width) in enumerate(sizes):
+        alone = apply(variables, canvas[i : i + 1, :height, :width])
+        rows, columns = alone.attention.shape[1:]
+        expected = np.zeros(together.attention.shape[1:], bool)
+        expected[:rows, :columns] = True
+        np.testing.assert_array_equal(together.conv4_mask[i], expected)
+        for name in ("conv4", "conv5", "attention", "local_descriptors", "reconstruction"):
+            found, exact = getattr(together, name)[i], getattr(alone, name)[0]
+            found = found[: exact.shape[0], : exact.shape[1]]
+            np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            together.global_descriptor[i], alone.global_descriptor[0], atol=1e-5
+        )
+
+
+def test_bfloat16_is_close_with_float32_parameters_and_results(images, random_variables, quick_jit):
+    exact, rough = build(small()), build(small(), dtype=jnp.bfloat16)
+    variables = random_variables(rough, images, method="classify")
+    types = jax.eval_shape(lambda: rough.init(jax.random.key(0), images, method="classify"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(types)} == {jnp.dtype(jnp.float32)}
+    outputs, (cosines, _), logits = quick_jit(lambda v: rough.apply(v, images, method="classify"))(
+        variables
+    )
+    assert outputs.conv4.dtype == outputs.local_descriptors.dtype == jnp.bfloat16
+    for result in (outputs.global_feature, outputs.attention, cosines, logits):
+        assert result.dtype == jnp.float32
+    expected = quick_jit(exact.apply)(variables, images)
+    similarity = np.sum(expected.global_descriptor * outputs.global_descriptor, axis=1)
+    assert (similarity > 0.99).all()
+    assert (similarity < 1.0 - 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("backbone", "vgg16", "must be one of tiny, resnet18"),
+        ("convention", "caffe", "must be one of slim, keras, torchvision"),
+        ("conv4_stride", 8, "16 or 32"),
+        ("pooling", "mac", "must be one of gem, avg, max"),
+        ("global_loss", "cosface", "must be one of arcface, softmax"),
+        ("attention", "gaussian", "must be one of learned, norm"),
+        ("attention_pooling", "max", "must be one of mean, sum"),
+        ("dim_reduction", "pca", "must be one of ae, fc, none"),
+        ("gem_power", 0.0, "must be above 0"),
+        ("gem_power", float("nan"), "must be above 0"),
+        ("global_dim", 0, "must be above 0"),
+        ("attention_dim", -1, "must be above 0"),
+        ("local_dim", 0, "must be above 0"),
+        ("num_classes", -1, "must be 0 or above"),
+    ],
+)
+def test_a_wrong_value_is_refused(field, value, rule):
+    with pytest.raises(UserError) as error:
+        build(small(**{field: value}))
+    assert error.value.subject == f"config.model.{field}"
+    assert rule in error.value.rule
+
+
+def test_training_data_decide_the_number_of_classes():
+    assert build(small(num_classes=0)).num_classes == 1
+    assert build(small(num_classes=0), num_classes=7).num_classes == 7

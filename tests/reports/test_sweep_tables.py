@@ -1,0 +1,62 @@
+from delg_jax.evaluation.sweep import Result, Run
+from delg_jax.reports import sweep_tables
+
+
+def result(group, seed, maps=None, error="", **train):
+    """A run whose methods have the same mAP in all protocols."""
+    metrics = {"train": train} if train else {}
+    if maps is not None:
+        metrics["evaluate"] = {
+            "methods": {
+                method: {protocol: {"map": value} for protocol in ("easy", "medium", "hard")}
+                for method, value in maps.items()
+            }
+        }
+    return Result(Run(f"{group}{seed}", {"seed": seed}, ("train",), group), metrics, error)
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_a_spread_is_mean_and_sample_deviation():
+    assert sweep_tables.spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert sweep_tables.spread([1.0, 3.0], "+") == "+2.00 ± 1.41"
+    assert sweep_tables.spread([2.5, None]) == "2.50"
+    assert sweep_tables.spread([None]) == sweep_tables.spread([]) == "-"
+
+
+def test_a_sweep_has_a_row_per_setting():
+    results = [
+        result("a", 0, {"global": 10.0}),
+        result("a", 1, {"global": 12.0}),
+        result("b", 0, {"global": 5.0}),
+        result("b", 1, error="broke"),
+        result("c", 0, error="broke"),
+    ]
+    header, _, *rows = cells(sweep_tables.sweep_table(results))
+    assert header == ["setting", "runs", "global M", "global H"]
+    assert rows == [
+        ["a", "2/2", "11.00 ± 1.41", "11.00 ± 1.41"],
+        ["b", "1/2", "5.00", "5.00"],
+        ["c", "0/1", "-", "-"],
+    ]
+
+
+def test_a_sweep_of_training_shows_validation():
+    results = [result("a", seed, loss=9.0, validation_loss=1.0 + seed) for seed in (0, 2)]
+    header, _, row = cells(sweep_tables.sweep_table(results))
+    assert header == ["setting", "runs", "validation_loss"]
+    assert row == ["a", "2/2", "2.00 ± 1.41"]
+
+
+def test_gains_are_paired_by_run():
+    results = [
+        result("a", 0, {"global": 10.0, "global+sp": 15.0}),
+        result("a", 1, {"global": 50.0, "global+sp": 57.0}),
+    ]
+    _, _, row = cells(sweep_tables.gains_table(results))
+    assert row == ["a, global+sp over global", *["+6.00 ± 1.41"] * 3]
+    _, _, first, second = cells(sweep_tables.methods_table(results))
+    assert first == ["a, global", *["30.00 ± 28.28"] * 3]
+    assert second[0] == "a, global+sp"

@@ -1,0 +1,145 @@
+import ml_collections
+import pytest
+
+from delg_jax import configuration
+from delg_jax.errors import UserError
+
+DEFAULTS = {"fast": False, "steps": 10, "rate": 0.5, "name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "changes"),
+    [
+        (None, {}),
+        ("", {}),
+        (",", {}),
+        ("fast", {"fast": True}),
+        ("fast=true", {"fast": True}),
+        ("fast=False", {"fast": False}),
+        ("fast=1,steps=-3", {"fast": True, "steps": -3}),
+        ("rate=2", {"rate": 2.0}),
+        ("rate=1e-3,name=b=c", {"rate": 1e-3, "name": "b=c"}),
+        ("name=", {"name": ""}),
+        ("steps=1,steps=2", {"steps": 2}),
+    ],
+)
+def test_arguments_keep_the_type_of_their_default(argument, changes):
+    parsed = configuration.parse_argument(argument, DEFAULTS)
+    assert parsed.to_dict() == {**DEFAULTS, **changes}
+    for name, value in parsed.items():
+        assert type(value) is type(DEFAULTS[name])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("step=3", "--config argument = 'step': did you mean 'steps'.*fast, steps, rate, name"),
+        ("zzz", "known names are fast"),
+        ("steps", "needs a value: steps=10"),
+        ("steps=1.5", "--config argument steps = '1.5': must be of type int"),
+        ("rate=fast", "must be of type float"),
+        ("fast=maybe", "must be true or false"),
+        ("fast=", "must be true or false"),
+    ],
+)
+def test_a_wrong_argument_is_refused(argument, message):
+    with pytest.raises(UserError, match=message):
+        configuration.parse_argument(argument, DEFAULTS)
+
+
+def test_a_config_without_arguments_says_so():
+    with pytest.raises(UserError, match="takes no argument"):
+        configuration.parse_argument("fast", {})
+
+
+def test_parsed_arguments_are_locked():
+    parsed = configuration.parse_argument("", DEFAULTS)
+    with pytest.raises(AttributeError):
+        parsed.stepps = 3
+
+
+@pytest.fixture
+def tree():
+    config = ml_collections.ConfigDict({"seed": 0, "model": {"dim": 2, "scales": (0.5, 1.0)}})
+    config.model2 = ml_collections.ConfigDict({"dim": 3, "deep": {"er": None}})
+    return config
+
+
+def test_flatten_gives_json_values_by_path(tree):
+    assert configuration.flatten(tree) == {
+        "seed": 0,
+        "model.dim": 2,
+        "model.scales": [0.5, 1.0],
+        "model2.dim": 3,
+        "model2.deep.er": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("sections", "names"),
+    [
+        (("model",), {"model.dim", "model.scales"}),
+        (("seed", "model2.deep"), {"seed", "model2.deep.er"}),
+        (("model.di",), set()),
+    ],
+)
+def test_a_section_is_a_whole_name(tree, sections, names):
+    flat = configuration.flatten(tree)
+    expected = {name: flat[name] for name in names}
+    assert configuration.flatten(tree, sections) == expected
+    assert configuration.within(flat, sections) == expected
+
+
+def test_difference_names_changed_new_and_lost_fields():
+    old, new = {"a": 1, "b": [1, 2], "c": None}, {"a": 1, "b": [2, 1], "d": "x"}
+    assert configuration.difference(old, old) == []
+    assert configuration.difference(old, new) == [
+        "config.b: [1, 2] -> [2, 1]",
+        "config.c: None -> '(absent)'",
+        "config.d: '(absent)' -> 'x'",
+    ]
+
+
+def test_override_changes_a_copy(tree):
+    changed = configuration.override(tree, {"model.dim": 5, "seed": 1})
+    assert configuration.difference(
+        configuration.flatten(tree), configuration.flatten(changed)
+    ) == [
+        "config.model.dim: 2 -> 5",
+        "config.seed: 0 -> 1",
+    ]
+    assert changed.is_locked
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.dimm", 5, "config.model.dimm = 5: is no field.*did you mean model.dim"),
+        ("model", 5, "config.model = 5: is no field"),
+        ("zzz", 5, "config.zzz = 5: is no field"),
+        ("model.dim", "five", "config.model.dim = 'five': must be of type int"),
+    ],
+)
+def test_a_wrong_override_is_refused(tree, path, value, message):
+    with pytest.raises(UserError, match=message):
+        configuration.override(tree, {path: value})
+
+
+def test_load_runs_the_file_with_its_argument_and_locks_the_tree(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import ml_collections\n"
+        "def get_config(argument):\n"
+        "    return ml_collections.ConfigDict({'argument': argument})\n"
+    )
+    assert configuration.load(str(path)).argument == ""
+    config = configuration.load(str(path), "real")
+    assert config.argument == "real"
+    assert config.is_locked
+
+
+@pytest.mark.parametrize("name", ["absent.py", "config.json", "."])
+def test_load_refuses_what_is_not_a_python_file(tmp_path, name):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="must be an existing Python file"):
+        configuration.load(str(tmp_path / name))

@@ -1,0 +1,16 @@
+import pytest
+
+from delg_jax.errors import UserError, require_choice
+
+
+def test_the_message_is_one_line_with_field_value_and_rule():
+    error = UserError("config.data.root", "no\nwhere", "must be an existing folder")
+    assert str(error) == r"config.data.root = 'no\nwhere': must be an existing folder"
+    assert (error.subject, error.value) == ("config.data.root", "no\nwhere")
+    assert error.rule == "must be an existing folder"
+
+
+def test_a_choice_is_one_of_those_listed():
+    require_choice("config.x", "b", ("a", "b"))
+    with pytest.raises(UserError, match="config.x = 'c': must be one of a, b"):
+        require_choice("config.x", "c", ("a", "b"))

@@ -1,0 +1,74 @@
+import io
+import logging
+
+import pytest
+
+from delg_jax import progress
+from delg_jax.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets, in seconds."""
+
+    class Clock:
+        now = 0.0
+
+    monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+@pytest.fixture
+def lines(monkeypatch, caplog):
+    """Log lines where there is no terminal."""
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    caplog.set_level(logging.INFO, logger="delg_jax")
+    return lambda: [record.getMessage().strip() for record in caplog.records]
+
+
+def test_without_terminal_the_end_is_one_line_with_rate(clock, lines):
+    with Progress("extract", 8) as bar:
+        clock.now = 2.0
+        bar.advance(3)
+        bar.advance()
+    assert lines() == ["extract: 4/8, 2.00 image/s, 2 s left"]
+
+
+def test_a_line_comes_every_half_minute_at_most(clock, lines):
+    with Progress("train", 100, unit="step") as bar:
+        for clock.now in range(1, 101):
+            bar.advance(note=f"loss {clock.now}")
+    assert [line.split(",")[0] for line in lines()] == [
+        f"train: {count}/100" for count in (31, 62, 93, 100)
+    ]
+    assert lines()[0] == "train: 31/100, 1.00 step/s, 69 s left loss 31"
+
+
+def test_what_was_done_before_does_not_count_for_the_rate(clock, lines):
+    with Progress("extract", 100, done=90) as bar:
+        clock.now = 5.0
+        bar.advance(5)
+    assert lines() == ["extract: 95/100, 1.00 image/s, 5 s left"]
+
+
+def test_nothing_to_do_divides_by_nothing(clock, lines):
+    with Progress("extract", 0):
+        pass
+    assert len(lines()) == 1
+    assert "extract: 0/0" in lines()[0]
+
+
+def test_on_a_terminal_there_is_a_bar_and_no_line(monkeypatch, lines):
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    with Progress("extract", 2, done=1) as bar:
+        bar.advance(note="loss 0.5")
+    assert lines() == []
+    assert "extract" in terminal.getvalue()
+    assert "2/2" in terminal.getvalue()
+    assert "loss 0.5" in terminal.getvalue()

@@ -1,0 +1,146 @@
+import json
+import stat
+
+import ml_collections
+import pytest
+
+from delg_jax import workdir
+from delg_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run" / "features"
+
+
+def tree(dim=2, ratio=0.5):
+    return ml_collections.ConfigDict({"model": {"dim": dim}, "rerank": {"ratio": ratio}})
+
+
+def claim(folder, config, **options):
+    workdir.claim(folder, config, ("model",), **options)
+    (folder / "artefact").touch()
+
+
+def kept(folder):
+    """Whether the artefact of before is still there; a new claim would come without."""
+    return (folder / "artefact").is_file()
+
+
+def test_the_whole_configuration_is_stored(folder):
+    claim(folder, tree(), extra={"weights": "abc"})
+    assert json.loads((folder / "config.json").read_text()) == {
+        "format": workdir.FORMAT,
+        "config": {"model.dim": 2, "rerank.ratio": 0.5},
+        "sections": ["model"],
+        "extra": {"weights": "abc"},
+    }
+
+
+def test_the_stored_configuration_is_read_back(folder):
+    with pytest.raises(UserError, match="must be a configuration of format 1"):
+        workdir.stored_config(folder)
+    claim(folder, tree(dim=7))
+    assert workdir.stored_config(folder) == {"model.dim": 7, "rerank.ratio": 0.5}
+
+
+def test_the_same_configuration_finds_its_artefact(folder):
+    claim(folder, tree(), extra={"weights": "abc"})
+    workdir.claim(folder, tree(), ("model",), extra={"weights": "abc"})
+    workdir.claim(folder, tree(), ("model",), overwrite=True, extra={"weights": "abc"})
+    assert kept(folder)
+
+
+def test_a_field_that_does_not_decide_the_artefact_may_change(folder):
+    claim(folder, tree(ratio=0.5))
+    workdir.claim(folder, tree(ratio=0.9), ("model",))
+    assert kept(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "extra", "difference"),
+    [
+        (tree(dim=3), {"weights": "abc"}, "config.model.dim: 2 -> 3"),
+        (tree(), {"weights": "xyz"}, "config.weights: 'abc' -> 'xyz'"),
+        (tree(), None, "config.weights: 'abc' -> '(absent)'"),
+    ],
+)
+def test_another_configuration_is_refused_or_replaces(folder, config, extra, difference):
+    claim(folder, tree(), extra={"weights": "abc"})
+    with pytest.raises(UserError) as error:
+        workdir.claim(folder, config, ("model",), extra=extra)
+    assert error.value.value == str(folder)
+    assert difference in error.value.rule
+    assert "--overwrite" in error.value.rule
+    assert kept(folder)
+    workdir.claim(folder, config, ("model",), overwrite=True, extra=extra)
+    assert not kept(folder)
+    workdir.claim(folder, config, ("model",), extra=extra)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "\x80",
+        '{"format": 1}',
+        '{"format": 1, "config": {}}',
+        '{"format": 1, "config": [], "extra": {}}',
+        '{"format": 999, "config": {}, "extra": {}}',
+    ],
+)
+def test_a_damaged_configuration_is_refused(folder, text):
+    claim(folder, tree())
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="config.json.*configuration of format 1"):
+        workdir.claim(folder, tree(), ("model",))
+    assert kept(folder)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(folder):
+    folder.parent.mkdir()
+    folder.touch()
+    with pytest.raises(UserError, match="must be a folder that can be written"):
+        workdir.claim(folder, tree(), ("model",))
+
+
+def test_replacing_shows_the_file_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with workdir.replacing(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.parent == path.parent  # another disk could not be renamed from
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_replacing_leaves_what_was_there_after_an_exception(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write():
+        with workdir.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_json_is_read_back(tmp_path):
+    content = {"mAP": 0.5, "names": ["Zürich", None]}
+    workdir.write_json(tmp_path / "metrics.json", content)
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == content
+
+
+def test_what_is_no_json_leaves_no_file(tmp_path):
+    with pytest.raises(TypeError):
+        workdir.write_json(tmp_path / "metrics.json", {"mAP": object()})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,161 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from delg_jax import workdir as artefacts
+from delg_jax.errors import UserError
+from delg_jax.models.delg import build
+from delg_jax.training import state as train_state
+from delg_jax.training.checkpoints import (
+    FOLDER,
+    Checkpoints,
+    load_model,
+    start_from_checkpoint,
+)
+from tests.tiny import random_variables, training_config
+
+CLASSES = 4
+
+
+def state_of(variables, config, step=0):
+    state = train_state.create(variables, train_state.optimizer(config.train))
+    return state.replace(step=jnp.asarray(step, jnp.int32))
+
+
+def save(workdir, config, variables, steps=(3,), keep=10):
+    """Checkpoints of a run as training leaves them; later ones hold larger numbers."""
+    artefacts.claim(workdir / FOLDER, config, ("model", "train"))
+    with Checkpoints(workdir / FOLDER, config.model, keep) as checkpoints:
+        for step in steps:
+            scaled = times(step, variables)
+            checkpoints.save(state_of(scaled, config, step), f'{{"at": {step}}}')
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = training_config(tmp_path_factory.mktemp("unused")).copy_and_resolve_references()
+    config.model.num_classes = CLASSES
+    return config
+
+
+@pytest.fixture(scope="module")
+def variables(config):
+    return random_variables(build(config.model))
+
+
+@pytest.fixture(scope="module")
+def saved(config, variables, tmp_path_factory):
+    return save(tmp_path_factory.mktemp("run"), config, variables, steps=(1, 2))
+
+
+def changed(config, **fields):
+    config = config.copy_and_resolve_references().unlock()
+    config.model.update(fields)
+    return config.lock()
+
+
+def assert_same(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def times(factor, tree):
+    return jax.tree.map(lambda leaf: np.float32(factor) * leaf, tree)
+
+
+def test_the_latest_state_comes_back_bit_by_bit(config, variables, saved):
+    with Checkpoints(saved / FOLDER, config.model, 10) as checkpoints:
+        assert checkpoints.latest() == 2
+        like = state_of(jax.tree.map(np.zeros_like, variables), config)
+        state, input_state = checkpoints.restore(like)
+    assert input_state == '{"at": 2}'
+    assert int(state.step) == 2
+    expected = state_of(times(2, variables), config, 2)
+    assert_same(state, expected)
+
+
+def test_only_the_latest_are_kept(config, variables, tmp_path):
+    save(tmp_path, config, variables, steps=(1, 2, 3), keep=2)
+    kept = sorted(p.name for p in (tmp_path / FOLDER).iterdir() if p.name.isdigit())
+    assert kept == ["2", "3"]
+
+
+def test_a_step_is_saved_once(config, variables, tmp_path):
+    save(tmp_path, config, variables, steps=(3,))
+    with Checkpoints(tmp_path / FOLDER, config.model, 10) as checkpoints:
+        checkpoints.save(state_of(times(2, variables), config, 3), "other")
+    assert_same(load_model(config, tmp_path)[1], times(3, variables))
+
+
+@pytest.mark.parametrize("classes", [0, CLASSES])
+def test_extraction_finds_the_network_of_its_workdir(config, variables, saved, classes):
+    module, found = load_model(changed(config, num_classes=classes), saved)
+    assert module.num_classes == CLASSES
+    assert_same(found, times(2, variables))
+
+
+@pytest.mark.parametrize("folder", ["", FOLDER])
+def test_a_named_checkpoint_wins_over_the_workdir(config, variables, saved, tmp_path, folder):
+    own = save(tmp_path, config, random_variables(build(config.model), seed=5))
+    named = changed(config, checkpoint=str(saved / folder))
+    assert_same(load_model(named, own)[1], times(2, variables))
+
+
+def test_a_run_that_started_from_the_named_checkpoint_wins(config, saved, tmp_path):
+    named = changed(config, checkpoint=str(saved))
+    fine_tuned = random_variables(build(config.model), seed=5)
+    save(tmp_path, named, fine_tuned, steps=(1,))
+    assert_same(load_model(named, tmp_path)[1], fine_tuned)
+
+
+def test_another_architecture_is_refused_with_the_difference(config, saved):
+    other = changed(config, local_dim=16, pooling="avg")
+    expected = (
+        r"config\.model\.checkpoint = .*stored -> asked for.*"
+        r"config\.model\.local_dim: 8 -> 16; config\.model\.pooling: 'gem' -> 'avg'"
+    )
+    with pytest.raises(UserError, match=expected):
+        load_model(other, saved)
+
+
+def test_another_number_of_classes_is_refused(config, saved):
+    with pytest.raises(UserError, match=r"config\.model\.num_classes: 4 -> 7"):
+        load_model(changed(config, num_classes=7), saved)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_without_checkpoint_is_refused(config, tmp_path, exists):
+    folder = tmp_path / "run"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(UserError, match=r"config\.model\.checkpoint = '.*run': must be"):
+        load_model(changed(config, checkpoint=str(folder)), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(config, variables, tmp_path):
+    save(tmp_path, config, variables)
+    for path in (tmp_path / FOLDER / "3" / "variables").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(UserError, match=r"config\.model\.checkpoint"):
+        load_model(config, tmp_path)
+
+
+def test_training_starts_from_a_checkpoint(config, variables, saved):
+    fresh = jax.tree.map(np.zeros_like, variables)
+    assert start_from_checkpoint(fresh, config) is fresh
+    assert_same(
+        start_from_checkpoint(fresh, changed(config, checkpoint=str(saved))), times(2, variables)
+    )
+
+
+def test_classifiers_of_other_classes_start_fresh(config, variables, saved):
+    other = changed(config, num_classes=7, checkpoint=str(saved))
+    fresh = random_variables(build(other.model), seed=3)
+    started = traverse_util.flatten_dict(start_from_checkpoint(fresh, other))
+    fresh, stored = (traverse_util.flatten_dict(tree) for tree in (fresh, times(2, variables)))
+    for path, value in started.items():
+        is_classifier = path[1] in ("global_classifier", "local_classifier")
+        np.testing.assert_array_equal(value, (fresh if is_classifier else stored)[path])

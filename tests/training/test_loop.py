@@ -1,0 +1,189 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.training import loop
+from delg_jax.training import step as train_step
+from delg_jax.training.checkpoints import load_model
+from delg_jax.training.loop import train_and_evaluate
+from tests.photographs import make_folder, truncate
+from tests.tiny import training_config
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="module")
+def config(photographs):
+    config = training_config(photographs).copy_and_resolve_references().unlock()
+    config.train.steps, config.train.checkpoint_every, config.train.eval_every = STEPS, 12, 12
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """The folder of a whole run, and the record that it returned."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train_and_evaluate(config, folder)
+
+
+def changed(config, **fields):
+    config = config.copy_and_resolve_references().unlock()
+    config.train.update(fields)
+    return config.lock()
+
+
+def records(folder):
+    lines = (folder / "logs" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_speed(record):
+    return {name: value for name, value in record.items() if name != "images_per_second"}
+
+
+def fake_step(metrics):
+    """Stands in for the compiled step where a test is about what surrounds it."""
+
+    def parallel_train_step(*_):
+        return lambda state, batch: (state.replace(step=state.step + 1), metrics)
+
+    return parallel_train_step
+
+
+def test_a_run_leaves_checkpoints_metrics_and_configuration(run, config):
+    folder, record = run
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir() if path.is_dir())
+    assert kept == ["12", "24"]
+    assert json.loads((folder / "train_metrics.json").read_text()) == record
+    stored = json.loads((folder / "checkpoints" / "config.json").read_text())["config"]
+    assert stored["train.steps"] == STEPS
+    assert stored["model.num_classes"] == 4
+    written = records(folder)
+    assert [r["step"] for r in written if "loss" in r] == list(range(1, STEPS + 1))
+    assert [r["step"] for r in written if "validation_loss" in r] == [12, 24]
+    first = written[0]
+    assert first["learning_rate"] == pytest.approx(config.train.learning_rate)
+    assert not (folder / "logs" / "skipped.csv").exists()
+
+
+def test_the_record_has_every_loss_of_both_splits(run):
+    names = {"loss", "global_loss", "attention_loss", "reconstruction_loss", "global_accuracy"}
+    assert {f"{split}{name}" for split in ("", "validation_") for name in names} <= set(run[1])
+    assert {"gradient_norm", "learning_rate", "sparsity_conv4"} <= set(run[1])
+
+
+def test_losses_fall(run):
+    losses = [r["loss"] for r in records(run[0]) if "loss" in r]
+    assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
+
+
+def test_a_whole_run_called_again_returns_the_same(run, config, monkeypatch):
+    folder, record = run
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({}))
+    before = records(folder)
+    assert train_and_evaluate(config, folder) == record
+    assert records(folder) == before
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(run, config, tmp_path):
+    whole, record = run
+    killed = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(killed / "checkpoints" / "24")
+    (killed / "train_metrics.json").unlink()
+    assert without_speed(train_and_evaluate(config, killed)) == without_speed(record)
+    assert [r["step"] for r in records(killed)] == [r["step"] for r in records(whole)]
+    found, expected = load_model(config, killed)[1], load_model(config, whole)[1]
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_another_configuration_is_refused_with_the_difference(run, config):
+    folder, _ = run
+    rule = r"workdir = .*another configuration.*config\.train\.learning_rate: 0\.01 -> 0\.5"
+    with pytest.raises(UserError, match=rule):
+        train_and_evaluate(changed(config, learning_rate=0.5), folder)
+    assert (folder / "checkpoints" / "24").is_dir()
+
+
+def test_overwrite_starts_anew(run, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(7)}))
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    record = train_and_evaluate(changed(config, learning_rate=0.5, steps=1), folder, True)
+    assert record["loss"] == 7
+    assert [r["step"] for r in records(folder)] == [1, 1]
+    assert not (folder / "checkpoints" / "24").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
+    metrics = {"loss": np.float32(np.nan), "global_loss": np.float32(1)}
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step(metrics))
+    with pytest.raises(UserError, match=r"config\.train\.learning_rate = 0\.01: .* step 5: loss "):
+        train_and_evaluate(changed(config, log_every=5, checkpoint_every=5), tmp_path)
+    assert not (tmp_path / "checkpoints" / "5").exists()
+
+
+def test_no_checkpoint_is_made_of_a_network_that_diverged(config, tmp_path, monkeypatch):
+    metrics = {"loss": np.float32(np.inf)}
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step(metrics))
+    with pytest.raises(UserError, match="diverged"):
+        train_and_evaluate(changed(config, log_every=5, checkpoint_every=3), tmp_path)
+    assert not (tmp_path / "checkpoints" / "3").exists()
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_bad_photograph_counts_against_the_limit(config, tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+    config = config.copy_and_resolve_references().unlock()
+    config.data.root = str(make_folder(tmp_path / "photographs"))
+    config.data.max_skipped = limit
+    truncate(tmp_path / "photographs" / "train" / "class_1" / "2.jpg")
+    if limit:
+        train_and_evaluate(config, tmp_path / "run")
+    else:
+        with pytest.raises(UserError, match=r"config\.data\.max_skipped = 0: 1 images .*2\.jpg"):
+            train_and_evaluate(config, tmp_path / "run")
+    rows = (tmp_path / "run" / "logs" / "skipped.csv").read_text().splitlines()
+    assert rows[0] == "image,reason"
+    assert rows[1].startswith("class_1/2.jpg,")
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("batch_size", 12, "multiple of the 8 devices"),
+        ("batch_size", 0, "multiple of the 8 devices"),
+        ("steps", 0, "must be at least 1"),
+        ("checkpoint_every", 0, "must be at least 1"),
+        ("batch_norm", "none", "must be one of train, frozen, sync"),
+        ("dtype", "float16", "must be one of float32, bfloat16"),
+        ("heads", "both", "must be one of joint, global, local"),
+    ],
+)
+def test_a_configuration_that_cannot_run_is_refused(config, tmp_path, field, value, rule):
+    with pytest.raises(UserError, match=rf"config\.train\.{field} = .*{rule}"):
+        train_and_evaluate(changed(config, **{field: value}), tmp_path / "run")
+
+
+def test_the_number_of_classes_must_be_that_of_the_data(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.model.num_classes = 9
+    with pytest.raises(UserError, match=r"config\.model\.num_classes = 9: .*the 4 classes"):
+        train_and_evaluate(config, tmp_path)
+
+
+def test_the_same_seed_draws_the_same_network(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+    found = []
+    for name in ("first", "second"):
+        loop.train_and_evaluate(changed(config, steps=1), tmp_path / name)
+        found.append(load_model(config, tmp_path / name)[1])
+    jax.tree.map(np.testing.assert_array_equal, *found)
