@@ -38,7 +38,7 @@ def _model() -> ml_collections.ConfigDict:
     model.convention = "slim"  # slim (the paper) | keras (TF2 code) | torchvision
     model.conv4_stride = 32  # pixels, 16 or 32; slim is always 32, as in the paper
     model.pretrained = ""  # .npz of backbone weights to start from ("" = random)
-    model.pretrained_source = "torchvision"  # naming of that file: torchvision | slim | keras
+    model.pretrained_source = "slim"  # naming of that file: slim | keras | torchvision
     model.checkpoint = ""  # folder of a delg_jax training run; wins over pretrained
     # Global head [3.2, equation 1]
     model.pooling = "gem"  # gem | avg | max

@@ -26,6 +26,5 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config = default.get_config()
     config.data.name = "folder"
     config.data.max_skipped = 1000
-    config.model.pretrained_source = "slim"
     config.train.batch_size = 16 * devices
     return config

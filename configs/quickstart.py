@@ -17,7 +17,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     smoke = parse_argument(argument, {"smoke": False}).smoke
     config = default.get_config()
     config.model.backbone = "tiny"
-    config.model.convention = "torchvision"
+    config.model.convention = config.model.pretrained_source = "torchvision"
     config.model.conv4_stride = 16
     config.model.global_dim = 128
     config.model.attention_dim = 64
@@ -33,9 +33,16 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.train.eval_every = 500
     config.train.checkpoint_every = 500
     config.train.keep_checkpoints = 2
+    config.extract.local_scales = (0.70710677, 1.0, 1.4142135, 2.0)
     config.extract.max_features = 200
-    config.extract.batch_pixels = 400_000
+    config.extract.shape_step = 160  # photographs are 160 pixels long: few canvases, few compiled
+    config.extract.batch_pixels = 409_600
+    config.search.kernel = "power"
+    config.search.power = 6.0
     config.search.max_features = 100
+    config.rerank.mds.short_list = 100
+    config.rerank.mds.dim = 32
+    config.rerank.mds.contrast = 1.0
     if smoke:
         config.data.embedded.size = "tiny"
         config.data.image_size = 64

@@ -28,7 +28,7 @@ class Progress:
             total=total, initial=done, desc=title, unit=unit, disable=not self._terminal
         )
         self._title, self._total, self._unit = title, total, unit
-        self._done = self._first = done
+        self._done = self._first = self._logged = done
         self._start = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -38,7 +38,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         """Ends the display."""
         self._bar.close()
-        if not self._terminal:
+        if not self._terminal and self._done > self._logged:
             self._log()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -51,7 +51,7 @@ class Progress:
             self._log(note)
 
     def _log(self, note: str = "") -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._logged = time.monotonic(), self._done
         rate = (self._done - self._first) / max(self._last_line - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else 0.0
         _LOG.info(

@@ -9,6 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from configs import default
+from delg_jax import configuration
 
 
 def training_config(root: Path) -> ml_collections.ConfigDict:
@@ -41,6 +42,16 @@ def retrieval_config(root: Path) -> ml_collections.ConfigDict:
     config.rerank.sp.short_list = 4
     config.rerank.mds.dim = 4
     return config.lock()
+
+
+def command_line(config: ml_collections.ConfigDict) -> list[str]:
+    """The flags that make the default the given configuration."""
+    plain = configuration.flatten(default.get_config())
+    flags = [f"--config={Path(default.__file__).resolve()}"]
+    for path, value in configuration.flatten(config).items():
+        if value != plain[path]:
+            flags.append(f"--config.{path}={tuple(value) if isinstance(value, list) else value}")
+    return flags
 
 
 def tiny_config() -> ml_collections.ConfigDict:

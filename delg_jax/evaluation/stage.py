@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax import workdir as artefacts
+from delg_jax.errors import UserError
 from delg_jax.evaluation import methods, revisited
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
@@ -37,6 +38,9 @@ def evaluate(
     root = pathlib.Path(workdir)
     for method in config.eval.methods:
         methods.check("config.eval.methods", method, config)
+    kappas = tuple(config.eval.kappas)
+    if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
+        raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
     extracted = extract(config, root, overwrite)
     decided_by = (*sections(config), "search", "rerank", "eval")
     extra = {"weights": extracted.weights}
@@ -44,7 +48,7 @@ def evaluate(
     rankings, seconds = _rank(config, root, extracted, overwrite)
     result = {
         "methods": {
-            method: score(by_protocol, extracted.data.ground_truth, tuple(config.eval.kappas))
+            method: score(by_protocol, extracted.data.ground_truth, kappas)
             for method, by_protocol in rankings.items()
         },
         "seconds": seconds,

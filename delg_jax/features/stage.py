@@ -1,7 +1,7 @@
 """The extraction stage: database and queries of an experiment, into its workdir."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -38,7 +38,7 @@ class Extracted(NamedTuple):
 def sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Prefixes of the fields that decide features; of weights, the digest decides."""
     model = tuple(f"model.{name}" for name in config.model if name not in SOURCES)
-    return ("seed", *model, *(f"data.{name}" for name in _DATA_FIELDS), "extract")
+    return (*model, *(f"data.{name}" for name in _DATA_FIELDS), "extract")
 
 
 def extract(
@@ -61,7 +61,7 @@ def extract(
     _check(config.extract)
     data = open_retrieval(config.data)
     module, variables = load_model(config, root)
-    weights = digest(variables)
+    weights = digest(_deciding(variables))
     extractor = Extractor(module, variables, config.extract)
     stores = []
     for name, source in (("database", data.database), ("queries", data.queries)):
@@ -79,6 +79,12 @@ def extract(
             boxes = [tuple(entry["bbx"]) for entry in data.ground_truth]
         stores.append(extract_to_store(source, extractor, store, config.data, boxes))
     return Extracted(data, *stores, weights)
+
+
+def _deciding(variables: Any) -> Any:
+    """Variables that features depend on: all but the classifiers, which only training uses."""
+    params = {n: v for n, v in variables["params"].items() if not n.endswith("_classifier")}
+    return {**variables, "params": params}
 
 
 def _check(settings: ml_collections.ConfigDict) -> None:

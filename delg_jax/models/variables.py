@@ -8,8 +8,10 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
+from delg_jax.errors import UserError, require_choice
 from delg_jax.models import weights
 from delg_jax.models.delg import Delg
+from delg_jax.models.weights.names import NAMINGS
 
 Variables = dict[str, Any]
 
@@ -42,11 +44,21 @@ def load_pretrained(variables: Variables, model: ml_collections.ConfigDict) -> V
     """
     if not model.pretrained:
         return variables
+    _check_convention(model)
     arrays = weights.read_arrays(model.pretrained)
     converted = weights.convert(model.pretrained_source, arrays, model)
     merged = traverse_util.flatten_dict(variables)
     merged.update(traverse_util.flatten_dict(converted))
     return traverse_util.unflatten_dict(merged)
+
+
+def _check_convention(model: ml_collections.ConfigDict) -> None:
+    """Refuses weights whose shapes fit but whose strides and input scaling are others."""
+    require_choice("config.model.pretrained_source", model.pretrained_source, tuple(NAMINGS))
+    convention = NAMINGS[model.pretrained_source].convention
+    if model.convention != convention:
+        rule = f"must be {convention}, the convention of {model.pretrained_source} weights"
+        raise UserError("config.model.convention", model.convention, rule)
 
 
 def digest(variables: Variables) -> str:

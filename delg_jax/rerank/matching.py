@@ -39,6 +39,7 @@ def match(
     query = query_descriptors.astype(jnp.float32)
 
     def one_image(image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Matches the query to one image's descriptors [K, D] and mask [K]."""
         features, present = image
         cosines = jnp.matmul(
             query, features.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST

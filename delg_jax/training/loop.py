@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from delg_jax import workdir as artefacts
+from delg_jax.configuration import flatten
 from delg_jax.data import open_training, pipeline, skips
 from delg_jax.data.sources import ImageSource, TrainingData
 from delg_jax.errors import UserError, require_choice
@@ -25,7 +26,14 @@ from delg_jax.training.metrics import MetricsWriter
 
 _LOG = logging.getLogger(__name__)
 
-_SECTIONS = ("seed", "model", "data", "train")
+_DECISIVE = ("seed", "model", "data", "train")
+_FREE = (  # fields under those that may change when a run goes on
+    "data.max_skipped",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+)
 
 
 def train_and_evaluate(
@@ -48,8 +56,6 @@ def train_and_evaluate(
     data = open_training(config.data)
     config = with_classes(config, data)
     _check(config)
-    artefacts.claim(root / "logs", config, _SECTIONS, overwrite)
-    artefacts.claim(root / FOLDER, config, _SECTIONS, overwrite)
     module = build(config.model, **module_options(config.train))
     tx = train_state.optimizer(config.train)
     state = _initial_state(config, module, tx)
@@ -62,6 +68,8 @@ def train_and_evaluate(
         skip_log,
         (jax.process_index(), jax.process_count()),
     )
+    for folder in (root / "logs", root / FOLDER):
+        artefacts.claim(folder, config, _sections(config), overwrite)
     with Checkpoints(root / FOLDER, config.model, config.train.keep_checkpoints) as checkpoints:
         if checkpoints.latest() is not None:
             state, input_state = checkpoints.restore(state)
@@ -74,6 +82,11 @@ def train_and_evaluate(
     skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
     artefacts.write_json(root / "train_metrics.json", record)
     return record
+
+
+def _sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The fields that decide what a run learns."""
+    return tuple(path for path in flatten(config, _DECISIVE) if path not in _FREE)
 
 
 def with_classes(

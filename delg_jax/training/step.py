@@ -47,6 +47,7 @@ def train_step(
     """
 
     def loss_of(params: Any):
+        """The mean loss, with new BatchNorm statistics and metrics beside it."""
         variables = {"params": params, "batch_stats": state.batch_stats}
         (outputs, scores, logits), changed = module.apply(
             variables, batch["image"], train=True, method="classify", mutable=["batch_stats"]

@@ -15,6 +15,7 @@ from delg_jax.models.weights.names import NAMINGS
 def model():
     model = default.get_config().model
     model.update(backbone="tiny", convention="torchvision", conv4_stride=16, num_classes=3)
+    model.pretrained_source = "torchvision"
     model.update(global_dim=8, attention_dim=6, local_dim=4)
     return model
 
@@ -96,3 +97,10 @@ def test_digest_sees_values_names_shapes_and_types(fresh):
     assert len(digests) == 5
     on_device = jax.tree.map(jax.numpy.asarray, fresh)
     assert variables.digest(on_device) == variables.digest(fresh)
+
+
+def test_weights_of_another_convention_are_refused(tmp_path) -> None:
+    model = default.get_config().model
+    model.pretrained, model.pretrained_source = str(tmp_path / "any.npz"), "torchvision"
+    with pytest.raises(UserError, match="config.model.convention = 'slim': must be torchvision"):
+        variables.load_pretrained({}, model)

@@ -47,6 +47,7 @@ def write_weights(path, model, seed):
 def config(tmp_path):
     config = tiny.tiny_config()
     config.model.convention, config.model.conv4_stride = "torchvision", 16
+    config.model.pretrained_source = "torchvision"
     config.model.pretrained = write_weights(tmp_path / "weights.npz", config.model, seed=7)
     return config
 
@@ -108,6 +109,7 @@ def test_a_run_that_started_from_it_is_what_is_evaluated(tmp_path):
     with config.unlocked():
         config.train.steps, config.train.learning_rate = 1, 0.1
         config.model.convention, config.model.conv4_stride = "torchvision", 16
+        config.model.pretrained_source = "torchvision"
         config.model.pretrained = write_weights(tmp_path / "weights.npz", config.model, seed=7)
     convert_weights(config, tmp_path / "converted")
     config = without_weights(config, str(tmp_path / "converted"))

@@ -113,6 +113,12 @@ def test_another_configuration_is_refused_with_the_difference(run, config):
     assert (folder / "checkpoints" / "24").is_dir()
 
 
+def test_how_often_to_log_may_change(run, config):
+    folder, record = run
+    fields = {"log_every": 5, "eval_every": 7, "checkpoint_every": 9, "keep_checkpoints": 1}
+    assert train_and_evaluate(changed(config, **fields), folder) == record
+
+
 def test_overwrite_starts_anew(run, config, tmp_path, monkeypatch):
     monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(7)}))
     folder = shutil.copytree(run[0], tmp_path / "run")
@@ -171,6 +177,7 @@ def test_a_bad_photograph_counts_against_the_limit(config, tmp_path, monkeypatch
 def test_a_configuration_that_cannot_run_is_refused(config, tmp_path, field, value, rule):
     with pytest.raises(UserError, match=rf"config\.train\.{field} = .*{rule}"):
         train_and_evaluate(changed(config, **{field: value}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # else the corrected run would be refused there
 
 
 def test_the_number_of_classes_must_be_that_of_the_data(config, tmp_path):

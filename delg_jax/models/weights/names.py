@@ -1,7 +1,7 @@
 """How each source of weights calls the parts of our network: tables, no logic elsewhere."""
 
 import dataclasses
-from collections.abc import Callable
+from string import ascii_lowercase
 
 from delg_jax.models.resnet import ARCHITECTURES, STAGES
 
@@ -10,8 +10,14 @@ from delg_jax.models.resnet import ARCHITECTURES, STAGES
 class Naming:
     """One source's names.
 
+    In the names of `unit`, {layer} counts stages from 1, {stage} from 2 (conv2), {unit} units from
+    1, {index} from 0, {letter} from a, {n} convolutions from 1 and {branch} from a.
+
     Attributes:
-      modules: from an architecture to a mapping of our module path to the source's.
+      convention: of the networks that come under these names.
+      whole: our module path to the source's, for modules outside of residual units; {depth} is the
+        number in the architecture's name.
+      unit: our module name to the source's, for the modules of a residual unit.
       convolution: our leaf name to the source's, for convolutions and dense layers.
       norm: our leaf name to the source's, for BatchNorm.
       separator: between module and leaf.
@@ -19,73 +25,40 @@ class Naming:
       ignored: endings or beginnings of variables that have no place here (classifiers, counters).
     """
 
-    modules: Callable[[str], dict[str, str]]
+    convention: str
+    whole: dict[str, str]
+    unit: dict[str, str]
     convolution: dict[str, str]
     norm: dict[str, str]
     separator: str
     output_first: bool
     ignored: tuple[str, ...]
 
-
-def _torchvision(architecture: str) -> dict[str, str]:
-    names = {"resnet/stem_conv": "conv1", "resnet/stem_norm": "bn1"}
-    for ours, stage, unit, convolutions in _units(architecture):
-        theirs = f"layer{stage + 1}.{unit}"
-        for n in range(1, convolutions + 1):
-            names[f"{ours}/conv{n}"] = f"{theirs}.conv{n}"
-            names[f"{ours}/norm{n}"] = f"{theirs}.bn{n}"
-        names[f"{ours}/shortcut_conv"] = f"{theirs}.downsample.0"
-        names[f"{ours}/shortcut_norm"] = f"{theirs}.downsample.1"
-    return names
-
-
-def _slim(architecture: str) -> dict[str, str]:
-    root = f"resnet_v1_{architecture.removeprefix('resnet')}"
-    names = {
-        "resnet/stem_conv": f"{root}/conv1",
-        "resnet/stem_norm": f"{root}/conv1/BatchNorm",
-    }
-    for ours, stage, unit, convolutions in _units(architecture):
-        theirs = f"{root}/block{stage + 1}/unit_{unit + 1}/bottleneck_v1"
-        for n in range(1, convolutions + 1):
-            names[f"{ours}/conv{n}"] = f"{theirs}/conv{n}"
-            names[f"{ours}/norm{n}"] = f"{theirs}/conv{n}/BatchNorm"
-        names[f"{ours}/shortcut_conv"] = f"{theirs}/shortcut"
-        names[f"{ours}/shortcut_norm"] = f"{theirs}/shortcut/BatchNorm"
-    return names
+    def modules(self, architecture: str) -> dict[str, str]:
+        """The source's module path by ours, for every module of an architecture."""
+        depth = architecture.removeprefix("resnet")
+        names = {ours: theirs.format(depth=depth) for ours, theirs in self.whole.items()}
+        counts, bottleneck, _ = ARCHITECTURES[architecture]
+        for stage, count in enumerate(counts):
+            for index in range(count):
+                root = f"resnet/{STAGES[stage]}_unit{index + 1}"
+                for n in range(1, 4 if bottleneck else 3):
+                    place = {
+                        "depth": depth,
+                        "layer": stage + 1,
+                        "stage": stage + 2,
+                        "unit": index + 1,
+                        "index": index,
+                        "letter": ascii_lowercase[index],
+                        "n": n,
+                        "branch": ascii_lowercase[n - 1],
+                    }
+                    for ours, theirs in self.unit.items():
+                        names[f"{root}/{ours.format(n=n)}"] = theirs.format(**place)
+        return names
 
 
-def _keras(architecture: str) -> dict[str, str]:
-    names = {
-        "resnet/stem_conv": "conv1",
-        "resnet/stem_norm": "bn_conv1",
-        "whiten": "embedding_layer",
-        "attend/conv1": "attention/attn_conv1",
-        "attend/norm1": "attention/bn_conv1",
-        "attend/conv2": "attention/attn_conv2",
-        "reduce/encoder": "autoencoder/autoenc_conv1",
-        "reduce/decoder": "autoencoder/autoenc_conv2",
-    }
-    for ours, stage, unit, convolutions in _units(architecture):
-        theirs = f"{stage + 2}{'abcdefghijklmnopqrstuvwxyz'[unit]}_branch"
-        for n in range(1, convolutions + 1):
-            names[f"{ours}/conv{n}"] = f"res{theirs}2{'abc'[n - 1]}"
-            names[f"{ours}/norm{n}"] = f"bn{theirs}2{'abc'[n - 1]}"
-        names[f"{ours}/shortcut_conv"] = f"res{theirs}1"
-        names[f"{ours}/shortcut_norm"] = f"bn{theirs}1"
-    return names
-
-
-def _units(architecture: str) -> list[tuple[str, int, int, int]]:
-    """Our module path, stage, unit and number of convolutions, for every unit."""
-    counts, bottleneck, _ = ARCHITECTURES[architecture]
-    return [
-        (f"resnet/{STAGES[stage]}_unit{unit + 1}", stage, unit, 3 if bottleneck else 2)
-        for stage, count in enumerate(counts)
-        for unit in range(count)
-    ]
-
-
+_SLIM_UNIT = "resnet_v1_{depth}/block{layer}/unit_{unit}/bottleneck_v1"
 _TENSORFLOW_NORM = {
     "scale": "gamma",
     "bias": "beta",
@@ -95,7 +68,14 @@ _TENSORFLOW_NORM = {
 
 NAMINGS = {
     "torchvision": Naming(
-        modules=_torchvision,
+        convention="torchvision",
+        whole={"resnet/stem_conv": "conv1", "resnet/stem_norm": "bn1"},
+        unit={
+            "conv{n}": "layer{layer}.{index}.conv{n}",
+            "norm{n}": "layer{layer}.{index}.bn{n}",
+            "shortcut_conv": "layer{layer}.{index}.downsample.0",
+            "shortcut_norm": "layer{layer}.{index}.downsample.1",
+        },
         convolution={"kernel": "weight", "bias": "bias"},
         norm={"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"},
         separator=".",
@@ -103,7 +83,17 @@ NAMINGS = {
         ignored=("fc.", "num_batches_tracked"),
     ),
     "slim": Naming(
-        modules=_slim,
+        convention="slim",
+        whole={
+            "resnet/stem_conv": "resnet_v1_{depth}/conv1",
+            "resnet/stem_norm": "resnet_v1_{depth}/conv1/BatchNorm",
+        },
+        unit={
+            "conv{n}": f"{_SLIM_UNIT}/conv{{n}}",
+            "norm{n}": f"{_SLIM_UNIT}/conv{{n}}/BatchNorm",
+            "shortcut_conv": f"{_SLIM_UNIT}/shortcut",
+            "shortcut_norm": f"{_SLIM_UNIT}/shortcut/BatchNorm",
+        },
         convolution={"kernel": "weights", "bias": "biases"},
         norm=_TENSORFLOW_NORM,
         separator="/",
@@ -111,7 +101,23 @@ NAMINGS = {
         ignored=("/logits/weights", "/logits/biases", "global_step", "mean_rgb", "Momentum"),
     ),
     "keras": Naming(
-        modules=_keras,
+        convention="keras",
+        whole={
+            "resnet/stem_conv": "conv1",
+            "resnet/stem_norm": "bn_conv1",
+            "whiten": "embedding_layer",
+            "attend/conv1": "attention/attn_conv1",
+            "attend/norm1": "attention/bn_conv1",
+            "attend/conv2": "attention/attn_conv2",
+            "reduce/encoder": "autoencoder/autoenc_conv1",
+            "reduce/decoder": "autoencoder/autoenc_conv2",
+        },
+        unit={
+            "conv{n}": "res{stage}{letter}_branch2{branch}",
+            "norm{n}": "bn{stage}{letter}_branch2{branch}",
+            "shortcut_conv": "res{stage}{letter}_branch1",
+            "shortcut_norm": "bn{stage}{letter}_branch1",
+        },
         convolution={"kernel": "kernel", "bias": "bias"},
         norm=_TENSORFLOW_NORM,
         separator="/",

@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pytest
+
+from delg_jax.cli.main import main
+from tests.photographs import make_revisited, truncate
+from tests.tiny import command_line, retrieval_config
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_revisited(tmp_path / "photographs", places=2)
+
+
+@pytest.fixture
+def flags(root, tmp_path):
+    config = retrieval_config(root).copy_and_resolve_references()
+    config.extract.local_scales = config.extract.global_scales = (1.0,)
+    config.eval.methods = ("global", "local+mds")
+    return [*command_line(config), f"--workdir={tmp_path / 'run'}"]
+
+
+def test_the_table_has_a_row_for_each_method(flags, tmp_path, capsys):
+    assert main(["evaluate", *flags]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("| method")
+    assert [row.split()[1] for row in rows] == ["global", "local+mds"]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["methods"]) == ["global", "local+mds"]
+
+
+def test_a_skipped_photograph_ranks_last(flags, root, tmp_path, capsys):
+    truncate(root / "jpg" / "place0_far.jpg")
+    assert main(["evaluate", *flags, "--config.data.max_skipped=1"]) == 0
+    with np.load(tmp_path / "run" / "rankings.npz") as rankings:
+        assert rankings["global"].shape == (2, 4)
+        assert 1 in rankings["global"]
+    assert (tmp_path / "run/features/database/skipped.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("eval.methods=('global', 'glob')", "config.eval.methods = 'glob': must be one of global"),
+        ("model.local_head=False", "config.eval.methods = 'local+mds': local+mds needs local feat"),
+        ("eval.kappas=(0, 5)", "config.eval.kappas = (0, 5): must be positive whole numbers"),
+        ("rerank.mds.distance=city", "config.rerank.mds"),
+        ("rerank.sp.short_list=-1", "config.rerank.sp.short_list = -1: "),
+        ("search.kernel=box", "config.search.kernel = 'box': must be one of "),
+    ],
+)
+def test_wrong_settings_are_found_before_extraction(flags, tmp_path, capsys, override, message):
+    assert main(["evaluate", *flags, f"--config.{override}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"delg: {message}")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+
+from delg_jax.cli.main import main
+from tests.photographs import make_revisited, truncate
+from tests.tiny import command_line, retrieval_config
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_revisited(tmp_path / "photographs", places=2)
+
+
+@pytest.fixture
+def flags(root, tmp_path):
+    config = retrieval_config(root).copy_and_resolve_references()
+    config.extract.local_scales = config.extract.global_scales = (1.0,)
+    return [*command_line(config), f"--workdir={tmp_path / 'run'}"]
+
+
+def refused(capsys, *argv):
+    """The only line on stderr that is no progress, of a command that ends with status 2."""
+    assert main(list(argv)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith("delg: ")]
+    assert len(lines) == 1
+    assert err.endswith(f"{lines[0]}\n")
+    return lines[0].removeprefix("delg: ")
+
+
+def test_both_stores_are_made_and_named(flags, tmp_path, capsys):
+    assert main(["extract", *flags]) == 0
+    features = tmp_path / "run" / "features"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{features / 'database'}: 4 images, 0 skipped",
+        f"{features / 'queries'}: 2 images, 0 skipped",
+    ]
+    assert not list(features.rglob("skipped.csv"))
+
+
+def test_a_truncated_photograph_ends_the_run_unless_allowed(flags, root, tmp_path, capsys):
+    truncate(root / "jpg" / "place1_far.jpg")
+    message = refused(capsys, "extract", *flags)
+    assert message.startswith("config.data.max_skipped = 0: 1 images could not be used, first ")
+    assert "place1_far (" in message
+    assert main(["extract", *flags, "--config.data.max_skipped=1"]) == 0
+    assert "database: 4 images, 1 skipped" in capsys.readouterr().out
+    rows = (tmp_path / "run/features/database/skipped.csv").read_text().splitlines()
+    assert rows[0] == "image,reason"
+    assert rows[1].startswith("place1_far,")
+    assert len(rows) == 2
+
+
+def test_an_absent_root_is_refused(flags, capsys):
+    message = refused(capsys, "extract", *flags, "--config.data.root=/no/such/folder")
+    assert message == "config.data.root = '/no/such/folder': must be an existing folder"
+
+
+def test_absent_photographs_are_named(flags, root, capsys):
+    (root / "jpg" / "query1.jpg").unlink()
+    message = refused(capsys, "extract", *flags)
+    assert message.endswith("names 1 images that jpg/ lacks: query1")
+
+
+def test_a_damaged_ground_truth_is_named(flags, root, capsys):
+    (root / "gnd_drawn.json").write_text("{")
+    message = refused(capsys, "extract", *flags)
+    assert message.startswith(f"ground truth = '{root / 'gnd_drawn.json'}': cannot be read: ")
+
+
+def test_a_folder_without_checkpoint_is_refused(flags, tmp_path, capsys):
+    message = refused(capsys, "extract", *flags, f"--config.model.checkpoint={tmp_path}")
+    assert message.startswith(f"config.model.checkpoint = '{tmp_path}': must be ")
+
+
+def test_another_configuration_is_refused_with_the_difference(flags, tmp_path, capsys):
+    assert main(["extract", *flags]) == 0
+    capsys.readouterr()
+    message = refused(capsys, "extract", *flags, "--config.extract.max_features=9")
+    assert message.startswith(f"workdir = '{tmp_path / 'run' / 'features' / 'database'}': ")
+    assert message.endswith("config.extract.max_features: 30 -> 9")
+    assert main(["extract", *flags, "--config.extract.max_features=9", "--overwrite"]) == 0
+    stored = json.loads((tmp_path / "run/features/queries/config.json").read_text())
+    assert stored["config"]["extract.max_features"] == 9
+
+
+def test_a_workdir_that_is_a_file_is_refused(flags, tmp_path, capsys):
+    (tmp_path / "run").write_text("in the way")
+    assert refused(capsys, "extract", *flags).startswith(f"workdir = '{tmp_path / 'run'}")

@@ -1,0 +1,58 @@
+import pytest
+
+from delg_jax.cli.main import main
+from delg_jax.models.delg import build
+from delg_jax.training import loop
+from delg_jax.training import state as train_state
+from delg_jax.training.checkpoints import FOLDER, Checkpoints
+from tests.photographs import make_folder, make_revisited
+from tests.tiny import command_line, random_variables, retrieval_config, training_config
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("photographs"), classes=2)
+
+
+def test_the_last_metrics_are_printed(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "train_and_evaluate", lambda *_: {"loss": 0.12345, "accuracy": 1})
+    assert main(["train", *command_line(training_config(root)), f"--workdir={tmp_path}"]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["|", "metric", "|", "value", "|"]
+    assert [row.split()[1::2] for row in rows] == [["accuracy", "1"], ["loss", "0.1235"]]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=9", "config.train.batch_size = 9: must be a positive multiple of the 8"),
+        ("data.root=/absent", "config.data.root = '/absent': must be an existing folder"),
+        ("model.backbone=resnet7", "config.model.backbone = 'resnet7': must be one of tiny"),
+        ("model.num_classes=5", "config.model.num_classes = 5: must be 0 or the 2 classes"),
+        ("data.name=revisited", "config.data.name = 'revisited': has no training images"),
+        ("data.crop_aspect=(3.0, 2.0)", "config.data.crop_aspect = (3.0, 2.0): must be two"),
+        ("seed=-1", "config.seed = -1: must not be negative"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(root, tmp_path, capsys, override, message):
+    flags = [*command_line(training_config(root)), f"--workdir={tmp_path}"]
+    assert main(["train", *flags, f"--config.{override}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"delg: {message}")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_extraction(tmp_path, capsys):
+    config = training_config(tmp_path).copy_and_resolve_references()
+    config.model.num_classes = 2
+    state = train_state.create(
+        random_variables(build(config.model)), train_state.optimizer(config.train)
+    )
+    with Checkpoints(tmp_path / "run" / FOLDER, config.model, 1) as checkpoints:
+        checkpoints.save(state, "")
+    flags = command_line(retrieval_config(make_revisited(tmp_path / "photographs", places=1)))
+    assert main(["extract", *flags, f"--workdir={tmp_path / 'run'}"]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "holds another network (stored -> asked for)" in err
+    assert "config.model.convention: 'slim' -> 'torchvision'" in err

@@ -1,0 +1,167 @@
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.evaluation import evaluate, methods, revisited, score, stage
+from delg_jax.features import stage as features_stage
+from delg_jax.search import graph
+from tests.photographs import make_revisited
+from tests.tiny import retrieval_config
+
+PLACES = 4
+METHODS = ("global", "global+sp", "local", "local+mds")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return retrieval_config(make_revisited(tmp_path_factory.mktemp("photographs"), PLACES))
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, evaluate(config, folder)
+
+
+def changed(config, path, value):
+    config = config.copy_and_resolve_references()
+    section, _, name = path.rpartition(".")
+    tree = config
+    for part in section.split("."):
+        tree = tree[part]
+    tree[name] = value
+    return config.lock()
+
+
+def without_seconds(result):
+    return {name: value for name, value in result.items() if name != "seconds"}
+
+
+@pytest.fixture
+def nothing_is_extracted(monkeypatch):
+    def check(source, extractor, store, *_):
+        assert store.missing() == []
+        return store
+
+    monkeypatch.setattr(features_stage, "extract_to_store", check)
+
+
+def test_metrics_are_written_as_returned(run):
+    folder, result = run
+    assert json.loads((folder / "metrics.json").read_text()) == result
+    assert result.keys() == {"methods", "seconds", "images", "queries"}
+    assert (result["images"], result["queries"]) == (2 * PLACES, PLACES)
+    assert tuple(result["methods"]) == tuple(result["seconds"]) == METHODS
+    for table in result["methods"].values():
+        assert table.keys() == {"easy", "medium", "hard"}
+        for metrics in table.values():
+            assert metrics.keys() == {"map", "mp@1", "mp@5", "mp@10"}
+            assert all(0 <= value <= 100 for value in metrics.values())
+
+
+def test_rankings_are_permutations_that_give_the_metrics(run, config):
+    folder, result = run
+    with np.load(folder / "rankings.npz") as file:
+        rankings = dict(file)
+    spatial = {f"global+sp:{protocol}" for protocol in revisited.PROTOCOLS}
+    assert rankings.keys() == {*METHODS, *spatial}
+    for ranks in rankings.values():
+        assert ranks.dtype == np.int32
+        np.testing.assert_array_equal(np.sort(ranks, axis=1), [range(2 * PLACES)] * PLACES)
+    truth = stage.extract(config, folder).data.ground_truth
+    for protocol in revisited.PROTOCOLS:
+        name = f"global+sp:{protocol}"
+        expected = revisited.evaluate(rankings[name].T, truth)[protocol]["map"]
+        found = result["methods"]["global+sp"][protocol]["map"]
+        assert found == pytest.approx(100 * expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_query_finds_its_own_picture_first(run, method):
+    folder, result = run
+    with np.load(folder / "rankings.npz") as file:
+        assert file[method][:, 0].tolist() == [2 * place for place in range(PLACES)]
+    assert result["methods"][method]["easy"]["map"] == pytest.approx(100)
+    assert result["methods"][method]["medium"]["mp@1"] == pytest.approx(100)
+
+
+def test_a_second_run_uses_what_is_there(run, config, nothing_is_extracted, monkeypatch):
+    folder, result = run
+    monkeypatch.setattr(graph, "build", None)
+    assert without_seconds(evaluate(config, folder)) == without_seconds(result)
+
+
+def test_a_changed_re_ranking_is_refused_unless_overwritten(
+    run, config, nothing_is_extracted, monkeypatch
+):
+    folder, _ = run
+    other = changed(config, "rerank.sp.short_list", 1)
+    before = (folder / "metrics.json").read_bytes()
+    rule = r"workdir = .*evaluation'.*config\.rerank\.sp\.short_list: 4 -> 1"
+    with pytest.raises(UserError, match=rule):
+        evaluate(other, folder)
+    assert (folder / "metrics.json").read_bytes() == before
+    monkeypatch.setattr(graph, "build", None)
+    result = evaluate(other, folder, overwrite=True)
+    table = result["methods"]
+    assert table["global+sp"]["medium"]["map"] == table["global"]["medium"]["map"]
+    evaluate(config, folder, overwrite=True)
+
+
+def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_is_extracted):
+    folder, _ = run
+    (tmp_path / "features").symlink_to(folder / "features")
+    evaluate(changed(config, "eval.methods", ("local+mds",)), tmp_path)
+    other = changed(config, "search.graph_neighbours", 2)
+    with pytest.raises(UserError, match=r"config\.search\.graph_neighbours: 1000 -> 2"):
+        evaluate(other, tmp_path)
+    evaluate(other, tmp_path, overwrite=True)
+    path = tmp_path / "index" / "graph.npz"
+    assert graph.SimilarityGraph.load(path).indices.shape == (2 * PLACES, 2)
+
+
+def test_only_the_methods_asked_for_are_run(run, config, tmp_path, monkeypatch):
+    (tmp_path / "features").symlink_to(run[0] / "features")
+    for name in ("rank_locally", "verify_spatially", "embed"):
+        monkeypatch.setattr(methods, name, None)
+    result = evaluate(changed(config, "eval.methods", ("global",)), tmp_path)
+    assert list(result["methods"]) == ["global"]
+    assert not (tmp_path / "index").exists()
+
+
+def test_local_rankings_put_equal_images_in_order(config, run):
+    extracted = stage.extract(config, run[0])
+    ranking = methods.rank_locally(extracted, config.search)
+    assert (np.diff(ranking.similarities, axis=1) <= 0).all()
+    flat = config.search.copy_and_resolve_references()
+    flat.threshold = 1.5  # no feature ever matches
+    np.testing.assert_array_equal(
+        methods.rank_locally(extracted, flat).images, [range(2 * PLACES)] * PLACES
+    )
+
+
+def test_scores_are_percent_and_none_where_no_query_has_positives():
+    truth = [{"easy": [1], "hard": [], "junk": []}]
+    table = score({"all": np.array([[0, 1, 2]])}, truth, (1, 2))
+    assert table["easy"] == {"map": 25.0, "mp@1": 0.0, "mp@2": 50.0}
+    assert table["hard"] == {"map": None, "mp@1": None, "mp@2": None}
+    assert all(not math.isnan(value) for value in table["medium"].values())
+
+
+def test_a_protocol_is_scored_by_its_own_ranking():
+    truth = [{"easy": [0], "hard": [1], "junk": []}]
+    rankings = {"all": np.array([[2, 1, 0]]), "easy": np.array([[0, 1, 2]])}
+    table = score(rankings, truth, (1,))
+    assert table["easy"]["map"] == 100
+    assert table["hard"]["map"] < 100
+
+
+def test_the_result_is_the_same_on_any_run(run, config, tmp_path):
+    again = evaluate(config, tmp_path)
+    assert without_seconds(again) == without_seconds(run[1])
+    with np.load(run[0] / "rankings.npz") as one, np.load(tmp_path / "rankings.npz") as other:
+        jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
