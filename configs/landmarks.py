@@ -19,13 +19,14 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.data.name = "folder"
     config.data.image_size = 224
     config.data.crop_area = (0.25, 1.0)
-    config.train.steps = 600
+    config.train.steps = 400
     config.train.batch_size = 32
-    config.train.learning_rate = 0.01
+    config.train.learning_rate = 0.05
+    config.train.warmup_steps = 50
     config.train.freeze_backbone = True
     config.train.log_every = 20
-    config.train.eval_every = 200
-    config.train.checkpoint_every = 200
+    config.train.eval_every = 100
+    config.train.checkpoint_every = 100
     config.train.keep_checkpoints = 2
     return config
 

@@ -70,10 +70,7 @@ def claim(
     path = folder / CONFIG_FILE
     wanted = {**configuration.flatten(config, sections), **(extra or {})}
     if path.is_file():
-        stored = _read(path)
-        changes = configuration.difference(
-            {**configuration.within(stored["config"], sections), **stored["extra"]}, wanted
-        )
+        changes = _changes(path, sections, wanted, unreadable=overwrite)
         if not changes:
             return
         if not overwrite:
@@ -98,6 +95,20 @@ def claim(
 def stored_config(folder: pathlib.Path) -> dict[str, Any]:
     """The flattened configuration of the artefact in `folder`; a UserError if there is none."""
     return _read(folder / CONFIG_FILE)["config"]
+
+
+def _changes(
+    path: pathlib.Path, sections: tuple[str, ...], wanted: dict[str, Any], unreadable: bool
+) -> list[str]:
+    """How a stored configuration differs; a damaged one does if `unreadable`, else is an error."""
+    try:
+        stored = _read(path)
+    except UserError as error:
+        if unreadable:
+            return [str(error)]
+        raise
+    found = {**configuration.within(stored["config"], sections), **stored["extra"]}
+    return configuration.difference(found, wanted)
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

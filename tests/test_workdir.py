@@ -97,6 +97,9 @@ def test_a_damaged_configuration_is_refused(folder, text):
     with pytest.raises(UserError, match="config.json.*configuration of format 1"):
         workdir.claim(folder, tree(), ("model",))
     assert kept(folder)
+    workdir.claim(folder, tree(), ("model",), overwrite=True)
+    assert not kept(folder)
+    workdir.claim(folder, tree(), ("model",))
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(folder):
