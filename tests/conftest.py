@@ -18,7 +18,7 @@ jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 # An array is broadcast over a new axis only where the code says so.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Many tests compile the same small network; a cache of this process alone spares half of their time.
+# Many tests compile the same small network; a cache of this process spares half of their time.
 _CACHE = tempfile.mkdtemp(prefix="delg_jax_compiled_")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)
