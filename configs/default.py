@@ -136,7 +136,7 @@ def _search() -> ml_collections.ConfigDict:
     search.global_block = 65_536  # database images in a block of similarities
     # Local search [L2G]: mean over query features of k(best cosine in the image)
     search.kernel = "threshold"  # identity | threshold | power
-    search.threshold = 0.5  # cosine below which a feature has no match
+    search.threshold = 0.6  # cosine below which a feature has no match
     search.power = 3.0  # exponent of the power kernel
     search.max_features = 200  # strongest features of an image that take part; 0 = all
     search.local_block = 32  # database images in a block of similarities
@@ -159,11 +159,11 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.pair_block = 10  # image pairs verified at a time
     # Similarity embeddings by multidimensional scaling [L2G]
     rerank.mds = ml_collections.ConfigDict()
-    rerank.mds.short_list = 200  # images of the local search that are re-ranked
+    rerank.mds.short_list = 400  # images of the local search that are re-ranked
     rerank.mds.dim = 128  # dimension of the embedding
     rerank.mds.distance = "chord"  # chord sqrt(2 - 2s) | complement 1 - s | reciprocal 1 / s
-    rerank.mds.contrast = 0.6  # similarity that counts as 1
-    rerank.mds.weight = 0.5  # share of the embedding beside the local similarity
+    rerank.mds.contrast = 1.0  # similarity that counts as 1
+    rerank.mds.weight = 0.3  # share of the embedding beside the local similarity
     return rerank
 
 

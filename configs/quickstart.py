@@ -24,7 +24,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.model.local_dim = 64
     config.data.image_size = 128
     config.data.crop_area = (0.3, 1.0)
-    config.train.steps = 1500
+    config.train.steps = 1000
     config.train.batch_size = 32
     config.train.learning_rate = 0.02
     config.train.warmup_steps = 100
@@ -42,7 +42,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.max_features = 100
     config.rerank.mds.short_list = 100
     config.rerank.mds.dim = 32
-    config.rerank.mds.contrast = 1.0
+    config.rerank.mds.weight = 0.5
     if smoke:
         config.data.embedded.size = "tiny"
         config.data.image_size = 64

@@ -34,11 +34,11 @@ class MdsSettings:
       weight: share of the embedding in the score, beside the local similarity.
     """
 
-    short_list: int = 200
+    short_list: int = 400
     dim: int = 128
     distance: str = "chord"
-    contrast: float = 0.6
-    weight: float = 0.5
+    contrast: float = 1.0
+    weight: float = 0.3
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first wrong field."""
