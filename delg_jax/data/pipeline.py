@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import os
+import threading
+import time
 from collections.abc import Iterator
 
 import grain
@@ -14,6 +17,7 @@ from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+_WATCH_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +90,21 @@ def training_batches(
     threads = grain.ReadOptions(num_threads=max(1, data.workers), prefetch_buffer_size=64)
     batches = dataset.to_iter_dataset(threads).batch(batch_size, drop_remainder=True)
     if data.workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+        options = grain.MultiprocessingOptions(num_workers=data.workers)
+        batches = batches.mp_prefetch(options, worker_init_fn=_end_with_parent)
     return iter(batches)
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """Ends a worker whose parent was killed, which otherwise would wait for it for ever."""
+    del worker, workers
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
 
 
 def validation_batches(

@@ -1,6 +1,7 @@
 """TFDS builder of procedurally rendered landmarks: a data set without a download."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -110,6 +111,8 @@ def prepare(size: str, seed: int, data_dir: str) -> EmbeddedLandmarks:
     world_size(size)
     if seed < 0:
         raise UserError("config.data.embedded.seed", seed, "must not be negative")
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()  # in a log every tick would be a line
     builder = EmbeddedLandmarks(
         config=EmbeddedConfig(name=f"{size}_{seed}", size=size, seed=seed),
         data_dir=data_dir or None,
