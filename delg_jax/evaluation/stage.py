@@ -55,8 +55,7 @@ def evaluate(
         "images": len(extracted.database),
         "queries": len(extracted.queries),
     }
-    with artefacts.replacing(root / "rankings.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, **_named(rankings))
+    artefacts.write_arrays(root / "rankings.npz", _named(rankings))
     artefacts.write_json(root / "metrics.json", result)
     return result
 
@@ -103,10 +102,14 @@ def score(
     Returns:
       From protocol to metric (`map`, `mp@k`) in percent; None if no query has positives.
     """
+    source = {name: name if name in rankings else "all" for name in revisited.PROTOCOLS}
+    scored = {
+        name: revisited.evaluate(rankings[name].T, ground_truth, kappas)
+        for name in set(source.values())
+    }
     table = {}
     for protocol in revisited.PROTOCOLS:
-        ranks = rankings.get(protocol, rankings["all"]).T
-        values = revisited.evaluate(ranks, ground_truth, kappas)[protocol]
+        values = scored[source[protocol]][protocol]
         table[protocol] = {
             name: None if math.isnan(value) else 100.0 * value
             for name, value in values.items()

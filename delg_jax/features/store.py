@@ -77,8 +77,7 @@ class FeatureStore:
                 arrays[name] = np.concatenate(parts)
         if "descriptors" in arrays:
             arrays["descriptors"] = arrays["descriptors"].astype(dtype)
-        with workdir.replacing(self._path(number)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
+        workdir.write_arrays(self._path(number), arrays)
 
     def finish(self) -> None:
         """Declares the store whole."""
@@ -128,8 +127,7 @@ class FeatureStore:
 
     def write_pca(self, pca: Pca) -> None:
         """Keeps the projection that this store's descriptors went through."""
-        with workdir.replacing(self.folder / "pca.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, mean=pca.mean, matrix=pca.matrix)
+        workdir.write_arrays(self.folder / "pca.npz", pca._asdict())
 
     def read_pca(self) -> Pca | None:
         """The projection kept by `write_pca`, or None."""

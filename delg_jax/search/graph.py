@@ -13,7 +13,7 @@ from delg_jax.errors import UserError
 from delg_jax.search import local_search
 from delg_jax.search.blocks import padded_rows, starts
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.workdir import replacing
+from delg_jax.workdir import write_arrays
 
 Array = jax.Array | np.ndarray
 
@@ -50,8 +50,8 @@ class SimilarityGraph:
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the graph as .npz; the file appears under its name only when it is whole."""
-        with replacing(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez(file, indices=self.indices, similarities=self.similarities)
+        arrays = {"indices": self.indices, "similarities": self.similarities}
+        write_arrays(pathlib.Path(path), arrays)
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "SimilarityGraph":
