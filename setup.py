@@ -31,6 +31,7 @@ setup(
         "array_record>=0.8,<0.9",
         "flax>=0.12,<0.13",
         "grain>=0.2.15,<0.3",
+        "h5py>=3.12,<4",
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it
         "jax>=0.10,<0.13",
         "jinja2>=3.1,<4",
@@ -39,13 +40,19 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=12,<14",
+        "protobuf>=6.31,<8",
+        "safetensors>=0.5,<1",
         "tensorflow-datasets>=4.9.10,<5",
         "tqdm>=4.67,<5",
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "tensorflow": ["tensorflow>=2.20,<3"],  # to read TensorFlow checkpoints in `delg convert`
+        "convert": [  # to read checkpoints of TensorFlow and PyTorch
+            "tensorflow-cpu>=2.20,<3; sys_platform != 'darwin'",
+            "tensorflow>=2.20,<3; sys_platform == 'darwin'",
+            "torch>=2.8,<3",
+        ],
         "beam": ["apache-beam>=2.66,<3"],  # to prepare data sets on many machines
         "test": [
             "dill>=0.4,<0.5",  # tensorflow-datasets.testing imports it and does not declare it

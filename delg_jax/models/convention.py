@@ -1,4 +1,4 @@
-"""The three published ways to build the same ResNet, as data."""
+"""The published ways to build the same ResNet, as data."""
 
 import dataclasses
 
@@ -37,6 +37,10 @@ _CENTRED = (128.0, 128.0, 128.0)
 CONVENTIONS = {
     "slim": Convention("last_3x3", False, "same", 1e-5, False, _CENTRED, _CENTRED),
     "keras": Convention("first_1x1", True, "valid", 1e-3, True, _CENTRED, _CENTRED),
+    # As those of Keras applications; the channel means are those of the Caffe release.
+    "keras_applications": Convention(
+        "first_1x1", False, "symmetric", 1.001e-5, True, (123.68, 116.779, 103.939), (1.0,) * 3
+    ),
     "torchvision": Convention(
         "first_3x3",
         False,

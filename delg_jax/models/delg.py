@@ -191,7 +191,7 @@ _CHOICES = {
 }
 _POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
 # Fields of config.model that say where weights come from, not what the network is.
-SOURCES = ("pretrained", "pretrained_source", "checkpoint")
+SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
 
 
 def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:

@@ -1,6 +1,7 @@
 """Variables of a network: fresh, or with a backbone from elsewhere."""
 
 import hashlib
+import logging
 from typing import Any
 
 import jax
@@ -8,10 +9,11 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from delg_jax.errors import UserError, require_choice
+from delg_jax.errors import UserError
 from delg_jax.models import weights
 from delg_jax.models.delg import Delg
-from delg_jax.models.weights.names import NAMINGS
+
+_LOG = logging.getLogger(__name__)
 
 Variables = dict[str, Any]
 
@@ -29,12 +31,15 @@ def initialize(module: Delg, key: jax.Array) -> Variables:
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def load_pretrained(variables: Variables, model: ml_collections.ConfigDict) -> Variables:
+def load_pretrained(
+    variables: Variables, model: ml_collections.ConfigDict, classifiers: bool = False
+) -> Variables:
     """Replaces the parts that `config.model.pretrained` holds; unchanged if it is empty.
 
     Args:
       variables: fresh variables of the network.
       model: the `config.model` tree.
+      classifiers: whether to take the classifiers too; they must then be for as many classes.
 
     Returns:
       Variables of the same structure.
@@ -44,20 +49,28 @@ def load_pretrained(variables: Variables, model: ml_collections.ConfigDict) -> V
     """
     if not model.pretrained:
         return variables
-    _check_convention(model)
     arrays = weights.read_arrays(model.pretrained)
-    converted = weights.convert(model.pretrained_source, arrays, model)
+    source = model.pretrained_source
+    _check_convention(model, weights.convention_of(source, arrays, model))
+    if not classifiers:
+        model = model.copy_and_resolve_references()
+        with model.unlocked():
+            model.num_classes = 0
+    converted = weights.convert(
+        source, arrays, model, weights.read_mapping(model.pretrained_mapping)
+    )
     merged = traverse_util.flatten_dict(variables)
     merged.update(traverse_util.flatten_dict(converted))
+    fresh = sorted(set(variables["params"]) - set(converted["params"]))
+    if fresh:
+        _LOG.info("not in %s and drawn from config.seed: %s", model.pretrained, ", ".join(fresh))
     return traverse_util.unflatten_dict(merged)
 
 
-def _check_convention(model: ml_collections.ConfigDict) -> None:
+def _check_convention(model: ml_collections.ConfigDict, convention: str) -> None:
     """Refuses weights whose shapes fit but whose strides and input scaling are others."""
-    require_choice("config.model.pretrained_source", model.pretrained_source, tuple(NAMINGS))
-    convention = NAMINGS[model.pretrained_source].convention
     if model.convention != convention:
-        rule = f"must be {convention}, the convention of {model.pretrained_source} weights"
+        rule = f"must be {convention}, the convention of these {model.pretrained_source} weights"
         raise UserError("config.model.convention", model.convention, rule)
 
 

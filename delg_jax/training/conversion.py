@@ -37,7 +37,7 @@ def convert_weights(
         raise UserError("config.model.pretrained", "", "must name the file of weights to convert")
     folder = pathlib.Path(workdir) / FOLDER
     variables = initialize(build(config.model), jax.random.key(config.seed))
-    variables = load_pretrained(variables, config.model)
+    variables = load_pretrained(variables, config.model, config.model.num_classes > 0)
     artefacts.claim(folder, config, _SECTIONS, overwrite)
     with Checkpoints(folder, config.model, keep=1) as checkpoints:
         state = train_state.create(variables, train_state.optimizer(config.train))

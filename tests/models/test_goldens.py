@@ -65,6 +65,23 @@ def test_local_head_of_the_keras_model(keras):
     assert_close(outputs.reconstruction[0].mean(-1), golden["recon_mean"])
 
 
+def test_the_keras_model_without_strides_after_conv4(shared, keras):
+    """Every second of its positions is one of the strided model; conv5 sees the same."""
+    _, golden = keras
+    model = default.get_config().model
+    model.update(convention="keras", conv4_stride=16, pretrained_source="keras")
+    arrays = seeded(shared / "goldens" / "delg_keras_variables.json")
+    variables = weights.convert("keras", arrays, model)
+    outputs = delg.build(model).apply(variables, golden["image"][None])
+    assert outputs.attention.shape == (1, 14, 16)
+    assert_close(outputs.conv4[0, ::2, ::2].mean(-1), golden["conv4_mean"])
+    assert_close(outputs.attention[0, ::2, ::2], golden["attention"])
+    assert_close(outputs.local_descriptors[0, ::2, ::2], golden["local"])
+    assert_close(outputs.reconstruction[0, ::2, ::2].mean(-1), golden["recon_mean"])
+    assert_close(outputs.conv5[0].mean(-1), golden["conv5_mean"])
+    assert_close(outputs.global_feature[0], golden["global_descriptor"])
+
+
 def test_what_the_attention_classifier_of_the_keras_model_sees(keras):
     outputs, golden = keras
     pooled = delg.attention.attend(

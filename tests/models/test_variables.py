@@ -1,4 +1,5 @@
 import copy
+import json
 
 import jax
 import numpy as np
@@ -29,7 +30,7 @@ def fresh(model, random_variables):
 @pytest.fixture
 def pretrained(model, fresh, rng, tmp_path):
     """A file that holds the backbone under torchvision's names, and what is in it."""
-    naming = NAMINGS["torchvision"]
+    naming = NAMINGS["torchvision"][0]
     arrays = {}
     for path, leaf in traverse_util.flatten_dict(fresh).items():
         if path[1] != "resnet":
@@ -71,7 +72,7 @@ def test_a_file_replaces_the_backbone_and_nothing_else(model, fresh, pretrained)
 def test_a_file_of_another_network_is_refused(model, fresh, pretrained):
     model.pretrained, _ = pretrained
     model.backbone = "resnet18"
-    with pytest.raises(UserError, match="missing .*surplus|missing.*misshapen"):
+    with pytest.raises(UserError, match="backbone = 'resnet18': must be tiny"):
         variables.load_pretrained(fresh, model)
 
 
@@ -99,8 +100,28 @@ def test_digest_sees_values_names_shapes_and_types(fresh):
     assert variables.digest(on_device) == variables.digest(fresh)
 
 
-def test_weights_of_another_convention_are_refused(tmp_path) -> None:
-    model = default.get_config().model
-    model.pretrained, model.pretrained_source = str(tmp_path / "any.npz"), "torchvision"
+def test_weights_of_another_convention_are_refused(model, fresh, pretrained):
+    model.pretrained, _ = pretrained
+    model.convention = "slim"
     with pytest.raises(UserError, match="config.model.convention = 'slim': must be torchvision"):
-        variables.load_pretrained({}, model)
+        variables.load_pretrained(fresh, model)
+
+
+def test_what_the_file_does_not_hold_is_logged(model, fresh, pretrained, caplog):
+    model.pretrained, _ = pretrained
+    with caplog.at_level("INFO", logger="delg_jax"):
+        variables.load_pretrained(fresh, model)
+    assert "attend, global_classifier, local_classifier, reduce, whiten" in caplog.text
+
+
+def test_a_mapping_goes_before_the_names(model, fresh, pretrained, tmp_path):
+    model.pretrained, arrays = pretrained
+    mapping = {"resnet/stem_norm/bias": "bn1.weight", "resnet/stem_norm/scale": 2}
+    (tmp_path / "mapping.json").write_text(json.dumps(mapping))
+    model.pretrained_mapping = str(tmp_path / "mapping.json")
+    with pytest.raises(UserError, match="1 surplus .bn1.bias.$"):
+        variables.load_pretrained(fresh, model)
+    np.savez(model.pretrained, **{n: a for n, a in arrays.items() if n != "bn1.bias"})
+    norm = variables.load_pretrained(fresh, model)["params"]["resnet"]["stem_norm"]
+    np.testing.assert_array_equal(norm["bias"], arrays["bn1.weight"])
+    np.testing.assert_array_equal(norm["scale"], np.full_like(norm["scale"], 2.0))

@@ -42,6 +42,32 @@ def test_every_array_of_the_file_finds_its_place(shared, backbone):
     )
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_folded_and_unfolded_batch_norm_agree(shared, backbone):
+    """The file is folded: with a mean and a variance divided out of it, it is not."""
+    rng = np.random.default_rng(0)
+    folded = weights.read_arrays(file_of(shared, backbone))
+    unfolded = dict(folded)
+    norms = [n.removesuffix(".bias") for n in folded if n.endswith(".bias")]
+    for norm in norms:
+        scale, bias = (folded[f"{norm}.{leaf}"].astype(np.float64) for leaf in ("weight", "bias"))
+        mean = rng.normal(0.0, 0.1, scale.shape)
+        deviation = rng.uniform(0.5, 2.0, scale.shape)
+        unfolded[f"{norm}.weight"] = scale * deviation
+        unfolded[f"{norm}.bias"] = bias + scale * mean
+        unfolded[f"{norm}.running_mean"] = mean
+        unfolded[f"{norm}.running_var"] = deviation**2 - 1e-5
+    model = model_of(backbone)
+    path = sorted((shared / "data" / "roxford5k_1614").rglob("*.jpg"))[0]
+    image = np.asarray(Image.open(path).convert("RGB"))[None]
+    apply = jax.jit(delg.build(model).apply)
+    one, other = (
+        apply(weights.convert("torchvision", arrays, model), image).global_descriptor
+        for arrays in (folded, unfolded)
+    )
+    assert np.linalg.norm(one - other) < 1e-5
+
+
 def test_photographs_of_one_landmark_are_alike(shared):
     """Of 10 landmarks with 2 photographs each, most have the other of their own as the nearest."""
     folders = sorted((shared / "data" / "landmarks_35" / "validation").iterdir())

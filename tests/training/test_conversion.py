@@ -1,8 +1,15 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 
+from configs import default
+from delg_jax.configuration import flatten
 from delg_jax.errors import UserError
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
@@ -13,8 +20,9 @@ from delg_jax.training.checkpoints import load_model, start_from_checkpoint
 from delg_jax.training.conversion import convert_weights
 from delg_jax.training.loop import train_and_evaluate
 from tests import photographs, tiny
+from tests.models.weights.foreign import foreign
 
-NAMING = NAMINGS["torchvision"]
+NAMING = NAMINGS["torchvision"][0]
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +126,52 @@ def test_a_run_that_started_from_it_is_what_is_evaluated(tmp_path):
     _, trained = load_model(config, tmp_path / "run")
     assert digest(trained) != digest(converted)
     assert digest(trained) == digest(load_model(without_weights(config), tmp_path / "run")[1])
+
+
+_FRESH_PROCESS = """
+import json, sys
+from pathlib import Path
+import jax, numpy as np
+from configs import default
+from delg_jax.configuration import override
+from delg_jax.training.checkpoints import load_model
+
+config = override(default.get_config(), json.loads(sys.argv[4]))
+module, variables = load_model(config, Path(sys.argv[1]))
+outputs = jax.jit(module.apply)(variables, np.load(sys.argv[2]))
+np.savez(sys.argv[3], conv5=outputs.conv5, whole=outputs.global_descriptor, s=outputs.attention)
+"""
+
+
+def test_a_fresh_process_computes_the_same_bits(config, tmp_path, rng):
+    module, variables = load_model(config, tmp_path / "nowhere")
+    convert_weights(config, tmp_path / "run")
+    np.save(tmp_path / "image.npy", rng.integers(0, 256, (1, 96, 80, 3), np.uint8))
+    plain, ours = flatten(default.get_config()), flatten(without_weights(config))
+    changes = {path: value for path, value in ours.items() if value != plain[path]}
+    paths = [str(tmp_path / name) for name in ("run", "image.npy", "found.npz")]
+    command = [sys.executable, "-c", _FRESH_PROCESS, *paths, json.dumps(changes)]
+    subprocess.run(command, cwd=Path(default.__file__).parents[1], check=True)
+    expected = jax.jit(module.apply)(variables, np.load(tmp_path / "image.npy"))
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_array_equal(found["conv5"], expected.conv5)
+        np.testing.assert_array_equal(found["whole"], expected.global_descriptor)
+        np.testing.assert_array_equal(found["s"], expected.attention)
+
+
+def test_classifiers_are_taken_if_asked_for(tmp_path, rng):
+    """With num_classes they must fit; without, the checkpoint has fresh ones."""
+    config = tiny.tiny_config()
+    config.model.update(convention="keras", pretrained_source="keras", num_classes=3)
+    ours, theirs = foreign(NAMINGS["keras"][0], config.model, rng)
+    config.model.pretrained = str(tmp_path / "weights.npz")
+    np.savez(config.model.pretrained, **theirs)
+    convert_weights(config, tmp_path / "run")
+    _, variables = load_model(without_weights(config), tmp_path / "run")
+    kernel = variables["params"]["global_classifier"]["kernel"]
+    np.testing.assert_array_equal(kernel, ours["params", "global_classifier", "kernel"])
+    config.model.num_classes = 4
+    with pytest.raises(UserError, match="num_classes = 4: must be 3"):
+        convert_weights(config, tmp_path / "other")
+    config.model.num_classes = 0
+    assert convert_weights(config, tmp_path / "third").is_dir()

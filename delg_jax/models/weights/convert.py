@@ -1,5 +1,7 @@
 """Foreign weights, given as arrays by name, become Flax variables."""
 
+import dataclasses
+import re
 from collections.abc import Mapping
 
 import jax
@@ -10,118 +12,197 @@ from flax import traverse_util
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.convention import get_convention
 from delg_jax.models.delg import build
-from delg_jax.models.weights.names import NAMINGS, Naming
-
-_MOST_LISTED = 8
+from delg_jax.models.weights import layout, mismatch, patterns
+from delg_jax.models.weights.names import NAMINGS
+from delg_jax.models.weights.naming import Naming
 
 
 def convert(
-    source: str, arrays: Mapping[str, np.ndarray], model_config: ml_collections.ConfigDict
+    source: str,
+    arrays: Mapping[str, np.ndarray],
+    model_config: ml_collections.ConfigDict,
+    mapping: Mapping[str, str | float] | None = None,
 ) -> dict[str, dict]:
     """Turns arrays under a source's names into variables of our network.
 
     BatchNorm whose running statistics are all absent counts as folded into its scale and bias. A
-    head of which the source holds nothing is left out.
+    head of which the source holds nothing is left out, and so are the classifiers if
+    `model_config.num_classes` is 0.
 
     Args:
       source: a key of `names.NAMINGS`.
       arrays: the source's arrays by name.
       model_config: `config.model`, the network to fill.
+      mapping: our variable, as `whiten/kernel`, to the source's, or to a number that fills it;
+        goes before what the tables say.
 
     Returns:
       {"params": tree, "batch_stats": tree} of float32 arrays, of the parts that the source has.
 
     Raises:
-      UserError: listing every missing, surplus and misshapen array.
+      UserError: for weights of another network, or listing every missing, surplus and misshapen
+        array.
     """
     require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
-    naming = NAMINGS[source]
-    modules = naming.modules(model_config.backbone)
-    expected = _expected(model_config)
-    folded = not any(name.endswith(tuple(_leaves(naming, "mean", "var"))) for name in arrays)
-    statistics = _folded_statistics(model_config)
-    absent = _absent_heads(arrays, naming, modules)
-    found, missing, misshapen, used = {}, [], [], set()
-    for path, shape in expected.items():
-        collection, *module, leaf = path
-        theirs = modules.get("/".join(module))
-        if theirs is None or module[0] in absent:
-            continue
-        is_norm = "norm" in module[-1]
-        table = naming.norm if is_norm else naming.convolution
-        name = f"{theirs}{naming.separator}{table[leaf]}"
-        used.add(name)
-        if name not in arrays:
-            if collection == "batch_stats" and folded:
-                found[path] = np.full(shape, statistics[leaf], np.float32)
-            else:
-                missing.append(name)
-            continue
-        array = _to_flax(np.asarray(arrays[name], np.float32), naming.output_first)
-        if array.shape != shape:
-            misshapen.append(f"{name} {array.shape} instead of {shape}")
-        found[path] = array
-    surplus = sorted(
-        name for name in arrays if name not in used and not _ignorable(name, naming, modules)
+    plan = _plan(source, arrays, model_config, mapping or {})
+    found = {path: plan.value(path) for path in plan.names}
+    mismatch.explain(
+        source,
+        arrays,
+        model_config,
+        missing=[plan.names[path] or path for path, value in found.items() if value is None],
+        surplus=plan.surplus(),
+        misshapen={
+            path: (str(plan.names[path]), value.shape, plan.shapes[path])
+            for path, value in found.items()
+            if value is not None and value.shape != plan.shapes[path]
+        },
     )
-    _raise_unless_whole(source, missing, surplus, misshapen)
-    tree = traverse_util.unflatten_dict(found)
-    return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
+    _check_power(plan)
+    trees: dict[str, dict] = {"params": {}, "batch_stats": {}}
+    for path, value in found.items():
+        trees[plan.collections[path]][path] = value
+    return {name: traverse_util.unflatten_dict(tree, sep="/") for name, tree in trees.items()}
 
 
-def _expected(model_config: ml_collections.ConfigDict) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Shapes of our variables by path, without computing any."""
-    module = build(model_config)
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Which of the source's arrays goes where; paths are ours, as `resnet/stem_conv/kernel`."""
+
+    naming: Naming
+    arrays: Mapping[str, np.ndarray]
+    model: ml_collections.ConfigDict
+    modules: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+    collections: Mapping[str, str]
+    names: Mapping[str, str | float | None]
+
+    def value(self, path: str) -> np.ndarray | None:
+        """The array for our variable, in our layout; None if the source has none."""
+        name, shape = self.names[path], self.shapes[path]
+        if isinstance(name, int | float):
+            return np.full(shape, name, np.float32)
+        if name in self.arrays:
+            return layout.to_flax(self.arrays[name], path, shape, self.naming)
+        if self.collections[path] == "batch_stats" and self._is_folded():
+            # With these BatchNorm only scales and shifts: (x - 0) / sqrt(1).
+            epsilon = get_convention(self.model.convention).epsilon
+            return np.full(shape, 0.0 if path.endswith("/mean") else 1.0 - epsilon, np.float32)
+        return None
+
+    def surplus(self) -> list[str]:
+        """Arrays that found no place, though they do not belong to a part we are without."""
+        used = set(self.names.values())
+        return sorted(name for name in self.arrays if name not in used and not self._passed(name))
+
+    def _passed(self, name: str) -> bool:
+        naming = self.naming
+        if any(name.startswith(mark) or name.endswith(mark) for mark in naming.ignored):
+            return True
+        owner = name.rpartition(naming.separator)[0]
+        heads = {theirs for ours, theirs in self.modules.items() if not ours.startswith("resnet/")}
+        absent = [p for ours, p in naming.patterns.items() if not _has(self.shapes, ours)]
+        return (
+            owner in heads
+            or name in naming.single.values()
+            or any(re.search(pattern, owner, re.IGNORECASE) for pattern in absent)
+        )
+
+    def _is_folded(self) -> bool:
+        endings = tuple(self.naming.separator + self.naming.norm[leaf] for leaf in ("mean", "var"))
+        return not any(name.endswith(endings) for name in self.arrays)
+
+
+def _plan(
+    source: str,
+    arrays: Mapping[str, np.ndarray],
+    model: ml_collections.ConfigDict,
+    mapping: Mapping[str, str | float],
+) -> _Plan:
+    naming = mismatch.dialect(source, arrays, model.backbone)
+    arrays = {**arrays, **_fused(naming, arrays, model)}
+    modules = naming.modules(model.backbone)
+    expected = _expected(model)
+    shapes = {path: shape for path, (_, shape) in expected.items()}
+    names: dict[str, str | float | None] = {p: naming.name(p, modules) for p in shapes}
+    if naming.patterns:
+        names |= patterns.find(naming, modules, shapes, arrays)
+    names |= _checked(mapping, shapes, arrays)
+    heads = {path.partition("/")[0] for path in shapes} - {"resnet"}
+    wanted = {part.partition("/")[0] for part in naming.patterns}
+    present = {p.partition("/")[0] for p, name in names.items() if p in mapping or name in arrays}
+    absent = heads - wanted - present
+    names = {
+        path: name
+        for path, name in names.items()
+        if path.partition("/")[0] not in absent
+        and (name is not None or path.partition("/")[0] in wanted)
+    }
+    collections = {path: collection for path, (collection, _) in expected.items()}
+    return _Plan(naming, arrays, model, modules, shapes, collections, names)
+
+
+def _expected(model: ml_collections.ConfigDict) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Collection and shape of our variables by path, without computing any."""
+    module = build(model)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = jax.eval_shape(
         lambda x: module.init(jax.random.key(0), x, method="classify"), image
     )
-    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
+    return {
+        "/".join(path): (collection, leaf.shape)
+        for (collection, *path), leaf in traverse_util.flatten_dict(variables).items()
+        if model.num_classes or not path[0].endswith("_classifier")
+    }
 
 
-def _folded_statistics(model_config: ml_collections.ConfigDict) -> dict[str, float]:
-    """Running statistics with which BatchNorm only scales and shifts: (x - 0) / sqrt(1)."""
-    return {"mean": 0.0, "var": 1.0 - get_convention(model_config.convention).epsilon}
+def _checked(
+    mapping: Mapping[str, str | float],
+    shapes: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, np.ndarray],
+) -> Mapping[str, str | float]:
+    """The mapping, if both of its sides exist."""
+    subject = "config.model.pretrained_mapping"
+    for ours, theirs in mapping.items():
+        if ours not in shapes:
+            raise UserError(subject, ours, "must name a variable of config.model")
+        if isinstance(theirs, str) and theirs not in arrays:
+            raise UserError(subject, theirs, "must name a variable of config.model.pretrained")
+    return mapping
 
 
-def _absent_heads(
-    arrays: Mapping[str, np.ndarray], naming: Naming, modules: dict[str, str]
-) -> set[str]:
-    """Our parts, other than the backbone, of which the source holds no array."""
-    owners = {name.rpartition(naming.separator)[0] for name in arrays}
-    present = {ours.split("/")[0] for ours, theirs in modules.items() if theirs in owners}
-    return {ours.split("/")[0] for ours in modules} - present - {"resnet"}
+def _fused(
+    naming: Naming, arrays: Mapping[str, np.ndarray], model: ml_collections.ConfigDict
+) -> dict[str, np.ndarray]:
+    """The arrays of convolutions that take the BatchNorm after them in."""
+    if model.dim_reduction != "fc":
+        return {}
+    epsilon = get_convention(naming.convention).epsilon
+    made = {}
+    for target, (convolution, norm) in naming.fused.items():
+        kernel, bias = (
+            f"{naming.separator}{naming.convolution[leaf]}" for leaf in ("kernel", "bias")
+        )
+        sources = {leaf: f"{norm}{naming.separator}{name}" for leaf, name in naming.norm.items()}
+        needed = [convolution + kernel, convolution + bias, *sources.values()]
+        if all(name in arrays for name in needed):
+            statistics = {leaf: arrays[name] for leaf, name in sources.items()}
+            made[target + kernel], made[target + bias] = layout.fuse(
+                arrays[needed[0]], arrays[needed[1]], statistics, epsilon
+            )
+    return made
 
 
-def _to_flax(array: np.ndarray, output_first: bool) -> np.ndarray:
-    if output_first and array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
-    if output_first and array.ndim == 2:
-        return array.T
-    return array
+def _check_power(plan: _Plan) -> None:
+    """Refuses to pool with another power than that which the weights were trained with."""
+    power = plan.arrays.get(plan.naming.single.get("power", ""))
+    if power is None or plan.model.gem_learned or plan.model.pooling != "gem":
+        return
+    if abs(float(np.ravel(power)[0]) - plan.model.gem_power) > 1e-6:
+        rule = f"must be {float(np.ravel(power)[0])!r}, the power of these weights, unless "
+        rule += "config.model.gem_learned is True"
+        raise UserError("config.model.gem_power", plan.model.gem_power, rule)
 
 
-def _leaves(naming: Naming, *leaves: str) -> list[str]:
-    return [naming.separator + naming.norm[leaf] for leaf in leaves]
-
-
-def _ignorable(name: str, naming: Naming, modules: dict[str, str]) -> bool:
-    """Whether a variable belongs to a part that this model was configured without."""
-    if any(name.startswith(mark) or name.endswith(mark) for mark in naming.ignored):
-        return True
-    owner = name.rpartition(naming.separator)[0]
-    optional = {theirs for ours, theirs in modules.items() if not ours.startswith("resnet/")}
-    return owner in optional
-
-
-def _raise_unless_whole(
-    source: str, missing: list[str], surplus: list[str], misshapen: list[str]
-) -> None:
-    problems = []
-    for label, names in (("missing", missing), ("surplus", surplus), ("misshapen", misshapen)):
-        if names:
-            more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-            problems.append(f"{len(names)} {label} ({', '.join(names[:_MOST_LISTED])}{more})")
-    if problems:
-        rule = f"config.model.pretrained must fit these names: {'; '.join(problems)}"
-        raise UserError("config.model.pretrained_source", source, rule)
+def _has(shapes: Mapping[str, tuple[int, ...]], module: str) -> bool:
+    return any(path.startswith(f"{module}/") for path in shapes)

@@ -1,41 +1,84 @@
 """Reads files of foreign weights into arrays by name."""
 
-import pathlib
-import zipfile
-import zlib
+import os
+from types import ModuleType
 
+import jax
 import numpy as np
 
 from delg_jax.errors import UserError
+from delg_jax.models.weights.readers import keras_h5, npz, pytorch, safetensors, tensorflow
+from delg_jax.models.weights.readers.refusal import refusal
 
+_READERS = {
+    ".npz": npz,
+    ".safetensors": safetensors,
+    ".pth": pytorch,
+    ".pt": pytorch,
+    ".pyth": pytorch,
+    ".bin": pytorch,
+    ".tar": pytorch,
+    ".h5": keras_h5,
+    ".hdf5": keras_h5,
+    ".keras": keras_h5,
+    ".ckpt": tensorflow,
+    ".index": tensorflow,
+}
+_READABLE = (
+    f"a file ending in {', '.join(_READERS)}, the prefix of a TensorFlow checkpoint, "
+    "or the folder of one or of a SavedModel"
+)
 _NUMBERS = "fiub"  # kinds of data type: float, integer, unsigned integer, boolean
+_MOST_SHOWN = 200  # characters of a library's message
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
-    """Reads an `.npz` file of weights; nothing pickled is ever loaded.
+    """Reads weights of any known format; nothing in a file is ever executed.
 
     Args:
-      path: the file.
+      path: a file, the prefix of a TensorFlow checkpoint, or a folder.
 
     Returns:
-      Arrays by name.
+      Arrays by name; floats of fewer than 32 bits become float32.
 
     Raises:
-      UserError: if the file is absent, of another kind, or damaged.
+      UserError: if it is absent, of another kind, damaged, or needs a package that is absent.
     """
-    field = "config.model.pretrained"
-    if not pathlib.Path(path).is_file():
-        raise UserError(field, path, "must be an existing .npz file")
+    reader = _reader_of(path)
     try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(field, path, "must be an .npz archive of named arrays")
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        rule = f"must be a whole .npz archive of plain arrays ({error})"
-        raise UserError(field, path, rule) from error
-    for name, array in arrays.items():
-        if array.dtype.kind not in _NUMBERS:
-            raise UserError(field, path, f"must hold numbers; {name} is {array.dtype}")
-    return arrays
+        arrays = reader.read(path)
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        rule = f"needs the package {error.name}: pip install 'delg_jax[convert]'"
+        raise refusal(path, rule) from error
+    except Exception as error:  # a damaged file makes the libraries fail in any way
+        raise refusal(path, f"must be a whole {reader.KIND} ({_line(error)})") from error
+    if not arrays:
+        raise refusal(path, f"must hold weights; this {reader.KIND} holds none")
+    return {name: _numbers(array, name, path) for name, array in arrays.items()}
+
+
+def _reader_of(path: str) -> ModuleType:
+    if os.path.isdir(path) or os.path.isfile(f"{path}.index"):
+        return tensorflow
+    if not os.path.isfile(path):
+        raise refusal(path, f"does not exist; must be {_READABLE}")
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _READERS:
+        raise refusal(path, f"must be {_READABLE}")
+    return _READERS[suffix]
+
+
+def _line(error: Exception) -> str:
+    """What a library said, as part of one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:_MOST_SHOWN] if lines else type(error).__name__
+
+
+def _numbers(array: np.ndarray, name: str, path: str) -> np.ndarray:
+    if jax.dtypes.issubdtype(array.dtype, np.floating) and array.dtype.itemsize < 4:
+        return array.astype(np.float32)
+    if array.dtype.kind not in _NUMBERS:
+        raise refusal(path, f"must hold numbers; {name} is {array.dtype}")
+    return array

@@ -16,7 +16,7 @@ def test_every_module_of_a_backbone_has_a_name_of_its_own(source, architecture):
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     params = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)["params"]
     modules = {"/".join(("resnet", *path[:-1])) for path in traverse_util.flatten_dict(params)}
-    names = NAMINGS[source].modules(architecture)
+    names = NAMINGS[source][0].modules(architecture)
     assert modules <= set(names)
     # Two modules may share a prefix only as Slim's convolutions and their BatchNorm do.
     assert len({names[module] for module in modules}) == len(modules)
@@ -46,4 +46,4 @@ def test_every_module_of_a_backbone_has_a_name_of_its_own(source, architecture):
     ],
 )
 def test_published_names(source, architecture, ours, theirs):
-    assert NAMINGS[source].modules(architecture)[f"resnet/{ours}"] == theirs
+    assert NAMINGS[source][0].modules(architecture)[f"resnet/{ours}"] == theirs

@@ -1,0 +1,104 @@
+"""HDF5 files of Keras weights: Keras 1 and 2, Keras applications, and Keras 3."""
+
+import io
+import itertools
+import re
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from delg_jax.models.weights.readers.refusal import refusal
+
+if TYPE_CHECKING:
+    import h5py
+
+KIND = "HDF5 file of Keras weights"
+
+_KERAS3_WEIGHTS = "model.weights.h5"  # the member of a `.keras` archive
+
+# Keras 1 wrote the layer and one of these, and perhaps a number; Keras applications of 2015 to 2018
+# still do. "running_std" holds the variance.
+_KERAS1_LEAVES = {
+    "W": "kernel",
+    "b": "bias",
+    "gamma": "gamma",
+    "beta": "beta",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",
+}
+_KERAS1_LEAF = re.compile(rf"_({'|'.join(_KERAS1_LEAVES)})(_\d+)?")
+
+# Keras 3 only numbers the variables of a layer; their count tells which layer it is.
+_KERAS3_LEAVES = {
+    1: ("kernel",),
+    2: ("kernel", "bias"),
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """Reads the weights of a Keras model, not its optimiser's.
+
+    The attributes `layer_names` and `weight_names` only repeat where the arrays lie, and are not
+    needed.
+
+    Args:
+      path: an HDF5 file, or the zip archive with one inside that Keras 3 writes.
+
+    Returns:
+      Arrays by layer/leaf, with the leaves of Keras 2.
+
+    Raises:
+      UserError: if two arrays have the same name.
+      Exception: of any kind, if it is damaged.
+    """
+    import h5py
+
+    arrays = {}
+    with h5py.File(_plain(path), "r") as file:
+        root = file.get("model_weights", file)
+        datasets = {}
+        root.visititems(
+            lambda place, item: datasets.update({place: item} if hasattr(item, "shape") else {})
+        )
+        for place, dataset in datasets.items():
+            if place.startswith("optimizer/"):
+                continue
+            name = _name(place, root)
+            if name in arrays:
+                raise refusal(path, f"must hold each array once; {name} is there twice")
+            arrays[name] = np.asarray(dataset)
+    return arrays
+
+
+def _plain(path: str) -> str | io.BytesIO:
+    """The HDF5 file itself, unpacked in memory if need be."""
+    if not zipfile.is_zipfile(path):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        return io.BytesIO(archive.read(_KERAS3_WEIGHTS))
+
+
+def _name(place: str, root: "h5py.Group") -> str:
+    *groups, leaf = place.split("/")
+    if groups and groups[-1] == "vars":
+        return _keras3_name(groups, leaf, root)
+    leaf = re.sub(r":\d+$", "", leaf)
+    owner = groups[-1] if groups else ""
+    old = _KERAS1_LEAF.fullmatch(leaf.removeprefix(owner))
+    if old:
+        leaf = _KERAS1_LEAVES[old[1]]
+    once = [group for group, _ in itertools.groupby([*groups, leaf])]
+    return "/".join(once)
+
+
+def _keras3_name(groups: list[str], leaf: str, root: "h5py.Group") -> str:
+    """Layers are called by their class; their own names are attributes, in all but the oldest."""
+    names = []
+    for depth in range(1, len(groups)):
+        layer = root["/".join(groups[:depth])]
+        if "vars" in layer:
+            names.append(layer["vars"].attrs.get("name", groups[depth - 1]))
+    leaves = _KERAS3_LEAVES.get(len(root["/".join(groups)]))
+    return "/".join([*names, leaves[int(leaf)] if leaves else leaf])

@@ -1,0 +1,206 @@
+"""Sources with heads, prefixes or several namings; the backbones' tables are in test_names."""
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from delg_jax.errors import UserError
+from delg_jax.models import delg, weights
+from delg_jax.models.weights.names import NAMINGS
+from tests.models.weights.foreign import foreign, model_of
+
+
+def assert_equal(variables, expected):
+    found = traverse_util.flatten_dict(variables)
+    assert set(found) == set(expected)
+    for path, array in found.items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=str(path))
+
+
+@pytest.mark.parametrize("source", sorted(NAMINGS))
+@pytest.mark.parametrize("dialect", [0, 1, 2])
+def test_every_naming_of_a_source_is_recognised(rng, source, dialect):
+    if dialect >= len(NAMINGS[source]):
+        pytest.skip("the source has fewer namings")
+    naming = NAMINGS[source][dialect]
+    model = model_of("resnet50", naming.convention, gem_learned=True, local_head=False)
+    ours, theirs = foreign(naming, model, rng)
+    assert weights.convention_of(source, theirs, model) == naming.convention
+    if source == "delg_savedmodel":
+        model.whitening = False  # whose name is not published; tested below
+    assert_equal(weights.convert(source, theirs, model), ours)
+
+
+def test_names_of_the_pytorch_port(rng):
+    model = model_of("resnet50", attention_dim=4, dim_reduction="fc", gem_learned=True)
+    _, theirs = foreign(NAMINGS["delg_pytorch"][0], model, rng)
+    shapes = {name: array.shape for name, array in theirs.items()}
+    assert shapes["globalmodel.stem.conv.weight"] == (64, 3, 7, 7)
+    assert shapes["globalmodel.s1.b1.proj.weight"] == (256, 64, 1, 1)
+    assert shapes["globalmodel.s1.b1.bn.running_var"] == (256,)
+    assert shapes["globalmodel.s3.b6.f.c.weight"] == (1024, 256, 1, 1)
+    assert shapes["globalmodel.s4.b3.f.b_bn.bias"] == (512,)
+    assert shapes["globalmodel.head.fc.weight"] == (8, 2048)
+    assert shapes["localmodel.conv1.weight"] == (4, 1024, 1, 1)
+    assert shapes["localmodel.bn.weight"] == (4,)
+    assert shapes["desc_cls.weight"] == (3, 8)
+    assert shapes["att_cls.fc.weight"] == (3, 4)
+
+
+def port(model, rng):
+    """The arrays of the PyTorch port: it has no layer of its own for local descriptors."""
+    ours, theirs = foreign(NAMINGS["delg_pytorch"][0], model, rng)
+    theirs = {n: a for n, a in theirs.items() if not n.startswith("localmodel.descriptors")}
+    theirs["globalmodel.head.pool.p"] = np.array([3.0], np.float32)
+    theirs["desc_cls.t"] = np.zeros(1, np.float32)
+    return ours, theirs
+
+
+def test_local_descriptors_of_the_pytorch_port(rng):
+    """They are the attention's first layer and its BatchNorm, before the ReLU."""
+    model = model_of("tiny", local_dim=6, dim_reduction="fc")
+    _, theirs = port(model, rng)
+    variables = weights.convert("delg_pytorch", theirs, model)
+    del variables["params"]["global_classifier"]
+    outputs = delg.build(model).apply(variables, rng.integers(0, 256, (1, 64, 64, 3), np.uint8))
+    hidden = np.einsum(
+        "hwc,oc->hwo", outputs.conv4[0], theirs["localmodel.conv1.weight"][..., 0, 0]
+    )
+    hidden = hidden + theirs["localmodel.conv1.bias"]
+    norm = {name: theirs[f"localmodel.bn.{name}"] for name in ("weight", "bias")}
+    centred = hidden - theirs["localmodel.bn.running_mean"]
+    expected = centred / np.sqrt(theirs["localmodel.bn.running_var"] + 1e-5) * norm["weight"]
+    expected = expected + norm["bias"]
+    np.testing.assert_allclose(outputs.local_descriptors[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_with_an_autoencoder_takes_the_rest_of_the_pytorch_port(rng):
+    model = model_of("tiny")
+    _, theirs = port(model, rng)
+    converted = weights.convert("delg_pytorch", theirs, model)["params"]
+    assert set(converted) == {
+        *("resnet", "whiten", "attend", "global_classifier", "local_classifier")
+    }
+
+
+def test_another_power_than_that_of_the_weights_is_refused(rng):
+    model = model_of("tiny")
+    _, theirs = port(model, rng)
+    theirs["globalmodel.head.pool.p"][:] = 2.5
+    with pytest.raises(UserError, match="config.model.gem_power = 3.0: must be 2.5"):
+        weights.convert("delg_pytorch", theirs, model)
+    model.gem_learned = True
+    assert weights.convert("delg_pytorch", theirs, model)["params"]["power"] == 2.5
+    model.update(gem_learned=False, pooling="avg")
+    weights.convert("delg_pytorch", theirs, model)
+
+
+def test_classifiers_are_left_out_or_must_have_as_many_classes(rng):
+    model = model_of("tiny", "keras")
+    ours, theirs = foreign(NAMINGS["keras"][0], model, rng)
+    assert theirs["cosine_weights"].shape == (8, 3)
+    assert_equal(weights.convert("keras", theirs, model), ours)
+    model.num_classes = 5
+    with pytest.raises(UserError, match="num_classes = 5: must be 3, the classes of these"):
+        weights.convert("keras", theirs, model)
+    model.num_classes = 0
+    found = weights.convert("keras", theirs, model)["params"]
+    assert set(found) == {"resnet", "whiten", "attend", "reduce"}
+
+
+@pytest.mark.parametrize(
+    ("source", "backbone", "message"),
+    [
+        ("torchvision", "resnet18", "backbone = 'resnet18': must be resnet50"),
+        ("torchvision", "resnet101", "backbone = 'resnet101': must be resnet50"),
+        ("slim", "resnet50", "pretrained_source = 'slim': must be torchvision"),
+        ("delg_savedmodel", "resnet50", "must be torchvision"),
+    ],
+)
+def test_weights_of_another_kind_are_named(rng, source, backbone, message):
+    _, theirs = foreign(NAMINGS["torchvision"][0], model_of("resnet50"), rng)
+    with pytest.raises(UserError, match=message):
+        weights.convert(source, theirs, model_of(backbone))
+
+
+HEADS = {
+    "whiten/kernel": "delg/global/whitening/weights",
+    "whiten/bias": "delg/global/whitening/biases",
+    "attend/conv1/kernel": "delg/attention/conv1/weights",
+    "attend/conv1/bias": "delg/attention/conv1/biases",
+    "attend/norm1/scale": "delg/attention/conv1/BatchNorm/gamma",
+    "attend/norm1/bias": "delg/attention/conv1/BatchNorm/beta",
+    "attend/norm1/mean": "delg/attention/conv1/BatchNorm/moving_mean",
+    "attend/norm1/var": "delg/attention/conv1/BatchNorm/moving_variance",
+    "attend/conv2/kernel": "delg/attention/conv2/weights",
+    "attend/conv2/bias": "delg/attention/conv2/biases",
+    "reduce/encoder/kernel": "delg/autoencoder/conv1/weights",
+    "reduce/encoder/bias": "delg/autoencoder/conv1/biases",
+    "reduce/decoder/kernel": "delg/autoencoder/conv2/weights",
+    "reduce/decoder/bias": "delg/autoencoder/conv2/biases",
+}
+
+
+def released(model, rng, heads):
+    """Our variables, and the same as in a released model: Slim's names under a prefix."""
+    ours, theirs = foreign(NAMINGS["slim"][0], model, rng)
+    theirs = {f"delg/{name}": array for name, array in theirs.items()}
+    _, drawn = foreign(NAMINGS["keras"][0], model, rng)
+    modules = NAMINGS["keras"][0].modules(model.backbone)
+    for path, name in heads.items():
+        array = drawn[NAMINGS["keras"][0].name(path, modules)]
+        collection = "batch_stats" if path.endswith(("/mean", "/var")) else "params"
+        ours[collection, *path.split("/")] = theirs[name] = array
+    return ours, theirs
+
+
+def savedmodel():
+    return model_of("tiny", "slim", num_classes=0)
+
+
+def test_heads_of_a_released_model_are_found_by_pattern_and_shape(rng):
+    model = savedmodel()
+    ours, theirs = released(model, rng, HEADS)
+    theirs["delg/global/whitening/weights"] = theirs["delg/global/whitening/weights"][None, None]
+    theirs["global_step"] = np.zeros(())
+    assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
+
+
+def test_parts_that_the_model_is_without_are_passed_over(rng):
+    model = savedmodel()
+    _, theirs = released(model, rng, HEADS)
+    model.update(local_head=False, whitening=False)
+    assert set(weights.convert("delg_savedmodel", theirs, model)["params"]) == {"resnet"}
+
+
+def test_what_no_pattern_matches_is_listed_on_both_sides_and_mapped(rng):
+    odd = HEADS | {"whiten/kernel": "delg/x/weights", "whiten/bias": "delg/x/biases"}
+    model = savedmodel()
+    ours, theirs = released(model, rng, odd)
+    with pytest.raises(UserError) as error:
+        weights.convert("delg_savedmodel", theirs, model)
+    message = str(error.value)
+    assert "2 missing (whiten/bias, whiten/kernel)" in message
+    assert "2 surplus (delg/x/biases, delg/x/weights)" in message
+    assert "--mapping=FILE" in message
+    mapping = {path: odd[path] for path in ("whiten/kernel", "whiten/bias")}
+    assert_equal(weights.convert("delg_savedmodel", theirs, model, mapping), ours)
+
+
+def test_two_candidates_are_none(rng):
+    model = savedmodel()
+    _, theirs = released(model, rng, HEADS)
+    for leaf in ("weights", "biases"):
+        theirs[f"delg/global/embedding/{leaf}"] = theirs[f"delg/global/whitening/{leaf}"]
+    with pytest.raises(UserError, match="2 missing .*4 surplus"):
+        weights.convert("delg_savedmodel", theirs, model)
+
+
+def test_a_number_fills_what_a_released_model_does_not_have(rng):
+    """Slim's convolutions before a BatchNorm have no bias."""
+    model = savedmodel()
+    ours, theirs = released(model, rng, HEADS)
+    del theirs["delg/attention/conv1/biases"]
+    ours["params", "attend", "conv1", "bias"] = np.zeros(6, np.float32)
+    mapping = {"attend/conv1/bias": 0, "attend/conv1/kernel": HEADS["attend/conv1/kernel"]}
+    assert_equal(weights.convert("delg_savedmodel", theirs, model, mapping), ours)
