@@ -1,6 +1,7 @@
 # Each target sets up all it needs: a virtual environment in .venv and the packages in it. A second
 # call installs again only if setup.py or the constraints have changed.
 
+, := ,
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
@@ -18,10 +19,10 @@ unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow lint format clean
+.PHONY: help quickstart test test-slow test-convert lint format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 quickstart: $(VENV)/.base ## Train a small model, extract, search, re-rank and report, on a CPU
 	$(BIN)/delg train $(QUICKSTART)
@@ -32,6 +33,10 @@ test: lint ## Check the style and run all tests but the slow ones
 
 test-slow: $(VENV)/.test ## Run the slow tests
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
+
+test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch and run the tests that need them
+	$(call install,.[test$(,)convert])
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/models/weights tests/cli/test_convert.py
 
 lint: $(VENV)/.test ## Check the style
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ setup(
     install_requires=[
         "absl-py>=2.3,<3",
         "array_record>=0.8,<0.9",
+        "flatbuffers>=25,<26",  # jax.export serialises with it, and jax does not declare it
         "flax>=0.12,<0.13",
         "grain>=0.2.15,<0.3",
         "h5py>=3.12,<4",

@@ -35,10 +35,11 @@ def _model() -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict()
     # Backbone [4.1]
     model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101
-    model.convention = "slim"  # slim (the paper) | keras (TF2 code) | torchvision
+    model.convention = "slim"  # slim (paper) | keras (TF2 code) | keras_applications | torchvision
     model.conv4_stride = 32  # pixels, 16 or 32; slim is always 32, as in the paper
-    model.pretrained = ""  # .npz of backbone weights to start from ("" = random)
-    model.pretrained_source = "slim"  # naming of that file: slim | keras | torchvision
+    model.pretrained = ""  # weights from elsewhere to start from ("" = random)
+    model.pretrained_source = "slim"  # slim | torchvision | keras | delg_savedmodel | delg_pytorch
+    model.pretrained_mapping = ""  # JSON file of our variables to theirs, beyond the naming
     model.checkpoint = ""  # folder of a delg_jax training run; wins over pretrained
     # Global head [3.2, equation 1]
     model.pooling = "gem"  # gem | avg | max
@@ -122,6 +123,9 @@ def _extract() -> ml_collections.ConfigDict:
     extract.pca_dim = 0  # 0 = no PCA
     extract.pca_whitening = 0.5  # exponent share: 0 = none, 0.5 = half, 1 = full
     extract.pca_images = 100  # database images to fit on
+    # Features from files instead of a network; the fields above but max_features then do nothing
+    extract.imported_local = ""  # hloc's .h5, or a folder of .delg_local files ("" = none)
+    extract.imported_global = ""  # hloc's .h5, or a folder of .delg_global files ("" = none)
     # Execution
     extract.dtype = "float32"  # float32 | bfloat16 compute
     extract.batch_pixels = 1_048_576  # pixels in a batch of one shape

@@ -24,6 +24,7 @@ VERBS = {
     "sweep": "run train and evaluate over a grid of config fields",
     "report": "gather the tables of workdirs in one HTML file",
     "convert": "turn foreign weights into a checkpoint",
+    "export": "write the model, or its features, for other programs",
     "bench": "time a kernel beside its peers",
 }
 _FAILED = 2

@@ -10,6 +10,8 @@ import numpy as np
 from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
+from delg_jax.features.formats.imported import is_imported
+from delg_jax.features.stage import has_global, has_local
 from delg_jax.progress import Progress
 from delg_jax.rerank import MdsSettings, SpatialSettings, mds, spatial_verification
 from delg_jax.search import SimilarityGraph, global_search, local_search
@@ -33,9 +35,13 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     mds_settings(config.rerank)
     kernel(config.search)
     require_choice(subject, method, METHODS)
-    if method != "global" and not config.model.local_head:
-        rule = f"{method} needs local features: set config.model.local_head=True"
+    imports = is_imported(config.extract)
+    if method.startswith("global") and not has_global(config):
+        rule = f"{method} needs global descriptors: set config.extract.imported_global"
         raise UserError(subject, method, rule)
+    if method != "global" and not has_local(config):
+        needed = "extract.imported_local" if imports else "model.local_head=True"
+        raise UserError(subject, method, f"{method} needs local features: set config.{needed}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from delg_jax.evaluation import methods
 from delg_jax.features import Extracted, Extractor, extract
 from delg_jax.features.extraction import Box, prepare
 from delg_jax.features.extractor import in_original_pixels
+from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.rerank import spatial_verification
 from delg_jax.search.stage import build_index
@@ -57,6 +58,10 @@ def search_image(
     Raises:
       UserError: for a picture, box or method that cannot be used, or whatever extraction meets.
     """
+    if is_imported(config.extract):
+        rule = "cannot be searched: the features of this experiment come from files, and the "
+        rule += "network that made them is not here"
+        raise UserError("--image", str(image), rule)
     methods.check("--method", method, config)
     if top < 1:
         raise UserError("--top", top, "must be at least 1")

@@ -1,6 +1,5 @@
 """Runs the network over pyramid levels of whole batches; the heart of extraction."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +9,11 @@ import ml_collections
 import numpy as np
 
 from delg_jax.data.images import limit_size
-from delg_jax.features import pyramid, receptive_field, selection
+from delg_jax.errors import UserError, require_choice
+from delg_jax.features import level, pyramid, selection
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.pca import Pca, project
+from delg_jax.features.pca import Pca
 from delg_jax.models.delg import Delg
-from delg_jax.models.pooling import l2_normalize
 
 
 class Features(NamedTuple):
@@ -29,43 +28,30 @@ class Features(NamedTuple):
     local: LocalFeatures | None
 
 
-class _Level(NamedTuple):
-    """What one compiled call returns for a batch on one level."""
-
-    global_descriptor: jax.Array
-    cells: jax.Array | None
-    scores: jax.Array | None
-    descriptors: jax.Array | None
-    valid: jax.Array | None
+def deciding(variables: Any) -> Any:
+    """Variables that features depend on: all but the classifiers, which only training uses."""
+    kept = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+    params = {n: v for n, v in kept["params"].items() if not n.endswith("_classifier")}
+    return {**kept, "params": params}
 
 
-@functools.partial(jax.jit, static_argnames=("module", "shape", "count", "threshold"))
-def _level(
-    module: Delg,
-    variables: Any,
-    pca: Pca | None,
-    images: jax.Array,
-    sizes: jax.Array,
-    targets: jax.Array,
-    shape: tuple[int, int],
-    count: int,
-    threshold: float,
-) -> _Level:
-    resized = pyramid.resize(images, sizes, targets, shape)
-    outputs = module.apply(variables, resized, targets)
-    descriptor = outputs.global_descriptor.astype(jnp.float32)
-    if not count:
-        return _Level(descriptor, None, None, None, None)
-    maps = outputs.local_descriptors
-    count = min(count, maps.shape[1] * maps.shape[2])
-    cells, scores, valid = selection.top_cells(
-        outputs.attention, outputs.conv4_mask, count, threshold
-    )
-    flat = maps.reshape(maps.shape[0], -1, maps.shape[-1])
-    chosen = jnp.take_along_axis(flat, cells[..., None], axis=1).astype(jnp.float32)
-    chosen = l2_normalize(chosen)
-    chosen = chosen if pca is None else project(chosen, pca)
-    return _Level(descriptor, cells, scores, chosen, valid)
+def check(settings: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a `config.extract` tree that no features can be extracted with."""
+    require_choice("config.extract.dtype", settings.dtype, ("float32", "bfloat16"))
+    require_choice("config.extract.local_dtype", settings.local_dtype, ("float32", "float16"))
+    if settings.shape_step < 32 or settings.shape_step % 32:
+        rule = "must be a positive multiple of 32 pixels"
+        raise UserError("config.extract.shape_step", settings.shape_step, rule)
+    for field in ("max_features", "chunk_images", "batch_pixels", "pca_images"):
+        if settings[field] < 1:
+            raise UserError(f"config.extract.{field}", settings[field], "must be at least 1")
+    for field in ("max_size", "pca_dim"):
+        if settings[field] < 0:
+            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
+    for field in ("local_scales", "global_scales"):
+        positive = [isinstance(s, int | float) and s > 0 for s in settings[field]]
+        if not positive or not all(positive):
+            raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")
 
 
 class Extractor:
@@ -89,38 +75,34 @@ class Extractor:
         pca: Pca | None = None,
     ) -> None:
         self.module = module.clone(dtype=jnp.dtype(settings.dtype))
-        self.variables = jax.device_put(
-            {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-        )
+        self.variables = jax.device_put(deciding(variables))
         self.settings = settings
         self.pca = pca
         self.compiled_shapes: set[tuple] = set()
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Features]:
         """Extracts from uint8 images [h, w, 3]; the result does not depend on their company."""
-        local_scales = tuple(self.settings.local_scales) if self.module.local_head else ()
-        global_scales = tuple(self.settings.global_scales)
-        descriptors: list[dict[float, np.ndarray]] = [{} for _ in images]
-        levels: list[list[LocalFeatures]] = [[] for _ in images]
-        for scale in sorted({*local_scales, *global_scales}):
-            count = self.settings.max_features if scale in local_scales else 0
-            for indices, level in self._run(images, scale, count):
+        descriptors: list[list[np.ndarray]] = [[] for _ in images]
+        found: list[list[LocalFeatures]] = [[] for _ in images]
+        for scale, count, pooled in level.plan(self.module, self.settings):
+            for indices, shape, result in self._run(images, scale, count):
                 for row, index in enumerate(indices):
-                    if scale in global_scales:
-                        descriptors[index][scale] = level.global_descriptor[row]
+                    if pooled:
+                        descriptors[index].append(result.global_descriptor[row])
                     if count:
-                        width = self._map_width(images[index], scale)
-                        levels[index].append(self._features(level, row, width, scale))
+                        stride = self.module.conv4_stride
+                        local = level.local_features(result, row, shape, stride, scale)
+                        found[index].append(local)
         return [
             Features(
-                _average(list(by_scale.values())),
-                selection.merge(found, self.settings.max_features) if local_scales else None,
+                level.average(by_scale),
+                selection.merge(local, self.settings.max_features) if local else None,
             )
-            for by_scale, found in zip(descriptors, levels, strict=True)
+            for by_scale, local in zip(descriptors, found, strict=True)
         ]
 
     def _run(self, images: Sequence[np.ndarray], scale: float, count: int):
-        """Yields (indices of images, level results as NumPy) for every batch of one shape."""
+        """Yields (indices of images, canvas, level as NumPy) for every batch of one shape."""
         groups: dict[tuple, list[int]] = {}
         for index, image in enumerate(images):
             size = image.shape[:2]
@@ -132,17 +114,15 @@ class Extractor:
             size = max(1, self.settings.batch_pixels // (shape[0] * shape[1]))
             for start in range(0, len(members), size):
                 indices = members[start : start + size]
-                yield (
-                    indices,
-                    self._call([images[i] for i in indices], source, shape, scale, size, count),
-                )
+                batch = [images[i] for i in indices]
+                yield indices, shape, self._call(batch, source, shape, scale, size, count)
 
-    def _call(self, images, source, shape, scale: float, batch: int, count: int) -> _Level:
+    def _call(self, images, source, shape, scale: float, batch: int, count: int):
         filler = [np.zeros((1, 1, 3), np.uint8)] * (batch - len(images))
         sizes = [image.shape[:2] for image in (*images, *filler)]
         targets = [pyramid.scaled_size(size, scale) for size in sizes]
         self.compiled_shapes.add((source, shape, batch, count > 0))
-        level = _level(
+        result = level.compute(
             self.module,
             self.variables,
             self.pca,
@@ -153,28 +133,7 @@ class Extractor:
             count,
             float(self.settings.attention_threshold),
         )
-        return jax.tree.map(np.asarray, level)
-
-    def _map_width(self, image: np.ndarray, scale: float) -> int:
-        """Columns of the conv4 map on the canvas, which flat positions count in."""
-        target = pyramid.scaled_size(image.shape[:2], scale)
-        return pyramid.canvas_shape(target, self.settings.shape_step)[1] // self.module.conv4_stride
-
-    def _features(self, level: _Level, row: int, width: int, scale: float) -> LocalFeatures:
-        cells = np.stack(np.divmod(level.cells[row], width), axis=-1)
-        return LocalFeatures(
-            locations=receptive_field.centres(cells, self.module.conv4_stride, scale),
-            scales=np.full(len(cells), 1.0 / scale, np.float32),
-            scores=level.scores[row],
-            descriptors=level.descriptors[row],
-            mask=level.valid[row],
-        )
-
-
-def _average(descriptors: list[np.ndarray]) -> np.ndarray:
-    """Mean of unit vectors of all scales, normalised again (section 4.1)."""
-    mean = np.mean(descriptors, axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+        return jax.tree.map(np.asarray, result)
 
 
 def extract_image(

@@ -33,20 +33,22 @@ def merge(levels: list[LocalFeatures], count: int) -> LocalFeatures:
     """Joins the features of all levels of one image and keeps the best.
 
     Args:
-      levels: LocalFeatures [K_level] of one image, NumPy, in the order of the scales.
+      levels: LocalFeatures [K_level] of one image, NumPy or JAX, in the order of the scales.
       count: features to keep and to pad to.
 
     Returns:
-      LocalFeatures [count], best first; ties keep the order of the levels. Padding is zero.
+      LocalFeatures [count] of the same kind of arrays, best first; ties keep the order of the
+      levels. Padding is zero.
     """
     if not levels:
         raise ValueError(f"levels (={levels!r}) must not be empty")
-    valid = np.concatenate([level.mask for level in levels])
-    fields = [np.concatenate([level[i] for level in levels])[valid] for i in range(4)]
-    order = np.argsort(-fields[2], kind="stable")[:count]
+    arrays = levels[0].mask.__array_namespace__()
+    joined = LocalFeatures(*(arrays.concatenate(field) for field in zip(*levels, strict=True)))
+    order = arrays.argsort(arrays.where(joined.mask, -joined.scores, np.inf), stable=True)[:count]
     padded = []
-    for field in fields:
-        target = np.zeros((count, *field.shape[1:]), field.dtype)
-        target[: len(order)] = field[order]
-        padded.append(target)
-    return LocalFeatures(*padded, mask=np.arange(count) < len(order))
+    for field in joined:
+        kept = joined.mask[order].reshape(-1, *[1] * (field.ndim - 1))
+        field = arrays.where(kept, field[order], np.zeros((), field.dtype))
+        missing = [(0, count - len(order))] + [(0, 0)] * (field.ndim - 1)
+        padded.append(arrays.pad(field, missing))
+    return LocalFeatures(*padded)

@@ -54,7 +54,8 @@ class FeatureStore:
 
         Args:
           number: of the chunk.
-          rows: for each image its features, or the reason why it was skipped.
+          rows: for each image its features, or the reason why it was skipped; a global descriptor
+            of length 0, or `local` None, stands for features that no image has.
           dtype: of the local descriptors on disk.
         """
         good = [row for row in rows if isinstance(row, Features)]
@@ -94,8 +95,21 @@ class FeatureStore:
         return {name: str(why) for name, why in zip(self.names, reasons, strict=True) if why}
 
     def global_descriptors(self) -> np.ndarray:
-        """Float32 [N, D], unit norm; a skipped image has zeros."""
-        return self._load()["global"]
+        """Reads the global descriptors.
+
+        Returns:
+          float32 [N, D], unit norm; a skipped image has zeros.
+
+        Raises:
+          UserError: if the store was made without global descriptors.
+        """
+        data = self._load()
+        if not data["global"].shape[1] and not all(data["skipped"]):
+            rule = (
+                "holds no global descriptors; set config.extract.imported_global, or compute them"
+            )
+            raise UserError("feature store", str(self.folder), rule)
+        return data["global"]
 
     def local_features(self, count: int) -> LocalFeatures:
         """Reads the strongest features of every image.
@@ -111,7 +125,8 @@ class FeatureStore:
         """
         data = self._load()
         if "descriptors" not in data:
-            rule = "holds no local features; extract with config.model.local_head=True"
+            rule = "holds no local features; extract with config.model.local_head=True, or set "
+            rule += "config.extract.imported_local"
             raise UserError("feature store", str(self.folder), rule)
         counts = data["counts"]
         fullest = max(counts.max(), 1)

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -81,3 +82,17 @@ def test_merge_does_not_depend_on_padding(rng):
 def test_merge_needs_a_level():
     with pytest.raises(ValueError, match="levels"):
         selection.merge([], 3)
+
+
+def test_merge_gives_the_same_on_the_device(rng):
+    levels = [
+        level(rng.integers(0, 5, size), scale)._replace(mask=rng.random(size) < 0.6)
+        for size, scale in ((9, 2.0), (4, 1.0), (7, 0.5))
+    ]
+    for count in (3, 8, 40):
+        expected = selection.merge(levels, count)
+        on_device = jax.jit(selection.merge, static_argnums=1)(levels, count)
+        for a, b in zip(on_device, expected, strict=True):
+            assert isinstance(a, jax.Array)
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype

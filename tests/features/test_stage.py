@@ -120,6 +120,31 @@ def test_a_projection_needs_enough_descriptors(config, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("local_head", "imported", "has_global", "has_local"),
+    [
+        (True, {}, True, True),
+        (False, {}, True, False),
+        (True, {"imported_global": "a.h5"}, True, False),
+        (False, {"imported_local": "a.h5"}, False, True),
+        (False, {"imported_local": "a", "imported_global": "b"}, True, True),
+    ],
+)
+def test_what_an_experiment_has_depends_on_the_network_or_the_files(
+    config, local_head, imported, has_global, has_local
+):
+    config = changed(config, **imported).unlock()
+    config.model.local_head = local_head
+    assert (stage.has_global(config), stage.has_local(config)) == (has_global, has_local)
+
+
+def test_only_extracted_queries_are_cropped(config, workdir):
+    data = extract(config, workdir).data
+    assert stage.query_boxes(config, data) == [(0, 0, 112, 96)] * 4
+    assert stage.query_boxes(changed(config, crop_queries=False), data) is None
+    assert stage.query_boxes(changed(config, imported_local="a.h5"), data) is None
+
+
+@pytest.mark.parametrize(
     ("field", "value", "rule"),
     [
         ("dtype", "float64", "must be one of float32, bfloat16"),

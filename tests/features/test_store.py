@@ -112,6 +112,14 @@ def test_a_network_without_local_head(tmp_path, rows):
         store.local_features(0)
 
 
+def test_a_store_without_global_descriptors(tmp_path, rows):
+    rows = [row._replace(global_descriptor=np.zeros(0, np.float32)) for row in rows]
+    store = fill(tmp_path, [*rows[:3], "reason", *rows[4:]])
+    assert store.local_features(0).mask.sum(axis=1).tolist() == [3, 0, 5, 0, 4, 2, 5]
+    with pytest.raises(UserError, match=r"holds no global descriptors; set config\.extract"):
+        store.global_descriptors()
+
+
 def test_missing_chunks_are_known_and_fill_up_to_the_same_bytes(tmp_path, rows):
     whole = fill(tmp_path / "whole", rows)
     part = fill(tmp_path / "part", rows, only=(0, 2))

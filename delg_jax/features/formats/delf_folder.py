@@ -1,0 +1,38 @@
+"""A folder of the official code's files, read by the names of images."""
+
+import pathlib
+
+import numpy as np
+
+from delg_jax.features.formats import delf
+from delg_jax.features.formats.names import AbsentImageError, spellings
+from delg_jax.features.formats.order import best_first
+from delg_jax.features.local_features import LocalFeatures
+
+LOCAL_SUFFIX, GLOBAL_SUFFIX = ".delg_local", ".delg_global"
+
+
+class DelfFolder:
+    """Files `NAME.delg_local` and `NAME.delg_global`, whatever image suffix NAME has.
+
+    Args:
+      folder: of the files; a name with slashes leads to subfolders.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+
+    def read_local(self, name: str) -> LocalFeatures:
+        """LocalFeatures [K] of an image, best first; raises a UserError if it cannot."""
+        return best_first(delf.read_local(self._find(name, LOCAL_SUFFIX)))
+
+    def read_global(self, name: str) -> np.ndarray:
+        """Global descriptor float32 [D] of an image; raises a UserError if it cannot."""
+        return delf.read_global(self._find(name, GLOBAL_SUFFIX))
+
+    def _find(self, name: str, suffix: str) -> pathlib.Path:
+        for spelling in spellings(name):
+            path = self._folder / f"{spelling}{suffix}"
+            if path.is_file():
+                return path
+        raise AbsentImageError("image", name, f"has no {suffix} file in {self._folder}")

@@ -1,0 +1,222 @@
+"""The HDF5 files of hloc: a group for each image, named by its path, with one array a field."""
+
+import contextlib
+import pathlib
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from delg_jax import workdir
+from delg_jax.errors import UserError
+from delg_jax.features.formats.names import AbsentImageError, spellings
+from delg_jax.features.formats.order import best_first
+from delg_jax.features.local_features import LocalFeatures
+
+_FIELDS = ("keypoints", "descriptors", "scores", "scales", "global_descriptor")
+
+
+@contextlib.contextmanager
+def reading(path: str | pathlib.Path) -> Iterator["HlocReader"]:
+    """Opens a file to read.
+
+    Args:
+      path: of the HDF5 file.
+
+    Yields:
+      The reader.
+
+    Raises:
+      UserError: if the file is absent or no HDF5 file, or the package h5py is not installed.
+    """
+    h5py = _h5py()
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise _mistake(path, f"cannot be read as HDF5 ({error})") from error
+    with file:
+        yield HlocReader(pathlib.Path(path), file)
+
+
+@contextlib.contextmanager
+def writing(path: str | pathlib.Path) -> Iterator["HlocWriter"]:
+    """Opens a file to write; it gets its name only if the block ends well.
+
+    Args:
+      path: of the HDF5 file.
+
+    Yields:
+      The writer.
+
+    Raises:
+      UserError: if the package h5py is not installed.
+    """
+    h5py = _h5py()
+    with workdir.replacing(pathlib.Path(path)) as temporary, h5py.File(temporary, "w") as file:
+        yield HlocWriter(file)
+
+
+class HlocReader:
+    """Features by the names of images.
+
+    A name is looked for as it is, with and without an image suffix, and then as the end of exactly
+    one longer path in the file, or as a longer path that ends with exactly one in the file.
+
+    Args:
+      path: of the file, for messages.
+      file: the open `h5py.File`.
+    """
+
+    def __init__(self, path: pathlib.Path, file: Any) -> None:
+        self._path, self._file = path, file
+        self._by_file_name: dict[str, list[str]] | None = None
+
+    def read_local(self, name: str) -> LocalFeatures:
+        """Reads the local features of one image.
+
+        Args:
+          name: of the image.
+
+        Returns:
+          LocalFeatures [K], best first; descriptors float32, not normalised. Scores and scales
+          that the file lacks are 1.
+
+        Raises:
+          AbsentImageError: if the file lacks the image.
+          UserError: if what the file has of it is damaged.
+        """
+        with self._naming(name):
+            group = self._find(name)
+            keypoints = _read(group, "keypoints", (None, 2))
+            count = len(keypoints)
+            scales, scores = (
+                _read(group, field, (count,)) if field in group else np.ones(count, np.float32)
+                for field in ("scales", "scores")
+            )
+            descriptors = _read(group, "descriptors", (None, count)).T
+        mask = np.ones(count, bool)
+        return best_first(LocalFeatures(keypoints[:, ::-1], scales, scores, descriptors, mask))
+
+    def read_global(self, name: str) -> np.ndarray:
+        """Reads the global descriptor of one image.
+
+        Args:
+          name: of the image.
+
+        Returns:
+          float32 [D], not normalised.
+
+        Raises:
+          AbsentImageError: if the file lacks the image.
+          UserError: if what the file has of it is damaged.
+        """
+        with self._naming(name):
+            return _read(self._find(name), "global_descriptor", (None,))
+
+    @contextlib.contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # h5py meets damaged files with errors of any kind
+            text = " ".join(str(error).split())
+            raise _mistake(self._path, f"cannot be used for image {name}: {text}") from error
+
+    def _find(self, name: str) -> Mapping[str, Any]:
+        for spelling in spellings(name):
+            if _is_image(self._file.get(spelling)):
+                return self._file[spelling]
+        found = sorted({path for s in spellings(name) for path in self._ending_alike(s)})
+        if len(found) == 1:
+            return self._file[found[0]]
+        several = f": it may be {' or '.join(found[:3])}" if found else ""
+        raise AbsentImageError("image", name, f"is not in {self._path}{several}")
+
+    def _ending_alike(self, name: str) -> list[str]:
+        """Images whose path ends with `name`, or that `name` ends with."""
+        if self._by_file_name is None:
+            paths: list[str] = []
+            self._file.visit(paths.append)
+            folders = {posixpath.split(path)[0] for path in paths if _is_field(path)}
+            self._by_file_name = {}
+            for folder in folders:
+                self._by_file_name.setdefault(posixpath.basename(folder), []).append(folder)
+        candidates = self._by_file_name.get(posixpath.basename(name), [])
+        ends = [(f"/{path}", f"/{name}") for path in candidates]
+        return [path[1:] for path, own in ends if path.endswith(own) or own.endswith(path)]
+
+
+class HlocWriter:
+    """Appends features of images, in single precision or what the descriptors have.
+
+    Args:
+      file: the open `h5py.File`.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(
+        self, name: str, features: LocalFeatures, image_size: tuple[int, int] | None = None
+    ) -> None:
+        """Writes the local features of one image.
+
+        Args:
+          name: of the image; slashes make groups in groups.
+          features: LocalFeatures [K]; those that are masked out are left out.
+          image_size: width and height in pixels, which hloc's matchers ask for.
+        """
+        group = self._file.require_group(name)
+        locations, scales, scores, descriptors = (
+            np.asarray(field)[features.mask] for field in features[:4]
+        )
+        group.create_dataset("keypoints", data=locations[:, ::-1])
+        group.create_dataset("scores", data=scores)
+        group.create_dataset("scales", data=scales)
+        group.create_dataset("descriptors", data=descriptors.T)
+        if image_size is not None:
+            group.create_dataset("image_size", data=np.array(image_size))
+
+    def write_global(self, name: str, descriptor: np.ndarray) -> None:
+        """Writes the global descriptor [D] of one image."""
+        self._file.require_group(name).create_dataset("global_descriptor", data=descriptor)
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        rule = "is not installed, and HDF5 files need it: pip install h5py"
+        raise UserError("package", "h5py", rule) from error
+    return h5py
+
+
+def _is_field(path: str) -> bool:
+    folder, _, field = path.rpartition("/")
+    return bool(folder) and field in _FIELDS
+
+
+def _is_image(item: Any) -> bool:
+    """Whether an item of the file is the group of an image; others only hold more groups."""
+    return isinstance(item, Mapping) and any(field in item for field in _FIELDS)
+
+
+def _read(group: Mapping[str, Any], field: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """A dataset as float32; None in `shape` stands for any size. Raises a ValueError if wrong."""
+    if field not in group:
+        raise ValueError(f"it has no {field}")
+    with np.errstate(over="ignore"):  # what overflows is found to be infinite
+        array = np.asarray(group[field][()], np.float32)
+    fits = [size in (None, found) for size, found in zip(shape, array.shape, strict=False)]
+    if array.ndim != len(shape) or not all(fits):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{field} must have the shape [{wanted}], not {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{field} must be finite numbers")
+    return array
+
+
+def _mistake(path: str | pathlib.Path, rule: str) -> UserError:
+    return UserError("HDF5 file", str(path), rule)

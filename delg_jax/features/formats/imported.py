@@ -1,0 +1,176 @@
+"""Fills feature stores from files of another system, in the place of a network."""
+
+import contextlib
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import ml_collections
+import numpy as np
+
+from delg_jax.data import skips
+from delg_jax.errors import UserError
+from delg_jax.features.extractor import Features
+from delg_jax.features.formats import hloc
+from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
+from delg_jax.features.formats.names import AbsentImageError
+from delg_jax.features.local_features import LocalFeatures, strongest
+from delg_jax.features.store import FeatureStore
+from delg_jax.progress import Progress
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+# The fields of config.extract that decide what an import leaves.
+DECIDING_FIELDS = (
+    "imported_local",
+    "imported_global",
+    "max_features",
+    "local_dtype",
+    "chunk_images",
+)
+
+_Reader = hloc.HlocReader | DelfFolder
+_SUFFIX = {"local": LOCAL_SUFFIX, "global": GLOBAL_SUFFIX}
+
+
+def is_imported(settings: ml_collections.ConfigDict) -> bool:
+    """Whether the `config.extract` tree names files to take features from."""
+    return bool(settings.imported_local or settings.imported_global)
+
+
+class ImportedFeatures:
+    """The files that `config.extract.imported_local` and `imported_global` name.
+
+    Each is an HDF5 file of hloc, or a folder of the official code's files; if a folder has
+    subfolders `database` and `queries`, they are read for the store of that name.
+
+    Args:
+      settings: the `config.extract` tree.
+      names: of the images, by store, in the order in which the stores are filled.
+
+    Raises:
+      UserError: if there is no such file or folder.
+    """
+
+    def __init__(
+        self, settings: ml_collections.ConfigDict, names: Mapping[str, Sequence[str]]
+    ) -> None:
+        paths = {"local": settings.imported_local, "global": settings.imported_global}
+        self._paths = {kind: pathlib.Path(path) for kind, path in paths.items() if path}
+        self._settings, self._names = settings, names
+        self._widths: dict[str, int] = {}
+        for kind, path in self._paths.items():
+            if not path.is_dir() and not (path.is_file() and path.suffix in HDF5_SUFFIXES):
+                rule = f"must be an existing {' or '.join(HDF5_SUFFIXES)} file, or a folder of "
+                rule += f"{_SUFFIX[kind]} files"
+                raise UserError(f"config.extract.imported_{kind}", str(path), rule)
+
+    def digest(self) -> str:
+        """A SHA-256 over the bytes of HDF5 files, and over names, sizes and times in folders."""
+        total = hashlib.sha256()
+        for kind, path in self._paths.items():
+            total.update(kind.encode())
+            if path.is_file():
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+            else:
+                for member in sorted(path.rglob(f"*{_SUFFIX[kind]}")):
+                    status = member.stat()
+                    name = member.relative_to(path).as_posix()
+                    total.update(f"{name}\0{status.st_size} {status.st_mtime_ns}\0".encode())
+        return total.hexdigest()
+
+    def fill(self, part: str, store: FeatureStore, max_skipped: int) -> FeatureStore:
+        """Fills what is missing in a store.
+
+        Local descriptors become unit vectors, of which the strongest `config.extract.max_features`
+        are kept; so do global ones. Zeros stay zeros.
+
+        Args:
+          part: name of the store, a key of `names`.
+          store: where features go.
+          max_skipped: images that the files may lack.
+
+        Returns:
+          The store, whole; without global, or local, features if no file has them.
+
+        Raises:
+          UserError: if a file is damaged, descriptors differ in length, or too many images are
+            absent.
+        """
+        missing = store.missing()
+        if missing:
+            self._learn_widths()
+        done = len(store) - sum(len(store.chunks[number]) for number in missing)
+        title = f"import {store.folder.name}"
+        with self._open(part) as readers, Progress(title, len(store), done=done) as progress:
+            for number in missing:
+                rows = [self._read(readers, store.names[i]) for i in store.chunks[number]]
+                store.write(number, rows, self._settings.local_dtype)
+                progress.advance(len(rows))
+        store.finish()
+        skips.report(store.folder, store.skipped(), max_skipped)
+        return store
+
+    def _learn_widths(self) -> None:
+        """Reads until the lengths of descriptors are known, which hold for all images.
+
+        An image without local features may not tell; and a resumed import must not take them from
+        where it goes on.
+        """
+        for part, names in self._names.items():
+            with self._open(part) as readers:
+                for name in names:
+                    if self._widths.keys() == self._paths.keys():
+                        return
+                    self._read(readers, name)
+
+    @contextlib.contextmanager
+    def _open(self, part: str) -> Iterator[dict[str, _Reader]]:
+        with contextlib.ExitStack() as stack:
+            readers: dict[str, _Reader] = {}
+            for kind, path in self._paths.items():
+                if path.is_dir():
+                    own = path / part
+                    readers[kind] = DelfFolder(own if own.is_dir() else path)
+                else:
+                    readers[kind] = stack.enter_context(hloc.reading(path))
+            yield readers
+
+    def _read(self, readers: dict[str, _Reader], name: str) -> Features | str:
+        """Features of one image, or why there are none."""
+        descriptor, local = np.zeros(0, np.float32), None
+        try:
+            if "global" in readers:
+                found = readers["global"].read_global(name)
+                self._check_width("global", name, len(found))
+                descriptor = _unit(found, np.float32)
+            if "local" in readers:
+                local = self._prepare(readers["local"].read_local(name), name)
+        except AbsentImageError as error:
+            return error.rule
+        return Features(descriptor, local)
+
+    def _prepare(self, features: LocalFeatures, name: str) -> LocalFeatures:
+        kept = strongest(features, self._settings.max_features)
+        if not len(kept.mask):
+            width = self._widths.get("local", 0)
+            return kept._replace(descriptors=np.zeros((0, width), np.float32))
+        self._check_width("local", name, kept.descriptors.shape[1])
+        dtype = np.dtype(self._settings.local_dtype)
+        return kept._replace(descriptors=_unit(kept.descriptors, dtype))
+
+    def _check_width(self, kind: str, name: str, found: int) -> None:
+        expected = self._widths.setdefault(kind, found)
+        if found != expected:
+            rule = f"holds descriptors of length {found} for {name}, and before of {expected}"
+            raise UserError(f"config.extract.imported_{kind}", str(self._paths[kind]), rule)
+
+
+def _unit(vectors: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """Divides [..., D] by the L2 norm, except what `dtype` cannot tell from unit vectors.
+
+    What was exported from a store thereby comes back to the bit.
+    """
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+    keep = (norms == 0) | (np.abs(norms - 1) <= 2 * np.finfo(dtype).eps)
+    return (vectors / np.where(keep, 1.0, norms)).astype(np.float32)

@@ -1,0 +1,139 @@
+"""One level of the pyramid: the network on a batch of resized images, and its best positions."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from delg_jax.features import pyramid, receptive_field, selection
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.pca import Pca, project
+from delg_jax.models.delg import Delg
+from delg_jax.models.pooling import l2_normalize
+
+
+class LevelPlan(NamedTuple):
+    """What one level is asked for.
+
+    Attributes:
+      scale: of the image.
+      count: local features to find; 0 for none.
+      pooled: whether its global descriptor counts.
+    """
+
+    scale: float
+    count: int
+    pooled: bool
+
+
+class Level(NamedTuple):
+    """What the network found on one level; K is `count`, or all positions if there are fewer.
+
+    Attributes:
+      global_descriptor: float32 [B, D], unit norm.
+      cells: int32 [B, K], flat positions on the conv4 map of the canvas, best first; None, as
+        all that follows, where no local features were asked for.
+      scores: float32 [B, K], attention.
+      descriptors: float32 [B, K, D], unit norm.
+      valid: bool [B, K], False where there was no further position.
+    """
+
+    global_descriptor: jax.Array
+    cells: jax.Array | None
+    scores: jax.Array | None
+    descriptors: jax.Array | None
+    valid: jax.Array | None
+
+
+def plan(module: Delg, settings: ml_collections.ConfigDict) -> list[LevelPlan]:
+    """The levels that `config.extract` asks for, in ascending order of the scales."""
+    local = set(settings.local_scales) if module.local_head else set()
+    pooled = set(settings.global_scales)
+    return [
+        LevelPlan(scale, settings.max_features if scale in local else 0, scale in pooled)
+        for scale in sorted(local | pooled)
+    ]
+
+
+@functools.partial(jax.jit, static_argnames=("module", "shape", "count", "threshold"))
+def compute(
+    module: Delg,
+    variables: Any,
+    pca: Pca | None,
+    images: jax.Array,
+    sizes: jax.Array,
+    targets: jax.Array,
+    shape: tuple[int, int],
+    count: int,
+    threshold: float,
+) -> Level:
+    """Runs the network on one level.
+
+    Args:
+      module: the network.
+      variables: its parameters and BatchNorm statistics.
+      pca: projection of the local descriptors, or None.
+      images: uint8 [B, H, W, 3], each image top left on its canvas.
+      sizes: int32 [B, 2], rows and columns that an image covers.
+      targets: int32 [B, 2], rows and columns of the level.
+      shape: static canvas of the level.
+      count: local features to find at most; 0 for none.
+      threshold: tau; features of lower attention are never found.
+
+    Returns:
+      Level; apart from `cells`, it depends on neither canvas.
+    """
+    resized = pyramid.resize(images, sizes, targets, shape)
+    outputs = module.apply(variables, resized, targets)
+    descriptor = outputs.global_descriptor.astype(jnp.float32)
+    if not count:
+        return Level(descriptor, None, None, None, None)
+    maps = outputs.local_descriptors
+    count = min(count, maps.shape[1] * maps.shape[2])
+    cells, scores, valid = selection.top_cells(
+        outputs.attention, outputs.conv4_mask, count, threshold
+    )
+    flat = maps.reshape(maps.shape[0], -1, maps.shape[-1])
+    chosen = jnp.take_along_axis(flat, cells[..., None], axis=1).astype(jnp.float32)
+    chosen = l2_normalize(chosen)
+    chosen = chosen if pca is None else project(chosen, pca)
+    return Level(descriptor, cells, scores, chosen, valid)
+
+
+def local_features(
+    level: Level, row: int, shape: tuple[int, int], stride: int, scale: float
+) -> LocalFeatures:
+    """The local features of one image of a level, with locations in pixels of the image.
+
+    Args:
+      level: with local features; NumPy or JAX.
+      row: of the image in the batch.
+      shape: canvas of the level.
+      stride: of conv4, 16 or 32 pixels.
+      scale: of the level.
+
+    Returns:
+      LocalFeatures [K] of the same kind of arrays.
+    """
+    cells = level.cells[row]
+    rows, columns = shape[0] // stride, shape[1] // stride
+    # Looked up, because accelerators divide less exactly than NumPy
+    grid = np.stack(np.divmod(np.arange(rows * columns), columns), axis=-1)
+    arrays = cells.__array_namespace__()
+    return LocalFeatures(
+        locations=arrays.take(receptive_field.centres(grid, stride, scale), cells, axis=0),
+        scales=arrays.full(cells.shape, 1.0 / scale, np.float32),
+        scores=level.scores[row],
+        descriptors=level.descriptors[row],
+        mask=level.valid[row],
+    )
+
+
+def average(descriptors: list[np.ndarray] | list[jax.Array]) -> np.ndarray | jax.Array:
+    """Mean [D] of one image's unit vectors [D] of all scales, normalised again (section 4.1)."""
+    arrays = descriptors[0].__array_namespace__()
+    mean = arrays.mean(arrays.stack(descriptors), axis=0)
+    return mean / arrays.maximum(arrays.linalg.norm(mean), 1e-12)
