@@ -3,8 +3,8 @@
     delg train --config=configs/delg_r50_gld.py --config.data.root=GLD \
         --config.model.pretrained=resnet_v1_50.npz --workdir=runs/delg_r50
 
-GLD holds train/LABEL/*.jpg and validation/LABEL/*.jpg (80 % and 20 %), 14,951 labels. The paper
-trains on 21 P100 with 16 images each, 1.5M steps, about 25 epochs, and reports mAP Medium / Hard of
+GLD holds train.csv and the images of Google Landmarks v1, 14,951 labels, of which a fifth becomes
+the validation set; --config.data.name=gldv2_clean takes the second version. The paper trains on 21 P100 with 16 images each, 1.5M steps, about 25 epochs, and reports mAP Medium / Hard of
 69.7 / 45.1 on Revisited Oxford by global descriptors, 75.4 / 53.7 after re-ranking.
 
 The argument `devices=N` keeps 16 images a device; the learning rate stays the paper's, which was
@@ -24,7 +24,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     if devices < 1:
         raise UserError("--config argument devices", devices, "must be at least 1")
     config = default.get_config()
-    config.data.name = "folder"
+    config.data.name = "gldv1"
     config.data.max_skipped = 1000
     config.train.batch_size = 16 * devices
     return config

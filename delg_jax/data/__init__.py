@@ -4,16 +4,36 @@ import importlib
 
 import ml_collections
 
-from delg_jax.data.sources import FileSource, ImageSource, RetrievalData, TrainingData
+from delg_jax.data.sources import (
+    FileSource,
+    ImageSource,
+    JoinedSource,
+    RetrievalData,
+    TrainingData,
+)
 from delg_jax.errors import UserError, require_choice
 
 # Modules of this package with a function `training` and, or, `retrieval`, by data set.
-_TRAINING = {"embedded": "embedded", "folder": "folder"}
-_RETRIEVAL = {"embedded": "embedded", "revisited": "revisited"}
+_TRAINING = {
+    "embedded": "embedded",
+    "folder": "folder",
+    "image_folder": "prepared",
+    "gldv1": "prepared",
+    "gldv2": "prepared",
+    "gldv2_clean": "prepared",
+}
+_RETRIEVAL = {
+    "embedded": "embedded",
+    "revisited": "revisited",
+    "revisited_oxford": "prepared",
+    "revisited_paris": "prepared",
+    "gldv2": "prepared",
+}
 
 __all__ = [
     "FileSource",
     "ImageSource",
+    "JoinedSource",
     "RetrievalData",
     "TrainingData",
     "open_retrieval",
@@ -28,7 +48,10 @@ def open_training(data: ml_collections.ConfigDict) -> TrainingData:
 
 def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     """Opens the database and queries that `config.data` names; raises a UserError if it cannot."""
-    return _open(data, "retrieval", _RETRIEVAL)
+    found = _open(data, "retrieval", _RETRIEVAL)
+    if not data.distractors:
+        return found
+    return importlib.import_module("delg_jax.data.prepared").with_distractors(found, data)
 
 
 def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):

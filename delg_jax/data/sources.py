@@ -50,6 +50,30 @@ class FileSource:
         return (self.root / f"{self.names[index]}{self.suffix}").read_bytes()
 
 
+class JoinedSource:
+    """One source after another.
+
+    Args:
+      first: its images come first.
+      second: its images follow.
+    """
+
+    def __init__(self, first: ImageSource, second: ImageSource) -> None:
+        self._first, self._second = first, second
+        self.names = [*first.names, *second.names]
+        self.labels = np.concatenate([first.labels, second.labels])
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one image."""
+        if index < len(self._first):
+            return self._first.read(index)
+        return self._second.read(index - len(self._first))
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
     """Labelled images to learn from.

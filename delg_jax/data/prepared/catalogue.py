@@ -1,0 +1,147 @@
+"""The published data sets as the rest of the package asks for them, prepared first if need be."""
+
+import dataclasses
+import hashlib
+import logging
+import pathlib
+
+import ml_collections
+
+from delg_jax.data import ground_truth
+from delg_jax.data.prepared import gldv2_tables
+from delg_jax.data.prepared import split as relabelling
+from delg_jax.data.prepared.builder import ImageSetBuilder, ImageSetConfig
+from delg_jax.data.prepared.distractors import RevisitedDistractors
+from delg_jax.data.prepared.gldv1 import GoogleLandmarksV1
+from delg_jax.data.prepared.gldv2 import GoogleLandmarksV2, GoogleLandmarksV2Config
+from delg_jax.data.prepared.image_folder import ImageFolder
+from delg_jax.data.prepared.preparation import prepare
+from delg_jax.data.prepared.revisited import COPY, RevisitedOxford, RevisitedParis
+from delg_jax.data.prepared.source import PreparedSource
+from delg_jax.data.sources import JoinedSource, RetrievalData, TrainingData
+from delg_jax.errors import UserError, require_choice
+
+_LOG = logging.getLogger(__name__)
+_SHARED = ("split_seed", "validation_share", "min_side", "max_pixels")  # decide the records
+_REVISITED = {"revisited_oxford": RevisitedOxford, "revisited_paris": RevisitedParis}
+_USAGES = {"": "Private", "private": "Private", "public": "Public"}
+
+
+def training(data: ml_collections.ConfigDict) -> TrainingData:
+    """Opens `gldv1`, `gldv2`, `gldv2_clean` or `image_folder`.
+
+    Args:
+      data: the `config.data` tree; `root` is only read if nothing is prepared in `tfds_dir`.
+
+    Returns:
+      TrainingData; its sources are `PreparedSource`.
+
+    Raises:
+      UserError: if the data set cannot be prepared.
+    """
+    if data.name == "gldv1":
+        builder = _prepared(GoogleLandmarksV1, data, "default")
+    elif data.name == "image_folder":
+        builder = _prepared(ImageFolder, data, _folder_name(data.root))
+    else:
+        builder = _landmarks(data, "train_clean" if data.name == "gldv2_clean" else "train")
+    path = pathlib.Path(builder.data_path) / relabelling.FILE
+    return TrainingData(
+        train=PreparedSource(builder, "train"),
+        validation=PreparedSource(builder, "validation"),
+        classes=relabelling.classes(relabelling.read(path)),
+    )
+
+
+def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+    """Opens `revisited_oxford`, `revisited_paris` or `gldv2` (index and test).
+
+    Args:
+      data: the `config.data` tree; `root` is only read if nothing is prepared in `tfds_dir`.
+
+    Returns:
+      RetrievalData; its sources are `PreparedSource`.
+
+    Raises:
+      UserError: if the data set cannot be prepared.
+    """
+    if data.name == "gldv2":
+        return _landmark_retrieval(data)
+    builder = _prepared(_REVISITED[data.name], data, "default")
+    truth = ground_truth.read(pathlib.Path(builder.data_path) / COPY)["gnd"]
+    database, queries = (PreparedSource(builder, split) for split in ("database", "query"))
+    return RetrievalData(database, queries, truth)
+
+
+def with_distractors(found: RetrievalData, data: ml_collections.ConfigDict) -> RetrievalData:
+    """Appends the images of `config.data.distractors` to a database, negatives for all queries.
+
+    Args:
+      found: what to search in; its ground truth stays as it is.
+      data: the `config.data` tree.
+
+    Returns:
+      RetrievalData.
+
+    Raises:
+      UserError: if the distractors cannot be prepared, or are named as database images are.
+    """
+    builder = _prepared(RevisitedDistractors, data, "default", data.distractors)
+    distractors = PreparedSource(builder, "database")
+    same = set(found.database.names) & set(distractors.names)
+    if same:
+        rule = f"has {len(same)} names of the database, first {min(same)}"
+        raise UserError("config.data.distractors", data.distractors, rule)
+    return dataclasses.replace(found, database=JoinedSource(found.database, distractors))
+
+
+def _landmark_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+    """Index and test images; `config.data.ground_truth` names the queries, private or public."""
+    require_choice("config.data.ground_truth", data.ground_truth, tuple(_USAGES))
+    database = PreparedSource(_landmarks(data, "index"), "index")
+    test = _landmarks(data, "test")
+    folder = pathlib.Path(test.data_path)
+    answers = gldv2_tables.read_retrieval(folder, _USAGES[data.ground_truth])
+    place = {name: position for position, name in enumerate(database.names)}
+    prepared = set(PreparedSource(test, "test").names)
+    queries = PreparedSource(test, "test", [name for name in answers if name in prepared])
+    if len(queries) < len(answers):
+        _LOG.warning("%d queries were skipped", len(answers) - len(queries))
+    truth = []
+    for name, (height, width) in zip(queries.names, queries.sizes.tolist(), strict=True):
+        relevant = sorted(place[image] for image in answers[name] if image in place)
+        if len(relevant) < len(answers[name]):
+            _LOG.warning("%s: %d relevant images lack", name, len(answers[name]) - len(relevant))
+        truth.append({"bbx": [0, 0, width, height], "easy": relevant, "hard": [], "junk": []})
+    return RetrievalData(database, queries, truth)
+
+
+def _landmarks(data: ml_collections.ConfigDict, part: str) -> ImageSetBuilder:
+    return _prepared(GoogleLandmarksV2, data, part, part=part)
+
+
+def _prepared(
+    kind: type[ImageSetBuilder],
+    data: ml_collections.ConfigDict,
+    variant: str,
+    root: str | None = None,
+    **fields: str,
+) -> ImageSetBuilder:
+    """A builder with the settings of `config.data`, prepared; other settings, another folder."""
+    usual = {field.name: field.default for field in dataclasses.fields(ImageSetConfig)}
+    changed = [f"{name}_{data[name]}" for name in _SHARED if data[name] != usual[name]]
+    config: str | ImageSetConfig = "-".join([variant, *changed])
+    if config not in kind.builder_configs:  # TFDS wants those of the builder by their name
+        config_kind = GoogleLandmarksV2Config if fields else ImageSetConfig
+        config = config_kind(name=config, **{name: data[name] for name in _SHARED}, **fields)
+    builder = kind(config=config, data_dir=data.tfds_dir or None, file_format="array_record")
+    root = data.root if root is None else root
+    return prepare(builder, root, data.max_skipped, data.beam_options)
+
+
+def _folder_name(root: str) -> str:
+    """Name of the prepared data of a folder: its own, and a digest of its path."""
+    if not root:
+        raise UserError("config.data.root", root, "must be an existing folder")
+    path = pathlib.Path(root).resolve()
+    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -1,0 +1,43 @@
+"""The distractors of Revisited Oxford and Paris: images that answer no query."""
+
+import functools
+
+import tensorflow_datasets as tfds
+
+from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
+from delg_jax.data.prepared.image_files import read_inside
+from delg_jax.data.prepared.shard import Item, in_shards
+from delg_jax.errors import UserError
+
+LIST = "revisitop1m.txt"
+
+
+class RevisitedDistractors(ImageSetBuilder):
+    """R1M: a million photographs that answer no query (Radenović et al., CVPR 2018).
+
+    The one split, `database`, has the images in the order of the list. All labels are -1.
+    """
+
+    HOMEPAGE = "http://cmp.felk.cvut.cz/revisitop/"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
+    The folder must hold {LIST}, a path relative to jpg/ in each line, and the images under jpg/.
+    """
+
+    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
+        root = required_folder(dl_manager)
+        path = root / LIST
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError("list of images", str(path), "must be a readable text") from error
+        first: dict[str, int] = {}
+        for number, line in enumerate(lines, start=1):
+            name = line.strip()
+            if name and first.setdefault(name, number) != number:
+                rule = f"names {name!r}, as line {first[name]} does"
+                raise UserError("list of images", f"{path}, line {number}", rule)
+        items = [
+            Item(name, {"image": functools.partial(read_inside, root / "jpg", name)})
+            for name in first
+        ]
+        return {"database": in_shards(items)}

@@ -1,0 +1,31 @@
+"""Google Landmarks, the first version: what the paper trains on."""
+
+import functools
+
+import tensorflow_datasets as tfds
+
+from delg_jax.data.prepared import tables
+from delg_jax.data.prepared.builder import Groups, required_folder
+from delg_jax.data.prepared.image_files import read_by_id
+from delg_jax.data.prepared.labelled import LabelledBuilder
+
+
+class GoogleLandmarksV1(LabelledBuilder):
+    """Google Landmarks v1: 1.2 million photographs of 14,951 landmarks (Noh et al., ICCV 2017).
+
+    The splits are `validation`, a fifth of each class by default, and `train`. Labels are 0 to
+    C - 1; `relabelling.csv` beside the records has the id, the published landmark, the label and
+    the split of each image.
+    """
+
+    HOMEPAGE = "https://www.kaggle.com/c/landmark-recognition-challenge"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    The folder must hold train.csv with the columns id and landmark_id, and the images as
+    train/<id>.jpg or train/a/b/c/<id>.jpg, where abc are the first characters of the id.
+    """
+
+    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
+        root = required_folder(dl_manager)
+        rows = tables.read(root / "train.csv", ("id", "landmark_id"), key="id")
+        labelled = self._relabel((r.name("id"), str(r.integer("landmark_id"))) for r in rows)
+        return self._file_groups(labelled, functools.partial(read_by_id, root / "train"))

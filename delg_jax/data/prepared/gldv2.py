@@ -1,0 +1,110 @@
+"""Google Landmarks, the second version: train, train_clean, index and test."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from delg_jax.data.prepared import gldv2_files, gldv2_tables, split, tars
+from delg_jax.data.prepared.builder import Groups, ImageSetConfig, raw_folder
+from delg_jax.data.prepared.image_files import read_by_id
+from delg_jax.data.prepared.labelled import LabelledBuilder
+from delg_jax.data.prepared.shard import Item, in_shards
+
+
+@dataclasses.dataclass
+class GoogleLandmarksV2Config(ImageSetConfig):
+    """Names a part of the data set.
+
+    Attributes:
+      part: `train`, `train_clean`, `index` or `test`.
+    """
+
+    part: str = "train"
+
+
+class GoogleLandmarksV2(LabelledBuilder):
+    """Google Landmarks v2 (Weyand et al., CVPR 2020), a config for each part.
+
+    - `train`: 4.1 million images of 203,094 landmarks; `train_clean`: 1.6 million of 81,313. The
+      splits are `validation`, a fifth of each class by default, and `train`. Labels are 0 to
+      C - 1; `relabelling.csv` beside the records has the id, the published landmark, the label
+      and the split of each image.
+    - `index`: 762 thousand images to search; the label is the published landmark, or -1.
+    - `test`: 118 thousand queries with the answers of recognition (`landmarks`) and retrieval
+      (`relevant`, ids of index images) and their usage, Public, Private or Ignored.
+
+    The published tars are read as they are. With Apache Beam each is a unit of work.
+    """
+
+    BUILDER_CONFIGS = [
+        GoogleLandmarksV2Config(name=part, part=part) for part in gldv2_tables.TABLES
+    ]
+    HOMEPAGE = "https://github.com/cvdfoundation/google-landmark"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    The folder must hold the published csv files, and train/, index/ or test/ with either the tars
+    images_*.tar (and beside them, to have them checked, md5.images_*.txt) or the unpacked images
+    a/b/c/<id>.jpg. Without a folder all files are downloaded.
+    """
+
+    def _features(self) -> dict[str, Any]:
+        features = super()._features()
+        if self.builder_config.part == "test":
+            text = tfds.features.Text()
+            features["landmarks"] = tfds.features.Sequence(np.int64)
+            features["relevant"] = tfds.features.Sequence(text)
+            features |= {"recognition_usage": text, "retrieval_usage": text}
+        return features
+
+    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
+        variant = self.builder_config.part
+        part = variant.removesuffix("_clean")
+        root, names = raw_folder(dl_manager), gldv2_tables.TABLES[variant]
+        if root is None:
+            files = gldv2_files.download(dl_manager, part, names)
+        else:
+            files = gldv2_files.in_folder(root, part, names)
+        self._entries = self._entries_by_split(files.tables)
+        self._in_archives = bool(files.archives)
+        tars.verify(files.archives)
+        return {
+            name: [tars.TarItems(tar, entries) for tar, _ in files.archives]
+            or self._unpacked(files.images, entries())
+            for name, entries in self._entries.items()
+        }
+
+    def _entries_by_split(self, tables: gldv2_tables.Tables) -> dict[str, functools.partial]:
+        """For each split what returns label and features by id, in this process or a worker."""
+        variant, folder = self.builder_config.part, pathlib.Path(self.data_path)
+        paths = [tables[name] for name in gldv2_tables.TABLES[variant]]
+        if variant == "index":
+            return {"index": functools.partial(gldv2_tables.index_entries, *paths)}
+        if variant == "test":
+            entries = functools.partial(gldv2_tables.test_entries, *paths)
+            gldv2_tables.write_retrieval(folder, entries())
+            return {"test": entries}
+        read = gldv2_tables.train_images if variant == "train" else gldv2_tables.clean_images
+        self._relabel(read(tables))
+        path = folder / split.FILE
+        return {
+            name: functools.partial(gldv2_tables.train_entries, path, name)
+            for name in reversed(split.SPLITS)
+        }
+
+    def _unpacked(self, folder: pathlib.Path, entries: dict[str, tars.Entry]) -> Groups:
+        return in_shards(
+            Item(name, {"image": functools.partial(read_by_id, folder, name)}, label, features)
+            for name, (label, features) in entries.items()
+        )
+
+    def _absent(self, found: dict[str, set[str]]) -> dict[str, str]:
+        if not self._in_archives:  # absent files were met and listed one by one
+            return {}
+        return {
+            name: "in none of the archives"
+            for split_name, entries in self._entries.items()
+            for name in entries().keys() - found[split_name]
+        }

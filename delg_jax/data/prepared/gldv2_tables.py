@@ -1,0 +1,103 @@
+"""The csv files of Google Landmarks v2 (Weyand et al., CVPR 2020; ground truth version 2.1)."""
+
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from delg_jax.data.prepared import split, tables
+from delg_jax.data.prepared.tars import Entry
+
+TABLES = {
+    "train": ("train.csv",),
+    "train_clean": ("train.csv", "train_clean.csv"),
+    "index": ("index.csv", "index_image_to_landmark.csv"),
+    "test": ("test.csv", "recognition_solution_v2.1.csv", "retrieval_solution_v2.1.csv"),
+}
+IGNORED = "Ignored"  # usage of a test image that counts for nothing
+RETRIEVAL = "retrieval.csv"
+_COLUMNS = ("id", "usage", "images")
+
+Tables = Mapping[str, pathlib.Path]
+
+
+def train_images(paths: Tables) -> Iterator[tuple[str, str]]:
+    """Id and landmark of each training image."""
+    for row in tables.read(paths["train.csv"], ("id", "landmark_id"), key="id"):
+        yield row.name("id"), str(row.integer("landmark_id"))
+
+
+def clean_images(paths: Tables) -> Iterator[tuple[str, str]]:
+    """Id and landmark of each image of the cleaned training set.
+
+    Raises:
+      UserError: if an image occurs twice or is not in train.csv.
+    """
+    left = dict(train_images(paths))
+    for row in tables.read(paths["train_clean.csv"], ("landmark_id", "images"), key="landmark_id"):
+        landmark = str(row.integer("landmark_id"))
+        for name in row.names("images"):
+            if left.pop(name, None) is None:
+                raise row.error(f"the image {name} is not in train.csv or occurs twice")
+            yield name, landmark
+
+
+@functools.lru_cache(maxsize=2)  # the shards of a split ask one after the other
+def train_entries(relabelling: pathlib.Path, part: str) -> Mapping[str, Entry]:
+    """Label by id of the images of `train` or `validation`."""
+    images = split.read(relabelling)
+    return {image.name: (image.label, {}) for image in images if image.split == part}
+
+
+@functools.lru_cache(maxsize=1)
+def index_entries(index: pathlib.Path, landmarks: pathlib.Path) -> Mapping[str, Entry]:
+    """Landmark by id of the index images, -1 where none is published."""
+    rows = tables.read(landmarks, ("id", "landmark_id"), key="id")
+    known = {row.name("id"): row.integer("landmark_id") for row in rows}
+    names = (row.name("id") for row in tables.read(index, ("id",), key="id"))
+    return {name: (known.get(name, -1), {}) for name in names}
+
+
+@functools.lru_cache(maxsize=1)
+def test_entries(
+    test: pathlib.Path, recognition: pathlib.Path, retrieval: pathlib.Path
+) -> Mapping[str, Entry]:
+    """Answers by id of the test images; the label is -1, an image can show several landmarks."""
+    entries = {}
+    for row in tables.read(test, ("id",), key="id"):
+        features = {"landmarks": [], "recognition_usage": IGNORED}
+        entries[row.name("id")] = (-1, {**features, "relevant": [], "retrieval_usage": IGNORED})
+    for row in tables.read(recognition, ("id", "landmarks", "Usage"), key="id"):
+        features = _of(entries, row)
+        features["recognition_usage"] = row.text("Usage")
+        landmarks = row.text("landmarks").split()
+        if not all(text.isascii() and text.isdigit() for text in landmarks):
+            raise row.error(f"landmarks must be whole numbers, not {row.text('landmarks')!r}")
+        features["landmarks"] = [int(text) for text in landmarks]
+    for row in tables.read(retrieval, ("id", "images", "Usage"), key="id"):
+        features = _of(entries, row)
+        features["retrieval_usage"] = row.text("Usage")
+        if row.text("Usage") != IGNORED:
+            features["relevant"] = row.names("images")
+    return entries
+
+
+def _of(entries: dict[str, Entry], row: tables.Row) -> dict:
+    if row.name("id") not in entries:
+        raise row.error(f"the image {row.text('id')} is not in test.csv")
+    return entries[row.text("id")][1]
+
+
+def write_retrieval(folder: pathlib.Path, entries: Mapping[str, Entry]) -> None:
+    """Writes `retrieval.csv`: the index images that each query should find."""
+    rows = (
+        (name, features["retrieval_usage"], " ".join(features["relevant"]))
+        for name, (_, features) in entries.items()
+        if features["retrieval_usage"] != IGNORED
+    )
+    tables.write(folder / RETRIEVAL, _COLUMNS, rows)
+
+
+def read_retrieval(folder: pathlib.Path, usage: str) -> dict[str, list[str]]:
+    """Index images by query, of the queries of a usage (`Public` or `Private`)."""
+    rows = tables.read(folder / RETRIEVAL, _COLUMNS, key="id")
+    return {row.text("id"): row.names("images") for row in rows if row.text("usage") == usage}

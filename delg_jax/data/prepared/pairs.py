@@ -1,0 +1,46 @@
+"""Pairs of Google Landmarks images that show the same landmark, or do not."""
+
+import functools
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from delg_jax.data.prepared import tables
+from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
+from delg_jax.data.prepared.image_files import read_by_id
+from delg_jax.data.prepared.shard import Item, in_shards
+
+IMAGES = ("image1", "image2")
+
+
+class LandmarkPairs(ImageSetBuilder):
+    """Image pairs to measure local features by (section 4.1, Table 1 of DELG).
+
+    The one split, `test`, has an example for each line of the list, in order: two images with
+    their ids and the label, 1 if both show the same landmark and 0 if not. The name of an example
+    is both ids with a space between them.
+    """
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    The folder must hold pairs.csv with the columns image1, image2 (ids) and label (1 or 0), and
+    the images as images/<id>.jpg or images/a/b/c/<id>.jpg by the first characters of the id.
+    """
+
+    def _features(self) -> dict[str, Any]:
+        image = {name: tfds.features.Image(shape=(None, None, 3)) for name in IMAGES}
+        return {**image, **{f"{name}_id": tfds.features.Text() for name in IMAGES}}
+
+    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
+        root = required_folder(dl_manager)
+        items: dict[str, Item] = {}
+        for row in tables.read(root / "pairs.csv", (*IMAGES, "label")):
+            if row.text("label") not in ("0", "1"):
+                raise row.error(f"label must be 0 or 1, not {row.text('label')!r}")
+            ids = {name: row.name(name) for name in IMAGES}
+            name = " ".join(ids.values())
+            if name in items:
+                raise row.error(f"the pair {name} occurs twice")
+            load = {n: functools.partial(read_by_id, root / "images", i) for n, i in ids.items()}
+            features = {f"{n}_id": i for n, i in ids.items()}
+            items[name] = Item(name, load, row.integer("label"), features)
+        return {"test": in_shards(items.values())}

@@ -1,0 +1,81 @@
+"""Revisited Oxford and Paris: images, query boxes and ground truth."""
+
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from delg_jax import workdir
+from delg_jax.data import ground_truth, skips
+from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
+from delg_jax.data.prepared.image_files import read_inside
+from delg_jax.data.prepared.shard import Item, in_shards
+from delg_jax.errors import UserError
+
+LISTS = ("easy", "hard", "junk")
+COPY = "ground_truth.json"
+_INSTRUCTIONS = "The folder must hold {name}.pkl (or .json, of the same content) and jpg/*.jpg."
+
+
+class RevisitedBuilder(ImageSetBuilder, skip_registration=True):
+    """Base of both sets, which differ in the name of their ground truth.
+
+    The splits are `query` and `database`, in the order of the ground truth. A query has its box
+    `bbx` (x1, y1, x2, y2 in pixels) and `easy`, `hard` and `junk`, indices into the database;
+    for a database image they are zeros and empty. `ground_truth.json` beside the records is exact,
+    where the records have boxes in single precision.
+    """
+
+    HOMEPAGE = "http://cmp.felk.cvut.cz/revisitop/"
+    GROUND_TRUTH = ""
+
+    def _features(self) -> dict[str, Any]:
+        lists = {name: tfds.features.Sequence(np.int64) for name in LISTS}
+        box = tfds.features.Tensor(shape=(4,), dtype=np.float32)
+        return {**super()._features(), "bbx": box, **lists}
+
+    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
+        root = required_folder(dl_manager)
+        self._path = root / f"{self.GROUND_TRUTH}.pkl"
+        if not self._path.is_file() and self._path.with_suffix(".json").is_file():
+            self._path = self._path.with_suffix(".json")
+        content = ground_truth.read(self._path)
+        workdir.write_json(pathlib.Path(self.data_path) / COPY, content)
+        read = functools.partial(read_inside, root / "jpg")
+        nothing = {"bbx": [0.0] * 4, **{name: [] for name in LISTS}}
+        pairs = zip(content["qimlist"], content["gnd"], strict=True)
+        return {
+            "query": in_shards(_item(read, name, entry) for name, entry in pairs),
+            "database": in_shards(_item(read, name, nothing) for name in content["imlist"]),
+        }
+
+    def _report(self, skipped: dict[str, str]) -> None:
+        """Refuses any skipped image: indices of the ground truth count on the place of each."""
+        skips.report(pathlib.Path(self.data_path).parent, skipped, len(skipped))
+        if skipped:
+            name, reason = next(iter(sorted(skipped.items())))
+            rule = f"names {len(skipped)} images that cannot be used, first {name} ({reason})"
+            raise UserError("ground truth", str(self._path), rule)
+
+
+class RevisitedOxford(RevisitedBuilder):
+    """Revisited Oxford: 4,993 database images and 70 queries (Radenović et al., CVPR 2018)."""
+
+    GROUND_TRUTH = "gnd_roxford5k"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS.format(name=GROUND_TRUTH)
+
+
+class RevisitedParis(RevisitedBuilder):
+    """Revisited Paris: 6,322 database images and 70 queries (Radenović et al., CVPR 2018)."""
+
+    GROUND_TRUTH = "gnd_rparis6k"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS.format(name=GROUND_TRUTH)
+
+
+def _item(read: Any, name: str, entry: dict[str, Any]) -> Item:
+    features = {name: list(entry[name]) for name in LISTS}
+    box = np.asarray(entry["bbx"], np.float32)
+    load = functools.partial(read, name)
+    return Item(name, {"image": load}, features={"bbx": box, **features})

@@ -1,0 +1,29 @@
+import pytest
+
+from delg_jax.data.images import BadImageError
+from delg_jax.data.prepared.image_files import read_by_id, read_inside
+
+
+def test_an_id_is_looked_for_in_its_folders_and_flat(tmp_path):
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c" / "abcd.jpg").write_bytes(b"nested")
+    for name in ("abcd", "bcde"):
+        (tmp_path / f"{name}.jpg").write_bytes(b"flat")
+    assert read_by_id(tmp_path, "abcd") == b"nested"
+    assert read_by_id(tmp_path, "bcde") == b"flat"
+    with pytest.raises(FileNotFoundError):
+        read_by_id(tmp_path, "cdef")
+
+
+def test_a_path_gets_an_ending_if_it_has_none(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("one.jpg", "two.png", "v1.2.jpg"):
+        (tmp_path / "sub" / name).write_bytes(name.encode())
+    for name in ("one", "one.jpg", "two.png", "v1.2"):
+        assert read_inside(tmp_path, f"sub/{name}").startswith(name.encode())
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../../b", ".."])
+def test_a_path_outside_the_folder_is_refused(tmp_path, name):
+    with pytest.raises(BadImageError, match="inside the folder"):
+        read_inside(tmp_path, name)
