@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delg_jax.data.images import BadImageError, crop, decode, limit_size
+from delg_jax.data.images import BadImageError, EncodedImage, crop, decode, limit_size
 from tests.photographs import draw
 
 
@@ -169,3 +169,38 @@ def test_a_box_is_rounded_and_clipped(picture, box, rows, columns):
 def test_a_box_without_image_is_refused(picture, box):
     with pytest.raises(BadImageError, match="lies outside the 30 x 20 image"):
         crop(picture, box)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_shape_is_known_before_the_pixels(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.new("RGB", (40, 24)), "JPEG", exif=exif)
+    image = EncodedImage(data)
+    assert image.shape == ((24, 40) if orientation < 5 else (40, 24))
+    assert image.decode().shape == (*image.shape, 3)
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_a_jpeg_is_decoded_smaller(rng, reduction):
+    small = Image.fromarray(rng.integers(0, 256, (10, 14, 3), np.uint8))
+    smooth = small.resize((448, 320), Image.Resampling.BICUBIC)
+    data = encode(smooth, "JPEG", quality=95)
+    found = EncodedImage(data).decode(reduction)
+    assert found.shape == (320 // reduction, 448 // reduction, 3)
+    expected = np.asarray(smooth.reduce(reduction)).astype(int)
+    assert np.abs(found - expected).mean() < 3.0
+    np.testing.assert_array_equal(EncodedImage(data).decode(1), decode(data))
+
+
+def test_other_formats_come_whole():
+    data = encode(Image.new("RGB", (64, 48)))
+    assert EncodedImage(data).decode(4).shape == (48, 64, 3)
+
+
+def test_a_truncated_jpeg_is_refused_at_every_reduction(rng):
+    data = encode(Image.fromarray(rng.integers(0, 256, (256, 256, 3), np.uint8)), "JPEG")
+    for reduction in (1, 2, 4, 8):
+        image = EncodedImage(data[: len(data) // 2])
+        with pytest.raises(BadImageError, match="truncated"):
+            image.decode(reduction)
