@@ -24,3 +24,8 @@ def test_an_unknown_name_is_refused():
     assert get_convention("slim") is CONVENTIONS["slim"]
     with pytest.raises(UserError, match="config.model.convention = 'caffe'.*slim, keras"):
         get_convention("caffe")
+
+
+def test_keras_applications_only_subtracts_the_mean():
+    values = preprocess(jnp.full((1, 1, 1, 3), 128, jnp.uint8), CONVENTIONS["keras_applications"])
+    np.testing.assert_allclose(values[0, 0, 0], [4.32, 11.221, 24.061], rtol=1e-5)

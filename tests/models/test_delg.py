@@ -167,7 +167,7 @@ def test_bfloat16_is_close_with_float32_parameters_and_results(images, random_va
     ("field", "value", "rule"),
     [
         ("backbone", "vgg16", "must be one of tiny, resnet18"),
-        ("convention", "caffe", "must be one of slim, keras, torchvision"),
+        ("convention", "caffe", "must be one of slim, keras, keras_applications, torchvision"),
         ("conv4_stride", 8, "16 or 32"),
         ("pooling", "mac", "must be one of gem, avg, max"),
         ("global_loss", "cosface", "must be one of arcface, softmax"),
