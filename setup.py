@@ -54,6 +54,7 @@ setup(
             "tensorflow>=2.20,<3; sys_platform == 'darwin'",
             "torch>=2.8,<3",
         ],
+        "tensorboard": ["tensorboardX>=2.6,<3"],  # its event files, without TensorFlow
         "beam": ["apache-beam>=2.66,<3"],  # to prepare data sets on many machines
         "test": [
             "dill>=0.4,<0.5",  # tensorflow-datasets.testing imports it and does not declare it
@@ -62,6 +63,7 @@ setup(
             "pytest-xdist>=3.8,<4",
             "ruff>=0.15,<0.18",
             "scipy>=1.15,<2",
+            "tensorboardX>=2.6,<3",
         ],
         "bench": [
             "faiss-cpu>=1.12,<2",

@@ -85,6 +85,7 @@ def _data() -> ml_collections.ConfigDict:
     data.crop_area = (0.08, 1.0)  # share of the image area
     data.crop_aspect = (0.75, 4.0 / 3.0)  # width / height
     data.flip = False  # horizontal flip, each with probability 1/2
+    data.reduced_decode = True  # a JPEG is decoded only as large as its crop needs (1/2, 1/4, 1/8)
     data.workers = 2  # decoding processes; 0 = in this process
     return data
 
@@ -93,13 +94,16 @@ def _train() -> ml_collections.ConfigDict:
     train = ml_collections.ConfigDict()
     train.steps = 1_500_000  # updates; about 25 epochs in the paper
     train.batch_size = 16  # over all devices of all processes
+    train.accumulation_steps = 1  # parts of a batch computed one after the other, to save memory
     train.learning_rate = 0.01  # initial; the paper sweeps [3e-4, 1e-2]
     train.warmup_steps = 0  # linear, from 0
     train.momentum = 0.9  # of SGD [4.1]
-    train.weight_decay = 0.0  # L2 on kernels, not on BatchNorm and biases
+    train.weight_decay = 0.0  # w / 2 |kernels|^2 in the loss, not of BatchNorm and biases
     train.clip_norm = 10.0  # global gradient norm (official code)
     train.heads = "joint"  # joint | global | local: which heads learn [Table 1, 2]
     train.freeze_backbone = False  # True = only the heads learn
+    train.cache_features = False  # frozen backbone: maps of whole images, computed once
+    train.cache_gigabytes = 8.0  # largest such cache, under the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
     train.dtype = "float32"  # float32 | bfloat16 compute; weights stay float32
     # Losses [3.3]
@@ -114,6 +118,9 @@ def _train() -> ml_collections.ConfigDict:
     train.eval_every = 1000  # losses and accuracies on validation images
     train.checkpoint_every = 1000  # a stopped run goes on from the last
     train.keep_checkpoints = 10  # how many of the last ones; not in steps
+    train.best_metric = "validation_global_accuracy"  # the best by it is kept too ("" = none)
+    train.chance_after = 1000  # validation accuracy still at chance is reported from here on
+    train.tensorboard = True  # metrics and attention pictures, with the extra [tensorboard]
     return train
 
 

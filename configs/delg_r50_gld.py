@@ -4,11 +4,16 @@
         --config.model.pretrained=resnet_v1_50.npz --workdir=runs/delg_r50
 
 GLD holds train.csv and the images of Google Landmarks v1, 14,951 labels, of which a fifth becomes
-the validation set; --config.data.name=gldv2_clean takes the second version. The paper trains on 21 P100 with 16 images each, 1.5M steps, about 25 epochs, and reports mAP Medium / Hard of
+the validation set; --config.data.name=gldv2_clean takes the second version. The paper trains on
+21 P100 with 16 images each, 1.5M steps, about 25 epochs, and reports mAP Medium / Hard of
 69.7 / 45.1 on Revisited Oxford by global descriptors, 75.4 / 53.7 after re-ranking.
 
-The argument `devices=N` keeps 16 images a device; the learning rate stays the paper's, which was
-chosen from [3e-4, 1e-2] by sweep.
+The argument `devices=N` keeps 16 images a device and the number of epochs. The learning rate
+follows the batch size as in the official code (0.01 for 256 images, 0.005 for 128), up to the
+largest rate of the paper's sweep over [3e-4, 1e-2], which is
+
+    delg sweep --config=configs/delg_r50_gld.py:devices=8 --verbs=train --workdir=runs/rates \
+        --grid=train.learning_rate=0.0003,0.001,0.003,0.01 --config.data.root=GLD ...
 """
 
 import ml_collections
@@ -17,14 +22,19 @@ from configs import default
 from delg_jax.configuration import parse_argument
 from delg_jax.errors import UserError
 
+_DEVICES = 21  # of the paper
+_RATE_OF_256 = _LARGEST_RATE = 0.01
+
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
     """Returns the recipe for a number of devices, `devices=21` as in the paper by default."""
-    devices = parse_argument(argument, {"devices": 21}).devices
+    devices = parse_argument(argument, {"devices": _DEVICES}).devices
     if devices < 1:
         raise UserError("--config argument devices", devices, "must be at least 1")
     config = default.get_config()
     config.data.name = "gldv1"
     config.data.max_skipped = 1000
-    config.train.batch_size = 16 * devices
+    config.train.batch_size = batch_size = 16 * devices
+    config.train.learning_rate = min(_RATE_OF_256 * batch_size / 256, _LARGEST_RATE)
+    config.train.steps = round(config.train.steps * _DEVICES / devices)
     return config

@@ -52,7 +52,7 @@ def _pins(python: str) -> dict[str, Version]:
 
 
 def test_extras():
-    assert set(EXTRAS) == {"cuda", "tpu", "convert", "beam", "test", "bench"}
+    assert set(EXTRAS) == {"cuda", "tpu", "convert", "tensorboard", "beam", "test", "bench"}
 
 
 def test_the_base_needs_no_other_framework_and_no_accelerator():

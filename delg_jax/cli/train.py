@@ -1,7 +1,11 @@
 """Trains whitening, classifiers, attention and autoencoder, and the backbone unless frozen.
 
 Leaves checkpoints/, logs/metrics.jsonl and train_metrics.json in the workdir. Called again, it
-goes on at the latest checkpoint.
+goes on at the latest checkpoint; SIGTERM makes it save one and end with status 0.
+
+On many machines, the same command runs once in each process, with --coordinator, --num_processes
+and --process_id, and a workdir that all of them share. JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+and JAX_PROCESS_ID stand in for flags that are not given.
 """
 
 from absl import flags
@@ -13,11 +17,21 @@ from delg_jax.reports import tables
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
+    flags.DEFINE_string(
+        "coordinator", None, "host:port at which process 0 listens.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "num_processes", None, "Processes that train together.", flag_values=values
+    )
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     """Trains and prints the last metrics."""
+    from delg_jax.training import processes
     from delg_jax.training.loop import train_and_evaluate
 
+    processes.initialize(values.coordinator, values.num_processes, values.process_id)
     metrics = train_and_evaluate(values.config, values.workdir, values.overwrite)
-    print(tables.training_table(metrics))
+    if processes.is_first():
+        print(tables.training_table(metrics))

@@ -6,6 +6,8 @@ import math
 import numpy as np
 from PIL import Image
 
+from delg_jax.data.images import REDUCTIONS, EncodedImage
+
 _TRIES = 10
 
 
@@ -18,34 +20,40 @@ class CropSettings:
       area: range of the share of the image's area.
       aspect: range of width / height.
       flip: whether half of the images are mirrored.
+      reduced: whether a large JPEG is decoded only as large as the box needs, which saves time.
     """
 
     size: int
     area: tuple[float, float]
     aspect: tuple[float, float]
     flip: bool
+    reduced: bool = False
 
 
-def random_crop(image: np.ndarray, settings: CropSettings, rng: np.random.Generator) -> np.ndarray:
+def random_crop(
+    image: EncodedImage, settings: CropSettings, rng: np.random.Generator
+) -> np.ndarray:
     """Cuts a random box out of an image and resizes it, antialiased.
 
     Args:
-      image: uint8 [H, W, 3].
+      image: not yet decoded.
       settings: ranges of the box.
       rng: generator of all draws.
 
     Returns:
       uint8 [size, size, 3].
+
+    Raises:
+      BadImageError: if the image cannot be decoded.
     """
-    height, width = image.shape[:2]
-    box = _draw_box(height, width, settings, rng)
-    square = _resize(image, box, settings.size)
+    box = _draw_box(*image.shape, settings, rng)
+    square = _resize(image, box, settings)
     return square[:, ::-1] if settings.flip and rng.random() < 0.5 else square
 
 
-def squash(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a whole image uint8 [H, W, 3] to [size, size, 3], for validation."""
-    return _resize(image, (0, 0, image.shape[1], image.shape[0]), size)
+def squash(image: EncodedImage, settings: CropSettings) -> np.ndarray:
+    """Resizes a whole image to uint8 [size, size, 3], for validation; else as `random_crop`."""
+    return _resize(image, (0, 0, image.shape[1], image.shape[0]), settings)
 
 
 def _draw_box(height: int, width: int, settings: CropSettings, rng: np.random.Generator):
@@ -60,6 +68,23 @@ def _draw_box(height: int, width: int, settings: CropSettings, rng: np.random.Ge
     return 0, 0, width, height
 
 
-def _resize(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+def _resize(
+    image: EncodedImage, box: tuple[int, int, int, int], settings: CropSettings
+) -> np.ndarray:
+    pixels = image.decode(_reduction(box, settings.size) if settings.reduced else 1)
+    (height, width), (rows, columns) = image.shape, pixels.shape[:2]
+    part = (
+        box[0] * columns / width,
+        box[1] * rows / height,
+        min(box[2] * columns / width, columns),
+        min(box[3] * rows / height, rows),
+    )
+    square = (settings.size, settings.size)
+    resized = Image.fromarray(pixels).resize(square, Image.Resampling.BILINEAR, box=part)
     return np.asarray(resized)
+
+
+def _reduction(box: tuple[int, int, int, int], size: int) -> int:
+    """How many times smaller the box may be decoded and still has `size` pixels a side."""
+    side = min(box[2] - box[0], box[3] - box[1])
+    return max(n for n in REDUCTIONS if n == 1 or side >= n * size)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+REDUCTIONS = (1, 2, 4, 8)  # how many times smaller a JPEG can be decoded
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNED = (5, 6, 7, 8)  # its values that exchange rows and columns
 
@@ -58,8 +59,8 @@ class EncodedImage:
         """Decodes the pixels, once.
 
         Args:
-          reduction: 1, 2, 4 or 8; a JPEG is decoded this many times smaller, for about as much
-            less time. Other formats, and damaged sizes, come whole.
+          reduction: of `REDUCTIONS`; a JPEG is decoded this many times smaller, for about as much
+            less time. Other formats come whole.
 
         Returns:
           uint8 [H, W, 3].

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import ml_collections
@@ -17,7 +18,9 @@ from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+Reader = Callable[[int, np.random.Generator], Batch | None]
 _WATCH_SECONDS = 2.0
+_READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # in batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +34,47 @@ class _Decode:
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> Batch | None:
         try:
-            image = images.decode(self.source.read(index), *self.limits)
+            image = images.EncodedImage(self.source.read(index), *self.limits)
+            if rng is None:
+                square = augmentation.squash(image, self.crop)
+            else:
+                square = augmentation.random_crop(image, self.crop, rng)
         except (images.BadImageError, OSError) as error:
             if self.skip_log:
                 self.skip_log.add(self.source.names[index], str(error))
             return None
-        if rng is None:
-            image = augmentation.squash(image, self.crop.size)
-        else:
-            image = augmentation.random_crop(image, self.crop, rng)
-        return {"image": image, "label": np.int32(self.source.labels[index])}
+        return {"image": square, "label": np.int32(self.source.labels[index])}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Replacing:
+    """Gives the image of a number, or else the next good one of the data set."""
+
+    read: Reader
+    count: int
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+        for distance in range(self.count):
+            element = self.read((index + distance) % self.count, rng)
+            if element is not None:
+                return element
+        raise images.BadImageError("no image of the data set can be used")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Padding:
+    """Gives the image of a number with `valid`, and a black one for padding and bad images."""
+
+    read: _Decode
+    count: int
+
+    def __call__(self, index: int) -> Batch:
+        element = self.read(index) if index < self.count else None
+        if element is not None:
+            return {**element, "valid": np.bool_(True)}
+        size = self.read.crop.size
+        black = np.zeros((size, size, 3), np.uint8)
+        return {"image": black, "label": np.int32(0), "valid": np.bool_(False)}
 
 
 def _decoder(source: ImageSource, data: ml_collections.ConfigDict, skip_log: SkipLog | None):
@@ -49,7 +83,11 @@ def _decoder(source: ImageSource, data: ml_collections.ConfigDict, skip_log: Ski
     _check_range("config.data.crop_area", tuple(data.crop_area), 1.0)
     _check_range("config.data.crop_aspect", tuple(data.crop_aspect), math.inf)
     crop = augmentation.CropSettings(
-        data.image_size, tuple(data.crop_area), tuple(data.crop_aspect), data.flip
+        data.image_size,
+        tuple(data.crop_area),
+        tuple(data.crop_aspect),
+        data.flip,
+        data.reduced_decode,
     )
     return _Decode(source, crop, (data.min_side, data.max_pixels), skip_log)
 
@@ -68,36 +106,55 @@ def training_batches(
     seed: int,
     skip_log: SkipLog | None = None,
     shard: tuple[int, int] = (0, 1),
+    read: Reader | None = None,
 ) -> grain.DatasetIterator:
     """Endless shuffled, augmented batches, the same for the same arguments.
 
-    The iterator's `get_state` and `set_state` stop and resume it at the same batch.
+    Batches of all processes together are those that one process alone would get, whatever the
+    number of workers. A bad image is replaced by the next good one of the data set, so that every
+    other image stays where it is. The iterator's `get_state` and `set_state` stop and resume it at
+    the same batch, on any number of processes.
 
     Args:
       source: labelled images.
       data: the `config.data` tree.
-      batch_size: images in a batch of this process.
+      batch_size: images in a batch of all processes; a multiple of their number.
       seed: of order and augmentation.
-      skip_log: where bad images are listed; they are left out of batches.
+      skip_log: where bad images are listed.
       shard: number of this process and of all processes.
+      read: what gives an image by its number and a generator, None if it is bad; None for a
+        random crop of `source`.
 
     Returns:
-      Iterator of `image` uint8 [B, size, size, 3] and `label` int32 [B].
+      Iterator of the rows of this process, `image` uint8 [B, size, size, 3] and `label` int32 [B].
     """
-    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
-    dataset = dataset[slice(shard[0], None, shard[1])].repeat()
-    dataset = dataset.random_map(_decoder(source, data, skip_log))
-    threads = grain.ReadOptions(num_threads=max(1, data.workers), prefetch_buffer_size=64)
-    batches = dataset.to_iter_dataset(threads).batch(batch_size, drop_remainder=True)
+    replace = _Replacing(read or _decoder(source, data, skip_log), len(source))
+    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(replace)
+    batches = _rows_of(dataset, batch_size, shard).to_iter_dataset(_READING)
     if data.workers:
         options = grain.MultiprocessingOptions(num_workers=data.workers)
-        batches = batches.mp_prefetch(options, worker_init_fn=_end_with_parent)
+        batches = batches.mp_prefetch(options, worker_init_fn=_live_as_long_as_parent)
     return iter(batches)
 
 
-def _end_with_parent(worker: int, workers: int) -> None:
-    """Ends a worker whose parent was killed, which otherwise would wait for it for ever."""
+def _rows_of(
+    dataset: grain.MapDataset, batch_size: int, shard: tuple[int, int]
+) -> grain.MapDataset:
+    """Batches of which process `p` of `n` has rows [p B / n, (p + 1) B / n) of every one."""
+    number, processes = shard
+    if batch_size % processes:
+        raise ValueError(f"batch_size (={batch_size}) must be a multiple of {processes} processes")
+    return dataset.batch(batch_size // processes)[slice(number, None, processes)]
+
+
+def _live_as_long_as_parent(worker: int, workers: int) -> None:
+    """Lets a worker live exactly as long as its parent, which otherwise it would outlive.
+
+    A scheduler sends SIGTERM to all processes, but training still wants batches on its way to the
+    checkpoint that follows.
+    """
     del worker, workers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
@@ -112,25 +169,22 @@ def validation_batches(
     data: ml_collections.ConfigDict,
     batch_size: int,
     skip_log: SkipLog | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Every image once, in order, squashed to the square; the last batch is padded.
 
     Args:
       source: labelled images.
       data: the `config.data` tree.
-      batch_size: images in a batch.
-      skip_log: where bad images are listed; they are left out.
+      batch_size: images in a batch of all processes; a multiple of their number.
+      skip_log: where bad images are listed.
+      shard: number of this process and of all processes, each of which gets as many batches.
 
-    Yields:
-      `image` uint8 [B, size, size, 3], `label` int32 [B], `valid` bool [B].
+    Returns:
+      Iterator of the rows of this process: `image` uint8 [B, size, size, 3], `label` int32 [B],
+      and `valid` bool [B], False for padding and bad images.
     """
-    dataset = grain.MapDataset.range(len(source)).map(_decoder(source, data, skip_log))
-    threads = grain.ReadOptions(num_threads=max(1, data.workers), prefetch_buffer_size=64)
-    for batch in dataset.to_iter_dataset(threads).batch(batch_size, drop_remainder=False):
-        count = len(batch["label"])
-        missing = batch_size - count
-        yield {
-            "image": np.pad(batch["image"], [(0, missing), (0, 0), (0, 0), (0, 0)]),
-            "label": np.pad(batch["label"], (0, missing)),
-            "valid": np.arange(batch_size) < count,
-        }
+    padded = math.ceil(len(source) / batch_size) * batch_size
+    read = _Padding(_decoder(source, data, skip_log), len(source))
+    dataset = grain.MapDataset.range(padded).map(read)
+    return iter(_rows_of(dataset, batch_size, shard).to_iter_dataset(_READING))

@@ -16,7 +16,8 @@ from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
 from delg_jax.training.checkpoints import load_model
 
-_LISTING_FIELDS = ("name", "root", "ground_truth", "distractors", "embedded")  # which images there are
+# Which images there are
+_LISTING_FIELDS = ("name", "root", "ground_truth", "distractors", "embedded")
 _DATA_FIELDS = (*_LISTING_FIELDS, "min_side", "max_pixels")
 
 

@@ -1,12 +1,15 @@
 """Orbax checkpoints of a run, and networks restored from them."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as preserved
 
 from delg_jax import configuration
 from delg_jax import workdir as artefacts
@@ -17,21 +20,46 @@ from delg_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 _VARIABLES = ("params", "batch_stats")
+_THRESHOLDS = ("attention_p50", "attention_p75")
 
 
 class Checkpoints:
     """The checkpoints of one run, saved in the background; use it in a `with` block.
 
+    Each holds variables, optimiser, where the input stands, and as `meta` the configuration. Random
+    draws need nothing more: they derive from `config.seed` and the number of the step.
+
     Args:
       folder: of the run's checkpoints.
       model: the `config.model` tree with its number of classes, kept in every checkpoint.
       keep: how many of the latest to keep.
+      best_metric: the checkpoint that is best by it is kept too; higher is better, except for
+        names that end in `loss`; empty for none.
+      config: the whole tree, kept in every checkpoint if given.
     """
 
-    def __init__(self, folder: pathlib.Path, model: ml_collections.ConfigDict, keep: int) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        model: ml_collections.ConfigDict,
+        keep: int,
+        best_metric: str = "",
+        config: ml_collections.ConfigDict | None = None,
+    ) -> None:
+        policies, best = [preserved.LatestN(keep)], {}
+        if best_metric:
+            lower = best_metric.endswith("loss")
+            best = {"best_fn": lambda metrics: metrics[best_metric]}
+            best["best_mode"] = "min" if lower else "max"
+            kept = {"n": 1, "reverse": lower, "keep_checkpoints_without_metrics": False}
+            policies.append(preserved.BestN(get_metric_fn=best["best_fn"], **kept))
+        policy = preserved.AnyPreservationPolicy(policies)
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True, **best)
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
-        self._model = configuration.flatten(model)
+        self._best_metric = best_metric
+        self._meta = {"model": configuration.flatten(model)}
+        if config is not None:
+            self._meta["config"] = configuration.flatten(config)
 
     def __enter__(self) -> "Checkpoints":
         """Opens the folder."""
@@ -46,24 +74,40 @@ class Checkpoints:
         """Number of updates at the latest whole checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, input_state: str) -> None:
-        """Saves the state, and where the input stands, unless this step is saved already."""
-        step = int(state.step)
+    def save(
+        self, state: TrainState, input_state: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Saves a state, unless this step is saved already.
+
+        Args:
+          state: to be saved.
+          input_state: where the input stands.
+          metrics: of this step; the best metric and quartiles of the attention are kept.
+        """
+        step, metrics = int(state.step), metrics or {}
         if step in self._manager.all_steps():
             return
         # Orbax would compile a slice of every replicated array for every device
         state = jax.device_get(state)
+        attention = {name: metrics[name] for name in _THRESHOLDS if name in metrics}
+        best = {name: metrics[name] for name in (self._best_metric,) if name in metrics}
+        meta = {**self._meta, "input": input_state, "attention": attention}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 variables=ocp.args.StandardSave(state.variables),
                 optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-                meta=ocp.args.JsonSave({"model": self._model, "input": input_state}),
+                meta=ocp.args.JsonSave(meta),
             ),
+            metrics=best or None,
         )
 
     def restore(self, like: TrainState) -> tuple[TrainState, str]:
-        """Restores the latest checkpoint into the structure of `like`, and the input's state."""
+        """Restores the latest checkpoint into the structure of `like`, and the input's state.
+
+        The arrays are NumPy's, so that they may go to any number of devices.
+        """
+        like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
         optimizer = {"step": like.step, "state": like.opt_state}
         restored = self._manager.restore(
             self._manager.latest_step(),
@@ -78,12 +122,35 @@ class Checkpoints:
         return state, restored["meta"]["input"]
 
 
+def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
+    """Quantiles of the attention in the last step before a checkpoint, for tau (section 4.1).
+
+    Args:
+      checkpoint: a workdir, the folder of its checkpoints, or one of these.
+
+    Returns:
+      Scores `attention_p50` (median) and `attention_p75`.
+
+    Raises:
+      UserError: if there is no checkpoint, or it was not trained with a local head.
+    """
+    folder, step = _named(str(checkpoint))
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
+        step = manager.latest_step() if step is None else step
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    if not meta.get("attention"):
+        rule = "holds no quantiles of the attention"
+        raise UserError("config.model.checkpoint", str(checkpoint), rule)
+    return meta["attention"]
+
+
 def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tuple[Delg, Any]:
     """The network to extract with: trained, pretrained, or random, in this order.
 
-    A checkpoint named by `config.model.checkpoint` (a workdir, or its checkpoints) wins over one
-    in `workdir`, unless that run started from it; without either, `config.model.pretrained` fills
-    the backbone.
+    A checkpoint named by `config.model.checkpoint` (a workdir, the folder of its checkpoints, or
+    one of these) wins over one in `workdir`, unless that run started from it; without either,
+    `config.model.pretrained` fills the backbone.
 
     Args:
       config: the whole tree.
@@ -95,12 +162,12 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
     Raises:
       UserError: if the checkpoint or the weights do not fit `config.model`.
     """
-    folder = _checkpoint_folder(config, workdir)
-    if folder is None:
+    found = _checkpoint(config, workdir)
+    if found is None:
         module = build(config.model)
         variables = model_variables.initialize(module, jax.random.key(config.seed))
         return module, model_variables.load_pretrained(variables, config.model)
-    return _restore(config, folder)
+    return _restore(config, *found)
 
 
 def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> Any:
@@ -121,18 +188,20 @@ def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> 
         return variables
     config = config.copy_and_resolve_references()
     wanted, config.model.num_classes = config.model.num_classes, 0
-    module, restored = _restore(config, _named_folder(config.model.checkpoint))
+    module, restored = _restore(config, *_named(config.model.checkpoint))
     if module.num_classes != wanted:
         fresh = {n: v for n, v in variables["params"].items() if n.endswith("_classifier")}
         restored = {**restored, "params": {**restored["params"], **fresh}}
     return restored
 
 
-def _restore(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[Delg, Any]:
-    """The network of the latest checkpoint in `folder`, and its variables."""
+def _restore(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
+) -> tuple[Delg, Any]:
+    """The network of a checkpoint in `folder`, the latest if `step` is None, and its variables."""
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
-        step = manager.latest_step()
+        step = manager.latest_step() if step is None else step
         stored = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
         module = _stored_module(config, stored["meta"]["model"], folder)
         target = jax.eval_shape(
@@ -154,19 +223,23 @@ def _restore(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[D
     return module, restored["variables"]
 
 
-def _checkpoint_folder(
+def _checkpoint(
     config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> pathlib.Path | None:
+) -> tuple[pathlib.Path, int | None] | None:
+    """Folder and step (None for the latest) of what to extract with, or None."""
     named, own = config.model.checkpoint, workdir / FOLDER
     if named and not (_has_checkpoint(own) and _started_from(own, named)):
-        return _named_folder(named)
-    return own if _has_checkpoint(own) else None
+        return _named(named)
+    return (own, None) if _has_checkpoint(own) else None
 
 
-def _named_folder(checkpoint: str) -> pathlib.Path:
-    for folder in (pathlib.Path(checkpoint), pathlib.Path(checkpoint) / FOLDER):
+def _named(checkpoint: str) -> tuple[pathlib.Path, int | None]:
+    path = pathlib.Path(checkpoint)
+    if path.name.isdigit() and path.is_dir() and not _has_checkpoint(path / FOLDER):
+        return path.parent, int(path.name)
+    for folder in (path, path / FOLDER):
         if _has_checkpoint(folder):
-            return folder
+            return folder, None
     rule = "must be the workdir of a training run with a checkpoint"
     raise UserError("config.model.checkpoint", checkpoint, rule)
 

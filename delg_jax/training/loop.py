@@ -1,12 +1,11 @@
-"""The training loop: input, steps, validation, checkpoints, metrics."""
+"""Training from a configuration: what a run needs, put together and checked."""
 
 import json
 import logging
-import math
 import pathlib
-import time
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -14,15 +13,15 @@ import ml_collections
 from delg_jax import workdir as artefacts
 from delg_jax.configuration import flatten
 from delg_jax.data import open_training, pipeline, skips
-from delg_jax.data.sources import ImageSource, TrainingData
+from delg_jax.data.sources import TrainingData
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import Delg, build
-from delg_jax.progress import Progress
+from delg_jax.training import feature_cache, processes
 from delg_jax.training import state as train_state
 from delg_jax.training import step as train_step
 from delg_jax.training.checkpoints import FOLDER, Checkpoints, start_from_checkpoint
-from delg_jax.training.metrics import MetricsWriter
+from delg_jax.training.run import Run
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,6 +32,10 @@ _FREE = (  # fields under those that may change when a run goes on
     "train.eval_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.best_metric",
+    "train.chance_after",
+    "train.tensorboard",
+    "train.cache_gigabytes",
 )
 
 
@@ -53,35 +56,62 @@ def train_and_evaluate(
       UserError: for a configuration that cannot be run, bad data, or a loss that is not finite.
     """
     root = pathlib.Path(workdir)
-    data = open_training(config.data)
+    with processes.first_before_others("data"):
+        data = open_training(config.data)
     config = with_classes(config, data)
     _check(config)
     module = build(config.model, **module_options(config.train))
     tx = train_state.optimizer(config.train)
     state = _initial_state(config, module, tx)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
-    batches = pipeline.training_batches(
-        data.train,
-        config.data,
-        config.train.batch_size // jax.process_count(),
-        config.seed,
-        skip_log,
-        (jax.process_index(), jax.process_count()),
-    )
-    for folder in (root / "logs", root / FOLDER):
-        artefacts.claim(folder, config, _sections(config), overwrite)
-    with Checkpoints(root / FOLDER, config.model, config.train.keep_checkpoints) as checkpoints:
+    _claim(root, config, overwrite)
+    batches = _batches(config, module, state, data, root, skip_log)
+    with _checkpoints(root, config) as checkpoints:
         if checkpoints.latest() is not None:
             state, input_state = checkpoints.restore(state)
             if input_state:  # converted weights have none
                 batches.set_state(json.loads(input_state))
             _LOG.info("resumed at step %d", int(state.step))
-        writer = MetricsWriter(root / "logs", int(state.step))
-        run = _Run(config, module, tx, data.validation, skip_log, writer, checkpoints)
-        record = run.train(state, batches)
-    skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
-    artefacts.write_json(root / "train_metrics.json", record)
+        run = Run(config, module, tx, data.validation, root / "logs", skip_log)
+        record = run.train(train_step.replicate(state), batches, checkpoints)
+    if processes.is_first():
+        skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
+        artefacts.write_json(root / "train_metrics.json", record)
+    processes.wait_for_all("trained")
     return record
+
+
+def _claim(root: pathlib.Path, config: ml_collections.ConfigDict, overwrite: bool) -> None:
+    """Makes the folders those of this configuration; only the first process deletes others."""
+    with processes.first_before_others("folders"):
+        for folder in (root / "logs", root / FOLDER):
+            artefacts.claim(folder, config, _sections(config), overwrite and processes.is_first())
+
+
+def _checkpoints(root: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
+    train = config.train
+    return Checkpoints(
+        root / FOLDER, config.model, train.keep_checkpoints, train.best_metric, config
+    )
+
+
+def _batches(
+    config: ml_collections.ConfigDict,
+    module: Delg,
+    state: train_state.TrainState,
+    data: TrainingData,
+    root: pathlib.Path,
+    skip_log: skips.SkipLog,
+) -> grain.DatasetIterator:
+    """The input of this process: images, or maps of a frozen backbone."""
+    read = None
+    if config.train.cache_features:
+        read = feature_cache.build(module, state.variables, data.train, config, root, skip_log)
+    size = config.train.batch_size
+    shard = processes.shard()
+    return pipeline.training_batches(
+        data.train, config.data, size, config.seed, skip_log, shard, read
+    )
 
 
 def _sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -117,93 +147,22 @@ def _check(config: ml_collections.ConfigDict) -> None:
     train = config.train
     require_choice("config.train.batch_norm", train.batch_norm, ("train", "frozen", "sync"))
     require_choice("config.train.dtype", train.dtype, ("float32", "bfloat16"))
-    if train.batch_size < 1 or train.batch_size % jax.device_count():
+    for field in ("steps", "accumulation_steps", "log_every", "eval_every", "checkpoint_every"):
+        if train[field] < 1:
+            raise UserError(f"config.train.{field}", train[field], "must be at least 1")
+    if train.batch_size < 1 or train.batch_size % (jax.device_count() * train.accumulation_steps):
         rule = f"must be a positive multiple of the {jax.device_count()} devices"
+        parts = train.accumulation_steps
+        rule += f" times config.train.accumulation_steps={parts}" if parts > 1 else ""
         raise UserError("config.train.batch_size", train.batch_size, rule)
     if config.seed < 0:
         raise UserError("config.seed", config.seed, "must not be negative")
-    for field in ("steps", "log_every", "eval_every", "checkpoint_every"):
-        if train[field] < 1:
-            raise UserError(f"config.train.{field}", train[field], "must be at least 1")
+    train_state.penalty(train)
+    if train.cache_features:
+        feature_cache.check(config)
 
 
 def _initial_state(config: ml_collections.ConfigDict, module: Delg, tx) -> train_state.TrainState:
     variables = model_variables.initialize(module, jax.random.key(config.seed))
     variables = model_variables.load_pretrained(variables, config.model)
-    state = train_state.create(start_from_checkpoint(variables, config), tx)
-    return train_step.replicate(state)
-
-
-class _Run:
-    """One run: what stays the same from step to step."""
-
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        module: Delg,
-        tx,
-        validation: ImageSource,
-        skip_log: skips.SkipLog,
-        writer: MetricsWriter,
-        checkpoints: Checkpoints,
-    ) -> None:
-        weights = train_step.loss_weights(config.train)
-        self._config, self._validation, self._skip_log = config, validation, skip_log
-        self._writer, self._checkpoints = writer, checkpoints
-        self._train_step = train_step.parallel_train_step(module, tx, weights)
-        self._eval_step = train_step.parallel_eval_step(module, weights)
-        self._learning_rate = train_state.learning_rate(config.train)
-
-    def train(self, state: train_state.TrainState, batches) -> dict[str, float]:
-        """Runs all steps that are left and returns the last record."""
-        train = self._config.train
-        first, record = int(state.step), {}
-        start = time.monotonic()
-        with Progress("train", train.steps, "step", done=first) as progress:
-            for step in range(first + 1, train.steps + 1):
-                batch = train_step.split_over_devices(next(batches))
-                state, metrics = self._train_step(state, batch)
-                last = step == train.steps
-                saves = last or step % train.checkpoint_every == 0
-                # Also before each checkpoint, because it finds a network that diverged
-                if saves or step % train.log_every == 0:
-                    record = self._log(step, metrics, start, step - first)
-                if last or step % train.eval_every == 0:
-                    record |= self._writer.write(step, self.evaluate(state))
-                if saves:
-                    self._checkpoints.save(state, json.dumps(_plain(batches.get_state())))
-                progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
-        return record or self._writer.read(train.steps)
-
-    def _log(self, step: int, metrics: dict, start: float, done: int) -> dict[str, float]:
-        rate = done * self._config.train.batch_size / (time.monotonic() - start)
-        extra = {"learning_rate": self._learning_rate(step - 1), "images_per_second": rate}
-        record = self._writer.write(step, {**metrics, **extra})
-        bad = sorted(name for name, value in record.items() if not math.isfinite(value))
-        if bad:
-            rule = f"training diverged at step {step}: {', '.join(bad)} not finite; lower it"
-            raise UserError("config.train.learning_rate", self._config.train.learning_rate, rule)
-        skipped = self._skip_log.read()
-        if len(skipped) > self._config.data.max_skipped:
-            skips.report(self._skip_log.path.parent, skipped, self._config.data.max_skipped)
-        return record
-
-    def evaluate(self, state: train_state.TrainState) -> dict[str, float]:
-        """Means over the validation images, names with the prefix `validation_`."""
-        totals: dict[str, float] = {}
-        batches = pipeline.validation_batches(
-            self._validation, self._config.data, self._config.train.batch_size, self._skip_log
-        )
-        for batch in batches:
-            sums = jax.device_get(self._eval_step(state, train_step.split_over_devices(batch)))
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + float(value)
-        count = max(totals.pop("count", 0.0), 1.0)
-        return {f"validation_{name}": total / count for name, total in totals.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A Grain iterator's state as JSON values."""
-    if isinstance(value, dict):
-        return {name: _plain(child) for name, child in value.items()}
-    return value.decode() if isinstance(value, bytes) else value
+    return train_state.create(start_from_checkpoint(variables, config), tx)

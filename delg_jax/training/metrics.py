@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON line a record, and a line to the terminal."""
+"""Metrics of a run: one JSON line a record, a line to the terminal, and TensorBoard's files."""
 
 import itertools
 import json
@@ -7,23 +7,36 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
+
+from delg_jax.training import processes
+from delg_jax.training.tensorboard import open_board
 
 _LOG = logging.getLogger(__name__)
+
+# Names, or how they end, of what the line to the terminal tells; the files have everything.
+_SHOWN = ("loss", "accuracy", "learning_rate", "scale", "images_per_second")
 
 
 class MetricsWriter:
     """Appends records to `metrics.jsonl`, dropping those of steps that will be run again.
 
+    Of several processes, only the first writes.
+
     Args:
       folder: of the file; created if absent.
       from_step: records of later steps are dropped, as the run resumes there.
+      tensorboard: whether `tensorboard/` in the folder gets the same, if its extra is installed.
     """
 
-    def __init__(self, folder: pathlib.Path, from_step: int) -> None:
+    def __init__(self, folder: pathlib.Path, from_step: int, tensorboard: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= from_step]
-        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._board = None
+        if processes.is_first():
+            kept = [line for line in self._lines() if json.loads(line)["step"] <= from_step]
+            self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            self._board = open_board(folder / "tensorboard", from_step) if tensorboard else None
 
     def _lines(self) -> list[str]:
         if not self._path.is_file():
@@ -40,8 +53,29 @@ class MetricsWriter:
     def write(self, step: int, values: dict[str, Any]) -> dict[str, float]:
         """Writes one record and returns it as plain numbers."""
         record = {name: float(value) for name, value in jax.device_get(values).items()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **record}) + "\n")
-        text = ", ".join(f"{name} {value:.4g}" for name, value in sorted(record.items()))
+        if processes.is_first():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **record}) + "\n")
+        if self._board:
+            self._board.write(step, record)
+        shown = sorted(name for name in record if name.endswith(_SHOWN))
+        text = ", ".join(f"{name} {record[name]:.4g}" for name in shown)
         _LOG.info("step %d: %s", step, text)
         return record
+
+    def draw(self, step: int, images: np.ndarray, scores: jax.Array | None) -> None:
+        """Draws images and their attention, where there is a local head and TensorBoard.
+
+        Args:
+          step: number of the step.
+          images: uint8 [B, H, W, 3].
+          scores: float32 [devices, B / devices, h, w].
+        """
+        if self._board and scores is not None:
+            scores = jax.device_get(scores)
+            self._board.draw(step, images, scores.reshape(-1, *scores.shape[2:]))
+
+    def close(self) -> None:
+        """Ends TensorBoard's file; the records are whole at any time."""
+        if self._board:
+            self._board.close()

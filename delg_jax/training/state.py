@@ -1,5 +1,6 @@
 """What training changes from step to step, and the optimiser that changes it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,7 +59,9 @@ def is_trained(path: tuple[str, ...], train: ml_collections.ConfigDict) -> bool:
 
 
 def optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """SGD with momentum, norm clipping and weight decay; fixed parameters get no update.
+    """SGD with momentum and norm clipping; fixed parameters get no update.
+
+    Weight decay is part of the loss (`penalty`), so its gradient is clipped with the others.
 
     Args:
       train: the `config.train` tree.
@@ -72,7 +75,6 @@ def optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
     require_choice("config.train.heads", train.heads, ("joint", "global", "local"))
     chain = optax.chain(
         optax.clip_by_global_norm(train.clip_norm),
-        optax.add_decayed_weights(train.weight_decay, mask=_decayed),
         optax.sgd(learning_rate(train), momentum=train.momentum),
     )
 
@@ -84,9 +86,34 @@ def optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
     return optax.multi_transform({"learn": chain, "fixed": optax.set_to_zero()}, labels)
 
 
-def _decayed(params: Any) -> Any:
-    """Kernels only: neither biases, nor BatchNorm, nor the classifier's scale."""
-    return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
+def penalty(train: ml_collections.ConfigDict) -> Callable[[Any], jax.Array] | None:
+    """The L2 term of the loss: weight_decay / 2 times the squared norm of kernels that learn.
+
+    Neither biases, nor BatchNorm, nor the classifier's scale take part.
+
+    Args:
+      train: the `config.train` tree.
+
+    Returns:
+      A function of the parameters, with a scalar; None without weight decay.
+
+    Raises:
+      UserError: if the weight is negative.
+    """
+    if train.weight_decay < 0:
+        raise UserError("config.train.weight_decay", train.weight_decay, "must not be negative")
+    if not train.weight_decay:
+        return None
+
+    def compute(params: Any) -> jax.Array:
+        kernels = [
+            kernel
+            for path, kernel in traverse_util.flatten_dict(params).items()
+            if path[-1] == "kernel" and is_trained(path, train)
+        ]
+        return train.weight_decay / 2 * sum(jnp.sum(jnp.square(kernel)) for kernel in kernels)
+
+    return compute
 
 
 def create(variables: dict[str, Any], tx: optax.GradientTransformation) -> TrainState:

@@ -1,6 +1,7 @@
-"""One update and one evaluation over all devices."""
+"""One update and one evaluation over all devices of all processes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,9 +12,11 @@ import optax
 
 from delg_jax.losses import LossWeights, total_loss
 from delg_jax.models.delg import Delg
+from delg_jax.training import feature_cache, health, summaries
 from delg_jax.training.state import TrainState
 
 AXIS = "batch"
+Metrics = dict[str, jax.Array]
 
 
 def loss_weights(train: ml_collections.ConfigDict) -> LossWeights:
@@ -32,47 +35,90 @@ def train_step(
     module: Delg,
     tx: optax.GradientTransformation,
     weights: LossWeights,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+    penalty: Callable[[Any], jax.Array] | None = None,
+    accumulation_steps: int = 1,
+) -> tuple[TrainState, Metrics]:
     """Takes one step on this device's share of a batch; gradients are averaged over `AXIS`.
 
     Args:
       state: before the step, the same on every device.
-      batch: `image` uint8 [B, H, W, 3] and `label` int32 [B].
+      batch: `image` uint8 [B, H, W, 3], or `conv4` and `conv5` of a frozen backbone, and `label`
+        int32 [B].
       module: the network.
       tx: the optimiser.
       weights: of the losses.
+      penalty: gives the part of the loss that depends on parameters alone; None for no such part.
+      accumulation_steps: parts of the share that are computed one after the other.
 
     Returns:
-      The state after the step and scalar metrics, the same on every device.
+      The state after the step and scalar metrics, the same on every device. `nonfinite` is the
+      position in `health.watched` of the first tensor with a value that is not finite, or -1.
     """
-
-    def loss_of(params: Any):
-        """The mean loss, with new BatchNorm statistics and metrics beside it."""
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        (outputs, scores, logits), changed = module.apply(
-            variables, batch["image"], train=True, method="classify", mutable=["batch_stats"]
-        )
-        loss, metrics = total_loss(
-            outputs, scores, logits, batch["label"], weights, module.stop_gradient
-        )
-        metrics["sparsity_conv4"] = jnp.mean(outputs.conv4 == 0)
-        metrics["sparsity_conv5"] = jnp.mean(outputs.conv5 == 0)
-        return jnp.mean(loss), (changed.get("batch_stats", {}), metrics)
-
-    gradients, (stats, metrics) = jax.grad(loss_of, has_aux=True)(state.params)
+    compute = functools.partial(_accumulated, parts=accumulation_steps)
+    loss = functools.partial(_loss, module=module, weights=weights)
+    gradients, (stats, metrics, scores) = compute(loss, state, batch)
     gradients, stats = jax.lax.pmean((gradients, stats), AXIS)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     metrics = jax.lax.pmean(jax.tree.map(jnp.mean, metrics), AXIS)
+    if penalty is not None:
+        metrics["decay_loss"], pull = jax.value_and_grad(penalty)(state.params)
+        metrics["loss"] += metrics["decay_loss"]
+        gradients = jax.tree.map(jnp.add, gradients, pull)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = TrainState(state.step + 1, params, stats, opt_state)
+    if scores is not None:
+        metrics |= summaries.attention_summary(jax.lax.all_gather(scores, AXIS))
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     metrics["update_norm"] = optax.tree.norm(updates)
-    params = optax.apply_updates(state.params, updates)
-    stats = {**state.batch_stats, **stats}
-    return TrainState(state.step + 1, params, stats, opt_state), metrics
+    metrics["parameter_norm"] = optax.tree.norm(params)
+    watched = health.watched(metrics, gradients, state.variables)
+    return state, {**metrics, "nonfinite": health.first_nonfinite(watched)}
+
+
+def _loss(params: Any, stats: Any, batch: dict[str, jax.Array], module: Delg, weights: LossWeights):
+    """The mean loss of a batch; beside it BatchNorm statistics, metrics and attention scores."""
+    apply = functools.partial(_classify, module, {"params": params, "batch_stats": stats}, batch)
+    (outputs, scores, logits), changed = apply(train=True, mutable=["batch_stats"])
+    loss, metrics = total_loss(
+        outputs, scores, logits, batch["label"], weights, module.stop_gradient
+    )
+    metrics["sparsity_conv4"] = summaries.sparsity(outputs.conv4)
+    metrics["sparsity_conv5"] = summaries.sparsity(outputs.conv5)
+    stats = {**stats, **changed.get("batch_stats", {})}
+    return jnp.mean(loss), (stats, metrics, outputs.attention)
+
+
+def _classify(module: Delg, variables: Any, batch: dict[str, jax.Array], **options: Any):
+    """`Delg.classify` of images, or of what a frozen backbone made of them."""
+    if "image" in batch:
+        return module.apply(variables, batch["image"], method="classify", **options)
+    with feature_cache.in_place_of_backbone(batch["conv4"], batch["conv5"]):
+        images = feature_cache.no_images(len(batch["label"]))
+        return module.apply(variables, images, method="classify", **options)
+
+
+def _accumulated(loss: Callable, state: TrainState, batch: dict[str, jax.Array], parts: int):
+    """Gradient of `loss`, averaged over parts of the batch, and what stands beside it."""
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        return gradient(state.params, state.batch_stats, batch)
+
+    def add(carry: tuple[Any, Any], part: dict[str, jax.Array]):
+        total, stats = carry
+        gradients, (stats, *rest) = gradient(state.params, stats, part)
+        return (jax.tree.map(jnp.add, total, gradients), stats), rest
+
+    batch = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), batch)
+    start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats)
+    # In a loop, convolutions take ten times as long on a CPU
+    unroll = parts if jax.default_backend() == "cpu" else 1
+    (total, stats), (metrics, scores) = jax.lax.scan(add, start, batch, unroll=unroll)
+    return jax.tree.map(lambda x: x / parts, total), (stats, metrics, scores)
 
 
 def eval_step(
     state: TrainState, batch: dict[str, jax.Array], module: Delg, weights: LossWeights
-) -> dict[str, jax.Array]:
+) -> tuple[Metrics, jax.Array | None]:
     """Sums losses and correct answers over all devices.
 
     Args:
@@ -82,25 +128,33 @@ def eval_step(
       weights: of the losses.
 
     Returns:
-      Scalar sums over valid images by metric name, and `count`.
+      Scalar sums over valid images by metric name, and `count`; and the attention scores of this
+      device's images, float32 [B, H, W], None without a local head.
     """
     outputs, scores, logits = module.apply(state.variables, batch["image"], method="classify")
     _, metrics = total_loss(outputs, scores, logits, batch["label"], weights, True)
     metrics["count"] = jnp.ones_like(metrics["loss"])
-    sums = {name: jnp.sum(value * batch["valid"]) for name, value in metrics.items()}
-    return jax.lax.psum(sums, AXIS)
+    sums = {name: jnp.sum(jnp.where(batch["valid"], value, 0.0)) for name, value in metrics.items()}
+    return jax.lax.psum(sums, AXIS), outputs.attention
 
 
-def parallel_train_step(module: Delg, tx: optax.GradientTransformation, weights: LossWeights):
-    """`train_step` over local devices: state unstacked and donated, batch [devices, B, ...]."""
-    step = functools.partial(train_step, module=module, tx=tx, weights=weights)
+def parallel_train_step(
+    module: Delg,
+    tx: optax.GradientTransformation,
+    weights: LossWeights,
+    penalty: Callable[[Any], jax.Array] | None = None,
+    accumulation_steps: int = 1,
+):
+    """`train_step` over all devices: state unstacked and donated, batch [local devices, B, ...]."""
+    settings = {"penalty": penalty, "accumulation_steps": accumulation_steps}
+    step = functools.partial(train_step, module=module, tx=tx, weights=weights, **settings)
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
 
 
 def parallel_eval_step(module: Delg, weights: LossWeights):
-    """`eval_step` over local devices, batch [devices, B, ...]."""
+    """`eval_step` over all devices, batch [local devices, B, ...]."""
     step = functools.partial(eval_step, module=module, weights=weights)
-    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None)
+    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
 
 
 def replicate(state: TrainState) -> TrainState:

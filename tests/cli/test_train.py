@@ -42,6 +42,25 @@ def test_what_cannot_be_trained_is_refused(root, tmp_path, capsys, override, mes
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_processes=2"], "--coordinator = None: must be given with the others"),
+        (["--process_id=one"], "--process_id = 'one': must be a whole number"),
+        (
+            ["--coordinator=host:1", "--num_processes=2", "--process_id=2"],
+            "--process_id = 2: must be from 0 to below --num_processes=2",
+        ),
+    ],
+)
+def test_half_a_description_of_processes_is_refused(root, tmp_path, capsys, flags, message):
+    arguments = [*command_line(training_config(root)), f"--workdir={tmp_path}", *flags]
+    assert main(["train", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"delg: {message}")
+    assert len(err.splitlines()) == 1
+
+
 def test_a_checkpoint_of_another_network_is_refused_by_extraction(tmp_path, capsys):
     config = training_config(tmp_path).copy_and_resolve_references()
     config.model.num_classes = 2

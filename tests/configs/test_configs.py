@@ -89,6 +89,21 @@ def test_the_recipe_of_the_paper_keeps_the_images_of_a_device(file):
         load(file, "devices=0")
 
 
+@pytest.mark.parametrize(
+    ("devices", "rate", "steps"),
+    [
+        (21, 0.01, 1_500_000),
+        (16, 0.01, 1_968_750),
+        (8, 0.005, 3_937_500),
+        (1, 0.000625, 31_500_000),
+    ],
+)
+def test_the_learning_rate_follows_the_batch_and_the_steps_the_epochs(devices, rate, steps):
+    train = load("delg_r50_gld.py", f"devices={devices}").train
+    assert train.learning_rate == pytest.approx(rate, rel=1e-12)
+    assert train.steps == steps
+
+
 def test_recipes_differ_in_the_backbone_alone():
     small, large = (configuration.flatten(load(f"delg_r{n}_gld.py")) for n in (50, 101))
     difference = configuration.difference(small, large)

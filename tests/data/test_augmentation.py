@@ -1,12 +1,22 @@
+import dataclasses
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from delg_jax.data import augmentation
 from delg_jax.data.augmentation import CropSettings, random_crop, squash
+from delg_jax.data.images import EncodedImage
 from tests.photographs import draw
 
 SETTINGS = CropSettings(size=32, area=(0.08, 1.0), aspect=(0.75, 4 / 3), flip=False)
+
+
+def encoded(image, file_format="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, file_format)
+    return EncodedImage(buffer.getvalue())
 
 
 @pytest.fixture
@@ -15,9 +25,9 @@ def boxes(monkeypatch):
     drawn = []
     resize = augmentation._resize
 
-    def note(image, box, size):
+    def note(image, box, settings):
         drawn.append(box)
-        return resize(image, box, size)
+        return resize(image, box, settings)
 
     monkeypatch.setattr(augmentation, "_resize", note)
     return drawn
@@ -27,7 +37,7 @@ def boxes(monkeypatch):
 def test_boxes_keep_to_their_ranges(rng, boxes, size):
     image = draw(0, *size)
     for _ in range(300):
-        assert random_crop(image, SETTINGS, rng).shape == (32, 32, 3)
+        assert random_crop(encoded(image), SETTINGS, rng).shape == (32, 32, 3)
     whole = (0, 0, size[1], size[0])
     drawn = np.array([box for box in boxes if box != whole])
     left, top, right, bottom = drawn.T
@@ -48,7 +58,7 @@ def test_boxes_keep_to_their_ranges(rng, boxes, size):
 def test_areas_are_uniform(rng, boxes):
     settings = CropSettings(8, (0.2, 0.6), (1.0, 1.0), flip=False)
     for _ in range(1000):
-        random_crop(draw(0, 100, 100), settings, rng)
+        random_crop(encoded(draw(0, 100, 100)), settings, rng)
     areas = np.array([(right - left) ** 2 / 1e4 for left, _, right, _ in boxes])
     counts, _ = np.histogram(areas, bins=4, range=(0.2, 0.6))
     assert counts.min() > 200
@@ -57,13 +67,15 @@ def test_areas_are_uniform(rng, boxes):
 def test_the_whole_image_where_no_box_fits(rng):
     line = draw(0, 200, 200)[:, :5]  # no box of half its area has an aspect near 1
     settings = CropSettings(32, (0.5, 1.0), (0.9, 1.1), flip=False)
-    np.testing.assert_array_equal(random_crop(line, settings, rng), squash(line, 32))
+    np.testing.assert_array_equal(
+        random_crop(encoded(line), settings, rng), squash(encoded(line), settings)
+    )
 
 
 def test_the_whole_area_undistorted_is_the_image(rng):
     image = draw(0, 32, 32)
     settings = CropSettings(32, (1.0, 1.0), (1.0, 1.0), flip=False)
-    np.testing.assert_array_equal(random_crop(image, settings, rng), image)
+    np.testing.assert_array_equal(random_crop(encoded(image), settings, rng), image)
 
 
 def test_half_of_the_images_are_mirrored(rng):
@@ -71,7 +83,7 @@ def test_half_of_the_images_are_mirrored(rng):
     settings = CropSettings(32, (1.0, 1.0), (1.0, 1.0), flip=True)
     mirrored = 0
     for _ in range(200):
-        found = random_crop(image, settings, rng)
+        found = random_crop(encoded(image), settings, rng)
         mirrored += np.array_equal(found, image[:, ::-1])
         assert np.array_equal(found, image) or np.array_equal(found, image[:, ::-1])
     assert 70 < mirrored < 130
@@ -79,16 +91,36 @@ def test_half_of_the_images_are_mirrored(rng):
 
 def test_the_same_generator_cuts_the_same():
     image = draw(0)
-    one, other = (random_crop(image, SETTINGS, np.random.default_rng(7)) for _ in range(2))
+    one, other = (random_crop(encoded(image), SETTINGS, np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 
 def test_squash_takes_the_whole_image():
     image = draw(0, 90, 60)
     expected = Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(squash(image, 32), np.asarray(expected))
+    np.testing.assert_array_equal(squash(encoded(image), SETTINGS), np.asarray(expected))
 
 
 def test_squash_leaves_a_fitting_square_alone():
     image = draw(0, 32, 32)
-    np.testing.assert_array_equal(squash(image, 32), image)
+    np.testing.assert_array_equal(squash(encoded(image), SETTINGS), image)
+
+
+@pytest.mark.parametrize(("side", "reduction"), [(63, 1), (64, 2), (127, 2), (128, 4), (9999, 8)])
+def test_a_reduced_box_has_pixels_enough(side, reduction):
+    assert augmentation._reduction((5, 7, 5 + side, 7 + 2 * side), 32) == reduction
+    assert augmentation._reduction((5, 7, 5 + 2 * side, 7 + side), 32) == reduction
+
+
+def test_a_reduced_crop_shows_the_same(rng):
+    """Odd sizes, where a reduced JPEG is a little larger than its share."""
+    image = draw(0, 1001, 777)
+    reduced = dataclasses.replace(SETTINGS, size=64, area=(0.3, 0.9), reduced=True)
+    plain = dataclasses.replace(reduced, reduced=False)
+    for seed in range(20):
+        small, whole = (
+            random_crop(encoded(image, "JPEG"), s, np.random.default_rng(seed)).astype(int)
+            for s in (reduced, plain)
+        )
+        assert np.abs(small - whole).mean() < 5.0
+    assert (small != whole).any()

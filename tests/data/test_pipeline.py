@@ -1,10 +1,5 @@
 import itertools
 import json
-import os
-import pathlib
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -44,13 +39,15 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(one[name], other[name])
 
 
+def squashed_image(source, index, size):
+    settings = augmentation.CropSettings(size, (1.0, 1.0), (1.0, 1.0), flip=False)
+    return augmentation.squash(images.EncodedImage(source.read(index)), settings)
+
+
 def numbered(source, data):
     """Whole images instead of crops, so that a batch tells which images it holds."""
     data.crop_area, data.crop_aspect = (1.0, 1.0), (1e-9, 1e-9)  # no such box fits
-    squashed = [
-        augmentation.squash(images.decode(source.read(i)), data.image_size)
-        for i in range(len(source))
-    ]
+    squashed = [squashed_image(source, i, data.image_size) for i in range(len(source))]
 
     def numbers(batch):
         return [
@@ -84,7 +81,10 @@ def test_worker_processes_give_the_same_batches_each_time(train, data):
     assert_equal(take(one, 3), take(other, 3))
     resumed = pipeline.training_batches(train, data, 5, 3)
     resumed.set_state(one.get_state())
-    assert_equal(take(resumed, 5), take(other, 5))
+    following = take(other, 5)
+    assert_equal(take(resumed, 5), following)
+    data.workers = 0
+    assert_equal(take(pipeline.training_batches(train, data, 5, 3), 8)[3:], following)
 
 
 def test_each_epoch_holds_every_image_once_in_another_order(train, data):
@@ -117,27 +117,58 @@ def test_a_restored_state_goes_on_at_the_same_batch(train, data, stop):
     assert_equal(take(after, 6), expected)
 
 
-def test_shards_share_no_image_and_miss_none(train, data):
-    numbers = numbered(train, data)
-    shards = []
-    for number in range(3):
-        batches = pipeline.training_batches(train, data, 4, seed=2, shard=(number, 3))
-        shards.append([i for batch in take(batches, 2) for i in numbers(batch)])
-    assert [len(set(shard)) for shard in shards] == [8, 8, 8]
-    assert sorted(sum(shards, [])) == list(range(24))
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_batches_that_one_would_get(train, data, processes):
+    whole = take(pipeline.training_batches(train, data, 8, seed=2), 5)
+    shards = [
+        take(pipeline.training_batches(train, data, 8, seed=2, shard=(number, processes)), 5)
+        for number in range(processes)
+    ]
+    joined = [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*shards, strict=True)
+    ]
+    assert_equal(joined, whole)
 
 
-def test_bad_images_are_left_out_and_listed(tmp_path, data):
+def test_the_state_is_that_of_any_number_of_processes(train, data):
+    one = pipeline.training_batches(train, data, 8, seed=2)
+    take(one, 3)
+    expected = take(pipeline.training_batches(train, data, 8, seed=2, shard=(1, 2)), 4)[3:]
+    half = pipeline.training_batches(train, data, 8, seed=2, shard=(1, 2))
+    half.set_state(one.get_state())
+    assert_equal(take(half, 1), expected)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(train, data):
+    with pytest.raises(ValueError, match=r"batch_size \(=8\) must be a multiple of 3"):
+        pipeline.training_batches(train, data, 8, seed=2, shard=(0, 3))
+
+
+def test_bad_images_are_replaced_by_the_next_and_listed(tmp_path, data):
     data.root = str(make_folder(tmp_path / "photographs"))
     source = folder.training(data).train
+    good = take(pipeline.training_batches(source, data, 12, seed=0), 2)
     truncate(source.root / "class_0" / "3.jpg")
     (source.root / "class_2" / "1.jpg").unlink()
     numbers = numbered_but(source, data, {3, 13})
     log = SkipLog(tmp_path / "skipped.csv")
-    batches = take(pipeline.training_batches(source, data, 11, seed=0, skip_log=log), 2)
+    batches = take(pipeline.training_batches(source, data, 12, seed=0, skip_log=log), 2)
     seen = [number for batch in batches for number in numbers(batch)]
-    assert sorted(seen) == sorted(set(range(24)) - {3, 13})
+    assert sorted(seen) == sorted([i for i in range(24) if i not in (3, 13)] + [4, 14])
     assert log.read().keys() == {"class_0/3.jpg", "class_2/1.jpg"}
+    labels, before = (np.concatenate([b["label"] for b in bs]) for bs in (batches, good))
+    np.testing.assert_array_equal(labels, before)  # neighbours here are of one class
+
+
+def test_a_data_set_without_a_good_image_is_an_error(tmp_path, data):
+    data.root = str(make_folder(tmp_path / "photographs", classes=1))
+    source = folder.training(data).train
+    data.min_side = 1000
+    log = SkipLog(tmp_path / "skipped.csv")
+    with pytest.raises(images.BadImageError, match="no image of the data set"):
+        next(pipeline.training_batches(source, data, 4, seed=0, skip_log=log))
+    assert len(log.read()) == len(source)
 
 
 def numbered_but(source, data, bad):
@@ -166,7 +197,7 @@ def test_validation_takes_each_image_once_in_order(data, batch_size):
     np.testing.assert_array_equal(labels[valid], source.labels)
     pictures = np.concatenate([batch["image"] for batch in batches])
     for number in range(12):
-        expected = augmentation.squash(images.decode(source.read(number)), 64)
+        expected = squashed_image(source, number, 64)
         np.testing.assert_array_equal(pictures[number], expected)
     assert not pictures[12:].any()
 
@@ -185,8 +216,23 @@ def test_bad_validation_images_are_left_out_and_listed(tmp_path, data):
 def test_small_images_are_bad(tmp_path, data, train):
     data.min_side = 81
     log = SkipLog(tmp_path / "skipped.csv")
-    assert list(pipeline.validation_batches(train, data, 4, log)) == []
+    batches = list(pipeline.validation_batches(train, data, 4, log))
+    assert not any(batch["valid"].any() for batch in batches)
     assert len(log.read()) == 24
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_validation_in_as_many_batches(data, processes):
+    source = folder.training(data).validation
+    whole = list(pipeline.validation_batches(source, data, 8))
+    shards = [
+        list(pipeline.validation_batches(source, data, 8, shard=(number, processes)))
+        for number in range(processes)
+    ]
+    assert {len(shard) for shard in shards} == {len(whole)}
+    for batch, parts in zip(whole, zip(*shards, strict=True), strict=True):
+        for name, value in batch.items():
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), value)
 
 
 @pytest.mark.parametrize(
@@ -215,46 +261,3 @@ def test_the_state_of_the_input_is_plain_json(train, data):
     expected = take(batches, 1)
     batches.set_state(state)
     assert_equal(take(batches, 1), expected)
-
-
-@pytest.mark.slow
-def test_workers_end_with_a_parent_that_was_killed(tmp_path):
-    make_folder(tmp_path)
-    program = f"""
-from absl import flags
-from configs import default
-from delg_jax.data import folder, pipeline
-if __name__ == "__main__":
-    flags.FLAGS.mark_as_parsed()
-    data = default.get_config().data
-    data.root, data.image_size, data.workers = {str(tmp_path)!r}, 32, 1
-    batches = pipeline.training_batches(folder.training(data).train, data, 4, seed=0)
-    next(batches)
-    import glob, os
-    print(*(open(path).read() for path in glob.glob("/proc/self/task/*/children")), flush=True)
-    os.kill(os.getpid(), 9)
-"""
-    script = tmp_path / "program.py"
-    script.write_text(program)
-    root = pathlib.Path(__file__).parents[2]
-    run = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    children = [int(child) for child in run.stdout.split()]
-    assert children
-    deadline = time.monotonic() + 30
-    while any(is_running(child) for child in children):
-        assert time.monotonic() < deadline, f"{children} outlive their parent"
-        time.sleep(0.5)
-
-
-def is_running(process: int) -> bool:
-    try:
-        state = pathlib.Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return state.rpartition(")")[2].split()[0] != "Z"

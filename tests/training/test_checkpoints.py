@@ -11,6 +11,7 @@ from delg_jax.training import state as train_state
 from delg_jax.training.checkpoints import (
     FOLDER,
     Checkpoints,
+    attention_thresholds,
     load_model,
     start_from_checkpoint,
 )
@@ -80,6 +81,42 @@ def test_only_the_latest_are_kept(config, variables, tmp_path):
     save(tmp_path, config, variables, steps=(1, 2, 3), keep=2)
     kept = sorted(p.name for p in (tmp_path / FOLDER).iterdir() if p.name.isdigit())
     assert kept == ["2", "3"]
+
+
+def save_with_metrics(workdir, config, variables, records, **options):
+    with Checkpoints(workdir / FOLDER, config.model, 1, **options) as checkpoints:
+        for step, metrics in records.items():
+            checkpoints.save(state_of(times(step, variables), config, step), "", metrics)
+    return sorted(int(p.name) for p in (workdir / FOLDER).iterdir() if p.name.isdigit())
+
+
+@pytest.mark.parametrize(("name", "kept"), [("accuracy", [2, 5]), ("a_loss", [3, 5]), ("", [5])])
+def test_the_best_is_kept_beside_the_latest(config, variables, tmp_path, name, kept):
+    values = {1: 0.3, 2: 0.7, 3: 0.1, 4: None, 5: 0.5}
+    records = {s: {} if v is None else {name or "x": v} for s, v in values.items()}
+    assert save_with_metrics(tmp_path, config, variables, records, best_metric=name) == kept
+
+
+def test_the_best_outlives_a_run_that_was_resumed(config, variables, tmp_path):
+    options = {"best_metric": "accuracy"}
+    save_with_metrics(tmp_path, config, variables, {1: {"accuracy": 0.9}, 2: {}}, **options)
+    later = {3: {"accuracy": 0.5}, 4: {}}
+    assert save_with_metrics(tmp_path, config, variables, later, **options) == [1, 4]
+
+
+def test_one_of_several_checkpoints_may_be_named(config, variables, saved):
+    named = changed(config, checkpoint=str(saved / FOLDER / "1"))
+    assert_same(load_model(named, saved)[1], times(1, variables))
+
+
+def test_quantiles_of_the_attention_are_kept(config, variables, saved, tmp_path):
+    found = {"attention_p50": 0.5, "attention_p75": 0.75}
+    metrics = {**found, "attention_max": 2.0, "loss": 1.0}
+    save_with_metrics(tmp_path, config, variables, {1: metrics, 2: {**metrics, **found}})
+    for path in (tmp_path, tmp_path / FOLDER, tmp_path / FOLDER / "2"):
+        assert attention_thresholds(path) == found
+    with pytest.raises(UserError, match="holds no quantiles of the attention"):
+        attention_thresholds(saved)
 
 
 def test_a_step_is_saved_once(config, variables, tmp_path):

@@ -47,14 +47,19 @@ def records(folder):
 
 
 def without_speed(record):
-    return {name: value for name, value in record.items() if name != "images_per_second"}
+    speed = ("images_per_second", "step_seconds")
+    return {name: value for name, value in record.items() if name not in speed}
 
 
-def fake_step(metrics):
+def fake_step(metrics, nonfinite=lambda step: -1):
     """Stands in for the compiled step where a test is about what surrounds it."""
 
     def parallel_train_step(*_):
-        return lambda state, batch: (state.replace(step=state.step + 1), metrics)
+        def step(state, batch):
+            state = state.replace(step=state.step + 1)
+            return state, metrics | {"nonfinite": nonfinite(int(state.step))}
+
+        return step
 
     return parallel_train_step
 
@@ -130,18 +135,22 @@ def test_overwrite_starts_anew(run, config, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
     metrics = {"loss": np.float32(np.nan), "global_loss": np.float32(1)}
-    monkeypatch.setattr(train_step, "parallel_train_step", fake_step(metrics))
-    with pytest.raises(UserError, match=r"config\.train\.learning_rate = 0\.01: .* step 5: loss "):
+    fake = fake_step(metrics, lambda step: 1 if step >= 4 else -1)
+    monkeypatch.setattr(train_step, "parallel_train_step", fake)
+    rule = r"config\.train\.learning_rate = 0\.01: .* step 4: loss is not .*no checkpoint"
+    with pytest.raises(UserError, match=rule):
         train_and_evaluate(changed(config, log_every=5, checkpoint_every=5), tmp_path)
     assert not (tmp_path / "checkpoints" / "5").exists()
 
 
-def test_no_checkpoint_is_made_of_a_network_that_diverged(config, tmp_path, monkeypatch):
-    metrics = {"loss": np.float32(np.inf)}
-    monkeypatch.setattr(train_step, "parallel_train_step", fake_step(metrics))
-    with pytest.raises(UserError, match="diverged"):
-        train_and_evaluate(changed(config, log_every=5, checkpoint_every=3), tmp_path)
-    assert not (tmp_path / "checkpoints" / "3").exists()
+def test_the_checkpoint_before_a_run_diverged_is_kept(config, tmp_path, monkeypatch):
+    fake = fake_step({"loss": np.float32(1)}, lambda step: 7 if step >= 5 else -1)
+    monkeypatch.setattr(train_step, "parallel_train_step", fake)
+    expected = r"step 5: gradient global_classifier/kernel is not finite.*checkpoint 3 is kept"
+    with pytest.raises(UserError, match=expected):
+        train_and_evaluate(changed(config, log_every=100, checkpoint_every=3), tmp_path)
+    assert (tmp_path / "checkpoints" / "3").exists()
+    assert not (tmp_path / "checkpoints" / "6").exists()
 
 
 @pytest.mark.parametrize("limit", [0, 1])

@@ -39,3 +39,11 @@ def test_reading_a_step_joins_its_records(tmp_path):
     writer.write(4, {"validation_loss": 5})
     assert writer.read(4) == {"loss": 4, "validation_loss": 5}
     assert writer.read(7) == {}
+
+
+def test_the_line_to_the_terminal_tells_the_essential(tmp_path, caplog):
+    caplog.set_level("INFO")
+    values = {"validation_loss": 0.25, "scale": 16, "attention_p50": 1, "update_norm": 2}
+    MetricsWriter(tmp_path, 0).write(7, values)
+    assert [r.getMessage() for r in caplog.records] == ["step 7: scale 16, validation_loss 0.25"]
+    assert lines(tmp_path) == [{"step": 7, **values}]

@@ -86,13 +86,25 @@ def test_the_scale_of_arcface_stays_where_it_is_fixed(train, params):
 
 
 @pytest.mark.parametrize("heads", ["joint", "local"])
-def test_weight_decay_pulls_at_kernels_only(train, params, heads):
-    train.heads, train.weight_decay, train.learning_rate = heads, 0.1, 0.5
-    still = jax.tree.map(jnp.zeros_like, params)
-    pulled = {p: size for p, size in updates(train, params, still).items() if size > 0}
+def test_weight_decay_pulls_at_kernels_that_learn(train, params, heads):
+    train.heads, train.weight_decay = heads, 0.1
+    penalty, pull = jax.value_and_grad(train_state.penalty(train))(params)
+    flat = traverse_util.flatten_dict(pull)
+    pulled = {path: leaf for path, leaf in flat.items() if leaf.any()}
     assert {path[-1] for path in pulled} == {"kernel"}
     assert {path[0] for path in pulled} == (LOCAL if heads == "local" else LOCAL | GLOBAL)
-    np.testing.assert_allclose(list(pulled.values()), 0.05, rtol=1e-6)  # rate * decay * 1
+    np.testing.assert_allclose(list(pulled.values()), 0.1, rtol=1e-6)  # weight * 1
+    assert float(penalty) == pytest.approx(0.1 / 2 * 2 * len(pulled), rel=1e-6)
+
+
+def test_without_weight_decay_there_is_no_penalty(train):
+    assert train_state.penalty(train) is None
+
+
+def test_a_negative_weight_decay_is_refused(train):
+    train.weight_decay = -0.1
+    with pytest.raises(UserError, match=r"config\.train\.weight_decay = -0\.1: must not"):
+        train_state.penalty(train)
 
 
 def test_gradients_are_clipped_to_the_norm_of_those_that_learn(train, params):

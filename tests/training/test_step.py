@@ -1,10 +1,16 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import traverse_util
 
+from delg_jax.losses import LossWeights
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
+from delg_jax.training import health
 from delg_jax.training import state as train_state
 from delg_jax.training import step as train_step
 from delg_jax.training.loop import module_options
@@ -33,11 +39,12 @@ def fresh_state(config, module):
     return train_state.create(variables, train_state.optimizer(config.train))
 
 
-def run(config, batch, devices, steps=3, **options):
+def run(config, batch, devices, steps=3, parts=1, **options):
     """The state and the metrics after some steps on the first `devices` devices."""
     module = build(config.model, **{**module_options(config.train), **options})
     tx = train_state.optimizer(config.train)
-    step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
+    weights, penalty = train_step.loss_weights(config.train), train_state.penalty(config.train)
+    step = train_step.parallel_train_step(module, tx, weights, penalty, parts)
     split = {n: x.reshape(devices, len(x) // devices, *x.shape[1:]) for n, x in batch.items()}
     state = fresh_state(config, module)
     if devices > 1:
@@ -91,7 +98,8 @@ def test_evaluation_sums_over_valid_images_only(config, batch):
     state = fresh_state(config, module)
     valid = np.arange(16) < 11
     spoilt = {**batch, "image": np.where(valid[:, None, None, None], batch["image"], 255)}
-    sums = evaluate(state, train_step.split_over_devices({**spoilt, "valid": valid}))
+    sums, scores = evaluate(state, train_step.split_over_devices({**spoilt, "valid": valid}))
+    assert scores.shape == (8, 2, 2, 2)  # devices, images, positions of conv4
     each = [
         evaluate(
             state,
@@ -99,7 +107,7 @@ def test_evaluation_sums_over_valid_images_only(config, batch):
                 {name: np.repeat(x[i : i + 1], 8, axis=0) for name, x in batch.items()}
                 | {"valid": np.arange(8) == 0}
             ),
-        )
+        )[0]
         for i in np.flatnonzero(valid)
     ]
     assert float(sums["count"]) == 11
@@ -133,3 +141,136 @@ def test_computing_in_bfloat16_keeps_weights_in_float32(config, batch):
     state, metrics = run(config, batch, 1, steps=1, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.variables)} == {np.dtype(np.float32)}
     assert np.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"), [("local_classifier", "attention_loss"), ("whiten", "global_loss")]
+)
+def test_the_first_tensor_that_is_not_finite_is_found(config, batch, part, expected):
+    module = build(config.model, **module_options(config.train))
+    tx = train_state.optimizer(config.train)
+    step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
+    state = fresh_state(config, module)
+    flat = traverse_util.flatten_dict(state.params)
+    path = next(path for path in flat if path[0] == part and path[-1] == "bias")
+    flat[path] = flat[path].at[0].set(jnp.nan)
+    state = train_step.replicate(state.replace(params=traverse_util.unflatten_dict(flat)))
+    state, metrics = step(state, train_step.split_over_devices(batch))
+    names = list(health.watched(metrics, state.params, state.variables))
+    assert names[int(metrics["nonfinite"])] == expected
+
+
+def changed(config, **fields):
+    config = config.copy_and_resolve_references().unlock()
+    config.train.update(fields)
+    return config.lock()
+
+
+def assert_learned_the_same(found, expected, rtol=1e-5):
+    flat = traverse_util.flatten_dict(expected.variables)
+    for path, value in traverse_util.flatten_dict(found.variables).items():
+        scale = max(np.linalg.norm(flat[path]), 1e-3)
+        assert np.linalg.norm(value - flat[path]) < rtol * scale, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parts", "devices"), [(2, 1), (8, 1), (2, 8)])
+def test_accumulating_gradients_learns_what_the_whole_batch_does(config, batch, parts, devices):
+    whole, whole_metrics = run(config, batch, 1, freeze_norm=True)
+    accumulated, metrics = run(config, batch, devices, parts=parts, freeze_norm=True)
+    assert_learned_the_same(accumulated, whole)
+    assert metrics.keys() == whole_metrics.keys()
+    for name, value in whole_metrics.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.slow
+def test_each_accumulated_part_moves_the_statistics(config, batch):
+    once, _ = run(config, batch, 1, steps=1)
+    twice, _ = run(config, batch, 1, steps=1, parts=2)
+    a, b = (s.batch_stats["resnet"]["stem_norm"]["mean"] for s in (once, twice))
+    # From 0, a running mean goes a tenth of the way, twice that is 0.19
+    assert np.median(b / a) == pytest.approx(1.9, rel=0.05)
+
+
+@pytest.mark.slow
+def test_weight_decay_is_in_the_loss_and_in_what_is_clipped(config, batch):
+    frozen = {"freeze_norm": True, "freeze_backbone": True}
+    plain_state, plain = run(changed(config, clip_norm=0.5), batch, 1, steps=1, **frozen)
+    decay = 30.0
+    decayed = changed(config, clip_norm=0.5, weight_decay=decay, freeze_backbone=True)
+    state, metrics = run(decayed, batch, 1, steps=1, **frozen)
+    start = fresh_state(config, build(config.model)).params
+    kernels = [
+        leaf
+        for path, leaf in traverse_util.flatten_dict(start).items()
+        if path[-1] == "kernel" and path[0] != "resnet"
+    ]
+    expected = decay / 2 * sum(float(jnp.sum(jnp.square(leaf))) for leaf in kernels)
+    assert metrics["decay_loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(plain["loss"] + expected, rel=1e-5)
+    assert metrics["gradient_norm"] != pytest.approx(plain["gradient_norm"], rel=1e-3)
+    # The norm after clipping times the rate, so the pull of the decay was clipped as well
+    assert metrics["gradient_norm"] > 0.5
+    assert metrics["update_norm"] == pytest.approx(0.5 * config.train.learning_rate, rel=1e-4)
+    assert int(plain_state.step) == int(state.step) == 1
+
+
+@pytest.fixture(scope="module")
+def moved(config, batch):
+    """A function that gives the parameters that one step moves, by the losses that count."""
+
+    def compute(losses, stop_gradient):
+        module = build(changed_model(config, stop_gradient).model, freeze_norm=True)
+        step = compiled(module)
+        before = fresh_state(config, module)
+        weights = jnp.asarray([float(name in losses) for name in ("global", "ae", "attention")])
+        after, _ = step(before, jax.tree.map(lambda x: x[None], batch), weights)
+        old, new = (traverse_util.flatten_dict(s.params) for s in (before, after))
+        return {path for path in old if (np.asarray(old[path]) != np.asarray(new[path])).any()}
+
+    tx = optax.sgd(1.0)
+
+    @functools.cache
+    def compiled(module):
+        def step(state, part, weights):
+            state = state.replace(opt_state=tx.init(state.params))
+            return train_step.train_step(state, part, module, tx, LossWeights(*weights, 0.1))
+
+        return jax.pmap(step, train_step.AXIS, in_axes=(None, 0, None), out_axes=None)
+
+    return compute
+
+
+def changed_model(config, stop_gradient):
+    config = config.copy_and_resolve_references()
+    config.model.stop_gradient = stop_gradient
+    return config
+
+
+LOCAL = {"attend", "reduce", "local_classifier"}
+
+
+@pytest.mark.slow
+def test_with_stopped_gradients_a_step_for_local_losses_leaves_the_backbone_as_it_is(moved):
+    assert {path[0] for path in moved(("ae",), True)} == {"reduce"}
+    assert {path[0] for path in moved(("attention",), True)} == LOCAL
+    assert {path[0] for path in moved(("ae", "attention"), True)} == LOCAL
+
+
+@pytest.mark.slow
+def test_with_flowing_gradients_a_step_for_local_losses_moves_the_backbone(moved):
+    before_conv5 = {
+        path
+        for path in moved(("global",), False)
+        if path[0] == "resnet" and not path[1].startswith("conv5")
+    }
+    for loss in ("ae", "attention"):
+        assert before_conv5 <= moved((loss,), False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_a_step_for_the_global_loss_leaves_the_local_head_as_it_is(moved, stop_gradient):
+    parts = {path[0] for path in moved(("global",), stop_gradient)}
+    assert parts == {"resnet", "whiten", "global_classifier"}

@@ -1,0 +1,168 @@
+"""Feature maps of a frozen backbone: computed once per image, then read instead of images."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from delg_jax import workdir as artefacts
+from delg_jax.data import pipeline, skips
+from delg_jax.data.sources import ImageSource
+from delg_jax.errors import UserError
+from delg_jax.models.delg import Delg
+from delg_jax.models.resnet import ResNet
+from delg_jax.models.variables import digest
+from delg_jax.progress import Progress
+
+FOLDER = "cache"
+MAPS = ("conv4", "conv5")
+_GOOD = "good"  # which images could be read
+_DECISIVE = ("model.backbone", "model.convention", "model.conv4_stride", "data", "train.dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedMaps:
+    """Reads the maps of one image, as `pipeline.training_batches` wants it.
+
+    Attributes:
+      folder: of the files.
+      labels: int [N], the class of each image.
+    """
+
+    folder: pathlib.Path
+    labels: np.ndarray
+
+    def __call__(self, index: int, rng: np.random.Generator) -> pipeline.Batch | None:
+        """`conv4`, `conv5` and `label` of an image; None if the image is bad."""
+        del rng  # maps of whole images: nothing is drawn
+        files = _open(self.folder)
+        if not files[_GOOD][index]:
+            return None
+        maps = {name: np.array(files[name][index]) for name in MAPS}
+        return {**maps, "label": np.int32(self.labels[index])}
+
+
+@functools.lru_cache(maxsize=1)
+def _open(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*MAPS, _GOOD)}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError unless every image has the same maps in every epoch."""
+    data, train = config.data, config.train
+    if not (train.freeze_backbone or train.heads == "local"):
+        rule = "needs a backbone that does not learn (config.train.freeze_backbone=True)"
+        raise UserError("config.train.cache_features", True, rule)
+    if jax.process_count() > 1:
+        rule = f"needs a single process, not {jax.process_count()}"
+        raise UserError("config.train.cache_features", True, rule)
+    for field, value in (("crop_area", (1.0, 1.0)), ("crop_aspect", (1.0, 1.0)), ("flip", False)):
+        found = tuple(data[field]) if isinstance(value, tuple) else data[field]
+        if found != value:
+            rule = f"must be {value} with config.train.cache_features: maps are of whole images"
+            raise UserError(f"config.data.{field}", found, rule)
+
+
+def build(
+    module: Delg,
+    variables: Any,
+    source: ImageSource,
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    skip_log: skips.SkipLog,
+) -> CachedMaps:
+    """Computes the maps of all images, squashed to the square, unless they are there already.
+
+    Args:
+      module: the network.
+      variables: of the network.
+      source: labelled images.
+      config: the whole tree.
+      workdir: gets `cache/`, float32 arrays whatever the dtype of the computation.
+      skip_log: where bad images are listed.
+
+    Returns:
+      What reads them.
+
+    Raises:
+      UserError: if they would be larger than `config.train.cache_gigabytes`.
+    """
+    folder = workdir.resolve() / FOLDER
+    backbone = {kind: tree.get("resnet", {}) for kind, tree in variables.items()}
+    artefacts.claim(folder, config, _DECISIVE, True, {"backbone": digest(backbone)})
+    maps = CachedMaps(folder, source.labels)
+    if not (folder / f"{_GOOD}.npy").is_file():
+        _write(module, variables, source, config, folder, skip_log)
+    return maps
+
+
+def _write(module, variables, source, config, folder, skip_log) -> None:
+    """Writes all files; the one that tells good images from bad is the last."""
+    size, batch_size = config.data.image_size, config.train.batch_size
+    compute = jax.pmap(functools.partial(_backbone, module), in_axes=(None, 0))
+    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    shapes = jax.eval_shape(functools.partial(_backbone, module), variables, image)
+    shapes = {name: (len(source), *shape.shape[1:]) for name, shape in shapes.items()}
+    _check_size(sum(4 * math.prod(shape) for shape in shapes.values()), config.train)
+    good = np.zeros(len(source), bool)
+    with contextlib.ExitStack() as stack:
+        paths = {n: stack.enter_context(artefacts.replacing(folder / f"{n}.npy")) for n in MAPS}
+        files = {
+            name: np.lib.format.open_memmap(path, "w+", np.float32, shapes[name])
+            for name, path in paths.items()
+        }
+        batches = pipeline.validation_batches(source, config.data, batch_size, skip_log)
+        progress = stack.enter_context(Progress("cache", len(source)))
+        for start, batch in zip(range(0, len(source), batch_size), batches, strict=True):
+            rows = slice(start, min(start + batch_size, len(source)))
+            count = rows.stop - start
+            images = batch["image"].reshape(jax.device_count(), -1, *batch["image"].shape[1:])
+            for name, values in jax.device_get(compute(variables, images)).items():
+                files[name][rows] = values.reshape(-1, *values.shape[2:])[:count]
+            good[rows] = batch["valid"][:count]
+            progress.advance(count)
+        for file in files.values():
+            file.flush()
+    with artefacts.replacing(folder / f"{_GOOD}.npy") as path, path.open("wb") as file:
+        np.save(file, good)
+
+
+def _backbone(module: Delg, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    outputs = module.apply(variables, images)
+    return {name: getattr(outputs, name).astype(jnp.float32) for name in MAPS}
+
+
+def _check_size(needed: int, train: ml_collections.ConfigDict) -> None:
+    if needed > train.cache_gigabytes * 1e9:
+        rule = f"the feature maps of all training images take {needed / 1e9:.2f} GB"
+        raise UserError("config.train.cache_gigabytes", train.cache_gigabytes, rule)
+
+
+def in_place_of_backbone(conv4: jax.Array, conv5: jax.Array) -> contextlib.AbstractContextManager:
+    """Within this context a network takes these maps for what its backbone gives.
+
+    Args:
+      conv4: float32 [B, H, W, C].
+      conv5: float32 [B, H, W, C].
+    """
+
+    def replace(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, ResNet) and context.method_name == "__call__":
+            dtype = context.module.dtype
+            return {"conv4": conv4.astype(dtype), "conv5": conv5.astype(dtype)}
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(replace)
+
+
+def no_images(count: int) -> jax.Array:
+    """What stands for images where the backbone is replaced, float32 [count, 1, 1, 3]."""
+    return jnp.zeros((count, 1, 1, 3))

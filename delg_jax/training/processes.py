@@ -1,0 +1,99 @@
+"""Several processes that train one network, through `jax.distributed`."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+
+import jax
+from jax.experimental import multihost_utils
+
+from delg_jax.errors import UserError
+
+_VARIABLES = {
+    "coordinator": "JAX_COORDINATOR_ADDRESS",
+    "num_processes": "JAX_NUM_PROCESSES",
+    "process_id": "JAX_PROCESS_ID",
+}
+
+
+def initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> bool:
+    """Joins the processes of a run; call it before anything touches a device.
+
+    What is None is read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only
+    process 0 goes on logging more than warnings.
+
+    Args:
+      coordinator: host:port at which process 0 listens.
+      num_processes: of the run.
+      process_id: number of this process, from 0.
+      environment: where the variables are looked up.
+
+    Returns:
+      Whether there is more than this process.
+
+    Raises:
+      UserError: if some but not all are given, or a number is out of range.
+    """
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    values = {
+        name: environment.get(variable) if given[name] is None else given[name]
+        for name, variable in _VARIABLES.items()
+    }
+    if all(value in (None, "") for value in values.values()):
+        return False
+    for name, value in values.items():
+        if value in (None, ""):
+            rule = f"must be given with the others, by flag or as {_VARIABLES[name]}"
+            raise UserError(f"--{name}", value, rule)
+    count, number = (_number(name, values[name]) for name in ("num_processes", "process_id"))
+    if not 0 <= number < count:
+        raise UserError("--process_id", number, f"must be from 0 to below --num_processes={count}")
+    if count == 1:
+        return False
+    jax.distributed.initialize(str(values["coordinator"]), count, number)
+    if number:
+        logging.getLogger("delg_jax").setLevel(logging.WARNING)
+    return True
+
+
+def _number(name: str, value: str | int) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise UserError(f"--{name}", value, "must be a whole number") from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def shard() -> tuple[int, int]:
+    """Number of this process and of all processes."""
+    return jax.process_index(), jax.process_count()
+
+
+@contextlib.contextmanager
+def first_before_others(name: str) -> Iterator[None]:
+    """Within it, the first process does alone what the others then find done.
+
+    Args:
+      name: of what is done, the same in all processes.
+    """
+    if not is_first():
+        wait_for_all(name)
+    yield
+    if is_first():
+        wait_for_all(name)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once every process has called it with this name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,96 @@
+import jax
+import numpy as np
+import pytest
+
+from delg_jax.data import folder, pipeline
+from delg_jax.data.skips import SkipLog
+from delg_jax.errors import UserError
+from delg_jax.models.delg import build
+from delg_jax.training import feature_cache
+from delg_jax.training.checkpoints import load_model
+from delg_jax.training.loop import train_and_evaluate
+from tests.photographs import make_folder, truncate
+from tests.tiny import random_variables, training_config
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = training_config(make_folder(tmp_path / "photographs"))
+    config = config.copy_and_resolve_references().unlock()
+    config.model.num_classes = 4
+    config.data.crop_area = config.data.crop_aspect = (1.0, 1.0)
+    config.train.freeze_backbone = config.train.cache_features = True
+    config.train.tensorboard = False
+    return config
+
+
+def built(config, workdir):
+    """The cache of the training images, and what a network without cache computes of them."""
+    module = build(config.model, freeze_backbone=True)
+    variables = random_variables(module)
+    source = folder.training(config.data).train
+    log = SkipLog(workdir / "skipped.csv")
+    return feature_cache.build(module, variables, source, config, workdir, log), module, variables
+
+
+def test_each_image_has_the_maps_that_the_backbone_gives(config, tmp_path):
+    source = folder.training(config.data).train
+    truncate(source.root / "class_1" / "2.jpg")
+    maps, module, variables = built(config, tmp_path)
+    (batch,) = pipeline.validation_batches(source, config.data, 24)
+    outputs = jax.jit(module.apply)(variables, batch["image"])
+    for index in range(24):
+        element = maps(index, None)
+        if not batch["valid"][index]:
+            assert element is None
+            continue
+        np.testing.assert_allclose(element["conv4"], outputs.conv4[index], atol=1e-4)
+        np.testing.assert_allclose(element["conv5"], outputs.conv5[index], atol=1e-4)
+        assert element["label"] == source.labels[index]
+    assert SkipLog(tmp_path / "skipped.csv").read().keys() == {"class_1/2.jpg"}
+
+
+def test_the_cache_is_built_once_for_one_backbone(config, tmp_path, monkeypatch):
+    first, *_ = built(config, tmp_path)
+    before = first(3, None)["conv4"]
+    monkeypatch.setattr(feature_cache, "_write", lambda *_: pytest.fail("computed again"))
+    again, *_ = built(config, tmp_path)
+    np.testing.assert_array_equal(again(3, None)["conv4"], before)
+    config.data.image_size = 96
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        built(config, tmp_path)
+
+
+def test_a_cache_that_would_be_too_large_is_refused(config, tmp_path):
+    config.train.cache_gigabytes = 1e-6
+    with pytest.raises(UserError, match=r"config\.train\.cache_gigabytes = 1e-06: .* GB"):
+        built(config, tmp_path)
+    assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "rule"),
+    [
+        ("train", "freeze_backbone", False, "cache_features = True: needs a backbone that"),
+        ("data", "crop_area", (0.5, 1.0), r"crop_area = \(0.5, 1.0\): must be \(1.0, 1.0\)"),
+        ("data", "crop_aspect", (0.5, 1.0), r"crop_aspect = .* must be \(1.0, 1.0\)"),
+        ("data", "flip", True, "flip = True: must be False"),
+    ],
+)
+def test_images_that_change_are_not_cached(config, tmp_path, section, field, value, rule):
+    config[section][field] = value
+    with pytest.raises(UserError, match=rf"config\.\w+\.{rule}"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_heads_learn_from_cached_maps_what_they_learn_from_images(config, tmp_path):
+    config.model.num_classes = 0
+    train_and_evaluate(config, tmp_path / "cached")
+    config.train.cache_features = False
+    train_and_evaluate(config, tmp_path / "images")
+    found, expected = (load_model(config, tmp_path / name)[1] for name in ("cached", "images"))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, expected
+    )

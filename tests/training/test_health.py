@@ -1,0 +1,101 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from delg_jax.training import health
+from tests.tiny import training_config
+
+
+@pytest.fixture
+def train(tmp_path):
+    train = training_config(tmp_path).train.copy_and_resolve_references().unlock()
+    train.chance_after = 10
+    return train
+
+
+def names(signs):
+    return set(signs)
+
+
+def test_tensors_are_watched_in_the_order_of_a_step():
+    metrics = {"loss": 1, "global_loss": 2, "scale": 3, "attention_loss": 4}
+    watched = health.watched(metrics, {"b": {"k": 5}, "a": 6}, {"params": {"a": 7}})
+    assert list(watched.items()) == [
+        ("attention_loss", 4),
+        ("global_loss", 2),
+        ("loss", 1),
+        ("gradient a", 6),
+        ("gradient b/k", 5),
+        ("variable params/a", 7),
+    ]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("position", [0, 2])
+def test_the_first_tensor_with_a_bad_value_is_found(bad, position):
+    tensors = {str(i): np.zeros((2, 3), np.float32) for i in range(4)}
+    for spoilt in (position, 3):
+        tensors[str(spoilt)][1, 2] = bad
+    assert int(health.first_nonfinite(tensors)) == position
+
+
+def test_without_bad_values_none_is_found():
+    assert int(health.first_nonfinite({"a": jnp.ones(3), "b": jnp.zeros(())})) == -1
+
+
+@pytest.mark.parametrize(
+    ("scores", "dead"), [((0.2, 0.9), 0), ((0.0, 5e-5), 1), ((0.7, 0.7), 1), ((0.0, 0.5), 0)]
+)
+def test_attention_that_is_nothing_or_the_same_everywhere_is_dead(train, scores, dead):
+    record = dict(zip(("attention_min", "attention_max"), scores, strict=True))
+    signs = health.Diagnosis(train, True, np.zeros(0, int)).examine(1, record)
+    assert names(signs) == ({"warning_dead_attention"} if dead else set())
+    assert health.Diagnosis(train, False, np.zeros(0, int)).examine(1, record) == {}
+
+
+@pytest.mark.parametrize(("factor", "bad"), [(0.05, 1), (0.5, 0), (9, 0), (11, 1), (-1, 1)])
+def test_a_scale_far_from_its_start_is_reported(train, factor, bad):
+    signs = health.Diagnosis(train, True, np.zeros(0, int)).examine(
+        1, {"scale": factor * train.arcface_scale}
+    )
+    assert names(signs) == ({"warning_scale"} if bad else set())
+
+
+@pytest.mark.parametrize(
+    ("step", "heads", "accuracies", "sign"),
+    [
+        (9, "joint", (0.1, 0.1), False),
+        (10, "joint", (0.1, 0.9), True),
+        (10, "joint", (0.9, 0.1), True),
+        (10, "joint", (0.9, 0.9), False),
+        (10, "global", (0.9, 0.1), False),
+        (10, "local", (0.1, 0.9), False),
+        (10, "local", (0.9, 0.1), True),
+    ],
+)
+def test_accuracy_at_chance_is_reported_of_heads_that_learn(train, step, heads, accuracies, sign):
+    train.heads = heads
+    labels = np.arange(100) % 10
+    record = {
+        "validation_global_accuracy": accuracies[0],
+        "validation_attention_accuracy": accuracies[1],
+    }
+    signs = health.Diagnosis(train, True, labels).examine(step, record)
+    assert names(signs) == ({"warning_at_chance"} if sign else set())
+
+
+def test_each_sign_is_logged_once_and_is_a_field_each_time(train, caplog, monkeypatch):
+    diagnosis = health.Diagnosis(train, True, np.arange(100) % 10)
+    record = {"validation_global_accuracy": 0.1}
+    assert [diagnosis.examine(step, record) for step in (10, 20)] == [{"warning_at_chance": 1}] * 2
+    lines = [r.getMessage() for r in caplog.records if r.name == health.__name__]
+    assert len(lines) == 1
+    assert "step 10: accuracy on validation images is at chance (global 0.1)" in lines[0]
+
+
+def test_chance_is_what_guessing_the_commonest_class_gives():
+    assert health.chance_level(np.zeros(0, int)) < 0  # no accuracy is at chance without images
+    assert health.chance_level(np.repeat([0, 1], [90, 10])) == pytest.approx(0.9 + 3 * 0.03)
+    draws = np.random.default_rng(0).integers(0, 10, (1000, 400))
+    labels = np.arange(400) % 10
+    assert np.mean((draws == labels[None]).mean(1) > health.chance_level(labels)) < 0.01

@@ -1,0 +1,96 @@
+"""Runs that are killed or asked to stop, as programs of their own."""
+
+import json
+import os
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from delg_jax.training.checkpoints import load_model
+from tests.photographs import make_folder
+from tests.tiny import training_config
+from tests.training import programs
+
+STEPS = 60
+DEADLINE = 300  # seconds that a program may take to reach a step
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = training_config(make_folder(tmp_path_factory.mktemp("photographs")))
+    config = config.copy_and_resolve_references().unlock()
+    config.train.steps, config.train.checkpoint_every, config.train.eval_every = STEPS, 4, 30
+    config.train.keep_checkpoints = 2
+    config.train.tensorboard = False
+    return config.lock()
+
+
+def last_step(workdir):
+    """Step of the last whole record, 0 before the first."""
+    path = workdir / "logs" / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def send(program, number, workdir, step):
+    """Sends a signal to a program and its workers once the run has passed a step."""
+    deadline = time.monotonic() + DEADLINE
+    while last_step(workdir) < step:
+        assert program.poll() is None, program.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(program.pid, number)
+    return program.communicate(timeout=DEADLINE)[0]
+
+
+def assert_learned_the_same(config, found, expected):
+    one, other = (load_model(config, workdir)[1] for workdir in (found, expected))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_three_times_learns_the_same_bits(config, tmp_path):
+    programs.finish(programs.start(config, tmp_path / "whole", devices=2))
+    workdir = tmp_path / "killed"
+    stops = np.random.default_rng(0).integers([3, 20, 40], [18, 36, 56])
+    for step in stops:
+        program = programs.start(config, workdir, devices=2)
+        send(program, signal.SIGKILL, workdir, int(step))
+        assert program.returncode == -signal.SIGKILL
+        assert not (workdir / "checkpoints" / str(STEPS)).exists()
+    programs.finish(programs.start(config, workdir, devices=2))
+    assert_learned_the_same(config, workdir, tmp_path / "whole")
+    records = (workdir / "logs" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in records if '"loss"' in line]
+    assert steps == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+def test_sigterm_saves_where_the_run_stands_and_ends_well(config, tmp_path):
+    config = config.copy_and_resolve_references().unlock()
+    config.train.checkpoint_every, config.data.workers = STEPS, 1
+    programs.finish(programs.start(config, tmp_path / "whole", devices=2))
+    workdir = tmp_path / "stopped"
+    program = programs.start(config, workdir, devices=2)
+    output = send(program, signal.SIGTERM, workdir, 7)
+    assert program.returncode == 0, output
+    (saved,) = (int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    assert 7 <= saved < STEPS
+    assert f"stopped at step {saved}" in output
+    assert not (workdir / "train_metrics.json").exists()
+    assert f"resumed at step {saved}" in programs.finish(programs.start(config, workdir, 2))[0]
+    assert_learned_the_same(config, workdir, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_processes_stop_together(config, tmp_path):
+    config = config.copy_and_resolve_references().unlock()
+    config.train.steps, config.train.checkpoint_every = 2000, 2000
+    both = programs.start_processes(config, tmp_path / "run", processes=2, devices=1)
+    outputs = [send(both[1], signal.SIGTERM, tmp_path / "run", 7), both[0].communicate()[0]]
+    assert [program.returncode for program in both] == [0, 0], outputs
+    (saved,) = (p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit())
+    assert f"stopped at step {saved}" in outputs[1]
