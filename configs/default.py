@@ -153,9 +153,11 @@ def _search() -> ml_collections.ConfigDict:
     search = ml_collections.ConfigDict()
     search.global_block = 65_536  # database images in a block of similarities
     # Local search [L2G]: mean over query features of k(best cosine in the image)
-    search.kernel = "threshold"  # identity | threshold | power
+    search.kernel = "threshold"  # identity | threshold | power | cann
     search.threshold = 0.6  # cosine below which a feature has no match
     search.power = 3.0  # exponent of the power kernel
+    search.reach = 1.0  # p0 of CANN's kernel, where its votes end: distance of unit vectors
+    search.curve = 0.459176  # p1 of CANN's kernel
     search.max_features = 200  # strongest features of an image that take part; 0 = all
     search.local_block = 32  # database images in a block of similarities
     search.graph_neighbours = 1000  # similarities kept per database image
@@ -171,17 +173,42 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.max_distance = 1.0  # L2 distance between unit descriptors
     rerank.sp.ratio = 0.0  # Lowe's ratio; 0 = no ratio test
     rerank.sp.mutual = False  # keep mutual nearest neighbours only
-    rerank.sp.hypotheses = 1000  # affine models drawn per image pair
+    rerank.sp.one_bit = False  # match the signs of descriptors only (DELG*) [4.3]
+    rerank.sp.hamming = "popcount"  # popcount | products, how signs are compared
+    rerank.sp.hypotheses = 1000  # transformations tried per image pair
     rerank.sp.residual = 20.0  # pixels
-    rerank.sp.min_inliers = 4  # fewer count as none
-    rerank.sp.pair_block = 10  # image pairs verified at a time
+    rerank.sp.model = "affine"  # affine (paper) | similarity | homography
+    rerank.sp.scoring = "inliers"  # inliers (paper) | msac, decides the best hypothesis
+    rerank.sp.local_optimization = False  # refit the best hypotheses to their inliers
+    rerank.sp.guided = False  # a hypothesis per match by its scales, in the place of random ones
+    rerank.sp.min_inliers = 15  # fewer count as none; chance finds up to 12 (bench_ransac)
+    rerank.sp.score = "inliers"  # inliers (paper) | combined with the global similarity (GLDv2)
+    rerank.sp.pair_block = 10  # image pairs verified at a time on each device
     # Similarity embeddings by multidimensional scaling [L2G]
     rerank.mds = ml_collections.ConfigDict()
     rerank.mds.short_list = 400  # images of the local search that are re-ranked
     rerank.mds.dim = 128  # dimension of the embedding
-    rerank.mds.distance = "chord"  # chord sqrt(2 - 2s) | complement 1 - s | reciprocal 1 / s
+    rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that counts as 1
+    rerank.mds.background = 0.0  # similarity that counts as 0
+    rerank.mds.background_rank = 0  # rank in an image's list whose similarity is its 0; 0 = none
+    rerank.mds.power = 1.0  # p of the distance power, (1 - s)^p
+    rerank.mds.missing = "zero"  # similarity 0 | largest (distance) | row_minimum (similarity)
+    rerank.mds.method = "classical"  # classical | smacof | landmark (of a long short list)
+    rerank.mds.solver = "eigh"  # eigh | subspace (only the leading eigenpairs)
+    rerank.mds.landmarks = 200  # first images of the short list, of method landmark
+    rerank.mds.iterations = 30  # of smacof
+    rerank.mds.missing_weight = 0.1  # of a missing pair in smacof, beside the 1 of the others
+    rerank.mds.concat_weight = 0.5  # share of the embedding beside the global descriptor
+    rerank.mds.neighbours = 0  # K of SuperGlobal's step on the embedding; 0 = no such step
+    rerank.mds.beta = 0.3  # weight of a neighbour in that step
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity
+    rerank.mds.query_block = 8  # queries embedded at a time
+    # Refined global descriptors (SuperGlobal, Shao et al., ICCV 2023)
+    rerank.superglobal = ml_collections.ConfigDict()
+    rerank.superglobal.short_list = 400  # images of the global search that are re-ranked
+    rerank.superglobal.neighbours = 9  # K
+    rerank.superglobal.beta = 0.15  # weight of a neighbour
     return rerank
 
 

@@ -40,6 +40,7 @@ def retrieval_config(root: Path) -> ml_collections.ConfigDict:
     config.extract.chunk_images = 3
     config.rerank.sp.hypotheses = 100
     config.rerank.sp.short_list = 4
+    config.rerank.sp.min_inliers = 4
     config.rerank.mds.dim = 4
     return config.lock()
 

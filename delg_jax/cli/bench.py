@@ -1,4 +1,9 @@
-"""Times one kernel beside a NumPy peer on the same inputs: global, local, verify or mds.
+"""Times one kernel beside a peer on the same inputs.
+
+    global, local, verify, mds    beside NumPy
+    verify_opencv                 beside NumPy matching and OpenCV's RANSAC
+    verify_official               beside SciPy's k-d tree and scikit-image's RANSAC, as the official
+                                  code combines them
 
     delg bench global --repeats=9 --output=global.json
 

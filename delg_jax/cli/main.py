@@ -20,6 +20,7 @@ VERBS = {
     "extract": "extract global and local features of database and queries",
     "index": "build the similarity graph of the database for local-to-global retrieval",
     "search": "find a picture in the database",
+    "match": "compare two pictures by their local features and draw what fits",
     "evaluate": "rank by every method, score, print the table",
     "sweep": "run train and evaluate over a grid of config fields",
     "report": "gather the tables of workdirs in one HTML file",

@@ -1,6 +1,6 @@
 """Finds a picture in the database and prints the best images with their scores.
 
-The score is the similarity of the descriptors, and with --method=global+sp the number of inliers.
+The score is the similarity of the search, and with a method that ends in +sp the number of inliers.
 Uses the workdir's network and features, and makes the features first if they are not there.
 """
 
@@ -19,9 +19,9 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         "box", None, "Part of the picture to look for: x1,y1,x2,y2 in pixels.", flag_values=values
     )
-    flags.DEFINE_string(
-        "method", "global", "global, global+sp, local or local+mds.", flag_values=values
-    )
+    rule = "global or local search, with or without re-ranking: global, global+sp, "
+    rule += "global+superglobal, local, local+sp, local+mds or local+mds+global."
+    flags.DEFINE_string("method", "global", rule, flag_values=values)
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
 
 
@@ -38,7 +38,7 @@ def run(values: flags.FlagValues) -> None:
         values.top,
         values.overwrite,
     )
-    score = "inliers" if values.method == "global+sp" else "similarity"
+    score = "inliers" if values.method.endswith("+sp") else "similarity"
     rows = [(str(rank), hit.name, f"{hit.score:.4g}") for rank, hit in enumerate(hits, start=1)]
     print(tables.markdown(("rank", "image", score), rows))
 

@@ -1,6 +1,7 @@
 """Benchmarks: each kernel beside a NumPy peer, on the same inputs, in turn."""
 
 import dataclasses
+import functools
 import os
 import platform
 import statistics
@@ -12,10 +13,15 @@ import jax
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation import peers
+from delg_jax.evaluation import peers, ransac_peers
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.rerank import SpatialSettings, mds, spatial_verification
 from delg_jax.search import SimilarityKernel, global_search, local_search
+
+# From descriptors of query and image and a distance to neighbours and which of them are matches.
+_Match = Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
+# From matched points, source and target, to the number of inliers.
+_Count = Callable[[np.ndarray, np.ndarray], int]
 
 SIZES = {
     "global": {
@@ -28,6 +34,14 @@ SIZES = {
     },
     "verify": {
         "standard": {"pairs": 20, "peer_pairs": 2, "features": 1000, "dim": 128},
+        "tiny": {"pairs": 2, "peer_pairs": 1, "features": 12, "dim": 8},
+    },
+    "verify_opencv": {
+        "standard": {"pairs": 100, "peer_pairs": 20, "features": 1000, "dim": 128},
+        "tiny": {"pairs": 2, "peer_pairs": 1, "features": 12, "dim": 8},
+    },
+    "verify_official": {
+        "standard": {"pairs": 100, "peer_pairs": 2, "features": 1000, "dim": 128},
         "tiny": {"pairs": 2, "peer_pairs": 1, "features": 12, "dim": 8},
     },
     "mds": {
@@ -177,14 +191,24 @@ def _local(rng: np.random.Generator, queries: int, images: int, features: int, d
     )
 
 
-def _verify(rng: np.random.Generator, pairs: int, peer_pairs: int, features: int, dim: int) -> Pair:
-    """Images that show the query's features moved, half of them replaced by others."""
+def _verify(
+    make_peer: Callable[[SpatialSettings], tuple[str, _Match, _Count]],
+    rng: np.random.Generator,
+    pairs: int,
+    peer_pairs: int,
+    features: int,
+    dim: int,
+) -> Pair:
+    """Images with half of the query's features, two thirds of these moved to anywhere."""
     settings = SpatialSettings()
+    title, match, count = make_peer(settings)
     query = _unit_vectors(rng, features, dim)
     places = rng.uniform(0, 1000, (features, 2)).astype(np.float32)
     images = np.repeat(query[None], pairs, axis=0)
     images[:, ::2] = _unit_vectors(rng, pairs, len(query[::2]), dim)
     moved = np.repeat(0.8 * places[None] + 30, pairs, axis=0).astype(np.float32)
+    moved[:, ::3] = rng.uniform(0, 1000, moved[:, ::3].shape)
+    moved[:, 1::3] = rng.uniform(0, 1000, moved[:, 1::3].shape)
     ids, key = np.arange(pairs), jax.random.key(0)
 
     def ours() -> np.ndarray:
@@ -195,17 +219,35 @@ def _verify(rng: np.random.Generator, pairs: int, peer_pairs: int, features: int
     def peer() -> list[int]:
         found = []
         for image, locations in zip(images[:peer_pairs], moved, strict=False):
-            index, valid = peers.match(query, image, settings.max_distance)
-            matches = locations[index[valid]], places[valid]
-            draws = np.random.default_rng(0)
-            found.append(peers.ransac(*matches, settings.hypotheses, settings.residual, draws))
+            index, valid = match(query, image, settings.max_distance)
+            found.append(count(locations[index[valid]], places[valid]))
         return found
 
     return Pair(
         "image pair",
         Contender("spatial_verification", ours, pairs),
-        Contender("NumPy matching and RANSAC loop", peer, peer_pairs),
+        Contender(title, peer, peer_pairs),
     )
+
+
+def _by_numpy(settings: SpatialSettings) -> tuple[str, _Match, _Count]:
+    draws = np.random.default_rng(0)
+
+    def count(source: np.ndarray, target: np.ndarray) -> int:
+        return peers.ransac(source, target, settings.hypotheses, settings.residual, draws)
+
+    return "NumPy matching and RANSAC loop", peers.match, count
+
+
+def _by_opencv(settings: SpatialSettings) -> tuple[str, _Match, _Count]:
+    ransac = ransac_peers.opencv(settings.model, settings.hypotheses, settings.residual)
+    return "NumPy matching, OpenCV RANSAC", peers.match, lambda *sides: int(ransac(*sides).sum())
+
+
+def _as_official(settings: SpatialSettings) -> tuple[str, _Match, _Count]:
+    ransac = ransac_peers.scikit_image(settings.model, settings.hypotheses, settings.residual)
+    title = "SciPy k-d tree, scikit-image RANSAC"
+    return title, ransac_peers.match_by_tree, lambda *sides: int(ransac(*sides).sum())
 
 
 def _features(descriptors: np.ndarray, locations: np.ndarray) -> LocalFeatures:
@@ -223,4 +265,11 @@ def _mds(rng: np.random.Generator, images: int, dim: int) -> Pair:
     )
 
 
-_PAIRS = {"global": _global, "local": _local, "verify": _verify, "mds": _mds}
+_PAIRS = {
+    "global": _global,
+    "local": _local,
+    "verify": functools.partial(_verify, _by_numpy),
+    "verify_opencv": functools.partial(_verify, _by_opencv),
+    "verify_official": functools.partial(_verify, _as_official),
+    "mds": _mds,
+}

@@ -1,4 +1,4 @@
-"""The four ways to rank a database: global and local search, each with its re-ranking."""
+"""The ways to rank a database: global and local search, each with its re-rankings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,11 +13,19 @@ from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.stage import has_global, has_local
 from delg_jax.progress import Progress
-from delg_jax.rerank import MdsSettings, SpatialSettings, mds, spatial_verification
+from delg_jax.rerank import MdsSettings, SpatialSettings, mds, spatial_verification, superglobal
 from delg_jax.search import SimilarityGraph, global_search, local_search
 from delg_jax.search.stage import kernel
 
-METHODS = ("global", "global+sp", "local", "local+mds")
+METHODS = (
+    "global",
+    "global+sp",
+    "global+superglobal",
+    "local",
+    "local+sp",
+    "local+mds",
+    "local+mds+global",
+)
 
 
 def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
@@ -33,13 +41,14 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     """
     spatial_settings(config.rerank)
     mds_settings(config.rerank)
+    check_superglobal(config.rerank)
     kernel(config.search)
     require_choice(subject, method, METHODS)
     imports = is_imported(config.extract)
-    if method.startswith("global") and not has_global(config):
+    if "global" in method.split("+") and not has_global(config):
         rule = f"{method} needs global descriptors: set config.extract.imported_global"
         raise UserError(subject, method, rule)
-    if method != "global" and not has_local(config):
+    if method not in ("global", "global+superglobal") and not has_local(config):
         needed = "extract.imported_local" if imports else "model.local_head=True"
         raise UserError(subject, method, f"{method} needs local features: set config.{needed}")
 
@@ -76,6 +85,15 @@ def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:
         raise UserError("config.rerank.mds", dict(rerank.mds), str(error)) from error
 
 
+def check_superglobal(rerank: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a wrong value in `config.rerank.superglobal`."""
+    for name, least in (("short_list", 1), ("neighbours", 1), ("beta", 0)):
+        value = rerank.superglobal[name]
+        if value < least:
+            rule = f"must be at least {least}"
+            raise UserError(f"config.rerank.superglobal.{name}", value, rule)
+
+
 def rank_globally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ranking:
     """Ranks by the cosine of global descriptors."""
     similarities, images = global_search.search(
@@ -110,7 +128,7 @@ def verify_spatially(
 
     Args:
       extracted: features and ground truth.
-      first: the global ranking.
+      first: the ranking whose short list is verified.
       rerank: the `config.rerank` tree.
       seed: of the random draws.
 
@@ -131,7 +149,7 @@ def verify_spatially(
             inliers = count_inliers(number, np.unique(np.concatenate(lists)))
             for name, excluded in ignored.items():
                 rankings[name][number] = spatial_verification.rerank(
-                    images, similarities, inliers, excluded, count
+                    images, similarities, inliers, excluded, count, rerank.sp.score
                 )
             progress.advance()
     return rankings
@@ -171,6 +189,35 @@ def inlier_counter(
     return count
 
 
+def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict) -> np.ndarray:
+    """Re-ranks the short list of the global search by refined descriptors, int32 [Q, N]."""
+    return superglobal.rerank(
+        extracted.queries.global_descriptors(),
+        extracted.database.global_descriptors(),
+        first.images,
+        rerank.superglobal.short_list,
+        rerank.superglobal.neighbours,
+        rerank.superglobal.beta,
+    )
+
+
 def embed(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> np.ndarray:
     """Re-ranks the short list of the local search by similarity embeddings, int32 [Q, N]."""
     return mds.rerank(first.images, first.similarities, graph, mds_settings(rerank))
+
+
+def embed_with_global(
+    extracted: Extracted,
+    first: Ranking,
+    graph: SimilarityGraph,
+    rerank: ml_collections.ConfigDict,
+) -> np.ndarray:
+    """As `embed`, with the global descriptors beside the embedding, int32 [Q, N]."""
+    return mds.rerank(
+        first.images,
+        first.similarities,
+        graph,
+        mds_settings(rerank),
+        extracted.queries.global_descriptors(),
+        extracted.database.global_descriptors(),
+    )

@@ -25,7 +25,7 @@ class Hit:
 
     Attributes:
       name: of the image.
-      score: global or local similarity, or, of `global+sp`, the number of inliers.
+      score: global or local similarity, or, of `...+sp`, the number of inliers.
     """
 
     name: str
@@ -53,7 +53,7 @@ def search_image(
       overwrite: whether artefacts of another configuration are deleted instead of refused.
 
     Returns:
-      The hits, best first. Those of `local+mds` carry the local similarity that it starts from.
+      The hits, best first. Those re-ranked by vectors carry the similarity of the search before.
 
     Raises:
       UserError: for a picture, box or method that cannot be used, or whatever extraction meets.
@@ -65,7 +65,7 @@ def search_image(
     methods.check("--method", method, config)
     if top < 1:
         raise UserError("--top", top, "must be at least 1")
-    picture = _read(image, config.data)
+    picture = read_picture("--image", image, config.data)
     root = pathlib.Path(workdir)
     extracted = extract(config, root, overwrite)
     module, variables = load_model(config, root)
@@ -82,13 +82,28 @@ def search_image(
     return [Hit(names[i], float(scores[i])) for i in order[:top]]
 
 
-def _read(image: str | pathlib.Path, data: ml_collections.ConfigDict) -> np.ndarray:
+def read_picture(
+    subject: str, path: str | pathlib.Path, data: ml_collections.ConfigDict
+) -> np.ndarray:
+    """Decodes a picture that a user names.
+
+    Args:
+      subject: the flag or argument that names it.
+      path: its file.
+      data: the `config.data` tree.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      UserError: if it cannot be read or used.
+    """
     try:
-        return images.decode(pathlib.Path(image).read_bytes(), data.min_side, data.max_pixels)
+        return images.decode(pathlib.Path(path).read_bytes(), data.min_side, data.max_pixels)
     except OSError as error:
-        raise UserError("--image", str(image), f"cannot be read: {error.strerror}") from error
+        raise UserError(subject, str(path), f"cannot be read: {error.strerror}") from error
     except images.BadImageError as error:
-        raise UserError("--image", str(image), f"cannot be used: {error}") from error
+        raise UserError(subject, str(path), f"cannot be used: {error}") from error
 
 
 # Each returns the database's images best first, int [N], and a score by image, [N].
@@ -96,23 +111,42 @@ def _globally(config, root, extracted: Extracted, overwrite: bool):
     return _one(methods.rank_globally(extracted, config.search))
 
 
-def _verified(config, root, extracted: Extracted, overwrite: bool):
+def _globally_verified(config, root, extracted: Extracted, overwrite: bool):
+    return _verified(methods.rank_globally(extracted, config.search), config, extracted)
+
+
+def _refined(config, root, extracted: Extracted, overwrite: bool):
     first = methods.rank_globally(extracted, config.search)
-    order, similarities = first.images[0], first.similarities[0]
-    count = config.rerank.sp.short_list
-    candidates = spatial_verification.short_list(order, [], count)
-    inliers = methods.inlier_counter(extracted, config.rerank, config.seed)(0, candidates)
-    return spatial_verification.rerank(order, similarities, inliers, [], count), inliers
+    return methods.refine(extracted, first, config.rerank)[0], _one(first)[1]
 
 
 def _locally(config, root, extracted: Extracted, overwrite: bool):
     return _one(methods.rank_locally(extracted, config.search))
 
 
+def _locally_verified(config, root, extracted: Extracted, overwrite: bool):
+    return _verified(methods.rank_locally(extracted, config.search), config, extracted)
+
+
 def _embedded(config, root, extracted: Extracted, overwrite: bool):
     first = methods.rank_locally(extracted, config.search)
     graph = build_index(config, root, overwrite, extracted)
     return methods.embed(first, graph, config.rerank)[0], _one(first)[1]
+
+
+def _embedded_with_global(config, root, extracted: Extracted, overwrite: bool):
+    first = methods.rank_locally(extracted, config.search)
+    graph = build_index(config, root, overwrite, extracted)
+    order = methods.embed_with_global(extracted, first, graph, config.rerank)[0]
+    return order, _one(first)[1]
+
+
+def _verified(first: methods.Ranking, config, extracted: Extracted):
+    order, similarities = first.images[0], first.similarities[0]
+    count = config.rerank.sp.short_list
+    candidates = spatial_verification.short_list(order, [], count)
+    inliers = methods.inlier_counter(extracted, config.rerank, config.seed)(0, candidates)
+    return spatial_verification.rerank(order, similarities, inliers, [], count), inliers
 
 
 def _one(ranking: methods.Ranking) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +157,10 @@ def _one(ranking: methods.Ranking) -> tuple[np.ndarray, np.ndarray]:
 
 _RANK = {
     "global": _globally,
-    "global+sp": _verified,
+    "global+sp": _globally_verified,
+    "global+superglobal": _refined,
     "local": _locally,
+    "local+sp": _locally_verified,
     "local+mds": _embedded,
+    "local+mds+global": _embedded_with_global,
 }

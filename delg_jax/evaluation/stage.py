@@ -13,6 +13,7 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import methods, revisited
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
+from delg_jax.search import SimilarityGraph
 from delg_jax.search.stage import build_index
 
 Metrics = dict[str, dict[str, float | None]]
@@ -66,27 +67,40 @@ def _rank(
     """Rankings by method and protocol ("all" where no protocol matters), and seconds by method."""
     wanted = tuple(config.eval.methods)
     rankings, seconds = {}, {}
-    start = time.monotonic()
-    if {"global", "global+sp"} & set(wanted):
-        first = methods.rank_globally(extracted, config.search)
-        rankings["global"] = {"all": first.images}
-        seconds["global"] = time.monotonic() - start
-    if "global+sp" in wanted:
-        rankings["global+sp"] = methods.verify_spatially(
-            extracted, first, config.rerank, config.seed
-        )
-        seconds["global+sp"] = time.monotonic() - start
-    start = time.monotonic()
-    if {"local", "local+mds"} & set(wanted):
-        first = methods.rank_locally(extracted, config.search)
-        rankings["local"] = {"all": first.images}
-        seconds["local"] = time.monotonic() - start
-    if "local+mds" in wanted:
-        graph = build_index(config, root, overwrite, extracted)
-        start = time.monotonic() - seconds["local"]
-        rankings["local+mds"] = {"all": methods.embed(first, graph, config.rerank)}
-        seconds["local+mds"] = time.monotonic() - start
+    for search in ("global", "local"):
+        mine = [method for method in wanted if method.split("+")[0] == search]
+        if not mine:
+            continue
+        start = time.monotonic()
+        rank_first = methods.rank_globally if search == "global" else methods.rank_locally
+        first = rank_first(extracted, config.search)
+        searched = time.monotonic() - start
+        embeds = any("mds" in method for method in mine)
+        graph = build_index(config, root, overwrite, extracted) if embeds else None
+        for method in mine:
+            start = time.monotonic()
+            rankings[method] = _rerank(method, config, extracted, first, graph)
+            seconds[method] = searched + time.monotonic() - start
     return {method: rankings[method] for method in wanted}, {m: seconds[m] for m in wanted}
+
+
+def _rerank(
+    method: str,
+    config: ml_collections.ConfigDict,
+    extracted: Extracted,
+    first: methods.Ranking,
+    graph: SimilarityGraph | None,
+) -> dict[str, np.ndarray]:
+    """Rankings by protocol of one method, from those of its search."""
+    if method in ("global", "local"):
+        return {"all": first.images}
+    if method in ("global+sp", "local+sp"):
+        return methods.verify_spatially(extracted, first, config.rerank, config.seed)
+    if method == "global+superglobal":
+        return {"all": methods.refine(extracted, first, config.rerank)}
+    if method == "local+mds":
+        return {"all": methods.embed(first, graph, config.rerank)}
+    return {"all": methods.embed_with_global(extracted, first, graph, config.rerank)}
 
 
 def score(

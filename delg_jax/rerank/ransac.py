@@ -1,24 +1,27 @@
-"""Affine transformations by random sample consensus, for many image pairs at a time."""
+"""Transformations by random sample consensus, for many image pairs at a time."""
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# Three matches fit any affine transformation and so verify nothing (official code).
-MIN_MATCHES = 4
+from delg_jax.rerank import samples, scoring, transforms, weak_geometry
 
-# Samples whose height is below this share of their longest side count as collinear.
-FLATTEST_TRIANGLE = 1e-3
+# Local optimisation starts from this many of the best hypotheses of a pair and refits each up to
+# this often; more of either was seen to add nothing.
+FINALISTS = 10
+REFITS = 4
 
 
-class AffineEstimate(NamedTuple):
+class Estimate(NamedTuple):
     """The best hypothesis of each pair.
 
     Attributes:
-      transform: float32 [M, 2, 3], [A | b] with target = A source + b and points as (y, x);
-        zeros where nothing was found.
+      transform: float32 [M, 2, 3], [A | b] with target = A source + b and points as (y, x), or of
+        homographies [M, 3, 3]; zeros where nothing was found.
       inliers: int32 [M].
       inlier_mask: bool [M, K].
     """
@@ -28,24 +31,56 @@ class AffineEstimate(NamedTuple):
     inlier_mask: jax.Array
 
 
-@partial(jax.jit, static_argnames=("hypotheses", "chunk"))
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How hypotheses are made and judged.
+
+    Attributes:
+      hypotheses: drawn per pair, H.
+      residual: pixels; a match is an inlier if it is transformed to strictly nearer its target.
+      model: key of `transforms.FAMILIES`.
+      scoring: one of `scoring.SCORINGS`.
+      local_optimization: refit the best hypotheses to their inliers for as long as that scores
+        better (Chum, Matas, Kittler, "Locally optimized RANSAC", DAGM 2003).
+      guided: one hypothesis per match, see `weak_geometry`, instead of random samples; they know
+        no rotation nor shear, so that local optimisation is always part of it.
+    """
+
+    hypotheses: int = 1000
+    residual: float = 20.0
+    model: str = "affine"
+    scoring: str = "inliers"
+    local_optimization: bool = False
+    guided: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError that names the first wrong field."""
+        if self.hypotheses < 1:
+            raise ValueError(f"`hypotheses` (={self.hypotheses}) must be at least 1")
+        if not self.residual > 0:
+            raise ValueError(f"`residual` (={self.residual}) must be positive")
+        choices = (("model", transforms.FAMILIES), ("scoring", scoring.SCORINGS))
+        for name, known in choices:
+            if getattr(self, name) not in known:
+                given = getattr(self, name)
+                raise ValueError(f"`{name}` (={given!r}) must be one of {', '.join(known)}")
+
+
+@partial(jax.jit, static_argnames=("options", "chunk"))
 def estimate(
     source: jax.Array,
     target: jax.Array,
     mask: jax.Array,
     pair_ids: jax.Array,
     key: jax.Array,
-    hypotheses: int,
-    residual: float,
+    options: Options,
+    scale_ratios: jax.Array | None = None,
     chunk: int = 8,
-) -> AffineEstimate:
-    """Fits target = A source + b to each pair by RANSAC (Fischler, Bolles, 1981).
+) -> Estimate:
+    """Fits a transformation to the matches of each pair by RANSAC (Fischler, Bolles, 1981).
 
-    Every hypothesis goes through three distinct matches; the first one with the most inliers
-    wins. Samples on a line, in either image, are passed over. What a pair draws depends on
-    `key`, its id and its number of matches, not on padding nor on the other pairs.
-
-    Memory is O(M (hypotheses + K)), and time goes to the matches, not to the padding.
+    The first hypothesis with the best score wins. What a pair draws depends on `key`, its id and
+    its matches, not on padding nor on the other pairs. Memory is O(M (hypotheses + K)).
 
     Args:
       source: float [M, K, 2], points (y, x) in pixels.
@@ -53,13 +88,18 @@ def estimate(
       mask: bool [M, K], False where there is no match.
       pair_ids: int [M], name of each pair for the random draws.
       key: random key.
-      hypotheses: samples drawn per pair, H.
-      residual: pixels; a match is an inlier if A source + b is strictly nearer to its target.
+      options: see `Options`.
+      scale_ratios: float [M, K], sizes of target over source features; for `options.guided`.
       chunk: matches scored in one pass over the hypotheses; any value gives the same result.
 
     Returns:
-      The estimates; pairs with fewer than 4 matches have 0 inliers.
+      The estimates; pairs with no more matches than a sample has get 0 inliers.
+
+    Raises:
+      ValueError: if guided without scale ratios.
     """
+    if options.guided and scale_ratios is None:
+        raise ValueError("`scale_ratios` (=None) must be given for guided hypotheses")
     count = mask.sum(axis=1)
     source, source_centre = _centred(source, mask, count)
     target, target_centre = _centred(target, mask, count)
@@ -67,121 +107,86 @@ def estimate(
     # Matches first: ranks below `count` are then samples, and padding need not be scored
     order = jnp.argsort(~mask, axis=1, stable=True)
     points_first = jnp.take_along_axis(points, order[:, :, None], axis=1)
-
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, pair_ids)
-    ranks = jax.vmap(partial(_distinct_ranks, samples=hypotheses))(keys, count)
-    models, possible = _through_samples(points_first, ranks)
-    scores = _count_inliers(models, points_first, count, residual, chunk)
-    best = jnp.argmax(jnp.where(possible, scores, 0), axis=1)
-    model = jnp.take_along_axis(models, best[None, :, None], axis=2)  # [6, M, 1]
-
-    found = (count >= MIN_MATCHES) & possible.any(axis=1)
-    inlier_mask = _is_inlier(model, jnp.moveaxis(points, 2, 0), residual)
-    inlier_mask &= mask & found[:, None]
-    linear = jnp.moveaxis(model[:4, :, 0], 0, 1).reshape(-1, 2, 2)
-    offset = jnp.moveaxis(model[4:, :, 0], 0, 1) + target_centre
-    offset -= jnp.einsum("mij,mj->mi", linear, source_centre)
-    transform = jnp.concatenate([linear, offset[:, :, None]], axis=2)
-    return AffineEstimate(
-        transform=jnp.where(found[:, None, None], transform, 0.0),
-        inliers=inlier_mask.sum(axis=1, dtype=jnp.int32),
-        inlier_mask=inlier_mask,
-    )
+    if options.guided:
+        ratios = jnp.take_along_axis(scale_ratios, order, axis=1)
+        models, possible = weak_geometry.hypotheses(points_first, ratios, count, options.hypotheses)
+    else:
+        models, possible = _drawn(points_first, count, pair_ids, key, options)
+    scores = scoring.score(models, points_first, count, options.residual, options.scoring, chunk)
+    model = _best(models, jnp.where(possible, scores, 0), points_first, count, options)
+    found = (count >= transforms.FAMILIES[options.model].least_matches) & possible.any(axis=1)
+    error = scoring.squared_error(model[:, :, None], jnp.moveaxis(points, 2, 0))
+    inlier_mask = (error < options.residual**2) & mask & found[:, None]
+    transform = transforms.matrix(model, source_centre, target_centre)
+    transform = jnp.where(found[:, None, None], transform, 0.0)
+    return Estimate(transform, inlier_mask.sum(axis=1, dtype=jnp.int32), inlier_mask)
 
 
 def _centred(points: jax.Array, mask: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Moves the mean of the matches to the origin, where float32 is finest."""
-    points = points.astype(jnp.float32)
-    total = jnp.where(mask[:, :, None], points, 0.0).sum(axis=1)
-    centre = total / jnp.maximum(count, 1)[:, None]
-    return points - centre[:, None, :], centre
+    """Moves the mean of the matches to the origin, where float32 is finest; padding is zeroed."""
+    points = jnp.where(mask[:, :, None], points.astype(jnp.float32), 0.0)
+    centre = points.sum(axis=1) / jnp.maximum(count, 1)[:, None]
+    return jnp.where(mask[:, :, None], points - centre[:, None, :], 0.0), centre
 
 
-def _distinct_ranks(key: jax.Array, count: jax.Array, samples: int) -> jax.Array:
-    """Draws triples of distinct ranks below `count`, uniformly: int32 [3, samples].
+def _drawn(
+    points: jax.Array, count: jax.Array, pair_ids: jax.Array, key: jax.Array, options: Options
+) -> tuple[jax.Array, jax.Array]:
+    """Models [C, M, H] through random samples, and bool [M, H], False for degenerate ones."""
+    family = transforms.FAMILIES[options.model]
 
-    Each rank is drawn among those left and then moved past the ones taken before it.
-    """
-    left = count - jnp.arange(3)[:, None]
-    drawn = jnp.floor(jax.random.uniform(key, (3, samples)) * left).astype(jnp.int32)
-    first, second, third = jnp.clip(drawn, 0, jnp.maximum(left - 1, 0))
-    second += second >= first
-    third += third >= jnp.minimum(first, second)
-    third += third >= jnp.maximum(first, second)
-    return jnp.stack([first, second, third])
+    def through(ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pairs, size, number = ranks.shape
+        corners = jnp.take_along_axis(points, ranks.reshape(pairs, -1, 1), axis=1)
+        corners = corners.reshape(pairs, size, number, 4)
+        return family.through(jnp.moveaxis(corners, (1, 3), (0, 1)))
 
-
-def _through_samples(points: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves for the affine transformation through each sample, by Cramer's rule.
-
-    Args:
-      points: [M, K, 4], source (y, x) and target (y, x).
-      ranks: int [M, 3, H].
-
-    Returns:
-      Coefficients [6, M, H], in the order A_yy, A_yx, A_xy, A_xx, b_y, b_x, and
-      bool [M, H], False where the sample is degenerate.
-    """
-    pairs, _, samples = ranks.shape
-    corners = jnp.take_along_axis(points, ranks.reshape(pairs, -1, 1), axis=1)
-    corners = jnp.moveaxis(corners.reshape(pairs, 3, samples, 4), (1, 3), (0, 1))
-    first, second, third = corners  # [4, M, H] each
-    (u_y, u_x, p_y, p_x), (v_y, v_x, q_y, q_x) = second - first, third - first
-    determinant = u_y * v_x - u_x * v_y
-    possible = _spans(u_y, u_x, v_y, v_x) & _spans(p_y, p_x, q_y, q_x)
-    scale = 1.0 / jnp.where(possible, determinant, 1.0)
-    yy, yx = (p_y * v_x - q_y * u_x) * scale, (q_y * u_y - p_y * v_y) * scale
-    xy, xx = (p_x * v_x - q_x * u_x) * scale, (q_x * u_y - p_x * v_y) * scale
-    y, x, target_y, target_x = first
-    b_y, b_x = target_y - yy * y - yx * x, target_x - xy * y - xx * x
-    return jnp.stack([yy, yx, xy, xx, b_y, b_x]), possible
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, pair_ids)
+    ranks = samples.draw(
+        keys, count, family.sample, options.hypotheses, lambda ranks: through(ranks)[1]
+    )
+    return through(ranks)
 
 
-def _spans(u_y: jax.Array, u_x: jax.Array, v_y: jax.Array, v_x: jax.Array) -> jax.Array:
-    """Whether the triangle with sides u and v from one corner is not flat."""
-    longest = jnp.maximum(u_y**2 + u_x**2, v_y**2 + v_x**2)
-    longest = jnp.maximum(longest, (u_y - v_y) ** 2 + (u_x - v_x) ** 2)
-    return jnp.abs(u_y * v_x - u_x * v_y) > FLATTEST_TRIANGLE * longest
-
-
-def _is_inlier(model: jax.Array, point: jax.Array, residual: float) -> jax.Array:
-    """Whether points [4, M, ...] fit models [6, M, ...]; the two broadcast to each other."""
-    yy, yx, xy, xx, b_y, b_x = model
-    y, x, target_y, target_x = point
-    error_y = yy * y + yx * x + (b_y - target_y)
-    error_x = xy * y + xx * x + (b_x - target_x)
-    return error_y**2 + error_x**2 < residual**2
-
-
-def _count_inliers(
-    models: jax.Array, points: jax.Array, count: jax.Array, residual: float, chunk: int
+def _best(
+    models: jax.Array, scores: jax.Array, points: jax.Array, count: jax.Array, options: Options
 ) -> jax.Array:
-    """Counts the inliers of every hypothesis, `chunk` matches per pass.
+    """The first model [C, M] with the highest score, after local optimisation if it is on."""
+    if options.local_optimization or options.guided:
+        scores, first = jax.lax.top_k(scores, min(FINALISTS, scores.shape[1]))
+        models = jnp.take_along_axis(models, first[None], axis=2)
+        if options.guided and options.model == "homography":  # one match is too far from it
+            refit = transforms.FAMILIES["affine"].refit
+            models, scores = _optimized(models, scores, points, count, refit, options)
+            models = transforms.as_homography(models)
+        refit = transforms.FAMILIES[options.model].refit
+        models, scores = _optimized(models, scores, points, count, refit, options)
+    best = jnp.argmax(scores, axis=1)
+    return jnp.take_along_axis(models, best[None, :, None], axis=2)[:, :, 0]
 
-    A pass is one fused, vectorised loop over all hypotheses; the passes end with the last match
-    of the pair that has most.
 
-    Args:
-      models: [6, M, H].
-      points: [M, K, 4], matches first.
-      count: int [M], number of matches.
-      residual: pixels.
-      chunk: matches per pass.
+def _optimized(
+    models: jax.Array,
+    scores: jax.Array,
+    points: jax.Array,
+    count: jax.Array,
+    refit: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    options: Options,
+) -> tuple[jax.Array, jax.Array]:
+    """Models [C, M, T] and scores [M, T] after refits to their own inliers, where these gain."""
+    present = (jnp.arange(points.shape[1])[None, :] < count[:, None])[:, None, :]
+    match = jnp.moveaxis(points, 2, 0)[:, :, None, :]  # [4, M, 1, K]
 
-    Returns:
-      Inliers int32 [M, H].
-    """
-    pairs, size, _ = points.shape
-    present = jnp.arange(size)[None, :] < count[:, None]
-    target = jnp.where(present[:, :, None], points[:, :, 2:], jnp.inf)  # never an inlier
-    points = jnp.concatenate([points[:, :, :2], target], axis=2)
-    points = jnp.pad(points, ((0, 0), (0, -size % chunk), (0, 0)), constant_values=jnp.inf)
-    points = points.reshape(pairs, -1, chunk, 4).transpose(1, 2, 3, 0)  # [passes, chunk, 4, M]
+    def one_refit(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Refits all models once."""
+        models, scores = state
+        error = scoring.squared_error(models[..., None], match)
+        inlier = (error < options.residual**2) & present & (scores > 0)[..., None]
+        again, good = refit(points, inlier.astype(jnp.float32))
+        error = scoring.squared_error(again[..., None], match)
+        gains = scoring.score_of(error, options.residual, options.scoring)
+        rescored = jnp.where(present, gains, 0).sum(axis=-1)
+        better = good & (rescored > scores)
+        return jnp.where(better[None], again, models), jnp.where(better, rescored, scores)
 
-    def one_pass(step: jax.Array, inliers: jax.Array) -> jax.Array:
-        for point in jax.lax.dynamic_index_in_dim(points, step, keepdims=False):
-            inliers += _is_inlier(models, point[:, :, None], residual)
-        return inliers
-
-    passes = (count.max() + chunk - 1) // chunk
-    return jax.lax.fori_loop(0, passes, one_pass, jnp.zeros(models.shape[1:], jnp.int32))
+    return jax.lax.fori_loop(0, REFITS, one_refit, (models, scores))

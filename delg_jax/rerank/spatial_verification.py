@@ -1,53 +1,39 @@
-"""Spatial verification: re-ranks a short list by the number of matches on one affine view."""
+"""Spatial verification: re-ranks a short list by the number of matches on one view of the plane."""
 
-import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from delg_jax.features.local_features import LocalFeatures, strongest
-from delg_jax.rerank import ransac
+from delg_jax.rerank import binary, ransac
 from delg_jax.rerank.matching import match
+from delg_jax.rerank.spatial_settings import SpatialSettings
 from delg_jax.search.blocks import padded_rows, starts
+
+# Inliers that the combined score counts at most (recognition on GLDv2, official code).
+ENOUGH_INLIERS = 70
 
 Array = jax.Array | np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class SpatialSettings:
-    """What decides an inlier count; the same names as in the configuration.
+class Verification(NamedTuple):
+    """What verification finds out about one pair of images.
 
     Attributes:
-      max_features: strongest features of an image that take part; 0 = all.
-      max_distance: L2 distance between unit descriptors that a match stays below.
-      ratio: Lowe's ratio; 0 = no ratio test.
-      mutual: keep mutual nearest neighbours only.
-      hypotheses: affine hypotheses per pair.
-      residual: pixels; inliers lie strictly nearer, in the query image.
-      min_inliers: fewer count as none.
-      pair_block: image pairs verified at a time; bounds memory, never changes a count.
+      matches: int [L, 2], features of the query and of the candidate.
+      inlier_mask: bool [L].
+      transform: float32 [2, 3] or [3, 3], from the candidate to the query, points as (y, x); zeros
+        where nothing was found.
     """
 
-    max_features: int = 1000
-    max_distance: float = 1.0
-    ratio: float = 0.0
-    mutual: bool = False
-    hypotheses: int = 1000
-    residual: float = 20.0
-    min_inliers: int = 4
-    pair_block: int = 10
-
-    def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
-        for name in ("max_distance", "residual"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must be positive")
-        for name in ("hypotheses", "pair_block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must be at least 1")
-        if not 0 <= self.ratio <= 1:
-            raise ValueError(f"`ratio` (={self.ratio}) must lie in [0, 1]")
+    matches: np.ndarray
+    inlier_mask: np.ndarray
+    transform: np.ndarray
 
 
 def verify(
@@ -56,6 +42,7 @@ def verify(
     pair_ids: Array,
     key: jax.Array,
     settings: SpatialSettings,
+    devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
     """Counts the inliers between a query and each candidate (paper, section 4.1).
 
@@ -69,50 +56,95 @@ def verify(
         image: the count of a pair then depends on nothing but the pair.
       key: random key of the query.
       settings: see `SpatialSettings`.
+      devices: share the candidates between them; None for all of this process.
 
     Returns:
       Inliers int32 [M], 0 below `settings.min_inliers`.
     """
     query = jax.tree.map(jnp.asarray, strongest(query, settings.max_features))
     candidates = strongest(candidates, settings.max_features)
-    count = len(pair_ids)
+    devices = tuple(devices or jax.local_devices())
+    estimate = _on_devices(settings, devices)
+    count, block = len(pair_ids), settings.pair_block * len(devices)
     blocks = []
-    for start in starts(count, settings.pair_block):
-        descriptors, locations, mask, ids = (
-            padded_rows(array, start, settings.pair_block)
-            for array in (candidates.descriptors, candidates.locations, candidates.mask, pair_ids)
+    for start in starts(count, block):
+        part, ids = jax.tree.map(
+            functools.partial(padded_rows, start=start, size=block), (candidates, pair_ids)
         )
-        index, valid = match(
-            query.descriptors,
-            query.mask,
-            descriptors,
-            mask,
-            max_distance=settings.max_distance,
-            ratio=settings.ratio,
-            mutual=settings.mutual,
-        )
-        blocks.append(_inliers(query.locations, locations, index, valid, ids, key, settings))
+        blocks.append(estimate(query, part, ids, key)[2].inliers)
     if not blocks:
         return np.zeros(0, np.int32)
     inliers = np.concatenate(blocks)[:count]
     return np.where(inliers >= settings.min_inliers, inliers, 0).astype(np.int32)
 
 
-def _inliers(
-    query_locations: jax.Array,
-    locations: np.ndarray,
-    index: jax.Array,
-    valid: jax.Array,
-    pair_ids: np.ndarray,
+def verify_pair(
+    query: LocalFeatures, candidate: LocalFeatures, key: jax.Array, settings: SpatialSettings
+) -> Verification:
+    """Matches two images and says which matches lie on one view; counts as `verify` does.
+
+    Args:
+      query: features of one image, [Kq].
+      candidate: features of the other, [K].
+      key: random key.
+      settings: see `SpatialSettings`; `min_inliers` is left to the caller.
+
+    Returns:
+      The verification.
+    """
+    query, candidate = (strongest(side, settings.max_features) for side in (query, candidate))
+    candidates = jax.tree.map(lambda field: np.asarray(field)[None], candidate)
+    estimate = _on_devices(settings, tuple(jax.local_devices()[:1]))
+    index, valid, found = jax.device_get(estimate(query, candidates, np.zeros(1, np.int32), key))
+    matched = np.flatnonzero(valid[0])
+    matches = np.stack([matched, index[0, matched]], axis=1)
+    return Verification(matches, found.inlier_mask[0, matched], found.transform[0])
+
+
+@functools.cache
+def _on_devices(settings: SpatialSettings, devices: tuple[jax.Device, ...]) -> Callable:
+    """`_estimate` with the candidates shared between devices."""
+    every, each = PartitionSpec(), PartitionSpec("pairs")
+    sharded = jax.shard_map(
+        functools.partial(_estimate, settings=settings),
+        mesh=Mesh(np.array(devices), ("pairs",)),
+        in_specs=(every, each, each, every),
+        out_specs=each,
+        check_vma=False,  # every device loops for as long as its own pairs need
+    )
+    return jax.jit(sharded)
+
+
+def _estimate(
+    query: LocalFeatures,
+    candidates: LocalFeatures,
+    pair_ids: jax.Array,
     key: jax.Array,
     settings: SpatialSettings,
-) -> jax.Array:
-    """Inliers [M] of the matches `index` [M, Kq] from the query to M images."""
-    source = jnp.take_along_axis(jnp.asarray(locations), index[:, :, None], axis=1)
-    target = jnp.broadcast_to(query_locations[None], source.shape)
-    return ransac.estimate(
-        source, target, valid, pair_ids, key, settings.hypotheses, settings.residual
-    ).inliers
+) -> tuple[jax.Array, jax.Array, ransac.Estimate]:
+    """Neighbours [M, Kq] of the query's features, which of them are matches, and the estimates."""
+    descriptors = [side.descriptors for side in (query, candidates)]
+    if settings.one_bit:
+        descriptors = [_signs(side) for side in descriptors]
+    index, valid = match(
+        descriptors[0],
+        query.mask,
+        descriptors[1],
+        candidates.mask,
+        max_distance=settings.max_distance,
+        ratio=settings.ratio,
+        mutual=settings.mutual,
+        hamming=settings.hamming,
+    )
+    source = jnp.take_along_axis(candidates.locations, index[:, :, None], axis=1)
+    target = jnp.broadcast_to(query.locations[None], source.shape)
+    ratios = query.scales[None] / jnp.take_along_axis(candidates.scales, index, axis=1)
+    estimate = ransac.estimate(source, target, valid, pair_ids, key, settings.ransac, ratios)
+    return index, valid, estimate
+
+
+def _signs(descriptors: jax.Array) -> jax.Array:
+    return descriptors if descriptors.dtype == jnp.uint8 else binary.binarize(descriptors)
 
 
 def short_list(ranking: Array, excluded: Array, count: int) -> np.ndarray:
@@ -131,9 +163,14 @@ def short_list(ranking: Array, excluded: Array, count: int) -> np.ndarray:
 
 
 def rerank(
-    ranking: Array, similarities: Array, inliers: Array, excluded: Array, count: int
+    ranking: Array,
+    similarities: Array,
+    inliers: Array,
+    excluded: Array,
+    count: int,
+    score: str = "inliers",
 ) -> np.ndarray:
-    """Sorts the short list by inliers, then by global similarity (paper, section 4.1).
+    """Sorts the short list by its score, then by global similarity (paper, section 4.1).
 
     The rest keeps its order after the short list. Excluded images go last, in their order: a
     metric that ignores them does not see where they are.
@@ -144,6 +181,8 @@ def rerank(
       inliers: int [number of images], by image; those outside the short list are not read.
       excluded: int [E], images that the protocol ignores; they take no place of the short list.
       count: length of the short list.
+      score: `inliers`, or `combined`: the global similarity plus the share of `ENOUGH_INLIERS`
+        inliers that there are, at most 1 (recognition on GLDv2, official code).
 
     Returns:
       The new ranking, int [N].
@@ -152,5 +191,8 @@ def rerank(
     ignored = np.isin(ranking, excluded)
     kept, kept_similarities = ranking[~ignored], similarities[~ignored]
     head = kept[:count]
-    order = np.lexsort((-kept_similarities[:count], -np.asarray(inliers)[head]))
+    first, second = np.asarray(inliers)[head], kept_similarities[:count]
+    if score == "combined":
+        first = np.minimum(first, ENOUGH_INLIERS) / ENOUGH_INLIERS + second
+    order = np.lexsort((-second, -first))
     return np.concatenate([head[order], kept[count:], ranking[ignored]])

@@ -5,7 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-KINDS = ("identity", "threshold", "power")
+KINDS = ("identity", "threshold", "power", "cann")
+
+CANN_CURVE = 0.459176  # p1 of the original code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,29 +15,58 @@ class SimilarityKernel:
     """A scalar kernel k on cosines; hashable, so it can be a static argument of a jitted function.
 
     The power kernel with a threshold is the selectivity function of ASMK (Tolias, Avrithis,
-    Jegou, "To aggregate or not to aggregate", ICCV 2013).
+    Jegou, "To aggregate or not to aggregate", ICCV 2013), cann that of constrained approximate
+    nearest neighbours (Aiger, Araujo, Lynen, ICCV 2023).
 
     Attributes:
       kind: identity k(u) = u; threshold k(u) = u above `threshold`, else 0;
-        power k(u) = sign(u) |u|^power above `threshold`, else 0.
+        power k(u) = sign(u) |u|^power above `threshold`, else 0; cann k(u) = `cann_vote` of the
+        distance sqrt(2 - 2 u).
       threshold: cosine tau that a vote must exceed.
       power: exponent alpha.
+      reach: distance of unit vectors from which on the votes of cann are 0, p0.
+      curve: p1 of cann, in (0, 1); a small one favours near neighbours more.
     """
 
     kind: str = "identity"
     threshold: float = 0.0
     power: float = 1.0
+    reach: float = 1.0
+    curve: float = CANN_CURVE
 
     def __post_init__(self) -> None:
-        """Raises a ValueError for an unknown kind."""
+        """Raises a ValueError that names the first wrong field."""
         if self.kind not in KINDS:
             raise ValueError(f"`kind` (={self.kind!r}) must be one of {', '.join(KINDS)}")
+        if self.reach <= 0:
+            raise ValueError(f"`reach` (={self.reach}) must be positive")
+        if not 0 < self.curve < 1:
+            raise ValueError(f"`curve` (={self.curve}) must lie in (0, 1)")
 
     def __call__(self, cosines: jax.Array) -> jax.Array:
         """Applies the kernel elementwise to float32 cosines of any shape."""
         if self.kind == "identity":
             return cosines
+        if self.kind == "cann":
+            distances = jnp.sqrt(jnp.maximum(2.0 - 2.0 * cosines, 0.0))
+            return cann_vote(distances, self.reach, self.curve)
         votes = cosines
         if self.kind == "power":
             votes = jnp.sign(cosines) * jnp.abs(cosines) ** self.power
         return jnp.where(cosines > self.threshold, votes, 0.0)
+
+
+def cann_vote(distances: jax.Array, reach: float, curve: float) -> jax.Array:
+    """(1 - (r / p0)^(p1 / (1 - p1)))^((1 - p1) / p1), from 1 at r = 0 to 0 from r = p0 on.
+
+    Args:
+      distances: r, float of any shape, at least 0.
+      reach: p0, on the scale of the distances.
+      curve: p1, in (0, 1).
+
+    Returns:
+      float of the same shape, in [0, 1].
+    """
+    exponent = curve / (1.0 - curve)
+    share = jnp.minimum(jnp.asarray(distances) / reach, 1.0)
+    return (1.0 - share**exponent) ** (1.0 / exponent)

@@ -14,9 +14,14 @@ from delg_jax.search.kernels import KINDS, SimilarityKernel
 
 
 def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
-    """The local similarity's kernel that `config.search` names."""
+    """The local similarity's kernel that `config.search` names; a UserError for a wrong value."""
     require_choice("config.search.kernel", search.kernel, KINDS)
-    return SimilarityKernel(search.kernel, search.threshold, search.power)
+    names = ("threshold", "power", "reach", "curve")
+    fields = {name: search[name] for name in names}
+    try:
+        return SimilarityKernel(search.kernel, **fields)
+    except ValueError as error:
+        raise UserError("config.search", fields, str(error)) from error
 
 
 def build_index(

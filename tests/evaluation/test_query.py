@@ -36,11 +36,15 @@ def expected(method, config, workdir):
     else:
         first = methods.rank_locally(extracted, config.search)
     order = first.images
-    if method == "global+sp":
+    if method.endswith("+sp"):
         order = methods.verify_spatially(extracted, first, config.rerank, config.seed)["all"]
-    if method == "local+mds":
+    if method == "global+superglobal":
+        order = methods.refine(extracted, first, config.rerank)
+    if "mds" in method:
         graph = build_index(config, workdir, extracted=extracted)
         order = methods.embed(first, graph, config.rerank)
+        if method == "local+mds+global":
+            order = methods.embed_with_global(extracted, first, graph, config.rerank)
     return [extracted.database.names[index] for index in order[0]]
 
 

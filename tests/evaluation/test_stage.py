@@ -13,12 +13,13 @@ from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
 
 PLACES = 4
-METHODS = ("global", "global+sp", "local", "local+mds")
+METHODS = methods.METHODS
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    return retrieval_config(make_revisited(tmp_path_factory.mktemp("photographs"), PLACES))
+    config = retrieval_config(make_revisited(tmp_path_factory.mktemp("photographs"), PLACES))
+    return changed(config, "eval.methods", METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,8 @@ def test_rankings_are_permutations_that_give_the_metrics(run, config):
     folder, result = run
     with np.load(folder / "rankings.npz") as file:
         rankings = dict(file)
-    spatial = {f"global+sp:{protocol}" for protocol in revisited.PROTOCOLS}
+    verified = ("global+sp", "local+sp")
+    spatial = {f"{method}:{protocol}" for method in verified for protocol in revisited.PROTOCOLS}
     assert rankings.keys() == {*METHODS, *spatial}
     for ranks in rankings.values():
         assert ranks.dtype == np.int32

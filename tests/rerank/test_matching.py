@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from delg_jax.rerank.binary import HAMMING, binarize
 from delg_jax.rerank.matching import match
 
 
@@ -96,6 +97,15 @@ def test_images_do_not_depend_on_each_other(rng):
     np.testing.assert_array_equal(together[1][2], alone[1][0])
 
 
+@pytest.mark.parametrize("chunk", [2, 4, 9])
+def test_any_chunk_gives_the_same(rng, chunk):
+    arguments = unit(rng, 6, 5), np.ones(6, bool), unit(rng, 4, 7, 5), np.ones((4, 7), bool), 1.0
+    expected = match(*arguments, ratio=0.9, mutual=True)
+    found = match(*arguments, ratio=0.9, mutual=True, chunk=chunk)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_half_floats_match_like_single(rng):
     query, images = unit(rng, 6, 32), unit(rng, 2, 7, 32).astype(np.float16)
     masks = np.ones(6, bool), np.ones((2, 7), bool)
@@ -103,3 +113,43 @@ def test_half_floats_match_like_single(rng):
     single = match(query, masks[0], images.astype(np.float32), masks[1], 1.3)
     np.testing.assert_array_equal(half[0], single[0])
     np.testing.assert_array_equal(half[1], single[1])
+
+
+@pytest.mark.parametrize("scale", [40.0, 127.0])
+def test_bytes_match_like_the_vectors_they_round(rng, scale):
+    # Of each descriptor's own length, and with features so far apart that rounding decides nothing
+    images = unit(rng, 2, 8, 32)
+    noisy = images[:, ::-1] + 0.02 * unit(rng, 2, 8, 32)
+    query = (noisy[0] * rng.uniform(0.5, 1.0, (8, 1)) * scale).round().astype(np.int8)
+    database = (images * scale).round().astype(np.int8)
+    database[:, 6:] = 0  # padding
+    mask = np.arange(8)[None] < np.array([[6], [6]])
+    index, valid = match(query, np.ones(8, bool), database, mask, 0.5)
+    assert index[0, 2:].tolist() == [5, 4, 3, 2, 1, 0]
+    assert valid[0].tolist() == [False] * 2 + [True] * 6
+    assert not valid[1].any()
+
+
+@pytest.mark.parametrize("hamming", HAMMING)
+@pytest.mark.parametrize("mutual", [False, True])
+@pytest.mark.parametrize("ratio", [0.0, 0.9])
+def test_packed_signs_match_like_unit_vectors(rng, ratio, mutual, hamming):
+    # A dimension whose square root is exact, so that both ways meet the same ties
+    query, images = (
+        np.where(unit(rng, *shape) > 0, 0.25, -0.25) for shape in ((9, 16), (3, 7, 16))
+    )
+    query_mask, mask = rng.random(9) < 0.8, rng.random((3, 7)) < 0.7
+    mask[:, 0] = True
+    index, valid = match(
+        binarize(query), query_mask, binarize(images), mask, 0.9, ratio, mutual, hamming
+    )
+    found = np.where(valid, index, -1)
+    for row, image, present in zip(found, images, mask, strict=True):
+        expected = reference(query, query_mask, image, present, 0.9, ratio, mutual)
+        np.testing.assert_array_equal(row, expected)
+
+
+def test_descriptors_of_two_kinds_are_refused(rng):
+    query, images = unit(rng, 2, 8), unit(rng, 1, 3, 8)
+    with pytest.raises(ValueError, match="`descriptors`.*float32, uint8"):
+        match(query, np.ones(2, bool), binarize(images), np.ones((1, 3), bool), 1.0)

@@ -2,14 +2,48 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax.rerank.mds import MdsSettings, classical_mds, distances, rerank, scores
+from delg_jax.rerank import superglobal
+from delg_jax.rerank.distances import FORMS, above, distances
+from delg_jax.rerank.mds import embed, rerank, scores
+from delg_jax.rerank.mds_settings import MdsSettings
 from delg_jax.search.graph import SimilarityGraph
 
-FORMS = ("chord", "complement", "reciprocal")
+ENGINES = (
+    {"method": "classical"},
+    {"method": "classical", "solver": "subspace"},
+    {"method": "smacof", "iterations": 5},
+    {"method": "landmark", "landmarks": 4},
+)
 
 
-def pairwise(points):
-    return np.linalg.norm(points[:, None] - points[None], axis=-1).astype(np.float32)
+def unit(array):
+    return (array / np.linalg.norm(array, axis=-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"distance": "euclidean"},
+        {"missing": "mean"},
+        {"method": "tsne"},
+        {"solver": "qr"},
+        {"contrast": 0.0},
+        {"contrast": 0.3, "background": 0.3},
+        {"background": -0.1},
+        {"missing_weight": 0.0},
+        {"weight": 1.5},
+        {"concat_weight": -0.1},
+        {"dim": 0},
+        {"short_list": 0},
+        {"landmarks": 0},
+        {"query_block": 0},
+        {"neighbours": -1},
+        {"background_rank": -1},
+    ],
+)
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+        MdsSettings(**wrong)
 
 
 def reference_mds(distances, dim):
@@ -20,91 +54,34 @@ def reference_mds(distances, dim):
     return vectors * np.sqrt(np.where(values > 1e-6 * values[0], values, 0))
 
 
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("chord", [[0, 1, 0, 2**0.5], [1, 0, 1.5**0.5, 1.25**0.5]]),
-        ("complement", [[0, 0.5, 0, 1], [0.5, 0, 0.75, 0.625]]),
-        ("reciprocal", [[0, 2, 1, 4], [2, 0, 4, 8 / 3]]),
-    ],
-)
-def test_distances_by_hand(form, expected):
-    # Pairs of contrast 1/2: mean 1/4, above the contrast, missing, one-sided
-    matrix = np.array(
-        [[0.1, 0.5, 0.9, 0], [0, 0.3, 0, 0.375], [0.8, 0.25, 0, 0], [0, 0, 0, 0]], np.float32
-    )
-    found = distances(matrix, form, 0.5)
-    np.testing.assert_allclose(found[:2], expected, atol=1e-6)
-    np.testing.assert_allclose(found, found.T)
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+@pytest.mark.parametrize("form", ["chord", "reciprocal"])
+def test_disconnected_or_equal_images_stay_finite(form, engine):
+    settings = MdsSettings(distance=form, dim=4, neighbours=2, **engine)
+    for value in (0.0, 1.0):
+        pairs = np.full((9, 9), value, np.float32)
+        found = scores(pairs[0], pairs, np.ones(9, bool), settings)
+        assert np.isfinite(found).all()
+    one = scores(pairs[0, :1], pairs[:1, :1], np.ones(1, bool), settings)
+    assert np.isfinite(one).all()
+
+
+def test_parts_that_share_nothing_are_kept_apart():
+    group = np.arange(8) // 4
+    pairs = np.where(group[:, None] == group[None], 0.5, 0).astype(np.float32)
+    query = np.where(group == 0, 0.4, 0).astype(np.float32)
+    settings = MdsSettings(dim=4, contrast=0.8, weight=1.0)
+    found = np.asarray(scores(query, pairs, np.ones(8, bool), settings))
+    assert found[:4].min() > found[4:].max()
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_distances_fall_with_similarity_and_are_finite(form):
-    matrix = np.zeros((3, 3), np.float32)
-    found = []
-    for value in (0.0, 1e-30, 0.1, 0.3, 0.6, 2.0):
-        matrix[0, 1] = matrix[1, 0] = value
-        matrix[0, 2] = matrix[2, 0] = 0.05
-        found.append(float(distances(matrix, form, 0.6)[0, 1]))
-    assert np.isfinite(found).all()
-    assert found[0] == found[1]
-    assert found[1] >= found[2] > found[3] > found[4] == found[5]
-
-
-def test_unknown_form_is_named():
-    with pytest.raises(ValueError, match="'euclidean'.*chord, complement, reciprocal"):
-        distances(np.zeros((2, 2), np.float32), "euclidean", 1.0)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"distance": "euclidean"}, {"contrast": 0.0}, {"weight": 1.5}, {"dim": 0}, {"short_list": 0}],
-)
-def test_wrong_settings_are_named(wrong):
-    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
-        MdsSettings(**wrong)
-
-
-@pytest.mark.parametrize(("count", "dimension"), [(2, 1), (9, 3), (30, 5)])
-def test_recovers_points_from_their_distances(rng, count, dimension):
-    points = rng.normal(size=(count, dimension))
-    found = np.asarray(classical_mds(pairwise(points), 8))
-    assert found.shape == (count, 8)
-    np.testing.assert_allclose(pairwise(found), pairwise(points), atol=1e-4)
-    np.testing.assert_allclose(found[:, dimension:], 0, atol=2e-3)
-    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dim", [1, 4, 40])
-def test_equals_the_reference_up_to_rotation(rng, form, dim):
-    matrix = np.asarray(distances(rng.random((12, 12)).astype(np.float32), form, 0.8))
-    found, expected = np.asarray(classical_mds(matrix, dim)), reference_mds(matrix, dim)
-    scale = np.abs(expected).max() ** 2
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4 * scale)
-
-
-def test_sign_is_fixed(rng):
-    points = np.asarray(classical_mds(pairwise(rng.normal(size=(7, 3))), 3))
-    assert (np.take_along_axis(points, np.abs(points).argmax(axis=0)[None], axis=0) > 0).all()
-
-
-def test_masked_rows_are_zero_and_unseen(rng):
-    points = rng.normal(size=(8, 3))
-    matrix = np.full((11, 11), 50, np.float32)
-    matrix[:8, :8] = pairwise(points)
-    found = np.asarray(classical_mds(matrix, 4, np.arange(11) < 8))
-    np.testing.assert_allclose(pairwise(found[:8]), pairwise(points), atol=1e-4)
-    assert (found[8:] == 0).all()
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-@pytest.mark.parametrize("form", FORMS)
-def test_disconnected_or_equal_images_stay_finite(value, form):
-    settings = MdsSettings(distance=form, dim=4)
-    pairs = np.full((6, 6), value, np.float32)
-    found = scores(pairs[0], pairs, np.ones(6, bool), settings)
-    assert np.isfinite(found).all()
+def test_all_forms_rank_by_similarity(form):
+    query = np.array([0.5, 0.4, 0.3, 0.2, 0.1], np.float32)
+    settings = MdsSettings(dim=6, distance=form, power=0.5, contrast=0.6, weight=1.0)
+    pairs = np.full((5, 5), 0.15, np.float32)
+    found = np.asarray(scores(query, pairs, np.ones(5, bool), settings))
+    np.testing.assert_array_equal(np.argsort(-found), np.arange(5))
 
 
 def reference_scores(query, pairs, settings):
@@ -126,8 +103,9 @@ def test_scores_equal_the_reference(rng, weight):
     np.testing.assert_allclose(found, reference_scores(query, pairs, settings), atol=1e-4)
 
 
-def test_padding_of_the_short_list_changes_nothing(rng):
-    settings = MdsSettings(dim=3)
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_padding_of_the_short_list_changes_nothing(rng, engine):
+    settings = MdsSettings(dim=3, distance="reciprocal", missing="largest", neighbours=2, **engine)
     query, pairs = rng.random(8).astype(np.float32), rng.random((8, 8)).astype(np.float32)
     expected = scores(query[:6], pairs[:6, :6], np.ones(6, bool), settings)
     found = scores(query, pairs, np.arange(8) < 6, settings)
@@ -135,8 +113,9 @@ def test_padding_of_the_short_list_changes_nothing(rng):
     assert (found[6:] == -np.inf).all()
 
 
-def test_renaming_images_renames_scores(rng):
-    settings = MdsSettings(dim=5)
+@pytest.mark.parametrize("engine", ENGINES[:3], ids=str)
+def test_renaming_images_renames_scores(rng, engine):
+    settings = MdsSettings(dim=5, **engine)
     query, pairs = rng.random(10).astype(np.float32), rng.random((10, 10)).astype(np.float32)
     order = rng.permutation(10)
     found = scores(query[order], pairs[order][:, order], np.ones(10, bool), settings)
@@ -155,14 +134,103 @@ def test_scores_can_be_batched_over_queries(rng):
         np.testing.assert_allclose(together[row], alone, atol=1e-4)
 
 
+def graph_of(similarities):
+    order = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
+    return SimilarityGraph(order, np.take_along_axis(similarities, order, axis=1))
+
+
+def problem(rng, queries=5, count=30):
+    similarities = rng.random((queries, count)).astype(np.float32)
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    graph = graph_of(rng.random((count, count)).astype(np.float32))
+    return order, np.take_along_axis(similarities, order, axis=1), graph
+
+
+@pytest.mark.parametrize("engine", ENGINES[:2], ids=str)
+def test_any_block_of_queries_gives_the_same_ranking(rng, engine):
+    parts = problem(rng)
+    found = [
+        rerank(*parts, MdsSettings(short_list=12, dim=3, query_block=block, **engine))
+        for block in (1, 2, 99)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert rerank(parts[0][:0], parts[1][:0], parts[2], MdsSettings(**engine)).shape == (0, 30)
+
+
+@pytest.mark.parametrize("dim", [2, 6])
+def test_the_fast_solver_gives_the_same_ranking(rng, dim):
+    parts = problem(rng, count=60)
+    settings = {"short_list": 50, "dim": dim, "weight": 0.7}
+    found = rerank(*parts, MdsSettings(solver="subspace", **settings))
+    np.testing.assert_array_equal(found, rerank(*parts, MdsSettings(**settings)))
+
+
+def test_global_descriptors_join_by_the_square_root_of_their_share(rng):
+    settings = MdsSettings(dim=4, weight=1.0, concat_weight=0.3)
+    query, pairs = rng.random(7).astype(np.float32), rng.random((7, 7)).astype(np.float32)
+    vectors = unit(rng.normal(size=(8, 5)))
+    found = scores(query, pairs, np.ones(7, bool), settings, vectors)
+    alone = scores(query, pairs, np.ones(7, bool), settings)
+    expected = 0.3 * np.asarray(alone) + 0.7 * vectors[1:] @ vectors[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_neighbours_are_the_step_of_superglobal(rng):
+    settings = MdsSettings(dim=4, weight=0.6, neighbours=3, beta=0.2, concat_weight=0.0)
+    query, pairs = rng.random(7).astype(np.float32), rng.random((7, 7)).astype(np.float32)
+    vectors = unit(rng.normal(size=(8, 5)))
+    found = scores(query, pairs, np.ones(7, bool), settings, vectors)
+    step = superglobal.scores(vectors[0], vectors[1:], 3, 0.2)
+    np.testing.assert_allclose(found, 0.6 * step + 0.4 * query, atol=1e-5)
+
+
+def test_rerank_takes_the_descriptors_of_its_images(rng):
+    order, similarities, graph = problem(rng)
+    q, x = unit(rng.normal(size=(5, 4))), unit(rng.normal(size=(30, 4)))
+    settings = MdsSettings(short_list=12, dim=3, weight=1.0, concat_weight=0.0, query_block=2)
+    found = rerank(order, similarities, graph, settings, q, x)
+    for row in range(5):
+        head = order[row, :12]
+        expected = head[np.argsort(-x[head] @ q[row], kind="stable")]
+        np.testing.assert_array_equal(found[row, :12], expected)
+    with pytest.raises(ValueError, match="together"):
+        rerank(order, similarities, graph, settings, q)
+
+
+@pytest.mark.parametrize("rank", [4, 20, 99])
+def test_an_image_has_its_own_background_if_wanted(rng, rank):
+    order, similarities, graph = problem(rng)
+    found = rerank(order, similarities, graph, MdsSettings(dim=3, background_rank=rank))
+    last = min(rank, 30) - 1
+    lifted = SimilarityGraph(graph.indices, above(graph.similarities, graph.similarities[:, last]))
+    similarities = above(similarities, similarities[:, last])
+    expected = rerank(order, similarities, lifted, MdsSettings(dim=3))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != rerank(order, similarities, graph, MdsSettings(dim=3))).any()
+
+
+def test_smacof_fits_what_is_known_better_the_less_the_rest_weighs(rng):
+    line = np.linspace(0, 1, 12)
+    similarities = np.maximum(1 - 4 * np.abs(line[:, None] - line[None]), 0).astype(np.float32)
+    wanted, errors = np.asarray(distances(similarities, "complement", 1.0)), []
+    for weight in (1.0, 0.01):
+        settings = MdsSettings(
+            dim=2, distance="complement", method="smacof", missing_weight=weight, iterations=50
+        )
+        points = np.asarray(embed(similarities, np.ones(12, bool), settings))
+        found = np.linalg.norm(points[:, None] - points[None], axis=-1)
+        errors.append(np.abs(found - wanted)[similarities > 0].mean())
+    assert errors[1] < 0.5 * errors[0]
+
+
 @pytest.fixture
 def two_landmarks():
     """Images 0-3 show one landmark and 4-7 another; all are neighbours of their like."""
     group = np.arange(8) // 4
     similarities = np.where(group[:, None] == group[None], 0.5, 0.1).astype(np.float32)
     np.fill_diagonal(similarities, 1)
-    order = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
-    return SimilarityGraph(order, np.take_along_axis(similarities, order, axis=1))
+    return graph_of(similarities)
 
 
 def test_rerank_pulls_up_an_image_that_resembles_the_best(two_landmarks):

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.rerank.spatial_verification import SpatialSettings, rerank, short_list, verify
+from delg_jax.rerank import SpatialSettings
+from delg_jax.rerank.binary import binarize
+from delg_jax.rerank.spatial_verification import rerank, short_list, verify, verify_pair
 
 KEY = jax.random.key(0)
-SETTINGS = SpatialSettings(hypotheses=200, residual=5.0, pair_block=2)
+SETTINGS = SpatialSettings(hypotheses=200, residual=5.0, min_inliers=4, pair_block=2)
 
 
 def features(locations, descriptors, mask=None):
@@ -98,9 +100,64 @@ def test_settings_of_matching_are_heard(scene, rng, change, inliers):
     assert verify(query, image, np.arange(1), KEY, settings).tolist() == [inliers]
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_any_number_of_devices_gives_the_same(scene, count):
+    expected = verify(*scene, np.arange(4), KEY, SETTINGS)
+    found = verify(*scene, np.arange(4), KEY, SETTINGS, jax.devices()[:count])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("change", [{"model": "homography"}, {"guided": True}])
+def test_settings_of_ransac_are_heard(scene, change):
+    query, candidates = scene
+    first = LocalFeatures(*(part[:1] for part in candidates))
+    settings = dataclasses.replace(SETTINGS, **change)
+    assert verify(query, first, np.arange(1), KEY, settings).tolist() == [40]
+    # A similarity cannot shear
+    settings = dataclasses.replace(SETTINGS, model="similarity")
+    assert 0 < verify(query, first, np.arange(1), KEY, settings) < 40
+
+
+def test_one_bit_finds_what_floats_find(scene):
+    expected = verify(*scene, np.arange(4), KEY, SETTINGS)
+    settings = dataclasses.replace(SETTINGS, one_bit=True, max_distance=0.5)
+    found = verify(*scene, np.arange(4), KEY, settings)
+    assert found[0] == 40
+    assert abs(found - expected).max() <= 8
+    packed = [side._replace(descriptors=np.asarray(binarize(side.descriptors))) for side in scene]
+    np.testing.assert_array_equal(verify(*packed, np.arange(4), KEY, settings), found)
+    products = dataclasses.replace(settings, hamming="products")
+    np.testing.assert_array_equal(verify(*packed, np.arange(4), KEY, products), found)
+
+
+def test_one_pair_says_what_fits(scene):
+    query, candidates = scene
+    expected = verify(query, candidates, np.zeros(4, int), KEY, SETTINGS)
+    for row, count in enumerate(expected):
+        candidate = LocalFeatures(*(part[row] for part in candidates))
+        found = verify_pair(query, candidate, KEY, SETTINGS)
+        assert found.matches.shape == (len(found.inlier_mask), 2)
+        assert candidate.mask[found.matches[:, 1]].all()
+        inliers = found.inlier_mask.sum()
+        assert (inliers if inliers >= SETTINGS.min_inliers else 0) == count
+        here, there = found.matches[found.inlier_mask].T
+        fitted = candidate.locations[there] @ found.transform[:, :2].T + found.transform[:, 2]
+        assert np.linalg.norm(fitted - query.locations[here], axis=1).max(initial=0) < 5
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_distance": 0}, {"residual": 0}, {"hypotheses": 0}, {"pair_block": 0}, {"ratio": 2}],
+    [
+        {"max_distance": 0},
+        {"residual": 0},
+        {"hypotheses": 0},
+        {"pair_block": 0},
+        {"ratio": 2},
+        {"model": "spline"},
+        {"scoring": "median"},
+        {"score": "votes"},
+        {"hamming": "lookup"},
+    ],
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
@@ -132,6 +189,15 @@ def test_rerank_by_hand():
 def test_equal_inliers_are_ordered_by_similarity():
     found = rerank(np.arange(4), [0.1, 0.4, 0.2, 0.4], np.zeros(4, int), np.array([], int), 4)
     assert found.tolist() == [1, 3, 2, 0]
+
+
+def test_the_combined_score_by_hand():
+    inliers = np.array([70, 700, 35, 0])
+    similarities = np.array([0.2, 0.1, 0.8, 0.9])
+    # 1.2, 1.1 (700 count as 70), 1.3, 0.9
+    found = rerank(np.arange(4), similarities, inliers, np.array([], int), 4, "combined")
+    assert found.tolist() == [2, 0, 1, 3]
+    assert rerank(np.arange(4), similarities, inliers, [], 4).tolist() == [1, 0, 2, 3]
 
 
 def test_rerank_without_inliers_keeps_the_order(rng):

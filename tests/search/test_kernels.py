@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from delg_jax.search.kernels import SimilarityKernel
+from delg_jax.search.kernels import CANN_CURVE, SimilarityKernel, cann_vote
 
 COSINES = jnp.array([-1.0, -0.5, 0.0, 0.5, 0.75, 1.0])
 
@@ -15,6 +15,12 @@ COSINES = jnp.array([-1.0, -0.5, 0.0, 0.5, 0.75, 1.0])
         (SimilarityKernel("threshold", threshold=-0.75), [0, -0.5, 0, 0.5, 0.75, 1]),
         (SimilarityKernel("power", threshold=0.0, power=2.0), [0, 0, 0, 0.25, 0.5625, 1]),
         (SimilarityKernel("power", threshold=-0.75, power=2), [0, -0.25, 0, 0.25, 0.5625, 1]),
+        # Distances 2, 3^(1/2), 2^(1/2), 1, 2^(-1/2), 0 of reach 2; with p1 = 1/2, 1 - r / 2
+        (
+            SimilarityKernel("cann", reach=2.0, curve=0.5),
+            [0, 0.133975, 0.292893, 0.5, 0.646447, 1],
+        ),
+        (SimilarityKernel("cann", reach=1.0, curve=2 / 3), [0, 0, 0, 0, 0.5**0.5, 1]),
     ],
 )
 def test_by_hand(kernel, expected):
@@ -27,5 +33,17 @@ def test_equal_kernels_share_a_compiled_function():
 
 
 def test_unknown_kind_is_named():
-    with pytest.raises(ValueError, match="'cann'.*identity, threshold, power"):
-        SimilarityKernel("cann")
+    with pytest.raises(ValueError, match="'cosine'.*identity, threshold, power, cann"):
+        SimilarityKernel("cosine")
+
+
+@pytest.mark.parametrize("wrong", [{"reach": 0.0}, {"curve": 0.0}, {"curve": 1.0}])
+def test_wrong_numbers_are_named(wrong):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+        SimilarityKernel("cann", **wrong)
+
+
+def test_votes_of_cann_are_those_of_the_original_defaults():
+    distances = jnp.array([0.0, 28.283, 117.3, 120.0, 300.0])
+    found = cann_vote(distances, 120.0, CANN_CURVE)
+    np.testing.assert_allclose(found, [1, 0.665, 0.0090, 0, 0], atol=5e-4)

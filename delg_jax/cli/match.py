@@ -1,0 +1,58 @@
+"""Compares two pictures by their local features, as spatial verification does.
+
+    delg match A.jpg B.jpg --config=configs/quickstart.py --workdir=runs/quickstart
+
+Prints the number of matches and of inliers and the transformation from B to A, and draws both
+pictures with a line for each inlier. Fields of config.rerank.sp decide what matches and what fits.
+"""
+
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from delg_jax.cli import arguments
+from delg_jax.errors import UserError
+from delg_jax.reports import matches
+
+POSITIONAL = "A B"
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the verb's flags."""
+    arguments.define_common(values, argv)
+    flags.DEFINE_string(
+        "output",
+        None,
+        f"Drawing to write ({', '.join(matches.FORMATS)}); without it match.png in the workdir.",
+        flag_values=values,
+    )
+
+
+def run(values: flags.FlagValues, *names: str) -> None:
+    """Compares, prints and draws."""
+    from delg_jax.evaluation.picture_pair import match_pictures
+
+    if len(names) != 2:
+        raise UserError("delg match", " ".join(names), "must be two files of pictures, A B")
+    output = values.output or pathlib.Path(values.workdir) / "match.png"
+    output = matches.check_path("--output", output)
+    pair = match_pictures(values.config, values.workdir, *names, values.overwrite)
+    found = pair.verification
+    inliers = int(found.inlier_mask.sum())
+    least = values.config.rerank.sp.min_inliers
+    fate = "verified" if inliers >= least else f"not verified: fewer than {least}"
+    print(f"matches  {len(found.matches)}")
+    print(f"inliers  {inliers} ({fate})")
+    if found.transform.any():
+        print("transformation of B to A, for (x, y, 1):")
+        for row in _x_first(found.transform):
+            print("  " + " ".join(f"{value:12.6g}" for value in row))
+    matches.save(matches.draw(pair.pictures, pair.locations, found.inlier_mask), output)
+    print(f"drawing  {output}")
+
+
+def _x_first(transform: np.ndarray) -> np.ndarray:
+    """A matrix for (y, x, 1) as one for (x, y, 1)."""
+    order = [1, 0, 2]
+    return transform[order[: len(transform)]][:, order]

@@ -1,0 +1,86 @@
+"""One-bit descriptors: the sign of each dimension, packed, and their similarity."""
+
+import jax
+import jax.numpy as jnp
+
+HAMMING = ("popcount", "products")  # ways to the same numbers
+
+_BITS = 8  # of a byte
+_WORD = 4  # bytes that are counted at a time
+
+
+def binarize(descriptors: jax.Array) -> jax.Array:
+    """Keeps one bit of each dimension, b(x) = x > 0 (DELG*, paper, section 4.3).
+
+    Args:
+      descriptors: float [..., D], D a multiple of 8.
+
+    Returns:
+      uint8 [..., D / 8], the first dimension in the highest bit.
+
+    Raises:
+      ValueError: if D is not a multiple of 8.
+    """
+    dim = descriptors.shape[-1]
+    if dim % _BITS:
+        raise ValueError(f"`descriptors` (D={dim}) must have a multiple of {_BITS} dimensions")
+    return jnp.packbits(descriptors > 0, axis=-1)
+
+
+def hamming(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Number of bits that differ, by population count of whole words.
+
+    Args:
+      first: uint8 [K, D / 8].
+      second: uint8 [L, D / 8].
+
+    Returns:
+      int32 [K, L].
+    """
+    first, second = _words(first), _words(second)
+    count = jnp.zeros((first.shape[0], second.shape[0]), jnp.int32)
+    for one, other in zip(first.T, second.T, strict=True):  # one fused loop over all pairs
+        differing = jax.lax.population_count(one[:, None] ^ other[None, :])
+        count += differing.astype(jnp.int32)
+    return count
+
+
+def cosines(first: jax.Array, second: jax.Array, method: str = "popcount") -> jax.Array:
+    """Cosine of vectors of +1 and -1: 1 - 2 hamming / D.
+
+    Args:
+      first: uint8 [K, D / 8].
+      second: uint8 [L, D / 8].
+      method: `popcount`, or `products` of +1 and -1, for devices that are quicker at matrix
+        products than at counting bits. The numbers are the same.
+
+    Returns:
+      float32 [K, L].
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+    if method not in HAMMING:
+        raise ValueError(f"`method` (={method!r}) must be one of {', '.join(HAMMING)}")
+    dim = _BITS * first.shape[-1]
+    if method == "popcount":
+        agreement = dim - 2 * hamming(first, second)
+    else:
+        agreement = jax.lax.dot_general(
+            _signs(first),
+            _signs(second),
+            (((1,), (1,)), ((), ())),
+            preferred_element_type=jnp.int32,
+        )
+    return agreement.astype(jnp.float32) / dim
+
+
+def _words(packed: jax.Array) -> jax.Array:
+    """Bytes [K, B] as words uint32 [K, W], filled up with zeros, which never differ."""
+    packed = jnp.pad(packed, ((0, 0), (0, -packed.shape[1] % _WORD)))
+    return jax.lax.bitcast_convert_type(packed.reshape(len(packed), -1, _WORD), jnp.uint32)
+
+
+def _signs(packed: jax.Array) -> jax.Array:
+    """Bits [K, D / 8] as int8 [K, D] of +1 and -1."""
+    return 2 * jnp.unpackbits(packed, axis=-1).astype(jnp.int8) - 1

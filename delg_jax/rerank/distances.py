@@ -1,0 +1,110 @@
+"""Distances between images from their similarities, for multidimensional scaling."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+FORMS = ("chord", "complement", "reciprocal", "power")
+MISSING = ("zero", "largest", "row_minimum")
+
+# Similarities below this count as missing, so that 1 / s and its square stay finite.
+_LEAST_SIMILARITY = 1e-6
+
+
+@partial(jax.jit, static_argnames=("form", "contrast", "background", "power", "missing"))
+def distances(
+    similarities: jax.Array,
+    form: str,
+    contrast: float,
+    background: float = 0.0,
+    power: float = 1.0,
+    missing: str = "zero",
+) -> jax.Array:
+    """Turns similarities into symmetric distances with a zero diagonal.
+
+    The similarity is averaged over its two directions and put on the scale of `level`.
+
+    Args:
+      similarities: float [n, n], larger is better, 0 where missing; the diagonal is not read.
+      form: chord sqrt(2 - 2 s), complement 1 - s, reciprocal 1 / s, or power (1 - s)^power. The
+        reciprocal of 0 is the largest distance of all other pairs.
+      contrast: similarity that counts as 1.
+      background: similarity that counts as 0.
+      power: exponent of the form of that name.
+      missing: what a missing similarity is: zero; largest, the one that is missing in one
+        direction is taken from the other, and in both gives the largest distance of all other
+        pairs; row_minimum, the least similarity of its row, as a list that was cut hides nothing
+        above its last.
+
+    Returns:
+      float32 [n, n].
+
+    Raises:
+      ValueError: for an unknown form or rule.
+    """
+    if missing not in MISSING:
+        raise ValueError(f"`missing` (={missing!r}) must be one of {', '.join(MISSING)}")
+    diagonal = jnp.eye(len(similarities), dtype=bool)
+    known = known_pairs(similarities)
+    if missing == "largest":
+        similarities = jnp.where(known & ~known.T, similarities, similarities.T)
+        similarities = jnp.where(known & known.T, _mean(similarities), similarities)
+    elif missing == "row_minimum":
+        least = jnp.where(known, similarities, jnp.inf).min(axis=1)
+        least = jnp.where(jnp.isfinite(least), least, 0.0)
+        similarities = jnp.where(known, similarities, least[:, None])
+    scaled = jnp.where(diagonal, 1.0, level(_mean(similarities), contrast, background))
+    result = _of_form(scaled, form, power)
+    if missing == "largest":
+        present = known | known.T
+        farthest = jnp.where(present & ~diagonal, result, 0.0).max()
+        farthest = jnp.where(farthest > 0.0, farthest, 1.0)
+        result = jnp.where(present, result, farthest)
+    return jnp.where(diagonal, 0.0, result)
+
+
+def level(similarities: jax.Array, contrast: float, background: float = 0.0) -> jax.Array:
+    """Puts similarities on the scale from `background` (0) to `contrast` (1), clipped to it."""
+    return jnp.clip((similarities - background) / (contrast - background), 0.0, 1.0)
+
+
+def above(similarities: Array, backgrounds: Array) -> np.ndarray:
+    """Similarities on the scale from the background of their image (0) to 1, at least 0.
+
+    Args:
+      similarities: float [..., n], of an image to others.
+      backgrounds: float [...], of that image.
+
+    Returns:
+      float32 [..., n].
+    """
+    backgrounds = np.asarray(backgrounds, np.float32)[..., None]
+    room = np.maximum(1.0 - backgrounds, _LEAST_SIMILARITY)
+    return np.maximum((np.asarray(similarities) - backgrounds) / room, 0.0).astype(np.float32)
+
+
+def known_pairs(similarities: jax.Array) -> jax.Array:
+    """Which of the similarities [n, n] are not missing; never those of the diagonal."""
+    return (similarities > _LEAST_SIMILARITY) & ~jnp.eye(len(similarities), dtype=bool)
+
+
+def _mean(similarities: jax.Array) -> jax.Array:
+    return 0.5 * (similarities + similarities.T)
+
+
+def _of_form(scaled: jax.Array, form: str, power: float) -> jax.Array:
+    if form == "chord":
+        return jnp.sqrt(2.0 - 2.0 * scaled)
+    if form == "complement":
+        return 1.0 - scaled
+    if form == "power":
+        return (1.0 - scaled) ** power
+    if form == "reciprocal":
+        present = scaled > _LEAST_SIMILARITY
+        reciprocal = 1.0 / jnp.where(present, scaled, 1.0)
+        return jnp.where(present, reciprocal, reciprocal.max())
+    raise ValueError(f"`form` (={form!r}) must be one of {', '.join(FORMS)}")

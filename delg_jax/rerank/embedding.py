@@ -1,0 +1,91 @@
+"""Classical multidimensional scaling: points whose Euclidean distances are as given."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from delg_jax.rerank import eigenpairs
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@partial(jax.jit, static_argnames=("dim", "solver"))
+def classical_mds(
+    distances: jax.Array, dim: int, mask: jax.Array | None = None, solver: str = "eigh"
+) -> jax.Array:
+    """Points whose Euclidean distances are as given (Torgerson, 1952).
+
+    B = -1/2 J D^2 J with J = I - 1 1^T / n, and X = V sqrt(Lambda) over the largest positive
+    eigenvalues. The largest coordinate of each column is positive, which fixes its sign.
+
+    Args:
+      distances: float [n, n], symmetric.
+      dim: columns wanted; those without a positive eigenvalue are zero.
+      mask: bool [n], False on rows that are not points; they get zeros.
+      solver: one of `eigenpairs.SOLVERS`.
+
+    Returns:
+      float32 [n, dim].
+    """
+    weight = _weight(distances, mask)
+    values, vectors = _positive_pairs(distances, weight, dim, solver)
+    points = _with_fixed_signs(vectors * jnp.sqrt(values)[None, :]) * weight[:, None]
+    return jnp.pad(points, ((0, 0), (0, dim - points.shape[1])))
+
+
+@partial(jax.jit, static_argnames=("dim", "solver"))
+def landmark_mds(
+    distances: jax.Array, dim: int, mask: jax.Array | None = None, solver: str = "eigh"
+) -> jax.Array:
+    """Points from their distances to a few landmarks (de Silva and Tenenbaum, 2004).
+
+    The landmarks are embedded by classical MDS, and each point is placed by its distances to
+    them: Nystroem's extension of their eigenvectors. Decomposes [L, L] instead of [n, n].
+
+    Args:
+      distances: float [L, n], of the landmarks to all points; the first L points are the
+        landmarks.
+      dim: columns wanted; those without a positive eigenvalue are zero.
+      mask: bool [n], False on rows that are not points; they get zeros.
+      solver: one of `eigenpairs.SOLVERS`.
+
+    Returns:
+      float32 [n, dim].
+    """
+    landmarks = len(distances)
+    present = jnp.ones(distances.shape[1]) if mask is None else mask.astype(jnp.float32)
+    weight = present[:landmarks]
+    squares = distances**2
+    values, vectors = _positive_pairs(distances[:, :landmarks], weight, dim, solver)
+    # Vectors sum to 0 over the landmarks, so constants of a point need not be subtracted
+    mean = (squares[:, :landmarks] * weight[None, :]).sum(axis=1) / jnp.maximum(weight.sum(), 1.0)
+    roots = jnp.where(values > 0.0, jax.lax.rsqrt(jnp.where(values > 0.0, values, 1.0)), 0.0)
+    centred = (mean[:, None] - squares) * weight[:, None]
+    points = 0.5 * jnp.matmul(centred.T, vectors * roots[None, :], precision=_HIGHEST)
+    points = _with_fixed_signs(points * present[:, None])
+    return jnp.pad(points, ((0, 0), (0, dim - points.shape[1])))
+
+
+def _weight(distances: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return jnp.ones(len(distances)) if mask is None else mask.astype(jnp.float32)
+
+
+def _positive_pairs(
+    distances: jax.Array, weight: jax.Array, dim: int, solver: str
+) -> tuple[jax.Array, jax.Array]:
+    """The leading pairs of B; values that are not clearly positive are 0."""
+    count = len(distances)
+    both = weight[:, None] * weight[None, :]
+    centring = jnp.diag(weight) - both / jnp.maximum(weight.sum(), 1.0)
+    gram = jnp.matmul(
+        jnp.matmul(centring, distances**2, precision=_HIGHEST), centring, precision=_HIGHEST
+    )
+    values, vectors = eigenpairs.leading(-0.5 * gram, dim, solver)
+    positive = values > count * jnp.finfo(jnp.float32).eps * jnp.maximum(values[0], 0.0)
+    return jnp.where(positive, values, 0.0), vectors
+
+
+def _with_fixed_signs(points: jax.Array) -> jax.Array:
+    largest = jnp.argmax(jnp.abs(points), axis=0)[None, :]
+    return points * jnp.where(jnp.take_along_axis(points, largest, axis=0) < 0.0, -1.0, 1.0)

@@ -1,0 +1,61 @@
+"""Metric multidimensional scaling by majorisation, with a weight for each pair."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@partial(jax.jit, static_argnames="iterations")
+def smacof(
+    distances: jax.Array, weights: jax.Array, points: jax.Array, iterations: int
+) -> jax.Array:
+    """Moves points towards given distances; the stress never grows (de Leeuw, 1977).
+
+    Each iteration is a Guttman transform X <- V^+ B(X) X, with V and B of Borg and Groenen,
+    "Modern Multidimensional Scaling", section 8.6.
+
+    Args:
+      distances: float [n, n], symmetric.
+      weights: float [n, n], symmetric, at least 0; they must connect all points but those whose
+        weights are all 0, which go to the origin.
+      points: float [n, d], where to start, for example the result of classical MDS.
+      iterations: number of transforms.
+
+    Returns:
+      float32 [n, d], centred.
+    """
+    count = len(distances)
+    weights = jnp.where(jnp.eye(count, dtype=bool), 0.0, weights)
+    degree = weights.sum(axis=1)
+    used = (degree > 0.0).astype(jnp.float32)
+    # V is singular along the ones; there, and on points without weight, it is made the identity
+    ones = used[:, None] * used[None, :] * (degree.mean() / count)
+    full = jnp.diag(degree + (1.0 - used)) - weights + ones
+    factor = jax.scipy.linalg.cho_factor(full)
+
+    def transform(_: int, points: jax.Array) -> jax.Array:
+        between = _pairwise(points)
+        ratio = weights * distances / jnp.where(between > 0.0, between, jnp.inf)
+        pulled = ratio.sum(axis=1)[:, None] * points
+        pulled -= jnp.matmul(ratio, points, precision=_HIGHEST)
+        return jax.scipy.linalg.cho_solve(factor, pulled)
+
+    points = points * used[:, None]
+    return jax.lax.fori_loop(0, iterations, transform, points)
+
+
+@jax.jit
+def stress(distances: jax.Array, weights: jax.Array, points: jax.Array) -> jax.Array:
+    """Weighted sum over pairs of (given distance - distance of the points)^2, a scalar."""
+    errors = (distances - _pairwise(points)) ** 2
+    return 0.5 * (jnp.where(jnp.eye(len(points), dtype=bool), 0.0, weights) * errors).sum()
+
+
+def _pairwise(points: jax.Array) -> jax.Array:
+    """Euclidean distances [n, n]; by the norms and products, so that memory stays [n, n]."""
+    squares = (points**2).sum(axis=1)
+    products = jnp.matmul(points, points.T, precision=_HIGHEST)
+    return jnp.sqrt(jnp.maximum(squares[:, None] + squares[None, :] - 2.0 * products, 0.0))

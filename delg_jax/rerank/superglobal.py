@@ -1,0 +1,123 @@
+"""Re-ranking by global descriptors alone, each refined by its neighbours in the short list.
+
+Shao et al., "Global Features are All You Need for Image Retrieval and Reranking", ICCV 2023.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delg_jax.search.blocks import starts
+
+Array = jax.Array | np.ndarray
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def rerank(
+    queries: Array,
+    database: Array,
+    ranks: Array,
+    top_m: int = 400,
+    k: int = 9,
+    beta: float = 0.15,
+    chunk: int = 16,
+) -> np.ndarray:
+    """Re-ranks the first `top_m` images of each query; the images below keep their order.
+
+    Memory holds the descriptors and similarities of `chunk` short lists.
+
+    Args:
+      queries: float [Q, D], unit norm.
+      database: float [N, D], unit norm; an array or a memory map.
+      ranks: int [Q, N], images, best first.
+      top_m: images re-ranked; more than N means N.
+      k: neighbours that refine a descriptor; more than there are means all.
+      beta: weight of a neighbour, beside the 1 of the descriptor itself.
+      chunk: queries computed at a time.
+
+    Returns:
+      The new ranking, int [Q, N]; equal scores keep the order of before.
+
+    Raises:
+      ValueError: if `top_m`, `k` or `chunk` is not positive.
+    """
+    for name, value in (("top_m", top_m), ("k", k), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"`{name}` (={value}) must be at least 1")
+    result = np.array(ranks)
+    heads = result[:, :top_m].copy()
+    chunk = min(chunk, max(len(heads), 1))
+    for start in starts(len(heads), chunk):
+        # The last chunk is filled with its last query, so that one shape is compiled
+        rows = np.minimum(np.arange(start, start + chunk), len(heads) - 1)
+        descriptors = np.asarray(database[heads[rows]], np.float32)
+        order = _orders(np.asarray(queries[rows], np.float32), descriptors, k, beta)
+        result[rows, :top_m] = np.take_along_axis(heads[rows], np.asarray(order), axis=1)
+    return result
+
+
+@partial(jax.jit, static_argnames="k")
+def _orders(queries: jax.Array, descriptors: jax.Array, k: int, beta: float) -> jax.Array:
+    """Positions [Q, M] of the images, best first."""
+    found = jax.vmap(lambda one, images: scores(one, images, k, beta))(queries, descriptors)
+    return jnp.argsort(-found, axis=1, stable=True)
+
+
+@partial(jax.jit, static_argnames="k")
+def scores(
+    query: jax.Array, descriptors: jax.Array, k: int, beta: float, mask: jax.Array | None = None
+) -> jax.Array:
+    """Scores of one short list.
+
+    Mean of <q, x'> and <q', x'>, with x' the refined descriptors and q' the elementwise maximum
+    over the k + 1 of them that score best against q.
+
+    Args:
+      query: float [D], q.
+      descriptors: float [M, D].
+      k: neighbours that refine a descriptor.
+      beta: weight of a neighbour.
+      mask: bool [M], False on rows that are no images.
+
+    Returns:
+      float32 [M], minus infinity outside the mask.
+    """
+    present = jnp.ones(len(descriptors), bool) if mask is None else mask
+    refined = refine(descriptors, k, beta, present)
+    first = jnp.matmul(refined, query, precision=_HIGHEST)
+    first = jnp.where(present, first, -jnp.inf)
+    best = jax.lax.top_k(first, min(k + 1, len(descriptors)))[1]
+    largest = jnp.where(present[best][:, None], refined[best], -jnp.inf).max(axis=0)
+    largest = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    second = jnp.matmul(refined, largest, precision=_HIGHEST)
+    return jnp.where(present, 0.5 * (first + second), -jnp.inf)
+
+
+@partial(jax.jit, static_argnames="k")
+def refine(descriptors: jax.Array, k: int, beta: float, mask: jax.Array | None = None) -> jax.Array:
+    """Descriptors averaged with their neighbours, (x_i + sum_j b s_ij x_j) / (1 + sum_j b s_ij).
+
+    The neighbours j are the k most similar others and s_ij their inner products with x_i. The
+    result is not normalised again.
+
+    Args:
+      descriptors: float [M, D].
+      k: neighbours; more than M - 1 means all.
+      beta: b.
+      mask: bool [M], False on rows that are no images; they are nobody's neighbours.
+
+    Returns:
+      float32 [M, D].
+    """
+    count = len(descriptors)
+    present = jnp.ones(count, bool) if mask is None else mask
+    similarities = jnp.matmul(descriptors, descriptors.T, precision=_HIGHEST)
+    others = present[None, :] & ~jnp.eye(count, dtype=bool)
+    values, neighbours = jax.lax.top_k(jnp.where(others, similarities, -jnp.inf), min(k, count - 1))
+    weights = beta * jnp.where(jnp.isfinite(values), values, 0.0)
+    added = jnp.einsum("mk,mkd->md", weights, descriptors[neighbours], precision=_HIGHEST)
+    total = 1.0 + weights.sum(axis=1)
+    return (descriptors + added) / total[:, None]

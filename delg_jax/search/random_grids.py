@@ -1,0 +1,141 @@
+"""Randomly rotated and shifted grids over descriptors, with hashed cells."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delg_jax.search.kernels import CANN_CURVE, cann_vote
+
+
+@dataclasses.dataclass(frozen=True)
+class GridSettings:
+    """Radii and grids of constrained approximate nearest neighbours, for unit vectors.
+
+    The original code gives r0 = 28.283 and p0 = 120 for descriptors of its own scale; see
+    `from_scale`. The defaults are these values over 120.
+
+    Attributes:
+      first_radius: smallest radius, r0.
+      reach: radius where votes end, p0.
+      curve: p1 of the votes.
+      approximation: c; radii grow by 1 + (c - 1) / 4, and a cell of radius r has the diagonal r c.
+      grids: grids at each radius.
+      axes: rotated axes that make a cell, 0 = all. Near neighbours share a cell of few axes more
+        often, and so do strangers.
+      seed: of rotations, shifts and hashing.
+    """
+
+    first_radius: float = 28.283 / 120.0
+    reach: float = 1.0
+    curve: float = CANN_CURVE
+    approximation: float = 1.16594
+    grids: int = 20
+    axes: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError that names the first wrong field."""
+        if not 0 < self.first_radius < self.reach:
+            raise ValueError(f"`first_radius` (={self.first_radius}) must lie in (0, reach)")
+        if not 0 < self.curve < 1:
+            raise ValueError(f"`curve` (={self.curve}) must lie in (0, 1)")
+        if self.approximation <= 1:
+            raise ValueError(f"`approximation` (={self.approximation}) must be above 1")
+        if self.grids < 1:
+            raise ValueError(f"`grids` (={self.grids}) must be at least 1")
+        if self.axes < 0:
+            raise ValueError(f"`axes` (={self.axes}) must not be negative")
+
+    @classmethod
+    def from_scale(
+        cls, norm: float, first_radius: float = 28.283, reach: float = 120.0, **others: float
+    ) -> "GridSettings":
+        """Settings whose radii are given for descriptors of another norm.
+
+        Args:
+          norm: of the descriptors for which the radii are given.
+          first_radius: r0 on their scale.
+          reach: p0 on their scale.
+          **others: the fields that are no radii.
+
+        Returns:
+          The settings for unit vectors.
+        """
+        return cls(first_radius / norm, reach / norm, **others)
+
+    def radii(self) -> np.ndarray:
+        """The radii, float64 [R], ascending, below the reach."""
+        factor = 1.0 + (self.approximation - 1.0) / 4.0
+        count = int(np.ceil(np.log(self.reach / self.first_radius) / np.log(factor))) + 1
+        radii = self.first_radius * factor ** np.arange(count)
+        return radii[radii < self.reach]
+
+    def votes(self) -> np.ndarray:
+        """What a match first found at each radius is worth, float32 [R], descending."""
+        return np.asarray(cann_vote(jnp.asarray(self.radii()), self.reach, self.curve))
+
+
+@dataclasses.dataclass(frozen=True)
+class Grids:
+    """The grids themselves, in cells of side 1.
+
+    Attributes:
+      rotations: float32 [G, D, A], orthonormal columns, the axes of each grid.
+      shifts: float32 [G, A], in [0, 1).
+      factors: uint32 [A], odd, of the hash.
+      sides: float32 [R], side of a cell at each radius, r c / sqrt(D).
+    """
+
+    rotations: np.ndarray
+    shifts: np.ndarray
+    factors: np.ndarray
+    sides: np.ndarray
+
+    @classmethod
+    def draw(cls, settings: GridSettings, dimension: int) -> "Grids":
+        """Draws the grids of `settings` for descriptors [.., dimension]; the same every time."""
+        rng = np.random.default_rng(settings.seed)
+        axes = min(settings.axes or dimension, dimension)
+        gaussian = rng.normal(size=(settings.grids, dimension, dimension))
+        rotations = np.linalg.qr(gaussian)[0][:, :, :axes]
+        shifts = rng.random((settings.grids, axes))
+        factors = rng.integers(0, 2**31, axes).astype(np.uint32) * np.uint32(2) + np.uint32(1)
+        sides = settings.radii() * settings.approximation / np.sqrt(dimension)
+        return cls(
+            rotations.astype(np.float32),
+            shifts.astype(np.float32),
+            factors,
+            sides.astype(np.float32),
+        )
+
+    def cells(self, descriptors: np.ndarray, grid: int) -> np.ndarray:
+        """Hashed cells of descriptors [F, D] in one grid at each radius, uint32 [R, F]."""
+        return np.asarray(
+            _cells(
+                np.asarray(descriptors, np.float32),
+                self.rotations[grid],
+                self.shifts[grid],
+                self.factors,
+                self.sides,
+            )
+        )
+
+
+@jax.jit
+def _cells(
+    descriptors: jax.Array,
+    rotation: jax.Array,
+    shift: jax.Array,
+    factors: jax.Array,
+    sides: jax.Array,
+) -> jax.Array:
+    """A cell's numbers times odd random factors, summed modulo 2^32."""
+    turned = jnp.matmul(descriptors, rotation, precision=jax.lax.Precision.HIGHEST)
+
+    def at_radius(side: jax.Array) -> jax.Array:
+        numbers = jnp.floor(turned / side + shift[None, :]).astype(jnp.int32)
+        return (numbers.astype(jnp.uint32) * factors[None, :]).sum(axis=1, dtype=jnp.uint32)
+
+    return jax.lax.map(at_radius, sides)

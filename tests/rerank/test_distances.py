@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from delg_jax.rerank.distances import FORMS, MISSING, above, distances
+
+# Pairs of contrast 1/2: mean 1/4, above the contrast, missing, one-sided
+PAIRS = np.array(
+    [[0.1, 0.5, 0.9, 0], [0, 0.3, 0, 0.375], [0.8, 0.25, 0, 0], [0, 0, 0, 0]], np.float32
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("chord", [[0, 1, 0, 2**0.5], [1, 0, 1.5**0.5, 1.25**0.5]]),
+        ("complement", [[0, 0.5, 0, 1], [0.5, 0, 0.75, 0.625]]),
+        ("reciprocal", [[0, 2, 1, 4], [2, 0, 4, 8 / 3]]),
+        ("power", [[0, 0.25, 0, 1], [0.25, 0, 0.5625, 0.390625]]),
+    ],
+)
+def test_by_hand(form, expected):
+    found = distances(PAIRS, form, 0.5, power=2.0)
+    np.testing.assert_allclose(found[:2], expected, atol=1e-6)
+    np.testing.assert_allclose(found, found.T)
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("zero", [[0, 0.5, 0, 1], [0.5, 0, 0.75, 0.625]]),
+        # One-sided pairs take their one side: 1/2, 1/4, 3/8; 0-3 gets the largest, that of 1-2
+        ("largest", [[0, 0, 0, 0.5], [0, 0, 0.5, 0.25]]),
+        # Least of the rows: 1/2, 3/8, 1/4, 0
+        ("row_minimum", [[0, 0.125, 0, 0.5], [0.125, 0, 0.375, 0.625]]),
+    ],
+)
+def test_rules_of_missing_pairs_by_hand(missing, expected):
+    found = distances(PAIRS, "complement", 0.5, missing=missing)
+    np.testing.assert_allclose(found[:2], expected, atol=1e-6)
+    np.testing.assert_allclose(found, found.T)
+
+
+def test_background_counts_as_nothing():
+    matrix = np.array([[0, 0.2, 0.3], [0.2, 0, 0.5], [0.3, 0.5, 0]], np.float32)
+    found = distances(matrix, "complement", 0.6, background=0.2)
+    np.testing.assert_allclose(found, [[0, 1, 0.75], [1, 0, 0.25], [0.75, 0.25, 0]], atol=1e-6)
+
+
+def test_each_image_has_its_own_background():
+    found = above(np.array([[0.2, 0.6, 1.0], [0.75, 0.5, 0.0]]), np.array([0.2, 0.5]))
+    np.testing.assert_allclose(found, [[0, 0.5, 1], [0.5, 0, 0]], atol=1e-6)
+    assert (above(np.ones((1, 2)), np.ones(1)) == 0).all()
+
+
+@pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.parametrize("form", FORMS)
+def test_falls_with_similarity_and_is_finite(form, missing):
+    matrix = np.full((3, 3), 0.05, np.float32)
+    found = []
+    for value in (0.0, 1e-30, 0.1, 0.3, 0.6, 2.0):
+        matrix[0, 1] = matrix[1, 0] = value
+        found.append(float(distances(matrix, form, 0.6, 0.01, 0.5, missing)[0, 1]))
+    assert np.isfinite(found).all()
+    assert found[0] == found[1]
+    assert found[1] >= found[2] > found[3] > found[4] == found[5]
+
+
+@pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_known_gives_one_distance(form, missing):
+    found = np.asarray(distances(np.zeros((4, 4), np.float32), form, 0.6, missing=missing))
+    apart = found[~np.eye(4, dtype=bool)]
+    assert np.isfinite(apart).all()
+    assert (apart == apart[0]).all()
+    assert apart[0] > 0
+    np.testing.assert_array_equal(np.diag(found), 0)
+    assert distances(np.zeros((1, 1), np.float32), form, 0.6, missing=missing).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_renaming_images_renames_distances(rng, missing):
+    matrix = rng.random((9, 9)).astype(np.float32) * (rng.random((9, 9)) < 0.5)
+    order = rng.permutation(9)
+    found = distances(matrix[order][:, order], "chord", 0.8, 0.1, missing=missing)
+    expected = np.asarray(distances(matrix, "chord", 0.8, 0.1, missing=missing))
+    np.testing.assert_allclose(found, expected[order][:, order], atol=1e-6)
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(ValueError, match="'euclidean'.*chord, complement, reciprocal, power"):
+        distances(np.zeros((2, 2), np.float32), "euclidean", 1.0)
+    with pytest.raises(ValueError, match="'mean'.*zero, largest, row_minimum"):
+        distances(np.zeros((2, 2), np.float32), "chord", 1.0, missing="mean")
