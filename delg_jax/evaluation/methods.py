@@ -121,6 +121,40 @@ def rank_locally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ran
     return Ranking(images, np.take_along_axis(similarities, images, axis=1))
 
 
+def search(method: str, extracted: Extracted, settings: ml_collections.ConfigDict) -> Ranking:
+    """The search that a method begins with, global or local; `settings` is `config.search`."""
+    rank = rank_globally if method.startswith("global") else rank_locally
+    return rank(extracted, settings)
+
+
+def rerank(
+    method: str,
+    extracted: Extracted,
+    first: Ranking,
+    graph: SimilarityGraph | None,
+    settings: ml_collections.ConfigDict,
+) -> np.ndarray:
+    """What a method makes of its search, unless it verifies spatially.
+
+    Args:
+      method: one of `METHODS` that does not end with `+sp`.
+      extracted: features.
+      first: result of `search`.
+      graph: similarities among the database images; only methods with `mds` need it.
+      settings: the `config.rerank` tree.
+
+    Returns:
+      Rankings int32 [Q, N].
+    """
+    if method in ("global", "local"):
+        return first.images
+    if method == "global+superglobal":
+        return refine(extracted, first, settings)
+    if method == "local+mds":
+        return embed(first, graph, settings)
+    return embed_with_global(extracted, first, graph, settings)
+
+
 def verify_spatially(
     extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, seed: int
 ) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ def search_image(
     features = in_original_pixels(extractor([prepared])[0], scale)
     one = InMemoryFeatures([features], config.extract.local_dtype)
     extracted = extracted._replace(queries=one)
-    order, scores = _RANK[method](config, root, extracted, overwrite)
+    order, scores = _rank(method, config, root, extracted, overwrite)
     names = extracted.database.names
     return [Hit(names[i], float(scores[i])) for i in order[:top]]
 
@@ -106,39 +106,21 @@ def read_picture(
         raise UserError(subject, str(path), f"cannot be used: {error}") from error
 
 
-# Each returns the database's images best first, int [N], and a score by image, [N].
-def _globally(config, root, extracted: Extracted, overwrite: bool):
-    return _one(methods.rank_globally(extracted, config.search))
-
-
-def _globally_verified(config, root, extracted: Extracted, overwrite: bool):
-    return _verified(methods.rank_globally(extracted, config.search), config, extracted)
-
-
-def _refined(config, root, extracted: Extracted, overwrite: bool):
-    first = methods.rank_globally(extracted, config.search)
-    return methods.refine(extracted, first, config.rerank)[0], _one(first)[1]
-
-
-def _locally(config, root, extracted: Extracted, overwrite: bool):
-    return _one(methods.rank_locally(extracted, config.search))
-
-
-def _locally_verified(config, root, extracted: Extracted, overwrite: bool):
-    return _verified(methods.rank_locally(extracted, config.search), config, extracted)
-
-
-def _embedded(config, root, extracted: Extracted, overwrite: bool):
-    first = methods.rank_locally(extracted, config.search)
-    graph = build_index(config, root, overwrite, extracted)
-    return methods.embed(first, graph, config.rerank)[0], _one(first)[1]
-
-
-def _embedded_with_global(config, root, extracted: Extracted, overwrite: bool):
-    first = methods.rank_locally(extracted, config.search)
-    graph = build_index(config, root, overwrite, extracted)
-    order = methods.embed_with_global(extracted, first, graph, config.rerank)[0]
-    return order, _one(first)[1]
+def _rank(
+    method: str,
+    config: ml_collections.ConfigDict,
+    root: pathlib.Path,
+    extracted: Extracted,
+    overwrite: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The database's images for the one query, best first, int [N], and a score by image, [N]."""
+    first = methods.search(method, extracted, config.search)
+    if method.endswith("+sp"):
+        return _verified(first, config, extracted)
+    graph = build_index(config, root, overwrite, extracted) if "mds" in method else None
+    by_image = np.empty_like(first.similarities[0])
+    by_image[first.images[0]] = first.similarities[0]
+    return methods.rerank(method, extracted, first, graph, config.rerank)[0], by_image
 
 
 def _verified(first: methods.Ranking, config, extracted: Extracted):
@@ -147,20 +129,3 @@ def _verified(first: methods.Ranking, config, extracted: Extracted):
     candidates = spatial_verification.short_list(order, [], count)
     inliers = methods.inlier_counter(extracted, config.rerank, config.seed)(0, candidates)
     return spatial_verification.rerank(order, similarities, inliers, [], count), inliers
-
-
-def _one(ranking: methods.Ranking) -> tuple[np.ndarray, np.ndarray]:
-    by_image = np.empty_like(ranking.similarities[0])
-    by_image[ranking.images[0]] = ranking.similarities[0]
-    return ranking.images[0], by_image
-
-
-_RANK = {
-    "global": _globally,
-    "global+sp": _globally_verified,
-    "global+superglobal": _refined,
-    "local": _locally,
-    "local+sp": _locally_verified,
-    "local+mds": _embedded,
-    "local+mds+global": _embedded_with_global,
-}

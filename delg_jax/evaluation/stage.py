@@ -13,7 +13,6 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import methods, revisited
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
-from delg_jax.search import SimilarityGraph
 from delg_jax.search.stage import build_index
 
 Metrics = dict[str, dict[str, float | None]]
@@ -72,35 +71,19 @@ def _rank(
         if not mine:
             continue
         start = time.monotonic()
-        rank_first = methods.rank_globally if search == "global" else methods.rank_locally
-        first = rank_first(extracted, config.search)
+        first = methods.search(search, extracted, config.search)
         searched = time.monotonic() - start
         embeds = any("mds" in method for method in mine)
         graph = build_index(config, root, overwrite, extracted) if embeds else None
         for method in mine:
             start = time.monotonic()
-            rankings[method] = _rerank(method, config, extracted, first, graph)
+            if method.endswith("+sp"):
+                found = methods.verify_spatially(extracted, first, config.rerank, config.seed)
+            else:
+                found = {"all": methods.rerank(method, extracted, first, graph, config.rerank)}
+            rankings[method] = found
             seconds[method] = searched + time.monotonic() - start
     return {method: rankings[method] for method in wanted}, {m: seconds[m] for m in wanted}
-
-
-def _rerank(
-    method: str,
-    config: ml_collections.ConfigDict,
-    extracted: Extracted,
-    first: methods.Ranking,
-    graph: SimilarityGraph | None,
-) -> dict[str, np.ndarray]:
-    """Rankings by protocol of one method, from those of its search."""
-    if method in ("global", "local"):
-        return {"all": first.images}
-    if method in ("global+sp", "local+sp"):
-        return methods.verify_spatially(extracted, first, config.rerank, config.seed)
-    if method == "global+superglobal":
-        return {"all": methods.refine(extracted, first, config.rerank)}
-    if method == "local+mds":
-        return {"all": methods.embed(first, graph, config.rerank)}
-    return {"all": methods.embed_with_global(extracted, first, graph, config.rerank)}
 
 
 def score(
