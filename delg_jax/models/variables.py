@@ -54,8 +54,7 @@ def load_pretrained(
     _check_convention(model, weights.convention_of(source, arrays, model))
     if not classifiers:
         model = model.copy_and_resolve_references()
-        with model.unlocked():
-            model.num_classes = 0
+        model.num_classes = 0
     converted = weights.convert(
         source, arrays, model, weights.read_mapping(model.pretrained_mapping)
     )

@@ -7,6 +7,7 @@ from delg_jax.rerank.distances import FORMS, above, distances
 from delg_jax.rerank.mds import embed, rerank, scores
 from delg_jax.rerank.mds_settings import MdsSettings
 from delg_jax.search.graph import SimilarityGraph
+from tests.rerank.test_embedding import reference_mds
 
 ENGINES = (
     {"method": "classical"},
@@ -44,14 +45,6 @@ def unit(array):
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
         MdsSettings(**wrong)
-
-
-def reference_mds(distances, dim):
-    count = len(distances)
-    centring = np.eye(count) - 1 / count
-    values, vectors = np.linalg.eigh(-0.5 * centring @ distances.astype(float) ** 2 @ centring)
-    values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]
-    return vectors * np.sqrt(np.where(values > 1e-6 * values[0], values, 0))
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)

@@ -128,15 +128,13 @@ def _plan(
     if naming.patterns:
         names |= patterns.find(naming, modules, shapes, arrays)
     names |= _checked(mapping, shapes, arrays)
-    heads = {path.partition("/")[0] for path in shapes} - {"resnet"}
-    wanted = {part.partition("/")[0] for part in naming.patterns}
-    present = {p.partition("/")[0] for p, name in names.items() if p in mapping or name in arrays}
-    absent = heads - wanted - present
+    wanted = {_part(module) for module in naming.patterns}
+    present = {_part(p) for p, name in names.items() if p in mapping or name in arrays}
+    kept = {"resnet"} | wanted | present
     names = {
         path: name
         for path, name in names.items()
-        if path.partition("/")[0] not in absent
-        and (name is not None or path.partition("/")[0] in wanted)
+        if _part(path) in kept and (name is not None or _part(path) in wanted)
     }
     collections = {path: collection for path, (collection, _) in expected.items()}
     return _Plan(naming, arrays, model, modules, shapes, collections, names)
@@ -202,6 +200,11 @@ def _check_power(plan: _Plan) -> None:
         rule = f"must be {float(np.ravel(power)[0])!r}, the power of these weights, unless "
         rule += "config.model.gem_learned is True"
         raise UserError("config.model.gem_power", plan.model.gem_power, rule)
+
+
+def _part(path: str) -> str:
+    """The part of the network that a module or variable belongs to, as `attend`."""
+    return path.partition("/")[0]
 
 
 def _has(shapes: Mapping[str, tuple[int, ...]], module: str) -> bool:
