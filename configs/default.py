@@ -77,6 +77,7 @@ def _data() -> ml_collections.ConfigDict:
     data.embedded = ml_collections.ConfigDict()
     data.embedded.size = "small"  # small | tiny, size of the embedded data set
     data.embedded.seed = 0  # seed of the rendered world
+    data.memory_megabytes = 4096  # of features; stores that need more are read as they are used
     data.max_skipped = 0  # bad images tolerated before a run ends in an error
     data.min_side = 16  # pixels; smaller images are skipped
     data.max_pixels = 100_000_000  # larger images are refused before decoding
@@ -132,6 +133,8 @@ def _extract() -> ml_collections.ConfigDict:
     extract.max_size = 1024  # pixels, longest side before the pyramid; 0 = as it is
     extract.max_features = 1000  # over all scales
     extract.attention_threshold = 0.0  # tau; features below are dropped
+    extract.attention_quantile = 0.0  # tau as a quantile of training's attention: 0 = none, 0.5, 0.75
+    extract.suppression = 0  # cells; a feature must be the best within this radius of its level
     extract.crop_queries = True  # crop a query to its box
     # PCA of local descriptors, fitted on database images; for dim_reduction none [Table 1]
     extract.pca_dim = 0  # 0 = no PCA
@@ -142,10 +145,13 @@ def _extract() -> ml_collections.ConfigDict:
     extract.imported_global = ""  # hloc's .h5, or a folder of .delg_global files ("" = none)
     # Execution
     extract.dtype = "float32"  # float32 | bfloat16 compute
-    extract.batch_pixels = 1_048_576  # pixels in a batch of one shape
+    extract.batch_pixels = 0  # in a batch of one shape; 0 = one image on a CPU, else 4,194,304
     extract.shape_step = 64  # pixels; padded sides are multiples, which bounds compilation
-    extract.chunk_images = 64  # images in a chunk of the store
-    extract.local_dtype = "float16"  # float32 | float16 on disk
+    # The store
+    extract.chunk_images = 64  # images in a chunk, which is written and read whole
+    extract.local_encoding = "float16"  # float32 | float16 | int8 | sign (one bit, DELG*)
+    extract.global_dtype = "float32"  # float32 | float16 on disk
+    extract.compression = 1  # level of Zstandard; 0 = none
     return extract
 
 

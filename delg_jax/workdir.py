@@ -99,6 +99,18 @@ def claim(
     write_json(path, content)
 
 
+def is_of(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    sections: tuple[str, ...],
+    extra: dict[str, str] | None = None,
+) -> bool:
+    """Whether `claim` of the same arguments would find its artefact and change nothing."""
+    path = folder / CONFIG_FILE
+    wanted = {**configuration.flatten(config, sections), **(extra or {})}
+    return path.is_file() and not _changes(path, sections, wanted, unreadable=True)
+
+
 def stored_config(folder: pathlib.Path) -> dict[str, Any]:
     """The flattened configuration of the artefact in `folder`; a UserError if there is none."""
     return _read(folder / CONFIG_FILE)["config"]

@@ -40,6 +40,14 @@ def define_common(values: flags.FlagValues, argv: list[str], config: str | None 
     )
 
 
+def define_processes(values: flags.FlagValues) -> None:
+    """Defines `--coordinator`, `--num_processes` and `--process_id`."""
+    text = "host:port at which process 0 listens."
+    flags.DEFINE_string("coordinator", None, text, flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "Processes of the job.", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=values)
+
+
 def _make_importable(argv: list[str]) -> None:
     """Lets a config file import its neighbours, `from configs import default`, from anywhere."""
     path = mistakes.config_path(argv)

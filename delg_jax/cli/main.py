@@ -18,6 +18,7 @@ from delg_jax.errors import UserError
 VERBS = {
     "train": "train a network, or go on where a run stopped",
     "extract": "extract global and local features of database and queries",
+    "verify": "check every chunk of a feature store",
     "index": "build the similarity graph of the database for local-to-global retrieval",
     "search": "find a picture in the database",
     "match": "compare two pictures by their local features and draw what fits",

@@ -17,13 +17,7 @@ from delg_jax.reports import tables
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
-    flags.DEFINE_string(
-        "coordinator", None, "host:port at which process 0 listens.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "num_processes", None, "Processes that train together.", flag_values=values
-    )
-    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=values)
+    arguments.define_processes(values)
 
 
 def run(values: flags.FlagValues) -> None:

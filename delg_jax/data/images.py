@@ -2,15 +2,29 @@
 
 import contextlib
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 REDUCTIONS = (1, 2, 4, 8)  # how many times smaller a JPEG can be decoded
+# Pictures of cameras and of the web. Pillow knows more, but some it recognises in random bytes,
+# and for PostScript it starts another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM")
 _ORIENTATION = 0x0112  # EXIF tag
-_TURNED = (5, 6, 7, 8)  # its values that exchange rows and columns
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TURNED = (5, 6, 7, 8)  # orientations that exchange rows and columns
+_LONGEST_REASON = 200  # characters; texts of decoders can quote the file
 
 
 class BadImageError(Exception):
@@ -18,9 +32,10 @@ class BadImageError(Exception):
 
 
 def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.ndarray:
-    """Decodes JPEG, PNG and whatever else Pillow reads, honouring the EXIF orientation.
+    """Decodes an image of any of `FORMATS`, whatever its name, honouring the EXIF orientation.
 
     Grey, palette, CMYK, RGBA and 16-bit images become RGB; of an animation the first frame counts.
+    Damaged metadata is passed over: what counts are the pixels.
 
     Args:
       data: the encoded file.
@@ -44,15 +59,20 @@ class EncodedImage:
     """
 
     def __init__(self, data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> None:
+        if not data:
+            raise BadImageError("an empty file")
         with _reasons():
-            self._image = Image.open(io.BytesIO(data))
+            self._image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = self._image.size
         if width * height > max_pixels:
             raise BadImageError(f"{width} x {height} pixels, more than {max_pixels}")
         if min(width, height) < min_side:
             raise BadImageError(f"{width} x {height} pixels, a side is under {min_side}")
-        with _reasons():  # of a PNG this decodes the pixels too
-            turned = self._image.getexif().get(_ORIENTATION, 1) in _TURNED
+        with _reasons():
+            if self._image.format == "PNG":
+                self._image.load()  # its metadata may follow its pixels
+            # the size of a TIFF is that of the upright picture already
+            turned = self._image.format != "TIFF" and _orientation(self._image) in _TURNED
         self.shape = (width, height) if turned else (height, width)
 
     def decode(self, reduction: int = 1) -> np.ndarray:
@@ -70,22 +90,60 @@ class EncodedImage:
                 width, height = self._image.size
                 self._image.draft(None, (width // reduction, height // reduction))
             self._image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(self._image)))
+            upright = _UPRIGHT.get(_orientation(self._image))  # of a TIFF none is left
+            image = self._image if upright is None else self._image.transpose(upright)
+            return np.array(_to_rgb(image))
+
+
+class _Silence:
+    """Ignores warnings while any thread is inside.
+
+    `warnings.catch_warnings` alone puts back the wrong filters where threads overlap.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__()
+
+
+_SILENCE = _Silence()
 
 
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
     """Turns whatever Pillow raises into a BadImageError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata; what counts are the pixels
+        with _SILENCE:  # Pillow warns of damaged metadata
             yield
     except UnidentifiedImageError as error:
         raise BadImageError("not an image file") from error
     except Image.DecompressionBombError as error:
         raise BadImageError("declares too many pixels") from error
     except Exception as error:  # decoders of damaged files can raise anything
-        raise BadImageError(str(error) or type(error).__name__) from error
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = "".join(letter if letter.isprintable() else "?" for letter in text)
+        raise BadImageError(f"cannot be decoded: {text[:_LONGEST_REASON]}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; upright if none can be read."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # as of pixels, but an image without metadata is whole
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

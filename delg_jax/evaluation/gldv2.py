@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from delg_jax.evaluation import pairs
-from delg_jax.rerank.spatial_verification import ENOUGH_INLIERS
+from delg_jax.rerank.spatial_verification import combined_score
 
 Ranked = Mapping[str, Sequence[str]]
 Recognised = Mapping[str, Mapping[str, float]]
@@ -142,10 +142,9 @@ def combine(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recognises by retrieval: the class whose training images score most among the best ones.
 
-    A training image scores its global similarity plus the share of `ENOUGH_INLIERS` inliers that
-    it has, at most 1; the score of a class is the sum over its images (DELG, section 4.1,
-    "Feature extraction and matching"; official code). Of equal images the one given first ranks
-    first, of equal classes the one whose best image ranks first.
+    A training image scores as `combined_score` says; the score of a class is the sum over its
+    images (DELG, section 4.1, "Feature extraction and matching"; official code). Of equal images
+    the one given first ranks first, of equal classes the one whose best image ranks first.
 
     Args:
       labels: int [Q, M], class of each training image that was retrieved; -1 where there is none.
@@ -166,7 +165,7 @@ def combine(
     if top < 1:
         raise ValueError(f"`top` (={top}) must be at least 1")
     if inliers is not None:
-        scores = scores + np.minimum(inliers, ENOUGH_INLIERS) / ENOUGH_INLIERS
+        scores = combined_score(inliers, scores)
     # One column of absent images makes M at least 1
     labels = np.pad(labels, ((0, 0), (0, 1)), constant_values=-1)
     scores = np.pad(scores, ((0, 0), (0, 1)))

@@ -85,9 +85,9 @@ def _extract(
     if config.extract.pca_dim:
         pca = extract(config, workdir, overwrite).database.read_pca()
     extractor = Extractor(*load_model(config, workdir), config.extract, pca)
-    prepared, scales = zip(
+    prepared, scales, _ = zip(
         *(prepare(picture, None, config.extract.max_size) for picture in pictures), strict=True
     )
     features = map(in_original_pixels, extractor(prepared), scales)
-    both = InMemoryFeatures(list(features), config.extract.local_dtype).local_features(0)
+    both = InMemoryFeatures(list(features), config.extract.local_encoding).local_features(0)
     return [LocalFeatures(*(field[row] for field in both)) for row in range(2)]

@@ -71,11 +71,11 @@ def search_image(
     module, variables = load_model(config, root)
     extractor = Extractor(module, variables, config.extract, extracted.database.read_pca())
     try:
-        prepared, scale = prepare(picture, box, config.extract.max_size)
+        prepared, scale, _ = prepare(picture, box, config.extract.max_size)
     except images.BadImageError as error:
         raise UserError("--box", box, str(error)) from error
     features = in_original_pixels(extractor([prepared])[0], scale)
-    one = InMemoryFeatures([features], config.extract.local_dtype)
+    one = InMemoryFeatures([features], config.extract.local_encoding)
     extracted = extracted._replace(queries=one)
     order, scores = _rank(method, config, root, extracted, overwrite)
     names = extracted.database.names

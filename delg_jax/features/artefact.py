@@ -111,18 +111,19 @@ def extraction(
         size = jnp.clip(size, 1, np.asarray(canvas, np.int32))
         descriptors, found = [], []
         for scale, count, pooled in level.plan(module, settings):
-            target = pyramid.scaled_size(canvas, scale)
-            shape = pyramid.canvas_shape(target, settings.shape_step)
+            shape = pyramid.canvas_shape(pyramid.scaled_size(canvas, scale), settings.shape_step)
+            target = _scaled(size, canvas, scale)[None]
+            images = pyramid.resize(image[None], size[None], target, shape)
             result = level.compute(
                 module,
                 variables,
                 pca,
-                image[None],
-                size[None],
-                _scaled(size, canvas, scale)[None],
-                shape,
+                images,
+                target,
                 count,
+                pooled,
                 float(settings.attention_threshold),
+                settings.suppression,
             )
             if pooled:
                 descriptors.append(result.global_descriptor[0])

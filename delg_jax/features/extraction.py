@@ -1,21 +1,37 @@
-"""Extracts all images of a source into a store, resuming where it stopped."""
+"""Extracts images of a source into runs of a store, decoding the next while one is computed."""
 
 import concurrent.futures
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
-from delg_jax.data import images, skips
+from delg_jax.data import images
 from delg_jax.data.sources import ImageSource
-from delg_jax.features.extractor import Extractor, Features, in_original_pixels
+from delg_jax.features.extractor import Extractor, in_original_pixels
+from delg_jax.features.filling import fill
+from delg_jax.features.storage.rows import Row
 from delg_jax.features.store import FeatureStore
-from delg_jax.progress import Progress
 
 _LOG = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
+
+
+class Loaded(NamedTuple):
+    """An image that is ready for the network.
+
+    Attributes:
+      image: uint8 [H, W, 3], shrunk to the size limit.
+      scale: size of `image` / size of the original.
+      size: rows and columns of the original.
+    """
+
+    image: np.ndarray
+    scale: float
+    size: tuple[int, int]
 
 
 def extract_to_store(
@@ -30,7 +46,7 @@ def extract_to_store(
     Args:
       source: the images.
       extractor: the network and its pyramid.
-      store: where features go; its names are those of the source.
+      store: where features go; its images are among those of the source.
       data: the `config.data` tree.
       boxes: what to crop each image to, [x1, y1, x2, y2] in pixels; None for whole images.
 
@@ -40,37 +56,53 @@ def extract_to_store(
     Raises:
       UserError: if more than `config.data.max_skipped` images could not be used.
     """
-    loader = Loader(source, data, extractor.settings.max_size, boxes)
-    missing = store.missing()
-    done = len(store) - sum(len(store.chunks[number]) for number in missing)
+    runs = RunExtractor(source, extractor, store, data, boxes)
     title = f"extract {store.folder.name}"
-    with concurrent.futures.ThreadPoolExecutor(max(1, data.workers)) as pool:
-        ahead = [pool.submit(loader, index) for n in missing[:1] for index in store.chunks[n]]
-        with Progress(title, len(store), done=done) as progress:
-            for position, number in enumerate(missing):
-                loaded = [future.result() for future in ahead]
-                following = missing[position + 1 : position + 2]
-                ahead = [pool.submit(loader, i) for n in following for i in store.chunks[n]]
-                rows = _extract_chunk(loaded, extractor, progress.advance)
-                store.write(number, rows, extractor.settings.local_dtype)
-    store.finish()
-    if missing:
+    fill(store, runs, title, data.max_skipped)
+    if extractor.compiled_shapes:
         _LOG.info("%s: %d shapes compiled", title, len(extractor.compiled_shapes))
-    skips.report(store.folder, store.skipped(), data.max_skipped)
     return store
 
 
-def _extract_chunk(
-    loaded: list[tuple[np.ndarray, float] | str],
-    extractor: Extractor,
-    advance: Callable[[int], None],
-) -> list[Features | str]:
-    rows: list[Features | str] = [item if isinstance(item, str) else "" for item in loaded]
-    good = [index for index, item in enumerate(loaded) if not isinstance(item, str)]
-    for index, features in zip(good, extractor([loaded[i][0] for i in good]), strict=True):
-        rows[index] = in_original_pixels(features, loaded[index][1])
-    advance(len(rows))
-    return rows
+class RunExtractor:
+    """Extracts runs of rows of one store; arguments as of `extract_to_store`."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        extractor: Extractor,
+        store: FeatureStore,
+        data: ml_collections.ConfigDict,
+        boxes: list[Box] | None = None,
+    ) -> None:
+        self._load = Loader(source, data, extractor.settings.max_size, boxes)
+        self._extractor, self._store = extractor, store
+        self._workers = max(1, data.workers)
+        places = {name: place for place, name in enumerate(source.names)}
+        # Rows of deleted images may have no place; they are never missing
+        self._places = [places.get(name, -1) for name in store.row_names()]
+
+    def __call__(self, runs: Sequence[range], advance: Callable[[int], None]) -> None:
+        """Writes runs; `advance` is called with the number of images done."""
+        with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
+            ahead = self._submit(pool, runs[0])
+            for run, following in zip(runs, [*runs[1:], range(0)], strict=True):
+                loaded = [future.result() for future in ahead]
+                ahead = self._submit(pool, following)
+                sizes = [(0, 0) if isinstance(item, str) else item.size for item in loaded]
+                self._store.write(run, self._rows(loaded), np.array(sizes, np.int32))
+                advance(len(run))
+
+    def _submit(self, pool: concurrent.futures.Executor, run: range) -> list:
+        return [pool.submit(self._load, self._places[row]) for row in run]
+
+    def _rows(self, loaded: list[Loaded | str]) -> list[Row]:
+        rows: list[Row] = [item if isinstance(item, str) else "" for item in loaded]
+        good = [index for index, item in enumerate(loaded) if not isinstance(item, str)]
+        found = self._extractor([loaded[index].image for index in good])
+        for index, features in zip(good, found, strict=True):
+            rows[index] = in_original_pixels(features, loaded[index].scale)
+        return rows
 
 
 class Loader:
@@ -93,17 +125,17 @@ class Loader:
         self._source, self._max_size, self._boxes = source, max_size, boxes
         self._limits = (data.min_side, data.max_pixels)
 
-    def __call__(self, index: int) -> tuple[np.ndarray, float] | str:
-        """The image and its scale, or the reason why there is none."""
+    def __call__(self, index: int) -> Loaded | str:
+        """The image, or the reason why there is none."""
         try:
             image = images.decode(self._source.read(index), *self._limits)
             box = self._boxes[index] if self._boxes else None
             return prepare(image, box, self._max_size)
         except (images.BadImageError, OSError) as error:
-            return str(error)
+            return " ".join(str(error).split()) or type(error).__name__
 
 
-def prepare(image: np.ndarray, box: Box | None, max_size: float) -> tuple[np.ndarray, float]:
+def prepare(image: np.ndarray, box: Box | None, max_size: float) -> Loaded:
     """Crops to a box and shrinks by the official rule: the limit shrinks with the crop.
 
     A query thereby keeps the resolution that it has inside the full image.
@@ -114,10 +146,10 @@ def prepare(image: np.ndarray, box: Box | None, max_size: float) -> tuple[np.nda
       max_size: pixels, for the full image; 0 for no limit.
 
     Returns:
-      The image and its scale, new size / old size.
+      The image, its scale, and its size before.
     """
     if box is None:
-        return images.limit_size(image, max_size)
+        return Loaded(*images.limit_size(image, max_size), image.shape[:2])
     cut = images.crop(image, box)
     share = max(cut.shape[:2]) / max(image.shape[:2])
-    return images.limit_size(cut, max_size * share)
+    return Loaded(*images.limit_size(cut, max_size * share), cut.shape[:2])

@@ -1,5 +1,8 @@
 """Runs the network over pyramid levels of whole batches; the heart of extraction."""
 
+import collections
+import functools
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +13,14 @@ import numpy as np
 
 from delg_jax.data.images import limit_size
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import level, pyramid, selection
+from delg_jax.features import batches, level, pyramid, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
+from delg_jax.features.storage.encodings import ENCODINGS
 from delg_jax.models.delg import Delg
+
+_IN_FLIGHT = 2  # batches that are not copied back before the next is started
+_ACCELERATOR_PIXELS = 4_194_304  # in a batch
 
 
 class Features(NamedTuple):
@@ -38,20 +45,31 @@ def deciding(variables: Any) -> Any:
 def check(settings: ml_collections.ConfigDict) -> None:
     """Raises a UserError for a `config.extract` tree that no features can be extracted with."""
     require_choice("config.extract.dtype", settings.dtype, ("float32", "bfloat16"))
-    require_choice("config.extract.local_dtype", settings.local_dtype, ("float32", "float16"))
+    require_choice("config.extract.local_encoding", settings.local_encoding, ENCODINGS)
+    require_choice("config.extract.global_dtype", settings.global_dtype, ("float32", "float16"))
+    if not 0 <= settings.compression <= 19:
+        rule = "must be a level from 0 to 19"
+        raise UserError("config.extract.compression", settings.compression, rule)
     if settings.shape_step < 32 or settings.shape_step % 32:
         rule = "must be a positive multiple of 32 pixels"
         raise UserError("config.extract.shape_step", settings.shape_step, rule)
-    for field in ("max_features", "chunk_images", "batch_pixels", "pca_images"):
+    for field in ("max_features", "chunk_images", "pca_images"):
         if settings[field] < 1:
             raise UserError(f"config.extract.{field}", settings[field], "must be at least 1")
-    for field in ("max_size", "pca_dim"):
+    for field in ("max_size", "pca_dim", "batch_pixels", "suppression"):
         if settings[field] < 0:
             raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
     for field in ("local_scales", "global_scales"):
         positive = [isinstance(s, int | float) and s > 0 for s in settings[field]]
         if not positive or not all(positive):
             raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")
+
+
+class _Found(NamedTuple):
+    """What one level of one image gave; None where it was not asked for."""
+
+    descriptor: np.ndarray | None
+    local: LocalFeatures | None
 
 
 class Extractor:
@@ -64,7 +82,8 @@ class Extractor:
       pca: projection of the local descriptors, or None.
 
     Attributes:
-      compiled_shapes: the distinct (source canvas, level canvas, batch) shapes seen so far.
+      compiled_shapes: seconds of the first call, compilation included, by what was compiled: canvas
+        of the levels, how many, local features of each, whether global descriptors.
     """
 
     def __init__(
@@ -78,62 +97,84 @@ class Extractor:
         self.variables = jax.device_put(deciding(variables))
         self.settings = settings
         self.pca = pca
-        self.compiled_shapes: set[tuple] = set()
+        self.compiled_shapes: dict[tuple, float] = {}
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Features]:
         """Extracts from uint8 images [h, w, 3]; the result does not depend on their company."""
-        descriptors: list[list[np.ndarray]] = [[] for _ in images]
-        found: list[list[LocalFeatures]] = [[] for _ in images]
-        for scale, count, pooled in level.plan(self.module, self.settings):
-            for indices, shape, result in self._run(images, scale, count):
-                for row, index in enumerate(indices):
-                    if pooled:
-                        descriptors[index].append(result.global_descriptor[row])
-                    if count:
-                        stride = self.module.conv4_stride
-                        local = level.local_features(result, row, shape, stride, scale)
-                        found[index].append(local)
-        return [
-            Features(
-                level.average(by_scale),
-                selection.merge(local, self.settings.max_features) if local else None,
-            )
-            for by_scale, local in zip(descriptors, found, strict=True)
+        plans = level.plan(self.module, self.settings)
+        found: list[dict[level.LevelPlan, _Found]] = [{} for _ in images]
+        for batch, result in self._run(images, plans):
+            for row, member in enumerate(batch.members):
+                found[member.index][member.plan] = self._read(result, row, batch.shape, member)
+        return [self._join([levels[plan] for plan in plans]) for levels in found]
+
+    def _run(self, images: Sequence[np.ndarray], plans: list[level.LevelPlan]):
+        """Yields (Batch, Level as NumPy); later batches run while an earlier one is copied."""
+        sizes = [image.shape[:2] for image in images]
+        sources = [
+            jax.device_put(pyramid.place([image], pyramid.source_shape(size))[0])
+            for image, size in zip(images, sizes, strict=True)
         ]
+        step, pixels = self.settings.shape_step, _batch_pixels(self.settings)
+        waiting: collections.deque = collections.deque()
+        for batch in batches.arrange(sizes, plans, step, pixels):
+            waiting.append((batch, self._start(batch, sources, sizes)))
+            if len(waiting) > _IN_FLIGHT:
+                yield _finish(*waiting.popleft())
+        yield from (_finish(*entry) for entry in waiting)
 
-    def _run(self, images: Sequence[np.ndarray], scale: float, count: int):
-        """Yields (indices of images, canvas, level as NumPy) for every batch of one shape."""
-        groups: dict[tuple, list[int]] = {}
-        for index, image in enumerate(images):
-            size = image.shape[:2]
-            target = pyramid.scaled_size(size, scale)
-            step = self.settings.shape_step
-            source = pyramid.canvas_shape(size, step)
-            groups.setdefault((source, pyramid.canvas_shape(target, step)), []).append(index)
-        for (source, shape), members in groups.items():
-            size = max(1, self.settings.batch_pixels // (shape[0] * shape[1]))
-            for start in range(0, len(members), size):
-                indices = members[start : start + size]
-                batch = [images[i] for i in indices]
-                yield indices, shape, self._call(batch, source, shape, scale, size, count)
-
-    def _call(self, images, source, shape, scale: float, batch: int, count: int):
-        filler = [np.zeros((1, 1, 3), np.uint8)] * (batch - len(images))
-        sizes = [image.shape[:2] for image in (*images, *filler)]
-        targets = [pyramid.scaled_size(size, scale) for size in sizes]
-        self.compiled_shapes.add((source, shape, batch, count > 0))
+    def _start(self, batch: batches.Batch, sources, sizes) -> level.Level:
+        """Resizes and runs the network, without waiting for the result."""
+        levels = [
+            _resize(sources[member.index], sizes[member.index], member.target, batch.shape)
+            for member in batch.members
+        ]
+        start = time.perf_counter()
         result = level.compute(
             self.module,
             self.variables,
             self.pca,
-            pyramid.place([*images, *filler], source),
-            np.asarray(sizes, np.int32),
-            np.asarray(targets, np.int32),
-            shape,
-            count,
+            levels,
+            np.asarray([member.target for member in batch.members], np.int32),
+            batch.count,
+            batch.pooled,
             float(self.settings.attention_threshold),
+            self.settings.suppression,
         )
-        return jax.tree.map(np.asarray, result)
+        key = (batch.shape, len(batch.members), batch.count, batch.pooled)
+        self.compiled_shapes.setdefault(key, time.perf_counter() - start)
+        jax.tree.map(lambda array: array.copy_to_host_async(), result)
+        return result
+
+    def _read(self, result: level.Level, row: int, shape, member: batches.Member) -> _Found:
+        scale, count, pooled = member.plan
+        stride = self.module.conv4_stride
+        local = level.local_features(result, row, shape, stride, scale) if count else None
+        return _Found(result.global_descriptor[row] if pooled else None, local)
+
+    def _join(self, levels: list[_Found]) -> Features:
+        local = [found.local for found in levels if found.local is not None]
+        return Features(
+            level.average([f.descriptor for f in levels if f.descriptor is not None]),
+            selection.merge(local, self.settings.max_features) if local else None,
+        )
+
+
+def _batch_pixels(settings: ml_collections.ConfigDict) -> int:
+    if settings.batch_pixels:
+        return settings.batch_pixels
+    # On a CPU larger batches are no faster, and each size of them has to be compiled
+    return 1 if jax.default_backend() == "cpu" else _ACCELERATOR_PIXELS
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _resize(image, size, target, shape: tuple[int, int]) -> jax.Array:
+    size, target = jnp.asarray([size]), jnp.asarray([target])
+    return pyramid.resize(image[None], size, target, shape)[0]
+
+
+def _finish(batch: batches.Batch, result: level.Level) -> tuple[batches.Batch, level.Level]:
+    return batch, jax.tree.map(np.asarray, result)
 
 
 def extract_image(

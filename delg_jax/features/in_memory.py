@@ -8,6 +8,7 @@ import numpy as np
 from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures, strongest
+from delg_jax.features.storage import encodings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +17,12 @@ class InMemoryFeatures:
 
     Attributes:
       features: of each image; local features padded to one size, as an `Extractor` returns them.
-      local_dtype: what a store would round descriptors to; the rounding decides similarities.
+      local_encoding: of the store that these features stand beside; its rounding decides
+        similarities.
     """
 
     features: Sequence[Features]
-    local_dtype: str = "float32"
+    local_encoding: str = "float32"
 
     def __len__(self) -> int:
         """Number of images."""
@@ -47,4 +49,4 @@ class InMemoryFeatures:
             raise UserError("config.model.local_head", False, rule)
         fields = zip(*(image.local for image in self.features), strict=True)
         local = strongest(LocalFeatures(*map(np.stack, fields)), count)
-        return local._replace(descriptors=local.descriptors.astype(self.local_dtype))
+        return local._replace(descriptors=encodings.rounded(local.descriptors, self.local_encoding))

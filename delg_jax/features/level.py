@@ -1,6 +1,7 @@
 """One level of the pyramid: the network on a batch of resized images, and its best positions."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from delg_jax.features import pyramid, receptive_field, selection
+from delg_jax.features import pointwise, receptive_field, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca, project
 from delg_jax.models.delg import Delg
@@ -33,7 +34,7 @@ class Level(NamedTuple):
     """What the network found on one level; K is `count`, or all positions if there are fewer.
 
     Attributes:
-      global_descriptor: float32 [B, D], unit norm.
+      global_descriptor: float32 [B, D], unit norm; None where it was not asked for.
       cells: int32 [B, K], flat positions on the conv4 map of the canvas, best first; None, as
         all that follows, where no local features were asked for.
       scores: float32 [B, K], attention.
@@ -41,7 +42,7 @@ class Level(NamedTuple):
       valid: bool [B, K], False where there was no further position.
     """
 
-    global_descriptor: jax.Array
+    global_descriptor: jax.Array | None
     cells: jax.Array | None
     scores: jax.Array | None
     descriptors: jax.Array | None
@@ -58,44 +59,45 @@ def plan(module: Delg, settings: ml_collections.ConfigDict) -> list[LevelPlan]:
     ]
 
 
-@functools.partial(jax.jit, static_argnames=("module", "shape", "count", "threshold"))
+@functools.partial(
+    jax.jit, static_argnames=("module", "count", "pooled", "threshold", "suppression")
+)
 def compute(
     module: Delg,
     variables: Any,
     pca: Pca | None,
-    images: jax.Array,
+    images: Sequence[jax.Array],
     sizes: jax.Array,
-    targets: jax.Array,
-    shape: tuple[int, int],
     count: int,
-    threshold: float,
+    pooled: bool,
+    threshold: float = 0.0,
+    suppression: int = 0,
 ) -> Level:
-    """Runs the network on one level.
+    """Runs the network on one level; what is not asked for is not computed either.
 
     Args:
       module: the network.
       variables: its parameters and BatchNorm statistics.
       pca: projection of the local descriptors, or None.
-      images: uint8 [B, H, W, 3], each image top left on its canvas.
+      images: float32 [H, W, 3], B of them, resized and top left on a canvas of one shape.
       sizes: int32 [B, 2], rows and columns that an image covers.
-      targets: int32 [B, 2], rows and columns of the level.
-      shape: static canvas of the level.
       count: local features to find at most; 0 for none.
+      pooled: whether to compute the global descriptor.
       threshold: tau; features of lower attention are never found.
+      suppression: cells, see `selection.suppress`.
 
     Returns:
-      Level; apart from `cells`, it depends on neither canvas.
+      Level; apart from `cells`, it does not depend on the canvas.
     """
-    resized = pyramid.resize(images, sizes, targets, shape)
-    outputs = module.apply(variables, resized, targets)
-    descriptor = outputs.global_descriptor.astype(jnp.float32)
+    with pointwise.as_products():
+        outputs = module.apply(variables, jnp.stack(images), sizes)
+    descriptor = outputs.global_descriptor.astype(jnp.float32) if pooled else None
     if not count:
         return Level(descriptor, None, None, None, None)
     maps = outputs.local_descriptors
     count = min(count, maps.shape[1] * maps.shape[2])
-    cells, scores, valid = selection.top_cells(
-        outputs.attention, outputs.conv4_mask, count, threshold
-    )
+    mask = selection.suppress(outputs.attention, outputs.conv4_mask, suppression)
+    cells, scores, valid = selection.top_cells(outputs.attention, mask, count, threshold)
     flat = maps.reshape(maps.shape[0], -1, maps.shape[-1])
     chosen = jnp.take_along_axis(flat, cells[..., None], axis=1).astype(jnp.float32)
     chosen = l2_normalize(chosen)

@@ -12,18 +12,30 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def canvas_shape(size: tuple[int, int], step: int) -> tuple[int, int]:
-    """The canvas for an image: each side rounded up to a multiple of `step` pixels.
+    """The canvas for a level: each side rounded up to a multiple of `step` pixels.
 
-    Sides far above `step` round to multiples of an eighth of their power of two instead, so that
-    the number of canvases grows with the logarithm of the size and the padding stays below 1/8.
+    Sides far above `step` round to multiples of a sixteenth of their power of two instead, so that
+    the number of canvases grows with the logarithm of the size and the padding stays below 1/16.
     """
     return _round_up(size[0], step), _round_up(size[1], step)
 
 
 def _round_up(side: int, step: int) -> int:
-    coarse = step * max(1, 2 ** int(np.floor(np.log2(max(side, 1) / (8 * step)) + 1e-9)))
-    coarse = max(step, coarse)
+    coarse = step * power_of_two(side // (16 * step))
     return -(-side // coarse) * coarse
+
+
+def power_of_two(number: int) -> int:
+    """The largest power of two up to `number`, at least 1."""
+    return 1 << max(number.bit_length() - 1, 0)
+
+
+def source_shape(size: tuple[int, int]) -> tuple[int, int]:
+    """The canvas for an image before it is resized: each side rounded up to a power of two.
+
+    The resize reads only the image, so that a large canvas costs memory alone.
+    """
+    return 1 << (size[0] - 1).bit_length(), 1 << (size[1] - 1).bit_length()
 
 
 def place(images: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

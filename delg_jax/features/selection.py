@@ -29,6 +29,31 @@ def top_cells(
     return cells, jnp.where(valid, values, 0.0), valid
 
 
+def suppress(scores: jax.Array, mask: jax.Array, radius: int) -> jax.Array:
+    """Non-maximum suppression: keeps the positions that are the best of their neighbourhood.
+
+    Args:
+      scores: float32 [B, H, W], attention.
+      mask: bool [B, H, W], positions that the image covers; no other suppresses one.
+      radius: cells; the neighbourhood is a square of 2 * radius + 1. 0 keeps all.
+
+    Returns:
+      bool [B, H, W], positions of `mask` that are kept. Of equal scores the first in reading
+      order is the best.
+    """
+    if not radius:
+        return mask
+    flat = jnp.where(mask, scores, -jnp.inf).reshape(scores.shape[0], -1)
+    order = jnp.argsort(-flat, axis=1, stable=True)
+    # Ranks have no ties: the best has the highest
+    ranks = flat.shape[1] - jnp.argsort(order, axis=1).reshape(scores.shape)
+    ranks = jnp.where(mask, ranks, 0).astype(jnp.int32)
+    best, side = ranks, 2 * radius + 1
+    for window in ((1, side, 1), (1, 1, side)):
+        best = jax.lax.reduce_window(best, 0, jax.lax.max, window, (1, 1, 1), "SAME")
+    return mask & (ranks == best)
+
+
 def merge(levels: list[LocalFeatures], count: int) -> LocalFeatures:
     """Joins the features of all levels of one image and keeps the best.
 

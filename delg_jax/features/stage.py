@@ -5,20 +5,16 @@ from typing import NamedTuple
 
 import ml_collections
 
-from delg_jax import workdir as artefacts
-from delg_jax.data import ImageSource, RetrievalData, open_retrieval
-from delg_jax.features.extraction import Box, extract_to_store
-from delg_jax.features.extractor import Extractor, check, deciding
+from delg_jax.data import RetrievalData, open_retrieval
+from delg_jax.features.claiming import claimed
+from delg_jax.features.extractor import check
 from delg_jax.features.formats.imported import DECIDING_FIELDS, ImportedFeatures, is_imported
-from delg_jax.features.pca_sample import fit_pca
+from delg_jax.features.network import Network, network_sections
+from delg_jax.features.parts import Part
 from delg_jax.features.store import FeatureStore
-from delg_jax.models.delg import SOURCES
-from delg_jax.models.variables import digest
-from delg_jax.training.checkpoints import load_model
 
 # Which images there are
 _LISTING_FIELDS = ("name", "root", "ground_truth", "distractors", "embedded")
-_DATA_FIELDS = (*_LISTING_FIELDS, "min_side", "max_pixels")
 
 
 class Extracted(NamedTuple):
@@ -42,8 +38,7 @@ def sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     if is_imported(config.extract):
         listing = (f"data.{name}" for name in _LISTING_FIELDS)
         return (*listing, *(f"extract.{name}" for name in DECIDING_FIELDS))
-    model = tuple(f"model.{name}" for name in config.model if name not in SOURCES)
-    return (*model, *(f"data.{name}" for name in _DATA_FIELDS), "extract")
+    return (*network_sections(config), *(f"data.{name}" for name in _LISTING_FIELDS))
 
 
 def has_global(config: ml_collections.ConfigDict) -> bool:
@@ -58,15 +53,11 @@ def has_local(config: ml_collections.ConfigDict) -> bool:
     return config.model.local_head
 
 
-def query_boxes(config: ml_collections.ConfigDict, data: RetrievalData) -> list[Box] | None:
-    """What queries are cropped to, [x1, y1, x2, y2] in pixels; None if they are not."""
-    if is_imported(config.extract) or not config.extract.crop_queries:
-        return None
-    return [tuple(entry["bbx"]) for entry in data.ground_truth]
-
-
 def extract(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    overwrite: bool = False,
+    runner: str = "",
 ) -> Extracted:
     """Extracts what is missing of the database and the queries, or imports it.
 
@@ -74,57 +65,41 @@ def extract(
       config: the whole tree.
       workdir: gets `features/database` and `features/queries`.
       overwrite: whether features of another configuration are deleted instead of refused.
+      runner: options of an Apache Beam pipeline that extracts, as "--runner=DirectRunner"; empty
+        for the processes of this job.
 
     Returns:
       The stores, whole.
 
     Raises:
-      UserError: for a wrong configuration, or data, weights or files that cannot be used.
+      UserError: for a wrong configuration, for data, weights or files that cannot be used, or if
+        another job writes the stores.
     """
     root = pathlib.Path(workdir)
     check(config.extract)
     data = open_retrieval(config.data)
     if is_imported(config.extract):
         return _import(config, root, data, overwrite)
-    module, variables = load_model(config, root)
-    weights = digest(deciding(variables))
-    extractor = Extractor(module, variables, config.extract)
+    network = Network(config, root)
     stores = []
     for name, source in (("database", data.database), ("queries", data.queries)):
-        store = _claim_store(config, root, name, source, weights, overwrite)
-        if not stores:
-            extractor.pca = store.read_pca()
-            if extractor.pca is None:
-                extractor.pca = fit_pca(source, extractor, config.data)
-                if extractor.pca is not None:
-                    store.write_pca(extractor.pca)
-        boxes = query_boxes(config, data) if name == "queries" else None
-        stores.append(extract_to_store(source, extractor, store, config.data, boxes))
-    return Extracted(data, *stores, weights)
+        folder, names = root / "features" / name, list(source.names)
+        with claimed(folder, config, sections(config), network.weights, names, overwrite) as store:
+            part = Part(config, name)
+            stores.append(network.fill(part, source, store, runner, data))
+    return Extracted(data, *stores, network.weights)
 
 
 def _import(
     config: ml_collections.ConfigDict, root: pathlib.Path, data: RetrievalData, overwrite: bool
 ) -> Extracted:
     sources = {"database": data.database, "queries": data.queries}
-    names = {name: source.names for name, source in sources.items()}
+    names = {name: list(source.names) for name, source in sources.items()}
     files = ImportedFeatures(config.extract, names)
-    identity = files.digest()
+    identity, decided_by = files.digest(), sections(config)
     stores = []
-    for name, source in sources.items():
-        store = _claim_store(config, root, name, source, identity, overwrite)
-        stores.append(files.fill(name, store, config.data.max_skipped))
+    for name in sources:
+        folder = root / "features" / name
+        with claimed(folder, config, decided_by, identity, names[name], overwrite) as store:
+            stores.append(files.fill(name, store, config.data.max_skipped))
     return Extracted(data, *stores, identity)
-
-
-def _claim_store(
-    config: ml_collections.ConfigDict,
-    root: pathlib.Path,
-    name: str,
-    source: ImageSource,
-    weights: str,
-    overwrite: bool,
-) -> FeatureStore:
-    folder = root / "features" / name
-    artefacts.claim(folder, config, sections(config), overwrite, {"weights": weights})
-    return FeatureStore(folder, list(source.names), config.extract.chunk_images)

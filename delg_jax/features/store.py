@@ -1,144 +1,221 @@
-"""The feature store: a folder of chunks, each written whole, in the order of the images."""
+"""The feature store: what was extracted from N images, in chunks that stand for themselves."""
 
-import json
 import pathlib
-import zipfile
+import shutil
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
 from delg_jax import workdir
 from delg_jax.errors import UserError
-from delg_jax.features.extractor import Features
-from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
+from delg_jax.features.storage import chunked_array, rows
+from delg_jax.features.storage.chunked_array import ChunkedArray
+from delg_jax.features.storage.reading import StoreReading, read_index
+from delg_jax.features.storage.rows import DELETED, GLOBAL, LOCAL, WRITTEN, Layout, Row
 
-_LOCAL = ("locations", "scales", "scores", "descriptors")
+FORMAT = 2  # 1 was a folder of .npz files
+
+_NAME_BYTES = 64  # widths of the names are multiples of it
+_NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
+_EVERY_IMAGE = ("state", "reasons", "sizes")  # arrays that hold something for a skipped image, too
+_LOCAL = ("counts", "locations", "scales", "scores", "descriptors", "descriptor_scales")
 
 
-class FeatureStore:
-    """Features of N images in chunks of `.npz`, local features without padding.
+class FeatureStore(StoreReading):
+    """Features of N images; opening takes the same time for any N.
+
+    An image has a fixed row; deleted ones keep theirs but are neither counted nor read. All
+    methods but `missing` and `write` number the images that are left, from 0.
 
     Args:
-      folder: of the store; must exist.
-      names: of all images, in order. None reads them from a finished store.
-      chunk_images: images in a chunk.
+      folder: of the store.
+      memory_megabytes: of decoded chunks that are kept in memory, and of blocks that are read.
+      whole: whether an unfinished store is refused.
+
+    Attributes:
+      folder: of the store.
+      layout: of its arrays.
 
     Raises:
-      UserError: if a finished store is expected and there is none.
+      UserError: if there is no store, or one that is not whole and should be.
     """
 
     def __init__(
-        self, folder: pathlib.Path, names: list[str] | None = None, chunk_images: int = 64
+        self, folder: pathlib.Path, memory_megabytes: float = 1024, whole: bool = True
     ) -> None:
         self.folder = folder
-        self.names = names if names is not None else self._index()["names"]
-        self.chunk_images = chunk_images if names is not None else self._index()["chunk_images"]
-        self._cache: dict[str, np.ndarray] | None = None
+        self.memory_megabytes = memory_megabytes
+        self.context = chunked_array.cache(memory_megabytes)
+        self.reread()
+        if whole and not self.is_whole():
+            raise UserError("feature store", str(folder), "is not whole; delg extract goes on")
 
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.names)
-
-    @property
-    def chunks(self) -> list[range]:
-        """Image indices of each chunk."""
-        count, size = len(self.names), self.chunk_images
-        return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-    def missing(self) -> list[int]:
-        """Numbers of the chunks that have not been written."""
-        return [n for n in range(len(self.chunks)) if not self._path(n).is_file()]
-
-    def write(self, number: int, rows: list[Features | str], dtype: str) -> None:
-        """Writes one chunk.
+    @classmethod
+    def prepare(
+        cls,
+        folder: pathlib.Path,
+        names: Sequence[str],
+        layout: Layout,
+        memory_megabytes: float = 1024,
+    ) -> Self:
+        """Makes a store for images, or opens the one that is there, adding images at the end.
 
         Args:
-          number: of the chunk.
-          rows: for each image its features, or the reason why it was skipped; a global descriptor
-            of length 0, or `local` None, stands for features that no image has.
-          dtype: of the local descriptors on disk.
+          folder: of the store.
+          names: of all images, in order.
+          layout: of the arrays.
+          memory_megabytes: as of the class.
+
+        Returns:
+          The store; `missing` tells what is still to be written.
+
+        Raises:
+          UserError: if the store has other images, or another layout.
         """
-        good = [row for row in rows if isinstance(row, Features)]
-        counts = [
-            int(row.local.mask.sum()) if isinstance(row, Features) and row.local else 0
-            for row in rows
-        ]
-        width = len(good[0].global_descriptor) if good else 0
-        arrays = {
-            "global": np.zeros((len(rows), width), np.float32),
-            "skipped": np.array(["" if isinstance(r, Features) else r for r in rows]),
-            "counts": np.array(counts, np.int32),
-        }
-        for index, row in enumerate(rows):
-            if isinstance(row, Features):
-                arrays["global"][index] = row.global_descriptor
-        for name in _LOCAL:
-            parts = [getattr(r.local, name)[r.local.mask] for r in good if r.local is not None]
-            if parts:
-                arrays[name] = np.concatenate(parts)
-        if "descriptors" in arrays:
-            arrays["descriptors"] = arrays["descriptors"].astype(dtype)
-        workdir.write_arrays(self._path(number), arrays)
+        store = cls.open_or_make(folder, layout, memory_megabytes)
+        known = store.names
+        if list(names[: len(known)]) != known:
+            rule = "holds other images, or in another order; --overwrite extracts again"
+            raise UserError("feature store", str(folder), rule)
+        store.append(names[len(known) :])
+        return store
+
+    @classmethod
+    def open_or_make(
+        cls, folder: pathlib.Path, layout: Layout, memory_megabytes: float = 1024
+    ) -> Self:
+        """As `prepare`, for whatever images are in the store; none in a new one."""
+        if not (folder / "store.json").is_file():
+            if (folder / "index.json").is_file():
+                rule = f"is of format 1, this program writes {FORMAT}; --overwrite extracts again"
+                raise UserError("feature store", str(folder), rule)
+            content = {"images": 0, "name_bytes": 0, "deleted": False, "finished": False}
+            _write_index(folder, content, layout)
+        store = cls(folder, memory_megabytes, whole=False)
+        if store.layout != layout:
+            rule = f"was made with {store.layout}, not {layout}; --overwrite replaces it"
+            raise UserError("feature store", str(folder), rule)
+        return store
+
+    def append(self, names: Sequence[str]) -> None:
+        """Adds images behind the others; `missing` lists them until they are written."""
+        if not names:
+            return
+        start = self.index["images"]
+        stop = start + len(names)
+        width = max(self.index["name_bytes"], *(_name_bytes(name) for name in names))
+        first, texts = start, list(names)
+        if width != self.index["name_bytes"]:  # longer ones move all names to a wider array
+            first, texts = 0, [*self._all_names(), *names]
+        name = f"names_{width}"
+        if self._has(name):
+            array = self._array(name)
+            array.resize(stop)
+        else:
+            array = ChunkedArray.create(
+                self.folder / name, (stop, width), "uint8", _NAME_CHUNK, self.layout.compression
+            )
+        array.write(slice(first, stop), rows.pack_texts(texts, width))
+        for name in ("global", *_EVERY_IMAGE, *_LOCAL):
+            if self._has(name):
+                self._array(name).resize(stop)
+        self._update(images=stop, name_bytes=width, finished=False)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Takes images out; the chunks with their features stay as they are.
+
+        Args:
+          names: of images in the store.
+
+        Raises:
+          UserError: for a name that is not in the store.
+        """
+        if not names:
+            return
+        places = {name: number for number, name in enumerate(self.names)}
+        unknown = [name for name in names if name not in places]
+        if unknown:
+            raise UserError("feature store", str(self.folder), f"has no image {unknown[0]}")
+        gone = np.array([places[name] for name in names], np.int64)
+        gone = gone if self._kept is None else self._kept[gone]
+        self._update(deleted=True)  # first, so that a deletion that is cut short is seen
+        self._set_states(np.unique(gone), self._states[np.unique(gone)] | DELETED)
+
+    def missing(self) -> list[range]:
+        """Runs of rows that are still to be written, none across the border of a chunk."""
+        self.reread()
+        absent = np.flatnonzero(self._states & (WRITTEN | DELETED) == 0)
+        chunks = absent // self.layout.chunk_images
+        cuts = np.flatnonzero((np.diff(absent) != 1) | (np.diff(chunks) != 0)) + 1
+        runs = np.split(absent, cuts) if len(absent) else []
+        return [range(int(run[0]), int(run[-1]) + 1) for run in runs]
+
+    def row_names(self) -> list[str]:
+        """Names by row, those of deleted images included."""
+        return self._all_names()
+
+    def write(self, run: range, values: Sequence[Row], sizes: np.ndarray | None = None) -> None:
+        """Writes the rows of one run of `missing`; other processes may write other chunks.
+
+        Args:
+          run: of rows.
+          values: for each row the features of its image, or the reason why it was skipped.
+          sizes: int [n, 2], rows and columns of pixels that locations refer to; None if unknown.
+
+        Raises:
+          UserError: if they cannot be encoded or written.
+        """
+        arrays, states = rows.columns(values, sizes, self.layout)
+        place = slice(run.start, run.stop)
+        writing = []
+        for name, content in arrays.items():
+            array = self._array_like(name, content)
+            writing.append((array, array.start_writing(place, content)))
+        for array, future in writing:
+            array.finish_writing(future)
+        # The state goes last: it says that the rest is there
+        self._array_like("state", states).write(place, states)
+
+    def discard(self, name: str, run: range) -> None:
+        """Deletes a chunk and makes its rows missing, so that they can be written again.
+
+        Args:
+          name: of the array. Of a chunk of states, deleted images are missing afterwards, too.
+          run: rows of the chunk.
+        """
+        self._update(finished=False)
+        if name != "state":
+            positions = np.arange(run.start, run.stop)
+            self._set_states(positions, self._states[positions] & DELETED)
+        array = ChunkedArray(self.folder / name)
+        array.chunk_path(run.start // array.chunk_rows).unlink(missing_ok=True)
+        self.reread()
 
     def finish(self) -> None:
-        """Declares the store whole."""
-        content = {"names": self.names, "chunk_images": self.chunk_images}
-        workdir.write_json(self.folder / "index.json", content)
+        """Declares the store whole.
+
+        Raises:
+          UserError: if something is missing.
+        """
+        missing = self.missing()
+        if missing:
+            rule = f"lacks {sum(map(len, missing))} images; delg extract goes on"
+            raise UserError("feature store", str(self.folder), rule)
+        if self.is_whole():
+            return
+        self._fill_featureless_chunks()
+        for array in (path for path in self.folder.iterdir() if path.is_dir()):
+            for left in array.glob("*.__lock"):  # of writers that were killed
+                left.unlink()
+            if array.name.startswith("names_") and array != self._names_folder():
+                shutil.rmtree(array)
+        self._update(finished=True)
 
     def is_whole(self) -> bool:
-        """Whether every chunk and the index are there."""
-        return (self.folder / "index.json").is_file() and not self.missing()
-
-    def skipped(self) -> dict[str, str]:
-        """Names of the images that could not be used, with the reasons."""
-        reasons = self._load()["skipped"]
-        return {name: str(why) for name, why in zip(self.names, reasons, strict=True) if why}
-
-    def global_descriptors(self) -> np.ndarray:
-        """Reads the global descriptors.
-
-        Returns:
-          float32 [N, D], unit norm; a skipped image has zeros.
-
-        Raises:
-          UserError: if the store was made without global descriptors.
-        """
-        data = self._load()
-        if not data["global"].shape[1] and not all(data["skipped"]):
-            rule = (
-                "holds no global descriptors; set config.extract.imported_global, or compute them"
-            )
-            raise UserError("feature store", str(self.folder), rule)
-        return data["global"]
-
-    def local_features(self, count: int) -> LocalFeatures:
-        """Reads the strongest features of every image.
-
-        Args:
-          count: K, features per image at most; 0 for as many as the fullest image has.
-
-        Returns:
-          LocalFeatures [N, K] as NumPy, descriptors as on disk.
-
-        Raises:
-          UserError: if the store was made without local features.
-        """
-        data = self._load()
-        if "descriptors" not in data:
-            rule = "holds no local features; extract with config.model.local_head=True, or set "
-            rule += "config.extract.imported_local"
-            raise UserError("feature store", str(self.folder), rule)
-        counts = data["counts"]
-        fullest = max(counts.max(), 1)
-        mask = np.arange(min(count or fullest, fullest))[None, :] < counts[:, None]
-        starts = np.cumsum(counts) - counts
-        kept = np.arange(counts.sum()) - np.repeat(starts, counts) < mask.shape[1]
-        fields = []
-        for name in _LOCAL:
-            field = np.zeros((*mask.shape, *data[name].shape[1:]), data[name].dtype)
-            field[mask] = data[name][kept]
-            fields.append(field)
-        return LocalFeatures(*fields, mask=mask)
+        """Whether every image is there."""
+        return self.index["finished"]
 
     def write_pca(self, pca: Pca) -> None:
         """Keeps the projection that this store's descriptors went through."""
@@ -152,37 +229,62 @@ class FeatureStore:
         with np.load(path) as data:
             return Pca(data["mean"], data["matrix"])
 
-    def _path(self, number: int) -> pathlib.Path:
-        return self.folder / f"chunk_{number:06d}.npz"
+    def _fill_featureless_chunks(self) -> None:
+        """Writes zeros where no image of a chunk has features, so that no chunk file is absent."""
+        size, images = self.layout.chunk_images, self.index["images"]
+        for name in ("global", *_LOCAL):
+            if not self._has(name):
+                continue
+            array = self._array(name)
+            flag = GLOBAL if name == "global" else LOCAL
+            for number, start in enumerate(range(0, images, size)):
+                empty = not (self._states[start : start + size] & flag).any()
+                if empty and not array.chunk_path(number).is_file():
+                    stop = min(start + size, images)
+                    zeros = np.zeros((stop - start, *array.shape[1:]), array.dtype)
+                    array.write(slice(start, stop), zeros)
 
-    def _index(self) -> dict:
-        try:
-            return json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            rule = "must be a finished store; delg extract makes one"
-            raise UserError("feature store", str(self.folder), rule) from error
+    def _set_states(self, positions: np.ndarray, states: np.ndarray) -> None:
+        """Writes states at ascending positions, chunk by chunk."""
+        whole, size = self._states.copy(), self.layout.chunk_images
+        whole[positions] = states
+        array = self._array_like("state", whole)
+        for chunk in np.unique(positions // size):
+            place = slice(int(chunk) * size, min((int(chunk) + 1) * size, len(whole)))
+            array.write(place, whole[place])
+        self.reread()
 
-    def _load(self) -> dict[str, np.ndarray]:
-        if self._cache is None:
-            parts: dict[str, list[np.ndarray]] = {}
-            for number in range(len(self.chunks)):
-                for name, array in _read_chunk(self._path(number)).items():
-                    parts.setdefault(name, []).append(array)
-            parts["global"] = _same_width(parts.get("global", []))
-            self._cache = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-        return self._cache
+    def _array_like(self, name: str, content: np.ndarray) -> ChunkedArray:
+        """An array of the store, made for rows [n, ...] as `content` if it is absent."""
+        if not self._has(name):
+            shape = (self.index["images"], *content.shape[1:])
+            chunk, level = self.layout.chunk_images, self.layout.compression
+            self._arrays[name] = ChunkedArray.create(
+                self.folder / name, shape, content.dtype, chunk, level, self.context
+            )
+        array = self._array(name)
+        if array.shape[1:] != content.shape[1:]:
+            rule = f"has {name} of shape {array.shape[1:]}, a new image {content.shape[1:]}"
+            raise UserError("feature store", str(self.folder), rule)
+        return array
+
+    def _update(self, **values: int | bool) -> None:
+        _write_index(self.folder, {**self.index, **values}, self.layout)
+        self.reread()
+
+    def reread(self) -> None:
+        """Forgets what was read, and reads the index again."""
+        self.index = read_index(self.folder, FORMAT)
+        self._arrays = {}
+        for name in ("names", "_kept", "_states"):
+            self.__dict__.pop(name, None)
 
 
-def _read_chunk(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return dict(data)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        rule = f"cannot be read ({error}); delete it, and delg extract makes it again"
-        raise UserError("feature store", str(path), rule) from error
+def _write_index(folder: pathlib.Path, content: dict[str, int | bool], layout: Layout) -> None:
+    kept = {name: content[name] for name in ("images", "name_bytes", "deleted", "finished")}
+    whole = {"format": FORMAT, **kept, "layout": layout._asdict()}
+    workdir.write_json(folder / "store.json", whole)
 
 
-def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Chunks whose images were all skipped know no width; they get that of the others."""
-    width = max((part.shape[1] for part in parts), default=0)
-    return [part if part.shape[1] else np.zeros((len(part), width), np.float32) for part in parts]
+def _name_bytes(name: str) -> int:
+    return -(-max(len(name.encode()), 1) // _NAME_BYTES) * _NAME_BYTES

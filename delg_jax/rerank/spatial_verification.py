@@ -181,8 +181,7 @@ def rerank(
       inliers: int [number of images], by image; those outside the short list are not read.
       excluded: int [E], images that the protocol ignores; they take no place of the short list.
       count: length of the short list.
-      score: `inliers`, or `combined`: the global similarity plus the share of `ENOUGH_INLIERS`
-        inliers that there are, at most 1 (recognition on GLDv2, official code).
+      score: `inliers`, or `combined`, see `combined_score` (recognition on GLDv2, official code).
 
     Returns:
       The new ranking, int [N].
@@ -193,6 +192,11 @@ def rerank(
     head = kept[:count]
     first, second = np.asarray(inliers)[head], kept_similarities[:count]
     if score == "combined":
-        first = np.minimum(first, ENOUGH_INLIERS) / ENOUGH_INLIERS + second
+        first = combined_score(first, second)
     order = np.lexsort((-second, -first))
     return np.concatenate([head[order], kept[count:], ranking[ignored]])
+
+
+def combined_score(inliers: Array, similarities: Array) -> np.ndarray:
+    """Global similarity plus the share of `ENOUGH_INLIERS` inliers that there are, at most 1."""
+    return np.minimum(inliers, ENOUGH_INLIERS) / ENOUGH_INLIERS + np.asarray(similarities)

@@ -1,6 +1,7 @@
 """Blocks of rows with one static shape, so that a kernel is compiled once for a whole database."""
 
-from collections.abc import Iterator
+import concurrent.futures
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -39,3 +40,29 @@ def starts(count: int, block: int) -> Iterator[int]:
     if block <= 0:
         raise ValueError(f"`block` (={block}) must be positive")
     yield from range(0, count, block)
+
+
+def read_ahead(arrays: Sequence[Array], block: int) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    """Yields the blocks of rows of several arrays, each read while the one before is used.
+
+    Args:
+      arrays: [N, ...] each; arrays, memory maps or rows on disk.
+      block: rows in a block.
+
+    Yields:
+      The first row of a block, and the `padded_rows` of every array.
+
+    Raises:
+      ValueError: if `block` is not positive.
+    """
+    firsts = list(starts(len(arrays[0]), block))
+    with concurrent.futures.ThreadPoolExecutor(len(arrays)) as pool:
+
+        def read(start: int) -> list[concurrent.futures.Future]:
+            return [pool.submit(padded_rows, array, start, block) for array in arrays]
+
+        pending = read(firsts[0]) if firsts else []
+        for start, following in zip(firsts, [*firsts[1:], None], strict=False):
+            rows = tuple(future.result() for future in pending)
+            pending = read(following) if following is not None else []
+            yield start, rows

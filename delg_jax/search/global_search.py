@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search.blocks import read_ahead
 
 Array = jax.Array | np.ndarray
 
@@ -42,8 +42,7 @@ def search(
     queries = jnp.asarray(queries, jnp.float32)
     similarities = jnp.full((len(queries), top_k), -jnp.inf)
     indices = jnp.full((len(queries), top_k), -1, jnp.int32)
-    for start in starts(count, block):
-        rows = padded_rows(database, start, block)
+    for start, (rows,) in read_ahead((database,), block):
         similarities, indices = _merge(similarities, indices, queries, rows, start, count)
     return np.asarray(similarities), np.asarray(indices)
 

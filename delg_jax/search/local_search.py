@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search.blocks import read_ahead
 from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
@@ -52,14 +52,8 @@ def similarity(
     queries = jnp.asarray(queries, jnp.float32)
     query_mask = jnp.asarray(query_mask)
     columns = [
-        _block_similarity(
-            queries,
-            query_mask,
-            padded_rows(database, start, block),
-            padded_rows(mask, start, block),
-            kernel,
-        )
-        for start in starts(count, block)
+        _block_similarity(queries, query_mask, rows, present, kernel)
+        for _, (rows, present) in read_ahead((database, mask), block)
     ]
     if not columns:
         return np.zeros((len(queries), 0), np.float32)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from delg_jax.errors import UserError
@@ -91,6 +92,13 @@ def first_before_others(name: str) -> Iterator[None]:
     yield
     if is_first():
         wait_for_all(name)
+
+
+def agree(yes: bool) -> bool:
+    """Whether all processes say yes; every one must call it."""
+    if jax.process_count() == 1:
+        return yes
+    return bool(np.all(multihost_utils.process_allgather(np.array(yes))))
 
 
 def wait_for_all(name: str) -> None:

@@ -1,5 +1,7 @@
-import contextlib
+import concurrent.futures
 import io
+import subprocess
+import warnings
 
 import numpy as np
 import pytest
@@ -52,14 +54,15 @@ def test_palette_and_transparency_become_colours():
         np.testing.assert_allclose(found.astype(int), [[[200, 30, 60]] * 4] * 3, atol=4)
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "1", "LA", "RGBA", "YCbCr"])
+@pytest.mark.parametrize("mode", ["CMYK", "1", "LA", "RGBA"])
 def test_other_modes_become_rgb(picture, mode):
-    form = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    form = "TIFF" if mode == "CMYK" else "PNG"
     expected = np.asarray(Image.fromarray(picture).convert(mode).convert("RGB"))
     found = decode(encode(Image.fromarray(picture).convert(mode), form))
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize(
     ("orientation", "upright"),
     [
@@ -73,11 +76,17 @@ def test_other_modes_become_rgb(picture, mode):
         (8, np.rot90),
     ],
 )
-def test_the_orientation_of_the_camera_is_honoured(picture, orientation, upright):
+def test_the_orientation_of_the_camera_is_honoured(picture, form, orientation, upright):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = decode(encode(Image.fromarray(picture), exif=exif))
+    found = decode(encode(Image.fromarray(picture), form, exif=exif))
     np.testing.assert_array_equal(found, upright(picture))
+
+
+def test_cmyk_jpegs_have_the_colours_of_their_ink():
+    inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # magenta and yellow: red
+    found = decode(encode(inks, "JPEG", quality=95))
+    np.testing.assert_allclose(found[8, 8].astype(int), [255, 0, 0], atol=8)
 
 
 def test_of_an_animation_the_first_frame_counts():
@@ -118,20 +127,80 @@ def test_a_truncated_file_is_refused(picture, form):
         decode(data[: len(data) * 2 // 3])
 
 
-@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff", b"<svg></svg>", bytes(99)])
+@pytest.mark.parametrize("data", [b"not an image", b"\xff\xd8\xff", b"<svg></svg>", bytes(99)])
 def test_what_is_no_image_is_refused(data):
     with pytest.raises(BadImageError, match="not an image file"):
         decode(data)
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_an_empty_file_is_called_so():
+    with pytest.raises(BadImageError, match="^an empty file$"):
+        decode(b"")
+
+
+def test_postscript_starts_no_other_program(monkeypatch):
+    def start(*_, **__):
+        raise AssertionError("started")
+
+    for name in ("Popen", "run", "call", "check_call"):
+        monkeypatch.setattr(subprocess, name, start)
+    monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
+    data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n"
+    with pytest.raises(BadImageError, match="not an image file"):
+        decode(data)
+
+
+@pytest.mark.parametrize("form", ["TGA", "ICO", "PCX"])
+def test_other_formats_are_refused(picture, form):
+    with pytest.raises(BadImageError, match="not an image file"):
+        decode(encode(Image.fromarray(picture), form))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"])
 def test_damage_anywhere_never_raises_anything_else(rng, form):
     whole = np.frombuffer(encode(Image.fromarray(draw(1, 40, 40)), form), np.uint8)
+    reasons = set()
     for _ in range(100):
         damaged = whole.copy()
         damaged[rng.integers(0, len(whole), 8)] = rng.integers(0, 256, 8)
-        with contextlib.suppress(BadImageError):
+        try:
             assert decode(damaged.tobytes(), max_pixels=10_000).shape[2] == 3
+        except BadImageError as error:
+            reasons.add(str(error))
+    assert all(reason.isprintable() and 0 < len(reason) < 300 for reason in reasons)
+
+
+@pytest.mark.parametrize("text", ["two\nlines\r\n \x00\x1b[31m\udc80", "long " * 9999, ""])
+def test_a_reason_is_one_printable_line(picture, monkeypatch, text):
+    def load(self):
+        raise ValueError(text)
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(BadImageError) as caught:
+        decode(encode(Image.fromarray(picture)))
+    reason = str(caught.value)
+    assert reason.startswith("cannot be decoded: ")
+    assert reason.isprintable()
+    assert len(reason) < 300
+    assert any(word in reason for word in ("two lines", "long", "ValueError"))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_with_damaged_metadata_is_whole(picture, form):
+    image = Image.fromarray(picture)
+    expected = decode(encode(image, form))
+    found = decode(encode(image, form, exif=b"Exif\x00\x00no metadata"))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_threads_leave_the_warnings_as_they_were(rng):
+    image = Image.fromarray(rng.integers(0, 256, (64, 64), np.uint8)).convert("P")
+    data = encode(image, transparency=bytes(range(256)))  # Pillow warns when it decodes it
+    before = list(warnings.filters)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        shapes = [found.shape for found in pool.map(decode, [data] * 300)]
+    assert shapes == [(64, 64, 3)] * 300
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize(
@@ -171,11 +240,12 @@ def test_a_box_without_image_is_refused(picture, box):
         crop(picture, box)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_shape_is_known_before_the_pixels(orientation):
+def test_the_shape_is_known_before_the_pixels(form, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(Image.new("RGB", (40, 24)), "JPEG", exif=exif)
+    data = encode(Image.new("RGB", (40, 24)), form, exif=exif)
     image = EncodedImage(data)
     assert image.shape == ((24, 40) if orientation < 5 else (40, 24))
     assert image.decode().shape == (*image.shape, 3)

@@ -11,6 +11,7 @@ from delg_jax.errors import UserError
 from delg_jax.features import artefact, stage
 from delg_jax.features.extractor import Extractor, deciding, extract_image
 from delg_jax.features.pca import Pca
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import build
 from delg_jax.models.variables import digest
@@ -215,7 +216,7 @@ def test_without_local_head_there_is_the_global_descriptor_alone(tmp_path):
 def keep_pca(config, workdir, weights):
     folder = workdir / "features" / "database"
     artefacts.claim(folder, config, stage.sections(config), extra={"weights": weights})
-    store = FeatureStore(folder, [])
+    store = FeatureStore.prepare(folder, [], Layout())
     rng = np.random.default_rng(0)
     pca = Pca(rng.random(8, np.float32), rng.normal(size=(8, 3)).astype(np.float32))
     store.write_pca(pca)

@@ -1,13 +1,18 @@
+import dataclasses
+
 import ml_collections
 import numpy as np
 import pytest
 
+from delg_jax.data.images import crop
 from delg_jax.data.sources import FileSource
 from delg_jax.errors import UserError
 from delg_jax.features.extraction import extract_to_store, prepare
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
+from tests.folders import contents
 from tests.photographs import draw, save, truncate
 from tests.tiny import retrieval_config
 
@@ -19,10 +24,8 @@ class SizeExtractor:
 
     compiled_shapes = ()
 
-    def __init__(self, max_size=0.0, local_dtype="float32"):
-        self.settings = ml_collections.ConfigDict(
-            {"max_size": max_size, "local_dtype": local_dtype}
-        )
+    def __init__(self, max_size=0.0):
+        self.settings = ml_collections.ConfigDict({"max_size": max_size})
         self.seen = []
 
     def __call__(self, images):
@@ -55,8 +58,7 @@ def data(tmp_path):
 
 
 def run(source, data, folder, extractor=None, boxes=None):
-    folder.mkdir(exist_ok=True)
-    store = FeatureStore(folder, list(source.names), 2)
+    store = FeatureStore.prepare(folder, source.names, Layout(2, max_features=2))
     return extract_to_store(source, extractor or SizeExtractor(), store, data, boxes)
 
 
@@ -69,13 +71,25 @@ def test_features_stand_in_the_order_of_the_images(source, data, tmp_path):
 
 def test_only_missing_chunks_are_extracted(source, data, tmp_path):
     whole = run(source, data, tmp_path / "store")
-    path = whole.folder / "chunk_000001.npz"
-    before = path.read_bytes()
-    path.unlink()
+    before = contents(whole.folder)
+    whole.discard("global", range(2, 4))
+    assert contents(whole.folder) != before
     extractor = SizeExtractor()
     run(source, data, whole.folder, extractor)
     assert [image.shape[:2] for image in extractor.seen] == SIZES[2:4]
-    assert path.read_bytes() == before
+    assert contents(whole.folder) == before
+
+
+def test_images_are_found_by_name_after_others_were_deleted_and_added(source, data, tmp_path):
+    first = dataclasses.replace(source, names=["0", "1", "2"])
+    store = run(first, data, tmp_path / "store")
+    store.delete(["1"])
+    store.append(["4", "3"])
+    extract_to_store(source, SizeExtractor(), store, data)
+    assert store.names == ["0", "2", "4", "3"]
+    wanted = [SIZES[number] for number in (0, 2, 4, 3)]
+    np.testing.assert_array_equal(store.global_descriptors(), wanted)
+    np.testing.assert_array_equal(store.sizes(), wanted)
 
 
 def test_locations_are_in_pixels_of_the_original(source, data, tmp_path):
@@ -143,6 +157,7 @@ def test_a_box_beside_the_image_is_skipped(source, data, tmp_path):
 )
 def test_the_size_limit_shrinks_with_the_crop(box, max_size, size, scale):
     image = draw(0, 200, 100)
-    prepared, found = prepare(image, box, max_size)
+    prepared, found, original = prepare(image, box, max_size)
     assert prepared.shape[:2] == size
     assert found == pytest.approx(scale)
+    assert original == (image if box is None else crop(image, box)).shape[:2]

@@ -5,6 +5,8 @@ from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage.encodings import ENCODINGS
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 
 
@@ -14,7 +16,7 @@ def images(rng):
         Features(
             rng.normal(size=6).astype(np.float32),
             LocalFeatures(
-                *(rng.random(shape, np.float32) for shape in ((5, 2), (5,), (5,), (5, 4))),
+                *(rng.random(shape, np.float32) for shape in ((5, 2), (5,), (5,), (5, 8))),
                 mask=np.arange(5) < count,
             ),
         )
@@ -22,12 +24,13 @@ def images(rng):
     ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("count", [0, 2])
-def test_reads_as_a_store_does(tmp_path, images, dtype, count):
-    store = FeatureStore(tmp_path, ["a", "b"], 2)
-    store.write(0, images, dtype)
-    memory = InMemoryFeatures(images, dtype)
+def test_reads_as_a_store_does(tmp_path, images, encoding, count):
+    layout = Layout(2, local_encoding=encoding, max_features=5)
+    store = FeatureStore.prepare(tmp_path, ["a", "b"], layout)
+    store.write(range(2), images)
+    memory = InMemoryFeatures(images, encoding)
     assert len(memory) == len(store)
     np.testing.assert_array_equal(memory.global_descriptors(), store.global_descriptors())
     found, expected = memory.local_features(count), store.local_features(count)

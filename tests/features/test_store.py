@@ -5,32 +5,40 @@ from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
+from delg_jax.features.storage import encodings
+from delg_jax.features.storage.rows import Layout
+from delg_jax.features.storage.stored_rows import StoredRows
 from delg_jax.features.store import FeatureStore
+from tests.folders import contents
 
 COUNTS = [3, 0, 5, 1, 4, 2, 5]  # features of each image, of at most 5
 
 
-def features(rng, count, padded=5, dim=4):
+def features(rng, count, padded=5, dim=8):
     """An image with `count` features, best first, and rubbish where the mask is False."""
+    descriptors = rng.normal(size=(padded, dim)).astype(np.float32)
     return Features(
         rng.normal(size=6).astype(np.float32),
         LocalFeatures(
             locations=rng.random((padded, 2), np.float32),
             scales=rng.random(padded, np.float32),
             scores=np.sort(rng.random(padded, np.float32))[::-1],
-            descriptors=rng.normal(size=(padded, dim)).astype(np.float32),
+            descriptors=descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
             mask=np.arange(padded) < count,
         ),
     )
 
 
-def fill(folder, rows, chunk=3, dtype="float32", only=None):
-    """Writes rows to a new store; `only` chunks if given."""
-    folder.mkdir(exist_ok=True)
-    store = FeatureStore(folder, [f"image{i}" for i in range(len(rows))], chunk)
-    for number, indices in enumerate(store.chunks):
-        if only is None or number in only:
-            store.write(number, [rows[i] for i in indices], dtype)
+def names(count):
+    return [f"image{number}" for number in range(count)]
+
+
+def fill(folder, rows, chunk=3, **layout):
+    """Writes rows to a store, as far as they are missing."""
+    layout = Layout(chunk, **{"max_features": 5, **layout})
+    store = FeatureStore.prepare(folder, names(len(rows)), layout)
+    for run in store.missing():
+        store.write(run, [rows[i] for i in run], np.full((len(run), 2), run.start))
     store.finish()
     return store
 
@@ -40,24 +48,32 @@ def rows(rng):
     return [features(rng, count) for count in COUNTS]
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
-def test_ragged_features_come_back(tmp_path, rows, chunk):
-    fill(tmp_path, rows, chunk)
-    store = FeatureStore(tmp_path)
-    assert store.is_whole()
-    assert len(store) == len(rows)
-    assert store.skipped() == {}
+def assert_holds(store, rows):
+    """Checks every number of a float32 store."""
     np.testing.assert_array_equal(
         store.global_descriptors(), [row.global_descriptor for row in rows]
     )
     local = store.local_features(0)
-    assert local.mask.shape == (7, 5)
-    assert local.mask.sum(axis=1).tolist() == COUNTS
+    counts = [int(row.local.mask.sum()) for row in rows]
+    assert local.mask.shape == (len(rows), max(counts))
+    assert local.mask.sum(axis=1).tolist() == counts
     for image, row in enumerate(rows):
-        for found, wanted in zip(local, row.local, strict=True):
-            kept = wanted[row.local.mask]
-            np.testing.assert_array_equal(found[image, : len(kept)], kept)
-            assert not found[image, len(kept) :].any()
+        for name in LocalFeatures._fields:
+            found, kept = getattr(local, name)[image], getattr(row.local, name)[row.local.mask]
+            np.testing.assert_array_equal(found[: len(kept)], kept)
+            assert not found[len(kept) :].any()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+@pytest.mark.parametrize("compression", [0, 1])
+def test_ragged_features_come_back(tmp_path, rows, chunk, compression):
+    fill(tmp_path, rows, chunk, compression=compression)
+    store = FeatureStore(tmp_path)
+    assert store.is_whole()
+    assert len(store) == len(rows)
+    assert store.names == names(7)
+    assert store.skipped() == {}
+    assert_holds(store, rows)
 
 
 def test_the_strongest_are_read(tmp_path, rows):
@@ -70,12 +86,51 @@ def test_more_than_the_fullest_image_has_is_not_padded_further(tmp_path, rows):
     assert fill(tmp_path, rows).local_features(100).mask.shape == (7, 5)
 
 
-def test_half_precision_on_disk(tmp_path, rows):
-    local = fill(tmp_path, rows, dtype="float16").local_features(0)
-    assert local.descriptors.dtype == np.float16
+def test_no_more_features_are_kept_than_the_layout_has(tmp_path, rows):
+    local = fill(tmp_path, rows, max_features=2).local_features(0)
+    assert local.mask.sum(axis=1).tolist() == [min(count, 2) for count in COUNTS]
+    np.testing.assert_array_equal(local.descriptors[2], rows[2].local.descriptors[:2])
+
+
+@pytest.mark.parametrize("encoding", encodings.ENCODINGS)
+def test_descriptors_are_what_their_encoding_leaves(tmp_path, rows, encoding):
+    store = fill(tmp_path, rows, local_encoding=encoding)
+    local, packed = store.local_features(0), store.local_features(0, packed=True)
+    for image, row in enumerate(rows):
+        wanted = row.local.descriptors[row.local.mask]
+        count = len(wanted)
+        codes = encodings.encode(wanted, encoding)
+        np.testing.assert_array_equal(
+            local.descriptors[image, :count], encodings.decode(codes, encoding)
+        )
+        np.testing.assert_array_equal(packed.descriptors[image, :count], codes.values)
     assert local.locations.dtype == local.scores.dtype == np.float32
-    wanted = rows[2].local.descriptors
-    np.testing.assert_allclose(local.descriptors[2], wanted, rtol=1e-3)
+
+
+def test_half_precision_of_global_descriptors(tmp_path, rows):
+    found = fill(tmp_path, rows, global_dtype="float16").global_descriptors()
+    assert found.dtype == np.float32
+    wanted = np.stack([row.global_descriptor for row in rows])
+    np.testing.assert_array_equal(found, wanted.astype(np.float16))
+
+
+def test_sizes_come_back(tmp_path, rows):
+    assert fill(tmp_path, rows).sizes()[:, 0].tolist() == [0, 0, 0, 3, 3, 3, 6]
+
+
+def test_rows_larger_than_memory_stay_on_disk(tmp_path, rows):
+    whole = fill(tmp_path, rows)
+    store = FeatureStore(tmp_path, memory_megabytes=1e-5)
+    wanted, found = whole.local_features(0), store.local_features(0)
+    assert isinstance(found.descriptors, StoredRows)
+    assert isinstance(store.global_descriptors(), StoredRows)
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+    np.testing.assert_array_equal(
+        found.descriptors[np.array([[6, 2]])], wanted.descriptors[[[6, 2]]]
+    )
+    np.testing.assert_array_equal(found.locations[2:4], wanted.locations[2:4])
+    np.testing.assert_array_equal(np.asarray(found.descriptors), wanted.descriptors)
+    np.testing.assert_array_equal(store.global_descriptors()[-1], whole.global_descriptors()[-1])
 
 
 def test_skipped_images_keep_their_place(tmp_path, rows):
@@ -91,8 +146,8 @@ def test_skipped_images_keep_their_place(tmp_path, rows):
 
 
 def test_a_store_in_which_all_was_skipped(tmp_path):
-    store = fill(tmp_path, ["broken", "broken"])
-    assert store.skipped() == {"image0": "broken", "image1": "broken"}
+    store = fill(tmp_path, ["broken", "ü" * 150])
+    assert store.skipped() == {"image0": "broken", "image1": "ü" * 100}  # of 200 bytes
     assert store.global_descriptors().shape == (2, 0)
     with pytest.raises(UserError, match="holds no local features"):
         store.local_features(0)
@@ -102,7 +157,15 @@ def test_images_without_any_feature(tmp_path, rng):
     local = fill(tmp_path, [features(rng, 0), features(rng, 0)]).local_features(10)
     assert local.mask.shape[0] == 2
     assert not local.mask.any()
-    assert local.descriptors.shape[2] == 4
+    assert local.descriptors.shape[2] == 8
+
+
+def test_an_empty_store(tmp_path):
+    fill(tmp_path, [])
+    store = FeatureStore(tmp_path)
+    assert len(store) == 0
+    assert store.names == []
+    assert store.skipped() == {}
 
 
 def test_a_network_without_local_head(tmp_path, rows):
@@ -120,40 +183,116 @@ def test_a_store_without_global_descriptors(tmp_path, rows):
         store.global_descriptors()
 
 
-def test_missing_chunks_are_known_and_fill_up_to_the_same_bytes(tmp_path, rows):
+def test_any_order_of_writing_gives_the_same_bytes(tmp_path, rows):
+    rows[3:6] = ["reason"] * 3  # a chunk that tells no width, written first
     whole = fill(tmp_path / "whole", rows)
-    part = fill(tmp_path / "part", rows, only=(0, 2))
-    assert part.missing() == [1]
-    assert not part.is_whole()
-    part.write(1, rows[3:6], "float32")
-    assert part.is_whole()
-    for path in whole.folder.iterdir():
-        assert (part.folder / path.name).read_bytes() == path.read_bytes()
+    part = FeatureStore.prepare(tmp_path / "part", names(7), whole.layout)
+    assert part.missing() == [range(0, 3), range(3, 6), range(6, 7)]
+    for start in (3, 0):
+        run = range(start, start + 3)
+        part.write(run, [rows[i] for i in run], np.full((3, 2), start))
+    assert part.missing() == [range(6, 7)]
+    with pytest.raises(UserError, match="is not whole; delg extract goes on"):
+        FeatureStore(tmp_path / "part")
+    with pytest.raises(UserError, match="lacks 1 images"):
+        part.finish()
+    fill(tmp_path / "part", rows)
+    assert contents(tmp_path / "part") == contents(tmp_path / "whole")
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, rows):
-    store = FeatureStore(tmp_path, ["one"], 1)
-    with pytest.raises(TypeError):
-        store.write(0, [rows[0]], "no such type")
-    assert list(tmp_path.iterdir()) == []
-    assert store.missing() == [0]
+def test_a_failed_write_leaves_its_rows_missing(tmp_path, rng):
+    store = FeatureStore.prepare(tmp_path, ["one"], Layout(1, "sign", max_features=5))
+    with pytest.raises(UserError, match=r"local_encoding.*multiple of 8 dimensions.* 12"):
+        store.write(range(1), [features(rng, 2, dim=12)])
+    assert store.missing() == [range(1)]
+
+
+def test_descriptors_of_two_lengths_are_refused(tmp_path, rng):
+    store = FeatureStore.prepare(tmp_path, names(2), Layout(1, max_features=5))
+    store.write(range(1), [features(rng, 2)])
+    with pytest.raises(UserError, match="has descriptors of shape"):
+        store.write(range(1, 2), [features(rng, 2, dim=4)])
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_images_are_added_without_touching_whole_chunks(tmp_path, rng, rows, longer):
+    fill(tmp_path, rows[:4])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/c.0.*")}
+    before = {path: time for path, time in before.items() if "names" not in path.parent.name}
+    more = ["long" * 40] if longer else ["image4"]
+    store = FeatureStore.prepare(tmp_path, names(4) + more, Layout(3, max_features=5))
+    assert store.missing() == [range(4, 5)]
+    store.write(range(4, 5), [rows[4]])
+    store.finish()
+    store = FeatureStore(tmp_path)
+    assert store.names == names(4) + more
+    assert_holds(store, rows[:5])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(tmp_path.glob("names_*"))) == 1
+
+
+def test_deleted_images_are_gone_and_nothing_else_moves(tmp_path, rows):
+    store = fill(tmp_path, rows)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/c.*")}
+    store.delete(["image1", "image5"])
+    kept = [row for number, row in enumerate(rows) if number not in (1, 5)]
+    for opened in (store, FeatureStore(tmp_path)):
+        assert len(opened) == 5
+        assert opened.names == ["image0", "image2", "image3", "image4", "image6"]
+        assert opened.sizes()[:, 0].tolist() == [0, 0, 3, 3, 6]
+        assert_holds(opened, kept)
+    changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert {path.parent.name for path in changed} == {"state"}
+    store.delete(["image0"])
+    assert_holds(store, kept[1:])
+    with pytest.raises(UserError, match="has no image image5"):
+        store.delete(["image5"])
+    store.append(["image5"])
+    assert store.missing() == [range(7, 8)]
+
+
+def test_other_images_or_another_layout_are_refused(tmp_path, rows):
+    fill(tmp_path, rows)
+    layout = Layout(3, max_features=5)
+    for wrong in (names(6), names(7)[::-1], ["other", *names(7)[1:]]):
+        with pytest.raises(UserError, match="holds other images, or in another order"):
+            FeatureStore.prepare(tmp_path, wrong, layout)
+    with pytest.raises(UserError, match="was made with"):
+        FeatureStore.prepare(tmp_path, names(7), layout._replace(chunk_images=4))
 
 
 def test_an_absent_store_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="must be a finished store; delg extract makes one"):
+    with pytest.raises(UserError, match="must be a feature store; delg extract makes one"):
         FeatureStore(tmp_path)
 
 
-def test_a_damaged_chunk_is_a_user_error(tmp_path, rows):
-    store = fill(tmp_path, rows)
-    path = tmp_path / "chunk_000001.npz"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"chunk_000001\.npz.*delete it"):
-        FeatureStore(store.folder).global_descriptors()
+def test_older_and_newer_formats_are_refused(tmp_path, rows):
+    (tmp_path / "index.json").write_text("{}")
+    with pytest.raises(UserError, match="is of format 1, this program writes 2"):
+        FeatureStore.prepare(tmp_path, [], Layout())
+    store = fill(tmp_path / "new", rows)
+    index = store.folder / "store.json"
+    index.write_text(index.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(UserError, match="is of format 3, this program reads 2"):
+        FeatureStore(store.folder)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "absent"])
+def test_a_damaged_chunk_is_refused_and_named(tmp_path, rows, damage):
+    fill(tmp_path, rows)
+    path = tmp_path / "descriptors" / "c.1.0.0"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flip" else content[:10])
+    with pytest.raises(UserError, match=r"descriptors/c\.1\.0\.0.*cannot be used"):
+        FeatureStore(tmp_path).local_features(0)
 
 
 def test_the_projection_is_kept(tmp_path, rng):
-    store = FeatureStore(tmp_path, ["one"], 1)
+    store = FeatureStore.prepare(tmp_path, ["one"], Layout())
     assert store.read_pca() is None
     wanted = Pca(rng.random(4, np.float32), rng.random((4, 2), np.float32))
     store.write_pca(wanted)

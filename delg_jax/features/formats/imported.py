@@ -3,20 +3,19 @@
 import contextlib
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
 
-from delg_jax.data import skips
 from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
+from delg_jax.features.filling import fill
 from delg_jax.features.formats import hloc
 from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
 from delg_jax.features.formats.names import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.store import FeatureStore
-from delg_jax.progress import Progress
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 # The fields of config.extract that decide what an import leaves.
@@ -24,8 +23,10 @@ DECIDING_FIELDS = (
     "imported_local",
     "imported_global",
     "max_features",
-    "local_dtype",
+    "local_encoding",
+    "global_dtype",
     "chunk_images",
+    "compression",
 )
 
 _Reader = hloc.HlocReader | DelfFolder
@@ -97,19 +98,17 @@ class ImportedFeatures:
           UserError: if a file is damaged, descriptors differ in length, or too many images are
             absent.
         """
-        missing = store.missing()
-        if missing:
+        names = store.row_names()
+
+        def work(runs: Sequence[range], advance: Callable[..., None]) -> None:
+            """Reads the features of some rows, and writes them."""
             self._learn_widths()
-        done = len(store) - sum(len(store.chunks[number]) for number in missing)
-        title = f"import {store.folder.name}"
-        with self._open(part) as readers, Progress(title, len(store), done=done) as progress:
-            for number in missing:
-                rows = [self._read(readers, store.names[i]) for i in store.chunks[number]]
-                store.write(number, rows, self._settings.local_dtype)
-                progress.advance(len(rows))
-        store.finish()
-        skips.report(store.folder, store.skipped(), max_skipped)
-        return store
+            with self._open(part) as readers:
+                for run in runs:
+                    store.write(run, [self._read(readers, names[row]) for row in run])
+                    advance(len(run))
+
+        return fill(store, work, f"import {store.folder.name}", max_skipped)
 
     def _learn_widths(self) -> None:
         """Reads until the lengths of descriptors are known, which hold for all images.
@@ -156,7 +155,8 @@ class ImportedFeatures:
             width = self._widths.get("local", 0)
             return kept._replace(descriptors=np.zeros((0, width), np.float32))
         self._check_width("local", name, kept.descriptors.shape[1])
-        dtype = np.dtype(self._settings.local_dtype)
+        encoding = self._settings.local_encoding
+        dtype = np.dtype(encoding if encoding.startswith("float") else np.float32)
         return kept._replace(descriptors=_unit(kept.descriptors, dtype))
 
     def _check_width(self, kind: str, name: str, found: int) -> None:

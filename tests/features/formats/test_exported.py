@@ -4,6 +4,7 @@ import pytest
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
 from delg_jax.features import extract, stage
+from delg_jax.features.extractor import Extractor
 from delg_jax.features.formats import delf
 from delg_jax.features.formats.exported import export_features
 from delg_jax.models import variables
@@ -39,7 +40,7 @@ def reading(config, path):
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("kind", ["hloc", "delf"])
 def test_what_was_exported_is_imported_to_the_bit(place, tmp_path, kind, dtype):
-    config = changed(place[0], local_dtype=dtype)
+    config = changed(place[0], local_encoding=dtype)
     workdir = place[1] if dtype == "float16" else tmp_path / "run"
     path = export_features(config, workdir, kind, tmp_path / "out" / OUTPUT[kind])
     assert path == tmp_path / "out" / OUTPUT[kind]
@@ -63,11 +64,10 @@ def test_imported_features_give_the_metrics_of_the_network(place, tmp_path, kind
 
 
 def test_a_store_that_is_whole_is_not_extracted_again(place, tmp_path, monkeypatch):
-    def extract_to_store(source, extractor, store, *_):
-        assert store.missing() == []
-        return store
+    def refuse(self, images):
+        raise AssertionError("nothing is missing")
 
-    monkeypatch.setattr(stage, "extract_to_store", extract_to_store)
+    monkeypatch.setattr(Extractor, "__call__", refuse)
     export_features(*place, "hloc", tmp_path / "a.hdf5")
 
 

@@ -6,7 +6,7 @@ import pytest
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
 from delg_jax.evaluation.query import search_image
-from delg_jax.features import extract, stage
+from delg_jax.features import extract, network
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.formats.imported import ImportedFeatures
 from delg_jax.features.local_features import LocalFeatures
@@ -31,7 +31,7 @@ def no_network(monkeypatch):
     def load_model(*_):
         raise AssertionError("a network was asked for")
 
-    monkeypatch.setattr(stage, "load_model", load_model)
+    monkeypatch.setattr(network, "load_model", load_model)
 
 
 def changed(config, **fields):
@@ -92,7 +92,7 @@ def config(photographs, features):
 
 
 def test_a_store_has_unit_descriptors_best_first(config, tmp_path):
-    extracted = extract(changed(config, local_dtype="float32", max_features=5), tmp_path / "run")
+    extracted = extract(changed(config, local_encoding="float32", max_features=5), tmp_path / "run")
     assert extracted.database.names == DATABASE
     local = extracted.database.local_features(0)
     assert local.mask.shape == (2 * PLACES, 5)
@@ -239,7 +239,8 @@ def test_a_resumed_import_knows_the_length_of_the_first(config, tmp_path):
 
 def test_what_is_whole_is_not_read_again(config, tmp_path, monkeypatch):
     first = extract(config, tmp_path / "run")
-    next(first.database.folder.glob("chunk_000001*")).unlink()
+    before = first.database.global_descriptors()
+    first.database.discard("global", range(2, 4))
     read = []
     plain = ImportedFeatures._read
     monkeypatch.setattr(
@@ -247,9 +248,7 @@ def test_what_is_whole_is_not_read_again(config, tmp_path, monkeypatch):
     )
     again = extract(config, tmp_path / "run")
     assert read == [DATABASE[0], *DATABASE[2:4]]  # the first tells the length
-    np.testing.assert_array_equal(
-        again.database.global_descriptors(), first.database.global_descriptors()
-    )
+    np.testing.assert_array_equal(again.database.global_descriptors(), before)
 
 
 def test_other_files_are_refused_and_other_networks_are_not(config, tmp_path):

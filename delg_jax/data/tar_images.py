@@ -1,0 +1,133 @@
+"""Images in an uncompressed tar, each read from where it lies; nothing is ever unpacked."""
+
+import dataclasses
+import logging
+import pathlib
+import posixpath
+import tarfile
+
+import numpy as np
+
+from delg_jax.errors import UserError
+
+_UNPACKERS = {
+    (".tar.gz", ".tgz"): "gunzip",
+    (".tar.xz", ".txz"): "unxz",
+    (".tar.bz2", ".tbz2", ".tbz"): "bunzip2",
+    (".tar.zst", ".tzst"): "unzstd",
+}
+_LARGEST = 2**30  # bytes; 100 million pixels of 16-bit RGBA are fewer
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TarImages:
+    """Some members of a tar; any number of threads and processes may read.
+
+    Attributes:
+      path: of the tar.
+      names: of the images.
+      labels: int [N], all -1.
+      places: int64 [N, 2], the first byte of each image in the tar and its number of bytes.
+    """
+
+    path: pathlib.Path
+    names: list[str]
+    labels: np.ndarray
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one image."""
+        start, size = (int(number) for number in self.places[index])
+        check_size(size)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            data = file.read(size)
+        if len(data) < size:
+            raise OSError(f"{str(self.path)!r} has become shorter since it was listed")
+        return data
+
+
+def open_tar(path: pathlib.Path, suffixes: tuple[str, ...], subject: str) -> TarImages:
+    """Lists the images of a tar from its headers.
+
+    Names are those of the members, without leading `/`, `./` or `../`, so that none leads out of a
+    folder that somebody joins it to; bytes that are not UTF-8 are escaped. Of members with one name
+    the last counts, as it does for tar. Hidden files are left out; so are links, devices and sparse
+    files, with a warning.
+
+    Args:
+      path: of the tar.
+      suffixes: endings that make a member an image.
+      subject: the flag or field that names the tar, for errors.
+
+    Returns:
+      The images, sorted by name; there may be none.
+
+    Raises:
+      UserError: for what is no tar, is compressed, or breaks off.
+      OSError: for a file that cannot be read.
+    """
+    places, left_out = {}, 0
+    try:
+        with tarfile.open(path, "r:", encoding="utf-8") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # they are half a kilobyte each
+                if archive.offset <= member.offset:  # a forged size, which would never end
+                    raise tarfile.ReadError("a member has a negative size")
+                name = _name(member)
+                if pathlib.PurePosixPath(name).suffix.lower() not in suffixes or is_hidden(name):
+                    continue
+                if member.isreg() and not member.issparse():
+                    places[name] = (member.offset_data, member.size)
+                elif not member.isdir():
+                    places.pop(name, None)
+                    left_out += 1
+            _require_end(archive)
+    except OSError:
+        raise
+    except Exception as error:  # headers of a damaged tar can raise anything
+        rule = f"must be an uncompressed tar, and whole: {' '.join(str(error).split())}"
+        raise UserError(subject, str(path), rule) from error
+    if left_out:
+        _LOG.warning("%s: left out %d links, devices and sparse files", path, left_out)
+    names = sorted(places)
+    where = np.array([places[name] for name in names], np.int64).reshape(-1, 2)
+    return TarImages(path.resolve(), names, np.full(len(names), -1, np.int64), where)
+
+
+def _name(member: tarfile.TarInfo) -> str:
+    text = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return posixpath.normpath(f"/{text}").lstrip("/")
+
+
+def _require_end(archive: tarfile.TarFile) -> None:
+    """Raises a ReadError unless the headers end as a tar ends, with a block of zeros.
+
+    `tarfile` itself takes a damaged header, or the end of the file, for the end of the tar.
+    """
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"it breaks off or is damaged at byte {archive.offset}")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder on its path, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def check_size(size: int) -> None:
+    """Raises an OSError for more bytes than an image can have, before they are read."""
+    if size > _LARGEST:
+        raise OSError(f"{size} bytes, more than {_LARGEST}")
+
+
+def unpacker(name: str) -> str:
+    """The program that uncompresses a tar of this name; empty if it is not compressed."""
+    tools = [tool for endings, tool in _UNPACKERS.items() if name.lower().endswith(endings)]
+    return tools[0] if tools else ""

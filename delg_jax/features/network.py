@@ -1,0 +1,92 @@
+"""The network of an experiment, and the stores that it fills."""
+
+import importlib
+import importlib.util
+import pathlib
+import types
+
+import ml_collections
+
+from delg_jax.data import ImageSource, RetrievalData
+from delg_jax.errors import UserError
+from delg_jax.features.extraction import extract_to_store
+from delg_jax.features.extractor import Extractor, check, deciding
+from delg_jax.features.parts import Part
+from delg_jax.features.pca_sample import fit_pca
+from delg_jax.features.store import FeatureStore
+from delg_jax.models.delg import SOURCES
+from delg_jax.models.variables import digest
+from delg_jax.training import processes
+from delg_jax.training.checkpoints import load_model
+
+
+def network_sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Prefixes of the fields that decide the features of an image; of weights, the digest does."""
+    model = tuple(f"model.{name}" for name in config.model if name not in SOURCES)
+    return (*model, "data.min_side", "data.max_pixels", "extract")
+
+
+class Network:
+    """The network of an experiment, ready to extract.
+
+    Args:
+      config: the whole tree.
+      workdir: whose checkpoints are looked into.
+
+    Attributes:
+      weights: digest of the variables that decide features.
+      extractor: runs it.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+        check(config.extract)
+        self._config, self._workdir = config, workdir
+        module, variables = load_model(config, workdir)
+        self.weights = digest(deciding(variables))
+        self.extractor = Extractor(module, variables, config.extract)
+
+    def fill(
+        self,
+        part: Part,
+        source: ImageSource,
+        store: FeatureStore,
+        runner: str = "",
+        data: RetrievalData | None = None,
+    ) -> FeatureStore:
+        """Extracts what is missing in the store of a part.
+
+        The first store decides the projection of local descriptors; the others take it over.
+
+        Args:
+          part: of the experiment.
+          source: its images.
+          store: claimed.
+          runner: as of `extract`.
+          data: the experiment's, if the part belongs to it.
+
+        Returns:
+          The store, whole.
+        """
+        self._take_projection(source, store)
+        if runner:
+            return _beam().extract_with_beam(part, self._workdir, store, runner)
+        boxes = part.open(data)[1] if data else None
+        extract_to_store(source, self.extractor, store, self._config.data, boxes)
+        return store
+
+    def _take_projection(self, source: ImageSource, store: FeatureStore) -> None:
+        with processes.first_before_others(f"{store.folder}: projection"):
+            if self.extractor.pca is None:
+                self.extractor.pca = store.read_pca()
+            if self.extractor.pca is None:
+                self.extractor.pca = fit_pca(source, self.extractor, self._config.data)
+            if self.extractor.pca is not None and store.read_pca() is None:
+                store.write_pca(self.extractor.pca)
+
+
+def _beam() -> types.ModuleType:
+    """The module that needs Apache Beam."""
+    if importlib.util.find_spec("apache_beam") is None:
+        rule = "needs Apache Beam, which the extra `beam` of delg_jax installs"
+        raise UserError("--runner", "", rule)
+    return importlib.import_module("delg_jax.features.beam_extraction")

@@ -1,0 +1,1 @@
+"""How features lie on disk: encodings, chunked arrays with checksums, locks."""

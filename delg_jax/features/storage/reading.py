@@ -1,0 +1,239 @@
+"""What can be read from a feature store, whole where it fits in memory, else row by row."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from delg_jax.errors import UserError
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage import encodings, rows
+from delg_jax.features.storage.chunked_array import ChunkedArray
+from delg_jax.features.storage.encodings import Codes
+from delg_jax.features.storage.stored_rows import StoredRows
+
+Rows = np.ndarray | StoredRows
+
+_BLOCK_SHARE = 8  # a block that is decoded takes at most this part of the memory
+
+
+class StoreReading:
+    """The reading half of a `FeatureStore`, which describes what both share.
+
+    Attributes:
+      folder: of the store.
+      memory_megabytes: that reading may take.
+      index: what `store.json` says.
+      context: TensorStore's, with the cache.
+    """
+
+    folder: pathlib.Path
+    memory_megabytes: float
+    index: dict[str, Any]
+    context: ts.Context
+    _arrays: dict[str, ChunkedArray]
+
+    @property
+    def layout(self) -> rows.Layout:
+        """What decides the bytes of the store beside the features."""
+        return rows.Layout(**self.index["layout"])
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.index["images"] if self._kept is None else len(self._kept)
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """Of the images, in order."""
+        names = self._all_names()
+        return names if self._kept is None else [names[position] for position in self._kept]
+
+    def skipped(self) -> dict[str, str]:
+        """Names of the images that could not be used, with the reasons."""
+        places = np.flatnonzero(self._states[self._positions(slice(0, len(self)))] & rows.SKIPPED)
+        if not len(places):
+            return {}
+        packed = self._array("reasons").read(self._positions(places))
+        reasons = rows.unpack_texts(packed)
+        return {self.names[place]: why for place, why in zip(places, reasons, strict=True)}
+
+    def sizes(self) -> np.ndarray:
+        """Rows and columns int32 [N, 2], in pixels, that locations refer to; 0 if unknown."""
+        return self._array("sizes").read(self._positions(slice(0, len(self))))
+
+    def global_descriptors(self) -> Rows:
+        """The global descriptors.
+
+        Returns:
+          float32 [N, D], unit norm; a skipped image has zeros. Rows on disk if the array would
+          take more than `memory_megabytes`.
+
+        Raises:
+          UserError: if the store was made without global descriptors, or is damaged.
+        """
+        if not self._has("global"):
+            if self._all_skipped():
+                return np.zeros((len(self), 0), np.float32)
+            rule = (
+                "holds no global descriptors; set config.extract.imported_global, or compute them"
+            )
+            raise UserError("feature store", str(self.folder), rule)
+        array = self._array("global")
+
+        def read(wanted: slice | np.ndarray) -> np.ndarray:
+            return array.read(self._positions(wanted)).astype(np.float32)
+
+        return self._held(StoredRows(read, (len(self), array.shape[1]), np.float32))
+
+    def local_features(self, count: int, packed: bool = False) -> LocalFeatures:
+        """The strongest features of every image.
+
+        Args:
+          count: K, features per image at most; 0 for as many as the fullest image has.
+          packed: whether descriptors stay codes, int8 or packed signs, if they are on disk.
+
+        Returns:
+          LocalFeatures [N, K], decoded descriptors in float32 or float16. Rows on disk if the
+          descriptors would take more than `memory_megabytes`.
+
+        Raises:
+          UserError: if the store was made without local features, or is damaged.
+        """
+        if not self._has("descriptors"):
+            rule = "holds no local features; extract with config.model.local_head=True, or set "
+            rule += "config.extract.imported_local"
+            raise UserError("feature store", str(self.folder), rule)
+        counts = self._array("counts").read(self._positions(slice(0, len(self))))
+        fullest = max(int(counts.max(initial=0)), 1)
+        features = min(count or fullest, fullest)
+
+        def read_mask(wanted: slice | np.ndarray) -> np.ndarray:
+            return np.arange(features)[None, :] < counts[wanted][:, None]
+
+        fields = (
+            *(self._plain_rows(name, features) for name in LocalFeatures._fields[:3]),
+            self._descriptor_rows(features, packed),
+            StoredRows(read_mask, (len(self), features), bool),
+        )
+        if sum(field.nbytes for field in fields) <= self._memory:
+            fields = tuple(self._held(field) for field in fields)
+        return LocalFeatures(*fields)
+
+    def arrays(self) -> Iterator[tuple[str, ChunkedArray]]:
+        """The arrays of the store by name, those of names and states among them.
+
+        Raises:
+          UserError: if the description of one does not fit the store.
+        """
+        for path in sorted(self.folder.glob("*/zarr.json")):
+            array = ChunkedArray(path.parent)
+            if array.shape[0] != self.index["images"]:
+                rule = f"must have {self.index['images']} rows, as the store, not {array.shape[0]}"
+                raise UserError("feature store", str(path), rule)
+            yield path.parent.name, array
+
+    def _plain_rows(self, name: str, features: int) -> StoredRows:
+        array = self._array(name)
+
+        def read(wanted: slice | np.ndarray) -> np.ndarray:
+            return array.read(self._positions(wanted))[:, :features]
+
+        return StoredRows(read, (len(self), features, *array.shape[2:]), array.dtype)
+
+    def _descriptor_rows(self, features: int, packed: bool) -> StoredRows:
+        encoding = self.layout.local_encoding
+        values = self._array("descriptors")
+        scales = self._array("descriptor_scales") if encoding == "int8" else None
+
+        def read(wanted: slice | np.ndarray) -> np.ndarray:
+            positions = self._positions(wanted)
+            codes = values.read(positions)[:, :features]
+            if packed:
+                return codes
+            steps = None if scales is None else scales.read(positions)[:, :features]
+            return encodings.decode(Codes(codes, steps), encoding)
+
+        width = values.shape[2]
+        if packed or encoding.startswith("float"):
+            return StoredRows(read, (len(self), features, width), values.dtype)
+        dim = 8 * width if encoding == "sign" else width
+        return StoredRows(read, (len(self), features, dim), np.float16)
+
+    def _held(self, stored: StoredRows) -> Rows:
+        """The rows in memory, if they fit."""
+        if stored.nbytes > self._memory:
+            return stored
+        return stored.in_memory(self._memory / _BLOCK_SHARE)
+
+    @property
+    def _memory(self) -> float:
+        return self.memory_megabytes * 2**20
+
+    def _positions(self, wanted: slice | np.ndarray) -> slice | np.ndarray:
+        """Where images stand among all that ever were in the store."""
+        return wanted if self._kept is None else self._kept[wanted]
+
+    @functools.cached_property
+    def _kept(self) -> np.ndarray | None:
+        """Positions of the images that were not deleted; None if none was."""
+        if not self.index["deleted"]:
+            return None
+        return np.flatnonzero((self._states & rows.DELETED) == 0)
+
+    @functools.cached_property
+    def _states(self) -> np.ndarray:
+        """State uint8 of every image that ever was in the store."""
+        if not self._has("state"):
+            return np.zeros(self.index["images"], np.uint8)
+        return self._array("state").read(slice(0, self.index["images"]), fill=True)
+
+    def _all_names(self) -> list[str]:
+        """Names of all images that ever were in the store."""
+        if not self.index["images"]:
+            return []
+        array = ChunkedArray(self._names_folder())
+        return rows.unpack_texts(array.read(slice(0, self.index["images"])))
+
+    def _all_skipped(self) -> bool:
+        states = self._states
+        return bool(((states & (rows.SKIPPED | rows.DELETED)) != 0).all())
+
+    def _names_folder(self) -> pathlib.Path:
+        return self.folder / f"names_{self.index['name_bytes']}"
+
+    def _has(self, name: str) -> bool:
+        return name in self._arrays or (self.folder / name / "zarr.json").is_file()
+
+    def _array(self, name: str) -> ChunkedArray:
+        if name not in self._arrays:
+            self._arrays[name] = ChunkedArray(self.folder / name, self.context)
+        return self._arrays[name]
+
+
+def read_index(folder: pathlib.Path, version: int) -> dict[str, Any]:
+    """The content of `store.json`.
+
+    Args:
+      folder: of the store.
+      version: the format that is understood.
+
+    Raises:
+      UserError: if there is none, or of another format.
+    """
+    try:
+        index = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        found = index["format"]
+        rows.Layout(**index["layout"])
+        whole = all(isinstance(index[key], int) for key in ("images", "name_bytes"))
+        whole &= all(isinstance(index[key], bool) for key in ("deleted", "finished"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        rule = "must be a feature store; delg extract makes one"
+        raise UserError("feature store", str(folder), rule) from error
+    if found != version or not whole:
+        rule = f"is of format {found}, this program reads {version}; delg extract --overwrite "
+        raise UserError("feature store", str(folder), f"{rule}makes it again")
+    return index

@@ -1,0 +1,236 @@
+import logging
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from delg_jax.data.images import decode
+from delg_jax.data.listing import open_images
+from delg_jax.errors import UserError
+from tests.photographs import draw, save
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"bytes of {name}".encode(errors="replace"))
+
+
+def refuse(spec, rule):
+    """Asserts that a specification ends in one line that names flag, value and rule."""
+    with pytest.raises(UserError, match=rule) as caught:
+        open_images(str(spec))
+    assert str(caught.value).startswith("--images = ")
+    assert str(caught.value).isprintable()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    touch(root, "b.jpg", "a/z.PNG", "a/b/c.jpeg", "c.txt", "README", "a.webp", "d.gif", "a.b/e.tif")
+    touch(root, ".hidden.jpg", ".thumbnails/a.jpg", "a/._z.PNG")
+    return root
+
+
+ALL = ["a.b/e.tif", "a.webp", "a/b/c.jpeg", "a/z.PNG", "b.jpg", "d.gif"]
+
+
+def test_a_folder_is_all_images_below_it(photos):
+    source = open_images(str(photos))
+    assert source.names == ALL
+    assert len(source) == len(ALL)
+    assert source.labels.tolist() == [-1] * len(ALL)
+    assert [source.read(n) for n in range(6)] == [f"bytes of {name}".encode() for name in ALL]
+
+
+def test_a_folder_may_be_given_relative_to_here(photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    source = open_images("photos/")
+    monkeypatch.chdir("/")
+    assert source.names == ALL
+    assert source.read(4) == b"bytes of b.jpg"
+
+
+def test_links_out_of_a_folder_are_left_out(photos, tmp_path, caplog):
+    touch(tmp_path / "photos elsewhere", "secret.jpg")
+    (photos / "link.jpg").symlink_to(tmp_path / "photos elsewhere" / "secret.jpg")
+    (photos / "relative.jpg").symlink_to("../photos elsewhere/secret.jpg")
+    (photos / "inside.jpg").symlink_to("a/z.PNG")
+    (photos / "gone.jpg").symlink_to("nowhere.jpg")
+    (photos / "a" / "loop").symlink_to(photos)
+    (photos / "elsewhere").symlink_to(tmp_path / "photos elsewhere")
+    with caplog.at_level(logging.WARNING):
+        source = open_images(str(photos))
+    assert source.names == sorted([*ALL, "inside.jpg"])
+    assert source.read(source.names.index("inside.jpg")) == b"bytes of a/z.PNG"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{photos}: left out 5 links to folders or out of it"
+    ]
+
+
+def test_a_folder_given_by_a_link_is_followed(photos, tmp_path, caplog):
+    (tmp_path / "link").symlink_to(photos)
+    assert open_images(str(tmp_path / "link")).names == ALL
+    assert not caplog.records
+
+
+def test_pipes_are_no_images(photos):
+    os.mkfifo(photos / "pipe.jpg")
+    assert open_images(str(photos)).names == ALL
+    assert "pipe.jpg" not in open_images(str(photos / "*")).names
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.jpg", ["b.jpg"]),
+        ("?.*", ["a.webp", "b.jpg", "c.txt", "d.gif"]),  # any ending: the user asked for it
+        ("[ab]*", ["a.webp", "b.jpg"]),
+        ("**/*.[pj]*", ["a/b/c.jpeg", "b.jpg"]),
+        ("**/z.*", ["a/z.PNG"]),
+        ("*/*", ["a.b/e.tif", "a/z.PNG"]),
+        ("**", [*ALL[:5], "README", "c.txt", ALL[5]]),
+        (".*", [".hidden.jpg"]),
+        (".thumb*/*", [".thumbnails/a.jpg"]),
+        ("a/../*.jpg", ["b.jpg"]),
+    ],
+)
+def test_a_glob_is_all_files_that_match(photos, pattern, names):
+    source = open_images(f"{photos}/{pattern}")
+    assert source.names == sorted(names)
+    assert source.read(0) == f"bytes of {min(names)}".encode()
+
+
+def test_names_of_a_glob_begin_after_its_last_plain_folder(photos, monkeypatch):
+    assert open_images(f"{photos}/a/*/c.jpeg").names == ["b/c.jpeg"]
+    monkeypatch.chdir(photos / "a")
+    assert open_images("*.PNG").names == ["z.PNG"]
+    assert open_images("../**/*.gif").names == ["d.gif"]
+
+
+def test_two_stars_do_not_follow_links(photos):
+    (photos / "a" / "loop").symlink_to(photos)
+    assert open_images(f"{photos}/**/*.gif").names == ["d.gif"]
+
+
+def test_what_exists_is_no_glob(tmp_path):
+    touch(tmp_path, "[1]/a.jpg", "1/b.jpg", "what?.jpg")
+    assert open_images(str(tmp_path / "[1]")).names == ["a.jpg"]
+    assert open_images(str(tmp_path / "what?.jpg")).names == ["what?.jpg"]
+
+
+def write_list(tmp_path, content):
+    path = tmp_path / "lists" / "some.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def test_a_list_keeps_its_lines(photos, tmp_path):
+    lines = [
+        "# my list",
+        "",
+        f"{photos}/b.jpg",
+        "../photos/a/z.PNG",
+        "  ",
+        "gone.jpg",
+        "./#1 é.jpg",
+    ]
+    touch(tmp_path / "lists", "#1 é.jpg")
+    source = open_images(write_list(tmp_path, "\r\n".join(lines)))
+    assert source.names == [f"{photos}/b.jpg", "../photos/a/z.PNG", "gone.jpg", "./#1 é.jpg"]
+    assert source.read(0) == b"bytes of b.jpg"
+    assert source.read(1) == b"bytes of a/z.PNG"
+    assert source.read(3) == "bytes of #1 é.jpg".encode()
+    with pytest.raises(FileNotFoundError, match=r"lists/gone\.jpg"):
+        source.read(2)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    assert open_images(write_list(tmp_path, "\ufeffa.jpg\n")).names == ["a.jpg"]
+
+
+def test_what_a_list_names_is_read_only_if_it_is_a_file(tmp_path):
+    (tmp_path / "lists").mkdir()
+    os.mkfifo(tmp_path / "lists" / "pipe.jpg")
+    with (tmp_path / "lists" / "giant.jpg").open("wb") as file:
+        file.truncate(2**30 + 1)
+    names = ["pipe.jpg", "giant.jpg", "..", "/dev/zero", "x" * 999]
+    source = open_images(write_list(tmp_path, "\n".join(names)))
+    for number, reason in enumerate(["not a file", "1073741825 bytes", "not a f", "not a", "long"]):
+        with pytest.raises(OSError, match=reason):
+            source.read(number)
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("", "must list at least one path"),
+        ("# only\n\n  \n", "must list at least one path"),
+        ("a.jpg\n\nb.jpg\na.jpg\n", r"list an image once; lines 1 and 4 are both 'a\.jpg'"),
+        (b"a.jpg\ncaf\xe9.jpg\n", "must be a list in UTF-8, which its byte 9 is not"),
+        ("a.jpg\0b.jpg", "has a zero byte"),
+    ],
+)
+def test_a_wrong_list_is_refused(tmp_path, content, rule):
+    refuse(write_list(tmp_path, content), rule)
+
+
+def test_a_picture_is_a_list_of_one(tmp_path):
+    save(tmp_path / "photo.PNG", draw(0))
+    source = open_images(str(tmp_path / "photo.PNG"))
+    assert source.names == ["photo.PNG"]
+    np.testing.assert_array_equal(decode(source.read(0)), draw(0))
+
+
+@pytest.mark.parametrize("spec", ["", "no/such/folder", "a\0b", "x" * 9999, "gone.jpg", "gone.tar"])
+def test_what_does_not_exist_is_refused(spec):
+    refuse(spec, r"does not exist; it must be a folder, a glob .* a list .*, or a picture$")
+
+
+@pytest.mark.parametrize("name", ["notes.pdf", "photo", "photos.zip", "list.csv", "/dev/null"])
+def test_another_file_is_refused(tmp_path, name):
+    if name != "/dev/null":
+        touch(tmp_path, name)
+    refuse(tmp_path / name, "must be a folder, a glob")
+
+
+def test_nothing_to_extract_is_refused(tmp_path):
+    touch(tmp_path, "README", ".hidden.jpg")
+    refuse(tmp_path, r"must have at least one image \(\.jpg, .*\.gif")
+    refuse(tmp_path / "*.jpg", "must match at least one file")
+    refuse(tmp_path / "gone" / "*.jpg", "must match at least one file")
+    refuse(tmp_path / "a**" / "*.jpg", r"must have \*\* only as a whole folder")
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"))
+    for spec in (tmp_path, tmp_path / "*.jpg", tmp_path / os.fsdecode(b"caf\xe9.jpg")):
+        refuse(spec, r"names in UTF-8; 'caf\\udce9\.jpg' is not, rename it")
+
+
+def test_a_folder_that_cannot_be_read_is_refused(photos, monkeypatch):
+    scan = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "b":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    refuse(photos, r"cannot be read: .*Permission denied: '.*/photos/a/b'")
+
+
+def test_the_subject_is_the_callers():
+    with pytest.raises(UserError, match=r"^config\.data\.images = 'gone': does not exist"):
+        open_images("gone", "config.data.images")
+
+
+def test_sources_are_small_and_picklable(photos, tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(f"photos/{name}" for name in ALL))
+    for spec in (photos, photos / "**", tmp_path / "list.txt"):
+        data = pickle.dumps(open_images(str(spec)))
+        assert len(data) < 1500
+        assert pickle.loads(data).read(4).startswith(b"bytes of ")
