@@ -133,7 +133,7 @@ def _extract() -> ml_collections.ConfigDict:
     extract.max_size = 1024  # pixels, longest side before the pyramid; 0 = as it is
     extract.max_features = 1000  # over all scales
     extract.attention_threshold = 0.0  # tau; features below are dropped
-    extract.attention_quantile = 0.0  # tau as a quantile of training's attention: 0 = none, 0.5, 0.75
+    extract.attention_quantile = 0.0  # tau as a quantile in training: 0 = none, 0.5, 0.75
     extract.suppression = 0  # cells; a feature must be the best within this radius of its level
     extract.crop_queries = True  # crop a query to its box
     # PCA of local descriptors, fitted on database images; for dim_reduction none [Table 1]
@@ -164,8 +164,10 @@ def _search() -> ml_collections.ConfigDict:
     search.power = 3.0  # exponent of the power kernel
     search.reach = 1.0  # p0 of CANN's kernel, where its votes end: distance of unit vectors
     search.curve = 0.459176  # p1 of CANN's kernel
+    search.rarity_images = 0  # of the database; votes weigh by how few of them have the feature
     search.max_features = 200  # strongest features of an image that take part; 0 = all
     search.local_block = 32  # database images in a block of similarities
+    search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features
     search.graph_neighbours = 1000  # similarities kept per database image
     return search
 

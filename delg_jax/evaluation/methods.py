@@ -14,8 +14,9 @@ from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.stage import has_global, has_local
 from delg_jax.progress import Progress
 from delg_jax.rerank import MdsSettings, SpatialSettings, mds, spatial_verification, superglobal
-from delg_jax.search import SimilarityGraph, global_search, local_search
-from delg_jax.search.stage import kernel
+from delg_jax.search import SimilarityGraph, global_search
+from delg_jax.search.stage import check as check_search
+from delg_jax.search.stage import engine
 
 METHODS = (
     "global",
@@ -42,7 +43,7 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     spatial_settings(config.rerank)
     mds_settings(config.rerank)
     check_superglobal(config.rerank)
-    kernel(config.search)
+    check_search(config.search)
     require_choice(subject, method, METHODS)
     imports = is_imported(config.extract)
     if "global" in method.split("+") and not has_global(config):
@@ -109,14 +110,7 @@ def rank_locally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ran
     """Ranks by the local similarity, exactly; ties go to the lower index."""
     queries = extracted.queries.local_features(search.max_features)
     database = extracted.database.local_features(search.max_features)
-    similarities = local_search.similarity(
-        queries.descriptors,
-        queries.mask,
-        database.descriptors,
-        database.mask,
-        kernel(search),
-        search.local_block,
-    )
+    similarities = engine(database, search)(queries.descriptors, queries.mask)
     images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
     return Ranking(images, np.take_along_axis(similarities, images, axis=1))
 

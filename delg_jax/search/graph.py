@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.errors import UserError
-from delg_jax.search import local_search
 from delg_jax.search.blocks import padded_rows, starts
-from delg_jax.search.kernels import SimilarityKernel
+from delg_jax.search.engines import LocalSearch
 from delg_jax.workdir import write_arrays
 
 Array = jax.Array | np.ndarray
@@ -74,9 +73,8 @@ class SimilarityGraph:
 def build(
     descriptors: Array,
     mask: Array,
-    kernel: SimilarityKernel,
+    search: LocalSearch,
     neighbours: int,
-    block: int = 32,
     query_block: int = 32,
     progress: Callable[[int], object] | None = None,
 ) -> SimilarityGraph:
@@ -85,9 +83,8 @@ def build(
     Args:
       descriptors: float32 or float16 [N, K, D], unit norm; an array or a memory map.
       mask: bool [N, K].
-      kernel: kernel of the local similarity.
+      search: an engine over the same images.
       neighbours: similarities kept per image, r; more than N means N.
-      block: database images in a block of similarities.
       query_block: images searched at a time; memory holds their [query_block, N] similarities.
       progress: called with the number of images just finished, after each query block.
 
@@ -105,13 +102,8 @@ def build(
     similarities = np.zeros((count, neighbours), np.float32)
     query_block = min(query_block, max(count, 1))
     for start in starts(count, query_block):
-        rows = local_search.similarity(
-            padded_rows(descriptors, start, query_block),
-            padded_rows(mask, start, query_block),
-            descriptors,
-            mask,
-            kernel,
-            block,
+        rows = search(
+            padded_rows(descriptors, start, query_block), padded_rows(mask, start, query_block)
         )
         best, order = jax.lax.top_k(jnp.asarray(rows), neighbours)
         finished = min(query_block, count - start)

@@ -6,9 +6,11 @@ import ml_collections
 
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError, require_choice
+from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.stage import Extracted, extract, sections
 from delg_jax.progress import Progress
-from delg_jax.search import graph
+from delg_jax.search import engines, graph
+from delg_jax.search.engines import LocalSearch
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import KINDS, SimilarityKernel
 
@@ -22,6 +24,25 @@ def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
         return SimilarityKernel(search.kernel, **fields)
     except ValueError as error:
         raise UserError("config.search", fields, str(error)) from error
+
+
+def engine(database: LocalFeatures, search: ml_collections.ConfigDict) -> LocalSearch:
+    """The local search over a database that `config.search` asks for."""
+    return engines.exact(
+        database.descriptors,
+        database.mask,
+        kernel(search),
+        search.local_block,
+        search.rarity_images,
+    )
+
+
+def check(search: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a wrong value in `config.search`."""
+    kernel(search)
+    for name in ("rarity_images", "graph_features", "max_features"):
+        if search[name] < 0:
+            raise UserError(f"config.search.{name}", search[name], "must not be negative")
 
 
 def build_index(
@@ -47,6 +68,7 @@ def build_index(
     root = pathlib.Path(workdir)
     extracted = extracted or extract(config, root, overwrite)
     search = config.search
+    check(search)
     if search.graph_neighbours < 1:
         rule = "must be at least 1"
         raise UserError("config.search.graph_neighbours", search.graph_neighbours, rule)
@@ -56,14 +78,13 @@ def build_index(
     path = root / "index" / "graph.npz"
     if path.is_file():
         return SimilarityGraph.load(path)
-    local = extracted.database.local_features(search.max_features)
+    local = extracted.database.local_features(search.graph_features or search.max_features)
     with Progress("similarity graph", len(extracted.database)) as progress:
         built = graph.build(
             local.descriptors,
             local.mask,
-            kernel(search),
+            engine(local, search),
             search.graph_neighbours,
-            search.local_block,
             progress=progress.advance,
         )
     built.save(path)

@@ -3,10 +3,17 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.search import local_search
-from delg_jax.search.graph import SimilarityGraph, build
+from delg_jax.search.engines import exact
+from delg_jax.search.graph import SimilarityGraph
+from delg_jax.search.graph import build as build_graph
 from delg_jax.search.kernels import SimilarityKernel
 
 KERNEL = SimilarityKernel("threshold", threshold=0.2)
+
+
+def build(descriptors, mask, neighbours, block=32, query_block=32, progress=None):
+    search = exact(descriptors, mask, KERNEL, block)
+    return build_graph(descriptors, mask, search, neighbours, query_block, progress)
 
 
 @pytest.fixture
@@ -20,7 +27,7 @@ def images(rng):
 
 @pytest.fixture
 def graph(images):
-    return build(*images, KERNEL, neighbours=5)
+    return build(*images, neighbours=5)
 
 
 def reference_dense(graph, subset):
@@ -34,7 +41,7 @@ def reference_dense(graph, subset):
 
 @pytest.mark.parametrize(("block", "query_block"), [(3, 4), (11, 1), (32, 32)])
 def test_keeps_the_best_of_the_local_search(images, block, query_block):
-    graph = build(*images, KERNEL, 5, block, query_block)
+    graph = build(*images, 5, block, query_block)
     full = local_search.similarity(*images, *images, KERNEL)
     order = np.argsort(-full, axis=1, kind="stable")[:, :5]
     np.testing.assert_array_equal(graph.indices, order)
@@ -50,12 +57,12 @@ def test_each_image_is_its_own_best(graph):
 
 def test_ties_go_to_the_lower_index():
     descriptors, mask = np.ones((4, 1, 1), np.float32), np.ones((4, 1), bool)
-    graph = build(descriptors, mask, KERNEL, 3)
+    graph = build(descriptors, mask, 3)
     assert graph.indices.tolist() == [[0, 1, 2]] * 4
 
 
 def test_more_neighbours_than_images_keeps_all(images):
-    graph = build(*images, KERNEL, 100)
+    graph = build(*images, 100)
     assert graph.indices.shape == (11, 11)
     full = local_search.similarity(*images, *images, KERNEL)
     np.testing.assert_allclose(graph.dense(np.arange(11)), full, atol=1e-6)
@@ -78,14 +85,14 @@ def test_dense_by_hand():
 def test_images_without_features_are_like_nothing(images):
     descriptors, mask = images
     mask[4] = False
-    graph = build(descriptors, mask, KERNEL, 11)
+    graph = build(descriptors, mask, 11)
     assert (graph.similarities[4] == 0).all()
     assert (graph.dense(np.arange(11))[:, 4] == 0).all()
 
 
 def test_progress_adds_up_to_all_images(images):
     finished = []
-    build(*images, KERNEL, 2, query_block=4, progress=finished.append)
+    build(*images, 2, query_block=4, progress=finished.append)
     assert finished == [4, 4, 3]
 
 
@@ -140,4 +147,4 @@ def test_other_arrays_and_a_missing_file_are_user_errors(tmp_path):
 
 def test_misuse_is_named(images):
     with pytest.raises(ValueError, match=r"`neighbours` \(=0\)"):
-        build(*images, KERNEL, 0)
+        build(*images, 0)
