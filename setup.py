@@ -44,6 +44,7 @@ setup(
         "protobuf>=6.31,<8",
         "safetensors>=0.5,<1",
         "tensorflow-datasets>=4.9.10,<5",
+        "tensorstore>=0.1.80,<0.2",
         "tqdm>=4.67,<5",
     ],
     extras_require={
@@ -55,7 +56,7 @@ setup(
             "torch>=2.8,<3",
         ],
         "tensorboard": ["tensorboardX>=2.6,<3"],  # its event files, without TensorFlow
-        "beam": ["apache-beam>=2.66,<3"],  # to prepare data sets on many machines
+        "beam": ["apache-beam>=2.66,<3"],  # to prepare data and extract on many machines
         "test": [
             "dill>=0.4,<0.5",  # tensorflow-datasets.testing imports it and does not declare it
             "packaging>=24",

@@ -46,5 +46,4 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         config.eval.methods = ("global",)
     if variant.real or variant.trained or variant.gem:
         config.extract.max_size = 0
-        config.extract.batch_pixels = 262_144  # a batch of one or two photographs suits a CPU
     return config

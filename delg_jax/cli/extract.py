@@ -45,7 +45,7 @@ def run(values: flags.FlagValues) -> None:
     if values.delete_missing and not values.images:
         raise UserError("--delete_missing", True, "needs --images")
     processes.initialize(values.coordinator, values.num_processes, values.process_id)
-    runner = f"--runner={values.runner}" if values.runner else ""
+    runner = values.runner or ""
     if values.images:
         stores = [
             extract_images(

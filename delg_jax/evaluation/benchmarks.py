@@ -1,6 +1,5 @@
-"""Benchmarks: each kernel beside a NumPy peer, on the same inputs, in turn."""
+"""Benchmarks: each kernel beside a peer, on the same inputs, in turn."""
 
-import dataclasses
 import functools
 import os
 import platform
@@ -10,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation import peers, ransac_peers
+from delg_jax.evaluation import extraction_bench, peers, ransac_peers
+from delg_jax.evaluation.contenders import Contender, Pair
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.rerank import SpatialSettings, mds, spatial_verification
 from delg_jax.search import SimilarityKernel, global_search, local_search
@@ -22,6 +23,8 @@ from delg_jax.search import SimilarityKernel, global_search, local_search
 _Match = Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 # From matched points, source and target, to the number of inliers.
 _Count = Callable[[np.ndarray, np.ndarray], int]
+
+_PEAK_SIDES = {"cpu": 1024}  # of the matrices whose product is taken for the peak
 
 SIZES = {
     "global": {
@@ -48,37 +51,8 @@ SIZES = {
         "standard": {"images": 400, "dim": 128},
         "tiny": {"images": 12, "dim": 4},
     },
+    **{name: extraction_bench.SIZES for name in extraction_bench.VARIANTS},
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """One of the two that are timed.
-
-    Attributes:
-      name: what it is.
-      call: does the work and returns NumPy arrays or numbers, so that nothing is left to be done.
-      units: how much work a call does, in the unit of its `Pair`.
-    """
-
-    name: str
-    call: Callable[[], Any]
-    units: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """Ours and its peer, on the same inputs.
-
-    Attributes:
-      unit: what times are counted per.
-      ours: our kernel.
-      peer: what it is compared with.
-    """
-
-    unit: str
-    ours: Contender
-    peer: Contender
 
 
 def bench(name: str, repeats: int = 5, size: str = "standard") -> dict[str, Any]:
@@ -95,8 +69,10 @@ def bench(name: str, repeats: int = 5, size: str = "standard") -> dict[str, Any]
     Returns:
       `name`, `size` (the numbers behind it), `unit`, `repeats`, `machine`, `ratio` (the peer's
       median over ours, above 1 where ours is faster), and `ours` and `peer`, each with `name`,
-      `first_call_seconds` (with compilation), `seconds` of every call per unit, their `median`
-      and `spread` (interquartile range).
+      `first_call_seconds` (with compilation), `seconds` of every call per unit, their `median`,
+      `spread` (interquartile range) and `units_per_second`. Where operations are counted,
+      `operations` too: `per_unit`, `per_second` by ours, `peak` (a second, of a large matrix
+      product) and `share` (of the peak).
 
     Raises:
       UserError: for an unknown name or size, or no repeats.
@@ -117,6 +93,9 @@ def bench(name: str, repeats: int = 5, size: str = "standard") -> dict[str, Any]
         _summary(contender.name, once, found)
         for contender, once, found in zip(contenders, first, times, strict=True)
     )
+    counted = {}
+    if pair.operations is not None:
+        counted["operations"] = _utilization(pair.operations, ours["median"], pair.dtype)
     return {
         "name": name,
         "size": numbers,
@@ -125,6 +104,7 @@ def bench(name: str, repeats: int = 5, size: str = "standard") -> dict[str, Any]
         "ours": ours,
         "peer": peer,
         "ratio": peer["median"] / ours["median"],
+        **counted,
         "machine": _machine(),
     }
 
@@ -143,7 +123,18 @@ def _summary(name: str, first: float, seconds: list[float]) -> dict[str, Any]:
         "seconds": seconds,
         "median": statistics.median(seconds),
         "spread": float(high - low),
+        "units_per_second": 1.0 / statistics.median(seconds),
     }
+
+
+def _utilization(operations: float, seconds: float, dtype: str) -> dict[str, float]:
+    side = _PEAK_SIDES.get(jax.default_backend(), 8192)
+    matrix = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.dot)
+    product(matrix, matrix).block_until_ready()
+    fastest = min(_seconds(lambda: product(matrix, matrix).block_until_ready()) for _ in range(5))
+    peak, rate = 2.0 * side**3 / fastest, operations / seconds
+    return {"per_unit": operations, "per_second": rate, "peak": peak, "share": rate / peak}
 
 
 def _machine() -> dict[str, Any]:
@@ -151,6 +142,7 @@ def _machine() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of the last minute
         "python": platform.python_version(),
         "jax": jax.__version__,
         "numpy": np.__version__,
@@ -272,4 +264,8 @@ _PAIRS = {
     "verify_opencv": functools.partial(_verify, _by_opencv),
     "verify_official": functools.partial(_verify, _as_official),
     "mds": _mds,
+    **{
+        name: functools.partial(extraction_bench.pair, *variant)
+        for name, variant in extraction_bench.VARIANTS.items()
+    },
 }

@@ -10,14 +10,14 @@ import numpy as np
 from delg_jax.errors import UserError
 from delg_jax.evaluation import methods
 from delg_jax.evaluation.query import read_picture
-from delg_jax.features import Extractor, LocalFeatures, extract
+from delg_jax.features import LocalFeatures, extract
 from delg_jax.features.extraction import prepare
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.features.network import Network
 from delg_jax.features.stage import has_local
 from delg_jax.rerank.spatial_verification import Verification, verify_pair
-from delg_jax.training.checkpoints import load_model
 
 
 class PicturePair(NamedTuple):
@@ -81,10 +81,9 @@ def _extract(
     overwrite: bool,
 ) -> list[LocalFeatures]:
     """Local features of whole pictures, as a store would return them."""
-    pca = None
+    extractor = Network(config, workdir).extractor
     if config.extract.pca_dim:
-        pca = extract(config, workdir, overwrite).database.read_pca()
-    extractor = Extractor(*load_model(config, workdir), config.extract, pca)
+        extractor.pca = extract(config, workdir, overwrite).database.read_pca()
     prepared, scales, _ = zip(
         *(prepare(picture, None, config.extract.max_size) for picture in pictures), strict=True
     )

@@ -9,14 +9,14 @@ import numpy as np
 from delg_jax.data import images
 from delg_jax.errors import UserError
 from delg_jax.evaluation import methods
-from delg_jax.features import Extracted, Extractor, extract
+from delg_jax.features import Extracted, extract
 from delg_jax.features.extraction import Box, prepare
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.features.network import Network
 from delg_jax.rerank import spatial_verification
 from delg_jax.search.stage import build_index
-from delg_jax.training.checkpoints import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +68,8 @@ def search_image(
     picture = read_picture("--image", image, config.data)
     root = pathlib.Path(workdir)
     extracted = extract(config, root, overwrite)
-    module, variables = load_model(config, root)
-    extractor = Extractor(module, variables, config.extract, extracted.database.read_pca())
+    extractor = Network(config, root).extractor
+    extractor.pca = extracted.database.read_pca()
     try:
         prepared, scale, _ = prepare(picture, box, config.extract.max_size)
     except images.BadImageError as error:

@@ -26,13 +26,12 @@ from delg_jax import configuration
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import level, pyramid, selection
-from delg_jax.features.extractor import check, deciding
+from delg_jax.features.extractor import check
+from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
 from delg_jax.features.stage import sections
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import Delg
-from delg_jax.models.variables import digest
-from delg_jax.training.checkpoints import load_model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 Outputs = dict[str, jax.Array]
@@ -70,15 +69,14 @@ def export_model(
     for platform in platforms or ("",):
         require_choice("platforms", platform, PLATFORMS)
     canvas = _checked_canvas(canvas, config.extract)
-    module, variables = load_model(config, root)
-    variables = deciding(variables)
-    weights = digest(variables)
-    pca = _stored_pca(config, root, weights) if module.local_head else None
-    function = extraction(module, variables, config.extract, canvas, pca)
+    network = Network(config, root)
+    model = network.extractor
+    pca = _stored_pca(config, root, network.weights) if model.module.local_head else None
+    function = extraction(model.module, model.variables, model.settings, canvas, pca)
     image = jax.ShapeDtypeStruct((*canvas, 3), np.uint8)
     size = jax.ShapeDtypeStruct((2,), np.int32)
     exported = jax.export.export(jax.jit(function), platforms=platforms)(image, size)
-    description = _describe(exported, config, canvas, weights)
+    description = _describe(exported, config, canvas, network.weights)
     _write(output, exported.serialize(), description)
     return output
 

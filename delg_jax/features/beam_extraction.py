@@ -1,5 +1,7 @@
 """Extraction on Apache Beam: every worker writes chunks of its own into the shared store."""
 
+import contextlib
+import io
 import pathlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -7,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from delg_jax.errors import UserError
 from delg_jax.features.extraction import RunExtractor
-from delg_jax.features.filling import fill
+from delg_jax.features.filling import by_chunk, fill
 from delg_jax.features.network import Network
 from delg_jax.features.parts import Part
 from delg_jax.features.store import FeatureStore
@@ -23,28 +26,44 @@ def extract_with_beam(
       part: of the experiment.
       workdir: of the experiment; workers must see it, and the images, under the same paths.
       store: claimed, with its projection.
-      runner: options of the pipeline, as "--runner=DirectRunner --direct_num_workers=4".
+      runner: options of the pipeline, as "DirectRunner --direct_num_workers=4".
 
     Returns:
       The store, whole.
 
     Raises:
-      UserError: if more than `config.data.max_skipped` images could not be used.
+      UserError: for options that Beam does not take, or if more than `config.data.max_skipped`
+        images could not be used.
     """
-    options = PipelineOptions(shlex.split(runner))
+    pipeline = _pipeline(runner)
+    extraction = _Extract(part, str(workdir.resolve()), str(store.folder.resolve()))
 
     def work(runs: Sequence[range], advance: Callable[..., None]) -> None:
-        """Runs a pipeline over the missing rows."""
-        with beam.Pipeline(options=options) as pipeline:
+        """Runs the pipeline over the missing rows."""
+        chunks = [[(run.start, run.stop) for run in chunk] for chunk in by_chunk(store, runs)]
+        with pipeline:
             _ = (
                 pipeline
-                | "Runs" >> beam.Create([(run.start, run.stop) for run in runs])
+                | "Chunks" >> beam.Create(chunks)
                 | "Spread" >> beam.Reshuffle()
-                | "Extract" >> beam.ParDo(_Extract(part, str(workdir.resolve()), str(store.folder)))
+                | "Extract" >> beam.ParDo(extraction)
             )
         advance(sum(map(len, runs)))
 
     return fill(store, work, f"extract {store.folder.name}", part.config.data.max_skipped)
+
+
+def _pipeline(runner: str) -> beam.Pipeline:
+    """A pipeline of these options; Beam's own refusal is a page long and ends the program."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions(shlex.split(f"--runner={runner}"))
+            options.get_all_options()  # what they say is looked at only now
+            return beam.Pipeline(options=options)
+    except (SystemExit, ValueError) as error:
+        reason = (said.getvalue() or str(error)).strip().splitlines()[-1]
+        raise UserError("--runner", runner, f"must be options of a pipeline: {reason}") from error
 
 
 class _Extract(beam.DoFn):
@@ -63,7 +82,7 @@ class _Extract(beam.DoFn):
         extractor.pca = store.read_pca()
         self._runs = RunExtractor(source, extractor, store, config.data, boxes)
 
-    def process(self, run: tuple[int, int]) -> Iterator[None]:
-        """Extracts and writes one run."""
-        self._runs([range(*run)], lambda _: None)
+    def process(self, chunk: list[tuple[int, int]]) -> Iterator[None]:
+        """Extracts and writes what is missing of one chunk."""
+        self._runs([range(*run) for run in chunk], lambda _: None)
         yield from ()

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 
 import ml_collections
@@ -35,26 +36,38 @@ def claimed(
       sections: prefixes of the fields that decide the features.
       weights: digest of what the features come from.
       names: of the images, in order.
-      overwrite: whether a store of another configuration is deleted instead of refused.
+      overwrite: whether a store of another configuration or of other images, or one that is
+        damaged, is deleted instead of refused.
       listing: changes the images of the store to `names`; None adds what is behind the last.
 
     Raises:
       UserError: if another job writes the store, or it was made by another configuration.
     """
-    extra, memory = {"weights": weights}, config.data.memory_megabytes
-    if artefacts.is_of(folder, config, sections, extra) and (folder / "store.json").is_file():
-        store = FeatureStore(folder, memory, whole=False)
-        if store.is_whole() and store.names == list(names):
-            yield store
-            return
-    with _one_job(folder):
-        with processes.first_before_others(f"{folder}: claimed"):
+    extra = {"weights": weights}
+    known = artefacts.is_of(folder, config, sections, extra)
+    store = _whole(folder, config, names) if known else None
+    if processes.agree(store is not None):  # before any of them changes it
+        yield store
+        return
+
+    def claim() -> FeatureStore:
+        """Opens the store and brings its images up to date."""
+        artefacts.claim(folder, config, sections, overwrite, extra)
+        try:
+            store = _open(folder, config, names, listing is not None)
+        except UserError:
+            if not overwrite:
+                raise
+            shutil.rmtree(folder)
             artefacts.claim(folder, config, sections, overwrite, extra)
-            if listing is None:
-                store = FeatureStore.prepare(folder, names, layout(config.extract), memory)
-            else:
-                store = FeatureStore.open_or_make(folder, layout(config.extract), memory)
-                listing(store)
+            store = _open(folder, config, names, listing is not None)
+        if listing is not None:
+            listing(store)
+        return store
+
+    with _by_first(folder, claim) as store:
+        if store is None:
+            store = FeatureStore(folder, config.data.memory_megabytes, whole=False)
         yield store
 
 
@@ -63,16 +76,43 @@ def layout(settings: ml_collections.ConfigDict) -> Layout:
     return Layout(**{name: settings[name] for name in Layout._fields})
 
 
+def _whole(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, names: Sequence[str]
+) -> FeatureStore | None:
+    """The store, if it is whole and of these images; what is wrong is for its writer to say."""
+    try:
+        store = FeatureStore(folder, config.data.memory_megabytes)
+        return store if store.names == list(names) and not store.missing() else None
+    except UserError:
+        return None
+
+
+def _open(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, names: Sequence[str], listed: bool
+) -> FeatureStore:
+    """The store, new or that of before; with the images `names` unless another lists them."""
+    wanted, memory = layout(config.extract), config.data.memory_megabytes
+    if listed:
+        store = FeatureStore.open_or_make(folder, wanted, memory)
+    else:
+        store = FeatureStore.prepare(folder, names, wanted, memory)
+    store.row_names(), store.missing()  # damage shows here, where a new store helps
+    return store
+
+
 @contextlib.contextmanager
-def _one_job(folder: pathlib.Path) -> Iterator[None]:
-    """Lets the first process of a job take the lock; the others learn whether it did."""
+def _by_first(
+    folder: pathlib.Path, claim: Callable[[], FeatureStore]
+) -> Iterator[FeatureStore | None]:
+    """Lets the first process of a job lock and claim a store; none goes on unless it could."""
     with contextlib.ExitStack() as stack:
-        refusal = None
+        store, refusal = None, None
         if processes.is_first():
             try:
                 stack.enter_context(exclusive(folder))
+                store = claim()
             except UserError as error:
                 refusal = error
         if not processes.agree(refusal is None):
             raise refusal or UserError("feature store", str(folder), "was refused to process 0")
-        yield
+        yield store

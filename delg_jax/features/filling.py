@@ -29,7 +29,7 @@ def fill(store: FeatureStore, work: Work, title: str, max_skipped: int) -> Featu
     runs = store.missing()
     number, count = processes.shard()
     processes.wait_for_all(f"{store.folder}: all know what is missing")
-    mine = runs[number::count]
+    mine = [run for chunk in by_chunk(store, runs)[number::count] for run in chunk]
     images = sum(map(len, mine))
     if mine:
         done = len(store) - sum(map(len, runs)) if count == 1 else 0
@@ -42,3 +42,11 @@ def fill(store: FeatureStore, work: Work, title: str, max_skipped: int) -> Featu
     store.reread()
     skips.report(store.folder, store.skipped(), max_skipped)
     return store
+
+
+def by_chunk(store: FeatureStore, runs: Sequence[range]) -> list[list[range]]:
+    """Runs that lie in one chunk together: only one process may write it."""
+    chunks: dict[int, list[range]] = {}
+    for run in runs:
+        chunks.setdefault(run.start // store.layout.chunk_images, []).append(run)
+    return list(chunks.values())

@@ -39,7 +39,7 @@ def extract_images(
     root = pathlib.Path(workdir)
     part = Part(config, LISTED, images)
     source, _ = part.open()
-    network = Network(config, root)
+    network = Network(config, root, runner)
 
     def bring_up_to_date(store: FeatureStore) -> None:
         """Adds new images and deletes those that are gone."""
@@ -57,4 +57,4 @@ def extract_images(
     with claimed(
         folder, config, deciding, network.weights, source.names, overwrite, bring_up_to_date
     ) as store:
-        return network.fill(part, source, store, runner)
+        return network.fill(part, source, store)

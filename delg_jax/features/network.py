@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import pathlib
-import types
 
 import ml_collections
 
@@ -14,16 +13,20 @@ from delg_jax.features.extractor import Extractor, check, deciding
 from delg_jax.features.parts import Part
 from delg_jax.features.pca_sample import fit_pca
 from delg_jax.features.store import FeatureStore
+from delg_jax.features.threshold import attention_threshold
 from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
 from delg_jax.training import processes
 from delg_jax.training.checkpoints import load_model
 
+_EXECUTION = ("batch_pixels",)  # fields that change speed and memory alone
+
 
 def network_sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Prefixes of the fields that decide the features of an image; of weights, the digest does."""
-    model = tuple(f"model.{name}" for name in config.model if name not in SOURCES)
-    return (*model, "data.min_side", "data.max_pixels", "extract")
+    model = (f"model.{name}" for name in config.model if name not in SOURCES)
+    extract = (f"extract.{name}" for name in config.extract if name not in _EXECUTION)
+    return (*model, "data.min_side", "data.max_pixels", *extract)
 
 
 class Network:
@@ -32,25 +35,37 @@ class Network:
     Args:
       config: the whole tree.
       workdir: whose checkpoints are looked into.
+      runner: options of an Apache Beam pipeline that extracts; empty for the processes of this job.
 
     Attributes:
-      weights: digest of the variables that decide features.
+      weights: digest of the variables that decide features, with tau if training decided it.
       extractor: runs it.
+
+    Raises:
+      UserError: for a wrong configuration, weights that cannot be used, or if there is no Beam.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: pathlib.Path, runner: str = ""
+    ) -> None:
         check(config.extract)
-        self._config, self._workdir = config, workdir
+        if runner and importlib.util.find_spec("apache_beam") is None:
+            rule = "needs Apache Beam, which the extra `beam` of delg_jax installs"
+            raise UserError("--runner", runner, rule)
+        self._config, self._workdir, self._runner = config, workdir, runner
         module, variables = load_model(config, workdir)
         self.weights = digest(deciding(variables))
-        self.extractor = Extractor(module, variables, config.extract)
+        with config.extract.copy_and_resolve_references().unlocked() as settings:
+            settings.attention_threshold = attention_threshold(config, workdir)
+        if settings.attention_quantile:
+            self.weights += f", tau {settings.attention_threshold:.9g}"
+        self.extractor = Extractor(module, variables, settings)
 
     def fill(
         self,
         part: Part,
         source: ImageSource,
         store: FeatureStore,
-        runner: str = "",
         data: RetrievalData | None = None,
     ) -> FeatureStore:
         """Extracts what is missing in the store of a part.
@@ -61,15 +76,15 @@ class Network:
           part: of the experiment.
           source: its images.
           store: claimed.
-          runner: as of `extract`.
           data: the experiment's, if the part belongs to it.
 
         Returns:
           The store, whole.
         """
         self._take_projection(source, store)
-        if runner:
-            return _beam().extract_with_beam(part, self._workdir, store, runner)
+        if self._runner:
+            beam = importlib.import_module("delg_jax.features.beam_extraction")
+            return beam.extract_with_beam(part, self._workdir, store, self._runner)
         boxes = part.open(data)[1] if data else None
         extract_to_store(source, self.extractor, store, self._config.data, boxes)
         return store
@@ -82,11 +97,3 @@ class Network:
                 self.extractor.pca = fit_pca(source, self.extractor, self._config.data)
             if self.extractor.pca is not None and store.read_pca() is None:
                 store.write_pca(self.extractor.pca)
-
-
-def _beam() -> types.ModuleType:
-    """The module that needs Apache Beam."""
-    if importlib.util.find_spec("apache_beam") is None:
-        rule = "needs Apache Beam, which the extra `beam` of delg_jax installs"
-        raise UserError("--runner", "", rule)
-    return importlib.import_module("delg_jax.features.beam_extraction")

@@ -1,7 +1,7 @@
 """1x1 convolutions as matrix products, which they are.
 
-XLA's convolution takes two to three times as long for them on a CPU; elsewhere it makes no
-difference. In ResNet-50 they are more than half of the work.
+On a CPU, XLA's convolution takes up to three times as long for them as its product. In ResNet-50
+they are more than half of the work.
 """
 
 import contextlib

@@ -65,8 +65,8 @@ def extract(
       config: the whole tree.
       workdir: gets `features/database` and `features/queries`.
       overwrite: whether features of another configuration are deleted instead of refused.
-      runner: options of an Apache Beam pipeline that extracts, as "--runner=DirectRunner"; empty
-        for the processes of this job.
+      runner: options of an Apache Beam pipeline that extracts, as "DirectRunner
+        --direct_num_workers=4"; empty for the processes of this job.
 
     Returns:
       The stores, whole.
@@ -80,13 +80,13 @@ def extract(
     data = open_retrieval(config.data)
     if is_imported(config.extract):
         return _import(config, root, data, overwrite)
-    network = Network(config, root)
+    network = Network(config, root, runner)
     stores = []
     for name, source in (("database", data.database), ("queries", data.queries)):
         folder, names = root / "features" / name, list(source.names)
         with claimed(folder, config, sections(config), network.weights, names, overwrite) as store:
             part = Part(config, name)
-            stores.append(network.fill(part, source, store, runner, data))
+            stores.append(network.fill(part, source, store, data))
     return Extracted(data, *stores, network.weights)
 
 

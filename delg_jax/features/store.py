@@ -13,14 +13,21 @@ from delg_jax.features.pca import Pca
 from delg_jax.features.storage import chunked_array, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
 from delg_jax.features.storage.reading import StoreReading, read_index
-from delg_jax.features.storage.rows import DELETED, GLOBAL, LOCAL, WRITTEN, Layout, Row
+from delg_jax.features.storage.rows import (
+    DELETED,
+    EVERY_IMAGE,
+    GLOBAL,
+    LOCAL,
+    LOCAL_ARRAYS,
+    WRITTEN,
+    Layout,
+    Row,
+)
 
 FORMAT = 2  # 1 was a folder of .npz files
 
 _NAME_BYTES = 64  # widths of the names are multiples of it
 _NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
-_EVERY_IMAGE = ("state", "reasons", "sizes")  # arrays that hold something for a skipped image, too
-_LOCAL = ("counts", "locations", "scales", "scores", "descriptors", "descriptor_scales")
 
 
 class FeatureStore(StoreReading):
@@ -118,7 +125,7 @@ class FeatureStore(StoreReading):
                 self.folder / name, (stop, width), "uint8", _NAME_CHUNK, self.layout.compression
             )
         array.write(slice(first, stop), rows.pack_texts(texts, width))
-        for name in ("global", *_EVERY_IMAGE, *_LOCAL):
+        for name in ("global", *EVERY_IMAGE, *LOCAL_ARRAYS):
             if self._has(name):
                 self._array(name).resize(stop)
         self._update(images=stop, name_bytes=width, finished=False)
@@ -206,10 +213,10 @@ class FeatureStore(StoreReading):
         if self.is_whole():
             return
         self._fill_featureless_chunks()
-        for array in (path for path in self.folder.iterdir() if path.is_dir()):
-            for left in array.glob("*.__lock"):  # of writers that were killed
-                left.unlink()
-            if array.name.startswith("names_") and array != self._names_folder():
+        for left in (*self.folder.glob(".*"), *self.folder.glob("*/*.__lock")):
+            left.unlink()  # of writers that were killed
+        for array in self.folder.glob("names_*"):
+            if array != self._names_folder():
                 shutil.rmtree(array)
         self._update(finished=True)
 
@@ -232,7 +239,7 @@ class FeatureStore(StoreReading):
     def _fill_featureless_chunks(self) -> None:
         """Writes zeros where no image of a chunk has features, so that no chunk file is absent."""
         size, images = self.layout.chunk_images, self.index["images"]
-        for name in ("global", *_LOCAL):
+        for name in ("global", *LOCAL_ARRAYS):
             if not self._has(name):
                 continue
             array = self._array(name)

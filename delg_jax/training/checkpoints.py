@@ -162,7 +162,7 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
     Raises:
       UserError: if the checkpoint or the weights do not fit `config.model`.
     """
-    found = _checkpoint(config, workdir)
+    found = find_checkpoint(config, workdir)
     if found is None:
         module = build(config.model)
         variables = model_variables.initialize(module, jax.random.key(config.seed))
@@ -223,7 +223,7 @@ def _restore(
     return module, restored["variables"]
 
 
-def _checkpoint(
+def find_checkpoint(
     config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> tuple[pathlib.Path, int | None] | None:
     """Folder and step (None for the latest) of what to extract with, or None."""

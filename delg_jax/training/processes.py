@@ -86,12 +86,21 @@ def first_before_others(name: str) -> Iterator[None]:
 
     Args:
       name: of what is done, the same in all processes.
+
+    Raises:
+      UserError: in the others, if the first one failed.
     """
     if not is_first():
-        wait_for_all(name)
-    yield
-    if is_first():
-        wait_for_all(name)
+        if not agree(True):
+            raise UserError("process 0", name, "failed; see what it says")
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        agree(False)
+        raise
+    agree(True)
 
 
 def agree(yes: bool) -> bool:

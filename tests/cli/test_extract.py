@@ -1,9 +1,11 @@
+import importlib.util
 import json
 
 import pytest
 
 from delg_jax.cli.main import main
-from tests.photographs import make_revisited, truncate
+from tests.holding import held
+from tests.photographs import draw, make_revisited, save, truncate
 from tests.tiny import command_line, retrieval_config
 
 
@@ -90,3 +92,66 @@ def test_another_configuration_is_refused_with_the_difference(flags, tmp_path, c
 def test_a_workdir_that_is_a_file_is_refused(flags, tmp_path, capsys):
     (tmp_path / "run").write_text("in the way")
     assert refused(capsys, "extract", *flags).startswith(f"workdir = '{tmp_path / 'run'}")
+
+
+def test_a_store_that_another_job_writes_is_refused(flags, tmp_path, capsys):
+    folder = tmp_path / "run" / "features" / "database"
+    with held(folder):
+        message = refused(capsys, "extract", *flags)
+    assert message == (
+        f"feature store = '{folder}': is being written by another job; wait for it, or take "
+        "another --workdir"
+    )
+
+
+def test_images_are_named_and_added_and_deleted(flags, root, tmp_path, capsys):
+    folder, images = tmp_path / "run" / "features" / "images", f"--images={root / 'jpg'}"
+    assert main(["extract", *flags, images]) == 0
+    assert capsys.readouterr().out == f"{folder}: 6 images, 0 skipped\n"
+    assert not (tmp_path / "run" / "features" / "database").exists()
+    save(root / "jpg" / "added.png", draw(7, 64, 64))
+    (root / "jpg" / "query0.jpg").unlink()
+    assert refused(capsys, "extract", *flags, images) == (
+        f"--images = '{root / 'jpg'}': lacks 1 images of {folder}, first query0.jpg; "
+        "--delete_missing deletes them from the store"
+    )
+    assert main(["extract", *flags, images, "--delete_missing"]) == 0
+    assert capsys.readouterr().out == f"{folder}: 6 images, 0 skipped\n"
+
+
+def test_a_single_picture_that_is_none_is_skipped(flags, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_text("no image")
+    images = f"--images={tmp_path / 'broken.jpg'}"
+    message = refused(capsys, "extract", *flags, images)
+    assert message.startswith("config.data.max_skipped = 0: 1 images could not be used, first ")
+    assert main(["extract", *flags, images, "--config.data.max_skipped=1"]) == 0
+    assert capsys.readouterr().out.endswith("images: 1 images, 1 skipped\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--images="], "--images = '': must not be empty"),
+        (["--runner="], "--runner = '': must not be empty"),
+        (["--delete_missing"], "--delete_missing = True: needs --images"),
+        (["--images=/no/such/folder"], "--images = '/no/such/folder': does not exist; "),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, tmp_path, capsys, more, message):
+    assert refused(capsys, "extract", *flags, *more).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_without_beam_a_runner_is_refused(flags, root, tmp_path, capsys, monkeypatch, listed):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "apache_beam" else find(name, *rest),
+    )
+    more = [f"--images={root / 'jpg'}"] if listed else []
+    message = refused(capsys, "extract", *flags, *more, "--runner=DirectRunner")
+    rule = "needs Apache Beam, which the extra `beam` of delg_jax installs"
+    assert message == f"--runner = 'DirectRunner': {rule}"
+    assert not (tmp_path / "run").exists()

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.evaluation import benchmarks, peers
+from delg_jax.evaluation import benchmarks, extraction_bench, peers
 from delg_jax.rerank import mds
 from delg_jax.search import global_search
 
 NEEDED = {"verify_opencv": "cv2", "verify_official": "skimage"}
+# With PyTorch, and a test of their own
+EXTRACTION = set(extraction_bench.VARIANTS)
 
 
-@pytest.mark.parametrize("name", list(benchmarks.SIZES))
+@pytest.mark.parametrize("name", sorted(set(benchmarks.SIZES) - EXTRACTION))
 def test_a_benchmark_says_what_was_timed(name):
     if name in NEEDED:
         pytest.importorskip(NEEDED[name], reason=f"the peer of {name}")
@@ -25,7 +27,21 @@ def test_a_benchmark_says_what_was_timed(name):
         assert len(timed["seconds"]) == 3
         assert min(timed["seconds"]) <= timed["median"] <= max(timed["seconds"])
         assert timed["first_call_seconds"] > 0
+        assert timed["units_per_second"] == 1 / timed["median"]
     assert result["ratio"] == result["peer"]["median"] / result["ours"]["median"]
+
+
+def test_counted_operations_are_compared_with_those_of_a_matrix_product(monkeypatch):
+    ours = benchmarks.Contender("ours", lambda: None, 2)
+    peer = benchmarks.Contender("peer", lambda: None, 1)
+    pair = benchmarks.Pair("thing", ours, peer, operations=600.0, dtype="bfloat16")
+    monkeypatch.setitem(benchmarks._PAIRS, "mds", lambda rng, **_: pair)
+    monkeypatch.setitem(benchmarks._PEAK_SIDES, "cpu", 10)
+    clock = iter(np.arange(100.0))
+    monkeypatch.setattr(benchmarks.time, "perf_counter", lambda: next(clock))
+    counted = benchmarks.bench("mds", repeats=1)["operations"]
+    # Half a second a thing; a product of 2,000 operations takes a second
+    assert counted == {"per_unit": 600, "per_second": 1200, "peak": 2000, "share": 0.6}
 
 
 def test_the_two_take_turns_and_count_per_unit(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.features import artefact, stage
+from delg_jax.features import network as features_network
 from delg_jax.features.extractor import Extractor, deciding, extract_image
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage.rows import Layout
@@ -37,7 +38,7 @@ assert not [name for name in sys.modules if name.startswith(("delg_jax.", "flax.
 def _variables():
     """No checkpoint: random variables, batch statistics included."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(artefact, "load_model", lambda config, workdir: network(config))
+    patch.setattr(features_network, "load_model", lambda config, workdir: network(config))
     yield
     patch.undo()
 

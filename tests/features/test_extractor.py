@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from delg_jax.features import extractor as extractor_module
 from delg_jax.features.extractor import Extractor, extract_image, in_original_pixels
 from delg_jax.features.pca import Pca
 from delg_jax.models.delg import build
@@ -116,12 +117,91 @@ def test_only_scores_above_the_threshold_count(config, model, images, together):
     np.testing.assert_allclose(found.scores[found.mask], expected, rtol=1e-5)
 
 
-def test_many_sizes_share_few_shapes(config, model):
-    extractor = Extractor(*model, config.extract)
-    extractor([draw(0, 40 + 3 * i, 64 - 2 * i) for i in range(8)])
-    # One source canvas; levels of scale 1 fit the same, those of 1.41 fit in four canvases
-    assert {shape[0] for shape in extractor.compiled_shapes} == {(64, 64)}
-    assert len(extractor.compiled_shapes) <= 5
+def test_many_sizes_and_scales_share_few_shapes(config, model):
+    settings = config.extract.copy_and_resolve_references()
+    settings.local_scales = settings.global_scales = (0.5, 0.7, 1.0)
+    settings.batch_pixels = 4 * 64 * 64
+    extractor = Extractor(*model, settings)
+    extractor([draw(0, 40 + 3 * i, 64 - 2 * i) for i in range(7)])
+    # 21 levels fit one canvas: batches of 4, 4, 4, 4, 4 and 1
+    assert list(extractor.compiled_shapes) == [((64, 64), 4, 30, True), ((64, 64), 1, 30, True)]
+    assert all(seconds > 0 for seconds in extractor.compiled_shapes.values())
+
+
+def test_on_a_cpu_one_level_at_a_time_is_automatic(config, model, images, together):
+    settings = config.extract.copy_and_resolve_references()
+    settings.batch_pixels = 0
+    extractor = Extractor(*model, settings)
+    assert_same(extractor(images[:2])[1], together[1])
+    assert {shape[1] for shape in extractor.compiled_shapes} == {1}
+
+
+def test_the_same_chunk_gives_the_same_bits(extractor, images, together):
+    for found, expected in zip(extractor(images), together, strict=True):
+        np.testing.assert_array_equal(found.global_descriptor, expected.global_descriptor)
+        for a, b in zip(found.local, expected.local, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_bounded_number_of_batches_waits(config, model, images, monkeypatch):
+    running, most = 0, []
+    start, finish = Extractor._start, extractor_module._finish
+
+    def counting_start(self, *arguments):
+        nonlocal running
+        running += 1
+        most.append(running)
+        return start(self, *arguments)
+
+    def counting_finish(*arguments):
+        nonlocal running
+        running -= 1
+        return finish(*arguments)
+
+    monkeypatch.setattr(Extractor, "_start", counting_start)
+    monkeypatch.setattr(extractor_module, "_finish", counting_finish)
+    settings = config.extract.copy_and_resolve_references()
+    settings.batch_pixels = 1
+    Extractor(*model, settings)(images)
+    assert len(most) == 10
+    assert max(most) == 3  # one is started before the first of two is copied
+    assert running == 0
+
+
+def test_scales_without_a_global_descriptor_do_not_count_for_it(config, model, images, together):
+    settings = config.extract.copy_and_resolve_references()
+    settings.global_scales = (1.0,)
+    extractor = Extractor(*model, settings)
+    (found,) = extractor(images[:1])
+    settings = settings.copy_and_resolve_references()
+    settings.local_scales = (1.0,)
+    (single,) = Extractor(*model, settings)(images[:1])
+    np.testing.assert_allclose(found.global_descriptor, single.global_descriptor, atol=1e-6)
+    np.testing.assert_allclose(found.local.scores, together[0].local.scores, rtol=1e-4)
+    assert {shape[3] for shape in extractor.compiled_shapes} == {False, True}
+
+
+def test_bfloat16_is_near_float32(config, model, images, together):
+    settings = config.extract.copy_and_resolve_references()
+    settings.dtype = "bfloat16"
+    (found,) = Extractor(*model, settings)(images[1:2])
+    expected = together[1]
+    assert found.global_descriptor.dtype == found.local.descriptors.dtype == np.float32
+    assert found.global_descriptor @ expected.global_descriptor > 0.999
+    np.testing.assert_allclose(found.local.scores, expected.local.scores, rtol=0.1, atol=0.02)
+    assert not np.array_equal(found.local.scores, expected.local.scores)
+
+
+def test_suppression_keeps_the_best_of_a_neighbourhood(config, model, images, together):
+    settings = config.extract.copy_and_resolve_references()
+    settings.suppression = 1
+    local = Extractor(*model, settings)(images[3:4])[0].local
+    expected = together[3].local
+    assert local.scores[0] == pytest.approx(expected.scores[0], rel=1e-4)
+    for scale in set(local.scales[local.mask]):
+        cells = local.locations[local.mask & (local.scales == scale)] / (16 * scale)
+        apart = np.abs(cells[:, None] - cells[None]).max(axis=2) + 9 * np.eye(len(cells))
+        assert apart.min() > 1.5
 
 
 def test_no_images_have_no_features(extractor):
@@ -135,7 +215,7 @@ def test_a_network_without_local_head_gives_the_global_descriptor_alone(config, 
     (features,) = extractor([images[1]])
     assert features.local is None
     assert np.linalg.norm(features.global_descriptor) == pytest.approx(1, abs=1e-5)
-    assert {shape[1] for shape in extractor.compiled_shapes} == {(64, 64)}  # no local scales
+    assert list(extractor.compiled_shapes) == [((64, 64), 1, 0, True)]  # no local scales
 
 
 def test_descriptors_go_through_the_projection(config, model, images, rng):

@@ -16,11 +16,16 @@ def model():
     return module, random_variables(module)
 
 
-def found(model, source, shape):
+def run(model, source, shape, **options):
     images = pyramid.place([draw(0, *SIZE)], source)
     target = np.array([pyramid.scaled_size(SIZE, SCALE)], np.int32)
-    sizes = np.array([SIZE], np.int32)
-    result = level.compute(*model, None, images, sizes, target, shape, COUNT, 0.0)
+    resized = pyramid.resize(images, np.array([SIZE], np.int32), target, shape)
+    asked = {"count": COUNT, "pooled": True, **options}
+    return level.compute(*model, None, resized, target, **asked)
+
+
+def found(model, source, shape):
+    result = run(model, source, shape)
     return result, level.local_features(result, 0, shape, model[0].conv4_stride, SCALE)
 
 
@@ -34,6 +39,36 @@ def test_neither_canvas_decides_a_feature(model):
     np.testing.assert_array_equal(features.locations, expected.locations)
     np.testing.assert_allclose(features.scores, expected.scores, atol=1e-6)
     np.testing.assert_allclose(features.descriptors, expected.descriptors, atol=1e-6)
+
+
+def test_what_is_not_asked_for_is_absent_and_the_rest_the_same(model):
+    both = run(model, (64, 64), (64, 128))
+    pooled = run(model, (64, 64), (64, 128), count=0)
+    assert pooled[1:] == (None,) * 4
+    np.testing.assert_allclose(pooled.global_descriptor, both.global_descriptor, atol=1e-6)
+    local = run(model, (64, 64), (64, 128), pooled=False)
+    assert local.global_descriptor is None
+    np.testing.assert_array_equal(local.cells, both.cells)
+    np.testing.assert_allclose(local.descriptors, both.descriptors, atol=1e-6)
+
+
+def test_conv5_is_computed_only_for_a_global_descriptor(model):
+    def operations(**options):
+        image, size = np.zeros((1, 64, 64, 3), np.float32), np.array([[64, 64]], np.int32)
+        return level.compute.lower(*model, None, image, size, **options).cost_analysis()["flops"]
+
+    everything = operations(count=COUNT, pooled=True)
+    assert operations(count=COUNT, pooled=False) < 0.95 * everything
+    assert operations(count=0, pooled=True) < everything
+
+
+def test_suppressed_positions_are_not_found(model):
+    target = pyramid.scaled_size(SIZE, SCALE)
+    result = run(model, (64, 64), (64, 96), count=24, suppression=1)
+    cells = np.stack(np.divmod(result.cells[0][result.valid[0]], 96 // 16), axis=1)
+    assert 0 < len(cells) < (target[0] // 16) * (target[1] // 16)
+    apart = np.abs(cells[:, None] - cells[None]).max(axis=2) + 9 * np.eye(len(cells))
+    assert apart.min() > 1
 
 
 def test_local_features_by_hand():

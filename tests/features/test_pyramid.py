@@ -81,14 +81,21 @@ def test_canvases_are_few_and_little_larger_than_the_image(step):
     for side, canvas in zip(sides, canvases, strict=True):
         assert canvas >= side
         assert canvas % step == 0
-        assert canvas - side < max(step, side / 8)
+        assert canvas - side < max(step, side / 16)
     assert canvases == sorted(canvases)
-    assert len(set(canvases)) <= 8 + 8 * np.log2(4096 / (8 * step))
+    assert len(set(canvases)) <= 16 + 16 * np.log2(4096 / (16 * step))
 
 
 def test_sides_of_a_canvas_are_independent():
     assert pyramid.canvas_shape((65, 128), 64) == (128, 128)
-    assert pyramid.canvas_shape((64, 1025), 64) == (64, 1152)
+    assert pyramid.canvas_shape((64, 1025), 64) == (64, 1088)
+    assert pyramid.canvas_shape((64, 2049), 64) == (64, 2176)
+
+
+def test_canvases_of_images_are_powers_of_two():
+    assert pyramid.source_shape((1, 2)) == (1, 2)
+    assert pyramid.source_shape((384, 513)) == (512, 1024)
+    assert [pyramid.power_of_two(n) for n in (0, 1, 2, 3, 4, 9)] == [1, 1, 2, 2, 4, 8]
 
 
 def test_place_puts_images_top_left(rng):

@@ -12,6 +12,20 @@ def reference_top(scores, mask, count, threshold):
     return [i for i in np.argsort(-flat, kind="stable") if usable[i]][:count]
 
 
+def reference_suppression(scores, mask, radius):
+    """Positions of one map that no better one, or equal and earlier one, is near."""
+    kept = np.zeros_like(mask)
+    for y, x in np.argwhere(mask):
+        best = True
+        for v, u in np.argwhere(mask):
+            near = max(abs(v - y), abs(u - x)) <= radius
+            better = scores[v, u] > scores[y, x]
+            earlier = scores[v, u] == scores[y, x] and (v, u) < (y, x)
+            best = best and not (near and (better or earlier))
+        kept[y, x] = best
+    return kept
+
+
 def level(scores, scale=1.0):
     """Features of a level whose other fields tell where they came from."""
     count = len(scores)
@@ -51,6 +65,42 @@ def test_a_wholly_masked_map_has_no_features():
     )
     assert not valid.any()
     assert not values.any()
+
+
+def test_suppression_by_hand():
+    scores = np.array([[[5, 5, 1, 2], [0, 9, 9, 1]]], np.float32)
+    mask = np.array([[[True, True, True, True], [True, False, True, True]]])
+    kept = selection.suppress(scores, mask, 1)
+    assert kept.astype(int).tolist() == [[[1, 0, 0, 0], [0, 0, 1, 0]]]
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 9])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 6), (8, 1)])
+def test_suppression_equals_the_reference(rng, shape, radius):
+    scores = rng.integers(0, 5, (3, *shape)).astype(np.float32)
+    mask = rng.random(scores.shape) < 0.8
+    kept = np.asarray(selection.suppress(scores, mask, radius))
+    for one, score, inside in zip(kept, scores, mask, strict=True):
+        expected = reference_suppression(score, inside, radius) if radius else inside
+        np.testing.assert_array_equal(one, expected)
+
+
+def test_suppression_of_equal_scores_keeps_the_first():
+    for value in (0.0, 3.0):
+        kept = selection.suppress(
+            np.full((1, 4, 4), value, np.float32), np.ones((1, 4, 4), bool), 9
+        )
+        assert np.argwhere(kept).tolist() == [[0, 0, 0]]
+    nothing = np.zeros((1, 4, 4), bool)
+    assert not selection.suppress(np.ones((1, 4, 4), np.float32), nothing, 1).any()
+
+
+def test_suppression_does_not_depend_on_the_canvas(rng):
+    scores = rng.random((1, 9, 11), np.float32)
+    mask = np.zeros(scores.shape, bool)
+    mask[:, :6, :7] = True
+    alone = selection.suppress(scores[:, :6, :7], mask[:, :6, :7], 2)
+    np.testing.assert_array_equal(selection.suppress(scores, mask, 2)[:, :6, :7], alone)
 
 
 def test_merge_keeps_the_best_of_all_levels():

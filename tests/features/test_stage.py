@@ -154,7 +154,7 @@ def test_only_extracted_queries_are_cropped(config, workdir):
         ("shape_step", 48, "multiple of 32"),
         ("shape_step", 0, "multiple of 32"),
         ("max_features", 0, "at least 1"),
-        ("batch_pixels", 0, "at least 1"),
+        ("batch_pixels", -1, "must not be negative"),
         ("chunk_images", 0, "at least 1"),
         ("local_scales", (), "positive numbers"),
         ("global_scales", (1.0, 0.0), "positive numbers"),

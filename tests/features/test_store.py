@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage import encodings
@@ -10,37 +9,9 @@ from delg_jax.features.storage.rows import Layout
 from delg_jax.features.storage.stored_rows import StoredRows
 from delg_jax.features.store import FeatureStore
 from tests.folders import contents
+from tests.stores import features, fill, names
 
 COUNTS = [3, 0, 5, 1, 4, 2, 5]  # features of each image, of at most 5
-
-
-def features(rng, count, padded=5, dim=8):
-    """An image with `count` features, best first, and rubbish where the mask is False."""
-    descriptors = rng.normal(size=(padded, dim)).astype(np.float32)
-    return Features(
-        rng.normal(size=6).astype(np.float32),
-        LocalFeatures(
-            locations=rng.random((padded, 2), np.float32),
-            scales=rng.random(padded, np.float32),
-            scores=np.sort(rng.random(padded, np.float32))[::-1],
-            descriptors=descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
-            mask=np.arange(padded) < count,
-        ),
-    )
-
-
-def names(count):
-    return [f"image{number}" for number in range(count)]
-
-
-def fill(folder, rows, chunk=3, **layout):
-    """Writes rows to a store, as far as they are missing."""
-    layout = Layout(chunk, **{"max_features": 5, **layout})
-    store = FeatureStore.prepare(folder, names(len(rows)), layout)
-    for run in store.missing():
-        store.write(run, [rows[i] for i in run], np.full((len(run), 2), run.start))
-    store.finish()
-    return store
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`delg train` as programs of their own, on devices and processes of one's choice."""
+"""`delg` as programs of their own, on devices and processes of one's choice."""
 
 import os
 import socket
@@ -14,9 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(
-    config: ml_collections.ConfigDict, workdir: Path, devices: int, flags: tuple[str, ...] = ()
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    devices: int,
+    flags: tuple[str, ...] = (),
+    verb: str = "train",
 ) -> subprocess.Popen:
-    """Starts training on `devices` virtual devices; output is kept."""
+    """Starts a verb on `devices` virtual devices; output is kept."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -24,7 +28,7 @@ def start(
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
-    command = [sys.executable, "-m", "delg_jax", "train", *command_line(config)]
+    command = [sys.executable, "-m", "delg_jax", verb, *command_line(config)]
     return subprocess.Popen(
         [*command, f"--workdir={workdir}", *flags],
         cwd=ROOT,
@@ -44,14 +48,19 @@ def finish(*programs: subprocess.Popen) -> list[str]:
 
 
 def start_processes(
-    config: ml_collections.ConfigDict, workdir: Path, processes: int, devices: int
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    processes: int,
+    devices: int,
+    flags: tuple[str, ...] = (),
+    verb: str = "train",
 ) -> list[subprocess.Popen]:
-    """Starts processes that train together, each on `devices` virtual devices."""
+    """Starts processes that work together, each on `devices` virtual devices."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    shared = (f"--coordinator={address}", f"--num_processes={processes}")
+    shared = (*flags, f"--coordinator={address}", f"--num_processes={processes}")
     return [
-        start(config, workdir, devices, (*shared, f"--process_id={number}"))
+        start(config, workdir, devices, (*shared, f"--process_id={number}"), verb)
         for number in range(processes)
     ]

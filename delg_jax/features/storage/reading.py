@@ -127,14 +127,33 @@ class StoreReading:
         """The arrays of the store by name, those of names and states among them.
 
         Raises:
-          UserError: if the description of one does not fit the store.
+          UserError: if the description of one is absent, or does not fit the store.
         """
-        for path in sorted(self.folder.glob("*/zarr.json")):
-            array = ChunkedArray(path.parent)
+        found = {path.name for path in self.folder.iterdir() if path.is_dir()}
+        for name in sorted(found | self._expected()):
+            array = ChunkedArray(self.folder / name)
             if array.shape[0] != self.index["images"]:
+                path = str(array.folder / "zarr.json")
                 rule = f"must have {self.index['images']} rows, as the store, not {array.shape[0]}"
-                raise UserError("feature store", str(path), rule)
-            yield path.parent.name, array
+                raise UserError("feature store", path, rule)
+            yield name, array
+
+    def _expected(self) -> set[str]:
+        """Names of the arrays that the images must have."""
+        if not self.index["images"]:
+            return set()
+        names = {self._names_folder().name, *rows.EVERY_IMAGE}
+        try:
+            flags = np.bitwise_or.reduce(self._states)
+        except UserError:  # damaged; whoever reads them from `arrays` learns where
+            return names
+        if flags & rows.GLOBAL:
+            names.add("global")
+        if flags & rows.LOCAL:
+            names.update(rows.LOCAL_ARRAYS)
+            if self.layout.local_encoding != "int8":
+                names.discard("descriptor_scales")
+        return names
 
     def _plain_rows(self, name: str, features: int) -> StoredRows:
         array = self._array(name)

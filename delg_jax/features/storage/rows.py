@@ -11,6 +11,10 @@ from delg_jax.features.storage import encodings
 # Flags of an image's state
 WRITTEN, SKIPPED, GLOBAL, LOCAL, DELETED = 1, 2, 4, 8, 16
 
+# Arrays by what images have rows in them
+EVERY_IMAGE = ("state", "reasons", "sizes")  # a skipped one, too
+LOCAL_ARRAYS = ("counts", "locations", "scales", "scores", "descriptors", "descriptor_scales")
+
 REASON_BYTES = 200  # kept of why an image was skipped
 
 Row = Features | str  # features of an image, or why it was skipped

@@ -1,0 +1,50 @@
+import os
+import signal
+
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.features.storage.lock import exclusive
+from tests.holding import held
+
+REFUSAL = "feature store.* is being written by another job; wait for it"
+
+
+def test_another_process_is_refused_until_the_holder_ends(tmp_path):
+    folder = tmp_path / "features" / "database"
+    with held(folder) as holder:
+        for _ in range(2):  # a refusal leaves the lock as it is
+            with pytest.raises(UserError, match=REFUSAL), exclusive(folder):
+                pass
+        with exclusive(folder.with_name("queries")):  # another folder is free
+            pass
+        holder.communicate("")
+        assert holder.returncode == 0
+        with exclusive(folder):
+            assert not folder.exists()
+
+
+def test_a_killed_holder_gives_its_folder_back(tmp_path):
+    with held(tmp_path / "database") as holder:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        with exclusive(tmp_path / "database"):
+            pass
+
+
+def test_a_folder_is_given_back_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), exclusive(tmp_path / "database"):
+        raise ZeroDivisionError
+    with (
+        exclusive(tmp_path / "database"),
+        pytest.raises(UserError, match=REFUSAL),
+        exclusive(tmp_path / "database"),
+    ):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "features").write_text("in the way")
+    rule = r"workdir = .*database': must be a folder that can be written"
+    with pytest.raises(UserError, match=rule), exclusive(tmp_path / "features" / "database"):
+        pass

@@ -1,0 +1,60 @@
+import json
+
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.features.storage.reading import read_index
+from delg_jax.features.storage.rows import Layout
+
+WHOLE = {
+    "format": 2,
+    "images": 3,
+    "name_bytes": 64,
+    "deleted": False,
+    "finished": True,
+    "layout": Layout()._asdict(),
+}
+
+
+def write(folder, content):
+    (folder / "store.json").write_text(content)
+    return folder
+
+
+def test_an_index_comes_back(tmp_path):
+    assert read_index(write(tmp_path, json.dumps(WHOLE)), 2) == WHOLE
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_an_index_without_one_of_its_values_is_refused(tmp_path, name):
+    content = {key: value for key, value in WHOLE.items() if key != name}
+    with pytest.raises(UserError, match="must be a feature store; delg extract makes one"):
+        read_index(write(tmp_path, json.dumps(content)), 2)
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, 100, 200])
+def test_an_index_that_was_cut_is_refused(tmp_path, length):
+    with pytest.raises(UserError, match="must be a feature store"):
+        read_index(write(tmp_path, json.dumps(WHOLE)[:length]), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("images", "3"), ("name_bytes", None), ("deleted", 1), ("finished", "yes"), ("format", 3)],
+)
+def test_an_index_of_other_values_is_refused(tmp_path, name, value):
+    content = json.dumps({**WHOLE, name: value})
+    with pytest.raises(UserError, match="this program reads 2; delg extract --overwrite makes it"):
+        read_index(write(tmp_path, content), 2)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '"text"', "{}"])
+def test_what_is_no_index_is_refused(tmp_path, content):
+    with pytest.raises(UserError, match="must be a feature store"):
+        read_index(write(tmp_path, content), 2)
+
+
+def test_unknown_parts_of_a_layout_are_refused(tmp_path):
+    content = json.dumps({**WHOLE, "layout": {**WHOLE["layout"], "colour": 1}})
+    with pytest.raises(UserError, match="must be a feature store"):
+        read_index(write(tmp_path, content), 2)

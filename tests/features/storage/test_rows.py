@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from delg_jax.features.extractor import Features
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage import rows
+from delg_jax.features.storage.rows import GLOBAL, LOCAL, SKIPPED, WRITTEN, Layout
+
+NO_POOLED = np.zeros(0, np.float32)
+
+
+def local(mask, dim=8):
+    """Features of which each number tells its place; rubbish stands where the mask is False."""
+    places = np.arange(len(mask), dtype=np.float32)
+    return LocalFeatures(
+        locations=np.stack([places, 10 + places], axis=1),
+        scales=20 + places,
+        scores=30 + places,
+        descriptors=np.repeat(places[:, None], dim, axis=1),
+        mask=np.array(mask, bool),
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "width"),
+    [
+        (["a", "", "bc"], 4),
+        (["full"], 4),
+        (["ä", "日本", "🦆"], 8),
+        ([], 5),
+        (["with space", "comma,", 'quote"', "a\nb"], 16),
+    ],
+)
+def test_texts_come_back(texts, width):
+    packed = rows.pack_texts(texts, width)
+    assert packed.shape == (len(texts), width)
+    assert packed.dtype == np.uint8
+    assert rows.unpack_texts(packed) == texts
+
+
+def test_texts_by_hand():
+    assert rows.pack_texts(["ab", "ü"], 3).tolist() == [[97, 98, 0], [0xC3, 0xBC, 0]]
+
+
+def test_long_texts_are_cut_between_characters():
+    packed = rows.pack_texts(["abcdef", "aüü", "🦆"], 4)
+    assert rows.unpack_texts(packed) == ["abcd", "aü", "🦆"]
+    assert rows.unpack_texts(rows.pack_texts(["🦆"], 3)) == [""]
+
+
+def test_texts_of_no_width():
+    assert rows.unpack_texts(np.zeros((2, 0), np.uint8)) == ["", ""]
+
+
+def test_damaged_texts_are_still_texts():
+    assert rows.unpack_texts(np.array([[0xFF, 65]], np.uint8)) == ["\N{REPLACEMENT CHARACTER}A"]
+
+
+def test_columns_by_hand():
+    pooled = np.array([1, 2], np.float32)
+    images = [
+        Features(pooled, local([False, True, True])),
+        "broken",
+        Features(NO_POOLED, local([False] * 3)),
+        Features(2 * pooled, None),
+    ]
+    sizes = np.array([[5, 6], [0, 0], [7, 8], [9, 9]])
+    arrays, states = rows.columns(images, sizes, Layout(max_features=4))
+    both = WRITTEN | GLOBAL | LOCAL
+    assert states.tolist() == [both, WRITTEN | SKIPPED, WRITTEN | LOCAL, WRITTEN | GLOBAL]
+    assert rows.unpack_texts(arrays["reasons"]) == ["", "broken", "", ""]
+    assert arrays["sizes"].tolist() == sizes.tolist()
+    assert arrays["global"].tolist() == [[1, 2], [0, 0], [0, 0], [2, 4]]
+    assert arrays["counts"].tolist() == [2, 0, 0, 0]
+    assert arrays["scores"].tolist() == [[31, 32, 0, 0], [0] * 4, [0] * 4, [0] * 4]
+    assert arrays["scales"][0].tolist() == [21, 22, 0, 0]
+    assert arrays["locations"][0].tolist() == [[1, 11], [2, 12], [0, 0], [0, 0]]
+    assert arrays["descriptors"][0].tolist() == [[1] * 8, [2] * 8, [0] * 8, [0] * 8]
+    assert "descriptor_scales" not in arrays
+
+
+@pytest.mark.parametrize(
+    ("encoding", "dtype", "width"),
+    [("float32", "float32", 8), ("float16", "float16", 8), ("int8", "int8", 8), ("sign", "u1", 1)],
+)
+def test_the_layout_decides_types(encoding, dtype, width):
+    layout = Layout(max_features=2, local_encoding=encoding, global_dtype="float16")
+    arrays, _ = rows.columns([Features(np.ones(3, np.float32), local([True] * 3))], None, layout)
+    assert arrays["global"].dtype == np.float16
+    assert arrays["descriptors"].dtype == dtype
+    assert arrays["descriptors"].shape == (1, 2, width)
+    assert ("descriptor_scales" in arrays) is (encoding == "int8")
+    assert arrays["counts"].tolist() == [2]  # the first two of three
+
+
+@pytest.mark.parametrize("images", [[], ["broken"], ["broken", ""]])
+def test_images_without_features_tell_no_width(images):
+    arrays, states = rows.columns(images, None, Layout())
+    assert arrays.keys() == {"reasons", "sizes"}
+    assert states.tolist() == [WRITTEN | SKIPPED] * len(images)
+    assert arrays["sizes"].shape == (len(images), 2)
+
+
+def test_each_image_is_packed_by_itself(rng):
+    layout = Layout(max_features=5, local_encoding="int8")
+    images = [
+        Features(rng.normal(size=4).astype(np.float32), local(rng.random(6) < 0.5))
+        for _ in range(6)
+    ]
+    together, states = rows.columns(images, None, layout)
+    for number, image in enumerate(images):
+        alone, state = rows.columns([image], None, layout)
+        assert state == states[number]
+        for name, values in alone.items():
+            np.testing.assert_array_equal(values[0], together[name][number])
