@@ -169,6 +169,7 @@ def _search() -> ml_collections.ConfigDict:
     search.local_block = 32  # database images in a block of similarities
     search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features
     search.graph_neighbours = 1000  # similarities kept per database image
+    search.graph_block = 32  # database images searched at a time, a chunk of the graph
     return search
 
 
@@ -217,6 +218,17 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.superglobal.short_list = 400  # images of the global search that are re-ranked
     rerank.superglobal.neighbours = 9  # K
     rerank.superglobal.beta = 0.15  # weight of a neighbour
+    # Query expansion (Chum et al., ICCV 2007; with alpha, Radenovic et al., TPAMI 2019)
+    rerank.qe = ml_collections.ConfigDict()
+    rerank.qe.images = 10  # best of the global search, averaged with the query
+    rerank.qe.alpha = 3.0  # exponent of their cosines as weights; 0 = all weigh the same
+    # Diffusion on the similarity graph (Iscen et al., CVPR 2017)
+    rerank.diffusion = ml_collections.ConfigDict()
+    rerank.diffusion.neighbours = 50  # k, best of an image in the graph; mutual ones are joined
+    rerank.diffusion.query_neighbours = 10  # best images of a query, where its similarity starts
+    rerank.diffusion.power = 3.0  # gamma, exponent of similarities
+    rerank.diffusion.spread = 0.99  # alpha, share that comes from the neighbours
+    rerank.diffusion.iterations = 20  # of the conjugate gradient method
     return rerank
 
 

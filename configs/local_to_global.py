@@ -1,4 +1,4 @@
-"""Local-to-global retrieval on Revisited Oxford or Paris, by local features of one scale.
+"""Local-to-global retrieval on Revisited Oxford, Paris, or any folder of that layout.
 
     delg evaluate --config=configs/local_to_global.py:imagenet --config.data.root=DIR --workdir=WORK
 
@@ -23,6 +23,9 @@ def get_config(argument: str = "imagenet") -> ml_collections.ConfigDict:
     if variant.imagenet == variant.trained:
         raise UserError("--config argument", argument, "must be imagenet or trained")
     config = revisited.get_config("real" if variant.imagenet else "trained")
+    config.search.rarity_images = 400
+    config.search.max_features = 400
+    config.search.graph_features = 200
     config.eval.methods = (
         "global",
         "global+sp",
