@@ -166,7 +166,27 @@ def _search() -> ml_collections.ConfigDict:
     search.curve = 0.459176  # p1 of CANN's kernel
     search.rarity_images = 0  # of the database; votes weigh by how few of them have the feature
     search.max_features = 200  # strongest features of an image that take part; 0 = all
-    search.local_block = 32  # database images in a block of similarities
+    search.engine = "exact"  # exact | cann | cells, how local similarities are found
+    search.local_block = 32  # database images in a block of similarities, on each device
+    search.query_block = 64  # queries compared at a time
+    search.hamming = "popcount"  # popcount | products, how signs are compared
+    search.packed = False  # compare int8 or one-bit codes of the store as they are, not decoded
+    # Constrained approximate nearest neighbours: estimated by shared cells of random grids
+    search.cann = ml_collections.ConfigDict()
+    search.cann.norm = 120.0  # of the descriptors for which the radii are given
+    search.cann.first_radius = 28.283  # r0; the original's 36 radii end below p0
+    search.cann.reach = 120.0  # p0, where votes end
+    search.cann.curve = 0.459176  # p1 of the votes
+    search.cann.approximation = 1.16594  # c; radii grow by 1 + (c - 1) / 4
+    search.cann.grids = 20  # grids at each radius
+    search.cann.axes = 0  # random axes that make a cell, 0 = all
+    search.cann.width = 1.0  # side of a cell, in the original's r c / sqrt(D)
+    search.cann.seed = 0  # of rotations, shifts and hashing
+    # Exact cosines within the cells nearest to a feature, of a random Voronoi diagram
+    search.cells = ml_collections.ConfigDict()
+    search.cells.count = 1000  # cells
+    search.cells.probes = 24  # nearest cells of a query feature that are looked into
+    search.cells.seed = 0  # of the features that are the centres
     search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features
     search.graph_neighbours = 1000  # similarities kept per database image
     search.graph_block = 32  # database images searched at a time, a chunk of the graph

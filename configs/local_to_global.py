@@ -3,11 +3,11 @@
     delg evaluate --config=configs/local_to_global.py:imagenet --config.data.root=DIR --workdir=WORK
 
 Variants, as argument:
-    imagenet  ImageNet ResNet-50 and nothing trained: conv4 vectors with their norm as attention,
-              PCA fitted on the database; images as they are
+    imagenet  (or nothing) ImageNet ResNet-50 and nothing trained: conv4 vectors with their norm
+              as attention, PCA fitted on the database; images as they are
     trained   the heads that configs/landmarks.py trains, otherwise as imagenet
 
-How search and re-ranking were chosen: experiments/local_to_global.py, README.
+How the re-ranking was chosen: experiments/local_to_global_choice.py, README.
 """
 
 import ml_collections
@@ -17,15 +17,24 @@ from delg_jax.configuration import parse_argument
 from delg_jax.errors import UserError
 
 
-def get_config(argument: str = "imagenet") -> ml_collections.ConfigDict:
-    """Returns the evaluation that `argument` names: `imagenet` or `trained`."""
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """Returns the evaluation that `argument` names: `imagenet` (or nothing) or `trained`."""
     variant = parse_argument(argument, {"imagenet": False, "trained": False})
-    if variant.imagenet == variant.trained:
+    if variant.imagenet and variant.trained:
         raise UserError("--config argument", argument, "must be imagenet or trained")
-    config = revisited.get_config("real" if variant.imagenet else "trained")
+    config = revisited.get_config("trained" if variant.trained else "real")
     config.search.rarity_images = 400
     config.search.max_features = 400
     config.search.graph_features = 200
+    config.rerank.mds.short_list = 200
+    config.rerank.mds.dim = 128
+    config.rerank.mds.distance = "complement"
+    config.rerank.mds.contrast = 0.3
+    config.rerank.mds.background_rank = 800
+    config.rerank.mds.weight = 0.7
+    config.rerank.mds.neighbours = 6
+    config.rerank.mds.beta = 0.6
+    config.rerank.mds.concat_weight = 0.7
     config.eval.methods = (
         "global",
         "global+sp",

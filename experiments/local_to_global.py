@@ -60,8 +60,7 @@ def measure(
     first = first or methods.search("local", extracted, config.search)
     found = {}
     for method in METHODS if graph else METHODS[:1]:
-        ranks = methods.rerank(method, extracted, first, graph, config.rerank)
-        ranks = getattr(ranks, "images", ranks)
+        ranks = methods.rerank(method, extracted, first, graph, config.rerank).images
         scored = stage.score({"all": ranks}, extracted.data.ground_truth, (1,))
         found[method] = {name: scored[name]["map"] for name in PROTOCOLS}
     return found

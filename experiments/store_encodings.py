@@ -46,6 +46,8 @@ def transcode(
         known, weights = sections(config), extracted.weights
         with claimed(target, config, known, weights, source.names) as store:
             _copy(source, store)
+            if (projection := source.read_pca()) is not None:
+                store.write_pca(projection)
 
 
 def _copy(source: FeatureStore, store: FeatureStore) -> None:

@@ -1,7 +1,14 @@
 """Builds the similarity graph: each database image searched against the database, once.
 
-Leaves index/graph.npz in the workdir, and the features first if they are not there.
+Leaves index/graph in the workdir, and the features first if they are not there. A job that was
+stopped goes on where it was; new images complete the graph that is there. With --features=global
+the graph of the global descriptors, index/global_graph, for diffusion.
+
+On many machines, the same command runs once in each process, with --coordinator, --num_processes
+and --process_id; they share the work.
 """
+
+import pathlib
 
 from absl import flags
 
@@ -11,12 +18,20 @@ from delg_jax.cli import arguments
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
+    arguments.define_processes(values)
+    text = "Features whose similarities are taken."
+    flags.DEFINE_enum("features", "local", ["local", "global"], text, flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     """Builds the graph and says how large it is."""
-    from delg_jax.search.stage import build_index
+    from delg_jax.search.stage import FOLDERS, build_index
+    from delg_jax.training import processes
 
-    graph = build_index(values.config, values.workdir, values.overwrite)
+    processes.initialize(values.coordinator, values.num_processes, values.process_id)
+    kind = values.features
+    graph = build_index(values.config, values.workdir, values.overwrite, features=kind)
     images, neighbours = graph.indices.shape
-    print(f"{values.workdir}/index/graph.npz: {images} images, {neighbours} neighbours each")
+    folder = pathlib.Path(values.workdir) / "index" / FOLDERS[kind]
+    if processes.is_first():
+        print(f"{folder}: {images} images, {neighbours} neighbours each")

@@ -1,6 +1,7 @@
 """Finds a picture in the database and prints the best images with their scores.
 
-The score is the similarity of the search, and with a method that ends in +sp the number of inliers.
+The score is what the method ranks by: a similarity, with a method that ends in +sp the number of
+inliers; with global+superglobal it is the similarity of the search before.
 Uses the workdir's network and features, and makes the features first if they are not there.
 """
 
@@ -20,7 +21,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         "box", None, "Part of the picture to look for: x1,y1,x2,y2 in pixels.", flag_values=values
     )
     rule = "global or local search, with or without re-ranking: global, global+sp, "
-    rule += "global+superglobal, local, local+sp, local+mds or local+mds+global."
+    rule += "global+superglobal, global+qe, global+diffusion, local, local+sp, local+mds, "
+    rule += "local+mds+global or local+diffusion."
     flags.DEFINE_string("method", "global", rule, flag_values=values)
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
 
@@ -38,7 +40,7 @@ def run(values: flags.FlagValues) -> None:
         values.top,
         values.overwrite,
     )
-    score = "inliers" if values.method.endswith("+sp") else "similarity"
+    score = "inliers" if values.method.endswith("+sp") else "score"
     rows = [(str(rank), hit.name, f"{hit.score:.4g}") for rank, hit in enumerate(hits, start=1)]
     print(tables.markdown(("rank", "image", score), rows))
 

@@ -1,6 +1,7 @@
 """The ways to rank a database: global and local search, each with its re-rankings."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 
 import jax
@@ -8,12 +9,14 @@ import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
+from delg_jax.evaluation import rerank_settings
+from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings, spatial_settings
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.stage import has_global, has_local
 from delg_jax.progress import Progress
-from delg_jax.rerank import MdsSettings, SpatialSettings, mds, spatial_verification, superglobal
+from delg_jax.rerank import diffusion, expansion, mds, spatial_verification, superglobal
 from delg_jax.search import SimilarityGraph, global_search
 from delg_jax.search.stage import check as check_search
 from delg_jax.search.stage import engine
@@ -22,11 +25,15 @@ METHODS = (
     "global",
     "global+sp",
     "global+superglobal",
+    "global+qe",
+    "global+diffusion",
     "local",
     "local+sp",
     "local+mds",
     "local+mds+global",
+    "local+diffusion",
 )
+_WITHOUT_LOCAL = ("global", "global+superglobal", "global+qe", "global+diffusion")
 
 
 def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
@@ -40,18 +47,21 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: if the method does not exist, or the configuration does not suit it.
     """
-    spatial_settings(config.rerank)
-    mds_settings(config.rerank)
-    check_superglobal(config.rerank)
+    rerank_settings.check(config.rerank)
     check_search(config.search)
     require_choice(subject, method, METHODS)
     imports = is_imported(config.extract)
     if "global" in method.split("+") and not has_global(config):
         rule = f"{method} needs global descriptors: set config.extract.imported_global"
         raise UserError(subject, method, rule)
-    if method not in ("global", "global+superglobal") and not has_local(config):
+    if method not in _WITHOUT_LOCAL and not has_local(config):
         needed = "extract.imported_local" if imports else "model.local_head=True"
         raise UserError(subject, method, f"{method} needs local features: set config.{needed}")
+
+
+def needs_graph(method: str) -> bool:
+    """Whether a method re-ranks by similarities among the database images."""
+    return "mds" in method or "diffusion" in method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,65 +70,67 @@ class Ranking:
 
     Attributes:
       images: int32 [Q, N], best first.
-      similarities: float32 [Q, N], in the order of `images`.
+      similarities: float32 [Q, N], in the order of `images`; the scores of a re-ranking, minus
+        infinity below its short list.
     """
 
     images: np.ndarray
     similarities: np.ndarray
 
-
-def spatial_settings(rerank: ml_collections.ConfigDict) -> SpatialSettings:
-    """`config.rerank.sp` without its short list; raises a UserError for a wrong value."""
-    if rerank.sp.short_list < 1:
-        raise UserError("config.rerank.sp.short_list", rerank.sp.short_list, "must be at least 1")
-    fields = {name: value for name, value in rerank.sp.items() if name != "short_list"}
-    try:
-        return SpatialSettings(**fields)
-    except ValueError as error:
-        raise UserError("config.rerank.sp", fields, str(error)) from error
-
-
-def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:
-    """`config.rerank.mds`; raises a UserError for a wrong value."""
-    try:
-        return MdsSettings(**rerank.mds)
-    except ValueError as error:
-        raise UserError("config.rerank.mds", dict(rerank.mds), str(error)) from error
-
-
-def check_superglobal(rerank: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for a wrong value in `config.rerank.superglobal`."""
-    for name, least in (("short_list", 1), ("neighbours", 1), ("beta", 0)):
-        value = rerank.superglobal[name]
-        if value < least:
-            rule = f"must be at least {least}"
-            raise UserError(f"config.rerank.superglobal.{name}", value, rule)
+    def by_scores(self, scores: np.ndarray) -> "Ranking":
+        """The short lists sorted by new scores float32 [Q, M], in the order of `images`."""
+        count = scores.shape[1]
+        order = np.argsort(-scores, axis=1, kind="stable")
+        images, similarities = self.images.copy(), np.full(self.images.shape, -np.inf, np.float32)
+        images[:, :count] = np.take_along_axis(self.images[:, :count], order, axis=1)
+        similarities[:, :count] = np.take_along_axis(scores, order, axis=1)
+        return Ranking(images, similarities)
 
 
 def rank_globally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ranking:
     """Ranks by the cosine of global descriptors."""
-    similarities, images = global_search.search(
-        extracted.queries.global_descriptors(),
-        extracted.database.global_descriptors(),
-        len(extracted.database),
-        search.global_block,
-    )
+    return _by_cosine(extracted.queries.global_descriptors(), extracted, search.global_block)
+
+
+def _by_cosine(queries: np.ndarray, extracted: Extracted, block: int) -> Ranking:
+    database = extracted.database.global_descriptors()
+    similarities, images = global_search.search(queries, database, len(extracted.database), block)
     return Ranking(images, similarities)
 
 
-def rank_locally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ranking:
-    """Ranks by the local similarity, exactly; ties go to the lower index."""
-    queries = extracted.queries.local_features(search.max_features)
-    database = extracted.database.local_features(search.max_features)
-    similarities = engine(database, search)(queries.descriptors, queries.mask)
+def rank_locally(
+    extracted: Extracted, search: ml_collections.ConfigDict, folder: pathlib.Path | None = None
+) -> Ranking:
+    """Ranks by the local similarity; ties go to the lower index. `folder` as of `search`."""
+    queries, database = (
+        part.local_features(search.max_features, search.packed)
+        for part in (extracted.queries, extracted.database)
+    )
+    similarities = engine(database, search, folder)(queries.descriptors, queries.mask)
     images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
     return Ranking(images, np.take_along_axis(similarities, images, axis=1))
 
 
-def search(method: str, extracted: Extracted, settings: ml_collections.ConfigDict) -> Ranking:
-    """The search that a method begins with, global or local; `settings` is `config.search`."""
-    rank = rank_globally if method.startswith("global") else rank_locally
-    return rank(extracted, settings)
+def search(
+    method: str,
+    extracted: Extracted,
+    settings: ml_collections.ConfigDict,
+    folder: pathlib.Path | None = None,
+) -> Ranking:
+    """Does the search that a method begins with.
+
+    Args:
+      method: one of `METHODS`.
+      extracted: features.
+      settings: the `config.search` tree.
+      folder: of an approximate engine's index, see `index_folder`; None to keep none.
+
+    Returns:
+      The ranking by global or local similarity.
+    """
+    if method.startswith("global"):
+        return rank_globally(extracted, settings)
+    return rank_locally(extracted, settings, folder)
 
 
 def rerank(
@@ -127,23 +139,30 @@ def rerank(
     first: Ranking,
     graph: SimilarityGraph | None,
     settings: ml_collections.ConfigDict,
-) -> np.ndarray:
+    global_block: int = 65_536,
+) -> Ranking:
     """What a method makes of its search, unless it verifies spatially.
 
     Args:
       method: one of `METHODS` that does not end with `+sp`.
       extracted: features.
       first: result of `search`.
-      graph: similarities among the database images; only methods with `mds` need it.
+      graph: similarities among the database images, of the kind that `first` has; only methods
+        with `needs_graph` use it.
       settings: the `config.rerank` tree.
+      global_block: database images in a block, of the second search of query expansion.
 
     Returns:
-      Rankings int32 [Q, N].
+      The ranking.
     """
     if method in ("global", "local"):
-        return first.images
+        return first
     if method == "global+superglobal":
         return refine(extracted, first, settings)
+    if method == "global+qe":
+        return expand(extracted, first, settings, global_block)
+    if method.endswith("+diffusion"):
+        return diffuse(first, graph, settings)
     if method == "local+mds":
         return embed(first, graph, settings)
     return embed_with_global(extracted, first, graph, settings)
@@ -217,9 +236,12 @@ def inlier_counter(
     return count
 
 
-def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict) -> np.ndarray:
-    """Re-ranks the short list of the global search by refined descriptors, int32 [Q, N]."""
-    return superglobal.rerank(
+def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict) -> Ranking:
+    """Re-ranks the short list of the global search by refined descriptors.
+
+    The similarities are those of the search, and no longer descend.
+    """
+    images = superglobal.rerank(
         extracted.queries.global_descriptors(),
         extracted.database.global_descriptors(),
         first.images,
@@ -227,11 +249,35 @@ def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDi
         rerank.superglobal.neighbours,
         rerank.superglobal.beta,
     )
+    by_image = np.empty_like(first.similarities)
+    np.put_along_axis(by_image, first.images, first.similarities, axis=1)
+    return Ranking(images, np.take_along_axis(by_image, images, axis=1))
 
 
-def embed(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> np.ndarray:
-    """Re-ranks the short list of the local search by similarity embeddings, int32 [Q, N]."""
-    return mds.rerank(first.images, first.similarities, graph, mds_settings(rerank))
+def expand(
+    extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, global_block: int
+) -> Ranking:
+    """Searches once more, with queries averaged with the best images of the global search."""
+    queries = expansion.expand(
+        extracted.queries.global_descriptors(),
+        extracted.database.global_descriptors(),
+        first.images,
+        rerank.qe.images,
+        rerank.qe.alpha,
+    )
+    return _by_cosine(queries, extracted, global_block)
+
+
+def diffuse(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> Ranking:
+    """Re-ranks the whole database by what reaches it along the graph."""
+    settings = diffusion_settings(rerank)
+    return Ranking(*diffusion.rerank(first.images, first.similarities, graph, settings))
+
+
+def embed(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> Ranking:
+    """Re-ranks the short list of the local search by similarity embeddings."""
+    settings = mds_settings(rerank)
+    return first.by_scores(mds.list_scores(first.images, first.similarities, graph, settings))
 
 
 def embed_with_global(
@@ -239,9 +285,9 @@ def embed_with_global(
     first: Ranking,
     graph: SimilarityGraph,
     rerank: ml_collections.ConfigDict,
-) -> np.ndarray:
-    """As `embed`, with the global descriptors beside the embedding, int32 [Q, N]."""
-    return mds.rerank(
+) -> Ranking:
+    """As `embed`, with the global descriptors beside the embedding."""
+    scores = mds.list_scores(
         first.images,
         first.similarities,
         graph,
@@ -249,3 +295,4 @@ def embed_with_global(
         extracted.queries.global_descriptors(),
         extracted.database.global_descriptors(),
     )
+    return first.by_scores(scores)

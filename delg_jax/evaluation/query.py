@@ -16,7 +16,7 @@ from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.network import Network
 from delg_jax.rerank import spatial_verification
-from delg_jax.search.stage import build_index
+from delg_jax.search.stage import build_index, index_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Hit:
 
     Attributes:
       name: of the image.
-      score: global or local similarity, or, of `...+sp`, the number of inliers.
+      score: what the method ranks by, a similarity or a score; of `...+sp`, the number of inliers,
+        and of `global+superglobal` the similarity of the search before. Minus infinity below the
+        short list of a re-ranking.
     """
 
     name: str
@@ -53,7 +55,7 @@ def search_image(
       overwrite: whether artefacts of another configuration are deleted instead of refused.
 
     Returns:
-      The hits, best first. Those re-ranked by vectors carry the similarity of the search before.
+      The hits, best first.
 
     Raises:
       UserError: for a picture, box or method that cannot be used, or whatever extraction meets.
@@ -79,7 +81,8 @@ def search_image(
     extracted = extracted._replace(queries=one)
     order, scores = _rank(method, config, root, extracted, overwrite)
     names = extracted.database.names
-    return [Hit(names[i], float(scores[i])) for i in order[:top]]
+    best = zip(order[:top], scores[:top], strict=True)
+    return [Hit(names[image], float(score)) for image, score in best]
 
 
 def read_picture(
@@ -113,19 +116,27 @@ def _rank(
     extracted: Extracted,
     overwrite: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The database's images for the one query, best first, int [N], and a score by image, [N]."""
-    first = methods.search(method, extracted, config.search)
+    """The database's images for the one query, best first, int [N], and their scores [N]."""
+    folder = index_folder(config, root, extracted, overwrite)
+    first = methods.search(method, extracted, config.search, folder)
     if method.endswith("+sp"):
         return _verified(first, config, extracted)
-    graph = build_index(config, root, overwrite, extracted) if "mds" in method else None
-    by_image = np.empty_like(first.similarities[0])
-    by_image[first.images[0]] = first.similarities[0]
-    return methods.rerank(method, extracted, first, graph, config.rerank)[0], by_image
+    graph = None
+    if methods.needs_graph(method):
+        kind = method.split("+")[0]
+        graph = build_index(config, root, overwrite, extracted, kind)
+    block = config.search.global_block
+    found = methods.rerank(method, extracted, first, graph, config.rerank, block)
+    return found.images[0], found.similarities[0]
 
 
-def _verified(first: methods.Ranking, config, extracted: Extracted):
+def _verified(
+    first: methods.Ranking, config: ml_collections.ConfigDict, extracted: Extracted
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images [N] and inliers [N] in their order, of which only the short list has any."""
     order, similarities = first.images[0], first.similarities[0]
     count = config.rerank.sp.short_list
     candidates = spatial_verification.short_list(order, [], count)
     inliers = methods.inlier_counter(extracted, config.rerank, config.seed)(0, candidates)
-    return spatial_verification.rerank(order, similarities, inliers, [], count), inliers
+    images = spatial_verification.rerank(order, similarities, inliers, [], count)
+    return images, inliers[images]

@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import time
 from typing import Any
 
 import ml_collections
@@ -11,9 +10,11 @@ import numpy as np
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.evaluation import methods, revisited
+from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
-from delg_jax.search.stage import build_index
+from delg_jax.search import SimilarityGraph
+from delg_jax.search.stage import build_index, index_folder
 
 Metrics = dict[str, dict[str, float | None]]
 
@@ -29,8 +30,9 @@ def evaluate(
       overwrite: whether artefacts of another configuration are deleted instead of refused.
 
     Returns:
-      What `metrics.json` holds: `methods`, from method to protocol to metric in percent, `seconds`
-      by method without extraction, and the `images` and `queries` that were there.
+      What `metrics.json` holds: `methods`, from method to protocol to metric in percent; `seconds`,
+      `milliseconds_per_query` and `megabytes` by method, of search and re-ranking without
+      extraction and similarity graph; and the `images` and `queries` that were there.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
@@ -45,13 +47,16 @@ def evaluate(
     decided_by = (*sections(config), "search", "rerank", "eval")
     extra = {"weights": extracted.weights}
     artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
-    rankings, seconds = _rank(config, root, extracted, overwrite)
+    rankings, costs = _rank(config, root, extracted, overwrite)
+    queries = max(len(extracted.queries), 1)
     result = {
         "methods": {
             method: score(by_protocol, extracted.data.ground_truth, kappas)
             for method, by_protocol in rankings.items()
         },
-        "seconds": seconds,
+        "seconds": {method: cost.seconds for method, cost in costs.items()},
+        "milliseconds_per_query": {m: 1000 * cost.seconds / queries for m, cost in costs.items()},
+        "megabytes": {method: cost.megabytes for method, cost in costs.items()},
         "images": len(extracted.database),
         "queries": len(extracted.queries),
     }
@@ -62,28 +67,40 @@ def evaluate(
 
 def _rank(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
-    """Rankings by method and protocol ("all" where no protocol matters), and seconds by method."""
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Cost]]:
+    """Rankings by method and protocol ("all" where no protocol matters), and costs by method."""
     wanted = tuple(config.eval.methods)
-    rankings, seconds = {}, {}
+    rankings, costs = {}, {}
     for search in ("global", "local"):
         mine = [method for method in wanted if method.split("+")[0] == search]
         if not mine:
             continue
-        start = time.monotonic()
-        first = methods.search(search, extracted, config.search)
-        searched = time.monotonic() - start
-        embeds = any("mds" in method for method in mine)
-        graph = build_index(config, root, overwrite, extracted) if embeds else None
+        with measured() as searched:
+            folder = index_folder(config, root, extracted, overwrite)
+            first = methods.search(search, extracted, config.search, folder)
+        graph = None
+        if any(map(methods.needs_graph, mine)):
+            graph = build_index(config, root, overwrite, extracted, search)
         for method in mine:
-            start = time.monotonic()
-            if method.endswith("+sp"):
-                found = methods.verify_spatially(extracted, first, config.rerank, config.seed)
-            else:
-                found = {"all": methods.rerank(method, extracted, first, graph, config.rerank)}
-            rankings[method] = found
-            seconds[method] = searched + time.monotonic() - start
-    return {method: rankings[method] for method in wanted}, {m: seconds[m] for m in wanted}
+            with measured() as reranked:
+                rankings[method] = _rerank(method, config, extracted, first, graph)
+            costs[method] = searched + reranked
+    return {method: rankings[method] for method in wanted}, {m: costs[m] for m in wanted}
+
+
+def _rerank(
+    method: str,
+    config: ml_collections.ConfigDict,
+    extracted: Extracted,
+    first: methods.Ranking,
+    graph: SimilarityGraph | None,
+) -> dict[str, np.ndarray]:
+    """Rankings by protocol."""
+    if method.endswith("+sp"):
+        return methods.verify_spatially(extracted, first, config.rerank, config.seed)
+    block = config.search.global_block
+    found = methods.rerank(method, extracted, first, graph, config.rerank, block)
+    return {"all": found.images}
 
 
 def score(

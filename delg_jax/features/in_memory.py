@@ -32,11 +32,12 @@ class InMemoryFeatures:
         """Float32 [N, D], unit norm."""
         return np.stack([image.global_descriptor for image in self.features])
 
-    def local_features(self, count: int) -> LocalFeatures:
+    def local_features(self, count: int, packed: bool = False) -> LocalFeatures:
         """The strongest features of every image.
 
         Args:
           count: features per image at most; 0 for all.
+          packed: whether descriptors are codes, int8 or packed signs, where a store has them.
 
         Returns:
           LocalFeatures [N, K].
@@ -49,4 +50,6 @@ class InMemoryFeatures:
             raise UserError("config.model.local_head", False, rule)
         fields = zip(*(image.local for image in self.features), strict=True)
         local = strongest(LocalFeatures(*map(np.stack, fields)), count)
-        return local._replace(descriptors=encodings.rounded(local.descriptors, self.local_encoding))
+        codes = encodings.encode(local.descriptors, self.local_encoding)
+        descriptors = codes.values if packed else encodings.decode(codes, self.local_encoding)
+        return local._replace(descriptors=descriptors)

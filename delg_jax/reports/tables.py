@@ -22,10 +22,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def retrieval_table(result: Mapping[str, Any]) -> str:
-    """One row per method: mAP and mean precisions of each protocol, in percent.
+    """One row per method: mAP and mean precisions of each protocol, in percent, and its cost.
 
     Args:
-      result: what `evaluation.evaluate` returns.
+      result: what `evaluation.evaluate` returns, or returned before it counted memory.
 
     Returns:
       The table.
@@ -37,13 +37,16 @@ def retrieval_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str
     """Header and rows of `retrieval_table`."""
     methods = result["methods"]
     metrics = list(next(iter(methods.values()))["medium"]) if methods else []
-    header = ["method", *(f"{p[0].upper()} {m}" for m in metrics for p in _PROTOCOLS), "s/query"]
+    scores = [f"{p[0].upper()} {m}" for m in metrics for p in _PROTOCOLS]
+    megabytes = result.get("megabytes", {})
     rows = []
     for method, table in methods.items():
         values = [_number(table[p][m]) for m in metrics for p in _PROTOCOLS]
-        seconds = result["seconds"][method] / max(result["queries"], 1)
-        rows.append([method, *values, f"{seconds:.3f}"])
-    return header, rows
+        milliseconds = 1000 * result["seconds"][method] / max(result["queries"], 1)
+        memory = megabytes.get(method)
+        cost = [f"{milliseconds:.1f}", "-" if memory is None else f"{memory:.0f}"]
+        rows.append([method, *values, *cost])
+    return ["method", *scores, "ms/query", "MB"], rows
 
 
 def training_table(metrics: Mapping[str, float]) -> str:

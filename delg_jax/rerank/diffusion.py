@@ -51,30 +51,34 @@ def rerank(
     graph: SimilarityGraph,
     settings: DiffusionSettings,
     chunk: int = 32,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Re-ranks the whole database for each query.
 
     Args:
       ranks: int [Q, N], images, best first.
       similarities: float [Q, N], in the order of `ranks`.
-      graph: similarities among the N database images.
+      graph: similarities among the N database images, of the same kind as those to the query.
       settings: see `DiffusionSettings`.
       chunk: queries computed at a time; memory holds [chunk, N, neighbours].
 
     Returns:
-      The new rankings, int [Q, N]; images that nothing reaches keep their order at the end.
+      The new rankings, int [Q, N], where images that nothing reaches keep their order at the end;
+      and what of the query reaches the images, float32 [Q, N], in that order.
     """
     ranks, similarities = np.asarray(ranks), np.asarray(similarities, np.float32)
     columns, weights = _affinity(graph, settings)
     chunk = min(chunk, max(len(ranks), 1))
-    result = np.empty_like(ranks)
+    result, reached = np.empty_like(ranks), np.empty(ranks.shape, np.float32)
     for start in starts(len(ranks), chunk):
         rows = padded_rows(ranks, start, chunk)
         found = diffuse(columns, weights, rows, padded_rows(similarities, start, chunk), settings)
-        order = np.argsort(-np.take_along_axis(np.asarray(found), rows, axis=1), kind="stable")
-        finished = min(chunk, len(ranks) - start)
-        result[start : start + finished] = np.take_along_axis(rows, order, axis=1)[:finished]
-    return result
+        values = np.take_along_axis(np.asarray(found), rows, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        finished = slice(start, min(start + chunk, len(ranks)))
+        kept = finished.stop - start
+        result[finished] = np.take_along_axis(rows, order, axis=1)[:kept]
+        reached[finished] = np.take_along_axis(values, order, axis=1)[:kept]
+    return result, reached
 
 
 def _affinity(graph: SimilarityGraph, settings: DiffusionSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -83,9 +87,9 @@ def _affinity(graph: SimilarityGraph, settings: DiffusionSettings) -> tuple[np.n
     The weight of a pair is the lesser of its two directions to the power, so that it is symmetric
     though the similarity is not.
     """
-    count = len(graph.indices)
-    columns = graph.indices[:, : settings.neighbours + 1]
-    forward = np.maximum(graph.similarities[:, : settings.neighbours + 1], 0.0)
+    count = len(graph)
+    similarities, columns = graph.nearest(settings.neighbours + 1)
+    forward = np.maximum(similarities, 0.0)
     rows = np.arange(count)[:, None]
     codes = (rows.astype(np.int64) * count + columns).ravel()
     order = np.argsort(codes)

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from delg_jax.rerank import binary
+from delg_jax.search import cosines
 
 
 @partial(jax.jit, static_argnames=("max_distance", "ratio", "mutual", "hamming", "chunk"))
@@ -26,9 +26,7 @@ def match(
     of the image. A nearest neighbour is a match if its L2 distance is strictly below
     `max_distance` and it passes the tests that are on. Ties go to the lower index.
 
-    The type of the descriptors says what they are. Floats of any width are unit vectors. int8
-    are unit vectors times a scale of each vector's own, which its length gives back. uint8 are
-    packed signs, see `binary.binarize`, taken as unit vectors of +-1 / sqrt(D).
+    The type of the descriptors says what they are, see `cosines.between`.
 
     Args:
       query_descriptors: float or int8 [Kq, D], or uint8 [Kq, D / 8].
@@ -49,19 +47,14 @@ def match(
     Raises:
       ValueError: if the two sides are of different kinds.
     """
-    if (kind := _kind(query_descriptors)) != _kind(descriptors):
-        given = f"{query_descriptors.dtype}, {descriptors.dtype}"
-        raise ValueError(f"`descriptors` (={given}) must be floats, int8 or uint8 on both sides")
+    cosines.check_kinds(query_descriptors, descriptors)
 
     def one_image(image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Matches the query to one image's descriptors [K, D] and mask [K]."""
         features, present = image
-        if kind == "uint8":
-            cosines = binary.cosines(query_descriptors, features, hamming)
-        else:
-            cosines = _products(_unit(query_descriptors), _unit(features))
-        cosines = jnp.where(present[None, :], cosines, -jnp.inf)
-        return _nearest(cosines, query_mask, max_distance, ratio, mutual)
+        found = cosines.between(query_descriptors, features, hamming)
+        found = jnp.where(present[None, :], found, -jnp.inf)
+        return _nearest(found, query_mask, max_distance, ratio, mutual)
 
     if chunk == 1:  # without the batch axis, which products on a CPU are slower with
         return jax.lax.map(one_image, (descriptors, mask))
@@ -82,25 +75,6 @@ def _nearest(
         backward, _ = _first_maximum(jnp.where(query_mask[:, None], cosines, -jnp.inf).T)
         valid &= backward[index] == jnp.arange(cosines.shape[0])
     return index, valid
-
-
-def _kind(descriptors: jax.Array) -> str:
-    """The type, one word for all floats."""
-    is_float = jnp.issubdtype(descriptors.dtype, jnp.floating)
-    return "float" if is_float else str(jnp.dtype(descriptors.dtype))
-
-
-def _unit(descriptors: jax.Array) -> jax.Array:
-    """Float32 unit vectors; floats are unit vectors already."""
-    values = descriptors.astype(jnp.float32)
-    if descriptors.dtype != jnp.int8:
-        return values
-    length = jnp.linalg.norm(values, axis=-1, keepdims=True)
-    return values / jnp.maximum(length, 1.0)  # padding is zero
-
-
-def _products(first: jax.Array, second: jax.Array) -> jax.Array:
-    return jnp.matmul(first, second.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _first_maximum(values: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -123,49 +123,73 @@ def rerank(
     Raises:
       ValueError: if global descriptors are there for one side only.
     """
+    found = list_scores(rankings, similarities, graph, settings, query_globals, database_globals)
+    rankings, count = np.array(rankings), found.shape[1]
+    order = np.argsort(-found, axis=1, kind="stable")
+    rankings[:, :count] = np.take_along_axis(rankings[:, :count], order, axis=1)
+    return rankings
+
+
+def list_scores(
+    rankings: Array,
+    similarities: Array,
+    graph: SimilarityGraph,
+    settings: MdsSettings,
+    query_globals: Array | None = None,
+    database_globals: Array | None = None,
+) -> np.ndarray:
+    """The scores that `rerank` sorts by.
+
+    Args:
+      rankings: as of `rerank`, and so are the others.
+      similarities: float [Q, N].
+      graph: similarities among the database images.
+      settings: see `MdsSettings`.
+      query_globals: float [Q, D], or None.
+      database_globals: float [N, D], or None.
+
+    Returns:
+      float32 [Q, M], in the order of `rankings`.
+
+    Raises:
+      ValueError: if global descriptors are there for one side only.
+    """
     if (query_globals is None) != (database_globals is None):
         raise ValueError("`query_globals` and `database_globals` must be given together")
-    rankings = np.array(rankings)
-    heads = rankings[:, : settings.short_list].copy()
+    heads = np.asarray(rankings)[:, : settings.short_list]
     to_query = np.asarray(similarities)[:, : settings.short_list]
-    backgrounds = None
-    if settings.background_rank and len(heads):
-        backgrounds = _at_rank(graph.similarities, settings.background_rank)
-        to_query = above(to_query, _at_rank(similarities, settings.background_rank))
+    rank = settings.background_rank
+    if rank:
+        lists = np.asarray(similarities)
+        to_query = above(to_query, lists[:, min(rank, lists.shape[1]) - 1])
+    found = np.empty(heads.shape, np.float32)
     block = min(settings.query_block, max(len(heads), 1))
     for start in starts(len(heads), block):
         # The last block is filled with its last query, so that one shape is compiled
         rows = np.minimum(np.arange(start, start + block), len(heads) - 1)
         pairs = np.stack([graph.dense(head) for head in heads[rows]])
-        if backgrounds is not None:
-            pairs = above(pairs, backgrounds[heads[rows]])
+        if rank:
+            pairs = above(pairs, graph.at_rank(heads[rows], rank))
         vectors = None
         if query_globals is not None:
             images = [database_globals[head] for head in heads[rows]]
             vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
-        order = np.asarray(_orders(to_query[rows], pairs, settings, vectors))
-        rankings[rows, : heads.shape[1]] = np.take_along_axis(heads[rows], order, axis=1)
-    return rankings
-
-
-def _at_rank(similarities: Array, rank: int) -> np.ndarray:
-    """The similarity [n] at a rank of each list [n, r], best first, or at its end."""
-    return np.asarray(similarities)[:, min(rank, np.shape(similarities)[1]) - 1]
+        found[rows] = _block_scores(to_query[rows], pairs, settings, vectors)
+    return found
 
 
 @partial(jax.jit, static_argnames="settings")
-def _orders(
+def _block_scores(
     to_query: jax.Array, pairs: jax.Array, settings: MdsSettings, vectors: jax.Array | None
 ) -> jax.Array:
-    """Positions [Q, M] of the images, best first."""
+    """Scores [Q, M] of the images of one block of queries."""
     mask = jnp.ones(to_query.shape[1], bool)
     in_axes = (0, 0, None if vectors is None else 0)
 
     def one(to_query: jax.Array, pairs: jax.Array, vectors: jax.Array | None) -> jax.Array:
         return scores(to_query, pairs, mask, settings, vectors)
 
-    found = jax.vmap(one, in_axes)(to_query, pairs, vectors)
-    return jnp.argsort(-found, axis=1, stable=True)
+    return jax.vmap(one, in_axes)(to_query, pairs, vectors)
 
 
 def _unit(points: jax.Array) -> jax.Array:

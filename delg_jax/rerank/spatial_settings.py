@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 
-from delg_jax.rerank.binary import HAMMING
 from delg_jax.rerank.ransac import Options
+from delg_jax.search.binary import HAMMING
 
 SCORES = ("inliers", "combined")
 

@@ -10,9 +10,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from delg_jax.features.local_features import LocalFeatures, strongest
-from delg_jax.rerank import binary, ransac
+from delg_jax.rerank import ransac
 from delg_jax.rerank.matching import match
 from delg_jax.rerank.spatial_settings import SpatialSettings
+from delg_jax.search import binary
 from delg_jax.search.blocks import padded_rows, starts
 
 # Inliers that the combined score counts at most (recognition on GLDv2, official code).

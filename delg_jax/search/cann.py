@@ -43,6 +43,14 @@ class CannIndex:
         number = radius * self.settings.grids + grid
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 
+    def check(self) -> None:
+        """Raises a ValueError if the parts do not fit together."""
+        parts = len(self.settings.radii()) * self.settings.grids
+        if len(self.offsets) != parts + 1 or self.offsets[-1] != len(self.keys):
+            raise ValueError("its parts do not fit together")
+        if len(self.keys) != len(self.images):
+            raise ValueError("keys and images differ in number")
+
 
 def build(
     descriptors: Array,

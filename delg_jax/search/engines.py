@@ -1,17 +1,87 @@
 """Engines of local search: a database, ready to be compared with queries."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
+from delg_jax.search import cann as grids
+from delg_jax.search import cells as voronoi
 from delg_jax.search import local_search, rarity
+from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search.cann import CannIndex
+from delg_jax.search.cells import CellIndex
 from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
 
-# From descriptors [Q, Kq, D] and their mask [Q, Kq] to similarities float32 [Q, N].
+ENGINES = ("exact", "cann", "cells")
+
+# From descriptors [Q, Kq, ...] and their mask [Q, Kq] to similarities float32 [Q, N].
 LocalSearch = Callable[[Array, Array], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactSearch:
+    """The engine of `local_search.similarity`; `exact` makes it.
+
+    Attributes:
+      database: descriptors [N, K, ...].
+      mask: bool [N, K].
+      kernel: of the similarity.
+      sample: descriptors and mask of the images on which `rarity` is estimated; None for none.
+      query_block: queries compared at a time.
+      options: further arguments of `local_search`.
+    """
+
+    database: Array
+    mask: Array
+    kernel: SimilarityKernel
+    sample: tuple[Array, Array] | None
+    query_block: int
+    options: dict[str, object]
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities float32 [Q, N] of queries [Q, Kq, ...] with their mask [Q, Kq]."""
+        result = np.zeros((len(queries), len(self.database)), np.float32)
+        for rows, arguments in self._query_blocks(queries, query_mask):
+            part = result[rows]
+            part[:] = local_search.similarity(**arguments)[: len(part)]
+        return result
+
+    def top(self, queries: Array, query_mask: Array, top: int) -> tuple[np.ndarray, np.ndarray]:
+        """The most similar images, of a database of any size; see `local_search.best`.
+
+        Args:
+          queries: descriptors [Q, Kq, ...].
+          query_mask: bool [Q, Kq].
+          top: images wanted, M; more than N means N.
+
+        Returns:
+          Similarities float32 [Q, M], best first, and images int32 [Q, M]; ties by lower index.
+        """
+        shape = len(queries), min(top, len(self.database))
+        similarities, images = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+        for rows, arguments in self._query_blocks(queries, query_mask):
+            found = local_search.best(**arguments, top=top)
+            count = len(images[rows])
+            similarities[rows], images[rows] = (side[:count] for side in found)
+        return similarities, images
+
+    def _query_blocks(
+        self, queries: Array, query_mask: Array
+    ) -> Iterator[tuple[slice, dict[str, object]]]:
+        """Which queries, and what `local_search` is called with."""
+        for rows, some, present in _query_blocks(queries, query_mask, self.query_block):
+            arguments = {"queries": some, "query_mask": present, "kernel": self.kernel}
+            arguments |= {"database": self.database, "mask": self.mask, **self.options}
+            if self.sample is not None:
+                block, hamming = self.options["block"], self.options["hamming"]
+                arguments["weights"] = rarity.weights(
+                    some, present, *self.sample, self.kernel, block, hamming
+                )
+            yield rows, arguments
 
 
 def exact(
@@ -20,29 +90,76 @@ def exact(
     kernel: SimilarityKernel,
     block: int = 32,
     rarity_images: int = 0,
-) -> LocalSearch:
+    query_block: int = 64,
+    hamming: str = "popcount",
+    devices: Sequence[jax.Device] | None = None,
+) -> ExactSearch:
     """The engine of `local_search.similarity`.
 
     Args:
-      database: float [N, K, D], unit norm; array or rows on disk.
+      database: descriptors [N, K, ...] in an encoding of `cosines.between`; array or rows on disk.
       mask: bool [N, K].
       kernel: of the similarity.
-      block: database images in a block of similarities.
+      block: database images in a block of similarities, on each device.
       rarity_images: evenly spaced images of the database on which the `rarity` of query features
         is estimated; 0 = every feature weighs the same.
+      query_block: queries compared at a time; their descriptors are in memory, and the database
+        is read once for each block.
+      hamming: how packed signs are compared, one of `binary.HAMMING`.
+      devices: that share the database; None for all of this process.
 
     Returns:
       The search.
     """
-    chosen = np.unique(np.linspace(0, len(database) - 1, rarity_images).astype(int))
-    chosen = chosen if len(database) else chosen[:0]
-    sample, sample_mask = database[chosen], mask[chosen]
+    sample = None
+    if rarity_images and len(database):
+        chosen = np.unique(np.linspace(0, len(database) - 1, rarity_images).astype(int))
+        sample = database[chosen], mask[chosen]
+    options = {"block": block, "hamming": hamming, "devices": devices}
+    return ExactSearch(database, mask, kernel, sample, query_block, options)
+
+
+def cann(index: CannIndex) -> LocalSearch:
+    """The engine of constrained approximate nearest neighbours, `cann.similarity`."""
 
     def search(queries: Array, query_mask: Array) -> np.ndarray:
         """Similarities [Q, N]."""
-        weights = None
-        if rarity_images:
-            weights = rarity.weights(queries, query_mask, sample, sample_mask, kernel, block)
-        return local_search.similarity(queries, query_mask, database, mask, kernel, block, weights)
+        return grids.similarity(index, queries, query_mask)
 
     return search
+
+
+def cells(
+    index: CellIndex, kernel: SimilarityKernel, probes: int = 24, query_block: int = 64
+) -> LocalSearch:
+    """The engine of exact cosines within nearest cells, `cells.similarity`.
+
+    Args:
+      index: of N images.
+      kernel: of the similarity.
+      probes: cells that a query feature looks into.
+      query_block: queries compared at a time.
+
+    Returns:
+      The search.
+    """
+
+    def search(queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities [Q, N]."""
+        result = np.zeros((len(queries), index.count), np.float32)
+        for rows, some, present in _query_blocks(queries, query_mask, query_block):
+            part = result[rows]
+            part[:] = voronoi.similarity(index, some, present, kernel, probes)[: len(part)]
+        return result
+
+    return search
+
+
+def _query_blocks(
+    queries: Array, query_mask: Array, block: int
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Queries block by block, all of one shape; the last is filled with queries of no features."""
+    block = min(block, max(len(queries), 1))
+    for start in starts(len(queries), block):
+        rows = slice(start, start + block)
+        yield rows, padded_rows(queries, start, block), padded_rows(query_mask, start, block)

@@ -1,20 +1,17 @@
-"""The similarity graph: each database image searched against the database, once and offline."""
+"""The similarity graph: the most similar database images of each database image."""
 
 import dataclasses
-import pathlib
-import zipfile
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.errors import UserError
-from delg_jax.search.blocks import padded_rows, starts
-from delg_jax.search.engines import LocalSearch
-from delg_jax.workdir import write_arrays
+from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.search.blocks import starts
 
 Array = jax.Array | np.ndarray
+Lists = tuple[np.ndarray, np.ndarray]  # similarities float32 and images int32 [B, r], best first
+
+_BLOCK_BYTES = 2**26  # of rows that are read at a time where all are passed over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +19,19 @@ class SimilarityGraph:
     """The most similar database images of each database image, itself included.
 
     Attributes:
-      indices: int32 [N, r], best first, ties by lower index.
-      similarities: float32 [N, r]; row i holds s(i, x), which is not symmetric.
+      indices: int32 [N, r], best first, ties by lower index; an array, or rows on disk.
+      similarities: float32 [N, r], alike; row i holds s(i, x), which is not symmetric.
     """
 
-    indices: np.ndarray
-    similarities: np.ndarray
+    indices: np.ndarray | StoredRows
+    similarities: np.ndarray | StoredRows
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.indices)
 
     def dense(self, subset: Array) -> np.ndarray:
-        """Similarities among some images, 0 where the graph keeps none.
+        """Similarities among some images, 0 where the graph keeps none; reads their rows only.
 
         Args:
           subset: int [M], distinct images.
@@ -39,76 +40,63 @@ class SimilarityGraph:
           float32 [M, M], entry (a, b) is s(subset[a], subset[b]).
         """
         subset = np.asarray(subset)
-        column = np.full(len(self.indices), -1, np.int32)
+        column = np.full(len(self), -1, np.int32)
         column[subset] = np.arange(len(subset), dtype=np.int32)
         columns = column[self.indices[subset]]
         rows, neighbours = np.nonzero(columns >= 0)
         matrix = np.zeros((len(subset), len(subset)), np.float32)
-        matrix[rows, columns[rows, neighbours]] = self.similarities[subset[rows], neighbours]
+        matrix[rows, columns[rows, neighbours]] = self.similarities[subset][rows, neighbours]
         return matrix
 
-    def save(self, path: str | pathlib.Path) -> None:
-        """Writes the graph as .npz; the file appears under its name only when it is whole."""
-        arrays = {"indices": self.indices, "similarities": self.similarities}
-        write_arrays(pathlib.Path(path), arrays)
+    def at_rank(self, images: Array, rank: int) -> np.ndarray:
+        """The similarity at a rank of the lists of some images, or at the end of shorter lists.
 
-    @classmethod
-    def load(cls, path: str | pathlib.Path) -> "SimilarityGraph":
-        """Reads a graph that `save` wrote.
+        Args:
+          images: int, of any shape.
+          rank: from 1.
 
-        Raises:
-          UserError: if the file is missing, damaged or not a similarity graph.
+        Returns:
+          float32, of the shape of `images`.
         """
-        try:
-            with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(arrays["indices"], arrays["similarities"])
-        except FileNotFoundError:
-            raise UserError("similarity graph", str(path), "must be an existing file") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                "similarity graph", str(path), f"must be a whole .npz graph ({error})"
-            ) from error
+        rank = min(rank, self.similarities.shape[1])
+        return self.similarities[np.asarray(images)][..., rank - 1]
+
+    def nearest(self, count: int) -> Lists:
+        """The first `count` neighbours of every image, in memory.
+
+        Args:
+          count: more than r means r.
+
+        Returns:
+          Similarities float32 and indices int32 [N, count].
+        """
+        block = max(1, _BLOCK_BYTES // max(4 * self.indices.shape[1], 1))
+
+        def heads(rows: np.ndarray | StoredRows) -> np.ndarray:
+            found = np.empty((len(self), min(count, rows.shape[1])), rows.dtype)
+            for start in starts(len(self), block):
+                found[start : start + block] = rows[start : start + block][:, :count]
+            return found
+
+        return heads(self.similarities), heads(self.indices)
 
 
-def build(
-    descriptors: Array,
-    mask: Array,
-    search: LocalSearch,
-    neighbours: int,
-    query_block: int = 32,
-    progress: Callable[[int], object] | None = None,
-) -> SimilarityGraph:
-    """Searches every database image against the database.
+def merge(first: Lists, second: Lists, count: int) -> Lists:
+    """The best of two lists for each image; of equals, those of the first list come first.
 
     Args:
-      descriptors: float32 or float16 [N, K, D], unit norm; an array or a memory map.
-      mask: bool [N, K].
-      search: an engine over the same images.
-      neighbours: similarities kept per image, r; more than N means N.
-      query_block: images searched at a time; memory holds their [query_block, N] similarities.
-      progress: called with the number of images just finished, after each query block.
+      first: lists [B, r], best first.
+      second: lists [B, s] of other images.
+      count: kept of each, at most.
 
     Returns:
-      The graph.
-
-    Raises:
-      ValueError: if `neighbours` or a block is not positive.
+      Lists [B, min(count, r + s)], best first.
     """
-    if neighbours <= 0:
-        raise ValueError(f"`neighbours` (={neighbours}) must be positive")
-    count = len(descriptors)
-    neighbours = min(neighbours, count)
-    indices = np.zeros((count, neighbours), np.int32)
-    similarities = np.zeros((count, neighbours), np.float32)
-    query_block = min(query_block, max(count, 1))
-    for start in starts(count, query_block):
-        rows = search(
-            padded_rows(descriptors, start, query_block), padded_rows(mask, start, query_block)
-        )
-        best, order = jax.lax.top_k(jnp.asarray(rows), neighbours)
-        finished = min(query_block, count - start)
-        similarities[start : start + finished] = best[:finished]
-        indices[start : start + finished] = order[:finished]
-        if progress is not None:
-            progress(finished)
-    return SimilarityGraph(indices, similarities)
+    similarities, images = (
+        np.concatenate(both, axis=1) for both in zip(first, second, strict=True)
+    )
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
+    return (
+        np.take_along_axis(similarities, order, axis=1),
+        np.take_along_axis(images, order, axis=1),
+    )

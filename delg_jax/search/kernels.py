@@ -1,6 +1,7 @@
 """Kernels that turn the best cosine of a local feature into its vote for an image."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,13 @@ class SimilarityKernel:
         if self.kind == "power":
             votes = jnp.sign(cosines) * jnp.abs(cosines) ** self.power
         return jnp.where(cosines > self.threshold, votes, 0.0)
+
+    @property
+    def least(self) -> float:
+        """The cosine up to which votes are 0; minus infinity if there is none."""
+        if self.kind == "identity":
+            return -math.inf
+        return 1.0 - self.reach**2 / 2 if self.kind == "cann" else self.threshold
 
 
 def cann_vote(distances: jax.Array, reach: float, curve: float) -> jax.Array:

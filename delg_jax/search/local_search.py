@@ -1,11 +1,14 @@
 """Exact local search: the similarity of images as sets of local descriptors."""
 
-from functools import partial
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from delg_jax.search import cosines
 from delg_jax.search.blocks import read_ahead
 from delg_jax.search.kernels import SimilarityKernel
 
@@ -20,6 +23,8 @@ def similarity(
     kernel: SimilarityKernel,
     block: int = 32,
     weights: Array | None = None,
+    hamming: str = "popcount",
+    devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
     """Asymmetric Chamfer similarity of every query to every database image.
 
@@ -27,45 +32,145 @@ def similarity(
     the quantity that constrained approximate nearest neighbours estimate (Aiger, Araujo, Lynen,
     ICCV 2023), computed exactly. An image or a query without features gives 0.
 
-    Memory holds the products of one query with one block, never more.
+    Memory of a device holds the products of one query with one block, never more.
 
     Args:
-      queries: float [Q, Kq, D], unit norm.
+      queries: descriptors [Q, Kq, ...] in an encoding of `cosines.between`.
       query_mask: bool [Q, Kq], False on padding.
-      database: float32 or float16 [N, K, D], array or memory map; computed in float32.
+      database: [N, K, ...], of the same kind; array, memory map or rows on disk.
       mask: bool [N, K].
       kernel: k.
-      block: database images in a block of similarities.
+      block: database images in a block of similarities, on each device.
       weights: float [Q, Kq], factors of the votes of query features, see `rarity`; None for 1.
+      hamming: how packed signs are compared, one of `binary.HAMMING`.
+      devices: that share the database; None for all of this process.
 
     Returns:
       Similarities float32 [Q, N].
 
     Raises:
-      ValueError: if the dimensions differ or `block` is not positive.
+      ValueError: if the dimensions or kinds differ, or `block` is not positive.
     """
-    if queries.shape[-1] != database.shape[-1]:
-        raise ValueError(
-            f"`database` (D={database.shape[-1]}) must have the dimension of `queries` "
-            f"(D={queries.shape[-1]})"
-        )
     count = len(database)
-    block = min(block, max(count, 1))
-    queries = jnp.asarray(queries, jnp.float32)
-    query_mask = jnp.asarray(query_mask)
+    result = np.zeros((len(queries), count), np.float32)
+    given = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
+    pending = None
+    for start, found in _columns(*given):
+        if pending is not None:  # one block is computed while the one before is fetched
+            _store(result, *pending)
+        pending = start, found
+    if pending is not None:
+        _store(result, *pending)
+    return result
+
+
+def best(
+    queries: Array,
+    query_mask: Array,
+    database: Array,
+    mask: Array,
+    kernel: SimilarityKernel,
+    top: int,
+    block: int = 32,
+    weights: Array | None = None,
+    hamming: str = "popcount",
+    devices: Sequence[jax.Device] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most similar images of every query, of a database of any size.
+
+    Memory holds a block and the lists; the list of a query is merged with each block.
+
+    Args:
+      queries: see `similarity`, as all others.
+      query_mask: bool [Q, Kq].
+      database: [N, K, ...].
+      mask: bool [N, K].
+      kernel: k.
+      top: images wanted, M; more than N means N.
+      block: database images in a block, on each device.
+      weights: float [Q, Kq], or None.
+      hamming: one of `binary.HAMMING`.
+      devices: that share the database.
+
+    Returns:
+      Similarities float32 [Q, M], best first, and images int32 [Q, M]; ties by lower index.
+
+    Raises:
+      ValueError: as `similarity`, or if `top` is not positive.
+    """
+    if top <= 0:
+        raise ValueError(f"`top` (={top}) must be positive")
+    count = len(database)
+    shape = len(queries), min(top, count)
+    values, images = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+    given = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
+    for start, found in _columns(*given):
+        # Waiting here keeps the blocks that are read from piling up in memory
+        values, images = jax.block_until_ready(_merged(values, images, found, start, count))
+    return np.asarray(values), np.asarray(images)
+
+
+@jax.jit
+def _merged(
+    values: jax.Array, images: jax.Array, found: jax.Array, start: int, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Lists [Q, M] with the similarities [Q, n] of the images from `start` on."""
+    numbers = start + jnp.arange(found.shape[1], dtype=jnp.int32)
+    found = jnp.where((numbers < count)[None, :], found, -jnp.inf)
+    values = jnp.concatenate([values, found], axis=1)
+    images = jnp.concatenate([images, jnp.broadcast_to(numbers[None, :], found.shape)], axis=1)
+    # Of equal values the first is taken, and that is the lower image
+    values, order = jax.lax.top_k(values, values.shape[1] - found.shape[1])
+    return values, jnp.take_along_axis(images, order, axis=1)
+
+
+def _store(result: np.ndarray, start: int, found: jax.Array) -> None:
+    result[:, start : start + found.shape[1]] = np.asarray(found)[:, : result.shape[1] - start]
+
+
+def _columns(
+    queries: Array,
+    query_mask: Array,
+    database: Array,
+    mask: Array,
+    kernel: SimilarityKernel,
+    block: int,
+    weights: Array | None,
+    hamming: str,
+    devices: Sequence[jax.Device] | None,
+) -> Iterator[tuple[int, jax.Array]]:
+    """First image and similarities [Q, n] of block after block; the last may go beyond N."""
+    cosines.check_kinds(queries, database)
+    devices = tuple(devices or jax.local_devices())
+    if block > 0:
+        block = min(block, max(-(-len(database) // len(devices)), 1))
+    queries, query_mask = jnp.asarray(queries), jnp.asarray(query_mask)
     if weights is None:
         weights = np.ones(query_mask.shape, np.float32)
-    weights = jnp.asarray(weights, jnp.float32)
-    columns = [
-        _block_similarity(queries, query_mask, weights, rows, present, kernel)
-        for _, (rows, present) in read_ahead((database, mask), block)
-    ]
-    if not columns:
-        return np.zeros((len(queries), 0), np.float32)
-    return np.concatenate(columns, axis=1)[:, :count]
+    asked = queries, query_mask, jnp.asarray(weights, jnp.float32)
+    compute = _on_devices(kernel, hamming, devices)
+    for start, rows in read_ahead((database, mask), block * len(devices)):
+        yield start, compute(*asked, *rows)
 
 
-@partial(jax.jit, static_argnames="kernel")
+@functools.cache
+def _on_devices(
+    kernel: SimilarityKernel, hamming: str, devices: tuple[jax.Device, ...]
+) -> Callable:
+    """`_block_similarity` with the images of a block spread over devices."""
+    compute = functools.partial(_block_similarity, kernel=kernel, hamming=hamming)
+    every, each = PartitionSpec(), PartitionSpec("images")
+    if len(devices) > 1:
+        compute = jax.shard_map(
+            compute,
+            mesh=Mesh(np.array(devices), ("images",)),
+            in_specs=(every, every, every, each, each),
+            out_specs=PartitionSpec(None, "images"),
+            check_vma=False,  # the loop over queries needs no word between devices
+        )
+    return jax.jit(compute)
+
+
 def _block_similarity(
     queries: jax.Array,
     query_mask: jax.Array,
@@ -73,12 +178,13 @@ def _block_similarity(
     database: jax.Array,
     mask: jax.Array,
     kernel: SimilarityKernel,
+    hamming: str,
 ) -> jax.Array:
     """Similarities [Q, N] of one block, one query at a time."""
 
     def one_query(query: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         descriptors, valid, weight = query
-        found = votes(descriptors, valid, database, mask, kernel) * weight[:, None]
+        found = votes(descriptors, valid, database, mask, kernel, hamming) * weight[:, None]
         return found.sum(axis=0) / jnp.maximum(valid.sum(), 1)
 
     return jax.lax.map(one_query, (queries, query_mask, weights))
@@ -90,6 +196,7 @@ def votes(
     database: jax.Array,
     mask: jax.Array,
     kernel: SimilarityKernel,
+    hamming: str = "popcount",
 ) -> jax.Array:
     """What the features of one query say about the images of one block.
 
@@ -97,19 +204,19 @@ def votes(
     the products are written and read once while they are in the cache.
 
     Args:
-      descriptors: float32 [Kq, D], unit norm.
+      descriptors: [Kq, ...], in an encoding of `cosines.between`.
       valid: bool [Kq], False on padding.
-      database: float [N, K, D].
+      database: [N, K, ...], of the same kind.
       mask: bool [N, K].
       kernel: k.
+      hamming: how packed signs are compared.
 
     Returns:
       float32 [Kq, N], k of the best cosine; 0 on padding and for images without features.
     """
-    images, features, dimension = database.shape
-    flat = database.reshape(images * features, dimension).astype(jnp.float32)
-    cosines = jnp.matmul(descriptors, flat.T, precision=jax.lax.Precision.HIGHEST)
-    cosines = cosines.reshape(-1, images, features)
-    best = jnp.where(mask[None], cosines, -jnp.inf).max(axis=2)
-    found = jnp.where(jnp.isfinite(best), kernel(best), 0.0)
-    return jnp.where(valid[:, None], found, 0.0)
+    images, features, width = database.shape
+    flat = database.reshape(images * features, width)
+    found = cosines.between(descriptors, flat, hamming).reshape(-1, images, features)
+    best_found = jnp.where(mask[None], found, -jnp.inf).max(axis=2)
+    voted = jnp.where(jnp.isfinite(best_found), kernel(best_found), 0.0)
+    return jnp.where(valid[:, None], voted, 0.0)

@@ -20,10 +20,12 @@ class GridSettings:
       first_radius: smallest radius, r0.
       reach: radius where votes end, p0.
       curve: p1 of the votes.
-      approximation: c; radii grow by 1 + (c - 1) / 4, and a cell of radius r has the diagonal r c.
+      approximation: c; radii grow by 1 + (c - 1) / 4, and a cell of radius r has the diagonal
+        width r c.
       grids: grids at each radius.
       axes: rotated axes that make a cell, 0 = all. Near neighbours share a cell of few axes more
         often, and so do strangers.
+      width: side of a cell in units of the original's; wider cells are shared by more.
       seed: of rotations, shifts and hashing.
     """
 
@@ -33,6 +35,7 @@ class GridSettings:
     approximation: float = 1.16594
     grids: int = 20
     axes: int = 0
+    width: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -45,6 +48,8 @@ class GridSettings:
             raise ValueError(f"`approximation` (={self.approximation}) must be above 1")
         if self.grids < 1:
             raise ValueError(f"`grids` (={self.grids}) must be at least 1")
+        if self.width <= 0:
+            raise ValueError(f"`width` (={self.width}) must be positive")
         if self.axes < 0:
             raise ValueError(f"`axes` (={self.axes}) must not be negative")
 
@@ -62,7 +67,12 @@ class GridSettings:
 
         Returns:
           The settings for unit vectors.
+
+        Raises:
+          ValueError: if a field is wrong.
         """
+        if norm <= 0:
+            raise ValueError(f"`norm` (={norm}) must be positive")
         return cls(first_radius / norm, reach / norm, **others)
 
     def radii(self) -> np.ndarray:
@@ -85,7 +95,7 @@ class Grids:
       rotations: float32 [G, D, A], orthonormal columns, the axes of each grid.
       shifts: float32 [G, A], in [0, 1).
       factors: uint32 [A], odd, of the hash.
-      sides: float32 [R], side of a cell at each radius, r c / sqrt(D).
+      sides: float32 [R], side of a cell at each radius, width r c / sqrt(D).
     """
 
     rotations: np.ndarray
@@ -102,12 +112,12 @@ class Grids:
         rotations = np.linalg.qr(gaussian)[0][:, :, :axes]
         shifts = rng.random((settings.grids, axes))
         factors = rng.integers(0, 2**31, axes).astype(np.uint32) * np.uint32(2) + np.uint32(1)
-        sides = settings.radii() * settings.approximation / np.sqrt(dimension)
+        factor = settings.width * settings.approximation / np.sqrt(dimension)
         return cls(
             rotations.astype(np.float32),
             shifts.astype(np.float32),
             factors,
-            sides.astype(np.float32),
+            (settings.radii() * factor).astype(np.float32),
         )
 
     def cells(self, descriptors: np.ndarray, grid: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The index stage: the similarity graph of an experiment's database, into its workdir."""
 
+import logging
 import pathlib
 
 import ml_collections
@@ -8,11 +9,27 @@ from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.stage import Extracted, extract, sections
-from delg_jax.progress import Progress
-from delg_jax.search import engines, graph
+from delg_jax.search import cann, cells, engines, index_store
+from delg_jax.search.binary import HAMMING
+from delg_jax.search.cells import CellSettings
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.graph import SimilarityGraph
+from delg_jax.search.graph_filling import claimed, fill
+from delg_jax.search.graph_searches import Searches, global_searches, local_searches
+from delg_jax.search.graph_store import GraphStore
 from delg_jax.search.kernels import KINDS, SimilarityKernel
+from delg_jax.search.random_grids import GridSettings
+
+_LOG = logging.getLogger(__name__)
+
+# Folders of the graphs below `index`, and the fields of `config.search` that decide them
+FOLDERS = {"local": "graph", "global": "global_graph"}
+# Fields that decide the index of an approximate engine
+_INDEX_FIELDS = {"cann": ("search.cann",), "cells": ("search.cells.count", "search.cells.seed")}
+_DECIDING = {
+    "local": ("search",),
+    "global": ("search.graph_neighbours", "search.graph_block"),
+}
 
 
 def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
@@ -26,20 +43,107 @@ def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
         raise UserError("config.search", fields, str(error)) from error
 
 
-def engine(database: LocalFeatures, search: ml_collections.ConfigDict) -> LocalSearch:
-    """The local search over a database that `config.search` asks for."""
+def engine(
+    database: LocalFeatures,
+    search: ml_collections.ConfigDict,
+    folder: pathlib.Path | None = None,
+) -> LocalSearch:
+    """The local search over a database that `config.search` asks for.
+
+    Args:
+      database: local features.
+      search: the `config.search` tree.
+      folder: of the approximate engines' index, in a place that is claimed for these features;
+        None to build one that is kept nowhere.
+
+    Returns:
+      The search.
+    """
+    descriptors, mask = database.descriptors, database.mask
+    if search.engine == "cann":
+        settings = _grids(search.cann)
+        index = index_store.kept(
+            folder, settings, descriptors.shape, lambda: cann.build(descriptors, mask, settings)
+        )
+        return engines.cann(index)
+    if search.engine == "cells":
+        settings = _cells(search.cells)
+        index = index_store.kept(
+            folder, settings, descriptors.shape, lambda: cells.build(descriptors, mask, settings)
+        )
+        return engines.cells(index, kernel(search), search.cells.probes, search.query_block)
     return engines.exact(
-        database.descriptors,
-        database.mask,
+        descriptors,
+        mask,
         kernel(search),
         search.local_block,
         search.rarity_images,
+        search.query_block,
+        search.hamming,
     )
+
+
+def index_folder(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    extracted: Extracted,
+    overwrite: bool = False,
+) -> pathlib.Path | None:
+    """Where the index of an approximate engine is kept, claimed for these features.
+
+    Args:
+      config: the whole tree.
+      workdir: gets `index/cann` or `index/cells`.
+      extracted: the features.
+      overwrite: whether an index of another configuration is deleted instead of refused.
+
+    Returns:
+      The folder for `engine`; None for the exact engine, which needs none.
+
+    Raises:
+      UserError: if the folder holds an index of another configuration.
+    """
+    name = config.search.engine
+    if name == "exact":
+        return None
+    decided_by = (*sections(config), "search.max_features", *_INDEX_FIELDS[name])
+    folder = workdir / "index" / name
+    artefacts.claim(folder, config, decided_by, overwrite, {"weights": extracted.weights})
+    return folder / "index"
+
+
+def _grids(settings: ml_collections.ConfigDict) -> GridSettings:
+    """The grids that `config.search.cann` asks for."""
+    try:
+        return GridSettings.from_scale(**settings)
+    except ValueError as error:
+        raise UserError("config.search.cann", dict(settings), str(error)) from error
+
+
+def _cells(settings: ml_collections.ConfigDict) -> CellSettings:
+    """The cells that `config.search.cells` asks for."""
+    try:
+        return CellSettings(settings.count, settings.seed)
+    except ValueError as error:
+        raise UserError("config.search.cells", dict(settings), str(error)) from error
 
 
 def check(search: ml_collections.ConfigDict) -> None:
     """Raises a UserError for a wrong value in `config.search`."""
     kernel(search)
+    require_choice("config.search.engine", search.engine, engines.ENGINES)
+    require_choice("config.search.hamming", search.hamming, HAMMING)
+    if search.engine != "exact":
+        for name in ("packed", "rarity_images"):
+            if search[name]:
+                rule = f"is for the engine exact; {search.engine} does without"
+                raise UserError(f"config.search.{name}", search[name], rule)
+    positive = [("local_block", search.local_block), ("query_block", search.query_block)]
+    for name, value in (*positive, ("cells.probes", search.cells.probes)):
+        if value < 1:
+            raise UserError(f"config.search.{name}", value, "must be at least 1")
+    _grids(search.cann)
+    _cells(search.cells)
     for name in ("rarity_images", "graph_features", "max_features"):
         if search[name] < 0:
             raise UserError(f"config.search.{name}", search[name], "must not be negative")
@@ -50,42 +154,57 @@ def build_index(
     workdir: str | pathlib.Path,
     overwrite: bool = False,
     extracted: Extracted | None = None,
+    features: str = "local",
 ) -> SimilarityGraph:
-    """Builds the similarity graph, unless it is there.
+    """Builds the similarity graph, goes on with a part of it, or completes that of fewer images.
+
+    With `config.search.rarity_images`, or the engine cells, similarities depend on the whole
+    database, so that a graph of fewer images does not help.
 
     Args:
       config: the whole tree.
-      workdir: gets `index/graph.npz`, and features if there are none.
-      overwrite: whether an index of another configuration is deleted instead of refused.
+      workdir: gets `index/graph`, or `index/global_graph`, and features if there are none.
+      overwrite: whether an index of another configuration, or a damaged one, is deleted instead of
+        refused.
       extracted: the features, if the caller has them.
+      features: local or global, those whose similarities are taken.
 
     Returns:
       The graph over the N database images.
 
     Raises:
-      UserError: for a wrong configuration, or data that cannot be used.
+      UserError: for a wrong configuration, data that cannot be used, or if another job builds the
+        graph.
     """
     root = pathlib.Path(workdir)
     extracted = extracted or extract(config, root, overwrite)
     search = config.search
     check(search)
-    if search.graph_neighbours < 1:
-        rule = "must be at least 1"
-        raise UserError("config.search.graph_neighbours", search.graph_neighbours, rule)
-    decided_by = (*sections(config), "search")
-    extra = {"weights": extracted.weights}
-    artefacts.claim(root / "index", config, decided_by, overwrite, extra)
-    path = root / "index" / "graph.npz"
-    if path.is_file():
-        return SimilarityGraph.load(path)
-    local = extracted.database.local_features(search.graph_features or search.max_features)
-    with Progress("similarity graph", len(extracted.database)) as progress:
-        built = graph.build(
-            local.descriptors,
-            local.mask,
-            engine(local, search),
-            search.graph_neighbours,
-            progress=progress.advance,
-        )
-    built.save(path)
-    return built
+    for name in ("graph_neighbours", "graph_block"):
+        if search[name] < 1:
+            raise UserError(f"config.search.{name}", search[name], "must be at least 1")
+    folder = root / "index" / FOLDERS[features]
+    old = root / "index" / "graph.npz"
+    if old.is_file():
+        _LOG.warning("%s: of an older version, not used; it can be deleted", old)
+    store = GraphStore(folder, extracted.database.names, config.data.memory_megabytes)
+    decided_by = (*sections(config), *_DECIDING[features])
+    with claimed(store, config, decided_by, extracted.weights, overwrite):
+        if not store.is_whole():
+            searches = _searches(features, extracted, search)
+            dependent = search.rarity_images or search.engine == "cells"
+            complete = features == "global" or not dependent
+            title = f"graph of {features} similarities"
+            fill(store, searches, search.graph_neighbours, title, complete)
+    return store.graph()
+
+
+def _searches(features: str, extracted: Extracted, search: ml_collections.ConfigDict) -> Searches:
+    """The searches of the database against itself, by local or global features."""
+    kept, block = search.graph_neighbours, search.graph_block
+    if features == "global":
+        descriptors = extracted.database.global_descriptors()
+        return global_searches(descriptors, kept, block, search.global_block)
+    count = search.graph_features or search.max_features
+    local = extracted.database.local_features(count, search.packed)
+    return local_searches(local, lambda some: engine(some, search), kept, block)

@@ -33,7 +33,7 @@ def test_hits_are_printed(calls, capsys):
 def test_without_a_box_all_of_the_picture_is_searched(calls, capsys):
     assert main(["search", CONFIG, "--workdir=w", "--image=a.jpg"]) == 0
     assert calls == [("w", "a.jpg", None, "global", 10, False)]
-    assert "similarity" in capsys.readouterr().out
+    assert "score" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "1,2,3,4,5", ""])

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.evaluation import methods
+from delg_jax.evaluation.methods import Ranking
 from tests import tiny
 
 
@@ -25,12 +27,12 @@ def test_methods_need_the_features_that_they_compare(method):
     without_local = changed(model__local_head=False)
     without_global = changed(extract__imported_local="features.h5")
     without_global.model.local_head = True
-    if method in ("global", "global+superglobal"):
+    if method in ("global", "global+superglobal", "global+qe", "global+diffusion"):
         methods.check("--method", method, without_local)
     else:
         with pytest.raises(UserError, match="needs local features"):
             methods.check("--method", method, without_local)
-    if method in ("local", "local+sp", "local+mds"):
+    if method in ("local", "local+sp", "local+mds", "local+diffusion"):
         methods.check("--method", method, without_global)
     else:
         with pytest.raises(UserError, match=r"needs global descriptors.*imported_global"):
@@ -44,12 +46,29 @@ def test_methods_need_the_features_that_they_compare(method):
         ("rerank__superglobal__neighbours", 0),
         ("rerank__superglobal__beta", -0.1),
         ("rerank__mds__background", 1.0),
+        ("rerank__qe__images", 0),
+        ("rerank__qe__alpha", -1.0),
+        ("rerank__diffusion__spread", 1.0),
         ("search__kernel", "cosine"),
     ],
 )
 def test_wrong_values_are_found_before_the_work(path, value):
     with pytest.raises(UserError, match="config." + path.split("__")[0]):
         methods.check("--method", "global", changed(**{path: value}))
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_the_graph_is_of_the_features_of_the_search(method):
+    needing = ("global+diffusion", "local+mds", "local+mds+global", "local+diffusion")
+    assert methods.needs_graph(method) is (method in needing)
+
+
+def test_scores_sort_a_short_list_and_the_rest_follows():
+    first = Ranking(np.array([[4, 2, 0, 1], [0, 1, 2, 4]]), np.ones((2, 4), np.float32))
+    found = first.by_scores(np.array([[0.5, 0.75, 0.5], [3, 2, 1]], np.float32))
+    assert found.images.tolist() == [[2, 4, 0, 1], [0, 1, 2, 4]]
+    assert found.similarities.tolist() == [[0.75, 0.5, 0.5, -np.inf], [3, 2, 1, -np.inf]]
+    assert first.images[0].tolist() == [4, 2, 0, 1]
 
 
 def test_unknown_methods_are_named():

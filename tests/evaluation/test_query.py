@@ -18,6 +18,7 @@ def place(tmp_path_factory):
     """A configuration and a workdir with extracted features, of a network drawn by NumPy."""
     root = tmp_path_factory.mktemp("query")
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
+    config.rerank.diffusion.spread = 0.3  # all images of a random network are alike
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
         extract(config, root / "run")
@@ -29,23 +30,19 @@ def names(hits):
 
 
 def expected(method, config, workdir):
-    """The ranking of the first query, as evaluation has it."""
+    """The ranking of the first query, as evaluation has it, and its scores unless inliers."""
     extracted = extract(config, workdir)
     if method.startswith("global"):
         first = methods.rank_globally(extracted, config.search)
     else:
         first = methods.rank_locally(extracted, config.search)
-    order = first.images
     if method.endswith("+sp"):
         order = methods.verify_spatially(extracted, first, config.rerank, config.seed)["all"]
-    if method == "global+superglobal":
-        order = methods.refine(extracted, first, config.rerank)
-    if "mds" in method:
-        graph = build_index(config, workdir, extracted=extracted)
-        order = methods.embed(first, graph, config.rerank)
-        if method == "local+mds+global":
-            order = methods.embed_with_global(extracted, first, graph, config.rerank)
-    return [extracted.database.names[index] for index in order[0]]
+        return [extracted.database.names[index] for index in order[0]], None
+    kind = method.split("+")[0]
+    graph = build_index(config, workdir, extracted=extracted, features=kind)
+    found = methods.rerank(method, extracted, first, graph, config.rerank)
+    return [extracted.database.names[index] for index in found.images[0]], found.similarities[0]
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -53,7 +50,10 @@ def test_a_query_is_ranked_as_in_evaluation(place, method):
     config, workdir, pictures = place
     box = (0, 0, 112, 96)
     hits = search_image(config, workdir, pictures / "query0.jpg", box, method, top=100)
-    assert names(hits) == expected(method, config, workdir)
+    order, scores = expected(method, config, workdir)
+    assert names(hits) == order
+    if scores is not None:
+        np.testing.assert_allclose([hit.score for hit in hits], scores, rtol=1e-3, atol=1e-4)
     assert hits[0].name == "place0_near"
 
 
@@ -67,6 +67,31 @@ def test_scores_are_similarities_and_inliers(place):
     inliers = search_image(config, workdir, picture, method="global+sp")
     assert inliers[0].name == "place2_near"
     assert inliers[0].score == int(inliers[0].score) > 4
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in methods.METHODS if "superglobal" not in name and "+sp" not in name]
+)
+def test_hits_carry_the_score_that_ranks_them(place, method):
+    config, workdir, pictures = place
+    config = config.copy_and_resolve_references()
+    config.rerank.mds.short_list, config.search.threshold = 3, 0.1
+    config.rerank.diffusion.neighbours = 2
+    workdir = workdir.parent / "scores"
+    if not workdir.exists():
+        workdir.mkdir()
+        (workdir / "features").symlink_to(place[1] / "features")
+    hits = search_image(config, workdir, pictures / "place1_near.jpg", method=method, top=100)
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    listed = 3 if "mds" in method else len(scores)
+    assert np.isfinite(scores[:listed]).all()
+    assert scores[listed:] == [-np.inf] * (len(scores) - listed)
+    if method != method.split("+")[0]:
+        plain = search_image(
+            config, workdir, pictures / "place1_near.jpg", method=method.split("+")[0], top=100
+        )
+        assert scores != [hit.score for hit in plain]
 
 
 def test_a_box_changes_what_is_looked_for(place):

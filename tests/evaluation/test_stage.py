@@ -8,7 +8,8 @@ import pytest
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, methods, revisited, score, stage
 from delg_jax.features import stage as features_stage
-from delg_jax.search import graph
+from delg_jax.search import stage as search_stage
+from delg_jax.search.graph_store import GraphStore
 from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
 
@@ -19,6 +20,9 @@ METHODS = methods.METHODS
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     config = retrieval_config(make_revisited(tmp_path_factory.mktemp("photographs"), PLACES))
+    # Few images, which a random network finds alike
+    config = changed(config, "rerank.diffusion.spread", 0.3)
+    config = changed(config, "rerank.qe.images", 1)
     return changed(config, "eval.methods", METHODS)
 
 
@@ -39,24 +43,31 @@ def changed(config, path, value):
 
 
 def without_seconds(result):
-    return {name: value for name, value in result.items() if name != "seconds"}
+    costs = ("seconds", "milliseconds_per_query", "megabytes")
+    return {name: value for name, value in result.items() if name not in costs}
 
 
 @pytest.fixture
 def nothing_is_extracted(monkeypatch):
-    def check(source, extractor, store, *_):
+    def check(network, part, source, store, *_):
         assert store.missing() == []
         return store
 
-    monkeypatch.setattr(features_stage, "extract_to_store", check)
+    monkeypatch.setattr(features_stage.Network, "fill", check)
 
 
 def test_metrics_are_written_as_returned(run):
     folder, result = run
     assert json.loads((folder / "metrics.json").read_text()) == result
-    assert result.keys() == {"methods", "seconds", "images", "queries"}
+    costs = ("seconds", "milliseconds_per_query", "megabytes")
+    assert result.keys() == {"methods", *costs, "images", "queries"}
     assert (result["images"], result["queries"]) == (2 * PLACES, PLACES)
-    assert tuple(result["methods"]) == tuple(result["seconds"]) == METHODS
+    for name in ("methods", *costs):
+        assert tuple(result[name]) == METHODS
+    for method, seconds in result["seconds"].items():
+        assert seconds > 0
+        assert result["milliseconds_per_query"][method] == pytest.approx(1000 * seconds / PLACES)
+        assert result["megabytes"][method] is None or result["megabytes"][method] >= 0
     for table in result["methods"].values():
         assert table.keys() == {"easy", "medium", "hard"}
         for metrics in table.values():
@@ -93,7 +104,7 @@ def test_a_query_finds_its_own_picture_first(run, method):
 
 def test_a_second_run_uses_what_is_there(run, config, nothing_is_extracted, monkeypatch):
     folder, result = run
-    monkeypatch.setattr(graph, "build", None)
+    monkeypatch.setattr(search_stage, "fill", None)
     assert without_seconds(evaluate(config, folder)) == without_seconds(result)
 
 
@@ -107,7 +118,7 @@ def test_a_changed_re_ranking_is_refused_unless_overwritten(
     with pytest.raises(UserError, match=rule):
         evaluate(other, folder)
     assert (folder / "metrics.json").read_bytes() == before
-    monkeypatch.setattr(graph, "build", None)
+    monkeypatch.setattr(search_stage, "fill", None)
     result = evaluate(other, folder, overwrite=True)
     table = result["methods"]
     assert table["global+sp"]["medium"]["map"] == table["global"]["medium"]["map"]
@@ -122,8 +133,9 @@ def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_
     with pytest.raises(UserError, match=r"config\.search\.graph_neighbours: 1000 -> 2"):
         evaluate(other, tmp_path)
     evaluate(other, tmp_path, overwrite=True)
-    path = tmp_path / "index" / "graph.npz"
-    assert graph.SimilarityGraph.load(path).indices.shape == (2 * PLACES, 2)
+    names = stage.extract(other, tmp_path).database.names
+    graph = GraphStore(tmp_path / "index" / "graph", names).graph()
+    assert graph.indices.shape == (2 * PLACES, 2)
 
 
 def test_only_the_methods_asked_for_are_run(run, config, tmp_path, monkeypatch):

@@ -44,3 +44,15 @@ def test_local_features_need_a_local_head(images):
     memory = InMemoryFeatures([image._replace(local=None) for image in images])
     with pytest.raises(UserError, match=r"config\.model\.local_head = False"):
         memory.local_features(0)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_codes_are_those_of_a_store(tmp_path, images, encoding):
+    layout = Layout(2, local_encoding=encoding, max_features=5)
+    store = FeatureStore.prepare(tmp_path, ["a", "b"], layout)
+    store.write(range(2), images)
+    found = InMemoryFeatures(images, encoding).local_features(0, packed=True)
+    expected = store.local_features(0, packed=True)
+    assert found.descriptors.dtype == expected.descriptors.dtype
+    mask = expected.mask
+    np.testing.assert_array_equal(found.descriptors[mask], expected.descriptors[mask])

@@ -30,6 +30,7 @@ def result():
     return {
         "methods": {"global": table, "local": table},
         "seconds": {"global": 0.5, "local": 3.0},
+        "megabytes": {"global": 12.4, "local": None},
         "queries": 4,
     }
 
@@ -38,16 +39,21 @@ def test_retrieval_has_a_column_for_each_metric_and_protocol(result):
     header, _, first, second = tables.retrieval_table(result).splitlines()
     cells = [cell.strip() for cell in header.strip("|").split("|")]
     assert cells == [
-        "method", "E map", "M map", "H map", "E mp@5", "M mp@5", "H mp@5", "s/query",
+        "method", "E map", "M map", "H map", "E mp@5", "M mp@5", "H mp@5", "ms/query", "MB",
     ]  # fmt: skip
     cells = [cell.strip() for cell in first.strip("|").split("|")]
-    assert cells == ["global", "12.35", "1.00", "-", "100.00", "2.00", "-", "0.125"]
-    assert second.strip("| ").endswith("0.750")
+    assert cells == ["global", "12.35", "1.00", "-", "100.00", "2.00", "-", "125.0", "12"]
+    assert [cell.strip() for cell in second.strip("|").split("|")][-2:] == ["750.0", "-"]
+
+
+def test_results_that_counted_no_memory_have_a_row(result):
+    del result["megabytes"]
+    assert tables.retrieval_table(result).splitlines()[2].rstrip(" |").endswith("-")
 
 
 def test_no_methods_or_queries_are_no_error(result):
     assert "method" in tables.retrieval_table({**result, "methods": {}})
-    assert "0.500" in tables.retrieval_table({**result, "queries": 0})
+    assert "500.0" in tables.retrieval_table({**result, "queries": 0})
 
 
 def test_training_metrics_are_sorted_with_four_digits():

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from delg_jax.rerank.diffusion import DiffusionSettings, rerank
+from delg_jax.rerank import diffusion
+from delg_jax.rerank.diffusion import DiffusionSettings
 from delg_jax.search.graph import SimilarityGraph
+
+
+def rerank(*arguments, **named):
+    """The rankings alone."""
+    return diffusion.rerank(*arguments, **named)[0]
 
 
 def graph_of(similarities, neighbours=None):
@@ -15,8 +21,8 @@ def ranked(similarities):
     return order, np.take_along_axis(similarities, order, axis=1)
 
 
-def reference(to_query, similarities, settings):
-    """A dense solution, with the affinity as Iscen et al. define it."""
+def solutions(to_query, similarities, settings):
+    """Dense solutions [Q, N] by image, with the affinity as Iscen et al. define it."""
     count = len(similarities)
     near = np.zeros((count, count), bool)
     for row in range(count):
@@ -33,9 +39,14 @@ def reference(to_query, similarities, settings):
         first = order[row, : settings.query_neighbours]
         target = np.zeros(count)
         target[first] = to_query[row, first] ** settings.power
-        found = np.linalg.solve(system, target)
-        result.append(order[row][np.argsort(-found[order[row]], kind="stable")])
+        result.append(np.linalg.solve(system, target))
     return np.array(result)
+
+
+def reference(to_query, similarities, settings):
+    order, _ = ranked(to_query)
+    found = np.take_along_axis(solutions(to_query, similarities, settings), order, axis=1)
+    return np.take_along_axis(order, np.argsort(-found, axis=1, kind="stable"), axis=1)
 
 
 def problem(rng, queries, count):
@@ -50,6 +61,16 @@ def test_equals_the_dense_solution(rng, queries, count, neighbours):
     settings = DiffusionSettings(neighbours, 5, 2.0, 0.8, 40)
     found = rerank(*ranked(to_query), graph_of(similarities), settings, chunk=2)
     np.testing.assert_array_equal(found, reference(to_query, similarities, settings))
+
+
+@pytest.mark.parametrize("chunk", [2, 99])
+def test_scores_are_the_dense_solution_in_the_order_of_the_ranking(rng, chunk):
+    to_query, similarities = problem(rng, 3, 12)
+    settings = DiffusionSettings(4, 5, 2.0, 0.8, 40)
+    ranks, scores = diffusion.rerank(*ranked(to_query), graph_of(similarities), settings, chunk)
+    expected = solutions(to_query, similarities, settings)
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, ranks, axis=1), rtol=1e-3)
+    assert (np.diff(scores, axis=1) <= 0).all()
 
 
 def test_a_chain_brings_in_what_shares_nothing_with_the_query():

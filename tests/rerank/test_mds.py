@@ -4,7 +4,7 @@ import pytest
 
 from delg_jax.rerank import superglobal
 from delg_jax.rerank.distances import FORMS, above, distances
-from delg_jax.rerank.mds import embed, rerank, scores
+from delg_jax.rerank.mds import embed, list_scores, rerank, scores
 from delg_jax.rerank.mds_settings import MdsSettings
 from delg_jax.search.graph import SimilarityGraph
 from tests.rerank.test_embedding import reference_mds
@@ -189,6 +189,27 @@ def test_rerank_takes_the_descriptors_of_its_images(rng):
         np.testing.assert_array_equal(found[row, :12], expected)
     with pytest.raises(ValueError, match="together"):
         rerank(order, similarities, graph, settings, q)
+
+
+@pytest.mark.parametrize("block", [2, 99])
+@pytest.mark.parametrize("beside", [False, True])
+def test_lists_are_scored_one_by_one(rng, block, beside):
+    order, similarities, graph = problem(rng)
+    q, x = unit(rng.normal(size=(5, 4))), unit(rng.normal(size=(30, 4)))
+    settings = MdsSettings(short_list=12, dim=3, query_block=block)
+    vectors = (q, x) if beside else ()
+    found = list_scores(order, similarities, graph, settings, *vectors)
+    ranks = rerank(order, similarities, graph, settings, *vectors)
+    assert (found.shape, found.dtype) == ((5, 12), np.float32)
+    for row in range(5):
+        head = order[row, :12]
+        own = np.concatenate([q[row : row + 1], x[head]]) if beside else None
+        expected = scores(
+            similarities[row, :12], graph.dense(head), np.ones(12, bool), settings, own
+        )
+        np.testing.assert_allclose(found[row], expected, atol=1e-4)
+        by_score = head[np.argsort(-found[row], kind="stable")]
+        np.testing.assert_array_equal(ranks[row, :12], by_score)
 
 
 @pytest.mark.parametrize("rank", [4, 20, 99])

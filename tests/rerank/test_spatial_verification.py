@@ -6,8 +6,8 @@ import pytest
 
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.rerank import SpatialSettings
-from delg_jax.rerank.binary import binarize
 from delg_jax.rerank.spatial_verification import rerank, short_list, verify, verify_pair
+from delg_jax.search.binary import binarize
 
 KEY = jax.random.key(0)
 SETTINGS = SpatialSettings(hypotheses=200, residual=5.0, min_inliers=4, pair_block=2)

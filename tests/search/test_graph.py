@@ -1,33 +1,27 @@
 import numpy as np
 import pytest
 
-from delg_jax.errors import UserError
-from delg_jax.search import local_search
-from delg_jax.search.engines import exact
-from delg_jax.search.graph import SimilarityGraph
-from delg_jax.search.graph import build as build_graph
-from delg_jax.search.kernels import SimilarityKernel
-
-KERNEL = SimilarityKernel("threshold", threshold=0.2)
-
-
-def build(descriptors, mask, neighbours, block=32, query_block=32, progress=None):
-    search = exact(descriptors, mask, KERNEL, block)
-    return build_graph(descriptors, mask, search, neighbours, query_block, progress)
+from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.search import graph as graph_module
+from delg_jax.search.graph import SimilarityGraph, merge
 
 
 @pytest.fixture
-def images(rng):
-    descriptors = rng.normal(size=(11, 4, 6)).astype(np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=-1, keepdims=True)
-    mask = rng.random((11, 4)) < 0.8
-    mask[:, 0] = True
-    return descriptors, mask
+def graph(rng):
+    """Of 11 images, 5 neighbours each."""
+    similarities = rng.random((11, 11)).astype(np.float32)
+    order = np.argsort(-similarities, axis=1)[:, :5].astype(np.int32)
+    return SimilarityGraph(order, np.take_along_axis(similarities, order, axis=1))
 
 
-@pytest.fixture
-def graph(images):
-    return build(*images, neighbours=5)
+def on_disk(array, read):
+    """The array as rows on disk; `read` gets the rows that are asked for."""
+
+    def rows(wanted):
+        read.append(np.arange(len(array))[wanted])
+        return array[wanted]
+
+    return StoredRows(rows, array.shape, array.dtype)
 
 
 def reference_dense(graph, subset):
@@ -37,35 +31,6 @@ def reference_dense(graph, subset):
             if other in subset:
                 matrix[row, list(subset).index(other)] = value
     return matrix
-
-
-@pytest.mark.parametrize(("block", "query_block"), [(3, 4), (11, 1), (32, 32)])
-def test_keeps_the_best_of_the_local_search(images, block, query_block):
-    graph = build(*images, 5, block, query_block)
-    full = local_search.similarity(*images, *images, KERNEL)
-    order = np.argsort(-full, axis=1, kind="stable")[:, :5]
-    np.testing.assert_array_equal(graph.indices, order)
-    np.testing.assert_allclose(
-        graph.similarities, np.take_along_axis(full, order, axis=1), atol=1e-6
-    )
-
-
-def test_each_image_is_its_own_best(graph):
-    np.testing.assert_array_equal(graph.indices[:, 0], np.arange(11))
-    np.testing.assert_allclose(graph.similarities[:, 0], 1, atol=1e-6)
-
-
-def test_ties_go_to_the_lower_index():
-    descriptors, mask = np.ones((4, 1, 1), np.float32), np.ones((4, 1), bool)
-    graph = build(descriptors, mask, 3)
-    assert graph.indices.tolist() == [[0, 1, 2]] * 4
-
-
-def test_more_neighbours_than_images_keeps_all(images):
-    graph = build(*images, 100)
-    assert graph.indices.shape == (11, 11)
-    full = local_search.similarity(*images, *images, KERNEL)
-    np.testing.assert_allclose(graph.dense(np.arange(11)), full, atol=1e-6)
 
 
 @pytest.mark.parametrize("subset", [[], [7], [3, 0, 10, 5], list(range(11))])
@@ -82,69 +47,57 @@ def test_dense_by_hand():
     assert graph.dense([2, 0]).tolist() == [[1, 0], [0.5, 1]]
 
 
-def test_images_without_features_are_like_nothing(images):
-    descriptors, mask = images
-    mask[4] = False
-    graph = build(descriptors, mask, 11)
-    assert (graph.similarities[4] == 0).all()
-    assert (graph.dense(np.arange(11))[:, 4] == 0).all()
+def test_dense_reads_the_rows_that_it_needs(graph):
+    read, subset = [], np.array([9, 2, 4])
+    stored = SimilarityGraph(on_disk(graph.indices, read), on_disk(graph.similarities, read))
+    np.testing.assert_array_equal(stored.dense(subset), graph.dense(subset))
+    assert [rows.tolist() for rows in read] == [[9, 2, 4]] * 2
 
 
-def test_progress_adds_up_to_all_images(images):
-    finished = []
-    build(*images, 2, query_block=4, progress=finished.append)
-    assert finished == [4, 4, 3]
+@pytest.mark.parametrize("rank", [1, 3, 5, 99])
+def test_a_rank_is_looked_up_in_the_lists_of_images(graph, rank):
+    images = np.array([[3, 1], [0, 10]])
+    expected = graph.similarities[:, min(rank, 5) - 1][images]
+    np.testing.assert_array_equal(graph.at_rank(images, rank), expected)
 
 
-def test_saved_and_loaded_is_the_same(graph, tmp_path):
-    path = tmp_path / "graph.npz"
-    graph.save(path)
-    loaded = SimilarityGraph.load(path)
-    np.testing.assert_array_equal(loaded.indices, graph.indices)
-    np.testing.assert_array_equal(loaded.similarities, graph.similarities)
-    assert [file.name for file in tmp_path.iterdir()] == ["graph.npz"]
+@pytest.mark.parametrize("count", [1, 4, 99])
+@pytest.mark.parametrize("block_bytes", [1, 60, 2**26])
+def test_the_nearest_are_read_in_blocks(graph, monkeypatch, count, block_bytes):
+    monkeypatch.setattr(graph_module, "_BLOCK_BYTES", block_bytes)
+    read = []
+    stored = SimilarityGraph(on_disk(graph.indices, read), on_disk(graph.similarities, read))
+    similarities, indices = stored.nearest(count)
+    np.testing.assert_array_equal(similarities, graph.similarities[:, :count])
+    np.testing.assert_array_equal(indices, graph.indices[:, :count])
+    assert max(len(rows) for rows in read) == min(max(1, block_bytes // 20), 11)
 
 
-def test_failed_save_leaves_the_old_file_and_nothing_else(graph, tmp_path, monkeypatch):
-    path = tmp_path / "graph.npz"
-    graph.save(path)
-    before = path.read_bytes()
-
-    def fail(file, **arrays):
-        file.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="disk full"):
-        graph.save(path)
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["graph.npz"]
+def test_a_graph_of_no_images_is_empty():
+    graph = SimilarityGraph(np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32))
+    assert len(graph) == 0
+    assert graph.dense(np.zeros(0, int)).shape == (0, 0)
+    assert graph.nearest(3)[0].shape == (0, 0)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a graph", b"PK\x03\x04 cut short"])
-def test_damaged_file_is_a_user_error(tmp_path, content):
-    path = tmp_path / "graph.npz"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"graph\.npz"):
-        SimilarityGraph.load(path)
+def test_merged_by_hand():
+    first = np.array([[0.9, 0.5, 0.5]], np.float32), np.array([[2, 0, 1]], np.int32)
+    second = np.array([[0.9, 0.7, 0.5]], np.float32), np.array([[4, 3, 5]], np.int32)
+    similarities, images = merge(first, second, 5)
+    np.testing.assert_array_equal(similarities, np.float32([[0.9, 0.9, 0.7, 0.5, 0.5]]))
+    assert images.tolist() == [[2, 4, 3, 0, 1]]
 
 
-def test_file_cut_short_is_a_user_error(graph, tmp_path):
-    path = tmp_path / "graph.npz"
-    graph.save(path)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"graph\.npz"):
-        SimilarityGraph.load(path)
+@pytest.mark.parametrize("kept", [(3, 2), (6, 9), (1, 1)])
+@pytest.mark.parametrize("count", [1, 4, 99])
+def test_merged_lists_are_those_of_all_images(rng, kept, count):
+    similarities = rng.integers(0, 5, (4, 15)).astype(np.float32)  # many are equal
 
+    def lists(first, last, count):
+        order = first + np.argsort(-similarities[:, first:last], axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(similarities, order, axis=1), order.astype(np.int32)
 
-def test_other_arrays_and_a_missing_file_are_user_errors(tmp_path):
-    np.savez(tmp_path / "other.npz", something=np.zeros(2))
-    with pytest.raises(UserError, match=r"other\.npz"):
-        SimilarityGraph.load(tmp_path / "other.npz")
-    with pytest.raises(UserError, match="must be an existing file"):
-        SimilarityGraph.load(tmp_path / "missing.npz")
-
-
-def test_misuse_is_named(images):
-    with pytest.raises(ValueError, match=r"`neighbours` \(=0\)"):
-        build(*images, 0)
+    found = merge(lists(0, 6, max(kept[0], count)), lists(6, 15, max(kept[1], count)), count)
+    expected = lists(0, 15, count)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])

@@ -47,3 +47,19 @@ def test_votes_of_cann_are_those_of_the_original_defaults():
     distances = jnp.array([0.0, 28.283, 117.3, 120.0, 300.0])
     found = cann_vote(distances, 120.0, CANN_CURVE)
     np.testing.assert_allclose(found, [1, 0.665, 0.0090, 0, 0], atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "least"),
+    [
+        (SimilarityKernel("identity", threshold=0.5), -np.inf),
+        (SimilarityKernel("threshold", threshold=0.5), 0.5),
+        (SimilarityKernel("power", threshold=-0.5), -0.5),
+        (SimilarityKernel("cann", threshold=0.9, reach=1.0), 0.5),
+    ],
+)
+def test_there_are_no_votes_up_to_the_least_cosine(kernel, least):
+    assert kernel.least == least
+    if np.isfinite(least):
+        assert kernel(jnp.array([-1.0, least])).tolist() == [0, 0]
+        assert kernel(jnp.array([least + 0.01])) != 0

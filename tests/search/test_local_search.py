@@ -1,8 +1,12 @@
+import jax
 import numpy as np
 import pytest
 
+from delg_jax.features.storage import encodings
+from delg_jax.search.binary import HAMMING
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.local_search import similarity
+from delg_jax.search.local_search import best, similarity
+from tests.search.test_cosines import vectors_of
 
 IDENTITY = SimilarityKernel("identity")
 KERNELS = {
@@ -107,3 +111,78 @@ def test_empty_database(rng):
 def test_different_dimensions_are_named(rng):
     with pytest.raises(ValueError, match=r"`database` \(D=5\).*`queries` \(D=8\)"):
         similarity(*ragged(rng, 1, 2), *ragged(rng, 1, 2, 5), IDENTITY)
+
+
+@pytest.mark.parametrize("encoding", encodings.ENCODINGS)
+def test_codes_of_the_store_are_searched_like_their_vectors(rng, encoding):
+    (queries, query_mask), (database, mask) = ragged(rng, 3, 6, 16), ragged(rng, 7, 5, 16)
+    sides = [np.where(m[:, :, None], x, 0) for x, m in ((queries, query_mask), (database, mask))]
+    codes = [encodings.encode(side, encoding) for side in sides]
+    decoded = [vectors_of(side, encoding) for side in codes]
+    expected = reference(decoded[0], query_mask, decoded[1], mask, KERNELS["power"][1])
+    found = similarity(
+        codes[0].values, query_mask, codes[1].values, mask, KERNELS["power"][0], block=2
+    )
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("hamming", HAMMING)
+def test_both_ways_to_compare_signs_give_the_same(rng, hamming):
+    (queries, query_mask), (database, mask) = ragged(rng, 2, 6, 40), ragged(rng, 5, 5, 40)
+    sides = np.packbits(queries > 0, -1), query_mask, np.packbits(database > 0, -1), mask
+    found = similarity(*sides, IDENTITY, hamming=hamming)
+    np.testing.assert_array_equal(found, similarity(*sides, IDENTITY))
+
+
+@pytest.mark.parametrize(("images", "block"), [(1, 4), (8, 1), (11, 2), (50, 3), (50, 64)])
+def test_all_devices_give_what_one_gives(rng, images, block):
+    queries, database = ragged(rng, 3, 6), ragged(rng, images, 5)
+    weights = rng.random((3, 6))
+    arguments = *queries, *database, KERNELS["power"][0], block, weights
+    one = similarity(*arguments, devices=jax.local_devices()[:1])
+    for count in (2, 3, 8):
+        found = similarity(*arguments, devices=jax.local_devices()[:count])
+        np.testing.assert_allclose(found, one, rtol=0, atol=1e-6)
+
+
+def test_blocks_of_the_same_size_on_any_devices_are_the_same_to_the_last_bit(rng):
+    arguments = *ragged(rng, 3, 6), *ragged(rng, 32, 5), KERNELS["power"][0], 4
+    one = similarity(*arguments, devices=jax.local_devices()[:1])
+    np.testing.assert_array_equal(similarity(*arguments), one)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("top", [1, 4, 13, 40])
+@pytest.mark.parametrize("block", [1, 5, 32])
+def test_the_best_are_those_of_all(rng, top, block, devices):
+    arguments = *ragged(rng, 3, 4), *ragged(rng, 13, 2), KERNELS["threshold"][0]
+    chosen = jax.local_devices()[:devices]
+    everything = similarity(*arguments, block, devices=chosen)
+    order = np.argsort(-everything, axis=1, kind="stable")[:, :top]
+    values, images = best(*arguments, top, block, devices=chosen)
+    assert (values.dtype, images.dtype) == (np.float32, np.int32)
+    np.testing.assert_array_equal(images, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(everything, order, axis=1))
+
+
+def test_equals_in_other_blocks_are_listed_by_index(rng):
+    (queries, query_mask), (database, mask) = ragged(rng, 2, 4), ragged(rng, 1, 3)
+    mask[:] = True
+    copies = np.repeat(database, 20, axis=0), np.repeat(mask, 20, axis=0)
+    for block in (1, 3, 64):
+        _, images = best(queries, query_mask, *copies, IDENTITY, 9, block)
+        assert images.tolist() == [list(range(9))] * 2
+
+
+def test_the_best_of_nothing_are_none(rng):
+    queries, (database, mask) = ragged(rng, 2, 3), ragged(rng, 4, 6)
+    assert best(*queries, database[:0], mask[:0], IDENTITY, 5)[1].shape == (2, 0)
+    with pytest.raises(ValueError, match=r"`top` \(=0\)"):
+        best(*queries, database, mask, IDENTITY, 0)
+
+
+def test_the_best_weigh_like_all(rng):
+    arguments, weights = (*ragged(rng, 2, 4), *ragged(rng, 6, 3), IDENTITY), rng.random((2, 4))
+    values, _ = best(*arguments, 6, weights=weights)
+    expected = np.sort(similarity(*arguments, weights=weights))[:, ::-1]
+    np.testing.assert_allclose(values, expected, atol=1e-6)

@@ -75,8 +75,20 @@ def test_a_cell_is_no_longer_than_its_diagonal(rng):
         {"approximation": 1.0},
         {"grids": 0},
         {"axes": -1},
+        {"width": 0.0},
     ],
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
         GridSettings(**wrong)
+
+
+def test_a_norm_that_is_none_is_named():
+    with pytest.raises(ValueError, match="`norm`"):
+        GridSettings.from_scale(0.0)
+
+
+def test_wider_cells_are_the_cells_of_shorter_vectors(rng):
+    vectors = rng.normal(0, 0.1, (50, 4)).astype(np.float32)
+    wide = Grids.draw(GridSettings(grids=1, width=2.0), 4).cells(vectors, 0)
+    np.testing.assert_array_equal(wide, Grids.draw(GridSettings(grids=1), 4).cells(vectors / 2, 0))

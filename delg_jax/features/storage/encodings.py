@@ -69,8 +69,3 @@ def decode(codes: Codes, encoding: str) -> np.ndarray:
     if encoding == "int8":
         return codes.values * codes.scales[..., None]
     return codes.values
-
-
-def rounded(vectors: np.ndarray, encoding: str) -> np.ndarray:
-    """What is left of vectors [..., D] that were encoded and decoded."""
-    return decode(encode(vectors, encoding), encoding)

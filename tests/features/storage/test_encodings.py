@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.storage.encodings import ENCODINGS, Codes, decode, encode, rounded
+from delg_jax.features.storage.encodings import ENCODINGS, Codes, decode, encode
+
+
+def rounded(vectors, encoding):
+    return decode(encode(vectors, encoding), encoding)
 
 
 def unit(rng, *shape):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from delg_jax.rerank.binary import HAMMING, binarize, cosines, hamming
+from delg_jax.search.binary import HAMMING, binarize, cosines, hamming
 
 
 def signs(rng, *shape):

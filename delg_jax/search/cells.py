@@ -1,0 +1,244 @@
+"""Local search within the cells of a random Voronoi diagram of descriptors.
+
+The centres are features of the database, drawn at random, so that cells are small where there are
+many descriptors (inverted lists: Jegou, Douze, Schmid, "Product quantization for nearest neighbor
+search", PAMI 2011, without the quantization). A query feature is compared with what lies in the
+cells nearest to it; the similarity is that of `local_search`, short of the matches that it misses.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search.kernels import SimilarityKernel
+
+Array = jax.Array | np.ndarray
+
+_PAIRS = 1 << 25  # of query features and images whose best cosines are in memory
+
+
+@dataclasses.dataclass(frozen=True)
+class CellSettings:
+    """What decides the cells.
+
+    Attributes:
+      count: cells, C; at most as many as there are features.
+      seed: of the features that are the centres.
+    """
+
+    count: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError if there is to be no cell."""
+        if self.count < 1:
+            raise ValueError(f"`count` (={self.count}) must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class CellIndex:
+    """The features of a database, sorted by cell, then image.
+
+    Attributes:
+      settings: of the cells.
+      dimension: of the descriptors, D.
+      count: images, N.
+      centres: float32 [C, D].
+      descriptors: float16 [E, D].
+      images: int32 [E].
+      offsets: int64 [C + 1], where each cell starts.
+    """
+
+    settings: CellSettings
+    dimension: int
+    count: int
+    centres: np.ndarray
+    descriptors: np.ndarray
+    images: np.ndarray
+    offsets: np.ndarray
+
+    def check(self) -> None:
+        """Raises a ValueError if the parts do not fit together."""
+        entries = (len(self.descriptors), len(self.images), self.offsets[-1])
+        if len(self.offsets) != len(self.centres) + 1 or len(set(map(int, entries))) != 1:
+            raise ValueError("its cells do not fit together")
+
+
+def build(descriptors: Array, mask: Array, settings: CellSettings, block: int = 256) -> CellIndex:
+    """Sorts the features of a database into cells.
+
+    Args:
+      descriptors: float [N, K, D], unit norm; array, memory map or rows on disk.
+      mask: bool [N, K].
+      settings: of the cells.
+      block: images read at a time.
+
+    Returns:
+      The index; its descriptors are in memory, in half precision.
+
+    Raises:
+      ValueError: if `block` is not positive.
+    """
+    present = np.asarray(mask)
+    places = np.flatnonzero(present)
+    rng = np.random.default_rng(settings.seed)
+    drawn = np.sort(rng.choice(places, min(settings.count, len(places)), replace=False))
+    image, feature = drawn // max(mask.shape[1], 1), drawn % max(mask.shape[1], 1)
+    centres = [
+        np.asarray(descriptors[i : i + 1])[0, f] for i, f in zip(image, feature, strict=True)
+    ]
+    centres = np.array(centres, np.float32).reshape(-1, descriptors.shape[2])
+    return _filled(centres, descriptors, present, settings, 0, block)
+
+
+def append(index: CellIndex, descriptors: Array, mask: Array, block: int = 256) -> CellIndex:
+    """A new index with further images in the cells of `index`, numbered on from its own.
+
+    Args:
+      index: of N images; it stays as it is.
+      descriptors: float [M, K, D], unit norm.
+      mask: bool [M, K].
+      block: images read at a time.
+
+    Returns:
+      The index of N + M images.
+
+    Raises:
+      ValueError: if the dimensions differ, or `index` has no cells.
+    """
+    _check_dimension("descriptors", descriptors, index)
+    if not len(index.centres):
+        raise ValueError(f"`index` (={index.count} images) must have features to make cells of")
+    new = _filled(index.centres, descriptors, np.asarray(mask), index.settings, index.count, block)
+    cells = np.concatenate([_cells(index), _cells(new)])
+    both = [
+        np.concatenate([index.descriptors, new.descriptors]),
+        np.concatenate([index.images, new.images]),
+    ]
+    order = np.argsort(cells, kind="stable")
+    return dataclasses.replace(
+        new, descriptors=both[0][order], images=both[1][order], offsets=index.offsets + new.offsets
+    )
+
+
+def similarity(
+    index: CellIndex, queries: Array, query_mask: Array, kernel: SimilarityKernel, probes: int
+) -> np.ndarray:
+    """Similarity of every query to every image, by the matches in the nearest cells.
+
+    Memory holds the best cosines of 2^25 pairs of a query feature and an image, and the products
+    of the query features that look into one cell with what is in it.
+
+    Args:
+      index: of N images.
+      queries: float [Q, Kq, D], unit norm; the more at a time, the less often a cell is read.
+      query_mask: bool [Q, Kq], False on padding.
+      kernel: k; an image without a match in the cells gets no vote from a feature.
+      probes: cells that a feature looks into; all cells give the exact similarity.
+
+    Returns:
+      float32 [Q, N].
+
+    Raises:
+      ValueError: if the dimensions differ or `probes` is not positive.
+    """
+    _check_dimension("queries", queries, index)
+    if probes < 1:
+        raise ValueError(f"`probes` (={probes}) must be at least 1")
+    valid = np.asarray(query_mask, bool)
+    result = np.zeros((len(valid), index.count), np.float32)
+    probes = min(probes, len(index.centres))
+    if not result.size or not probes or not valid.any():
+        return result
+    features = np.asarray(queries, np.float32).reshape(-1, index.dimension)
+    nearest = np.asarray(_nearest_cells(features, index.centres, probes))[valid.ravel()]
+    features = features[valid.ravel()]
+    owners = np.repeat(np.arange(len(valid)), valid.sum(axis=1))
+    step = max(1, _PAIRS // index.count)
+    for start in range(0, len(features), step):
+        part = slice(start, start + step)
+        best = _best(index, features[part], nearest[part], kernel.least)
+        row, image = np.divmod(np.flatnonzero(best > -np.inf), index.count)
+        votes = _votes(kernel, best[row * index.count + image])
+        places = owners[part][row] * index.count + image
+        result += np.bincount(places, votes, result.size).reshape(result.shape)
+    return result / np.maximum(valid.sum(axis=1), 1)[:, None].astype(np.float32)
+
+
+def _best(index: CellIndex, features: np.ndarray, nearest: np.ndarray, least: float) -> np.ndarray:
+    """Best cosine above `least` of features [F, D] in each image, [F N]; else minus infinity."""
+    probes = nearest.shape[1]
+    asking = np.argsort(nearest, axis=None, kind="stable")
+    edges = np.searchsorted(nearest.ravel()[asking], np.arange(len(index.centres) + 1))
+    best = np.full(len(features) * index.count, -np.inf, np.float32)
+    for cell in np.flatnonzero((np.diff(edges) > 0) & (np.diff(index.offsets) > 0)):
+        rows = asking[edges[cell] : edges[cell + 1]] // probes
+        part = slice(int(index.offsets[cell]), int(index.offsets[cell + 1]))
+        products = features[rows] @ index.descriptors[part].astype(np.float32).T
+        near = np.flatnonzero(products > least)
+        row, column = np.divmod(near, products.shape[1])
+        codes = rows[row] * index.count + index.images[part][column]
+        np.maximum.at(best, codes, products.ravel()[near])
+    return best
+
+
+def _votes(kernel: SimilarityKernel, cosines: np.ndarray) -> np.ndarray:
+    """Votes of cosines [P], computed at a length that is often met, so that it is compiled once."""
+    length = 1 << max(len(cosines) - 1, 1).bit_length()
+    return np.asarray(kernel(np.pad(cosines, (0, length - len(cosines)))))[: len(cosines)]
+
+
+@partial(jax.jit, static_argnames="probes")
+def _nearest_cells(features: jax.Array, centres: jax.Array, probes: int) -> jax.Array:
+    """Cells int32 [F, probes] of features [F, D], nearest first."""
+    products = jnp.matmul(features, centres.T, precision=jax.lax.Precision.HIGHEST)
+    return jax.lax.top_k(products, probes)[1]
+
+
+def _filled(
+    centres: np.ndarray,
+    descriptors: Array,
+    present: np.ndarray,
+    settings: CellSettings,
+    first: int,
+    block: int,
+) -> CellIndex:
+    """The index of given centres over images that are numbered from `first` on."""
+    count, features, dimension = descriptors.shape
+    block = min(block, max(count, 1))
+    cells, values = [np.zeros(0, np.int32)], [np.zeros((0, dimension), np.float16)]
+    for start in starts(count if len(centres) else 0, block):
+        rows = padded_rows(descriptors, start, block).reshape(block * features, dimension)
+        used = np.flatnonzero(padded_rows(present, start, block))
+        cells.append(np.asarray(_nearest_cells(rows.astype(np.float32), centres, 1))[used, 0])
+        values.append(rows[used].astype(np.float16))
+    cells = np.concatenate(cells)
+    order = np.argsort(cells, kind="stable")
+    owners = first + np.flatnonzero(present) // max(features, 1)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=len(centres)))])
+    return CellIndex(
+        settings,
+        dimension,
+        first + count,
+        centres,
+        np.concatenate(values)[order],
+        owners[order].astype(np.int32),
+        offsets.astype(np.int64),
+    )
+
+
+def _cells(index: CellIndex) -> np.ndarray:
+    """The cell of each feature of the index."""
+    return np.repeat(np.arange(len(index.centres)), np.diff(index.offsets))
+
+
+def _check_dimension(name: str, descriptors: Array, index: CellIndex) -> None:
+    if descriptors.shape[-1] != index.dimension:
+        raise ValueError(
+            f"`{name}` (D={descriptors.shape[-1]}) must have the dimension of the index "
+            f"(D={index.dimension})"
+        )

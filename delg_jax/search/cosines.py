@@ -1,0 +1,54 @@
+"""Cosines of descriptors in the encodings that a feature store keeps."""
+
+import jax
+import jax.numpy as jnp
+
+from delg_jax.search import binary
+
+
+def check_kinds(first: jax.Array, second: jax.Array) -> None:
+    """Raises a ValueError unless both sides are floats, int8 codes or packed signs, of one D."""
+    kinds = [_kind(side) for side in (first, second)]
+    if kinds[0] != kinds[1] or kinds[0] not in ("float", "int8", "uint8"):
+        given = f"{first.dtype}, {second.dtype}"
+        raise ValueError(f"`descriptors` (={given}) must be floats, int8 or uint8 on both sides")
+    if first.shape[-1] != second.shape[-1]:
+        raise ValueError(
+            f"`database` (D={second.shape[-1]}) must have the dimension of `queries` "
+            f"(D={first.shape[-1]})"
+        )
+
+
+def between(first: jax.Array, second: jax.Array, hamming: str = "popcount") -> jax.Array:
+    """Cosines of all pairs of descriptors.
+
+    The type of the descriptors says what they are. Floats of any width are unit vectors. int8
+    are unit vectors times a scale of each vector's own, which its length gives back. uint8 are
+    packed signs, see `binary.binarize`, taken as unit vectors of +-1 / sqrt(D).
+
+    Args:
+      first: float or int8 [K, D], or uint8 [K, D / 8].
+      second: [L, ...], of the same kind; floats may differ in width.
+      hamming: how packed signs are compared, one of `binary.HAMMING`.
+
+    Returns:
+      float32 [K, L].
+    """
+    if first.dtype == jnp.uint8:
+        return binary.cosines(first, second, hamming)
+    return jnp.matmul(_unit(first), _unit(second).T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _kind(descriptors: jax.Array) -> str:
+    """The type, one word for all floats."""
+    is_float = jnp.issubdtype(descriptors.dtype, jnp.floating)
+    return "float" if is_float else str(jnp.dtype(descriptors.dtype))
+
+
+def _unit(descriptors: jax.Array) -> jax.Array:
+    """Float32 unit vectors; floats are unit vectors already."""
+    values = descriptors.astype(jnp.float32)
+    if descriptors.dtype != jnp.int8:
+        return values
+    length = jnp.linalg.norm(values, axis=-1, keepdims=True)
+    return values / jnp.maximum(length, 1.0)  # padding is zero

@@ -1,0 +1,118 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.search import cann, cells, index_store
+from delg_jax.search.random_grids import GridSettings
+
+SETTINGS = GridSettings(grids=2, axes=3, approximation=2.0, seed=3)
+
+
+@pytest.fixture
+def images(rng):
+    vectors = rng.normal(size=(6, 4, 5)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.ones((6, 4), bool)
+
+
+@pytest.fixture
+def index(images):
+    return cann.build(*images, SETTINGS)
+
+
+def test_a_saved_index_is_mapped_and_finds_the_same(index, images, tmp_path):
+    index_store.save(index, tmp_path / "deep" / "cann")
+    loaded = index_store.load(tmp_path / "deep" / "cann")
+    assert isinstance(loaded.keys, np.memmap)
+    assert (loaded.settings, loaded.dimension, loaded.count) == (SETTINGS, 5, 6)
+    np.testing.assert_array_equal(cann.similarity(loaded, *images), cann.similarity(index, *images))
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["cann"]
+
+
+def test_a_loaded_index_is_appended_to_and_saved_in_its_place(index, images, tmp_path):
+    index_store.save(index, tmp_path / "cann")
+    longer = cann.append(index_store.load(tmp_path / "cann"), *images)
+    index_store.save(longer, tmp_path / "cann")
+    loaded = index_store.load(tmp_path / "cann")
+    assert loaded.count == 12
+    found = cann.similarity(loaded, *images)
+    np.testing.assert_array_equal(found[:, :6], found[:, 6:])
+    assert [path.name for path in tmp_path.iterdir()] == ["cann"]
+
+
+def test_an_empty_index_can_be_saved(images, tmp_path):
+    index_store.save(cann.build(images[0], np.zeros((6, 4), bool), SETTINGS), tmp_path / "cann")
+    assert (cann.similarity(index_store.load(tmp_path / "cann"), *images) == 0).all()
+
+
+def test_a_failed_save_leaves_what_was_there(index, tmp_path, monkeypatch):
+    index_store.save(index, tmp_path / "cann")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        index_store.save(index, tmp_path / "cann")
+    with pytest.raises(OSError, match="disk full"):
+        index_store.save(index, tmp_path / "other")
+    assert index_store.load(tmp_path / "cann").count == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["cann"]
+
+
+def test_what_is_no_index_is_refused(index, tmp_path):
+    with pytest.raises(UserError, match=r"search index.*index\.json"):
+        index_store.load(tmp_path / "absent")
+    folder = tmp_path / "cann"
+
+    def damaged(change):
+        index_store.save(index, folder)
+        change()
+        with pytest.raises(UserError, match="search index"):
+            index_store.load(folder)
+
+    header = folder / "index.json"
+    damaged((folder / "keys.npy").unlink)
+    damaged(lambda: (folder / "keys.npy").write_bytes(b"no array"))
+    damaged(lambda: np.save(folder / "images.npy", index.images[:-1]))
+    damaged(lambda: np.save(folder / "offsets.npy", index.offsets[:-1]))
+    damaged(lambda: np.save(folder / "offsets.npy", index.offsets[:0]))
+    damaged(lambda: header.write_text("{}"))
+    damaged(lambda: header.write_text(json.dumps({"format": 99})))
+    damaged(lambda: header.write_text("[1]"))
+
+
+def test_cells_are_saved_and_mapped(images, tmp_path):
+    index = cells.build(*images, cells.CellSettings(4))
+    index_store.save(index, tmp_path / "cells")
+    loaded = index_store.load(tmp_path / "cells")
+    assert isinstance(loaded.descriptors, np.memmap)
+    assert (loaded.settings, loaded.dimension, loaded.count) == (cells.CellSettings(4), 5, 6)
+    for name in ("centres", "descriptors", "images", "offsets"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(index, name))
+    np.save(tmp_path / "cells" / "images.npy", index.images[:-1])
+    with pytest.raises(UserError, match="search index.*do not fit"):
+        index_store.load(tmp_path / "cells")
+
+
+def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path):
+    built = []
+
+    def kept(settings, part=images):
+        def build():
+            built.append(settings)
+            return cann.build(*part, settings)
+
+        return index_store.kept(tmp_path / "cann", settings, part[0].shape, build)
+
+    first, again = kept(SETTINGS), kept(SETTINGS)
+    assert built == [SETTINGS]
+    assert isinstance(first.keys, np.memmap)
+    np.testing.assert_array_equal(first.keys, again.keys)
+    other = dataclasses.replace(SETTINGS, seed=4)
+    assert kept(other).settings == other
+    assert kept(other, tuple(side[:3] for side in images)).count == 3
+    assert built == [SETTINGS, other, other]
+    assert index_store.kept(None, SETTINGS, (), lambda: first) is first

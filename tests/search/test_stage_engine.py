@@ -1,0 +1,102 @@
+"""What `config.search` makes of the engines; the graph is in `test_stage`."""
+
+import numpy as np
+import pytest
+
+from configs import default
+from delg_jax.errors import UserError
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage import encodings
+from delg_jax.search import engines, index_store, stage
+from delg_jax.search.random_grids import GridSettings
+from tests.search.test_cells import halves
+
+
+@pytest.fixture
+def search():
+    search = default.get_config().search
+    search.kernel, search.threshold, search.local_block = "power", 0.1, 4
+    search.cann.grids, search.cann.axes, search.cann.approximation = 2, 3, 2.0
+    search.cells.count = search.cells.probes = 6
+    return search
+
+
+@pytest.fixture
+def database(rng):
+    descriptors, mask = halves(rng, 9, 5)
+    empty = np.zeros((9, 5), np.float32)
+    return LocalFeatures(np.zeros((9, 5, 2), np.float32), empty, empty, descriptors, mask)
+
+
+def test_the_defaults_are_those_of_the_original():
+    search = default.get_config().search
+    stage.check(search)
+    assert GridSettings.from_scale(**search.cann) == GridSettings()
+    assert len(GridSettings.from_scale(**search.cann).radii()) == 36
+
+
+def test_the_engine_is_chosen(search, database, tmp_path):
+    queries = database.descriptors[:3], database.mask[:3]
+    found = {}
+    for search.engine in engines.ENGINES:
+        folder = tmp_path / search.engine
+        found[search.engine] = stage.engine(database, search)(*queries)
+        kept = stage.engine(database, search, folder)(*queries)
+        np.testing.assert_array_equal(kept, found[search.engine])
+        assert folder.exists() == (search.engine != "exact")
+    np.testing.assert_allclose(found["cells"], found["exact"], atol=2e-6)
+    assert not np.allclose(found["cann"], found["exact"], atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["cann", "cells"])
+def test_an_index_is_built_again_for_other_settings_only(search, database, tmp_path, name):
+    search.engine, search[name].seed = name, 3
+    stage.engine(database, search, tmp_path / "index")
+    before = (tmp_path / "index").stat().st_ino
+    stage.engine(database, search, tmp_path / "index")
+    assert (tmp_path / "index").stat().st_ino == before
+    search[name].seed = 4
+    stage.engine(database, search, tmp_path / "index")
+    assert index_store.load(tmp_path / "index").settings.seed == 4
+
+
+@pytest.mark.parametrize("hamming", ["popcount", "products"])
+def test_packed_codes_are_searched(search, database, hamming):
+    codes = encodings.encode(database.descriptors, "sign")
+    search.hamming = hamming
+    packed = database._replace(descriptors=codes.values)
+    plain = database._replace(descriptors=encodings.decode(codes, "sign"))
+    found = stage.engine(packed, search)(packed.descriptors, packed.mask)
+    expected = stage.engine(plain, search)(plain.descriptors, plain.mask)
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # half precision of the decoded
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("engine", "faiss"),
+        ("hamming", "lookup"),
+        ("query_block", 0),
+        ("local_block", 0),
+        ("cells.probes", 0),
+    ],
+)
+def test_wrong_values_are_named(search, field, value):
+    search.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"config.search.{field} = "):
+        stage.check(search)
+
+
+@pytest.mark.parametrize(("tree", "field"), [("cann", "grids"), ("cells", "count")])
+def test_wrong_settings_are_named(search, tree, field):
+    search[tree][field] = 0
+    with pytest.raises(UserError, match=rf"config.search.{tree} = .*`{field}`"):
+        stage.check(search)
+
+
+@pytest.mark.parametrize("field", ["packed", "rarity_images"])
+def test_what_only_exact_search_does_is_refused(search, field):
+    search.engine = "cells"
+    search[field] = type(search[field])(1)
+    with pytest.raises(UserError, match=f"config.search.{field} = .*for the engine exact"):
+        stage.check(search)
