@@ -1,0 +1,128 @@
+"""A picture of what global search, local search and similarity embeddings find for one query.
+
+    delg evaluate --config=configs/quickstart.py --workdir=WORKDIR
+    python -m experiments.local_to_global_picture --workdir=WORKDIR --output=PICTURE.jpg
+
+Draws the query and the best images of each method. The query is chosen by rule: of those for which
+local search has more correct images among its best than global search, and embeddings bring in a
+correct image that local search does not have among its best, the one whose average precision
+(medium) local search raises most over global search. Images so brought in are marked. Only the
+embedded data is drawn: it is rendered, and nobody's photograph.
+"""
+
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import flags
+
+from delg_jax.cli import arguments
+from delg_jax.cli.main import run_experiment
+from delg_jax.data import images, open_retrieval
+from delg_jax.data.sources import RetrievalData
+from delg_jax.errors import UserError
+from delg_jax.evaluation import revisited
+from delg_jax.reports import matches, strips
+from delg_jax.reports.strips import Tile
+
+TITLES = {
+    "global": "global search",
+    "local": "local search",
+    "local+mds": "local search, re-ranked by similarity embeddings",
+}
+_PROTOCOL = "medium"
+
+Rankings = Mapping[str, np.ndarray]  # int [Q, N] by method
+
+
+def read_rankings(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The rankings of an evaluation by method; a UserError if one of `TITLES` is not there."""
+    try:
+        with np.load(path) as stored:
+            return {method: stored[method] for method in TITLES}
+    except (OSError, ValueError, KeyError) as error:
+        rule = f"must be the rankings of an evaluation by {', '.join(TITLES)} ({error})"
+        raise UserError("--workdir", str(path), rule) from error
+
+
+def brought_in(rankings: Rankings, query: int, positives: np.ndarray, top: int) -> np.ndarray:
+    """Correct images among the best of the embeddings, and not among those of local search."""
+    best = rankings["local+mds"][query][:top]
+    return best[np.isin(best, positives) & ~np.isin(best, rankings["local"][query][:top])]
+
+
+def choose(rankings: Rankings, ground_truth: Sequence[dict], top: int) -> int | None:
+    """The query that the rule of this file chooses.
+
+    Args:
+      rankings: int [Q, N] by method.
+      ground_truth: of the queries.
+      top: images that count as the best.
+
+    Returns:
+      Its number, the lowest of equals; None if none meets the rule.
+    """
+    precisions = {
+        method: revisited.evaluate(rankings[method].T, ground_truth)[_PROTOCOL]["aps"]
+        for method in ("global", "local")
+    }
+    gains: dict[int, float] = {}
+    for query, entry in enumerate(ground_truth):
+        positives, _ = revisited.protocol_sets(entry, _PROTOCOL)
+        correct = {m: np.isin(rankings[m][query][:top], positives).sum() for m in precisions}
+        if correct["local"] <= correct["global"]:
+            continue
+        if len(brought_in(rankings, query, positives, top)):
+            gains[query] = precisions["local"][query] - precisions["global"][query]
+    return max(gains, key=gains.get, default=None)
+
+
+def strip(
+    data: RetrievalData, rankings: Rankings, method: str, query: int, top: int
+) -> tuple[str, list[Tile]]:
+    """Title and tiles of one method."""
+    positives, ignored = revisited.protocol_sets(data.ground_truth[query], _PROTOCOL)
+    marked = brought_in(rankings, query, positives, top) if method == "local+mds" else []
+    tiles = [Tile(_boxed(data, query), "query")]
+    for image in rankings[method][query][:top]:
+        kind = "correct" if image in positives else "ignored" if image in ignored else "wrong"
+        picture = images.decode(data.database.read(int(image)))
+        tiles.append(Tile(picture, kind, bool(np.isin(image, marked))))
+    return TITLES[method], tiles
+
+
+def _boxed(data: RetrievalData, query: int) -> np.ndarray:
+    return images.crop(images.decode(data.queries.read(query)), data.ground_truth[query]["bbx"])
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags."""
+    arguments.define_common(values, argv, config="configs/quickstart.py")
+    flags.DEFINE_integer("top", 6, "Images of each method.", 1, flag_values=values)
+    default = "experiments/results/local_to_global_picture.jpg"
+    flags.DEFINE_string("output", default, "Picture, .jpg or .png.", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Chooses, draws, and prints what was chosen."""
+    path = matches.check_path("--output", values.output)
+    if values.config.data.name != "embedded":
+        rule = "must be embedded: photographs are not drawn into the repository"
+        raise UserError("config.data.name", values.config.data.name, rule)
+    rankings = read_rankings(pathlib.Path(values.workdir) / "rankings.npz")
+    data = open_retrieval(values.config.data)
+    query = choose(rankings, data.ground_truth, values.top)
+    if query is None:
+        raise UserError("--workdir", values.workdir, "has no query that meets the rule; see --help")
+    drawn = [strip(data, rankings, method, query, values.top) for method in TITLES]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matches.save(strips.draw(drawn), path)
+    print(f"query {query}: {data.queries.names[query]}")
+    for title, tiles in drawn:
+        kinds = [tile.kind for tile in tiles[1:]]
+        print(f"{title}: {kinds.count('correct')} of {len(kinds)} correct")
+
+
+if __name__ == "__main__":
+    sys.exit(run_experiment(sys.modules[__name__], sys.argv[1:]))
