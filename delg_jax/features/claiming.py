@@ -9,7 +9,7 @@ import ml_collections
 
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.features.storage.lock import held_by_first
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.training import processes
@@ -65,7 +65,7 @@ def claimed(
             listing(store)
         return store
 
-    with _by_first(folder, claim) as store:
+    with held_by_first(folder, claim) as store:
         if store is None:
             store = FeatureStore(folder, config.data.memory_megabytes, whole=False)
         yield store
@@ -98,21 +98,3 @@ def _open(
         store = FeatureStore.prepare(folder, names, wanted, memory)
     store.row_names(), store.missing()  # damage shows here, where a new store helps
     return store
-
-
-@contextlib.contextmanager
-def _by_first(
-    folder: pathlib.Path, claim: Callable[[], FeatureStore]
-) -> Iterator[FeatureStore | None]:
-    """Lets the first process of a job lock and claim a store; none goes on unless it could."""
-    with contextlib.ExitStack() as stack:
-        store, refusal = None, None
-        if processes.is_first():
-            try:
-                stack.enter_context(exclusive(folder))
-                store = claim()
-            except UserError as error:
-                refusal = error
-        if not processes.agree(refusal is None):
-            raise refusal or UserError("feature store", str(folder), "was refused to process 0")
-        yield store

@@ -1,19 +1,18 @@
 """How a similarity graph becomes whole: one job claims it, and its processes share its chunks."""
 
 import contextlib
-import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import ml_collections
 
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.features.storage.lock import held_by_first
 from delg_jax.progress import Progress
 from delg_jax.search.graph import merge
 from delg_jax.search.graph_searches import Searches
-from delg_jax.search.graph_store import GraphStore, errors_of_graph
+from delg_jax.search.graph_store import GraphStore
 from delg_jax.training import processes
 
 
@@ -56,7 +55,7 @@ def claimed(
             artefacts.claim(store.folder, config, sections, overwrite, extra)
             _prepare(store, config.search)
 
-    with _held_by_first(store.folder, claim):
+    with held_by_first(store.folder, claim, "similarity graph"):
         yield
 
 
@@ -119,20 +118,3 @@ def _is_readable(store: GraphStore) -> bool:
         return store.is_whole() and store.graph() is not None
     except UserError:
         return False
-
-
-@contextlib.contextmanager
-def _held_by_first(folder: pathlib.Path, claim: Callable[[], None]) -> Iterator[None]:
-    """Lets the first process of a job lock and claim a graph; none goes on unless it could."""
-    with contextlib.ExitStack() as stack:
-        refusal = None
-        if processes.is_first():
-            try:
-                with errors_of_graph():
-                    stack.enter_context(exclusive(folder))
-                claim()
-            except UserError as error:
-                refusal = error
-        if not processes.agree(refusal is None):
-            raise refusal or UserError("similarity graph", str(folder), "was refused to process 0")
-        yield

@@ -3,17 +3,22 @@
 import contextlib
 import fcntl
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from delg_jax.errors import UserError
+from delg_jax.training import processes
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def exclusive(folder: pathlib.Path) -> Iterator[None]:
+def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[None]:
     """Holds a folder for as long as the block lasts.
 
     Args:
       folder: that is written to. The lock is the file `.FOLDER.lock` beside it, which stays.
+      subject: what the folder is, for errors.
 
     Raises:
       UserError: if another job holds it, or it cannot be written.
@@ -29,5 +34,35 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             rule = "is being written by another job; wait for it, or take another --workdir"
-            raise UserError("feature store", str(folder), rule) from error
+            raise UserError(subject, str(folder), rule) from error
         yield
+
+
+@contextlib.contextmanager
+def held_by_first(
+    folder: pathlib.Path, claim: Callable[[], T], subject: str = "feature store"
+) -> Iterator[T | None]:
+    """Lets the first process of a job lock a folder and claim it; none goes on unless it could.
+
+    Args:
+      folder: that is written to.
+      claim: what the first process does under the lock.
+      subject: what the folder is, for errors.
+
+    Yields:
+      What `claim` returned in the first process, None in the others.
+
+    Raises:
+      UserError: if another job holds the folder, or it could not be claimed; in every process.
+    """
+    with contextlib.ExitStack() as stack:
+        claimed, refusal = None, None
+        if processes.is_first():
+            try:
+                stack.enter_context(exclusive(folder, subject))
+                claimed = claim()
+            except UserError as error:
+                refusal = error
+        if not processes.agree(refusal is None):
+            raise refusal or UserError(subject, str(folder), "was refused to process 0")
+        yield claimed
