@@ -2,7 +2,8 @@
 
 Leaves index/graph in the workdir, and the features first if they are not there. A job that was
 stopped goes on where it was; new images complete the graph that is there. With --features=global
-the graph of the global descriptors, index/global_graph, for diffusion.
+the graph of the global descriptors, index/global_graph, for diffusion. The index of an approximate
+config.search.engine is built, too.
 
 On many machines, the same command runs once in each process, with --coordinator, --num_processes
 and --process_id; they share the work.
@@ -25,7 +26,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Builds the graph and says how large it is."""
-    from delg_jax.search.stage import FOLDERS, build_index
+    from delg_jax.search.stage import FOLDERS, build_engine, build_index
     from delg_jax.training import processes
 
     processes.initialize(values.coordinator, values.num_processes, values.process_id)
@@ -35,3 +36,6 @@ def run(values: flags.FlagValues) -> None:
     folder = pathlib.Path(values.workdir) / "index" / FOLDERS[kind]
     if processes.is_first():
         print(f"{folder}: {images} images, {neighbours} neighbours each")
+        kept = build_engine(values.config, values.workdir, values.overwrite)
+        if kept is not None:
+            print(f"{kept}: index of the engine {values.config.search.engine}")

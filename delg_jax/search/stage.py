@@ -112,6 +112,32 @@ def index_folder(
     return folder / "index"
 
 
+def build_engine(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+) -> pathlib.Path | None:
+    """Builds the index of an approximate engine, unless it is there.
+
+    Args:
+      config: the whole tree.
+      workdir: gets `index/cann` or `index/cells`, and features if there are none.
+      overwrite: whether an index of another configuration is deleted instead of refused.
+
+    Returns:
+      The index's folder; None for the exact engine, which needs none.
+
+    Raises:
+      UserError: for a wrong configuration, or data that cannot be used.
+    """
+    check(config.search)
+    if config.search.engine == "exact":
+        return None
+    root = pathlib.Path(workdir)
+    extracted = extract(config, root, overwrite)
+    folder = index_folder(config, root, extracted, overwrite)
+    engine(extracted.database.local_features(config.search.max_features), config.search, folder)
+    return folder
+
+
 def _grids(settings: ml_collections.ConfigDict) -> GridSettings:
     """The grids that `config.search.cann` asks for."""
     try:
