@@ -21,7 +21,7 @@ from delg_jax.data.embedded.ground_truth import scale_and_tilt
 from delg_jax.errors import UserError
 from delg_jax.evaluation.methods import spatial_settings
 from delg_jax.features import Extracted, LocalFeatures, extract
-from delg_jax.features.stage import query_boxes
+from delg_jax.features.parts import query_boxes
 from delg_jax.reports import tables
 from delg_jax.rerank import SpatialSettings
 from delg_jax.rerank.spatial_verification import verify_pair

@@ -5,9 +5,7 @@ import io
 import pathlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from typing import Any
 
 from delg_jax.errors import UserError
 from delg_jax.features.extraction import RunExtractor
@@ -35,8 +33,10 @@ def extract_with_beam(
       UserError: for options that Beam does not take, or if more than `config.data.max_skipped`
         images could not be used.
     """
+    import apache_beam as beam
+
     pipeline = _pipeline(runner)
-    extraction = _Extract(part, str(workdir.resolve()), str(store.folder.resolve()))
+    extraction = _extraction(part, str(workdir.resolve()), str(store.folder.resolve()))
 
     def work(runs: Sequence[range], advance: Callable[..., None]) -> None:
         """Runs the pipeline over the missing rows."""
@@ -53,8 +53,11 @@ def extract_with_beam(
     return fill(store, work, f"extract {store.folder.name}", part.config.data.max_skipped)
 
 
-def _pipeline(runner: str) -> beam.Pipeline:
+def _pipeline(runner: str) -> Any:
     """A pipeline of these options; Beam's own refusal is a page long and ends the program."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -66,23 +69,24 @@ def _pipeline(runner: str) -> beam.Pipeline:
         raise UserError("--runner", runner, f"must be options of a pipeline: {reason}") from error
 
 
-class _Extract(beam.DoFn):
-    """Writes runs of rows; opens images, network and store once in each worker."""
+def _extraction(part: Part, workdir: str, folder: str) -> Any:
+    """What a worker does; the class exists only where Beam is installed."""
+    import apache_beam as beam
 
-    def __init__(self, part: Part, workdir: str, folder: str) -> None:
-        self._part, self._workdir, self._folder = part, workdir, folder
-        self._runs: RunExtractor | None = None
+    class Extraction(beam.DoFn):
+        """Writes runs of rows; opens images, network and store once in each worker."""
 
-    def setup(self) -> None:
-        """Opens what the worker needs."""
-        config = self._part.config
-        source, boxes = self._part.open()
-        store = FeatureStore(pathlib.Path(self._folder), whole=False)
-        extractor = Network(config, pathlib.Path(self._workdir)).extractor
-        extractor.pca = store.read_pca()
-        self._runs = RunExtractor(source, extractor, store, config.data, boxes)
+        def setup(self) -> None:
+            """Opens what the worker needs."""
+            source, boxes = part.open()
+            store = FeatureStore(pathlib.Path(folder), whole=False)
+            extractor = Network(part.config, pathlib.Path(workdir)).extractor
+            extractor.pca = store.read_pca()
+            self._runs = RunExtractor(source, extractor, store, part.config.data, boxes)
 
-    def process(self, chunk: list[tuple[int, int]]) -> Iterator[None]:
-        """Extracts and writes what is missing of one chunk."""
-        self._runs([range(*run) for run in chunk], lambda _: None)
-        yield from ()
+        def process(self, chunk: list[tuple[int, int]]) -> Iterator[None]:
+            """Extracts and writes what is missing of one chunk."""
+            self._runs([range(*run) for run in chunk], lambda _: None)
+            yield from ()
+
+    return Extraction()
