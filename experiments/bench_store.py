@@ -140,9 +140,9 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Writes, measures, prints."""
     folder = pathlib.Path(values.store)
-    start = time.monotonic()
+    is_new, start = not (folder / "store.json").is_file(), time.monotonic()
     store = write(folder, values.images)
-    seconds = time.monotonic() - start
+    seconds = time.monotonic() - start if is_new else None
     found = measure(folder, values.memory)
     raw, features = found["read_raw"], found["read_features"]
     size = raw["result"]
