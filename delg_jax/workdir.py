@@ -6,14 +6,16 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import ml_collections
 import numpy as np
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
+
+T = TypeVar("T")
 
 CONFIG_FILE = "config.json"
 FORMAT = 1  # of everything under a working directory; raised when a reader must tell them apart
@@ -97,6 +99,38 @@ def claim(
         "extra": extra or {},
     }
     write_json(path, content)
+
+
+def claim_usable(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    sections: tuple[str, ...],
+    use: Callable[[], T],
+    overwrite: bool = False,
+    extra: dict[str, str] | None = None,
+) -> T:
+    """As `claim`, of an artefact that may be damaged or of other images.
+
+    Args:
+      folder: of the artefact.
+      config: the whole tree.
+      sections: dotted prefixes of the fields that decide the artefact.
+      use: opens or makes it; raises a UserError for one that cannot be used.
+      overwrite: whether one that cannot be used is deleted, too.
+      extra: further things that decide it.
+
+    Returns:
+      What `use` returned.
+    """
+    claim(folder, config, sections, overwrite, extra)
+    try:
+        return use()
+    except UserError:
+        if not overwrite:
+            raise
+    shutil.rmtree(folder)
+    claim(folder, config, sections, overwrite, extra)
+    return use()
 
 
 def is_of(

@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 
 import ml_collections
@@ -52,15 +51,14 @@ def claimed(
 
     def claim() -> FeatureStore:
         """Opens the store and brings its images up to date."""
-        artefacts.claim(folder, config, sections, overwrite, extra)
-        try:
-            store = _open(folder, config, names, listing is not None)
-        except UserError:
-            if not overwrite:
-                raise
-            shutil.rmtree(folder)
-            artefacts.claim(folder, config, sections, overwrite, extra)
-            store = _open(folder, config, names, listing is not None)
+        store = artefacts.claim_usable(
+            folder,
+            config,
+            sections,
+            lambda: _open(folder, config, names, listing is not None),
+            overwrite,
+            extra,
+        )
         if listing is not None:
             listing(store)
         return store

@@ -27,18 +27,13 @@ def fill(store: FeatureStore, work: Work, title: str, max_skipped: int) -> Featu
       UserError: if more than `max_skipped` images could not be used.
     """
     runs = store.missing()
-    number, count = processes.shard()
-    processes.wait_for_all(f"{store.folder}: all know what is missing")
-    mine = [run for chunk in by_chunk(store, runs)[number::count] for run in chunk]
-    images = sum(map(len, mine))
-    if mine:
-        done = len(store) - sum(map(len, runs)) if count == 1 else 0
-        with Progress(title, images + done, done=done) as progress:
-            work(mine, progress.advance)
-    processes.wait_for_all(f"{store.folder}: all have written")
-    if processes.is_first():
-        store.finish()
-    processes.wait_for_all(f"{store.folder}: whole")
+    with processes.shared_out(str(store.folder), by_chunk(store, runs), store.finish) as chunks:
+        mine = [run for chunk in chunks for run in chunk]
+        images = sum(map(len, mine))
+        if mine:
+            done = len(store) - images if processes.shard()[1] == 1 else 0
+            with Progress(title, images + done, done=done) as progress:
+                work(mine, progress.advance)
     store.reread()
     skips.report(store.folder, store.skipped(), max_skipped)
     return store

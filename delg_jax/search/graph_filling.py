@@ -1,7 +1,6 @@
 """How a similarity graph becomes whole: one job claims it, and its processes share its chunks."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 
 import ml_collections
@@ -45,15 +44,14 @@ def claimed(
 
     def claim() -> None:
         """Leaves the folder with what can be used of it, and the arrays that are to be filled."""
-        artefacts.claim(store.folder, config, sections, overwrite, extra)
-        try:
-            _prepare(store, config.search)
-        except UserError:
-            if not overwrite:
-                raise
-            shutil.rmtree(store.folder)
-            artefacts.claim(store.folder, config, sections, overwrite, extra)
-            _prepare(store, config.search)
+        artefacts.claim_usable(
+            store.folder,
+            config,
+            sections,
+            lambda: _prepare(store, config.search),
+            overwrite,
+            extra,
+        )
 
     with held_by_first(store.folder, claim, "similarity graph"):
         yield
@@ -81,29 +79,22 @@ def fill(
         the database.
     """
     before = store.before() if complete else None
-    missing = store.missing()
-    number, count = processes.shard()
-    processes.wait_for_all(f"{store.folder}: all know what is missing")
-    mine = missing[number::count]
-    images = sum(map(len, mine))
-    done = len(store) - images if count == 1 else 0
     searches = {}
-    with Progress(title, images + done, done=done) as progress:
-        for run in mine:
-            first = len(before) if before is not None and run.stop <= len(before) else 0
-            if first not in searches:
-                searches[first] = against(first)
-            lists = searches[first](run)
-            if first:
-                rows = slice(run.start, run.stop)
-                old = before.similarities[rows], before.indices[rows]
-                lists = merge(old, lists, min(neighbours, len(store)))
-            store.write(run, lists)
-            progress.advance(len(run))
-    processes.wait_for_all(f"{store.folder}: all have written")
-    if processes.is_first():
-        store.finish()
-    processes.wait_for_all(f"{store.folder}: whole")
+    with processes.shared_out(str(store.folder), store.missing(), store.finish) as mine:
+        images = sum(map(len, mine))
+        done = len(store) - images if processes.shard()[1] == 1 else 0
+        with Progress(title, images + done, done=done) as progress:
+            for run in mine:
+                first = len(before) if before is not None and run.stop <= len(before) else 0
+                if first not in searches:
+                    searches[first] = against(first)
+                lists = searches[first](run)
+                if first:
+                    rows = slice(run.start, run.stop)
+                    old = before.similarities[rows], before.indices[rows]
+                    lists = merge(old, lists, min(neighbours, len(store)))
+                store.write(run, lists)
+                progress.advance(len(run))
 
 
 def _prepare(store: GraphStore, search: ml_collections.ConfigDict) -> None:

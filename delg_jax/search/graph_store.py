@@ -86,7 +86,7 @@ class GraphStore:
           block: images in a chunk.
         """
         for name, dtype in _ARRAYS.items():
-            with errors_of_graph(_HINT):
+            with _errors_of_graph():
                 ChunkedArray.create(
                     self._own / name, (len(self), neighbours), dtype, block, _COMPRESSION
                 )
@@ -109,7 +109,7 @@ class GraphStore:
           lists: their similarities float32 and indices int32 [n, r].
         """
         for array, values in zip(self._arrays(self._own), lists, strict=True):
-            with errors_of_graph(_HINT):
+            with _errors_of_graph():
                 array.write(slice(run.start, run.stop), values)
 
     def finish(self) -> None:
@@ -145,7 +145,7 @@ class GraphStore:
         raise UserError(_SUBJECT, str(path), rule + _HINT)
 
     def _arrays(self, place: pathlib.Path, **options: object) -> list[ChunkedArray]:
-        with errors_of_graph(_HINT):
+        with _errors_of_graph():
             return [ChunkedArray(place / name, **options) for name in _ARRAYS]
 
     def _open(self, place: pathlib.Path) -> SimilarityGraph:
@@ -157,7 +157,7 @@ class GraphStore:
             arrays = self._arrays(place, context=chunked_array.cache(self._memory))
             similarities, indices = map(_rows, arrays)
         else:
-            with errors_of_graph(_HINT):
+            with _errors_of_graph():
                 similarities, indices = (array.read(slice(0, array.shape[0])) for array in arrays)
         self._opened[place] = SimilarityGraph(indices, similarities)
         return self._opened[place]
@@ -170,22 +170,18 @@ def _generation(names: Sequence[str]) -> str:
 
 def _rows(array: ChunkedArray) -> StoredRows:
     def read(wanted: slice | np.ndarray) -> np.ndarray:
-        with errors_of_graph(_HINT):
+        with _errors_of_graph():
             return array.read(wanted)
 
     return StoredRows(read, array.shape, array.dtype)
 
 
 @contextlib.contextmanager
-def errors_of_graph(hint: str = "") -> Iterator[None]:
-    """Lets errors of arrays and locks, which speak of feature stores, speak of the graph.
-
-    Args:
-      hint: put behind what they say.
-    """
+def _errors_of_graph() -> Iterator[None]:
+    """Lets errors of arrays, which speak of feature stores, speak of the graph and its remedy."""
     try:
         yield
     except UserError as error:
         if error.subject != "feature store":
             raise
-        raise UserError(_SUBJECT, error.value, error.rule + hint) from error
+        raise UserError(_SUBJECT, error.value, error.rule + _HINT) from error

@@ -3,13 +3,16 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from delg_jax.errors import UserError
+
+T = TypeVar("T")
 
 _VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
@@ -101,6 +104,26 @@ def first_before_others(name: str) -> Iterator[None]:
         agree(False)
         raise
     agree(True)
+
+
+@contextlib.contextmanager
+def shared_out(
+    name: str, missing: Sequence[T], finish: Callable[[], object]
+) -> Iterator[Sequence[T]]:
+    """Yields what of a common work is this process's; the first one finishes it behind all.
+
+    Args:
+      name: of the work, the same in all processes.
+      missing: what is to be done, the same in all processes.
+      finish: called by the first process once all have left the block.
+    """
+    number, count = shard()
+    wait_for_all(f"{name}: all know what is missing")
+    yield missing[number::count]
+    wait_for_all(f"{name}: all have written")
+    if is_first():
+        finish()
+    wait_for_all(f"{name}: whole")
 
 
 def agree(yes: bool) -> bool:
