@@ -64,7 +64,8 @@ def _model() -> ml_collections.ConfigDict:
 def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     # To train: embedded | folder | image_folder | gldv1 | gldv2 | gldv2_clean
-    # To search: embedded | revisited | revisited_oxford | revisited_paris | gldv2
+    # To search: embedded | revisited | revisited_oxford | revisited_paris | gldv2 |
+    # gldv2_recognition | gldv2_clean_recognition (test queries in all or cleaned training images)
     data.name = "embedded"  # folder and revisited are read as they are, the others by TFDS
     data.root = ""  # folder with the files of the data set; "" = none needed, or download (gldv2)
     # revisited: file under root ("" = the only gnd_*); gldv2: usage, private ("") or public
@@ -130,6 +131,12 @@ def _extract() -> ml_collections.ConfigDict:
     # Image pyramid [4.1]; the seven scales are 2^(-2 ... 1) in half octaves
     extract.local_scales = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)  # seven
     extract.global_scales = (0.70710677, 1.0, 1.4142135)  # three, their descriptors are averaged
+    # Test-time pooling, which needs no training (SuperGlobal, Shao et al., ICCV 2023)
+    extract.scale_pooling = "mean"  # mean | max (SuperGlobal) over the scales' descriptors
+    extract.gem_power = 0.0  # p of GeM in the place of the model's; SuperGlobal: 4.6; 0 = model's
+    extract.regional = 0.0  # share of 5 x 5 regional means before pooling; SuperGlobal: 0.5
+    extract.relup = 0.0  # least output of the units of conv2 to conv4; SuperGlobal: 0.014
+    # What is extracted
     extract.max_size = 1024  # pixels, longest side before the pyramid; 0 = as it is
     extract.max_features = 1000  # over all scales
     extract.attention_threshold = 0.0  # tau; features below are dropped
@@ -256,4 +263,9 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
     evaluation.methods = ("global", "global+sp", "local", "local+mds")  # columns of the table
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
+    # Training images whose scores are summed by landmark; the paper leaves it open
+    evaluation.recognition_top = 3  # gldv2_recognition and gldv2_clean_recognition
+    # Pairs of a query and a database image, ranked by inliers [Table 1]
+    evaluation.pairs = 0  # of the same landmark; 0 = no pairs (paper: 1000)
+    evaluation.negative_pairs = 1000  # of different landmarks (paper: 199,000)
     return evaluation

@@ -25,7 +25,7 @@ import numpy as np
 from delg_jax import configuration
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import level, pyramid, selection
+from delg_jax.features import adaptation, level, pyramid, selection
 from delg_jax.features.extractor import check
 from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
@@ -102,7 +102,7 @@ def extraction(
       int32 [2] that it covers. It gives `global_descriptor` [D] and, for a network with a local
       head, the fields of `LocalFeatures` [max_features] by name: what an `Extractor` gives.
     """
-    module = module.clone(dtype=jnp.dtype(settings.dtype))
+    module = adaptation.adapted(module, settings)
 
     def extract(image: jax.Array, size: jax.Array) -> Outputs:
         """Extracts from the part `size` of `image`."""
@@ -128,7 +128,7 @@ def extraction(
             if count:
                 stride = module.conv4_stride
                 found.append(level.local_features(result, 0, shape, stride, scale))
-        outputs = {"global_descriptor": level.average(descriptors)}
+        outputs = {"global_descriptor": level.pool_scales(descriptors, settings.scale_pooling)}
         if found:
             outputs |= selection.merge(found, settings.max_features)._asdict()
         return outputs

@@ -13,7 +13,7 @@ import numpy as np
 
 from delg_jax.data.images import limit_size
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import batches, level, pyramid, selection
+from delg_jax.features import adaptation, batches, level, pyramid, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage.encodings import ENCODINGS
@@ -44,7 +44,7 @@ def deciding(variables: Any) -> Any:
 
 def check(settings: ml_collections.ConfigDict) -> None:
     """Raises a UserError for a `config.extract` tree that no features can be extracted with."""
-    require_choice("config.extract.dtype", settings.dtype, ("float32", "bfloat16"))
+    adaptation.check(settings)
     require_choice("config.extract.local_encoding", settings.local_encoding, ENCODINGS)
     require_choice("config.extract.global_dtype", settings.global_dtype, ("float32", "float16"))
     if not 0 <= settings.compression <= 19:
@@ -93,7 +93,7 @@ class Extractor:
         settings: ml_collections.ConfigDict,
         pca: Pca | None = None,
     ) -> None:
-        self.module = module.clone(dtype=jnp.dtype(settings.dtype))
+        self.module = adaptation.adapted(module, settings)
         self.variables = jax.device_put(deciding(variables))
         self.settings = settings
         self.pca = pca
@@ -154,8 +154,9 @@ class Extractor:
 
     def _join(self, levels: list[_Found]) -> Features:
         local = [found.local for found in levels if found.local is not None]
+        pooled = [found.descriptor for found in levels if found.descriptor is not None]
         return Features(
-            level.average([f.descriptor for f in levels if f.descriptor is not None]),
+            level.pool_scales(pooled, self.settings.scale_pooling),
             selection.merge(local, self.settings.max_features) if local else None,
         )
 

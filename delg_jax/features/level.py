@@ -134,8 +134,18 @@ def local_features(
     )
 
 
-def average(descriptors: list[np.ndarray] | list[jax.Array]) -> np.ndarray | jax.Array:
-    """Mean [D] of one image's unit vectors [D] of all scales, normalised again (section 4.1)."""
+def pool_scales(
+    descriptors: list[np.ndarray] | list[jax.Array], pooling: str = "mean"
+) -> np.ndarray | jax.Array:
+    """One unit vector [D] of an image from those [D] of its scales.
+
+    Args:
+      descriptors: float32 [D] each, NumPy or JAX.
+      pooling: `mean` (section 4.1), or `max` of each element (SuperGlobal).
+
+    Returns:
+      float32 [D], of the same kind of arrays.
+    """
     arrays = descriptors[0].__array_namespace__()
-    mean = arrays.mean(arrays.stack(descriptors), axis=0)
-    return mean / arrays.maximum(arrays.linalg.norm(mean), 1e-12)
+    pooled = getattr(arrays, pooling)(arrays.stack(descriptors), axis=0)
+    return pooled / arrays.maximum(arrays.linalg.norm(pooled), 1e-12)

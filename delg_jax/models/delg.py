@@ -9,7 +9,15 @@ import ml_collections
 from flax import struct
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models import attention, classifiers, dim_reduction, extent, pooling, resnet
+from delg_jax.models import (
+    attention,
+    classifiers,
+    dim_reduction,
+    extent,
+    pooling,
+    regional,
+    resnet,
+)
 from delg_jax.models.convention import get_convention, preprocess
 
 
@@ -50,6 +58,8 @@ class Delg(nn.Module):
       norm_axis: name of the device axis over which BatchNorm shares statistics, or None.
       freeze_norm: whether every BatchNorm keeps its statistics in training.
       initial_scale: gamma of the cosine classifier at the start.
+      relup: least output of the units of conv2 to conv4, see `resnet.ResNet`.
+      regional: share of regional means before pooling, see `regional.blend`.
     """
 
     backbone: str
@@ -76,12 +86,19 @@ class Delg(nn.Module):
     norm_axis: str | None = None
     norm_momentum: float = 0.9
     initial_scale: float = 45.254834
+    relup: float = 0.0
+    regional: float = 0.0
 
     def setup(self) -> None:
         """Builds the parts that the configuration names."""
         norm = {"norm_momentum": self.norm_momentum, "norm_axis": self.norm_axis}
         self.resnet = resnet.ResNet(
-            self.backbone, self.convention, self.conv4_stride, dtype=self.dtype, **norm
+            self.backbone,
+            self.convention,
+            self.conv4_stride,
+            dtype=self.dtype,
+            relup=self.relup,
+            **norm,
         )
         if self.gem_learned:
             self.power = self.param("power", nn.initializers.constant(self.gem_power), ())
@@ -125,16 +142,13 @@ class Delg(nn.Module):
         conv4, conv5 = stages["conv4"], stages["conv5"]
         if self.freeze_backbone:
             conv4, conv5 = jax.lax.stop_gradient((conv4, conv5))
-        masks = (None, None)
+        mask = conv5_sizes = None
         if sizes is not None:
             conv4_sizes = extent.conv4_sizes(sizes, convention, self.conv4_stride)
-            masks = (
-                extent.inside(conv4.shape, conv4_sizes),
-                extent.inside(conv5.shape, extent.conv5_sizes(sizes, convention)),
-            )
-        outputs = DelgOutputs(
-            conv4, conv5, self._global_feature(conv5, masks[1]), None, None, None, masks[0]
-        )
+            mask = extent.inside(conv4.shape, conv4_sizes)
+            conv5_sizes = extent.conv5_sizes(sizes, convention)
+        feature = self._global_feature(conv5, conv5_sizes)
+        outputs = DelgOutputs(conv4, conv5, feature, None, None, None, mask)
         if not self.local_head:
             return outputs
         local = jax.lax.stop_gradient(conv4) if self.stop_gradient else conv4
@@ -146,7 +160,10 @@ class Delg(nn.Module):
         )
         return outputs.replace(attention=scores, local_descriptors=codes, reconstruction=restored)
 
-    def _global_feature(self, conv5: jax.Array, mask: jax.Array | None) -> jax.Array:
+    def _global_feature(self, conv5: jax.Array, sizes: jax.Array | None) -> jax.Array:
+        mask = None if sizes is None else extent.inside(conv5.shape, sizes)
+        if self.regional:
+            conv5 = regional.blend(conv5, self.regional, sizes)
         power = self.power if self.gem_learned else self.gem_power
         feature = pooling.pool(conv5, self.pooling, power, mask)
         return self.whiten(feature) if self.whitening else feature

@@ -32,6 +32,7 @@ class ResidualUnit(nn.Module):
       stride_first: stride on the first convolution of a bottleneck instead of the 3x3.
       conv: convolution module, with everything bound but features, kernel, strides and name.
       norm: BatchNorm module, with everything bound but its name.
+      floor: least output; 0 is the ReLU.
     """
 
     features: int
@@ -40,6 +41,7 @@ class ResidualUnit(nn.Module):
     stride_first: bool
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
+    floor: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, sizes: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -61,7 +63,8 @@ class ResidualUnit(nn.Module):
             y = self._convolve(extent.clear_outside(y, sizes), channels, 3, 1, "2")
             halves = False
         sizes = extent.halve(sizes) if halves and sizes is not None else sizes
-        return nn.relu(y + shortcut), sizes
+        y = y + shortcut
+        return (jnp.maximum(y, self.floor) if self.floor else nn.relu(y)), sizes
 
     def _convolve(self, x: jax.Array, features: int, kernel: int, stride: int, name: str):
         padding = [(kernel // 2, kernel // 2)] * 2
@@ -89,6 +92,7 @@ class ResNet(nn.Module):
       dtype: of the computation; parameters stay float32.
       norm_momentum: of BatchNorm's running statistics.
       norm_axis: name of the device axis over which BatchNorm shares statistics, or None.
+      relup: least output of the units of conv2 to conv4 (ReLUP, Shao et al., ICCV 2023).
     """
 
     architecture: str
@@ -97,6 +101,7 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     norm_momentum: float = 0.9
     norm_axis: str | None = None
+    relup: float = 0.0
 
     @nn.compact
     def __call__(
@@ -138,6 +143,7 @@ class ResNet(nn.Module):
                     stride_first=convention.stride_on == "first_1x1",
                     conv=conv,
                     norm=norm,
+                    floor=0.0 if STAGES[stage] == "conv5" else self.relup,
                     name=f"{STAGES[stage]}_unit{unit + 1}",
                 )(x, sizes)
             if STAGES[stage] == "conv4" and self._subsamples_conv4():

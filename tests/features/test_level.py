@@ -101,7 +101,7 @@ def test_scales_are_asked_for_once_in_ascending_order(model):
 def test_the_average_is_that_of_the_directions():
     one, other = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
     for convert in (np.asarray, jax.numpy.asarray):
-        mean = level.average([convert(one), convert(other), convert(one)])
+        mean = level.pool_scales([convert(one), convert(other), convert(one)])
         np.testing.assert_allclose(mean, np.array([2, 1]) / np.sqrt(5), rtol=1e-6)
         assert mean.dtype == np.float32
-    np.testing.assert_array_equal(level.average([one, -one]), [0, 0])
+    np.testing.assert_array_equal(level.pool_scales([one, -one]), [0, 0])
