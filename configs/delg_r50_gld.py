@@ -13,7 +13,7 @@ follows the batch size as in the official code (0.01 for 256 images, 0.005 for 1
 largest rate of the paper's sweep over [3e-4, 1e-2], which is
 
     delg sweep --config=configs/delg_r50_gld.py:devices=8 --verbs=train --workdir=runs/rates \
-        --grid=train.learning_rate=0.0003,0.001,0.003,0.01 --config.data.root=GLD ...
+        --sweep=train.learning_rate=0.0003,0.001,0.003,0.01 --config.data.root=GLD ...
 """
 
 import ml_collections

@@ -14,6 +14,7 @@ from delg_jax.data.embedded.render import render_view
 from delg_jax.data.embedded.seeds import generator
 from delg_jax.data.embedded.street import build_street
 from delg_jax.data.embedded.world import SPLITS, shots, world_size
+from delg_jax.data.once import prepare_once
 from delg_jax.errors import UserError
 
 JPEG_QUALITY = 92
@@ -118,5 +119,5 @@ def prepare(size: str, seed: int, data_dir: str) -> EmbeddedLandmarks:
         data_dir=data_dir or None,
         file_format="array_record",
     )
-    builder.download_and_prepare()
+    prepare_once(builder)
     return builder

@@ -6,6 +6,7 @@ import sys
 
 import tensorflow_datasets as tfds
 
+from delg_jax.data.once import prepare_once
 from delg_jax.data.prepared.builder import ImageSetBuilder
 from delg_jax.errors import UserError
 
@@ -39,7 +40,7 @@ def prepare(
     config = tfds.download.DownloadConfig(manual_dir=root or None)
     if beam_options:
         config = config.replace(**_beam(beam_options))
-    builder.download_and_prepare(download_config=config)
+    prepare_once(builder, download_config=config)
     return builder
 
 
