@@ -1,33 +1,182 @@
-"""Trains and evaluates every combination of some values of configuration fields.
+"""Trains and evaluates with many values of configuration fields, and makes one table.
 
-    delg sweep --config=FILE --workdir=DIR --grid=train.learning_rate=0.003,0.01 --grid=seed=0,1,2
+    delg sweep --config=FILE --workdir=DIR --sweep=train.learning_rate=0.003,0.01 --seeds=0,1,2
+    delg sweep --config=FILE --workdir=DIR --sweep='rerank.sp.residual=uniform(5,50)' --draws=8
+    delg sweep --config=FILE --workdir=DIR --sweep=sweep.json --jobs=4 --gpus=0,1,2,3
 
-Leaves a folder for each run and sweep.json in the workdir, and prints a row for each setting: mean
-and standard deviation over its seeds, which are all fields named `seed`. Called again, it goes on
-where it stopped. If runs fail, the others are done, and the exit status is 2.
+All --sweep are multiplied. Random values are uniform(a,b), loguniform(a,b), integers(a,b), ends
+included, or choice(x,y,z). A JSON file can hold {"settings": [{"model.pooling": "gem",
+"train.steps": 10}, ...], "grid": {"model.pooling": ["gem", "avg"]}, "random":
+{"train.learning_rate": {"loguniform": [1e-4, 1e-2]}}, "draws": 8, "draw_seed": 0, "seeds": [0, 1],
+"verbs": ["train", "evaluate"]}; the fields of a setting change together.
+
+Leaves a folder for each run, sweep.json, and sweep.md with a row for each setting: mean and
+standard deviation over its seeds, which are all fields named `seed`. Called again, it goes on where
+it stopped, and tries again what failed. If runs fail, the others are done; the exit status is 2.
 """
+
+import pathlib
+import sys
+from collections.abc import Sequence
 
 from absl import flags
 
+from delg_jax import workdir as artefacts
 from delg_jax.cli import arguments
+from delg_jax.errors import UserError
+
+PROGRAM = (sys.executable, "-m", "delg_jax", "sweep")
+# Flags that say how runs are done, not which.
+_WAYS = ("only", "gather", "print_commands", "slurm")
+_OF_THE_SWEEP = (*_WAYS, "digest", "jobs", "gpus")
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
-    flags.DEFINE_multi_string(
-        "grid", None, "field=value,value,...; the sweep is the product of all.", flag_values=values
-    )
-    flags.mark_flag_as_required("grid", flag_values=values)
-    flags.DEFINE_list("verbs", "train,evaluate", "Verbs of each run.", flag_values=values)
+    text = "field=value,value,..., field=uniform(a,b), or a JSON file; may be repeated."
+    flags.DEFINE_multi_string("sweep", [], text, flag_values=values)
+    text = "Values of the field seed for each setting."
+    flags.DEFINE_list("seeds", None, text, flag_values=values)
+    flags.DEFINE_integer("draws", None, "Draws of the random fields.", flag_values=values)
+    flags.DEFINE_integer("draw_seed", None, "Decides the draws (0).", flag_values=values)
+    text = "Verbs of each run (train,evaluate)."
+    flags.DEFINE_list("verbs", None, text, flag_values=values)
+    flags.DEFINE_integer("max_runs", 1000, "More runs are refused.", flag_values=values)
+    text = "Runs at a time, each a process of its own; 0 does them one by one in this process."
+    flags.DEFINE_integer("jobs", 0, text, flag_values=values)
+    text = "Values of CUDA_VISIBLE_DEVICES that the jobs take in turn."
+    flags.DEFINE_list("gpus", [], text, flag_values=values)
+    text = "Print one command for each run that is not finished, and do nothing."
+    flags.DEFINE_boolean("print_commands", False, text, flag_values=values)
+    text = "Write a script for sbatch with these commands to this file, and do nothing."
+    flags.DEFINE_string("slurm", None, text, flag_values=values)
+    text = "Make the table from what is there, also while other jobs are at work."
+    flags.DEFINE_boolean("gather", False, text, flag_values=values)
+    flags.DEFINE_string("only", None, "Do this run alone, without the table.", flag_values=values)
+    text = "With --only: refuse a run whose configuration and verbs have another digest."
+    flags.DEFINE_string("digest", None, text, flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     """Sweeps and prints the table; raises a UserError at the end if a run failed."""
-    from delg_jax.evaluation import sweep
-    from delg_jax.reports.sweep_tables import sweep_table
+    from delg_jax.evaluation import sweep_expansion, sweep_spec
+    from delg_jax.evaluation.sweep_jobs import interruptible
 
-    runs = sweep.grid(values.grid, tuple(values.verbs))
-    results = sweep.run(values.config, runs, values.workdir, values.overwrite)
-    print(sweep_table(results))
-    sweep.require_success(results)
+    _check(values)
+    given = {name: values[name].value for name in ("draws", "draw_seed", "verbs")}
+    given["seeds"] = values.seeds and [_whole_number(seed) for seed in values.seeds]
+    spec = sweep_spec.read(values.sweep, given)
+    runs = sweep_expansion.expand(values.config, spec, values.max_runs)
+    with interruptible():
+        if values.only:
+            _do_one(values, runs)
+        elif values.print_commands or values.slurm:
+            _hand_out(values, runs)
+        else:
+            _do_all(values, runs)
+
+
+def _check(values: flags.FlagValues) -> None:
+    ways = [name for name in _WAYS if values[name].value]
+    if len(ways) > 1:
+        raise UserError(f"--{ways[1]}", values[ways[1]].value, f"excludes --{ways[0]}")
+    for name, least in (("jobs", 0), ("max_runs", 1)):
+        if values[name].value < least:
+            raise UserError(f"--{name}", values[name].value, f"must be at least {least}")
+    if values.slurm == "":
+        raise UserError("--slurm", "", "must not be empty")
+    for name, other in (("gpus", "jobs"), ("digest", "only")):
+        if values[name].value and not values[other].value:
+            raise UserError(f"--{name}", values[name].value, f"needs --{other}")
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError("--seeds", text, "must be a whole number") from error
+
+
+def _do_all(values: flags.FlagValues, runs: Sequence) -> None:
+    """Does all runs, or gathers those that are done, and writes the table."""
+    from delg_jax.evaluation import sweep, sweep_jobs
+    from delg_jax.reports.sweep_tables import sweep_report
+
+    base, root, missing = values.config, pathlib.Path(values.workdir), []
+    if values.gather:
+        results, missing = sweep.gather(base, runs, root)
+        sweep.write(root, results, missing)
+    elif values.jobs:
+        commands = _commands(values, runs)
+        results = sweep_jobs.run(
+            base, runs, root, commands, values.jobs, values.gpus, values.overwrite
+        )
+    else:
+        results = sweep.run(base, runs, root, values.overwrite)
+    report = sweep_report(results, missing)
+    artefacts.write_text(root / "sweep.md", report + "\n")
+    print(report)
+    sweep.require_success([result for result in results if result.run.name not in missing])
+
+
+def _do_one(values: flags.FlagValues, runs: Sequence) -> None:
+    from delg_jax.evaluation import sweep
+    from delg_jax.evaluation.sweep_record import Record
+
+    one = next((one for one in runs if one.name == values.only), None)
+    if one is None:
+        raise UserError("--only", values.only, "is no run of this sweep")
+    root = pathlib.Path(values.workdir)
+    (config,) = sweep.check(values.config, [one], root, values.overwrite)
+    digest = Record.begin(config, one.verbs).digest
+    if values.digest not in (None, digest):
+        rule = f"the run is {digest} by now: its configuration changed since the sweep was made"
+        raise UserError("--digest", values.digest, rule)
+    sweep.require_success([sweep.run_one(one, config, root / one.name, values.overwrite)])
+
+
+def _hand_out(values: flags.FlagValues, runs: Sequence) -> None:
+    """Prints the commands, or writes a script of them."""
+    from delg_jax.evaluation import cluster
+
+    commands = _commands(values, runs)
+    if values.print_commands:
+        print(*cluster.lines(commands), sep="\n")
+    elif not commands:
+        print("every run is finished")
+    else:
+        gather, folder = [*_words(values), "--gather"], pathlib.Path.cwd()
+        script = cluster.slurm_script(commands, gather, values.workdir, folder, values.jobs)
+        artefacts.write_text(pathlib.Path(values.slurm), script)
+        print(f"{values.slurm}: {len(commands)} runs; submit it by sbatch")
+
+
+def _commands(values: flags.FlagValues, runs: Sequence) -> dict[str, list[str]]:
+    """Words of a command for each run that is not finished, by its name."""
+    from delg_jax.evaluation import sweep
+    from delg_jax.evaluation.sweep_record import Record
+
+    root = pathlib.Path(values.workdir)
+    commands = {}
+    configs = sweep.check(values.config, runs, root, values.overwrite)
+    for one, config in zip(runs, configs, strict=True):
+        wanted = Record.begin(config, one.verbs)
+        if sweep.finished(one, wanted, root / one.name) is None:
+            only = [f"--only={one.name}", f"--digest={wanted.digest}"]
+            commands[one.name] = [*_words(values), *only]
+    return commands
+
+
+def _words(values: flags.FlagValues) -> list[str]:
+    """The command line of this sweep, without the way in which its runs are done."""
+    words = list(PROGRAM)
+    for name in values:
+        flag = values[name]
+        if flag.using_default_value or name in _OF_THE_SWEEP:
+            continue
+        if name.startswith("config.") and isinstance(flag.value, list | tuple):
+            words.append(f"--{name}={tuple(flag.value)!r}")  # absl writes nothing of an empty one
+        else:
+            words += flag.serialize().split("\n")
+    return words

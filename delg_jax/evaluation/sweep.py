@@ -1,8 +1,6 @@
 """Sweeps: many runs of one configuration with a few fields changed, each in its own folder."""
 
-import ast
 import dataclasses
-import itertools
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,10 @@ import ml_collections
 from delg_jax import configuration
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError, require_choice
+from delg_jax.evaluation import sweep_record
 from delg_jax.evaluation.stage import evaluate
+from delg_jax.evaluation.sweep_record import BEGUN, FAILED, FINISHED, Record
+from delg_jax.features.storage.lock import exclusive
 from delg_jax.training.loop import train_and_evaluate
 
 _LOG = logging.getLogger(__name__)
@@ -53,56 +54,6 @@ class Result:
     error: str = ""
 
 
-def grid(specs: Sequence[str], verbs: tuple[str, ...] = ("train", "evaluate")) -> list[Run]:
-    """Lists the product of all values.
-
-    Args:
-      specs: `field=value,value,...` each; values are Python literals, or else strings.
-      verbs: of every run.
-
-    Returns:
-      The runs, the last field varying fastest. Fields whose last name part is `seed` do not count
-      for the group.
-
-    Raises:
-      UserError: for a spec of another form, or a field that occurs twice.
-    """
-    fields: dict[str, list[Any]] = {}
-    for spec in specs:
-        path, equals, text = spec.partition("=")
-        if not (equals and path and text):
-            raise UserError("--grid", spec, "must be field=value,value,...")
-        if path in fields:
-            raise UserError("--grid", spec, f"{path} occurs twice")
-        fields[path] = _values(text)
-    runs = []
-    for values in itertools.product(*fields.values()):
-        overrides = dict(zip(fields, values, strict=True))
-        group = {f: v for f, v in overrides.items() if f.rpartition(".")[2] != "seed"}
-        runs.append(Run(_name(overrides) or "run", overrides, verbs, _name(group) or "all"))
-    return runs
-
-
-def _values(text: str) -> list[Any]:
-    try:
-        return list(ast.literal_eval(f"[{text}]"))
-    except (ValueError, SyntaxError):
-        return [_literal(part) for part in text.split(",")]
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _name(overrides: Mapping[str, Any]) -> str:
-    """A readable name that is fit for a folder."""
-    text = "_".join(f"{path}={value}" for path, value in overrides.items())
-    return text.replace("/", "-").replace(" ", "")
-
-
 def run(
     base: ml_collections.ConfigDict,
     runs: Sequence[Run],
@@ -111,7 +62,8 @@ def run(
 ) -> list[Result]:
     """Does all runs, one after the other; a run that fails does not stop the others.
 
-    Called again, runs go on where they stopped. `sweep.json` is written after each run.
+    Called again, it leaves out the runs that are finished and goes on with the others where they
+    stopped. `sweep.json` is written after each run.
 
     Args:
       base: the configuration that runs change.
@@ -123,19 +75,147 @@ def run(
       A result for each run, in their order.
 
     Raises:
-      UserError: before the first run, for names that occur twice or a field or verb that does not
-        exist.
+      UserError: before the first run, for names that occur twice, a field or verb that does not
+        exist, or a finished run of another configuration.
     """
     root = pathlib.Path(workdir)
-    configs = [configuration.override(base, one.overrides) for one in runs]
-    _check(runs)
-    results = []
+    configs = check(base, runs, root, overwrite)
+    results: list[Result] = []
     for number, (one, config) in enumerate(zip(runs, configs, strict=True), start=1):
         _LOG.info("run %d/%d: %s", number, len(runs), one.name)
-        results.append(_run_one(one, config, root / one.name, overwrite))
-        content = {"runs": [dataclasses.asdict(result) for result in results]}
-        artefacts.write_json(root / "sweep.json", content)
+        results.append(run_one(one, config, root / one.name, overwrite))
+        write(root, results)
     return results
+
+
+def check(
+    base: ml_collections.ConfigDict, runs: Sequence[Run], root: pathlib.Path, overwrite: bool
+) -> list[ml_collections.ConfigDict]:
+    """Finds what is wrong with runs before the first one, and returns their configurations.
+
+    Args:
+      base: the configuration that runs change.
+      runs: all of the sweep.
+      root: its working directory.
+      overwrite: whether a finished run of another configuration is no mistake.
+
+    Raises:
+      UserError: as `run`.
+    """
+    configs = [configuration.override(base, one.overrides) for one in runs]
+    names = [one.name for one in runs]
+    for one, config in zip(runs, configs, strict=True):
+        if names.count(one.name) > 1:
+            raise UserError("sweep", one.name, "is the name of two runs")
+        for verb in one.verbs:
+            require_choice("--verbs", verb, tuple(VERBS))
+        if not overwrite:
+            sweep_record.require_unchanged(root / one.name, Record.begin(config, one.verbs))
+    return configs
+
+
+def run_one(
+    one: Run, config: ml_collections.ConfigDict, folder: pathlib.Path, overwrite: bool = False
+) -> Result:
+    """Does one run, unless it is finished, and records it in its folder.
+
+    Args:
+      one: the run.
+      config: with its overrides.
+      folder: of its artefacts.
+      overwrite: whether artefacts of another configuration are deleted instead of refused.
+
+    Returns:
+      What became of it; whatever a verb raised is its error.
+
+    Raises:
+      KeyboardInterrupt: if a verb was asked to stop and has saved what it had.
+    """
+    try:
+        with exclusive(folder, "run"):
+            wanted = Record.begin(config, one.verbs)
+            known = finished(one, wanted, folder)
+            return known or _done(one, wanted, config, folder, overwrite)
+    except (UserError, OSError) as error:  # another job does it, or nothing can be written
+        return Result(one, {}, str(error))
+
+
+def finished(one: Run, wanted: Record, folder: pathlib.Path) -> Result | None:
+    """The result of a run that is finished with this configuration and these verbs, if it is."""
+    found = sweep_record.read(folder)
+    if found is None or found.status != FINISHED or found.digest != wanted.digest:
+        return None
+    return Result(one, dict(found.metrics))
+
+
+def _done(
+    one: Run,
+    record: Record,
+    config: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    overwrite: bool,
+) -> Result:
+    """Does the verbs; the record tells at any time which are done."""
+    metrics: dict[str, Any] = {}
+    error = ""
+    try:
+        record.write(folder)
+        for verb in one.verbs:
+            metrics[verb] = VERBS[verb](config, folder, overwrite)
+            record = dataclasses.replace(record, metrics=metrics)
+            record.write(folder)
+    except SystemExit as stopped:  # training ends like this after SIGTERM and a checkpoint
+        raise KeyboardInterrupt from stopped
+    except UserError as mistake:
+        error = str(mistake)
+    except Exception as problem:  # one run out of memory must not cost the night
+        _LOG.exception("run %s", one.name)
+        error = f"{type(problem).__name__}: {problem}"
+    dataclasses.replace(record, status=FAILED if error else FINISHED, error=error).write(folder)
+    return Result(one, metrics, error)
+
+
+def gather(
+    base: ml_collections.ConfigDict, runs: Sequence[Run], root: pathlib.Path
+) -> tuple[list[Result], list[str]]:
+    """Reads what became of the runs so far; other jobs may still be at work.
+
+    Args:
+      base: the configuration that runs change.
+      runs: all of the sweep.
+      root: its working directory.
+
+    Returns:
+      A result for each run, in their order, and the names of those that neither finished nor
+      failed; their errors say why.
+    """
+    results, missing = [], []
+    for one, config in zip(runs, check(base, runs, root, overwrite=True), strict=True):
+        found = sweep_record.read(root / one.name)
+        if found is None:
+            why = "not begun"
+        elif found.digest != Record.begin(config, one.verbs).digest:
+            why = "of another configuration or other verbs"
+        elif found.status == BEGUN:
+            why = "begun"
+        else:
+            results.append(Result(one, dict(found.metrics), found.error))
+            continue
+        missing.append(one.name)
+        results.append(Result(one, {}, why))
+    return results, missing
+
+
+def write(root: pathlib.Path, results: Sequence[Result], missing: Sequence[str] = ()) -> None:
+    """Writes `sweep.json`.
+
+    Args:
+      root: working directory of the sweep.
+      results: of its runs.
+      missing: names of those that neither finished nor failed.
+    """
+    content = {"runs": [dataclasses.asdict(r) for r in results], "missing": list(missing)}
+    artefacts.write_json(root / "sweep.json", content)
 
 
 def require_success(results: Sequence[Result]) -> None:
@@ -143,27 +223,3 @@ def require_success(results: Sequence[Result]) -> None:
     failed = [f"{result.run.name} ({result.error})" for result in results if result.error]
     if failed:
         raise UserError("sweep", f"{len(failed)} of {len(results)} runs", "; ".join(failed))
-
-
-def _check(runs: Sequence[Run]) -> None:
-    names = [one.name for one in runs]
-    for one in runs:
-        if names.count(one.name) > 1:
-            raise UserError("sweep", one.name, "is the name of two runs")
-        for verb in one.verbs:
-            require_choice("--verbs", verb, tuple(VERBS))
-
-
-def _run_one(
-    one: Run, config: ml_collections.ConfigDict, folder: pathlib.Path, overwrite: bool
-) -> Result:
-    metrics = {}
-    try:
-        for verb in one.verbs:
-            metrics[verb] = VERBS[verb](config, folder, overwrite)
-    except UserError as error:
-        return Result(one, metrics, str(error))
-    except Exception as error:  # one run out of memory must not cost the night
-        _LOG.exception("run %s", one.name)
-        return Result(one, metrics, f"{type(error).__name__}: {error}")
-    return Result(one, metrics)

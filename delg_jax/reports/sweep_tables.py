@@ -1,7 +1,7 @@
 """Tables of sweeps: means and standard deviations over the runs of a group."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from delg_jax.evaluation import revisited
 from delg_jax.evaluation.sweep import Result
@@ -43,8 +43,27 @@ def sweep_table(results: Sequence[Result]) -> str:
     for group, members in _groups(results).items():
         good = [result for result in members if not result.error]
         cells = [spread([read(result) for result in good]) for read in columns.values()]
-        rows.append([group, f"{len(good)}/{len(members)}", *cells])
+        rows.append([group.replace("|", "\\|"), f"{len(good)}/{len(members)}", *cells])
     return markdown(["setting", "runs", *columns], rows)
+
+
+def sweep_report(results: Sequence[Result], missing: Collection[str] = ()) -> str:
+    """The table of a sweep, and a line for each run that is not in it.
+
+    Args:
+      results: of the sweep.
+      missing: names of those that neither finished nor failed; their errors say why.
+
+    Returns:
+      Markdown.
+    """
+    absent = [result for result in results if result.error]
+    lines = []
+    for result in absent:
+        state = "missing" if result.run.name in missing else "failed"
+        lines.append(f"- {state}: `{result.run.name}`, {' '.join(result.error.split())}")
+    notes = [f"{len(results) - len(absent)} of {len(results)} runs are in the table.", *lines]
+    return "\n".join([sweep_table(results), *(["", *notes] if absent else [])])
 
 
 def methods_table(results: Sequence[Result]) -> str:
@@ -95,8 +114,8 @@ def _methods(results: Sequence[Result]) -> list[str]:
 
 
 def _map(result: Result, method: str, protocol: str) -> float | None:
-    table = result.metrics.get("evaluate", {}).get("methods", {}).get(method)
-    return table and table[protocol]["map"]
+    methods = result.metrics.get("evaluate", {}).get("methods", {})
+    return methods.get(method, {}).get(protocol, {}).get("map")
 
 
 def _gain(result: Result, method: str, protocol: str) -> float | None:

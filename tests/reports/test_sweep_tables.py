@@ -50,6 +50,31 @@ def test_a_sweep_of_training_shows_validation():
     assert row == ["a", "2/2", "2.00 ± 1.41"]
 
 
+def test_a_report_names_the_runs_that_are_not_in_the_table():
+    results = [
+        result("a|b", 0, {"global": 10.0}),
+        result("a|b", 1, error="broke\nbadly"),
+        result("a|b", 2, error="begun"),
+    ]
+    report = sweep_tables.sweep_report(results, ["a|b2"])
+    table, _, notes = report.partition("\n\n")
+    assert table == sweep_tables.sweep_table(results)
+    assert "| a\\|b " in table
+    assert " 1/3 " in table
+    assert notes.splitlines() == [
+        "1 of 3 runs are in the table.",
+        "- failed: `a|b1`, broke badly",
+        "- missing: `a|b2`, begun",
+    ]
+    assert sweep_tables.sweep_report(results[:1]) == sweep_tables.sweep_table(results[:1])
+
+
+def test_a_protocol_that_was_not_measured_is_left_open():
+    one = result("a", 0, {"global": 10.0})
+    del one.metrics["evaluate"]["methods"]["global"]["hard"]
+    assert cells(sweep_tables.sweep_table([one]))[2] == ["a", "1/1", "10.00", "-"]
+
+
 def test_gains_are_paired_by_run():
     results = [
         result("a", 0, {"global": 10.0, "global+sp": 15.0}),

@@ -1,0 +1,79 @@
+"""The record of a run in its folder, `run.json`: what was done, with what, and what came of it."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+import ml_collections
+
+from delg_jax import configuration
+from delg_jax import workdir as artefacts
+from delg_jax.errors import UserError
+
+FILE = "run.json"
+LOG = "run.log"  # what a run says that is a process of its own
+BEGUN, FINISHED, FAILED = "begun", "finished", "failed"
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """State of a run.
+
+    Attributes:
+      status: `begun`, `finished` or `failed`. A run that was killed stays `begun`.
+      config: its whole configuration, flattened.
+      verbs: what is done, in this order.
+      metrics: what each verb returned, by verb, of those that are done.
+      error: why it failed; else empty.
+    """
+
+    status: str
+    config: Mapping[str, Any]
+    verbs: tuple[str, ...]
+    metrics: Mapping[str, Any]
+    error: str = ""
+
+    @classmethod
+    def begin(cls, config: ml_collections.ConfigDict, verbs: tuple[str, ...]) -> Self:
+        """The record of a run of which nothing is done yet."""
+        return cls(BEGUN, configuration.flatten(config), tuple(verbs), {})
+
+    @property
+    def digest(self) -> str:
+        """Names what is to be done: configuration and verbs."""
+        content = json.dumps([self.config, self.verbs], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes `run.json`, whole or not at all."""
+        content = {"format": _FORMAT, "digest": self.digest, **dataclasses.asdict(self)}
+        artefacts.write_json(folder / FILE, content)
+
+
+def read(folder: pathlib.Path) -> Record | None:
+    """The record in a folder; None if there is none that can be read, so that the run is done."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        fields = {field.name: content[field.name] for field in dataclasses.fields(Record)}
+        if content["format"] != _FORMAT:
+            return None
+        record = Record(**{**fields, "verbs": tuple(fields["verbs"])})
+        return record if record.digest == content["digest"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def require_unchanged(folder: pathlib.Path, wanted: Record) -> None:
+    """Raises a UserError if the folder holds a finished run of another configuration."""
+    found = read(folder)
+    if found is None or found.status != FINISHED:
+        return
+    changes = configuration.difference(dict(found.config), dict(wanted.config))
+    if changes:
+        rule = "was made by another configuration; --overwrite replaces it, or take another "
+        rule += f"--workdir. It differs in {'; '.join(changes)}"
+        raise UserError("workdir", str(folder), rule)
