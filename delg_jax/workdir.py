@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import ml_collections
 import numpy as np
 
-from delg_jax import configuration
+from delg_jax import configuration, upgrades
 from delg_jax.errors import UserError
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = (content["config"], content["extra"])
         if content["format"] == FORMAT and all(isinstance(part, dict) for part in parts):
-            return content
+            return {**content, "config": upgrades.completed(content["config"])}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError("workdir", str(path), f"must be a configuration of format {FORMAT}")

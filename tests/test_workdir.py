@@ -4,7 +4,7 @@ import stat
 import ml_collections
 import pytest
 
-from delg_jax import workdir
+from delg_jax import upgrades, workdir
 from delg_jax.errors import UserError
 
 
@@ -41,7 +41,8 @@ def test_the_stored_configuration_is_read_back(folder):
     with pytest.raises(UserError, match="must be a configuration of format 1"):
         workdir.stored_config(folder)
     claim(folder, tree(dim=7))
-    assert workdir.stored_config(folder) == {"model.dim": 7, "rerank.ratio": 0.5}
+    stored = {"model.dim": 7, "rerank.ratio": 0.5}
+    assert workdir.stored_config(folder) == upgrades.completed(stored)
 
 
 def test_the_same_configuration_finds_its_artefact(folder):
