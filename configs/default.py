@@ -263,6 +263,7 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
     evaluation.methods = ("global", "global+sp", "local", "local+mds")  # columns of the table
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
+    evaluation.depth = 0  # images of a query that rankings keep; 0 = all, as diffusion needs
     # Training images whose scores are summed by landmark; the paper leaves it open
     evaluation.recognition_top = 3  # gldv2_recognition and gldv2_clean_recognition
     # Pairs of a query and a database image, ranked by inliers [Table 1]

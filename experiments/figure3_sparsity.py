@@ -13,7 +13,6 @@ in conv5. --size decides lengths and image size; any other field may be changed,
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -21,6 +20,7 @@ from delg_jax import configuration, workdir
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import sweep
+from delg_jax.reports.line_plot import line_plot
 
 GRADIENTS = {"stopped": True, "flowing": False}
 MAPS = ("conv4", "conv5")
@@ -35,10 +35,6 @@ SIZES = {
     },
     "full": {"train.steps": 5000, "train.warmup_steps": 500, "train.log_every": 50},
 }
-_COLOURS = {"stopped": "#1f77b4", "flowing": "#d62728"}
-_DASHES = {"conv4": "none", "conv5": "6 4"}
-_WIDTH, _HEIGHT, _MARGIN = 560, 320, 50
-
 Curves = dict[str, list[tuple[int, float]]]
 
 
@@ -63,38 +59,6 @@ def curves(root: pathlib.Path) -> Curves:
     return found
 
 
-def picture(found: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    """An SVG of all curves, from 0 to 1 upward."""
-    last = max(step for points in found.values() for step, _ in points)
-    body = []
-    for tick in range(5):
-        share = tick / 4
-        x, y = _MARGIN + share * _WIDTH, _MARGIN + (1 - share) * _HEIGHT
-        body += [
-            f'<path d="M{_MARGIN},{y:.1f}h{_WIDTH}" stroke="#ddd"/>',
-            f'<text x="{_MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{share:.2f}</text>',
-            f'<text x="{x:.1f}" y="{_MARGIN + _HEIGHT + 18}" text-anchor="middle">'
-            f"{share * last:.0f}</text>",
-        ]
-    for number, (name, points) in enumerate(found.items()):
-        gradients, maps = name.split()
-        style = f'stroke="{_COLOURS[gradients]}" stroke-dasharray="{_DASHES[maps]}" fill="none"'
-        corners = " ".join(
-            f"{_MARGIN + step / last * _WIDTH:.1f},{_MARGIN + (1 - value) * _HEIGHT:.1f}"
-            for step, value in points
-        )
-        x, y = _MARGIN + 140 * number, _MARGIN - 20
-        body += [
-            f'<polyline points="{corners}" stroke-width="2" {style}/>',
-            f'<path d="M{x},{y}h24" stroke-width="2" {style}/>',
-            f'<text x="{x + 30}" y="{y + 4}">{name}</text>',
-        ]
-    width, height = _WIDTH + 2 * _MARGIN, _HEIGHT + 2 * _MARGIN
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
-    title = "<title>Share of zeros in conv4 and conv5 over training steps</title>"
-    return "\n".join([f'{head} font-family="sans-serif" font-size="12">', title, *body, "</svg>\n"])
-
-
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="configs/quickstart.py")
@@ -113,7 +77,9 @@ def run(values: flags.FlagValues) -> None:
     outcomes = sweep.run(config, runs(), root, values.overwrite)
     sweep.require_success(outcomes)
     found = curves(root)
-    workdir.write_text(results / "figure3_sparsity.svg", picture(found))
+    title = "Share of zeros in conv4 and conv5 over training steps"
+    picture = line_plot(title, "training step", "share of zeros", found)
+    workdir.write_text(results / "figure3_sparsity.svg", picture)
     content = {
         "config": configuration.flatten(config, ("seed", "model", "data.image_size", "train")),
         "curves": found,

@@ -1,113 +1,143 @@
-"""How many inliers are right: verification of the embedded landmarks against their true views.
+"""What local features are worth alone: the embedded landmarks against their true views.
 
     python -m experiments.homography_inliers --workdir=runs/quickstart
 
-Every query is verified with every image of its landmark. An inlier is correct if the true map
-between the two photographs takes it to within 5 pixels. Printed by the transition tilt between the
-views, that is by how much one is squeezed against the other; any field may be changed, as
---config.rerank.sp.model=homography. Features are those of the workdir, extracted if need be.
+Every query is compared with every image of its landmark. Repeatability is the share of the features
+that the other photograph has at the same place of the landmark, the matching score the share whose
+nearest descriptor is that one, and an inlier of spatial verification is correct if the true map
+takes it to its match; all within 5 pixels. By the transition tilt between the views, that is by how
+much one is squeezed against the other. Written as homography_inliers.md, .json and .svg into
+--results; any field may be changed, as --config.rerank.sp.model=homography. Features are those of
+the workdir, extracted if need be.
 """
 
+import pathlib
 import sys
+from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 from absl import flags
 
+from delg_jax import workdir as artefacts
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.data.embedded.camera import homography_between, transform
+from delg_jax.data.embedded.camera import homography_between
 from delg_jax.data.embedded.ground_truth import scale_and_tilt
 from delg_jax.errors import UserError
+from delg_jax.evaluation import homographies
 from delg_jax.evaluation.methods import spatial_settings
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.parts import query_boxes
 from delg_jax.reports import tables
-from delg_jax.rerank import SpatialSettings
-from delg_jax.rerank.spatial_verification import verify_pair
+from delg_jax.reports.line_plot import line_plot
 
-CORRECT = 5.0  # pixels
 TILTS = (1.0, 1.15, 1.3, 1.6, 2.0, np.inf)  # borders of the rows
+SHARES = ("repeatability", "matching score", "correct inliers")
+
+Measured = tuple[float, homographies.Measures]
 
 
-def correct(
-    query: LocalFeatures,
-    image: LocalFeatures,
-    to_query: np.ndarray,
-    corner: tuple[float, float],
-    settings: SpatialSettings,
-) -> np.ndarray:
-    """Verifies one pair.
+def pairs(
+    extracted: Extracted, boxes: list | None, count: int
+) -> Iterator[tuple[float, homographies.Pair]]:
+    """Tilt and pair of every query, as the second, with every image that is an answer to it.
 
     Args:
-      query: features of the query, in pixels of its crop.
-      image: features of the other.
-      to_query: float [3, 3], true map of (x, y) from the image to the whole query photograph.
-      corner: (x, y) of the crop in the query photograph.
-      settings: of spatial verification.
+      extracted: features of the embedded landmarks.
+      boxes: what queries were cropped to; None if they were not.
+      count: strongest features of an image that take part; 0 for all.
 
-    Returns:
-      For each inlier whether it is correct, bool [inliers].
+    Yields:
+      Transition tilt at the middle of the query's box, and the pair.
     """
-    found = verify_pair(query, image, jax.random.key(0), settings)
-    here, there = found.matches[found.inlier_mask].T
-    expected = transform(to_query, image.locations[there][:, ::-1])
-    placed = query.locations[here][:, ::-1] + np.asarray(corner)[None, :]
-    return np.linalg.norm(expected - placed, axis=1) <= CORRECT  # False behind the camera
-
-
-def verify_all(
-    extracted: Extracted, boxes: list | None, settings: SpatialSettings
-) -> list[tuple[float, np.ndarray]]:
-    """Tilt and `correct` of every query with every image that is an answer to it."""
-    queries = extracted.queries.local_features(settings.max_features)
-    database = extracted.database.local_features(settings.max_features)
-    views, index_views = (
-        source.homographies for source in (extracted.data.queries, extracted.data.database)
+    queries, database = (
+        part.local_features(count) for part in (extracted.queries, extracted.database)
     )
-    results = []
+    views, index = extracted.data.queries, extracted.data.database
     for number, entry in enumerate(extracted.data.ground_truth):
-        x1, y1, x2, y2 = entry["bbx"]
-        corner = boxes[number][:2] if boxes else (0.0, 0.0)
+        box = entry["bbx"]
+        y, x = boxes[number][1::-1] if boxes else (0.0, 0.0)
         query = LocalFeatures(*(field[number] for field in queries))
-        for position in (*entry["easy"], *entry["hard"]):
-            image = LocalFeatures(*(field[position] for field in database))
-            to_query = homography_between(index_views[position], views[number])
-            from_query = homography_between(views[number], index_views[position])
-            _, tilt = scale_and_tilt(from_query, np.array([x1 + x2, y1 + y2]) / 2)
-            results.append((tilt, correct(query, image, to_query, corner, settings)))
-    return results
+        query = query._replace(locations=query.locations + np.array([[y, x]], np.float32))
+        for place in (*entry["easy"], *entry["hard"]):
+            image = LocalFeatures(*(field[place] for field in database))
+            maps = views.homographies[number], index.homographies[place]
+            _, tilt = scale_and_tilt(homography_between(*maps), np.add(box[:2], box[2:]) / 2)
+            to_query = homography_between(*maps[::-1])
+            areas = tuple(index.boxes[place]), tuple(box)
+            yield tilt, homographies.Pair(image, query, to_query, *areas)
 
 
-def rows(results: list[tuple[float, np.ndarray]]) -> list[tuple[str, ...]]:
-    """One row for each step of `TILTS` that has pairs: pairs, inliers a pair, share correct."""
-    table = []
+def by_tilt(measured: Sequence[Measured]) -> list[dict[str, float]]:
+    """Means over the pairs of each step of `TILTS` that has any; correct inliers are pooled."""
+    rows = []
     for low, high in zip(TILTS, TILTS[1:], strict=False):
-        members = [right for tilt, right in results if low <= tilt < high]
-        if members:
-            inliers = np.concatenate(members)
-            share = f"{inliers.mean():.1%}" if len(inliers) else "-"
-            mean = f"{len(inliers) / len(members):.1f}"
-            table.append((f"{low:g} to {high:g}", str(len(members)), mean, share))
-    return table
+        members = [(tilt, found) for tilt, found in measured if low <= tilt < high]
+        if not members:
+            continue
+        correct = np.concatenate([found.correct for _, found in members])
+        rows.append(
+            {
+                "from": low,
+                "to": high if np.isfinite(high) else None,
+                "pairs": len(members),
+                "tilt": _mean([tilt for tilt, _ in members]),
+                SHARES[0]: _mean([found.repeatability for _, found in members]),
+                SHARES[1]: _mean([found.matching_score for _, found in members]),
+                "inliers": len(correct) / len(members),
+                SHARES[2]: _mean(correct),
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[dict[str, float]]) -> str:
+    """The rows as Markdown."""
+    header = ("transition tilt", "pairs", *SHARES[:2], "inliers a pair", SHARES[2])
+    cells = []
+    for row in rows:
+        last = "inf" if row["to"] is None else f"{row['to']:g}"
+        shares = ["-" if row[name] is None else f"{row[name]:.1%}" for name in SHARES]
+        counts = str(row["pairs"]), f"{row['inliers']:.1f}"
+        cells.append((f"{row['from']:g} to {last}", counts[0], *shares[:2], counts[1], shares[2]))
+    return tables.markdown(header, cells)
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="configs/quickstart.py")
+    flags.DEFINE_string(
+        "results", "experiments/results", "Folder of table and picture.", flag_values=values
+    )
 
 
 def run(values: flags.FlagValues) -> None:
-    """Verifies and prints the table."""
+    """Measures all pairs, writes and prints the table."""
     if values.config.data.name != "embedded":
         rule = "must be embedded: no other photographs have known views"
         raise UserError("config.data.name", values.config.data.name, rule)
     settings = spatial_settings(values.config.rerank)
     extracted = extract(values.config, values.workdir, values.overwrite)
     boxes = query_boxes(values.config, extracted.data)
-    results = verify_all(extracted, boxes, settings)
-    header = ("transition tilt", "pairs", "inliers a pair", f"correct within {CORRECT:g} px")
-    print(tables.markdown(header, rows(results)))
+    every = pairs(extracted, boxes, settings.max_features)
+    rows = by_tilt([(tilt, homographies.measure(pair, settings)) for tilt, pair in every])
+    curves = {
+        name: [(row["tilt"], row[name]) for row in rows if row[name] is not None] for name in SHARES
+    }
+    title = "Local features on pairs with known homographies"
+    results = pathlib.Path(values.results)
+    picture = line_plot(title, "transition tilt between the views", "share", curves)
+    artefacts.write_text(results / "homography_inliers.svg", picture)
+    artefacts.write_json(results / "homography_inliers.json", {"rows": rows})
+    artefacts.write_text(results / "homography_inliers.md", f"{table(rows)}\n")
+    print(table(rows))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Mean of what is a number; None without any."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ranks the database for every query by each of config.eval.methods and prints the table.
+"""Ranks the database for every query by each of config.eval.methods and prints the tables.
 
 Leaves metrics.json and rankings.npz in the workdir, and features and index first if they are not
 there; a changed re-ranking with --overwrite uses the features again.
@@ -16,7 +16,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Evaluates and prints the table."""
+    """Evaluates and prints the tables: all metrics, and how sure the first of them is."""
     from delg_jax.evaluation import evaluate
 
-    print(tables.retrieval_table(evaluate(values.config, values.workdir, values.overwrite)))
+    result = evaluate(values.config, values.workdir, values.overwrite)
+    print(tables.retrieval_table(result))
+    for text in (tables.interval_table(result), tables.pairs_line(result)):
+        if text:
+            print("", text, sep="\n")

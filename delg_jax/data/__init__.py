@@ -28,6 +28,8 @@ _RETRIEVAL = {
     "revisited_oxford": "prepared",
     "revisited_paris": "prepared",
     "gldv2": "prepared",
+    "gldv2_recognition": "prepared",
+    "gldv2_clean_recognition": "prepared",
 }
 
 __all__ = [

@@ -90,6 +90,19 @@ class TrainingData:
 
 
 @dataclasses.dataclass(frozen=True)
+class Landmarks:
+    """Which landmarks are shown, where queries are to be named and not only found.
+
+    Attributes:
+      database: int64 [N], of each image.
+      queries: of each query, none where it shows no landmark.
+    """
+
+    database: np.ndarray
+    queries: list[list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
 class RetrievalData:
     """A database, queries, and which of the database each query should find.
 
@@ -98,8 +111,10 @@ class RetrievalData:
       queries: Q images.
       ground_truth: for each query a dict of `bbx` [x1, y1, x2, y2] in pixels, and `easy`, `hard`,
         `junk`, lists of indices into the database.
+      landmarks: None where queries are only to be found.
     """
 
     database: ImageSource
     queries: ImageSource
     ground_truth: list[dict]
+    landmarks: Landmarks | None = None

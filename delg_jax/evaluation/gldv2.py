@@ -38,13 +38,33 @@ def global_average_precision(
     Raises:
       ValueError: for a query that is not in the solution, or a score that is NaN.
     """
+    _, scores, correct = in_official_order(predictions, solution, ignore_non_gt)
+    return pairs.average_precision(scores, correct, ties, sum(map(bool, solution.values())))
+
+
+def in_official_order(
+    predictions: Recognised, solution: Landmarks, ignore_non_gt: bool = False
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Predictions by the id of the query, then class: the order of those with equal scores.
+
+    Args:
+      predictions: see `global_average_precision`.
+      solution: see there.
+      ignore_non_gt: see there.
+
+    Returns:
+      Queries of the P predictions, their scores float64 [P], and whether they are correct, bool.
+
+    Raises:
+      ValueError: for a query that is not in the solution.
+    """
     _require_known(predictions, solution)
     ranked = sorted((query, said["class"], said["score"]) for query, said in predictions.items())
     if ignore_non_gt:
         ranked = [row for row in ranked if solution[row[0]]]
     scores = np.array([score for _, _, score in ranked], np.float64)
     correct = np.array([name in solution[query] for query, name, _ in ranked], bool)
-    return pairs.average_precision(scores, correct, ties, sum(map(bool, solution.values())))
+    return [query for query, _, _ in ranked], scores, correct
 
 
 def top1_accuracy(predictions: Recognised, solution: Landmarks) -> float:

@@ -1,6 +1,5 @@
 """The ways to rank a database: global and local search, each with its re-rankings."""
 
-import dataclasses
 import pathlib
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation import rerank_settings
+from delg_jax.evaluation.ranking import Ranking
 from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings, spatial_settings
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
@@ -64,37 +64,17 @@ def needs_graph(method: str) -> bool:
     return "mds" in method or "diffusion" in method
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-    """A ranking of the database for every query.
-
-    Attributes:
-      images: int32 [Q, N], best first.
-      similarities: float32 [Q, N], in the order of `images`; the scores of a re-ranking, minus
-        infinity below its short list.
-    """
-
-    images: np.ndarray
-    similarities: np.ndarray
-
-    def by_scores(self, scores: np.ndarray) -> "Ranking":
-        """The short lists sorted by new scores float32 [Q, M], in the order of `images`."""
-        count = scores.shape[1]
-        order = np.argsort(-scores, axis=1, kind="stable")
-        images, similarities = self.images.copy(), np.full(self.images.shape, -np.inf, np.float32)
-        images[:, :count] = np.take_along_axis(self.images[:, :count], order, axis=1)
-        similarities[:, :count] = np.take_along_axis(scores, order, axis=1)
-        return Ranking(images, similarities)
+def rank_globally(
+    extracted: Extracted, search: ml_collections.ConfigDict, depth: int = 0
+) -> Ranking:
+    """Ranks by the cosine of global descriptors; `depth` as of `search`."""
+    queries, count = extracted.queries.global_descriptors(), len(extracted.database)
+    return _by_cosine(queries, extracted, depth or count, search.global_block)
 
 
-def rank_globally(extracted: Extracted, search: ml_collections.ConfigDict) -> Ranking:
-    """Ranks by the cosine of global descriptors."""
-    return _by_cosine(extracted.queries.global_descriptors(), extracted, search.global_block)
-
-
-def _by_cosine(queries: np.ndarray, extracted: Extracted, block: int) -> Ranking:
+def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int) -> Ranking:
     database = extracted.database.global_descriptors()
-    similarities, images = global_search.search(queries, database, len(extracted.database), block)
+    similarities, images = global_search.search(queries, database, depth, block)
     return Ranking(images, similarities)
 
 
@@ -116,6 +96,7 @@ def search(
     extracted: Extracted,
     settings: ml_collections.ConfigDict,
     folder: pathlib.Path | None = None,
+    depth: int = 0,
 ) -> Ranking:
     """Does the search that a method begins with.
 
@@ -124,13 +105,15 @@ def search(
       extracted: features.
       settings: the `config.search` tree.
       folder: of an approximate engine's index, see `index_folder`; None to keep none.
+      depth: images that are kept of each ranking; 0 for all.
 
     Returns:
       The ranking by global or local similarity.
     """
     if method.startswith("global"):
-        return rank_globally(extracted, settings)
-    return rank_locally(extracted, settings, folder)
+        return rank_globally(extracted, settings, depth)
+    found = rank_locally(extracted, settings, folder)
+    return found.first(depth) if depth else found
 
 
 def rerank(
@@ -249,9 +232,12 @@ def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDi
         rerank.superglobal.neighbours,
         rerank.superglobal.beta,
     )
-    by_image = np.empty_like(first.similarities)
-    np.put_along_axis(by_image, first.images, first.similarities, axis=1)
-    return Ranking(images, np.take_along_axis(by_image, images, axis=1))
+    # Both rows hold the same images, which may be few of the database
+    before, after = (np.argsort(side, axis=1) for side in (first.images, images))
+    similarities = np.empty_like(first.similarities)
+    sorted_by_image = np.take_along_axis(first.similarities, before, axis=1)
+    np.put_along_axis(similarities, after, sorted_by_image, axis=1)
+    return Ranking(images, similarities)
 
 
 def expand(
@@ -265,7 +251,7 @@ def expand(
         rerank.qe.images,
         rerank.qe.alpha,
     )
-    return _by_cosine(queries, extracted, global_block)
+    return _by_cosine(queries, extracted, first.images.shape[1], global_block)
 
 
 def diffuse(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> Ranking:

@@ -1,6 +1,5 @@
 """The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
 
-import math
 import pathlib
 from typing import Any
 
@@ -8,15 +7,23 @@ import ml_collections
 import numpy as np
 
 from delg_jax import workdir as artefacts
+from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import methods, revisited
+from delg_jax.evaluation import (
+    gldv2_files,
+    gldv2_tasks,
+    methods,
+    pair_protocol,
+    scores,
+    uncertainty,
+)
 from delg_jax.evaluation.cost import Cost, measured
+from delg_jax.evaluation.pair_protocol import pair_average_precision
+from delg_jax.evaluation.ranking import Ranked, Ranking
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.stage import build_index, index_folder
-
-Metrics = dict[str, dict[str, float | None]]
 
 
 def evaluate(
@@ -26,116 +33,139 @@ def evaluate(
 
     Args:
       config: the whole tree.
-      workdir: gets `metrics.json` and `rankings.npz`, beside features and index.
+      workdir: gets `metrics.json` and `rankings.npz`, beside features and index; of Google
+        Landmarks v2 also `submission_TASK_METHOD.csv` of the queries, in the format of Kaggle.
       overwrite: whether artefacts of another configuration are deleted instead of refused.
 
     Returns:
-      What `metrics.json` holds: `methods`, from method to protocol to metric in percent; `seconds`,
-      `milliseconds_per_query` and `megabytes` by method, of search and re-ranking without
-      extraction and similarity graph; and the `images` and `queries` that were there.
+      What `metrics.json` holds: `methods`, from method to protocol to metric in percent;
+      `average_precisions` and `intervals`, as of `scores.Scores`, by method; `comparisons` with
+      first stages; `seconds`, `milliseconds_per_query` and `megabytes` by method, of search and
+      re-ranking without extraction and similarity graph; the `images` and `queries` that were
+      there; and `pairs`, as of `pair_average_precision`, if `config.eval.pairs` asks for any.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
     """
     root = pathlib.Path(workdir)
-    for method in config.eval.methods:
-        methods.check("config.eval.methods", method, config)
-    kappas = tuple(config.eval.kappas)
-    if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
-        raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
+    _check(config)
     extracted = extract(config, root, overwrite)
     decided_by = (*sections(config), "search", "rerank", "eval")
     extra = {"weights": extracted.weights}
     artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
-    rankings, costs = _rank(config, root, extracted, overwrite)
+    ranked, costs = _rank(config, root, extracted, overwrite)
     queries = max(len(extracted.queries), 1)
+    scored = {
+        method: _score(method, config, root, found, extracted.data)
+        for method, found in ranked.items()
+    }
+    precisions = {method: found.average_precisions for method, found in scored.items()}
     result = {
-        "methods": {
-            method: score(by_protocol, extracted.data.ground_truth, kappas)
-            for method, by_protocol in rankings.items()
-        },
+        "methods": {method: found.metrics for method, found in scored.items()},
+        "average_precisions": precisions,
+        "intervals": {method: found.intervals for method, found in scored.items()},
+        "comparisons": uncertainty.comparisons(precisions),
         "seconds": {method: cost.seconds for method, cost in costs.items()},
         "milliseconds_per_query": {m: 1000 * cost.seconds / queries for m, cost in costs.items()},
         "megabytes": {method: cost.megabytes for method, cost in costs.items()},
         "images": len(extracted.database),
         "queries": len(extracted.queries),
     }
-    artefacts.write_arrays(root / "rankings.npz", _named(rankings))
+    if config.eval.pairs:
+        counts = config.eval.pairs, config.eval.negative_pairs
+        result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
+    artefacts.write_arrays(root / "rankings.npz", _named(ranked))
     artefacts.write_json(root / "metrics.json", result)
     return result
 
 
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Finds mistakes before hours of extraction do."""
+    evaluation = config.eval
+    for method in evaluation.methods:
+        methods.check("config.eval.methods", method, config)
+    kappas = tuple(evaluation.kappas)
+    if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
+        raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
+    if evaluation.depth < 0:
+        raise UserError("config.eval.depth", evaluation.depth, "must not be negative")
+    whole = [method for method in evaluation.methods if "diffusion" in method]
+    if evaluation.depth and whole:
+        rule = f"must be 0 for {whole[0]}, which re-ranks the whole database"
+        raise UserError("config.eval.depth", evaluation.depth, rule)
+    gldv2_tasks.check(config)
+    pair_protocol.check(config)
+
+
 def _rank(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Cost]]:
-    """Rankings by method and protocol ("all" where no protocol matters), and costs by method."""
+) -> tuple[dict[str, Ranked], dict[str, Cost]]:
+    """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
-    rankings, costs = {}, {}
+    ranked, costs = {}, {}
     for search in ("global", "local"):
         mine = [method for method in wanted if method.split("+")[0] == search]
         if not mine:
             continue
         with measured() as searched:
             folder = index_folder(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, config.search, folder)
+            first = methods.search(search, extracted, config.search, folder, config.eval.depth)
         graph = None
         if any(map(methods.needs_graph, mine)):
             graph = build_index(config, root, overwrite, extracted, search)
         for method in mine:
             with measured() as reranked:
-                rankings[method] = _rerank(method, config, extracted, first, graph)
+                ranked[method] = _rerank(method, config, extracted, first, graph)
             costs[method] = searched + reranked
-    return {method: rankings[method] for method in wanted}, {m: costs[m] for m in wanted}
+    return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
 
 def _rerank(
     method: str,
     config: ml_collections.ConfigDict,
     extracted: Extracted,
-    first: methods.Ranking,
+    first: Ranking,
     graph: SimilarityGraph | None,
-) -> dict[str, np.ndarray]:
-    """Rankings by protocol."""
+) -> Ranked:
+    """What a method makes of its search."""
+    task = gldv2_tasks.task_of(config)
     if method.endswith("+sp"):
-        return methods.verify_spatially(extracted, first, config.rerank, config.seed)
+        if task:
+            return gldv2_tasks.verify(extracted, first, config.rerank, config.seed)
+        return Ranked(methods.verify_spatially(extracted, first, config.rerank, config.seed))
     block = config.search.global_block
     found = methods.rerank(method, extracted, first, graph, config.rerank, block)
-    return {"all": found.images}
+    return Ranked({"all": found.images}, found.similarities if task else None)
+
+
+def _score(
+    method: str,
+    config: ml_collections.ConfigDict,
+    root: pathlib.Path,
+    found: Ranked,
+    data: RetrievalData,
+) -> scores.Scores:
+    """Scores a method; of Google Landmarks v2, what it says of the queries is written, too."""
+    task = gldv2_tasks.task_of(config)
+    if not task:
+        return scores.by_protocol(found.by_protocol, data.ground_truth, config.eval.kappas)
+    said = gldv2_tasks.predictions(task, found, data, config.eval.recognition_top)
+    path = root / f"submission_{task}_{method}.csv"
+    gldv2_files.write_predictions(path, task, data.queries.names, said)
+    return gldv2_tasks.score(task, said, data, config.eval.kappas)
 
 
 def score(
     rankings: dict[str, np.ndarray], ground_truth: list[dict], kappas: tuple[int, ...]
-) -> Metrics:
-    """Scores one method.
-
-    Args:
-      rankings: int [Q, N] by protocol, or under "all" for protocols without their own.
-      ground_truth: for each query `easy`, `hard` and `junk`.
-      kappas: ranks of the mean precisions.
-
-    Returns:
-      From protocol to metric (`map`, `mp@k`) in percent; None if no query has positives.
-    """
-    source = {name: name if name in rankings else "all" for name in revisited.PROTOCOLS}
-    scored = {
-        name: revisited.evaluate(rankings[name].T, ground_truth, kappas)
-        for name in set(source.values())
-    }
-    table = {}
-    for protocol in revisited.PROTOCOLS:
-        values = scored[source[protocol]][protocol]
-        table[protocol] = {
-            name: None if math.isnan(value) else 100.0 * value
-            for name, value in values.items()
-            if name != "aps"
-        }
-    return table
+) -> scores.Metrics:
+    """The metrics of `scores.by_protocol`."""
+    return scores.by_protocol(rankings, ground_truth, kappas).metrics
 
 
-def _named(rankings: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _named(ranked: dict[str, Ranked]) -> dict[str, np.ndarray]:
     """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ."""
     return {
         method if protocol == "all" else f"{method}:{protocol}": ranks.astype(np.int32)
-        for method, by_protocol in rankings.items()
-        for protocol, ranks in by_protocol.items()
+        for method, found in ranked.items()
+        for protocol, ranks in found.by_protocol.items()
     }

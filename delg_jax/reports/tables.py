@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_PROTOCOLS = ("easy", "medium", "hard")
-
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up; all but the first are right-aligned."""
@@ -36,17 +34,65 @@ def retrieval_table(result: Mapping[str, Any]) -> str:
 def retrieval_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of `retrieval_table`."""
     methods = result["methods"]
-    metrics = list(next(iter(methods.values()))["medium"]) if methods else []
-    scores = [f"{p[0].upper()} {m}" for m in metrics for p in _PROTOCOLS]
+    first = next(iter(methods.values()), {})
+    protocols = list(first)
+    metrics = list(first[protocols[0]]) if first else []
+    labels = _labels(protocols)
+    scores = [f"{label}{m}" for m in metrics for label in labels]
     megabytes = result.get("megabytes", {})
     rows = []
     for method, table in methods.items():
-        values = [_number(table[p][m]) for m in metrics for p in _PROTOCOLS]
+        values = [_number(table[p][m]) for m in metrics for p in protocols]
         milliseconds = 1000 * result["seconds"][method] / max(result["queries"], 1)
         memory = megabytes.get(method)
         cost = [f"{milliseconds:.1f}", "-" if memory is None else f"{memory:.0f}"]
         rows.append([method, *values, *cost])
     return ["method", *scores, "ms/query", "MB"], rows
+
+
+def interval_table(result: Mapping[str, Any]) -> str:
+    """One row per method: the first metric with its interval, and its gain over its first stage.
+
+    The protocol easy is left out, to keep the table narrow.
+
+    Args:
+      result: what `evaluation.evaluate` returns.
+
+    Returns:
+      The table, in percent, with 95 % intervals and p-values; "" of results without intervals.
+    """
+    intervals = result.get("intervals")
+    if not intervals:
+        return ""
+    comparisons = result.get("comparisons", {})
+    protocols = [name for name in next(iter(intervals.values())) if name != "easy"]
+    labels = _labels(protocols)
+    rows = []
+    for method, bounds in intervals.items():
+        firsts = [next(iter(result["methods"][method][p].values())) for p in protocols]
+        cells = [_with_bounds(v, bounds[p]) for v, p in zip(firsts, protocols, strict=True)]
+        gains = comparisons.get(method, {})
+        rows.append([method, *cells, *(_gain(gains.get(p)) for p in protocols)])
+    metric = next(iter(next(iter(result["methods"].values()))[protocols[0]]))
+    header = [f"{label}{metric} [95 %]" for label in labels]
+    return markdown(["method", *header, *(f"{label}gain, p" for label in labels)], rows)
+
+
+def pairs_line(result: Mapping[str, Any]) -> str:
+    """The average precision of verified pairs, in percent; "" of results without pairs.
+
+    Args:
+      result: what `evaluation.evaluate` returns.
+
+    Returns:
+      One line.
+    """
+    pairs = result.get("pairs")
+    if not pairs:
+        return ""
+    value = _with_bounds(pairs["average_precision"], (pairs["low"], pairs["high"]))
+    counts = f"{pairs['positives']} of one landmark, {pairs['negatives']} of two"
+    return f"average precision of pairs by inliers ({counts}): {value}"
 
 
 def training_table(metrics: Mapping[str, float]) -> str:
@@ -74,3 +120,20 @@ def benchmark_table(result: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _labels(protocols: Sequence[str]) -> list[str]:
+    """What stands before a metric: the protocol's initial, if there are several."""
+    return [f"{name[0].upper()} " for name in protocols] if len(protocols) > 1 else [""]
+
+
+def _with_bounds(value: float | None, bounds: Sequence[float | None]) -> str:
+    if value is None or None in bounds:
+        return _number(value)
+    return f"{value:.2f} [{bounds[0]:.1f}, {bounds[1]:.1f}]"
+
+
+def _gain(comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None or comparison["difference"] is None:
+        return "-"
+    return f"{comparison['difference']:+.2f}, {comparison['p_value']:.2g}"

@@ -21,13 +21,23 @@ def flags(root, tmp_path):
     return [*command_line(config), f"--workdir={tmp_path / 'run'}"]
 
 
-def test_the_table_has_a_row_for_each_method(flags, tmp_path, capsys):
+def test_both_tables_have_a_row_for_each_method(flags, tmp_path, capsys):
     assert main(["evaluate", *flags]) == 0
-    header, _, *rows = capsys.readouterr().out.splitlines()
-    assert header.startswith("| method")
-    assert [row.split()[1] for row in rows] == ["global", "local+mds"]
+    for table in capsys.readouterr().out.split("\n\n"):
+        header, _, *rows = table.splitlines()
+        assert header.startswith("| method")
+        assert [row.split()[1] for row in rows] == ["global", "local+mds"]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["methods"]) == ["global", "local+mds"]
+
+
+def test_pairs_are_verified_where_they_are_asked_for(flags, tmp_path, capsys):
+    pairs = ["--config.eval.pairs=3", "--config.eval.negative_pairs=4"]
+    assert main(["evaluate", *flags, "--config.eval.methods=('global',)", *pairs]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("average precision of pairs by inliers (3 of one landmark, 4 of two): ")
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["pairs"]
+    assert 0 <= found["low"] <= found["average_precision"] <= found["high"] <= 100
 
 
 def test_a_skipped_photograph_ranks_last(flags, root, tmp_path, capsys):
@@ -39,12 +49,23 @@ def test_a_skipped_photograph_ranks_last(flags, root, tmp_path, capsys):
     assert (tmp_path / "run/features/database/skipped.csv").is_file()
 
 
+def test_diffusion_needs_whole_rankings(flags, tmp_path, capsys):
+    more = ["--config.eval.methods=('global+diffusion',)", "--config.eval.depth=2"]
+    assert main(["evaluate", *flags, *more]) == 2
+    message = "config.eval.depth = 2: must be 0 for global+diffusion"
+    assert capsys.readouterr().err.startswith(f"delg: {message}")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("eval.methods=('global', 'glob')", "config.eval.methods = 'glob': must be one of global"),
         ("model.local_head=False", "config.eval.methods = 'local+mds': local+mds needs local feat"),
         ("eval.kappas=(0, 5)", "config.eval.kappas = (0, 5): must be positive whole numbers"),
+        ("eval.depth=-1", "config.eval.depth = -1: must not be negative"),
+        ("eval.recognition_top=0", "config.eval.recognition_top = 0: must be at least 1"),
+        ("eval.pairs=-1", "config.eval.pairs = -1: must not be negative"),
         ("rerank.mds.distance=city", "config.rerank.mds"),
         ("rerank.sp.short_list=-1", "config.rerank.sp.short_list = -1: "),
         ("search.kernel=box", "config.search.kernel = 'box': must be one of "),

@@ -1,5 +1,4 @@
 import json
-import math
 
 import jax
 import numpy as np
@@ -60,10 +59,12 @@ def test_metrics_are_written_as_returned(run):
     folder, result = run
     assert json.loads((folder / "metrics.json").read_text()) == result
     costs = ("seconds", "milliseconds_per_query", "megabytes")
-    assert result.keys() == {"methods", *costs, "images", "queries"}
+    doubts = ("average_precisions", "intervals", "comparisons")
+    assert result.keys() == {"methods", *doubts, *costs, "images", "queries"}
     assert (result["images"], result["queries"]) == (2 * PLACES, PLACES)
-    for name in ("methods", *costs):
+    for name in ("methods", "average_precisions", "intervals", *costs):
         assert tuple(result[name]) == METHODS
+    assert {name for name in METHODS if "+" in name} == result["comparisons"].keys()
     for method, seconds in result["seconds"].items():
         assert seconds > 0
         assert result["milliseconds_per_query"][method] == pytest.approx(1000 * seconds / PLACES)
@@ -91,6 +92,10 @@ def test_rankings_are_permutations_that_give_the_metrics(run, config):
         expected = revisited.evaluate(rankings[name].T, truth)[protocol]["map"]
         found = result["methods"]["global+sp"][protocol]["map"]
         assert found == pytest.approx(100 * expected)
+        precisions = result["average_precisions"]["global+sp"][protocol]
+        known = [value for value in precisions if value is not None]
+        assert found == pytest.approx(sum(known) / len(known))
+        assert score({"all": rankings[name]}, truth, (1,))[protocol]["map"] == found
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -147,6 +152,25 @@ def test_only_the_methods_asked_for_are_run(run, config, tmp_path, monkeypatch):
     assert not (tmp_path / "index").exists()
 
 
+def test_rankings_may_keep_the_first_images_alone(run, config, tmp_path):
+    names = ("global", "global+superglobal", "global+qe", "global+sp", "local", "local+mds")
+    (tmp_path / "features").symlink_to(run[0] / "features")
+    short = changed(changed(config, "eval.methods", names), "eval.depth", 4)
+    evaluate(short, tmp_path)
+    extracted = stage.extract(short, tmp_path)
+    whole = methods.search("global", extracted, short.search)
+    cut = methods.search("global", extracted, short.search, depth=4)
+    refined = [methods.refine(extracted, found, short.rerank) for found in (whole, cut)]
+    for found in refined:
+        by_image = dict(zip(whole.images[0].tolist(), whole.similarities[0].tolist(), strict=True))
+        assert [by_image[image] for image in found.images[0]] == found.similarities[0].tolist()
+    with np.load(run[0] / "rankings.npz") as full, np.load(tmp_path / "rankings.npz") as kept:
+        for method in names:
+            assert kept[method].shape == (PLACES, 4)
+        for method in ("global", "global+qe", "global+sp", "local"):
+            np.testing.assert_array_equal(kept[method], full[method][:, :4])
+
+
 def test_local_rankings_put_equal_images_in_order(config, run):
     extracted = stage.extract(config, run[0])
     ranking = methods.rank_locally(extracted, config.search)
@@ -156,22 +180,6 @@ def test_local_rankings_put_equal_images_in_order(config, run):
     np.testing.assert_array_equal(
         methods.rank_locally(extracted, flat).images, [range(2 * PLACES)] * PLACES
     )
-
-
-def test_scores_are_percent_and_none_where_no_query_has_positives():
-    truth = [{"easy": [1], "hard": [], "junk": []}]
-    table = score({"all": np.array([[0, 1, 2]])}, truth, (1, 2))
-    assert table["easy"] == {"map": 25.0, "mp@1": 0.0, "mp@2": 50.0}
-    assert table["hard"] == {"map": None, "mp@1": None, "mp@2": None}
-    assert all(not math.isnan(value) for value in table["medium"].values())
-
-
-def test_a_protocol_is_scored_by_its_own_ranking():
-    truth = [{"easy": [0], "hard": [1], "junk": []}]
-    rankings = {"all": np.array([[2, 1, 0]]), "easy": np.array([[0, 1, 2]])}
-    table = score(rankings, truth, (1,))
-    assert table["easy"]["map"] == 100
-    assert table["hard"]["map"] < 100
 
 
 def test_the_result_is_the_same_on_any_run(run, config, tmp_path):

@@ -23,6 +23,10 @@ def test_rows_of_another_length_are_refused():
         tables.markdown(("name", "n"), [("a", "b", "c")])
 
 
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 @pytest.fixture
 def result():
     values = {"map": 12.345, "mp@5": 100.0}
@@ -37,13 +41,11 @@ def result():
 
 def test_retrieval_has_a_column_for_each_metric_and_protocol(result):
     header, _, first, second = tables.retrieval_table(result).splitlines()
-    cells = [cell.strip() for cell in header.strip("|").split("|")]
-    assert cells == [
+    assert cells(header) == [
         "method", "E map", "M map", "H map", "E mp@5", "M mp@5", "H mp@5", "ms/query", "MB",
     ]  # fmt: skip
-    cells = [cell.strip() for cell in first.strip("|").split("|")]
-    assert cells == ["global", "12.35", "1.00", "-", "100.00", "2.00", "-", "125.0", "12"]
-    assert [cell.strip() for cell in second.strip("|").split("|")][-2:] == ["750.0", "-"]
+    assert cells(first) == ["global", "12.35", "1.00", "-", "100.00", "2.00", "-", "125.0", "12"]
+    assert cells(second)[-2:] == ["750.0", "-"]
 
 
 def test_results_that_counted_no_memory_have_a_row(result):
@@ -54,6 +56,44 @@ def test_results_that_counted_no_memory_have_a_row(result):
 def test_no_methods_or_queries_are_no_error(result):
     assert "method" in tables.retrieval_table({**result, "methods": {}})
     assert "500.0" in tables.retrieval_table({**result, "queries": 0})
+
+
+def test_metrics_of_a_single_protocol_need_no_initial(result):
+    one = {"retrieval": {"map@100": 50.0, "mean_position": 3.25}}
+    rows = tables.retrieval_table({**result, "methods": {"global": one}}).splitlines()
+    assert cells(rows[0])[1:3] == ["map@100", "mean_position"]
+    assert cells(rows[2])[1:3] == ["50.00", "3.25"]
+
+
+@pytest.fixture
+def doubtful(result):
+    bounds = {"easy": [10.0, 15.04], "medium": [0.5, 1.56], "hard": [None, None]}
+    gain = {"over": "global", "difference": 3.456, "low": 1.0, "high": 5.0, "p_value": 0.0123}
+    unknown = {**dict.fromkeys(gain), "over": "global"}
+    methods = {name: result["methods"]["global"] for name in ("global", "global+sp")}
+    intervals = dict.fromkeys(methods, bounds)
+    comparisons = {"global+sp": {"easy": gain, "medium": gain, "hard": unknown}}
+    return {**result, "methods": methods, "intervals": intervals, "comparisons": comparisons}
+
+
+def test_intervals_and_gains_of_medium_and_hard(doubtful):
+    header, _, first, second = map(cells, tables.interval_table(doubtful).splitlines())
+    assert header == ["method", "M map [95 %]", "H map [95 %]", "M gain, p", "H gain, p"]
+    assert first == ["global", "1.00 [0.5, 1.6]", "-", "-", "-"]
+    assert second == ["global+sp", "1.00 [0.5, 1.6]", "-", "+3.46, 0.012", "-"]
+
+
+def test_results_without_intervals_have_no_second_table(result):
+    assert tables.interval_table(result) == ""
+    assert tables.interval_table({**result, "methods": {}, "intervals": {}}) == ""
+
+
+def test_pairs_are_one_line(result):
+    assert tables.pairs_line(result) == ""
+    shares = {"average_precision": 91.234, "low": 89.96, "high": 93.0}
+    line = tables.pairs_line({"pairs": {"positives": 10, "negatives": 90, **shares}})
+    counts = "(10 of one landmark, 90 of two)"
+    assert line == f"average precision of pairs by inliers {counts}: 91.23 [90.0, 93.0]"
 
 
 def test_training_metrics_are_sorted_with_four_digits():

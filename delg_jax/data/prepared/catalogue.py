@@ -2,13 +2,12 @@
 
 import dataclasses
 import hashlib
-import logging
 import pathlib
 
 import ml_collections
 
 from delg_jax.data import ground_truth
-from delg_jax.data.prepared import gldv2_tables
+from delg_jax.data.prepared import landmark_queries
 from delg_jax.data.prepared import split as relabelling
 from delg_jax.data.prepared.builder import ImageSetBuilder, ImageSetConfig
 from delg_jax.data.prepared.distractors import RevisitedDistractors
@@ -21,10 +20,8 @@ from delg_jax.data.prepared.source import PreparedSource
 from delg_jax.data.sources import JoinedSource, RetrievalData, TrainingData
 from delg_jax.errors import UserError, require_choice
 
-_LOG = logging.getLogger(__name__)
 _SHARED = ("split_seed", "validation_share", "min_side", "max_pixels")  # decide the records
 _REVISITED = {"revisited_oxford": RevisitedOxford, "revisited_paris": RevisitedParis}
-_USAGES = {"": "Private", "private": "Private", "public": "Public"}
 
 
 def training(data: ml_collections.ConfigDict) -> TrainingData:
@@ -54,7 +51,10 @@ def training(data: ml_collections.ConfigDict) -> TrainingData:
 
 
 def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
-    """Opens `revisited_oxford`, `revisited_paris` or `gldv2` (index and test).
+    """Opens `revisited_oxford` or `revisited_paris`, or the test queries of Google Landmarks v2.
+
+    They are searched in the index (`gldv2`), or to be recognised in the training images
+    (`gldv2_recognition`) or the cleaned ones (`gldv2_clean_recognition`).
 
     Args:
       data: the `config.data` tree; `root` is only read if nothing is prepared in `tfds_dir`.
@@ -65,8 +65,8 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     Raises:
       UserError: if the data set cannot be prepared.
     """
-    if data.name == "gldv2":
-        return _landmark_retrieval(data)
+    if data.name.startswith("gldv2"):
+        return _landmark_queries(data)
     builder = _prepared(_REVISITED[data.name], data, "default")
     truth = ground_truth.read(pathlib.Path(builder.data_path) / COPY)["gnd"]
     database, queries = (PreparedSource(builder, split) for split in ("database", "query"))
@@ -84,8 +84,12 @@ def with_distractors(found: RetrievalData, data: ml_collections.ConfigDict) -> R
       RetrievalData.
 
     Raises:
-      UserError: if the distractors cannot be prepared, or are named as database images are.
+      UserError: if the distractors cannot be prepared, or are named as database images are, or
+        if queries are to be recognised.
     """
+    if found.landmarks is not None:
+        rule = "must be empty: nobody knows the landmarks of distractors"
+        raise UserError("config.data.distractors", data.distractors, rule)
     builder = _prepared(RevisitedDistractors, data, "default", data.distractors)
     distractors = PreparedSource(builder, "database")
     same = set(found.database.names) & set(distractors.names)
@@ -95,25 +99,17 @@ def with_distractors(found: RetrievalData, data: ml_collections.ConfigDict) -> R
     return dataclasses.replace(found, database=JoinedSource(found.database, distractors))
 
 
-def _landmark_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
-    """Index and test images; `config.data.ground_truth` names the queries, private or public."""
-    require_choice("config.data.ground_truth", data.ground_truth, tuple(_USAGES))
-    database = PreparedSource(_landmarks(data, "index"), "index")
-    test = _landmarks(data, "test")
-    folder = pathlib.Path(test.data_path)
-    answers = gldv2_tables.read_retrieval(folder, _USAGES[data.ground_truth])
-    place = {name: position for position, name in enumerate(database.names)}
-    prepared = set(PreparedSource(test, "test").names)
-    queries = PreparedSource(test, "test", [name for name in answers if name in prepared])
-    if len(queries) < len(answers):
-        _LOG.warning("%d queries were skipped", len(answers) - len(queries))
-    truth = []
-    for name, (height, width) in zip(queries.names, queries.sizes.tolist(), strict=True):
-        relevant = sorted(place[image] for image in answers[name] if image in place)
-        if len(relevant) < len(answers[name]):
-            _LOG.warning("%s: %d relevant images lack", name, len(answers[name]) - len(relevant))
-        truth.append({"bbx": [0, 0, width, height], "easy": relevant, "hard": [], "junk": []})
-    return RetrievalData(database, queries, truth)
+def _landmark_queries(data: ml_collections.ConfigDict) -> RetrievalData:
+    """Google Landmarks v2; `config.data.ground_truth` names the queries, private or public."""
+    usages = landmark_queries.USAGES
+    require_choice("config.data.ground_truth", data.ground_truth, tuple(usages))
+    usage = usages[data.ground_truth]
+    if data.name == "gldv2":
+        database = PreparedSource(_landmarks(data, "index"), "index")
+        return landmark_queries.in_index(database, _landmarks(data, "test"), usage)
+    clean = data.name == "gldv2_clean_recognition"
+    train = _landmarks(data, "train_clean" if clean else "train")
+    return landmark_queries.in_training_images(train, _landmarks(data, "test"), usage)
 
 
 def _landmarks(data: ml_collections.ConfigDict, part: str) -> ImageSetBuilder:

@@ -84,7 +84,7 @@ class GoogleLandmarksV2(LabelledBuilder):
             return {"index": functools.partial(gldv2_tables.index_entries, *paths)}
         if variant == "test":
             entries = functools.partial(gldv2_tables.test_entries, *paths)
-            gldv2_tables.write_retrieval(folder, entries())
+            gldv2_tables.write_answers(folder, entries())
             return {"test": entries}
         read = gldv2_tables.train_images if variant == "train" else gldv2_tables.clean_images
         self._relabel(read(tables))

@@ -14,8 +14,9 @@ TABLES = {
     "test": ("test.csv", "recognition_solution_v2.1.csv", "retrieval_solution_v2.1.csv"),
 }
 IGNORED = "Ignored"  # usage of a test image that counts for nothing
-RETRIEVAL = "retrieval.csv"
-_COLUMNS = ("id", "usage", "images")
+# Answers that are left beside the records, by task
+RETRIEVAL, RECOGNITION = "retrieval.csv", "recognition.csv"
+_COLUMNS = {RETRIEVAL: ("id", "usage", "images"), RECOGNITION: ("id", "usage", "landmarks")}
 
 Tables = Mapping[str, pathlib.Path]
 
@@ -87,17 +88,31 @@ def _of(entries: dict[str, Entry], row: tables.Row) -> dict:
     return entries[row.text("id")][1]
 
 
-def write_retrieval(folder: pathlib.Path, entries: Mapping[str, Entry]) -> None:
-    """Writes `retrieval.csv`: the index images that each query should find."""
-    rows = (
-        (name, features["retrieval_usage"], " ".join(features["relevant"]))
-        for name, (_, features) in entries.items()
-        if features["retrieval_usage"] != IGNORED
-    )
-    tables.write(folder / RETRIEVAL, _COLUMNS, rows)
+def write_answers(folder: pathlib.Path, entries: Mapping[str, Entry]) -> None:
+    """Writes `retrieval.csv`, the index images of each query, and `recognition.csv`, landmarks."""
+    for file, task, answer in (
+        (RETRIEVAL, "retrieval", "relevant"),
+        (RECOGNITION, "recognition", "landmarks"),
+    ):
+        rows = (
+            (name, features[f"{task}_usage"], " ".join(map(str, features[answer])))
+            for name, (_, features) in entries.items()
+            if features[f"{task}_usage"] != IGNORED
+        )
+        tables.write(folder / file, _COLUMNS[file], rows)
 
 
 def read_retrieval(folder: pathlib.Path, usage: str) -> dict[str, list[str]]:
     """Index images by query, of the queries of a usage (`Public` or `Private`)."""
-    rows = tables.read(folder / RETRIEVAL, _COLUMNS, key="id")
+    rows = tables.read(folder / RETRIEVAL, _COLUMNS[RETRIEVAL], key="id")
     return {row.text("id"): row.names("images") for row in rows if row.text("usage") == usage}
+
+
+def read_recognition(folder: pathlib.Path, usage: str) -> dict[str, list[int]]:
+    """Landmarks by query, none where none is shown, of the queries of a usage."""
+    rows = tables.read(folder / RECOGNITION, _COLUMNS[RECOGNITION], key="id")
+    return {
+        row.text("id"): [int(landmark) for landmark in row.text("landmarks").split()]
+        for row in rows
+        if row.text("usage") == usage
+    }

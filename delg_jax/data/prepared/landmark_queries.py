@@ -1,0 +1,84 @@
+"""The test images of Google Landmarks v2 as queries: to be found in the index, or recognised."""
+
+import logging
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from delg_jax.data.prepared import gldv2_tables
+from delg_jax.data.prepared import split as relabelling
+from delg_jax.data.prepared.source import PreparedSource
+from delg_jax.data.sources import JoinedSource, Landmarks, RetrievalData
+
+_LOG = logging.getLogger(__name__)
+# Values of config.data.ground_truth, and the published usages
+USAGES = {"": "Private", "private": "Private", "public": "Public"}
+
+
+def in_index(database: PreparedSource, test: tfds.core.DatasetBuilder, usage: str) -> RetrievalData:
+    """The task retrieval: queries find images of their landmark in the index.
+
+    Args:
+      database: the index.
+      test: prepared `test`.
+      usage: Private or Public.
+
+    Returns:
+      RetrievalData; what is relevant is easy.
+    """
+    answers = gldv2_tables.read_retrieval(pathlib.Path(test.data_path), usage)
+    queries = _queries(test, list(answers))
+    place = {name: position for position, name in enumerate(database.names)}
+    relevant = []
+    for name in queries.names:
+        relevant.append(sorted(place[image] for image in answers[name] if image in place))
+        if len(relevant[-1]) < len(answers[name]):
+            lacking = len(answers[name]) - len(relevant[-1])
+            _LOG.warning("%s: %d relevant images lack", name, lacking)
+    return RetrievalData(database, queries, _ground_truth(queries, relevant))
+
+
+def in_training_images(
+    train: tfds.core.DatasetBuilder, test: tfds.core.DatasetBuilder, usage: str
+) -> RetrievalData:
+    """The task recognition: training images that are found name the landmark of a query.
+
+    Args:
+      train: prepared `train` or `train_clean`; both of its splits are searched.
+      test: prepared `test`.
+      usage: Private or Public.
+
+    Returns:
+      RetrievalData with published landmarks; all images of a query's are easy.
+    """
+    answers = gldv2_tables.read_recognition(pathlib.Path(test.data_path), usage)
+    queries = _queries(test, list(answers))
+    database = JoinedSource(*(PreparedSource(train, split) for split in relabelling.SPLITS))
+    listed = relabelling.read(pathlib.Path(train.data_path) / relabelling.FILE)
+    published = np.array([int(name) for name in relabelling.classes(listed)], np.int64)
+    landmarks = Landmarks(published[database.labels], [answers[name] for name in queries.names])
+    order = np.argsort(landmarks.database, kind="stable")
+    ascending = landmarks.database[order]
+    relevant: list[list[int]] = []
+    for shown in landmarks.queries:
+        first, last = (np.searchsorted(ascending, shown, side=side) for side in ("left", "right"))
+        places = [order[start:stop] for start, stop in zip(first, last, strict=True)]
+        relevant.append(np.unique(np.concatenate([order[:0], *places])).tolist())
+    return RetrievalData(database, queries, _ground_truth(queries, relevant), landmarks)
+
+
+def _queries(test: tfds.core.DatasetBuilder, wanted: list[str]) -> PreparedSource:
+    """The wanted test images that could be prepared, in order."""
+    prepared = set(PreparedSource(test, "test").names)
+    queries = PreparedSource(test, "test", [name for name in wanted if name in prepared])
+    if len(queries) < len(wanted):
+        _LOG.warning("%d queries were skipped", len(wanted) - len(queries))
+    return queries
+
+
+def _ground_truth(queries: PreparedSource, relevant: list[list[int]]) -> list[dict]:
+    return [
+        {"bbx": [0, 0, width, height], "easy": images, "hard": [], "junk": []}
+        for (height, width), images in zip(queries.sizes.tolist(), relevant, strict=True)
+    ]

@@ -1,0 +1,152 @@
+"""Google Landmarks v2 in the evaluation stage: what rankings predict, and what that is worth."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from delg_jax.data import RetrievalData
+from delg_jax.errors import UserError
+from delg_jax.evaluation import gap_bootstrap, gldv2, methods, uncertainty
+from delg_jax.evaluation.ranking import Ranked, Ranking
+from delg_jax.evaluation.scores import Scores, percent
+from delg_jax.features import Extracted
+from delg_jax.progress import Progress
+from delg_jax.rerank import spatial_verification
+
+# Task by config.data.name
+_TASKS = {
+    "gldv2": "retrieval",
+    "gldv2_recognition": "recognition",
+    "gldv2_clean_recognition": "recognition",
+}
+COUNTED = 100  # images of a query that retrieval looks at
+
+
+def task_of(config: ml_collections.ConfigDict) -> str | None:
+    """The task that `config.data` sets; None of other data sets."""
+    return _TASKS.get(config.data.name)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for what no task can be scored with in `config.eval`."""
+    evaluation, task = config.eval, task_of(config)
+    if evaluation.recognition_top < 1:
+        rule = "must be at least 1"
+        raise UserError("config.eval.recognition_top", evaluation.recognition_top, rule)
+    if task == "retrieval" and max(evaluation.kappas, default=1) > COUNTED:
+        rule = f"must be at most {COUNTED}, the images that count"
+        raise UserError("config.eval.kappas", tuple(evaluation.kappas), rule)
+
+
+def verify(
+    extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, seed: int
+) -> Ranked:
+    """Re-ranks the short list of each query by inliers; nothing is left out of it.
+
+    Args:
+      extracted: features.
+      first: the ranking whose short list is verified.
+      rerank: the `config.rerank` tree.
+      seed: of the random draws.
+
+    Returns:
+      The new ranking under "all", with similarities of the search, and inliers.
+    """
+    queries, columns = first.images.shape
+    count = min(rerank.sp.short_list, columns)
+    count_inliers = methods.inlier_counter(extracted, rerank, seed)
+    orders, inliers = np.empty((queries, columns), np.int64), np.empty((queries, count), np.int32)
+    with Progress("spatial verification", queries, "query") as progress:
+        for number, (images, similarities) in enumerate(
+            zip(first.images, first.similarities, strict=True)
+        ):
+            found = count_inliers(number, images[:count])[images[:count]]
+            order = spatial_verification.rerank(
+                np.arange(columns), similarities, found, [], count, rerank.sp.score
+            )
+            orders[number], inliers[number] = order, found[order[:count]]
+            progress.advance()
+    images, similarities = (
+        np.take_along_axis(side, orders, axis=1) for side in (first.images, first.similarities)
+    )
+    return Ranked({"all": images}, similarities, inliers)
+
+
+def predictions(task: str, found: Ranked, data: RetrievalData, top: int) -> dict[str, Any]:
+    """What a method says of each query.
+
+    Args:
+      task: retrieval or recognition.
+      found: its rankings, with similarities for recognition.
+      data: names, and landmarks of the training images for recognition.
+      top: training images whose scores are summed by landmark, for recognition.
+
+    Returns:
+      By query the ids of the first `COUNTED` images; or `class` and `score`, of queries for which
+      there is any. As `gldv2` and `gldv2_files` take them.
+    """
+    names, ranked = data.queries.names, found.by_protocol["all"]
+    if task == "retrieval":
+        images = data.database.names
+        rows = zip(names, ranked[:, :COUNTED], strict=True)
+        return {name: [images[image] for image in row] for name, row in rows}
+    count = top if found.inliers is None else found.inliers.shape[1]
+    images, similarities = ranked[:, :count], found.similarities[:, :count]
+    # Below the short list of a re-ranking there is no score
+    labels = np.where(np.isfinite(similarities), data.landmarks.database[images], -1)
+    similarities = np.where(labels < 0, 0.0, similarities)
+    classes, scores = gldv2.combine(labels, similarities, found.inliers, top)
+    return {
+        name: {"class": int(label), "score": float(score)}
+        for name, label, score in zip(names, classes, scores, strict=True)
+        if label >= 0
+    }
+
+
+def score(task: str, said: dict[str, Any], data: RetrievalData, kappas: Sequence[int]) -> Scores:
+    """Scores the predictions of a method; the task is the one protocol.
+
+    Args:
+      task: retrieval or recognition.
+      said: of `predictions`.
+      data: the answers.
+      kappas: ranks of the mean precisions, for retrieval.
+
+    Returns:
+      The scores. Metrics of retrieval are `map@100`, `p@k`, `mean_position` and `median_position`
+      (ranks from 1; 101 for none found); of recognition `gap`, `gap_ignore_non_gt` (without what
+      is said of queries that show no landmark), `gap_ties_together` and `top1`.
+    """
+    names = data.queries.names
+    if task == "recognition":
+        return _recognition(said, dict(zip(names, data.landmarks.queries, strict=True)))
+    images = data.database.names
+    solution = {
+        name: [images[image] for image in entry["easy"]]
+        for name, entry in zip(names, data.ground_truth, strict=True)
+    }
+    precisions = gldv2.mean_precisions(said, solution, max(kappas, default=1))
+    positions = gldv2.mean_median_position(said, solution, COUNTED)
+    metrics = {
+        f"map@{COUNTED}": percent(gldv2.mean_average_precision(said, solution, COUNTED)),
+        **{f"p@{kappa}": percent(precisions[kappa - 1]) for kappa in kappas},
+        "mean_position": uncertainty.number_or_none(positions[0]),
+        "median_position": uncertainty.number_or_none(positions[1]),
+    }
+    each = {task: [percent(ap) for ap in gldv2.average_precisions(said, solution, COUNTED)]}
+    return Scores({task: metrics}, each, uncertainty.intervals(each))
+
+
+def _recognition(said: dict[str, Any], solution: dict[str, list[int]]) -> Scores:
+    gap, low, high = gap_bootstrap.interval(said, solution)
+    ignoring = gldv2.global_average_precision(said, solution, ignore_non_gt=True)
+    together = gldv2.global_average_precision(said, solution, ties="together")
+    metrics = {
+        "gap": percent(gap),
+        "gap_ignore_non_gt": percent(ignoring),
+        "gap_ties_together": percent(together),
+        "top1": percent(gldv2.top1_accuracy(said, solution)),
+    }
+    return Scores({"recognition": metrics}, {}, {"recognition": [percent(low), percent(high)]})

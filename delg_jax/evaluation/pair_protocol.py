@@ -1,0 +1,161 @@
+"""Image pairs of an experiment, verified: average precision of "both show the same landmark".
+
+The protocol of DELG's Table 1 (section 4.1), on pairs of a query and a database image: positives
+and negatives are drawn, and ranked by their number of inliers.
+"""
+
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from delg_jax.errors import UserError
+from delg_jax.evaluation import methods, pairs
+from delg_jax.evaluation.bootstrap import Interval
+from delg_jax.evaluation.revisited import protocol_sets
+from delg_jax.features import Extracted
+from delg_jax.features.stage import has_local
+from delg_jax.progress import Progress
+
+
+class Drawn(NamedTuple):
+    """Pairs.
+
+    Attributes:
+      queries: int64 [P], number of each pair's query, ascending.
+      images: int64 [P], of its database image.
+      labels: bool [P], whether both show the same landmark.
+    """
+
+    queries: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for pairs in `config.eval` that cannot be verified."""
+    for name in ("pairs", "negative_pairs"):
+        if config.eval[name] < 0:
+            raise UserError(f"config.eval.{name}", config.eval[name], "must not be negative")
+    if config.eval.pairs and not has_local(config):
+        rule = "must be 0 without local features"
+        raise UserError("config.eval.pairs", config.eval.pairs, rule)
+
+
+def pair_average_precision(
+    extracted: Extracted,
+    rerank: ml_collections.ConfigDict,
+    positives: int,
+    negatives: int,
+    seed: int,
+) -> dict[str, int | float]:
+    """Draws pairs, verifies them and scores their ranking by inliers.
+
+    Args:
+      extracted: features, and the ground truth that says what the same landmark is: easy and hard
+        images; junk ones are in no pair.
+      rerank: the `config.rerank` tree. Its least number of inliers does not matter: it would only
+        make ties.
+      positives: pairs of the same landmark that are drawn.
+      negatives: pairs of different ones.
+      seed: of all draws.
+
+    Returns:
+      `positives` and `negatives`, and in percent `average_precision` (ties together) with its 95 %
+      bootstrap interval, `low` and `high`.
+
+    Raises:
+      UserError: if there are fewer pairs than asked for.
+    """
+    drawn = draw(extracted.data.ground_truth, len(extracted.database), positives, negatives, seed)
+    settings = rerank.copy_and_resolve_references().unlock()
+    settings.sp.min_inliers = 0
+    count_inliers = methods.inlier_counter(extracted, settings, seed)
+    scores = np.zeros(len(drawn.images), np.int32)
+    numbers, starts = np.unique(drawn.queries, return_index=True)
+    groups = np.split(np.arange(len(scores)), starts[1:])
+    with Progress("verification of pairs", len(numbers), "query") as progress:
+        for number, group in zip(numbers, groups, strict=True):
+            candidates = drawn.images[group]
+            scores[group] = count_inliers(int(number), candidates)[candidates]
+            progress.advance()
+    found = interval(scores, drawn.labels, seed=seed)
+    shares = {"average_precision": found.mean, "low": found.low, "high": found.high}
+    percent = {name: 100.0 * value for name, value in shares.items()}
+    return {"positives": positives, "negatives": negatives, **percent}
+
+
+def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, seed: int) -> Drawn:
+    """Draws pairs of a query and a database image without replacement.
+
+    Args:
+      ground_truth: for each query `easy` and `hard`, the images of its landmark, and `junk`.
+      images: number of database images.
+      positives: pairs of the same landmark.
+      negatives: pairs of different ones.
+      seed: of the draw.
+
+    Returns:
+      The pairs, by query.
+
+    Raises:
+      UserError: if there are fewer pairs of a kind.
+    """
+    same, known = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for number, entry in enumerate(ground_truth):
+        wanted, ignored = protocol_sets(entry, "medium")
+        same.append(number * images + wanted)
+        known.append(number * images + np.concatenate([wanted, ignored]))
+    same, known = np.unique(np.concatenate(same)), np.unique(np.concatenate(known))
+    others = len(ground_truth) * images - len(known)
+    for field, asked, there in (
+        ("config.eval.pairs", positives, len(same)),
+        ("config.eval.negative_pairs", negatives, others),
+    ):
+        if not 1 <= asked <= there:
+            raise UserError(field, asked, f"must be from 1 to {there}, the pairs that there are")
+    rng = np.random.default_rng(seed)
+    right = rng.choice(same, positives, replace=False)
+    # The n-th pair that is not known lies behind as many known ones as have at most n others before
+    ranks = rng.choice(others, negatives, replace=False)
+    wrong = ranks + np.searchsorted(known - np.arange(len(known)), ranks, side="right")
+    codes = np.concatenate([right, wrong])
+    order = np.argsort(codes)
+    labels = np.arange(len(codes)) < positives
+    return Drawn(codes[order] // images, codes[order] % images, labels[order])
+
+
+def interval(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of `pairs.average_precision`, ties together.
+
+    Positives and negatives are drawn apart, with replacement, as the protocol fixes their numbers.
+
+    Args:
+      scores: int [P], larger is better.
+      labels: bool [P], whether a pair is a positive; at least one of each kind.
+      level: share of the intervals that should hold the true value.
+      resamples: number of times that the pairs are drawn.
+      seed: of the random numbers.
+
+    Returns:
+      The average precision, a fraction, and its interval.
+    """
+    # Pairs of one score are alike, so that drawing pairs is drawing how many have each score
+    values, bins = np.unique(-np.asarray(scores), return_inverse=True)
+    right, wrong = (
+        np.bincount(bins[side], minlength=len(values)) for side in (labels, ~np.asarray(labels))
+    )
+    rng = np.random.default_rng(seed)
+    hits, misses = (
+        rng.multinomial(kind.sum(), kind / kind.sum(), resamples) for kind in (right, wrong)
+    )
+    found, ranks = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
+    drawn = (hits * found / np.maximum(ranks, 1)).sum(axis=1) / right.sum()
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(pairs.average_precision(scores, labels), float(low), float(high))

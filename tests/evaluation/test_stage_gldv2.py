@@ -1,0 +1,117 @@
+"""The evaluation stage on Google Landmarks v2, in the published layout."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from delg_jax.data import open_retrieval
+from delg_jax.evaluation import evaluate, gldv2, gldv2_files, stage
+from delg_jax.features import Extracted, LocalFeatures
+from delg_jax.features.extractor import Features
+from delg_jax.features.in_memory import InMemoryFeatures
+from tests import tiny
+from tests.data.prepared.published import image_id, jpeg, make_gldv2, place
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gldv2")
+    make_gldv2(folder / "raw", tars=0)
+    # The query 201 is the picture of the index image 103, 202 that of the training image 7
+    place(folder / "raw" / "test", image_id(201), jpeg(303))
+    place(folder / "raw" / "test", image_id(202), jpeg(7))
+    return folder
+
+
+@pytest.fixture
+def config(folder):
+    config = tiny.tiny_config()
+    config.data.root, config.data.tfds_dir = str(folder / "raw"), str(folder / "tfds")
+    config.data.workers = 0
+    config.extract.local_scales = config.extract.global_scales = (1.0,)
+    config.extract.max_features = 4
+    config.eval.methods = ("global", "global+superglobal", "global+sp", "local", "local+sp")
+    config.rerank.sp.min_inliers = 4
+    config.rerank.sp.hypotheses = 50
+    config.rerank.superglobal.neighbours = 1
+    return config
+
+
+def oracle(config, *_):
+    """Features that tell the answer: those of a query are made of the images it should find."""
+    data = open_retrieval(config.data)
+    rng, count = np.random.default_rng(0), len(data.database)
+    strange = [local(rng) for _ in range(count)]
+    queries = []
+    for entry in data.ground_truth:
+        descriptor = np.zeros(count + 1, np.float32)
+        # One that should find nothing is near nothing
+        descriptor[entry["easy"] or [count]] = 1
+        seen = local(rng)
+        for image in entry["easy"]:
+            strange[image] = seen
+        queries.append(Features(descriptor / np.linalg.norm(descriptor), seen))
+    database = [Features(np.eye(count + 1, dtype=np.float32)[n], s) for n, s in enumerate(strange)]
+    return Extracted(data, InMemoryFeatures(database), InMemoryFeatures(queries), "oracle")
+
+
+def local(rng):
+    descriptors = rng.normal(size=(12, 16)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    ones, places = np.ones(12, np.float32), rng.uniform(0, 500, (12, 2)).astype(np.float32)
+    return LocalFeatures(places, ones, ones, descriptors, ones.astype(bool))
+
+
+@pytest.mark.parametrize("usage", ["", "public"])
+def test_perfect_features_find_everything(config, usage, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "extract", oracle)
+    config.data.name, config.data.ground_truth = "gldv2", usage
+    result = evaluate(config, tmp_path)
+    for method in config.eval.methods:
+        table = result["methods"][method]["retrieval"]
+        assert table["map@100"] == table["p@1"] == pytest.approx(100)
+        assert table["mean_position"] == table["median_position"] == 1
+        assert result["average_precisions"][method] == {"retrieval": [pytest.approx(100)]}
+        assert result["intervals"][method] == {"retrieval": pytest.approx([100, 100])}
+    assert result["comparisons"]["global+sp"]["retrieval"]["difference"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "usage"), [("gldv2_recognition", ""), ("gldv2_clean_recognition", "public")]
+)
+def test_perfect_features_recognise_everything(config, name, usage, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "extract", oracle)
+    config.data.name, config.data.ground_truth = name, usage
+    result = evaluate(config, tmp_path)
+    for method in config.eval.methods:
+        table = result["methods"][method]["recognition"]
+        assert set(table.values()) == {100.0}
+        assert result["intervals"][method] == {"recognition": [100.0, 100.0]}
+    assert result["comparisons"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "metric"),
+    [("gldv2", "retrieval", "map@100"), ("gldv2_recognition", "recognition", "gap")],
+)
+def test_a_submission_scores_as_the_metrics_say(config, name, task, metric, tmp_path):
+    config.data.name, config.eval.recognition_top = name, 1
+    config.eval.methods = ("global",)
+    result = evaluate(config, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == result
+    table = result["methods"]["global"][task]
+    assert table["p@1" if task == "retrieval" else "top1"] == 100  # the same picture is found
+    path = pathlib.Path(config.data.root) / f"{task}_solution_v2.1.csv"
+    solution = gldv2_files.read_solution(path, task)
+    path = tmp_path / f"submission_{task}_global.csv"
+    said = gldv2_files.read_predictions(path, task, solution)
+    assert said["Public"] == {}
+    official = {
+        "retrieval": gldv2.mean_average_precision,
+        "recognition": gldv2.global_average_precision,
+    }[task]
+    expected = 100 * official(said["Private"], solution["Private"])
+    assert table[metric] == pytest.approx(expected)
+    assert 0 < expected <= 100
