@@ -1,29 +1,27 @@
-r"""What matters in local-to-global retrieval: one table for each component.
+"""Local-to-global beside global-to-local, and with --ablate what each of its components does.
 
-    python -m experiments.local_to_global --workdir=WORKDIR --config.data.root=DIR \
-        --config.model.pretrained=WEIGHTS
+    python -m experiments.local_to_global --size=quick --workdir=runs/quick [--ablate] [--graphs]
 
-Starts from a configuration and changes one field at a time. Fields of the search change the local
-similarity, and are shown by local search alone unless --graphs, which builds a similarity graph for
-each value. Features and graph of the base are made once. Writes local_to_global.json and .md into
---results.
+Of the second paper only the abstract is known, so no number of it stands beside ours. With --ablate
+one field after the other is changed; those of the search are shown by local search alone unless
+--graphs builds a similarity graph for each value. Writes local_to_global_SIZE.json and .md, and
+local_to_global_ablation_SIZE.json and .md, into --results.
 """
 
+import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterator
 
-import ml_collections
 from absl import flags
 
 from delg_jax import configuration, workdir
-from delg_jax.cli import arguments
+from delg_jax.cli import experiment
 from delg_jax.cli.main import run_experiment
-from delg_jax.evaluation import methods, stage
-from delg_jax.evaluation.revisited import PROTOCOLS
-from delg_jax.features import Extracted, extract
-from delg_jax.search import SimilarityGraph
-from delg_jax.search.stage import build_index
+from delg_jax.evaluation.ablation import ablate
+from delg_jax.evaluation.experiment import Claim, Experiment, Row, Setting, map_columns
+from delg_jax.evaluation.experiment_runs import first_evaluation
+from delg_jax.reports.ablation_table import ablation_table
+from experiments import networks, sizes
 
 # Field of config.search, and what it is changed to
 SEARCH = {
@@ -46,89 +44,65 @@ RERANK = {
     "beta": (0.15, 0.3, 0.6, 1.0),
     "concat_weight": (0.2, 0.35, 0.5, 0.7, 0.9),
 }
-METHODS = ("local", "local+mds", "local+mds+global")
-Rows = dict[str, dict[str, dict[str, float]]]  # from value to method to protocol
+_METHODS = {
+    "global": "global",
+    "global-to-local": "global+sp",
+    "global, SuperGlobal": "global+superglobal",
+    "local": "local",
+    "local, verified": "local+sp",
+    "local, embedded": "local+mds",
+    "local-to-global": "local+mds+global",
+}
+_SETTING = Setting("local_to_global", tuple(_METHODS.values()), networks.JOINT)
+_PROTOCOLS = ("easy", "medium", "hard")
 
-
-def measure(
-    config: ml_collections.ConfigDict,
-    extracted: Extracted,
-    graph: SimilarityGraph | None,
-    first: methods.Ranking | None = None,
-) -> dict[str, dict[str, float]]:
-    """MAP in percent by method and protocol; without a graph, of local search alone."""
-    first = first or methods.search("local", extracted, config.search)
-    found = {}
-    for method in METHODS if graph else METHODS[:1]:
-        ranks = methods.rerank(method, extracted, first, graph, config.rerank).images
-        scored = stage.score({"all": ranks}, extracted.data.ground_truth, (1,))
-        found[method] = {name: scored[name]["map"] for name in PROTOCOLS}
-    return found
-
-
-def ablate(
-    config: ml_collections.ConfigDict, root: pathlib.Path, graphs: bool
-) -> Iterator[tuple[str, Rows]]:
-    """Yields the name of a field, and what its values give."""
-    extracted = extract(config, root)
-    graph = build_index(config, root, extracted=extracted)
-    first = methods.search("local", extracted, config.search)
-    yield "base", {"as configured": measure(config, extracted, graph, first)}
-    for field, values in RERANK.items():
-        path = f"rerank.mds.{field}"
-        yield (
-            path,
-            {
-                str(value): measure(
-                    configuration.override(config, {path: value}), extracted, graph, first
-                )
-                for value in values
-            },
-        )
-    for field, values in SEARCH.items():
-        path, rows = f"search.{field}", {}
-        for value in values:
-            other = configuration.override(config, {path: value})
-            folder = root / "ablation" / f"{field}_{value}"
-            mine = build_index(other, folder, extracted=extracted) if graphs else None
-            rows[str(value)] = measure(other, extracted, mine)
-        yield path, rows
-
-
-def table(field: str, rows: Rows, base: str) -> str:
-    """A Markdown table of one field; the value that is configured is marked."""
-    names = list(next(iter(rows.values())))
-    lines = [
-        f"| {field} | {' | '.join(f'{name} M / H' for name in names)} |",
-        f"| --- |{' ---: |' * len(names)}",
-    ]
-    for value, found in rows.items():
-        cells = [f"{row['medium']:.2f} / {row['hard']:.2f}" for row in found.values()]
-        mark = " *" if value == base else ""
-        lines.append(f"| {value}{mark} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+EXPERIMENT = Experiment(
+    name="local_to_global",
+    place="Local-to-global (second paper): retrieval, mAP in percent",
+    columns=(
+        *map_columns("oxford", "ROxf", _PROTOCOLS),
+        *map_columns("paris", "RPar", _PROTOCOLS),
+    ),
+    rows=tuple(Row(name, (_SETTING,), method) for name, method in _METHODS.items()),
+    sizes={
+        "paper": dataclasses.replace(
+            sizes.PAPER, evaluation=sizes.with_local_to_global(sizes.PAPER.evaluation)
+        ),
+        "real": sizes.REAL_THREE_SCALES,
+        "quick": sizes.QUICK,
+    },
+    claims=(
+        Claim("local-to-global", "global-to-local"),
+        Claim("local-to-global", "local"),
+        Claim("local, embedded", "local"),
+        Claim("local", "global"),
+    ),
+)
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="configs/local_to_global.py:imagenet")
+    experiment.define_flags(EXPERIMENT, values, argv)
+    flags.DEFINE_boolean("ablate", False, "Change one field at a time.", flag_values=values)
     text = "Build a graph for every value of a field of the search."
     flags.DEFINE_boolean("graphs", False, text, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the tables.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
-    """Measures, and prints each table as it is done."""
-    found, texts = {}, []
-    known = configuration.flatten(values.config)
-    for field, rows in ablate(values.config, pathlib.Path(values.workdir), values.graphs):
+    """Prints the table of methods, and each of the ablation as it is done."""
+    experiment.run(EXPERIMENT, values)
+    if not values.ablate:
+        return
+    config, root = first_evaluation(EXPERIMENT, experiment.options(values))
+    found, texts, known = {}, [], configuration.flatten(config)
+    for field, rows in ablate(config, root, RERANK, SEARCH, values.graphs):
         found[field] = rows
-        texts.append(table(field, rows, str(known.get(field))))
-        print(texts[-1], end="\n\n", flush=True)
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "local_to_global.json", found)
+        texts.append(ablation_table(field, rows, str(known.get(field))))
+        print(f"\n{texts[-1]}", flush=True)
+    results, name = pathlib.Path(values.results), f"local_to_global_ablation_{values.size}"
+    workdir.write_json(results / f"{name}.json", found)
     text = "\n\n".join(texts) + "\n\n\\* as configured\n"
-    workdir.write_text(results / "local_to_global.md", text)
+    workdir.write_text(results / f"{name}.md", text)
 
 
 if __name__ == "__main__":

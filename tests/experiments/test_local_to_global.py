@@ -5,8 +5,8 @@ import pytest
 from delg_jax import configuration
 from delg_jax.cli.main import run_experiment
 from experiments import local_to_global
-from tests.photographs import make_revisited
-from tests.tiny import command_line, retrieval_config
+from tests.experiments.test_tables import SMOKE
+from tests.tiny import retrieval_config
 
 
 def test_every_value_is_one_that_the_configuration_takes(tmp_path):
@@ -21,26 +21,18 @@ def test_every_value_is_one_that_the_configuration_takes(tmp_path):
                 configuration.override(config, {f"{section}.{field}": value})
 
 
-def test_the_table_marks_what_is_configured():
-    scores = {"local": {"easy": 1.0, "medium": 2.0, "hard": 3.0}}
-    text = local_to_global.table("search.threshold", {"0.5": scores, "0.6": scores}, "0.6")
-    assert text.splitlines()[2:] == ["| 0.5 | 2.00 / 3.00 |", "| 0.6 * | 2.00 / 3.00 |"]
-
-
 @pytest.mark.slow
-def test_each_field_has_its_table(tmp_path, capsys, monkeypatch):
+def test_the_ablation_goes_on_from_the_features_of_the_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(local_to_global, "SEARCH", {"threshold": (0.5, 0.6)})
-    monkeypatch.setattr(local_to_global, "RERANK", {"weight": (0.0, 1.0), "dim": (2, 4)})
-    config = retrieval_config(make_revisited(tmp_path / "photographs"))
-    results = tmp_path / "results"
-    arguments = [*command_line(config), f"--workdir={tmp_path / 'run'}", f"--results={results}"]
-    assert run_experiment(local_to_global, [*arguments, "--graphs"]) == 0
-    found = json.loads((results / "local_to_global.json").read_text())
-    fields = ["base", "rerank.mds.weight", "rerank.mds.dim", "search.threshold"]
-    assert list(found) == fields
-    weights = found["rerank.mds.weight"]
-    # Without weight the embedding changes nothing
-    assert weights["0.0"]["local+mds"] == weights["0.0"]["local"]
-    assert weights["0.0"]["local"] == weights["1.0"]["local"]
-    for field in fields:
-        assert f"| {field} |" in capsys.readouterr().out or field in found
+    monkeypatch.setattr(local_to_global, "RERANK", {"weight": (0.0, 1.0)})
+    arguments = [f"--workdir={tmp_path}", f"--results={tmp_path}", "--size=quick", "--ablate"]
+    arguments += [f"--set={change}" for change in SMOKE]
+    assert run_experiment(local_to_global, arguments) == 0
+    found = json.loads((tmp_path / "local_to_global_ablation_quick.json").read_text())
+    table = json.loads((tmp_path / "local_to_global_quick.json").read_text())
+    whole = {(cell["row"], cell["column"]): cell["ours"] for cell in table["cells"]}
+    base = found["base"]["as configured"]["local"]["medium"]
+    assert base == pytest.approx(whole["local", "ROxf Medium"])
+    assert list(found) == ["base", "rerank.mds.weight", "search.threshold"]
+    assert "| search.threshold |" in capsys.readouterr().out
+    assert len(list((tmp_path / "features").iterdir())) == 1

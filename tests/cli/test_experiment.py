@@ -1,0 +1,44 @@
+import pytest
+from absl import flags
+
+from delg_jax.cli import experiment
+from delg_jax.errors import UserError
+from tests.evaluation.test_experiment_plan import EXPERIMENT
+
+
+def parsed(*argv):
+    values = flags.FlagValues()
+    experiment.define_flags(EXPERIMENT, values, list(argv))
+    values(["program", *argv])
+    return values
+
+
+def test_flags_become_options(tmp_path):
+    arguments = [f"--workdir={tmp_path}", "--seed=1", "--seed=2", "--datasets=one,two"]
+    arguments += ["--set=train.steps=4", "--set=data.root=a=b", "--set=extract.local_scales=(1.0,)"]
+    found = experiment.options(parsed(*arguments, "--data=photographs", "--overwrite"))
+    assert found.workdir == tmp_path
+    assert found.seeds == (1, 2)
+    assert found.datasets == ("one", "two")
+    assert found.changes == {
+        "train.steps": 4,
+        "data.root": "a=b",
+        "extract.local_scales": (1.0,),
+    }
+    assert (found.size, found.data, found.overwrite) == ("quick", "photographs", True)
+
+
+@pytest.mark.parametrize("changes", [["seed"], ["seed=1", "seed=2"]])
+def test_wrong_changes_are_refused(tmp_path, changes):
+    arguments = [f"--workdir={tmp_path}", *(f"--set={change}" for change in changes)]
+    with pytest.raises(UserError, match="--set"):
+        experiment.options(parsed(*arguments))
+
+
+def test_a_program_belongs_to_its_experiment(tmp_path):
+    define_flags, _ = experiment.program(EXPERIMENT)
+    values = flags.FlagValues()
+    define_flags(values, [])
+    values(["program", f"--workdir={tmp_path}"])
+    assert values.size == "quick"
+    assert values.seed == [0]

@@ -1,0 +1,225 @@
+"""Every table of the papers: its place, its numbers, and that all its runs can be configured."""
+
+import importlib
+import json
+
+import pytest
+
+from delg_jax import configuration
+from delg_jax.cli.main import run_experiment
+from delg_jax.errors import UserError
+from delg_jax.evaluation import experiment_plan, sweep
+from delg_jax.evaluation.experiment_plan import Options
+from delg_jax.models.delg import build
+from experiments import local_to_global, table5_reranking
+
+NAMES = (
+    "table1_local_ablation",
+    "table2_global_ablation",
+    "table3_retrieval",
+    "table4_gldv2",
+    "table5_reranking",
+    "latency_memory",
+    "local_to_global",
+)
+MODULES = {name: importlib.import_module(f"experiments.{name}") for name in NAMES}
+EXPERIMENTS = [module.EXPERIMENT for module in MODULES.values()]
+AT_SIZES = [(one, size) for one in EXPERIMENTS for size in one.sizes]
+SMOKE = (
+    "data.embedded.size=tiny",
+    "data.image_size=64",
+    "train.steps=3",
+    "train.warmup_steps=1",
+    "train.batch_size=8",
+    "train.eval_every=3",
+    "train.checkpoint_every=3",
+    "extract.max_features=40",
+    "rerank.sp.hypotheses=20",
+)
+FEW_PAIRS = ("eval.pairs=4", "eval.negative_pairs=9")
+
+
+def title(case):
+    return f"{case[0].name}-{case[1]}"
+
+
+@pytest.mark.parametrize("one", EXPERIMENTS, ids=lambda one: one.name)
+def test_a_table_says_where_it_stands(one):
+    module = MODULES[one.name]
+    assert one.place
+    assert f"python -m experiments.{one.name} --size=quick" in module.__doc__
+    assert {"quick", "paper"} <= set(one.sizes)
+    titles = [column.title for column in one.columns]
+    assert len(set(titles)) == len(titles)
+    for row in one.rows:
+        assert set(row.paper) <= set(titles)
+        assert row.settings
+
+
+@pytest.mark.parametrize("case", AT_SIZES, ids=title)
+def test_rows_differ_and_claims_are_about_rows(case):
+    one, size = case
+    names = [row.name for row in one.rows_at(size)]
+    assert names
+    assert len(set(names)) == len(names)
+    every = {row.name for row in one.rows}
+    assert all({claim.better, claim.worse} <= every for claim in one.claims)
+
+
+@pytest.mark.parametrize("case", AT_SIZES, ids=title)
+def test_every_run_is_a_configuration(case, tmp_path):
+    one, size = case
+    options = Options(size, tmp_path, "data", "weights")
+    base = experiment_plan.base(one.sizes[size].evaluation, options)
+    found = experiment_plan.evaluations(one, options)
+    assert len({run.name for _, run in found.values()}) == len(found)
+    for _, run in found.values():
+        build(configuration.override(base, run.overrides).model)
+    trained = experiment_plan.trainings(one, options)
+    for run in trained:
+        network = experiment_plan.base(one.sizes[size].training, options)
+        build(configuration.override(network, run.overrides).model)
+    folders = {str(tmp_path / "trained" / run.name) for run in trained}
+    for run in [run for _, run in found.values()] + trained:
+        checkpoint = run.overrides.get("model.checkpoint")
+        assert checkpoint is None or checkpoint in folders
+
+
+@pytest.mark.parametrize("size", ["paper", "real", "quick"])
+def test_tables_share_networks_of_one_name(size, tmp_path):
+    known = {}
+    for one in EXPERIMENTS:
+        if size in one.sizes:
+            for run in experiment_plan.trainings(one, Options(size, tmp_path)):
+                assert known.setdefault(run.name, run) == run
+
+
+@pytest.mark.parametrize("size", ["paper", "real", "quick"])
+def test_a_network_is_evaluated_as_it_was_trained(size, tmp_path):
+    for one in EXPERIMENTS:
+        if size not in one.sizes or one.sizes[size].training is None:
+            continue
+        options = Options(size, tmp_path)
+        networks = experiment_plan.base(one.sizes[size].training, options)
+        base = experiment_plan.base(one.sizes[size].evaluation, options)
+        trained = {
+            str(tmp_path / "trained" / run.name): run
+            for run in experiment_plan.trainings(one, options)
+        }
+        for _, run in experiment_plan.evaluations(one, options).values():
+            origin = trained[run.overrides["model.checkpoint"]]
+            models = [
+                configuration.flatten(configuration.override(tree, each.overrides).model)
+                for tree, each in ((networks, origin), (base, run))
+            ]
+            free = ("checkpoint", "pretrained", "pretrained_source")
+            shown = [{n: v for n, v in model.items() if n not in free} for model in models]
+            assert shown[0] == shown[1], run.name
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "value"),
+    [
+        ("table1_local_ablation", "PCA", "pairs AP", 51.48),
+        ("table1_local_ablation", "AE, λ = 10", "pairs AP", 54.21),
+        ("table1_local_ablation", "AE, λ = 10, joint", "pairs AP", 37.05),
+        ("table2_global_ablation", "SPoC, softmax", "RPar Hard", 47.7),
+        ("table2_global_ablation", "GeM, ArcFace, joint", "RPar Medium", 78.9),
+        ("table2_global_ablation", "GeM, ArcFace, joint, stopped", "ROxf Hard", 45.1),
+        ("table3_retrieval", "R50 global", "ROxf+1M Medium", 55.0),
+        ("table3_retrieval", "R50 global", "RPar+1M Hard", 34.1),
+        ("table3_retrieval", "R50-DELG", "ROxf Hard", 53.7),
+        ("table3_retrieval", "R50-DELG*", "ROxf+1M Hard", 35.3),
+        ("table3_retrieval", "R101-DELG, 3 scales", "RPar Hard", 62.7),
+        ("table3_retrieval", "R101-DELG*", "RPar+1M Medium", 62.4),
+        ("table4_gldv2", "R50-DELG", "recognition GAP", 56.8),
+        ("table4_gldv2", "R101 global", "retrieval mAP@100", 21.7),
+        ("table5_reranking", "SIFT", "ROxf Hard", 44.4),
+        ("table5_reranking", "DELG", "ROxf Medium", 75.4),
+        ("latency_memory", "R101-DELG, 7 scales", "ms an image", 383.0),
+        ("latency_memory", "R50-DELG, 7 scales", "GB, global and local float", 485.0),
+    ],
+)
+def test_numbers_are_those_of_the_paper(name, row, column, value):
+    rows = {row.name: row for row in MODULES[name].EXPERIMENT.rows_at("paper")}
+    assert rows[row].paper[column] == value
+
+
+def test_numbers_that_the_paper_lacks_are_not_there():
+    rows = {row.name: row for row in MODULES["table3_retrieval"].EXPERIMENT.rows}
+    assert set(rows["R50-DELG*"].paper) == {
+        f"{data}+1M {protocol}" for data in ("ROxf", "RPar") for protocol in ("Medium", "Hard")
+    }
+    assert not rows["R50-DELG, 3 scales"].paper
+
+
+def stub(config, workdir, overwrite):
+    scores = {p: {"map": 10.0} for p in ("easy", "medium", "hard")}
+    aps = {p: [8.0, 12.0] for p in ("easy", "medium", "hard")}
+    methods = config.eval.methods
+    return {
+        "methods": dict.fromkeys(methods, scores),
+        "average_precisions": dict.fromkeys(methods, aps),
+    }
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    verbs = {"train": lambda config, workdir, overwrite: {}, "evaluate": stub}
+    monkeypatch.setattr(sweep, "VERBS", verbs)
+
+
+@pytest.mark.parametrize("name", ["table2_global_ablation", "local_to_global"])
+def test_a_table_is_printed_and_written(instant, name, capsys, tmp_path):
+    arguments = [f"--workdir={tmp_path}", f"--results={tmp_path}", "--size=quick", "--seed=1"]
+    assert run_experiment(MODULES[name], arguments) == 0
+    output = capsys.readouterr().out
+    assert "10.00 [8.00, 12.00]" in output
+    assert output == (tmp_path / f"{name}_quick.md").read_text()
+    content = json.loads((tmp_path / f"{name}_quick.json").read_text())
+    assert content["seeds"] == [1]
+    assert not content["failures"]
+
+
+def test_sift_without_opencv_is_one_line_at_the_end(instant, monkeypatch, capsys, tmp_path):
+    def absent():
+        raise UserError("package", "opencv-python-headless", "is not installed")
+
+    monkeypatch.setattr("delg_jax.features.formats.sift.require_opencv", absent)
+    arguments = [f"--workdir={tmp_path}", f"--results={tmp_path}", "--size=quick"]
+    assert run_experiment(table5_reranking, arguments) == 2
+    captured = capsys.readouterr()
+    last = captured.err.splitlines()[-1]
+    assert "16 of" in last
+    assert "opencv" in last
+    assert "| DELG " in captured.out
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ["--size=huge", "--set=seed", "--set=train.stepz=1", "--datasets=paris", "--seed=a", "stray"],
+)
+def test_mistakes_are_one_line(capsys, tmp_path, mistake):
+    arguments = [f"--workdir={tmp_path}", "--size=quick", mistake]
+    assert run_experiment(local_to_global, arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_absent_folder_of_photographs_is_one_line(capsys, tmp_path):
+    arguments = [f"--workdir={tmp_path}", "--size=real", f"--data={tmp_path}"]
+    assert run_experiment(local_to_global, arguments) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_at_size_quick(name, capsys, tmp_path):
+    if name == "table5_reranking":
+        pytest.importorskip("cv2", reason="SIFT needs OpenCV")
+    arguments = [f"--workdir={tmp_path}", f"--results={tmp_path}", "--size=quick"]
+    more = FEW_PAIRS if name == "table1_local_ablation" else ()
+    arguments += [f"--set={change}" for change in SMOKE + more]
+    assert run_experiment(MODULES[name], arguments) == 0
+    content = json.loads((tmp_path / f"{name}_quick.json").read_text())
+    assert not content["failures"]
+    assert all(cell["ours"] is not None for cell in content["cells"] if name != "latency_memory")

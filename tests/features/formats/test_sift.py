@@ -1,0 +1,62 @@
+import sys
+
+import numpy as np
+import pytest
+
+from delg_jax import configuration
+from delg_jax.errors import UserError
+from delg_jax.evaluation import evaluate
+from delg_jax.features import extract
+from delg_jax.features.formats import hloc, sift
+from tests.photographs import make_revisited
+from tests.tiny import retrieval_config
+
+
+def test_without_opencv_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(UserError, match="extra `bench`"):
+        sift.require_opencv()
+
+
+def test_the_strongest_features_come_first(rng):
+    cv2 = pytest.importorskip("cv2", reason="SIFT needs OpenCV")
+    image = np.kron(rng.integers(0, 256, (8, 10, 3)), np.ones((12, 12, 1))).astype(np.uint8)
+    many = sift.detect(cv2.SIFT_create(), image, 1000)
+    few = sift.detect(cv2.SIFT_create(), image, 5)
+    assert len(many.mask) > 5 == len(few.mask)
+    assert (np.diff(many.scores) <= 0).all()
+    np.testing.assert_array_equal(few.descriptors, many.descriptors[:5])
+    assert (many.locations >= 0).all()
+    assert (many.locations < np.array([[96, 120]])).all()
+    assert many.locations[:, 0].max() < 96 < many.locations[:, 1].max()  # (y, x)
+
+
+def test_an_image_without_texture_has_no_features():
+    cv2 = pytest.importorskip("cv2", reason="SIFT needs OpenCV")
+    found = sift.detect(cv2.SIFT_create(), np.full((40, 40, 3), 9, np.uint8), 10)
+    assert found.locations.shape == (0, 2)
+    assert found.descriptors.shape == (0, 128)
+
+
+def test_sift_stands_beside_the_networks_global_descriptors(tmp_path):
+    pytest.importorskip("cv2", reason="SIFT needs OpenCV")
+    config = retrieval_config(make_revisited(tmp_path / "photographs"))
+    extracted = extract(config, tmp_path / "ours")
+    path = tmp_path / "sift.h5"
+    sift.write(path, extracted, config)
+    name = extracted.queries.names[0]
+    with hloc.reading(path) as reader:
+        local, pooled = reader.read_local(name), reader.read_global(name)
+    np.testing.assert_array_equal(pooled, extracted.queries.global_descriptors()[0])
+    assert 0 < len(local.mask) <= config.extract.max_features
+    imported = {
+        "extract.imported_local": str(path),
+        "extract.imported_global": str(path),
+        "eval.methods": ("global", "global+sp"),
+    }
+    mine = evaluate(
+        configuration.override(config, {"eval.methods": ("global",)}), tmp_path / "ours"
+    )
+    theirs = evaluate(configuration.override(config, imported), tmp_path / "sift")
+    assert theirs["methods"]["global"] == mine["methods"]["global"]
+    assert theirs["methods"]["global+sp"]["medium"]["map"] > 0
