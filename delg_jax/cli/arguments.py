@@ -8,6 +8,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from delg_jax import configuration
 from delg_jax.cli import mistakes
 from delg_jax.errors import UserError
 
@@ -20,6 +21,12 @@ def define_common(values: flags.FlagValues, argv: list[str], config: str | None 
       argv: the verb's command line, which config overrides are read from.
       config: file to take where the command line names none.
     """
+    define_config(values, argv, config)
+    define_workdir(values)
+
+
+def define_config(values: flags.FlagValues, argv: list[str], config: str | None = None) -> None:
+    """Defines `--config`; arguments as of `define_common`."""
     _make_importable(argv)
     config_flags.DEFINE_config_file(
         "config",
@@ -30,6 +37,10 @@ def define_common(values: flags.FlagValues, argv: list[str], config: str | None 
     )
     if config is None:
         flags.mark_flag_as_required("config", flag_values=values)
+
+
+def define_workdir(values: flags.FlagValues) -> None:
+    """Defines `--workdir` and `--overwrite`."""
     flags.DEFINE_string("workdir", None, "Folder of all artefacts.", flag_values=values)
     flags.mark_flag_as_required("workdir", flag_values=values)
     flags.DEFINE_boolean(
@@ -69,7 +80,8 @@ def parse(
       values: flags, defined.
       verb: what is run.
       argv: the command line after the verb.
-      positional: name of the arguments that are not flags; empty if there are none.
+      positional: name of the arguments that are not flags, in brackets if they may be absent;
+        empty if there are none.
       program: what the verb belongs to.
 
     Returns:
@@ -83,6 +95,7 @@ def parse(
         rest = values([command, *argv])[1:]
         if "config" in values:
             values.config.is_locked  # noqa: B018 - a missing file shows when it is first touched
+            _require_kinds(values)
     except UserError:
         raise
     except Exception as error:  # a config file is a program and can raise anything
@@ -91,9 +104,17 @@ def parse(
         raise UserError("--workdir", values.workdir, "must name a folder")
     if rest and not positional:
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
-    if positional and not rest:
+    if positional and not positional.startswith("[") and not rest:
         raise UserError(command, " ".join(argv), f"needs {positional}")
     return rest
+
+
+def _require_kinds(values: flags.FlagValues) -> None:
+    """Holds overrides on the command line to what `configuration.override` asks of a value."""
+    for path, after in config_flags.get_override_values(values["config"]).items():
+        before = values[f"config.{path}"].default
+        before = tuple(before) if isinstance(before, list) else before
+        configuration.require_kind(path, before, after)
 
 
 def usage(

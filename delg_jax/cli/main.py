@@ -11,7 +11,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from delg_jax import __version__
-from delg_jax.cli import arguments
+from delg_jax.cli import arguments, mistakes
 from delg_jax.errors import UserError
 
 # Verb: what it does, and what it leaves in the workdir.
@@ -116,7 +116,10 @@ def _run(
     program: str = "delg",
 ) -> None:
     values = flags.FlagValues()
-    module.define_flags(values, argv)
+    try:
+        module.define_flags(values, argv)
+    except (flags.Error, UnicodeDecodeError) as error:  # of a --flagfile, which is read at once
+        raise mistakes.explain(error, f"{program} {name}", argv) from error
     positional = getattr(module, "POSITIONAL", "")
     if any(word in ("--help", "-h", "-help") for word in argv):
         _print(arguments.usage(name, summary, description, values, positional, program))

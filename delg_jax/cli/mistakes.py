@@ -17,14 +17,19 @@ _RULES = {
 }
 
 
+def value_of(argv: list[str], flag: str) -> str | None:
+    """What a command line says behind `--flag`, before it is parsed; None if it does not."""
+    for position, word in enumerate(argv):
+        name, equals, value = word.lstrip("-").partition("=")
+        if name == flag and word.startswith("-"):
+            return value if equals else "".join(argv[position + 1 : position + 2])
+    return None
+
+
 def config_path(argv: list[str]) -> str | None:
     """The config file that a command line names, without its argument; None if there is none."""
-    for position, word in enumerate(argv):
-        name, equals, path = word.lstrip("-").partition("=")
-        if name == "config" and word.startswith("-"):
-            path = path if equals else "".join(argv[position + 1 : position + 2])
-            return path.partition(":")[0]
-    return None
+    value = value_of(argv, "config")
+    return None if value is None else value.partition(":")[0]
 
 
 def explain(error: Exception, command: str, argv: list[str]) -> UserError:
@@ -36,6 +41,9 @@ def explain(error: Exception, command: str, argv: list[str]) -> UserError:
       argv: the command line after it.
     """
     text = " ".join(str(error).split())
+    file = value_of(argv, "flagfile")
+    if file is not None and isinstance(error, flags.CantOpenFlagFileError | UnicodeDecodeError):
+        return UserError("--flagfile", file, "must be a readable text file of flags")
     if isinstance(error, flags.UnrecognizedFlagError):
         rule = f"is no flag of {command}{_hint(text, '--')}"
         return UserError(f"--{error.flagname}", error.flagvalue.partition("=")[2], rule)
@@ -70,8 +78,9 @@ def _unknown_field(text: str, argv: list[str]) -> tuple[str, str] | None:
         path, equals, value = word.lstrip("-").partition("=")
         if not path.startswith("config."):
             continue
+        indexed = not re.fullmatch(r"\w+(\.\w+)+", path)  # as in config.field[0]
         quoted = any(f"'{part}'" in text.replace("\\", "") for part in path.split(".")[1:])
-        if quoted or f"lookup: {path.removeprefix('config.')}" in text:
+        if indexed or quoted or f"lookup: {path.removeprefix('config.')}" in text:
             return path, value if equals else "".join(argv[position + 1 : position + 2])
     return None
 

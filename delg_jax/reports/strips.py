@@ -6,7 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-FRAMES = {"query": "#1f77b4", "correct": "#2ca02c", "wrong": "#d62728", "ignored": "#999999"}
+FRAMES = {
+    "query": "#1f77b4",
+    "correct": "#2ca02c",
+    "wrong": "#d62728",
+    "ignored": "#999999",
+    "found": "#555555",  # right or wrong, nobody knows
+}
 
 _TILE, _FRAME, _GAP, _LINE = 112, 4, 6, 18  # pixels; _LINE is the height of a line of text
 _MARK = 7  # half the side of the mark

@@ -1,48 +1,190 @@
+import importlib.util
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
+from delg_jax import configuration, workdir
 from delg_jax.cli.main import main
-from delg_jax.evaluation import query
+from delg_jax.evaluation import searcher
+from delg_jax.evaluation.searcher import Found, Hit
+from tests import serving
 
-CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:smoke"
+CONFIG_FILE = Path(__file__).parents[2] / "configs" / "quickstart.py"
+CONFIG = f"--config={CONFIG_FILE}:smoke"
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(serving.jpeg())
+    return str(path)
 
 
 @pytest.fixture
 def calls(monkeypatch):
+    """What the searcher was asked."""
     noted = []
 
-    def search_image(*arguments):
-        noted.append(arguments[1:])
-        return [query.Hit("arch", 12.0), query.Hit("bridge", 0.25)]
+    class Searcher(serving.QuickSearcher):
+        def __init__(self, config, folder, overwrite):
+            super().__init__()
+            noted.append((folder, overwrite))
+            self.config = config
 
-    monkeypatch.setattr(query, "search_image", search_image)
+        def query(self, picture, box):
+            noted.append((picture.shape, box))
+            return SimpleNamespace()
+
+        def search(self, query, method, top):
+            noted.append((method, top))
+            return Found([Hit(0, "arch", 12.0), Hit(0, "bridge", 0.25)], {})
+
+    monkeypatch.setattr(searcher, "Searcher", Searcher)
     return noted
 
 
-def test_hits_are_printed(calls, capsys):
-    flags = ["--image=a.jpg", "--box=1,2,30.5,40", "--method=global+sp", "--top=2"]
+@pytest.fixture
+def index(tmp_path):
+    """A workdir with the configuration of features, and nothing else."""
+    config = configuration.load(CONFIG_FILE, "smoke")
+    config = configuration.override(config, {"extract.max_features": 77, "seed": 5})
+    workdir.claim(tmp_path / "run" / "features" / "database", config, ("extract",))
+    return str(tmp_path / "run")
+
+
+def error(capsys, *arguments):
+    """The one line of a command that is refused."""
+    assert main(["search", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err.removeprefix("delg: ")
+
+
+@pytest.mark.parametrize("named", [["--image={}"], ["{}"]])
+def test_hits_are_printed(calls, capsys, picture, named):
+    flags = ["--box=1,2,30.5,40", "--method=global+sp", "--top=2", *named]
+    flags = [flag.format(picture) for flag in flags]
     assert main(["search", CONFIG, "--workdir=w", *flags]) == 0
-    assert calls == [("w", "a.jpg", (1, 2, 30.5, 40), "global+sp", 2, False)]
+    assert calls == [("w", False), ((40, 60, 3), (1, 2, 30.5, 40)), ("global+sp", 2)]
     header, _, first, second = capsys.readouterr().out.splitlines()
     assert header.split() == ["|", "rank", "|", "image", "|", "inliers", "|"]
     assert first.split() == ["|", "1", "|", "arch", "|", "12", "|"]
     assert second.split() == ["|", "2", "|", "bridge", "|", "0.25", "|"]
 
 
-def test_without_a_box_all_of_the_picture_is_searched(calls, capsys):
-    assert main(["search", CONFIG, "--workdir=w", "--image=a.jpg"]) == 0
-    assert calls == [("w", "a.jpg", None, "global", 10, False)]
-    assert "score" in capsys.readouterr().out
+def test_every_method_of_every_picture_has_its_table_and_strip(calls, capsys, picture, tmp_path):
+    output = tmp_path / "results.png"
+    flags = [picture, picture, "--method=all", f"--output={output}"]
+    assert main(["search", CONFIG, "--index=w", *flags]) == 0
+    assert calls[:3] == [("w", False), ((40, 60, 3), None), ("global", 10)]
+    assert len(calls) == 1 + 2 * 11
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{picture}, global:"
+    assert sum(line.endswith(":") for line in lines) == 20
+    assert lines[-1] == f"drawing  {output}"
+    with Image.open(output) as drawing:
+        assert drawing.height > 20 * 112
 
 
-@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "1,2,3,4,5", ""])
-def test_a_wrong_box_is_refused(calls, capsys, box):
-    assert main(["search", CONFIG, "--workdir=w", "--image=a.jpg", f"--box={box}"]) == 2
-    assert capsys.readouterr().err.startswith("delg: --box")
+def test_some_methods(calls, capsys, picture):
+    assert main(["search", CONFIG, "--index=w", picture, "--method=local,global+qe"]) == 0
+    assert calls[2:] == [("local", 10), ("global+qe", 10)]
+    assert capsys.readouterr().out.startswith("local:\n")
+
+
+def test_without_a_config_that_of_the_features_is_taken(calls, capsys, monkeypatch, picture, index):
+    noted = []
+    check = searcher.check_request
+    monkeypatch.setattr(
+        searcher, "check_request", lambda *wanted: noted.append(wanted[2]) or check(*wanted)
+    )
+    flags = ["--config.search.kernel=threshold", "--config.extract.local_scales=(0.5, 1.0)"]
+    assert main(["search", f"--index={index}", picture, *flags]) == 0
+    (config,) = noted
+    wanted = configuration.load(CONFIG_FILE, "smoke")
+    changes = {"extract.max_features": 77, "seed": 5, "search.kernel": "threshold"}
+    wanted = configuration.override(wanted, changes | {"extract.local_scales": (0.5, 1.0)})
+    assert configuration.flatten(config) == configuration.flatten(wanted)
+    assert isinstance(config.data.crop_area, tuple)
+    assert config.is_locked
+    assert calls[0] == (index, False)
+
+
+def test_mistakes_with_a_stored_configuration_are_named(calls, capsys, picture, index, tmp_path):
+    stored = f"--index={index}"
+    refused = error(capsys, stored, picture, "--config.search.kernl=cann")
+    assert refused.startswith("config.search.kernl = 'cann': is no field")
+    refused = error(capsys, stored, picture, "--config.seed=x")
+    assert refused.startswith("config.seed = 'x': must be a whole number")
+    refused = error(capsys, f"--index={tmp_path}", picture)
+    assert refused.startswith(f"workdir = {str(tmp_path)!r}: must be a workdir with features")
     assert calls == []
 
 
-def test_an_image_is_required(calls, capsys):
-    assert main(["search", CONFIG, "--workdir=w"]) == 2
-    assert "--image" in capsys.readouterr().err
+def test_a_configuration_of_another_version_is_named(calls, capsys, picture, index):
+    path = Path(index) / "features" / "database" / workdir.CONFIG_FILE
+    path.write_text(re.sub(r'"search.kernel": "\w+",', "", path.read_text()))
+    refused = error(capsys, f"--index={index}", picture)
+    assert "made by another version, without the field kernel" in refused
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "1,2,3,4,5", "", "0,0,inf,1"])
+def test_a_wrong_box_is_refused(calls, capsys, picture, box):
+    assert error(capsys, CONFIG, "--workdir=w", picture, f"--box={box}").startswith("--box")
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "needs a picture"),
+        (["absent.jpg"], "--image = 'absent.jpg': cannot be read"),
+        (["{}", "{}", "--box=0,0,9,9"], "--box = '0,0,9,9': is for one picture"),
+        (["{}", "--method=global,magic"], "--method = 'magic': must be one of"),
+        (["{}", "--top=0"], "--top = 0: must be at least 1"),
+        (["{}", "--output=a.gif"], "--output = 'a.gif': must end in"),
+        (["{}", "--serve"], "is searched without --serve"),
+        (["--serve", "--port=70000"], "--port = '70000'"),
+        (["--serve", "--concurrency=0"], "--concurrency = '0'"),
+        (["--serve", "--host=no such host"], "cannot be listened on"),
+    ],
+)
+def test_mistakes_are_one_line(calls, capsys, picture, flags, words):
+    flags = [flag.format(picture) for flag in flags]
+    assert words in error(capsys, CONFIG, "--workdir=w", *flags)
+    assert calls == []
+
+
+def test_without_aiohttp_its_extra_is_named(calls, capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "aiohttp" else found(name)
+    )
+    refused = error(capsys, CONFIG, "--workdir=w", "--serve")
+    assert (
+        refused == "--serve = True: needs aiohttp, which the extra `serve` of delg_jax installs\n"
+    )
+
+
+def test_the_page_is_served(calls, capsys, monkeypatch):
+    pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
+    from delg_jax.reports import search_server
+
+    noted = []
+
+    def serve(opened, listening, host, further, limits, announce):
+        noted.append((host, further, limits))
+        assert listening.getsockname()[0] == host
+        announce("http://x/")
+
+    monkeypatch.setattr(search_server, "serve", serve)
+    flags = ["--port=0", "--allowed_hosts=a.b,c", "--max_upload_megabytes=0.5", "--concurrency=9"]
+    assert main(["search", CONFIG, "--index=w", "--serve", *flags]) == 0
+    ((host, further, limits),) = noted
+    assert (host, further) == ("127.0.0.1", ["a.b", "c"])
+    assert (limits.upload_bytes, limits.waiting, limits.request_seconds) == (2**19, 9, 60)
+    assert capsys.readouterr().out == "serving 2 images at http://x/ (Ctrl-C ends)\n"
