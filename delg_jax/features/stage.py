@@ -58,6 +58,7 @@ def extract(
     workdir: str | pathlib.Path,
     overwrite: bool = False,
     runner: str = "",
+    network: Network | None = None,
 ) -> Extracted:
     """Extracts what is missing of the database and the queries, or imports it.
 
@@ -67,6 +68,7 @@ def extract(
       overwrite: whether features of another configuration are deleted instead of refused.
       runner: options of an Apache Beam pipeline that extracts, as "DirectRunner
         --direct_num_workers=4"; empty for the processes of this job.
+      network: of this configuration and workdir, if the caller has loaded it.
 
     Returns:
       The stores, whole.
@@ -80,7 +82,7 @@ def extract(
     data = open_retrieval(config.data)
     if is_imported(config.extract):
         return _import(config, root, data, overwrite)
-    network = Network(config, root, runner)
+    network = network or Network(config, root, runner)
     stores = []
     for name, source in (("database", data.database), ("queries", data.queries)):
         folder, names = root / "features" / name, list(source.names)

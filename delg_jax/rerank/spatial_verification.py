@@ -80,7 +80,11 @@ def verify(
 
 
 def verify_pair(
-    query: LocalFeatures, candidate: LocalFeatures, key: jax.Array, settings: SpatialSettings
+    query: LocalFeatures,
+    candidate: LocalFeatures,
+    key: jax.Array,
+    settings: SpatialSettings,
+    pair_id: int = 0,
 ) -> Verification:
     """Matches two images and says which matches lie on one view; counts as `verify` does.
 
@@ -89,6 +93,7 @@ def verify_pair(
       candidate: features of the other, [K].
       key: random key.
       settings: see `SpatialSettings`; `min_inliers` is left to the caller.
+      pair_id: name of the pair for the random draws, as of `verify`.
 
     Returns:
       The verification.
@@ -96,7 +101,8 @@ def verify_pair(
     query, candidate = (strongest(side, settings.max_features) for side in (query, candidate))
     candidates = jax.tree.map(lambda field: np.asarray(field)[None], candidate)
     estimate = _on_devices(settings, tuple(jax.local_devices()[:1]))
-    index, valid, found = jax.device_get(estimate(query, candidates, np.zeros(1, np.int32), key))
+    pair_ids = np.array([pair_id], np.int32)
+    index, valid, found = jax.device_get(estimate(query, candidates, pair_ids, key))
     matched = np.flatnonzero(valid[0])
     matches = np.stack([matched, index[0, matched]], axis=1)
     return Verification(matches, found.inlier_mask[0, matched], found.transform[0])
