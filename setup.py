@@ -24,7 +24,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["delg_jax", "delg_jax.*"]),
-    package_data={"delg_jax.reports": ["template.html"]},
+    package_data={"delg_jax.reports": ["templates/*.*", "templates/search/*.*"]},
     # Ranges; the exact versions that were tested stand in constraints/, one file per Python.
     install_requires=[
         "absl-py>=2.3,<3",
@@ -57,9 +57,14 @@ setup(
         ],
         "tensorboard": ["tensorboardX>=2.6,<3"],  # its event files, without TensorFlow
         "beam": ["apache-beam>=2.66,<3"],  # to prepare data and extract on many machines
+        "serve": ["aiohttp>=3.14,<4"],  # the page of `delg search --serve`
+        "fuzz": ["atheris>=3.0,<4; sys_platform == 'linux'"],  # it has wheels for Linux alone
         "test": [
+            "aiohttp>=3.14,<4",
             "dill>=0.4,<0.5",  # tensorflow-datasets.testing imports it and does not declare it
+            "hypothesis>=6.150,<7",
             "packaging>=24",
+            "playwright>=1.58,<2",  # with an installed Chromium; tests skip without
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
             "ruff>=0.15,<0.18",
