@@ -113,9 +113,6 @@ class _Reader:
             found = [one[half] for one, half in zip(found, halves, strict=True)]
         return np.concatenate(found) if found else np.zeros(0)
 
-    def _half(self, queries: int) -> np.ndarray:
-        return np.arange(queries) // self._choice.group % 2
-
     def _metrics(self, setting: Setting, column: Column) -> list[Mapping[str, Any]]:
         found = [self._results[setting.name, column.data, seed] for seed in self._seeds]
         return [result.metrics["evaluate"] for result in found if "evaluate" in result.metrics]

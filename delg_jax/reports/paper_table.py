@@ -80,13 +80,15 @@ class PaperTable:
 
     def _table(self, titles: Sequence[str]) -> str:
         header = [self.experiment.place.partition(":")[0]]
+        published = {title for row in self._rows() for title in row.paper}
         for title in titles:
-            header += [f"{title}: paper", "ours", "difference"]
+            header += [f"{title}: paper", "ours", "difference"] if title in published else [title]
         rows = []
         for row in self._rows():
             cells = [row.name]
             for title in titles:
-                cells += _texts(row.paper.get(title), self.cells[row.name, title])
+                texts = _texts(row.paper.get(title), self.cells[row.name, title])
+                cells += texts if title in published else texts[1:2]
             rows.append(cells)
         return markdown(header, rows)
 

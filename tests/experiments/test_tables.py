@@ -21,6 +21,7 @@ NAMES = (
     "table5_reranking",
     "latency_memory",
     "local_to_global",
+    "directions",
 )
 MODULES = {name: importlib.import_module(f"experiments.{name}") for name in NAMES}
 EXPERIMENTS = [module.EXPERIMENT for module in MODULES.values()]
@@ -48,7 +49,8 @@ def test_a_table_says_where_it_stands(one):
     module = MODULES[one.name]
     assert one.place
     assert f"python -m experiments.{one.name} --size=quick" in module.__doc__
-    assert {"quick", "paper"} <= set(one.sizes)
+    assert "quick" in one.sizes
+    assert "paper" in one.sizes or not any(row.paper for row in one.rows)
     titles = [column.title for column in one.columns]
     assert len(set(titles)) == len(titles)
     for row in one.rows:
