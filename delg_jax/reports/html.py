@@ -1,31 +1,46 @@
 """The report: what workdirs hold, as one HTML file that needs nothing else."""
 
+import base64
+import hashlib
+import importlib.resources
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.reports import charts, tables
+from delg_jax.evaluation.revisited import PROTOCOLS
+from delg_jax.reports import charts, comparison, curves, lanes, tables
+from delg_jax.reports.evaluated import Evaluated, read, read_json
+from delg_jax.reports.explorer import Amounts, Explorer
 
 # Folders that keep a configuration, by what it decided.
 _STAGES = {"training": "logs", "evaluation": "evaluation"}
+_SCRIPTS = ("elements.js", "pair.js", "found.js", "list.js", "plots.js", "start.js")
+_IN_SCRIPTS = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
 
 def write_report(
     workdirs: Sequence[str | pathlib.Path],
     output: str | pathlib.Path,
     title: str = "DELG image retrieval",
+    data_root: str = "",
+    amounts: Amounts | None = None,
 ) -> pathlib.Path:
-    """Gathers metrics, training curves and configurations of workdirs.
+    """Gathers metrics, curves, queries with what was found, and configurations of workdirs.
+
+    Runs on the same queries and images are shown side by side and compared with the first of them.
 
     Args:
-      workdirs: each with `metrics.json`, `train_metrics.json`, or both.
+      workdirs: each with `metrics.json`, `train_metrics.json`, or both; nothing in them changes.
       output: the HTML file to write.
       title: heading of the page.
+      data_root: where the data set lies now; "" for where the configurations say.
+      amounts: how much goes into the page; None for the usual.
 
     Returns:
       The file.
@@ -33,32 +48,61 @@ def write_report(
     Raises:
       UserError: if a workdir holds no metrics, or a file in it is damaged.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("delg_jax.reports", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("template.html").render(
-        title=title,
-        runs=[_run(pathlib.Path(folder)) for folder in workdirs],
-        width=charts.WIDTH,
-        height=charts.HEIGHT,
+    folders = [pathlib.Path(folder) for folder in workdirs]
+    runs = [read(folder, data_root) for folder in folders]
+    shown = [_run(run) for run in runs]
+    groups = [
+        _group([runs[number] for number in members], amounts or Amounts())
+        for members in lanes.groups(runs)
+    ]
+    script = "\n".join(_part(name) for name in _SCRIPTS)
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            runs=shown,
+            groups=groups,
+            width=charts.WIDTH,
+            height=charts.HEIGHT,
+            style=markupsafe.Markup(_part("report.css")),
+            script=markupsafe.Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
     output = pathlib.Path(output)
     artefacts.write_text(output, page)
     return output
 
 
-def _run(folder: pathlib.Path) -> dict[str, Any]:
+def json_for_script(content: Any) -> markupsafe.Markup:
+    """JSON that can stand within a script element: nothing in it can end the element."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return markupsafe.Markup(text.translate(_IN_SCRIPTS))
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("delg_jax.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _part(name: str) -> str:
+    """Text of a style sheet or script of the page."""
+    return (importlib.resources.files("delg_jax.reports") / "templates" / name).read_text("utf-8")
+
+
+def _run(run: Evaluated) -> dict[str, Any]:
     """What the template shows of one workdir."""
-    result = _read(folder / "metrics.json")
-    training = _read(folder / "train_metrics.json")
-    if result is None and training is None:
+    folder, result = run.folder, run.metrics
+    training = read_json(folder / "train_metrics.json")
+    if not result and training is None:
         rule = "must be a workdir with metrics.json or train_metrics.json"
         raise UserError("workdir", str(folder), rule)
-    header, rows = tables.retrieval_cells(result) if result else ([], [])
     configurations = [
         (stage, sorted(artefacts.stored_config(folder / name).items()))
         for stage, name in _STAGES.items()
@@ -66,22 +110,43 @@ def _run(folder: pathlib.Path) -> dict[str, Any]:
     ]
     return {
         "name": str(folder),
-        "methods": {"header": header, "rows": rows} if result else None,
-        "queries": result and result["queries"],
-        "images": result and result["images"],
+        "methods": tables.retrieval_cells(result) if result else None,
+        "intervals": comparison.interval_cells(result),
+        "queries": result.get("queries"),
+        "images": result.get("images"),
+        "notes": run.notes,
         "training": [(name, f"{value:.4g}") for name, value in sorted((training or {}).items())],
         "charts": charts.charts(_records(folder / "logs" / "metrics.jsonl")),
         "configurations": configurations,
     }
 
 
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError("metrics", str(path), f"must be whole JSON ({error})") from error
+def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
+    """What the template shows of the queries of runs on the same data."""
+    sides = {}
+    for lane in lanes.lanes(runs):
+        sides[f"{lane.run + 1}: {lane.method}" if len(runs) > 1 else lane.method] = lane
+    truth, explorer = lanes.ground_truth(runs), Explorer(runs, sides, amounts)
+    plots = [curves.by_query(sides, explorer.chosen, protocol) for protocol in PROTOCOLS]
+    compared = [
+        curves.differences(sides, number, explorer.chosen, "medium")
+        for number, lane in enumerate(sides.values())
+        if lane.rival is not None
+    ]
+    recall = [curves.precision_recall(sides, truth, p) for p in PROTOCOLS] if truth else []
+    content = explorer.content()
+    return {
+        "runs": [str(run.folder) for run in runs],
+        "queries": len(runs[0].names[0]),
+        "listed": len(explorer.chosen),
+        "pictures": bool(content["pictures"]),
+        "left_out": content["leftOut"],
+        "recall": [drawn for drawn in recall if drawn],
+        "by_query": [drawn for drawn in plots if drawn],
+        "differences": comparison.difference_cells(sides),
+        "by_difference": [drawn for drawn in compared if drawn],
+        "content": json_for_script(content),
+    }
 
 
 def _records(path: pathlib.Path) -> list[dict[str, float]]:

@@ -1,0 +1,175 @@
+"""What a workdir holds for a report; only `metrics.json` must be there, or `train_metrics.json`."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from delg_jax import workdir as artefacts
+from delg_jax.data import RetrievalData, open_retrieval
+from delg_jax.errors import UserError
+from delg_jax.evaluation.revisited import PROTOCOLS
+from delg_jax.features.store import FeatureStore
+
+ALL = "all"  # the ranking of protocols that have none of their own
+
+# What an older or a damaged artefact, or a data set that moved, can raise
+_UNUSABLE = (UserError, OSError, AttributeError, KeyError, TypeError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """One run, as far as it is still there.
+
+    Attributes:
+      folder: the workdir.
+      metrics: of `metrics.json`; empty if nothing was evaluated.
+      config: the whole tree; None if nothing was evaluated.
+      data: images and ground truth; None if they cannot be opened.
+      queries: features of the Q queries, or None.
+      database: features of the N images, or None.
+      rankings: int [Q, N] by method, then by protocol or "all".
+      notes: what is absent, and why, in sentences.
+    """
+
+    folder: pathlib.Path
+    metrics: dict[str, Any]
+    config: ml_collections.ConfigDict | None = None
+    data: RetrievalData | None = None
+    queries: FeatureStore | None = None
+    database: FeatureStore | None = None
+    rankings: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @functools.cached_property
+    def names(self) -> tuple[list[str], list[str]] | None:
+        """Names of queries and database images; None if nothing tells them."""
+        if self.data is not None:
+            return list(self.data.queries.names), list(self.data.database.names)
+        if self.queries is not None and self.database is not None:
+            return self.queries.names, self.database.names
+        return None
+
+
+def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
+    """Opens what is there, without changing or computing anything in the workdir.
+
+    Args:
+      folder: the workdir.
+      data_root: where the data set lies now; "" for where the configuration says.
+
+    Returns:
+      The run.
+
+    Raises:
+      UserError: if `metrics.json` is there and damaged.
+    """
+    metrics = read_json(folder / "metrics.json")
+    if metrics is None:
+        return Evaluated(folder, {})
+    notes: list[str] = []
+    try:
+        config = _tree(artefacts.stored_config(folder / "evaluation"))
+    except _UNUSABLE as error:
+        return Evaluated(
+            folder, metrics, notes=[f"The configuration cannot be read: {_reason(error)}."]
+        )
+    queries, database = _stores(folder, notes)
+    data = _data(folder, config, data_root, notes)
+    stored = None if queries is None else [queries.names, database.names]
+    listed = data and [list(data.queries.names), list(data.database.names)]
+    if None not in (listed, stored) and listed != stored:
+        notes.append("The data set has other images than when it was evaluated: no pictures.")
+        data = None
+    run = Evaluated(folder, metrics, config, data, queries, database, notes=notes)
+    return dataclasses.replace(run, rankings=_rankings(run))
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    """The content of a JSON file, None if it is absent; a UserError if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError("metrics", str(path), f"must be whole JSON ({error})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong; a field or array that is not there comes from another version."""
+    text = str(error).strip("\"'")
+    absent = isinstance(error, AttributeError | KeyError)
+    return f"it is of another version of this program, without {text}" if absent else text
+
+
+def _tree(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The configuration whose fields by dotted path were stored."""
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *sections, name = path.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = tuple(value) if isinstance(value, list) else value
+    return ml_collections.ConfigDict(nested)
+
+
+def _stores(
+    folder: pathlib.Path, notes: list[str]
+) -> tuple[FeatureStore | None, FeatureStore | None]:
+    """Features of queries and database; neither if one cannot be read."""
+    try:
+        parts = ("queries", "database")
+        queries, database = (FeatureStore(folder / "features" / part) for part in parts)
+        _ = queries.names, database.names
+    except _UNUSABLE as error:
+        notes.append(f"The features cannot be read, so matches are not shown: {_reason(error)}.")
+        return None, None
+    return queries, database
+
+
+def _data(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, root: str, notes: list[str]
+) -> RetrievalData | None:
+    try:
+        if root:
+            config.data.root = root
+        if config.data.name == "gldv2" and not pathlib.Path(config.data.root or "-").is_dir():
+            # Without a folder all of it would be downloaded; one without its files is an error
+            config.data.root = str(folder)
+        return open_retrieval(config.data)
+    except _UNUSABLE as error:
+        rule = "so the report has no pictures, and does not mark what is right"
+        notes.append(f"The data set cannot be opened, {rule}: {_reason(error)}.")
+        return None
+
+
+def _rankings(run: Evaluated) -> dict[str, dict[str, np.ndarray]]:
+    """Rankings of the shape that the names ask for; others are left out with a note."""
+    if run.names is None:
+        run.notes.append("Neither data set nor features are there, so no queries are shown.")
+        return {}
+    shape = tuple(map(len, run.names))
+    rankings: dict[str, dict[str, np.ndarray]] = {}
+    try:
+        with (run.folder / "rankings.npz").open("rb") as file, np.load(file) as arrays:
+            for name in arrays.files:
+                method, _, protocol = name.partition(":")
+                order = arrays[name]
+                fits = order.ndim == 2 and order.dtype.kind == "i" and order.shape == shape
+                if not fits or order.min(initial=0) < -1 or order.max(initial=0) >= shape[1]:
+                    raise ValueError(
+                        f"{name} does not rank {shape[1]} images of {shape[0]} queries"
+                    )
+                if protocol in ("", ALL, *PROTOCOLS):
+                    rankings.setdefault(method, {})[protocol or ALL] = order
+    except (*_UNUSABLE, EOFError, zipfile.BadZipFile) as error:
+        run.notes.append(f"The rankings cannot be read, so no queries are shown: {_reason(error)}.")
+        return {}
+    return rankings

@@ -1,0 +1,179 @@
+"""What the page knows of the queries of a group of runs, as plain values for JSON."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from delg_jax.errors import UserError
+from delg_jax.evaluation.revisited import PROTOCOLS
+from delg_jax.progress import Progress
+from delg_jax.reports.evaluated import Evaluated
+from delg_jax.reports.evidence import UNIT, Evidence, Shape
+from delg_jax.reports.findings import findings
+from delg_jax.reports.lanes import Lane, ground_truth
+from delg_jax.reports.query_choice import choose
+from delg_jax.reports.thumbnails import Thumbnails
+
+
+@dataclasses.dataclass(frozen=True)
+class Amounts:
+    """How much goes into the page.
+
+    Attributes:
+      top: images shown of each method for each query.
+      queries: that are listed; 0 for all.
+      choose: which of them first, see `query_choice.choose`.
+      pictures: queries, the first of the list, that come with pictures and matches.
+      megabytes: of pictures.
+    """
+
+    top: int = 10
+    queries: int = 1000
+    choose: str = "changed"
+    pictures: int = 60
+    megabytes: float = 16.0
+
+    def __post_init__(self) -> None:
+        """Raises a UserError that names the first wrong value."""
+        for name, least in (("top", 1), ("queries", 0), ("pictures", 0), ("megabytes", 0)):
+            value = getattr(self, name)
+            if not value >= least:
+                raise UserError(f"--{name}", value, f"must be at least {least}")
+
+
+class Explorer:
+    """Gathers the queries of one group.
+
+    Args:
+      runs: of the group; their notes get what cannot be shown.
+      sides: their lanes by label.
+      amounts: see `Amounts`.
+    """
+
+    def __init__(self, runs: Sequence[Evaluated], sides: dict[str, Lane], amounts: Amounts) -> None:
+        self._runs, self._sides, self._amounts = runs, sides, amounts
+        self._lanes = list(sides.values())
+        self._truth = ground_truth(runs)
+        self._thumbnails = Thumbnails(amounts.megabytes * 1e6)
+        self._opened = next((run for run in runs if run.data is not None), None)
+        self._evidence = [self._features(run) for run in runs]
+        self._images: dict[int, int] = {}  # place in the page by number in the database
+        self.chosen = choose(self._lanes, amounts.choose, amounts.queries)
+
+    def content(self) -> dict[str, Any]:
+        """All that the scripts of the page read."""
+        names, images = self._runs[0].names
+        listed = [self._query(number, names[number]) for number in self.chosen]
+        shown: dict[str, Any] = {"imagePictures": {}, "matches": {}, "spots": {}}
+        first = self.chosen[: self._amounts.pictures]
+        with Progress("pictures and matches", len(first), "query") as progress:
+            for query, number in zip(listed, first, strict=False):
+                self._illustrate(query, number, shown)
+                progress.advance()
+        return {
+            "protocols": list(PROTOCOLS),
+            "runs": [str(run.folder) for run in self._runs],
+            "least": [evidence and evidence.least for evidence in self._evidence],
+            "lanes": [
+                {"label": label, "run": lane.run, "first": lane.first, "rival": lane.rival}
+                for label, lane in self._sides.items()
+            ],
+            "queries": listed,
+            "images": [images[number] for number in self._images],
+            "pictures": self._thumbnails.pictures,
+            "leftOut": self._thumbnails.left_out,
+            **shown,
+        }
+
+    def _features(self, run: Evaluated) -> Evidence | None:
+        if run.database is None or run.queries is None:
+            return None
+        try:
+            return Evidence(run, self._opened and self._opened.data)
+        except UserError as error:
+            run.notes.append(f"Matches are not shown: {error}.")
+            return None
+
+    def _query(self, number: int, name: str) -> dict[str, Any]:
+        """One row of the list, and what every lane found for it."""
+        entry = None if self._truth is None else self._truth[number]
+        found = []
+        for protocol in PROTOCOLS:
+            by_lane = []
+            for lane in self._lanes:
+                first = None if lane.first is None else self._lanes[lane.first]
+                before = None if first is None else first.rankings[protocol][number]
+                order, top = lane.rankings[protocol][number], self._amounts.top
+                by_lane.append(
+                    [
+                        [self._images.setdefault(hit.image, len(self._images)), *hit[1:]]
+                        for hit in findings(order, before, entry, protocol, top)
+                    ]
+                )
+            found.append(by_lane)
+        precisions = [
+            [_rounded(lane.precisions[protocol][number]) for lane in self._lanes]
+            for protocol in PROTOCOLS
+        ]
+        return {"number": number, "name": name, "precisions": precisions, "found": found}
+
+    def _illustrate(self, query: dict[str, Any], number: int, shown: dict[str, Any]) -> None:
+        """Adds to one query its picture, those of what was found, matches and attention."""
+        numbers = list(self._images)
+        query["picture"] = self._picture("queries", number)
+        shape = self._thumbnails.shape(("queries", number))
+        box = None if self._truth is None else self._truth[number]["bbx"]
+        query["box"] = None if None in (shape, box) else _box(box, shape)
+        images = shown["imagePictures"]
+        for lane, place in sorted(_pairs(query, self._lanes)):
+            image = numbers[place]
+            if place not in images:
+                images[place] = self._picture("database", image)
+            self._explain(lane, number, image, place, shown)
+
+    def _explain(
+        self, run: int, number: int, image: int, place: int, shown: dict[str, Any]
+    ) -> None:
+        """Adds matches of a pair and the attention of both pictures, by one run."""
+        evidence = self._evidence[run]
+        if evidence is None:
+            return
+        shapes = (
+            self._thumbnails.shape(("queries", number)),
+            self._thumbnails.shape(("database", image)),
+        )
+        shown["matches"][f"{run}/{number}/{place}"] = evidence.matches(number, image, shapes)
+        spots = shown["spots"]
+        if f"{run}/q{number}" not in spots:
+            spots[f"{run}/q{number}"] = evidence.spots("queries", number, shapes[0])
+        if f"{run}/{place}" not in spots:
+            spots[f"{run}/{place}"] = evidence.spots("database", image, shapes[1])
+
+    def _picture(self, part: str, number: int) -> int | None:
+        if self._opened is None:
+            return None
+        source = getattr(self._opened.data, part)
+        return self._thumbnails.add((part, number), functools.partial(source.read, number))
+
+
+def _pairs(query: dict[str, Any], lanes: Sequence[Lane]) -> set[tuple[int, int]]:
+    """Runs and images (by place) that any lane of the run shows for a query."""
+    return {
+        (lane.run, hit[0])
+        for by_lane in query["found"]
+        for lane, hits in zip(lanes, by_lane, strict=True)
+        for hit in hits
+    }
+
+
+def _box(box: Sequence[float], shape: Shape) -> list[int]:
+    """x, y, width and height of a query's box, in thousandths of its picture."""
+    rows, columns = shape
+    ends = zip(box, (columns, rows, columns, rows), strict=True)
+    x1, y1, x2, y2 = (min(max(round(UNIT * end / side), 0), UNIT) for end, side in ends)
+    return [x1, y1, max(x2 - x1, 0), max(y2 - y1, 0)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
