@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import ml_collections
 
 from delg_jax.errors import UserError
+
+_LARGEST = 2**63 - 1  # whole number
 
 
 def parse_argument(argument: str | None, defaults: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -94,7 +97,7 @@ def override(
       The locked copy.
 
     Raises:
-      UserError: for a field that does not exist or a value of another type.
+      UserError: for a field that does not exist, a value of another type, or no finite number.
     """
     changed = config.copy_and_resolve_references()
     known = flatten(config)
@@ -107,12 +110,48 @@ def override(
         tree = changed
         for part in filter(None, section.split(".")):
             tree = tree[part]
+        before = tree[name]
         try:
+            if before is not None and isinstance(value, bool) != isinstance(before, bool):
+                raise TypeError  # a ConfigDict takes True for 1
             tree[name] = value
-        except TypeError as error:
-            rule = f"must be of type {type(tree[name]).__name__}"
+        except (TypeError, OverflowError) as error:
+            rule = f"must be of type {type(before).__name__}"
             raise UserError(f"config.{path}", value, rule) from error
+        require_kind(path, before, tree[name])
     return changed.lock()
+
+
+def require_kind(path: str, before: Any, after: Any) -> None:
+    """Refuses what a `ConfigDict` takes although it is of another kind, or no usable number.
+
+    Args:
+      path: of the field, dotted.
+      before: its value in the configuration that is changed; None allows any kind.
+      after: its new value.
+
+    Raises:
+      UserError: for None, a section, a tuple with elements of another kind, NaN, an infinite
+        number, or a whole number of more than 64 bits.
+    """
+    subject = f"config.{path}"
+    if isinstance(after, ml_collections.ConfigDict):
+        raise UserError(subject, dict(after), "is a section; set one of its fields")
+    if before is not None and not isinstance(after, type(before)):
+        raise UserError(subject, after, f"must be of type {type(before).__name__}")
+    kinds = {_kind(element) for element in before} if isinstance(before, tuple) else set()
+    for element in after if isinstance(after, tuple) else (after,):
+        if kinds and _kind(element) not in kinds:
+            raise UserError(subject, after, f"must hold elements like {before[0]!r}")
+        if isinstance(element, float) and not math.isfinite(element):
+            raise UserError(subject, after, "must be finite")
+        if isinstance(element, int) and not -_LARGEST <= element <= _LARGEST:
+            raise UserError(subject, after, "must be a whole number of at most 64 bits")
+
+
+def _kind(element: Any) -> type:
+    is_number = isinstance(element, int | float) and not isinstance(element, bool)
+    return float if is_number else type(element)
 
 
 def flatten(config: ml_collections.ConfigDict, sections: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -129,6 +168,18 @@ def flatten(config: ml_collections.ConfigDict, sections: tuple[str, ...] = ()) -
 
     visit("", plain)
     return within(flat, sections) if sections else flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The tree of fields by dotted path, as they were stored; a list was a tuple."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *sections, name = path.split(".")
+        section = tree
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = tuple(value) if isinstance(value, list) else value
+    return ml_collections.ConfigDict(tree)
 
 
 def within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:

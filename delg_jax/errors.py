@@ -13,7 +13,8 @@ class UserError(Exception):
     """
 
     def __init__(self, subject: str, value: object, rule: str) -> None:
-        super().__init__(f"{subject} = {value!r}: {rule}")
+        # One line, also with names of files and texts of libraries that have several
+        super().__init__(" ".join(f"{subject} = {value!r}: {rule}".splitlines()))
         self.subject = subject
         self.value = value
         self.rule = rule

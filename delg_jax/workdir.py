@@ -147,7 +147,7 @@ def is_of(
 
 def stored_config(folder: pathlib.Path) -> dict[str, Any]:
     """The flattened configuration of the artefact in `folder`; a UserError if there is none."""
-    return _read(folder / CONFIG_FILE)["config"]
+    return upgrades.completed(_read(folder / CONFIG_FILE)["config"])
 
 
 def _changes(
@@ -160,7 +160,8 @@ def _changes(
         if unreadable:
             return [str(error)]
         raise
-    found = {**configuration.within(stored["config"], sections), **stored["extra"]}
+    fields = configuration.within(stored["config"], sections)
+    found = {**upgrades.completed(fields, wanted), **stored["extra"]}
     return configuration.difference(found, wanted)
 
 
@@ -169,7 +170,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = (content["config"], content["extra"])
         if content["format"] == FORMAT and all(isinstance(part, dict) for part in parts):
-            return {**content, "config": upgrades.completed(content["config"])}
+            return content
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise UserError("workdir", str(path), f"must be a configuration of format {FORMAT}")
+    rule = f"must be a configuration of format {FORMAT}; --overwrite makes what it describes again"
+    raise UserError("workdir", str(path), rule)

@@ -7,87 +7,34 @@ the same boxes, in turn, after a round that warms up. tf.data is measured where 
 installed; it decodes only the box. Writes bench_input.json and bench_input.md into --results.
 """
 
+import contextlib
 import os
 import pathlib
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
 from delg_jax import workdir
 from delg_jax.cli.main import run_experiment
-from delg_jax.data.augmentation import CropSettings, random_crop
 from delg_jax.data.images import EncodedImage
 from delg_jax.errors import UserError
-
-_AREA, _ASPECT = (0.08, 1.0), (0.75, 4 / 3)  # section 4.1
-Contender = Callable[[Sequence[bytes]], None]
-
-
-def contenders(size: int) -> dict[str, Contender]:
-    """What is measured, by name; the last is there where TensorFlow is installed."""
-
-    def crops(reduced: bool) -> Contender:
-        settings = CropSettings(size, _AREA, _ASPECT, flip=True, reduced=reduced)
-
-        def run(files: Sequence[bytes]) -> None:
-            for number, data in enumerate(files):
-                random_crop(EncodedImage(data), settings, np.random.default_rng(number))
-
-        return run
-
-    def decode(files: Sequence[bytes]) -> None:
-        for data in files:
-            EncodedImage(data).decode()
-
-    found = {
-        "decode": decode,
-        "decode, crop, resize": crops(False),
-        "decode as large as needed, crop, resize": crops(True),
-    }
-    peer = _tf_data(size)
-    return found if peer is None else {**found, "tf.data: decode the crop, resize": peer}
+from delg_jax.evaluation.benches.input import compare_files
+from delg_jax.evaluation.contenders import Contender, Unavailable
 
 
-def _tf_data(size: int) -> Contender | None:
-    try:
-        import tensorflow as tf
-    except ImportError:
-        return None
-
-    def read(data, box):
-        pixels = tf.image.decode_and_crop_jpeg(data, box, channels=3)
-        resized = tf.image.resize(pixels, (size, size), antialias=True)
-        return tf.cast(tf.round(resized), tf.uint8)
-
-    def run(files: Sequence[bytes]) -> None:
-        boxes = np.array([_box(data, number) for number, data in enumerate(files)], np.int32)
-        dataset = tf.data.Dataset.from_tensor_slices((list(files), boxes))
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = 1
-        options.threading.max_intra_op_parallelism = 1
-        for _ in dataset.map(read, num_parallel_calls=1).with_options(options):
-            pass
-
-    return run
-
-
-def _box(data: bytes, number: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width, with shares as `random_crop` draws them."""
-    rng = np.random.default_rng(number)
-    height, width = EncodedImage(data).shape
-    side = np.sqrt(rng.uniform(*_AREA))
-    rows, columns = max(1, int(height * side)), max(1, int(width * side))
-    return (
-        int(rng.integers(height - rows + 1)),
-        int(rng.integers(width - columns + 1)),
-        rows,
-        columns,
-    )
+def contenders(files: Sequence[bytes], size: int) -> list[Contender]:
+    """What is measured on the files, those of the peers that are installed."""
+    comparison = compare_files(files, size)
+    found = [*reversed(comparison.variants), comparison.ours]
+    for peer in comparison.peers.values():
+        with contextlib.suppress(Unavailable):
+            found.append(peer())
+    return found
 
 
 def measure(files: Sequence[bytes], size: int, repeats: int) -> dict[str, dict[str, float]]:
@@ -101,13 +48,13 @@ def measure(files: Sequence[bytes], size: int, repeats: int) -> dict[str, dict[s
     Returns:
       By contender, median and range of images a second.
     """
-    runs = contenders(size)
-    rates: dict[str, list[float]] = {name: [] for name in runs}
+    runs = contenders(files, size)
+    rates: dict[str, list[float]] = {contender.name: [] for contender in runs}
     for _ in range(repeats + 1):
-        for name, run in runs.items():
+        for contender in runs:
             start = time.monotonic()
-            run(files)
-            rates[name].append(len(files) / (time.monotonic() - start))
+            contender.call()
+            rates[contender.name].append(contender.units / (time.monotonic() - start))
     return {
         name: {"median": statistics.median(r[1:]), "low": min(r[1:]), "high": max(r[1:])}
         for name, r in rates.items()

@@ -118,11 +118,42 @@ def test_override_changes_a_copy(tree):
         ("model", 5, "config.model = 5: is no field"),
         ("zzz", 5, "config.zzz = 5: is no field"),
         ("model.dim", "five", "config.model.dim = 'five': must be of type int"),
+        ("model.dim", True, "config.model.dim = True: must be of type int"),
+        ("model.dim", None, "config.model.dim = None: must be of type int"),
+        ("model.dim", 2**63, "must be a whole number of at most 64 bits"),
+        ("model.scales", ("a",), "must hold elements like 0.5"),
+        ("model.scales", (True,), "must hold elements like 0.5"),
+        ("model.scales", (1.0, float("nan")), "must be finite"),
+        ("model.rate", float("nan"), "config.model.rate = nan: must be finite"),
+        ("model.rate", float("-inf"), "must be finite"),
+        ("model.rate", 10**400, "must be of type float"),
+        ("model.rate", True, "config.model.rate = True: must be of type float"),
+        ("model.flag", 1, "config.model.flag = 1: must be of type bool"),
+        ("model.name", None, "config.model.name = None: must be of type str"),
     ],
 )
 def test_a_wrong_override_is_refused(tree, path, value, message):
+    tree.model.update({"rate": 0.5, "flag": False, "name": "a"})
     with pytest.raises(UserError, match=message):
         configuration.override(tree, {path: value})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("model.rate", 1, 1.0),
+        ("model.scales", [1, 0.5], (1, 0.5)),
+        ("model.scales", (), ()),
+        ("model2.deep.er", "text", "text"),
+    ],
+)
+def test_what_fits_is_taken(tree, path, value, expected):
+    tree.model.rate = 0.5
+    changed = configuration.override(tree, {path: value})
+    for part in path.split("."):
+        changed = changed[part]
+    assert changed == expected
+    assert type(changed) is type(expected)
 
 
 def test_load_runs_the_file_with_its_argument_and_locks_the_tree(tmp_path):
@@ -143,3 +174,10 @@ def test_load_refuses_what_is_not_a_python_file(tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="must be an existing Python file"):
         configuration.load(str(tmp_path / name))
+
+
+def test_a_flattened_tree_is_restored():
+    tree = ml_collections.ConfigDict(
+        {"seed": 1, "search": {"cann": {"norm": 2.0}, "kinds": (1, 2)}}
+    )
+    assert configuration.unflatten(configuration.flatten(tree)) == tree

@@ -14,3 +14,10 @@ def test_a_choice_is_one_of_those_listed():
     require_choice("config.x", "b", ("a", "b"))
     with pytest.raises(UserError, match="config.x = 'c': must be one of a, b"):
         require_choice("config.x", "c", ("a", "b"))
+
+
+def test_the_text_is_one_line_whatever_is_in_it():
+    assert (
+        str(UserError("a\nfile", 1, "holds\r\nlines\u2028of text"))
+        == "a file = 1: holds lines of text"
+    )

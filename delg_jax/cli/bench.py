@@ -1,58 +1,99 @@
-"""Times one kernel beside a peer on the same inputs.
+"""Times one kernel beside its peers on the same inputs, in turn.
 
-    global, local, verify, mds    beside NumPy
-    verify_opencv                 beside NumPy matching and OpenCV's RANSAC
-    verify_official               beside SciPy's k-d tree and scikit-image's RANSAC, as the official
-                                  code combines them
+    train                    a step of ResNet-50 and both heads: PyTorch, plain and compiled
     extract_r18_3, extract_r18_7, extract_r50_3, extract_r50_7
-                                  extraction with ResNet-18 or -50 and 3 or 7 scales, beside a
-                                  PyTorch loop of batch 1 with the same weights; --size=gpu or
-                                  gpu_bfloat16 for photographs of 1024 pixels
+                             ResNet-18 or -50, 3 or 7 scales: PyTorch, by image or in batches
+    verify                   spatial verification: NumPy, OpenCV, scikit-image (the official way)
+    global, global_one       64 queries or one: faiss, NumPy
+    local                    exact and approximate engines: faiss, the bare matrix product
+    binary                   one bit of each dimension: faiss
+    mds                      similarity embeddings: NumPy, scikit-learn
+    input                    decoded and cropped JPEGs: tf.data, PyTorch
+    memory                   peak memory of stages by number of images; no peers
 
     delg bench global --repeats=9 --output=global.json
+    delg bench global --peers=faiss --size=tiny
+    delg bench --compare old.json new.json
 
-The two take turns after a warm-up; compilation is timed apart. The peer of local is the bare matrix
-product inside it, a bound and not an equal; that of verify does fewer image pairs, times are per
-pair.
+All take turns after a warm-up; the first call, with compilation, is timed apart. Sizes are standard
+(a CPU), gpu, and tiny for a trial. Peers that are not installed are left out. --compare prints what
+moved by more than the spread of both, and ends with status 1 if ours became slower by more than a
+peer did.
 """
 
+import json
 import pathlib
+import sys
 from typing import Any
 
 from absl import flags
 
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.reports import tables
+from delg_jax.reports import benchmarks as tables
 
 POSITIONAL = "NAME"
+
+_REGRESSION = 1  # exit status
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    flags.DEFINE_integer("repeats", 5, "Timed calls of each.", flag_values=values)
-    flags.DEFINE_string("size", "standard", "standard, or tiny for a trial.", flag_values=values)
+    flags.DEFINE_integer("repeats", 5, "Timed rounds.", flag_values=values)
+    flags.DEFINE_string("size", "standard", "standard, gpu, or tiny.", flag_values=values)
+    flags.DEFINE_string("peers", "all", "all, none, or names with commas.", flag_values=values)
     flags.DEFINE_string("output", None, "JSON file for the numbers.", flag_values=values)
+    flags.DEFINE_boolean("compare", False, "Compare two such files.", flag_values=values)
 
 
 def run(values: flags.FlagValues, *names: str) -> None:
-    """Times and prints the table."""
-    from delg_jax.evaluation.benchmarks import bench
-
-    if len(names) > 1:
+    """Times and prints the table, or compares."""
+    if values.compare:
+        if len(names) != 2:
+            raise UserError("--compare", " ".join(names), "must be two files, OLD NEW")
+        if _compare(*(_read(pathlib.Path(name)) for name in names)):
+            sys.exit(_REGRESSION)
+        return
+    if len(names) != 1:
         raise UserError("delg bench", " ".join(names), "must be one NAME")
-    result = bench(names[0], values.repeats, values.size)
-    print(tables.benchmark_table(result))
-    if "operations" in result:
-        print(_rates(result))
+    result = _measured(values, names[0])
     if values.output:
         artefacts.write_json(pathlib.Path(values.output), result)
 
 
-def _rates(result: dict[str, Any]) -> str:
-    ours, peer = (result[side]["units_per_second"] for side in ("ours", "peer"))
-    share = 100 * result["operations"]["share"]
-    return (
-        f"{result['unit']}s a second: {ours:.3g}, peer {peer:.3g}; "
-        f"{share:.0f} % of the peak of matrix products"
-    )
+def _measured(values: flags.FlagValues, name: str) -> dict[str, Any]:
+    from delg_jax.evaluation import benchmarks
+
+    if name == benchmarks.MEMORY:
+        result = benchmarks.bench_memory(values.size)
+        print(tables.memory_table(result))
+        return result
+    result = benchmarks.bench(name, values.repeats, values.size, values.peers)
+    print(tables.benchmark_table(result))
+    if line := tables.floor_line(result):
+        print(line)
+    return result
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Prints the moves; whether ours became slower."""
+    for field in ("name", "size"):
+        if old[field] != new[field]:
+            raise UserError("--compare", new[field], f"must have the {field} {old[field]}")
+    found = tables.moves(old, new)
+    if not found:
+        print("nothing moved by more than the spread")
+        return False
+    print(tables.moves_table(new["unit"], found))
+    return tables.is_regression(found)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError("--compare", str(path), f"cannot be read ({error})") from error
+    needed = ("name", "size", "unit", "contenders")
+    if not isinstance(result, dict) or any(field not in result for field in needed):
+        raise UserError("--compare", str(path), "must be a file that `delg bench --output` wrote")
+    return result

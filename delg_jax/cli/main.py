@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 from absl import logging as absl_logging
 
-from delg_jax import __version__
+from delg_jax import __version__, shortages
 from delg_jax.cli import arguments, mistakes
 from delg_jax.errors import UserError
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
       argv: the command line after the program's name.
 
     Returns:
-      The exit status: 0, or 2 after a mistake of the user, said in one line on stderr.
+      The exit status: 0, or 2 after what a person has to mend, said in one line on stderr.
     """
     return _status(lambda: _dispatch(list(argv)))
 
@@ -65,11 +65,17 @@ def run_experiment(module: types.ModuleType, argv: Sequence[str]) -> int:
 
 
 def _status(action: Callable[[], None]) -> int:
-    """Does it, and says a mistake of the user in one line."""
+    """Does it, and says a mistake of the user, or what the machine lacks, in one line."""
     try:
         action()
     except UserError as error:
-        sys.stderr.write(f"delg: {' '.join(str(error).splitlines())}\n")
+        sys.stderr.write(f"delg: {error}\n")
+        return _FAILED
+    except Exception as error:
+        shortage = shortages.explain(error)
+        if shortage is None:
+            raise
+        sys.stderr.write(f"delg: {shortage}\n")
         return _FAILED
     except KeyboardInterrupt:
         sys.stderr.write("delg: interrupted; the same command goes on where this one stopped\n")
@@ -133,6 +139,7 @@ def _run(
 def _set_up_logging() -> None:
     """Shows our own log lines, and of libraries only errors."""
     absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.get_absl_logger().addFilter(shortages.is_other)  # said when the verb ends
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("delg_jax")

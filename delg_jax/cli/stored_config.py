@@ -5,13 +5,12 @@ import inspect
 import pathlib
 import traceback
 from collections.abc import Iterator
-from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from delg_jax import workdir
+from delg_jax import configuration, workdir
 from delg_jax.cli import mistakes
 from delg_jax.errors import UserError
 
@@ -42,7 +41,7 @@ def read(folder: pathlib.Path) -> ml_collections.ConfigDict:
     if not (features / workdir.CONFIG_FILE).is_file():
         rule = "must be a workdir with features; delg extract makes them, with a --config"
         raise UserError("workdir", str(folder), rule)
-    return ml_collections.ConfigDict(_nested(workdir.stored_config(features))).lock()
+    return configuration.unflatten(workdir.stored_config(features)).lock()
 
 
 @contextlib.contextmanager
@@ -65,15 +64,3 @@ def of_this_version(values: flags.FlagValues) -> Iterator[None]:
         field = " ".join(str(error).split()).strip("'\"")
         rule = f"was made by another version, without the field {field}; name its --config, or "
         raise UserError("workdir", values.workdir, f"{rule}make it again") from error
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Undoes `configuration.flatten`; a list was a tuple."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *sections, name = path.split(".")
-        place = tree
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = tuple(value) if isinstance(value, list) else value
-    return tree

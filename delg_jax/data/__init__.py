@@ -32,6 +32,9 @@ _RETRIEVAL = {
     "gldv2_clean_recognition": "prepared",
 }
 
+# Numbers that every data set is read with, and the least value of each
+_LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
+
 __all__ = [
     "FileSource",
     "ImageSource",
@@ -57,6 +60,9 @@ def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
 
 
 def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):
+    for name, least in _LEAST.items():
+        if data[name] < least:
+            raise UserError(f"config.data.{name}", data[name], f"must be at least {least}")
     require_choice("config.data.name", data.name, tuple(_TRAINING | _RETRIEVAL))
     if data.name not in modules:
         rule = f"has no {purpose} images; data sets that do are {', '.join(modules)}"

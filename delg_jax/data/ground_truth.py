@@ -2,14 +2,16 @@
 
 import io
 import json
-import math
 import pathlib
 import pickle
+import pickletools
+import sys
 from typing import Any
 
 from delg_jax.errors import UserError
 
 _LISTS = ("easy", "hard", "junk")
+_LONGEST_REASON = 200  # characters; texts of decoders can quote the file
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -37,17 +39,22 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         data = path.read_bytes()
-        content = (
-            _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
-            if path.suffix == ".pkl"
-            else json.loads(data)
-        )
+        content = _unpickle(data) if path.suffix == ".pkl" else json.loads(data)
     except OSError as error:
         raise UserError("ground truth", str(path), "must be a readable file") from error
     except Exception as error:  # a hostile pickle can raise anything
-        raise UserError("ground truth", str(path), f"cannot be read: {error}") from error
+        rule = f"cannot be read: {' '.join(str(error).split())[:_LONGEST_REASON]}"
+        raise UserError("ground truth", str(path), rule) from error
     _check(path, content)
     return content
+
+
+def _unpickle(data: bytes) -> Any:
+    """The content of a pickle; a few bytes of one may ask for all memory, which is refused."""
+    for operation, argument, _ in pickletools.genops(data):  # raises for what is cut off
+        if operation.name.endswith("PUT") and argument > len(data):
+            raise pickle.UnpicklingError(f"refers to object {argument} of {len(data)} bytes")
+    return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
 
 
 def _check(path: pathlib.Path, content: Any) -> None:
@@ -56,6 +63,11 @@ def _check(path: pathlib.Path, content: Any) -> None:
     for name in ("imlist", "qimlist"):
         if not content[name] or not _is_list_of(content[name], str):
             raise UserError("ground truth", str(path), f"{name} must be a list of names")
+        for image in content[name]:
+            place = pathlib.PurePosixPath(image)
+            if place.is_absolute() or ".." in place.parts or "\0" in image:
+                rule = f"{name} must name images inside the folder, not {image!r}"
+                raise UserError("ground truth", str(path), rule)
     queries, entries = content["qimlist"], content["gnd"]
     if not isinstance(entries, list) or len(queries) != len(entries):
         found = len(entries) if isinstance(entries, list) else "no"
@@ -73,7 +85,7 @@ def _fault(entry: Any, images: int) -> str:
         return " must hold bbx, easy, hard and junk"
     if not _is_list_of(entry["bbx"], int | float) or len(entry["bbx"]) != 4:
         return ".bbx must have four numbers"
-    if not all(map(math.isfinite, entry["bbx"])):
+    if not all(abs(side) <= sys.float_info.max for side in entry["bbx"]):
         return ".bbx must be finite"
     for name in _LISTS:
         if not _is_list_of(entry[name], int):
@@ -84,4 +96,6 @@ def _fault(entry: Any, images: int) -> str:
 
 
 def _is_list_of(values: Any, kind: Any) -> bool:
-    return isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, kind) and not isinstance(value, bool) for value in values
+    )

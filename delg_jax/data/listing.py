@@ -4,7 +4,6 @@ import collections
 import logging
 import os
 import pathlib
-import stat
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,19 +21,6 @@ _WILDCARDS = frozenset("*?[")
 _NOT_EMPTY = f"must have at least one image ({', '.join(SUFFIXES)})"
 
 _LOG = logging.getLogger(__name__)
-
-
-class ImageFiles(FileSource):
-    """Files that nobody has looked at yet; pipes, devices and giants raise an OSError."""
-
-    def read(self, index: int) -> bytes:
-        """The bytes of one file."""
-        path = self.root / self.names[index]
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"not a file: {str(path)!r}")
-        tar_images.check_size(status.st_size)
-        return path.read_bytes()
 
 
 def open_images(spec: str, subject: str = "--images") -> ImageSource:
@@ -68,7 +54,7 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
             return _open_file(spec, subject)
         if not os.path.exists(spec) and _WILDCARDS.intersection(spec):
             return _open_glob(spec, subject)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a name that no system takes
         raise UserError(subject, spec, f"cannot be read: {error}") from error
     raise UserError(subject, spec, f"does not exist; it must be {KINDS}")
 
@@ -92,7 +78,7 @@ def _open_file(spec: str, subject: str) -> ImageSource:
     raise UserError(subject, spec, f"must be {KINDS}")
 
 
-def _open_folder(spec: str, subject: str) -> ImageFiles:
+def _open_folder(spec: str, subject: str) -> FileSource:
     top = os.path.realpath(spec)
     names, left_out = [], 0
     for entry in _walk(top):
@@ -124,7 +110,7 @@ def _is_file_below(top: str, path: str) -> bool:
     return os.path.isfile(target) and os.path.commonpath([top, target]) == top
 
 
-def _open_glob(spec: str, subject: str) -> ImageFiles:
+def _open_glob(spec: str, subject: str) -> FileSource:
     parts = pathlib.PurePath(spec).parts
     fixed = next(n for n, part in enumerate(parts) if _WILDCARDS.intersection(part))
     root, wild = pathlib.Path(*parts[:fixed]).resolve(), parts[fixed:]
@@ -160,7 +146,7 @@ def _read_list(path: pathlib.Path, subject: str) -> list[str]:
 
 def _files(
     root: pathlib.Path, names: list[str], spec: str, subject: str, not_empty: str = _NOT_EMPTY
-) -> ImageFiles:
+) -> FileSource:
     """A source of checked names; without any, they break the rule `not_empty`."""
     if not names:
         raise UserError(subject, spec, not_empty)
@@ -170,4 +156,4 @@ def _files(
         except UnicodeEncodeError as error:
             rule = f"must have names in UTF-8; {name!a} is not, rename it"
             raise UserError(subject, spec, rule) from error
-    return ImageFiles(root.resolve(), names, np.full(len(names), -1, np.int64))
+    return FileSource(root.resolve(), names, np.full(len(names), -1, np.int64))

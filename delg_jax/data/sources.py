@@ -2,9 +2,12 @@
 
 import dataclasses
 import pathlib
+import stat
 from typing import Protocol
 
 import numpy as np
+
+from delg_jax.data.tar_images import check_size
 
 
 class ImageSource(Protocol):
@@ -46,8 +49,13 @@ class FileSource:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """The bytes of one file."""
-        return (self.root / f"{self.names[index]}{self.suffix}").read_bytes()
+        """The bytes of one file; of a pipe, a device or a giant an OSError, which reads nothing."""
+        path = self.root / f"{self.names[index]}{self.suffix}"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"not a file: {str(path)!r}")
+        check_size(status.st_size)
+        return path.read_bytes()
 
 
 class JoinedSource:

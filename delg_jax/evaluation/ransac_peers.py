@@ -1,13 +1,11 @@
 """Verification as other libraries do it: SciPy's k-d tree, scikit-image's and OpenCV's RANSAC."""
 
-import importlib
-import types
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from delg_jax.errors import UserError
+from delg_jax.evaluation.contenders import installed
 
 # From source and target float [K, 2] to the inliers, bool [K].
 Ransac = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -20,7 +18,7 @@ def match_by_tree(
     query: np.ndarray, image: np.ndarray, max_distance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Matches as the official code does; arguments and result as of `peers.match`."""
-    spatial = _installed("scipy.spatial", "scipy")
+    spatial = installed("scipy.spatial", "scipy")
     tree = spatial.cKDTree(image)
     distance, index = tree.query(query, distance_upper_bound=max_distance)
     near = np.isfinite(distance)
@@ -39,9 +37,9 @@ def opencv(model: str, trials: int, residual: float) -> Ransac:
       The RANSAC; nothing is an inlier where it fails.
 
     Raises:
-      UserError: if OpenCV is not installed.
+      Unavailable: if OpenCV is not installed.
     """
-    cv2 = _installed("cv2", "opencv-python-headless")
+    cv2 = installed("cv2", "opencv-python-headless")
     fit = {"affine": cv2.estimateAffine2D, "homography": cv2.findHomography}[model]
 
     def inliers(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -63,8 +61,8 @@ def opencv(model: str, trials: int, residual: float) -> Ransac:
 
 def scikit_image(model: str, trials: int, residual: float) -> Ransac:
     """scikit-image's `ransac`, as the official code calls it; see `opencv`."""
-    measure = _installed("skimage.measure", "scikit-image")
-    transform = _installed("skimage.transform", "scikit-image")
+    measure = installed("skimage.measure", "scikit-image")
+    transform = installed("skimage.transform", "scikit-image")
     names = {"affine": "AffineTransform", "homography": "ProjectiveTransform"}
     kind = getattr(transform, names[model])
 
@@ -80,11 +78,3 @@ def scikit_image(model: str, trials: int, residual: float) -> Ransac:
         return np.zeros(len(source), bool) if mask is None else mask
 
     return inliers
-
-
-def _installed(module: str, package: str) -> types.ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        rule = "is not installed: pip install 'delg_jax[bench]'"
-        raise UserError("package", package, rule) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from delg_jax import configuration
+from delg_jax import configuration, shortages
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation import sweep_record
@@ -169,8 +169,10 @@ def _done(
     except UserError as mistake:
         error = str(mistake)
     except Exception as problem:  # one run out of memory must not cost the night
-        _LOG.exception("run %s", one.name)
-        error = f"{type(problem).__name__}: {problem}"
+        shortage = shortages.explain(problem)
+        error = str(shortage or f"{type(problem).__name__}: {problem}")
+        if shortage is None:
+            _LOG.exception("run %s", one.name)
     dataclasses.replace(record, status=FAILED if error else FINISHED, error=error).write(folder)
     return Result(one, metrics, error)
 

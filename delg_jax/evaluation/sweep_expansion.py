@@ -82,36 +82,13 @@ def _alternatives(base: ml_collections.ConfigDict, field: str, values: Sequence[
 def _fitted(base: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides in the types of their fields: lists are tuples, and 1 may be 1.0."""
     changed = configuration.override(base, overrides)
-    fitted = {}
-    for path, value in overrides.items():
-        before, after = (_field(tree, path) for tree in (base, changed))
-        _require_kind(path, value, before, after)
-        fitted[path] = after
-    return fitted
+    return {path: _field(changed, path) for path in overrides}
 
 
 def _field(tree: ml_collections.ConfigDict, path: str) -> Any:
     for part in path.split("."):
         tree = tree[part]
     return tree
-
-
-def _require_kind(path: str, value: Any, before: Any, after: Any) -> None:
-    """Refuses what a configuration takes although it is of another kind or no number."""
-    if type(after) is not type(before):
-        rule = f"must be of type {type(before).__name__}"
-        raise UserError(f"config.{path}", value, rule)
-    kinds = {_kind(element) for element in before} if isinstance(before, tuple) else set()
-    for element in after if isinstance(after, tuple) else (after,):
-        if kinds and _kind(element) not in kinds:
-            raise UserError(f"config.{path}", value, f"must hold elements like {before[0]!r}")
-        if isinstance(element, float) and not math.isfinite(element):
-            raise UserError(f"config.{path}", value, "must be finite")
-
-
-def _kind(element: Any) -> type:
-    is_number = isinstance(element, int | float) and not isinstance(element, bool)
-    return float if is_number else type(element)
 
 
 def _named(settings: Sequence[Mapping[str, Any]], verbs: tuple[str, ...]) -> list[Run]:

@@ -16,7 +16,7 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.features import adaptation, batches, level, pyramid, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
-from delg_jax.features.storage.encodings import ENCODINGS
+from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
 from delg_jax.models.delg import Delg
 
 _IN_FLIGHT = 2  # batches that are not copied back before the next is started
@@ -46,7 +46,7 @@ def check(settings: ml_collections.ConfigDict) -> None:
     """Raises a UserError for a `config.extract` tree that no features can be extracted with."""
     adaptation.check(settings)
     require_choice("config.extract.local_encoding", settings.local_encoding, ENCODINGS)
-    require_choice("config.extract.global_dtype", settings.global_dtype, ("float32", "float16"))
+    require_choice("config.extract.global_dtype", settings.global_dtype, GLOBAL_DTYPES)
     if not 0 <= settings.compression <= 19:
         rule = "must be a level from 0 to 19"
         raise UserError("config.extract.compression", settings.compression, rule)

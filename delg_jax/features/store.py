@@ -12,7 +12,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage import chunked_array, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
-from delg_jax.features.storage.reading import StoreReading, read_index
+from delg_jax.features.storage.reading import INDEX_1, StoreReading, read_index
 from delg_jax.features.storage.rows import (
     DELETED,
     EVERY_IMAGE,
@@ -24,7 +24,7 @@ from delg_jax.features.storage.rows import (
     Row,
 )
 
-FORMAT = 2  # 1 was a folder of .npz files
+FORMAT = 2
 
 _NAME_BYTES = 64  # widths of the names are multiples of it
 _NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
@@ -94,10 +94,7 @@ class FeatureStore(StoreReading):
         cls, folder: pathlib.Path, layout: Layout, memory_megabytes: float = 1024
     ) -> Self:
         """As `prepare`, for whatever images are in the store; none in a new one."""
-        if not (folder / "store.json").is_file():
-            if (folder / "index.json").is_file():
-                rule = f"is of format 1, this program writes {FORMAT}; --overwrite extracts again"
-                raise UserError("feature store", str(folder), rule)
+        if not any((folder / name).is_file() for name in ("store.json", INDEX_1)):
             content = {"images": 0, "name_bytes": 0, "deleted": False, "finished": False}
             _write_index(folder, content, layout)
         store = cls(folder, memory_megabytes, whole=False)
@@ -172,8 +169,9 @@ class FeatureStore(StoreReading):
           sizes: int [n, 2], rows and columns of pixels that locations refer to; None if unknown.
 
         Raises:
-          UserError: if they cannot be encoded or written.
+          UserError: if they are not finite, or cannot be encoded or written.
         """
+        rows.require_finite(values, run, self.row_names)
         arrays, states = rows.columns(values, sizes, self.layout)
         place = slice(run.start, run.stop)
         writing = []

@@ -5,12 +5,12 @@ import functools
 import json
 import pathlib
 import zipfile
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from delg_jax import configuration
 from delg_jax import workdir as artefacts
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.errors import UserError
@@ -75,7 +75,7 @@ def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
         return Evaluated(folder, {})
     notes: list[str] = []
     try:
-        config = _tree(artefacts.stored_config(folder / "evaluation"))
+        config = configuration.unflatten(artefacts.stored_config(folder / "evaluation"))
     except _UNUSABLE as error:
         return Evaluated(
             folder, metrics, notes=[f"The configuration cannot be read: {_reason(error)}."]
@@ -106,18 +106,6 @@ def _reason(error: Exception) -> str:
     text = str(error).strip("\"'")
     absent = isinstance(error, AttributeError | KeyError)
     return f"it is of another version of this program, without {text}" if absent else text
-
-
-def _tree(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The configuration whose fields by dotted path were stored."""
-    nested: dict[str, Any] = {}
-    for path, value in flat.items():
-        *sections, name = path.split(".")
-        section = nested
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = tuple(value) if isinstance(value, list) else value
-    return ml_collections.ConfigDict(nested)
 
 
 def _stores(

@@ -100,24 +100,6 @@ def training_table(metrics: Mapping[str, float]) -> str:
     return markdown(("metric", "value"), [(n, f"{v:.4g}") for n, v in sorted(metrics.items())])
 
 
-def benchmark_table(result: Mapping[str, Any]) -> str:
-    """One row for ours and one for its peer, in milliseconds per unit of work.
-
-    Args:
-      result: what `evaluation.benchmarks.bench` returns.
-
-    Returns:
-      The table; the ratio is the peer's median over the row's.
-    """
-    header = [result["name"], f"ms/{result['unit']}", "spread", "ratio", "first call, s"]
-    rows = []
-    for timed in (result["ours"], result["peer"]):
-        cells = [f"{1e3 * timed[name]:.4g}" for name in ("median", "spread")]
-        ratio = f"{result['peer']['median'] / timed['median']:.2f}"
-        rows.append([timed["name"], *cells, ratio, f"{timed['first_call_seconds']:.2f}"])
-    return markdown(header, rows)
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from delg_jax.search.blocks import padded_rows, starts
 from delg_jax.search.graph import SimilarityGraph
+from delg_jax.search.kernels import MAX_POWER
 
 Array = jax.Array | np.ndarray
 
@@ -41,8 +42,8 @@ class DiffusionSettings:
                 raise ValueError(f"`{name}` (={getattr(self, name)}) must be at least 1")
         if not 0 <= self.spread < 1:
             raise ValueError(f"`spread` (={self.spread}) must lie in [0, 1)")
-        if self.power <= 0:
-            raise ValueError(f"`power` (={self.power}) must be positive")
+        if not 0 < self.power <= MAX_POWER:
+            raise ValueError(f"`power` (={self.power}) must lie in (0, {MAX_POWER}]")
 
 
 def rerank(

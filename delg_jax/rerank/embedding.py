@@ -76,11 +76,12 @@ def _positive_pairs(
 ) -> tuple[jax.Array, jax.Array]:
     """The leading pairs of B; values that are not clearly positive are 0."""
     count = len(distances)
-    both = weight[:, None] * weight[None, :]
-    centring = jnp.diag(weight) - both / jnp.maximum(weight.sum(), 1.0)
-    gram = jnp.matmul(
-        jnp.matmul(centring, distances**2, precision=_HIGHEST), centring, precision=_HIGHEST
-    )
+    total = jnp.maximum(weight.sum(), 1.0)
+    squares = distances**2 * (weight[:, None] * weight[None, :])
+    # J D^2 J by the means of rows and columns, without products of whole matrices
+    rows, columns = squares.sum(axis=1) / total, squares.sum(axis=0) / total
+    gram = squares - rows[:, None] - columns[None, :] + rows.sum() / total
+    gram *= weight[:, None] * weight[None, :]
     values, vectors = eigenpairs.leading(-0.5 * gram, dim, solver)
     positive = values > count * jnp.finfo(jnp.float32).eps * jnp.maximum(values[0], 0.0)
     return jnp.where(positive, values, 0.0), vectors

@@ -14,6 +14,7 @@ from delg_jax.rerank import samples, scoring, transforms, weak_geometry
 # this often; more of either was seen to add nothing.
 FINALISTS = 10
 REFITS = 4
+_MOST_PIXELS = 1e9  # of a residual, whose square is a float32
 
 
 class Estimate(NamedTuple):
@@ -57,8 +58,8 @@ class Options:
         """Raises a ValueError that names the first wrong field."""
         if self.hypotheses < 1:
             raise ValueError(f"`hypotheses` (={self.hypotheses}) must be at least 1")
-        if not self.residual > 0:
-            raise ValueError(f"`residual` (={self.residual}) must be positive")
+        if not 0 < self.residual <= _MOST_PIXELS:
+            raise ValueError(f"`residual` (={self.residual}) must lie in (0, {_MOST_PIXELS:g}]")
         choices = (("model", transforms.FAMILIES), ("scoring", scoring.SCORINGS))
         for name, known in choices:
             if getattr(self, name) not in known:

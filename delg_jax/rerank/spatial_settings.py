@@ -53,8 +53,11 @@ class SpatialSettings:
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first wrong field."""
-        if self.max_distance <= 0:
-            raise ValueError(f"`max_distance` (={self.max_distance}) must be positive")
+        if not 0 < self.max_distance <= 2:
+            rule = "must lie in (0, 2], the distances of unit vectors"
+            raise ValueError(f"`max_distance` (={self.max_distance}) {rule}")
+        if self.max_features < 0:
+            raise ValueError(f"`max_features` (={self.max_features}) must not be negative")
         if self.pair_block < 1:
             raise ValueError(f"`pair_block` (={self.pair_block}) must be at least 1")
         if not 0 <= self.ratio <= 1:

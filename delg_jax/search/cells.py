@@ -34,9 +34,11 @@ class CellSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises a ValueError if there is to be no cell."""
+        """Raises a ValueError that names the first wrong field."""
         if self.count < 1:
             raise ValueError(f"`count` (={self.count}) must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"`seed` (={self.seed}) must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)

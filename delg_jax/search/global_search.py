@@ -1,12 +1,17 @@
 """Exact nearest neighbours of global descriptors, in blocks over the database."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.blocks import read_ahead
+from delg_jax.search.blocks import is_aligned, read_ahead
 
 Array = jax.Array | np.ndarray
+
+_COPIED = 1 << 24  # bytes of a block that has to be copied: memory of this size is used again
+_PRODUCTS = 64  # blocks of products of a query that a device holds
 
 
 def search(
@@ -15,7 +20,9 @@ def search(
     """Ranks the database by inner product with each query and keeps the best.
 
     Equal similarities are ordered by database index. Memory is bounded by one block and the
-    lists kept, so `database` may be a memory map larger than memory.
+    lists kept, so `database` may be a memory map larger than memory. On a CPU, rows that start at
+    a multiple of 64 bytes are used where they are, others are copied block by block. A database
+    on an accelerator stays there.
 
     Args:
       queries: float [Q, D], unit norm for cosines.
@@ -38,13 +45,42 @@ def search(
         )
     count = len(database)
     top_k = min(top_k, count)
-    block = min(block, max(count, 1))
     queries = jnp.asarray(queries, jnp.float32)
+    if isinstance(database, jax.Array) and jax.default_backend() != "cpu":
+        return _on_device(queries, database, top_k, block)
+    rows = np.asarray(database) if isinstance(database, jax.Array) else database
+    if isinstance(rows, np.ndarray) and rows.size and not is_aligned(rows):
+        block = min(block, max(1, _COPIED // rows[0].nbytes))
+    block = min(block, max(count, 1))
     similarities = jnp.full((len(queries), top_k), -jnp.inf)
     indices = jnp.full((len(queries), top_k), -1, jnp.int32)
-    for start, (rows,) in read_ahead((database,), block):
-        similarities, indices = _merge(similarities, indices, queries, rows, start, count)
+    for start, (part,) in read_ahead((rows,), block):
+        similarities, indices = _merge(similarities, indices, queries, part, start, count)
     return np.asarray(similarities), np.asarray(indices)
+
+
+def _on_device(
+    queries: jax.Array, database: jax.Array, top_k: int, block: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `search`, of a database that no host holds: blocks are of queries, rows stay in place."""
+    step = max(1, _PRODUCTS * block // max(len(database), 1))
+    parts = [
+        _best(queries[start : start + step], database, top_k)
+        for start in range(0, max(len(queries), 1), step)
+    ]
+    similarities, indices = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return similarities, indices
+
+
+@partial(jax.jit, static_argnames="count")
+def _best(queries: jax.Array, rows: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    return jax.lax.top_k(_products(queries, rows), count)
+
+
+def _products(queries: jax.Array, rows: jax.Array) -> jax.Array:
+    """Float32 [Q, N]; rows first, because a CPU multiplies the tall matrix by the small faster."""
+    found = jnp.matmul(rows.astype(jnp.float32), queries.T, precision=jax.lax.Precision.HIGHEST)
+    return found.T
 
 
 @jax.jit
@@ -61,12 +97,11 @@ def _merge(
     The lists stand before the block, and every index in them is lower: as `top_k` puts the
     first of equals first, so does the merge.
     """
-    products = jnp.matmul(queries, rows.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST)
     columns = start + jnp.arange(rows.shape[0], dtype=jnp.int32)
-    products = jnp.where((columns < count)[None, :], products, -jnp.inf)
-    columns = jnp.broadcast_to(columns[None, :], products.shape)
-    best, position = jax.lax.top_k(
-        jnp.concatenate([similarities, products], axis=1), similarities.shape[1]
-    )
-    merged = jnp.concatenate([indices, columns], axis=1)
+    products = jnp.where((columns < count)[None, :], _products(queries, rows), -jnp.inf)
+    top_k = similarities.shape[1]
+    best, position = jax.lax.top_k(products, min(top_k, rows.shape[0]))
+    best = jnp.concatenate([similarities, best], axis=1)
+    merged = jnp.concatenate([indices, start + position], axis=1)
+    best, position = jax.lax.top_k(best, top_k)
     return best, jnp.take_along_axis(merged, position, axis=1)

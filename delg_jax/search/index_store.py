@@ -73,7 +73,8 @@ def load(folder: str | pathlib.Path) -> Index:
         rule = f"must be a folder with {pathlib.Path(error.filename).name}"
         raise UserError("search index", str(folder), rule) from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
-        raise UserError("search index", str(folder), f"must be a whole index ({error})") from error
+        rule = f"must be a whole index ({error}); delete it, and it is built again"
+        raise UserError("search index", str(folder), rule) from error
     return index
 
 

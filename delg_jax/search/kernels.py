@@ -9,6 +9,7 @@ import jax.numpy as jnp
 KINDS = ("identity", "threshold", "power", "cann")
 
 CANN_CURVE = 0.459176  # p1 of the original code
+MAX_POWER = 1000  # what rounding leaves above 1 stays near 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,8 @@ class SimilarityKernel:
             raise ValueError(f"`reach` (={self.reach}) must be positive")
         if not 0 < self.curve < 1:
             raise ValueError(f"`curve` (={self.curve}) must lie in (0, 1)")
+        if not 0 <= self.power <= MAX_POWER:
+            raise ValueError(f"`power` (={self.power}) must lie in [0, {MAX_POWER}]")
 
     def __call__(self, cosines: jax.Array) -> jax.Array:
         """Applies the kernel elementwise to float32 cosines of any shape."""

@@ -52,6 +52,8 @@ class GridSettings:
             raise ValueError(f"`width` (={self.width}) must be positive")
         if self.axes < 0:
             raise ValueError(f"`axes` (={self.axes}) must not be negative")
+        if self.seed < 0:
+            raise ValueError(f"`seed` (={self.seed}) must not be negative")
 
     @classmethod
     def from_scale(

@@ -164,7 +164,8 @@ def check(search: ml_collections.ConfigDict) -> None:
             if search[name]:
                 rule = f"is for the engine exact; {search.engine} does without"
                 raise UserError(f"config.search.{name}", search[name], rule)
-    positive = [("local_block", search.local_block), ("query_block", search.query_block)]
+    blocks = ("global_block", "local_block", "query_block", "graph_block", "graph_neighbours")
+    positive = [(name, search[name]) for name in blocks]
     for name, value in (*positive, ("cells.probes", search.cells.probes)):
         if value < 1:
             raise UserError(f"config.search.{name}", value, "must be at least 1")
@@ -203,12 +204,9 @@ def build_index(
         graph.
     """
     root = pathlib.Path(workdir)
-    extracted = extracted or extract(config, root, overwrite)
     search = config.search
     check(search)
-    for name in ("graph_neighbours", "graph_block"):
-        if search[name] < 1:
-            raise UserError(f"config.search.{name}", search[name], "must be at least 1")
+    extracted = extracted or extract(config, root, overwrite)
     folder = root / "index" / FOLDERS[features]
     old = root / "index" / "graph.npz"
     if old.is_file():

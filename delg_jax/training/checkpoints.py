@@ -16,6 +16,7 @@ from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import SOURCES, Delg, build
+from delg_jax.training import integrity
 from delg_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -92,6 +93,7 @@ class Checkpoints:
         attention = {name: metrics[name] for name in _THRESHOLDS if name in metrics}
         best = {name: metrics[name] for name in (self._best_metric,) if name in metrics}
         meta = {**self._meta, "input": input_state, "attention": attention}
+        meta |= integrity.seal(state.variables)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -106,18 +108,26 @@ class Checkpoints:
         """Restores the latest checkpoint into the structure of `like`, and the input's state.
 
         The arrays are NumPy's, so that they may go to any number of devices.
+
+        Raises:
+          UserError: if it is damaged, or of another optimiser or structure, as a version may be.
         """
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
         optimizer = {"step": like.step, "state": like.opt_state}
-        restored = self._manager.restore(
-            self._manager.latest_step(),
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardRestore(like.variables),
-                optimizer=ocp.args.StandardRestore(optimizer),
-                meta=ocp.args.JsonRestore(),
-            ),
+        arguments = ocp.args.Composite(
+            variables=ocp.args.StandardRestore(like.variables),
+            optimizer=ocp.args.StandardRestore(optimizer),
+            meta=ocp.args.JsonRestore(),
         )
+        try:
+            restored = self._manager.restore(self._manager.latest_step(), args=arguments)
+        except (ValueError, KeyError, OSError) as error:
+            folder = str(self._manager.directory)
+            rule = f"cannot be gone on from ({str(error).splitlines()[0]}); delete it, or start "
+            rule += f"from its weights with --config.model.checkpoint={folder} and a new --workdir"
+            raise UserError("checkpoint", folder, rule) from error
         values, rest = restored["variables"], restored["optimizer"]
+        integrity.require_whole(values, restored["meta"], pathlib.Path(self._manager.directory))
         state = TrainState(rest["step"], values["params"], values["batch_stats"], rest["state"])
         return state, restored["meta"]["input"]
 
@@ -136,7 +146,10 @@ def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
     """
     folder, step = _named(str(checkpoint))
     options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
+    with (
+        integrity.reading(folder),
+        ocp.CheckpointManager(folder.resolve(), options=options) as manager,
+    ):
         step = manager.latest_step() if step is None else step
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     if not meta.get("attention"):
@@ -200,7 +213,10 @@ def _restore(
 ) -> tuple[Delg, Any]:
     """The network of a checkpoint in `folder`, the latest if `step` is None, and its variables."""
     options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
+    with (
+        integrity.reading(folder),
+        ocp.CheckpointManager(folder.resolve(), options=options) as manager,
+    ):
         step = manager.latest_step() if step is None else step
         stored = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
         module = _stored_module(config, stored["meta"]["model"], folder)
@@ -213,13 +229,10 @@ def _restore(
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), target
         )
-        try:
-            restored = manager.restore(
-                step, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
-            )
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            rule = f"does not hold this network: {str(error).splitlines()[0]}"
-            raise UserError("config.model.checkpoint", str(folder), rule) from error
+        restored = manager.restore(
+            step, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
+        )
+        integrity.require_whole(restored["variables"], stored["meta"], folder)
     return module, restored["variables"]
 
 

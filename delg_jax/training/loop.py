@@ -38,6 +38,14 @@ _FREE = (  # fields under those that may change when a run goes on
     "train.cache_gigabytes",
 )
 
+# Least values of fields
+_LEAST = {
+    **dict.fromkeys(("steps", "accumulation_steps", "log_every", "eval_every"), 1),
+    **dict.fromkeys(("checkpoint_every", "keep_checkpoints"), 1),
+    **dict.fromkeys(("learning_rate", "momentum", "arcface_margin", "chance_after"), 0),
+    **dict.fromkeys(("global_weight", "reconstruction_weight", "attention_weight"), 0),
+}
+
 
 def train_and_evaluate(
     config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
@@ -147,9 +155,12 @@ def _check(config: ml_collections.ConfigDict) -> None:
     train = config.train
     require_choice("config.train.batch_norm", train.batch_norm, ("train", "frozen", "sync"))
     require_choice("config.train.dtype", train.dtype, ("float32", "bfloat16"))
-    for field in ("steps", "accumulation_steps", "log_every", "eval_every", "checkpoint_every"):
-        if train[field] < 1:
-            raise UserError(f"config.train.{field}", train[field], "must be at least 1")
+    for field, least in _LEAST.items():
+        if train[field] < least:
+            raise UserError(f"config.train.{field}", train[field], f"must be at least {least}")
+    for field in ("clip_norm", "arcface_scale"):
+        if not train[field] > 0:
+            raise UserError(f"config.train.{field}", train[field], "must be above 0")
     if train.batch_size < 1 or train.batch_size % (jax.device_count() * train.accumulation_steps):
         rule = f"must be a positive multiple of the {jax.device_count()} devices"
         parts = train.accumulation_steps

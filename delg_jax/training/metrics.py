@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from delg_jax import workdir as artefacts
 from delg_jax.training import processes
 from delg_jax.training.tensorboard import open_board
 
@@ -35,7 +36,7 @@ class MetricsWriter:
         self._board = None
         if processes.is_first():
             kept = [line for line in self._lines() if json.loads(line)["step"] <= from_step]
-            self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            artefacts.write_text(self._path, "".join(f"{line}\n" for line in kept))
             self._board = open_board(folder / "tensorboard", from_step) if tensorboard else None
 
     def _lines(self) -> list[str]:

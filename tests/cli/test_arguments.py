@@ -93,6 +93,12 @@ def test_a_config_file_finds_its_neighbours_from_anywhere(called, tmp_path, monk
         ("train.learning_rate=fast", "config.train.learning_rate = 'fast': must be a number"),
         ("model.local_head=maybe", "config.model.local_head = 'maybe': must be true or false"),
         ("model=3", "config.model = '3': is a section; set one of its fields"),
+        ("train.learning_rate=nan", "config.train.learning_rate = nan: must be finite"),
+        ("train.learning_rate=1e999", "config.train.learning_rate = inf: must be finite"),
+        ("eval.kappas=('a',)", "config.eval.kappas = ('a',): must hold elements like 1"),
+        ("train={}", "config.train = {}: is a section; set one of its fields"),
+        ("eval.kappas[9]=1", "config.eval.kappas[9] = '1': is no field of the configuration"),
+        (f"seed={2**64}", f"config.seed = {2**64}: must be a whole number of at most 64 bits"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_value_and_rule(capsys, override, message):
@@ -139,6 +145,15 @@ def test_a_wrong_field_is_named_with_its_value_and_rule(capsys, override, messag
 )
 def test_a_wrong_command_line_is_refused_in_one_line(capsys, argv, message):
     assert mistake(capsys, *argv) == message
+
+
+@pytest.mark.parametrize("content", [None, bytes(range(128, 256))])
+def test_a_file_of_flags_that_cannot_be_read_is_named(capsys, tmp_path, content):
+    path = tmp_path / "flags"
+    if content:
+        path.write_bytes(content)
+    expected = f"--flagfile = {str(path)!r}: must be a readable text file of flags"
+    assert mistake(capsys, f"--flagfile={path}", CONFIG, "--workdir=w") == expected
 
 
 @pytest.mark.parametrize(

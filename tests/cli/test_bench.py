@@ -5,34 +5,71 @@ import pytest
 from delg_jax.cli.main import main
 
 
+def bench(output, name="mds"):
+    arguments = [name, "--size=tiny", "--repeats=2", "--peers=numpy", f"--output={output}"]
+    return main(["bench", *arguments])
+
+
 def test_a_table_is_printed_and_the_numbers_are_written(capsys, tmp_path):
-    output = tmp_path / "mds.json"
-    assert main(["bench", "mds", "--size=tiny", "--repeats=2", f"--output={output}"]) == 0
-    header, _, ours, peer = capsys.readouterr().out.splitlines()
-    assert "ms/short list" in header
-    assert "classical_mds" in ours
-    assert "1.00" in peer
-    assert json.loads(output.read_text())["repeats"] == 2
+    assert bench(tmp_path / "mds.json") == 0
+    header, _, ours, *others, floor = capsys.readouterr().out.splitlines()
+    assert "ms/query" in header
+    assert "classical MDS" in ours
+    assert "NumPy" in others[-1]
+    assert "ours reaches" in floor
+    assert json.loads((tmp_path / "mds.json").read_text())["repeats"] == 2
 
 
-@pytest.mark.slow  # compiles ResNet-18 for a few shapes
-def test_extraction_comes_with_its_rate_and_share_of_the_peak(capsys, tmp_path):
-    pytest.importorskip("torch", reason="the peer of extraction")
-    output = tmp_path / "extract.json"
-    arguments = ["extract_r18_3", "--size=tiny", "--repeats=1", f"--output={output}"]
-    assert main(["bench", *arguments]) == 0
-    result = json.loads(output.read_text())
-    counted = result["operations"]
-    assert counted["per_second"] == counted["per_unit"] / result["ours"]["median"]
-    assert 0 < counted["share"] == counted["per_second"] / counted["peak"]
-    lines = capsys.readouterr().out.splitlines()
-    assert "ms/image" in lines[0]
-    assert lines[-1].startswith("images a second: ")
-    assert lines[-1].endswith("% of the peak of matrix products")
+def test_two_files_are_compared(capsys, tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    assert bench(old) == 0
+    capsys.readouterr()
+    assert main(["bench", "--compare", str(old), str(old)]) == 0
+    assert "nothing moved" in capsys.readouterr().out
+    result = json.loads(old.read_text())
+    result["contenders"][0]["median"] *= 1000
+    new.write_text(json.dumps(result))
+    with pytest.raises(SystemExit) as status:
+        main(["bench", "--compare", str(old), str(new)])
+    assert status.value.code == 1
+    assert "1000" in capsys.readouterr().out
+    assert main(["bench", "--compare", str(new), str(old)]) == 0
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["waltz"], ["mds", "global"], ["mds", "--size=huge"], ["mds", "--repeats=0"]]
+    ("content", "rule"),
+    [(None, "cannot be read"), ("{", "cannot be read"), ("{}", "must be"), ("[]", "must be")],
+)
+def test_files_that_cannot_be_compared(capsys, tmp_path, content, rule):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    assert main(["bench", "--compare", str(path), str(path)]) == 2
+    error = capsys.readouterr().err
+    assert rule in error
+    assert error.count("\n") == 1
+
+
+def test_only_the_same_benchmark_is_compared(capsys, tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    common = {"unit": "query", "contenders": []}
+    old.write_text(json.dumps({"name": "mds", "size": {"n": 1}, **common}))
+    new.write_text(json.dumps({"name": "mds", "size": {"n": 2}, **common}))
+    assert main(["bench", "--compare", str(old), str(new)]) == 2
+    assert "size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["waltz"],
+        ["mds", "global"],
+        ["mds", "--size=huge"],
+        ["mds", "--repeats=0"],
+        ["mds", "--peers=waltz"],
+        ["--compare", "a.json"],
+    ],
 )
 def test_mistakes_are_refused(capsys, arguments):
     assert main(["bench", *arguments]) == 2

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -126,3 +127,38 @@ def test_another_layout_is_refused(tmp_path, path, value, rule, kind):
 def test_anything_else_is_refused(tmp_path, content):
     with pytest.raises(UserError, match="must hold imlist, qimlist and gnd"):
         ground_truth.read(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("name", ["/etc/a", "../a", "b/../../a", "a\0"])
+@pytest.mark.parametrize("field", ["imlist", "qimlist"])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, field, name):
+    path = write(tmp_path, {**CONTENT, field: [name, *CONTENT[field][1:]]}, "json")
+    with pytest.raises(UserError, match=f"{field} must name images inside the folder"):
+        ground_truth.read(path)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # one object, kept as number 2,147,483,647
+        b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"abc.",  # a terabyte of bytes
+        b"\x80\x04\x8d" + (2**40).to_bytes(8, "little") + b"abc.",  # and of text
+    ],
+)
+def test_a_pickle_that_asks_for_all_memory_is_refused(tmp_path, bomb):
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="cannot be read"):
+            ground_truth.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("field", "value"), [("easy", [True]), ("bbx", [0, 0, 10**400, 1])])
+def test_truth_values_and_numbers_without_end_are_refused(tmp_path, field, value):
+    path = write(tmp_path, changed(("gnd", 0, field), value), "json")
+    with pytest.raises(UserError, match=rf"gnd\[0\]\.{field} must"):
+        ground_truth.read(path)

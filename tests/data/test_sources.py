@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -26,3 +28,14 @@ def test_one_source_follows_the_other(source):
 def test_either_may_be_empty(source):
     for joined in (JoinedSource(source(), source("a")), JoinedSource(source("a"), source())):
         assert (joined.names, joined.read(0)) == (["a"], b"a")
+
+
+def test_pipes_and_giants_are_not_read(source, tmp_path, monkeypatch):
+    files = source("a", "b")
+    (tmp_path / "b").unlink()
+    os.mkfifo(tmp_path / "b")  # to read one would never end
+    with pytest.raises(OSError, match="not a file"):
+        files.read(1)
+    monkeypatch.setattr("delg_jax.data.tar_images._LARGEST", 0)
+    with pytest.raises(OSError, match="1 bytes, more than 0"):
+        files.read(0)

@@ -4,58 +4,100 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.evaluation import benchmarks, extraction_bench, peers
+from delg_jax.evaluation import benchmarks, peers
+from delg_jax.evaluation.contenders import Bench, Comparison, Contender, Unavailable, Work
 from delg_jax.rerank import mds
 from delg_jax.search import global_search
 
-NEEDED = {"verify_opencv": "cv2", "verify_official": "skimage"}
-# With PyTorch, and a test of their own
-EXTRACTION = set(extraction_bench.VARIANTS)
+# Quick enough for every run; the others have tests of their own
+QUICK = ("global", "global_one", "local", "binary", "mds", "verify", "input")
 
 
-@pytest.mark.parametrize("name", sorted(set(benchmarks.SIZES) - EXTRACTION))
+def put(monkeypatch, *contenders, peers=None, work=None):
+    """Makes the benchmark mds one of given contenders, at a clock that ticks at every look."""
+    ours, *variants = contenders
+    comparison = Comparison("thing", ours, peers or {}, tuple(variants), work)
+    known = Bench(lambda rng, **_: comparison, {"standard": {"n": 1}})
+    monkeypatch.setattr(benchmarks, "load", lambda name: known)
+    clock = iter(np.arange(1000.0))
+    monkeypatch.setattr(benchmarks.time, "perf_counter", lambda: next(clock))
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_a_benchmark_says_what_was_timed(name):
-    if name in NEEDED:
-        pytest.importorskip(NEEDED[name], reason=f"the peer of {name}")
-    result = benchmarks.bench(name, repeats=3, size="tiny")
+    result = benchmarks.bench(name, repeats=3, size="tiny", peers="none")
     assert json.loads(json.dumps(result)) == result
-    parts = {"name", "size", "unit", "repeats", "ours", "peer", "ratio", "machine"}
+    parts = {"name", "size", "unit", "repeats", "contenders", "left_out", "floor", "machine"}
     assert set(result) == parts
-    assert result["size"] == benchmarks.SIZES[name]["tiny"]
-    assert {"device", "cpus", "python", "jax", "numpy"} <= set(result["machine"])
-    for timed in (result["ours"], result["peer"]):
+    assert result["size"] == benchmarks.load(name).sizes["tiny"]
+    assert result["contenders"][0]["kind"] == "ours"
+    for timed in result["contenders"]:
         assert len(timed["seconds"]) == 3
         assert min(timed["seconds"]) <= timed["median"] <= max(timed["seconds"])
         assert timed["first_call_seconds"] > 0
         assert timed["units_per_second"] == 1 / timed["median"]
-    assert result["ratio"] == result["peer"]["median"] / result["ours"]["median"]
+    assert result["contenders"][0]["ratio"] == 1
 
 
-def test_counted_operations_are_compared_with_those_of_a_matrix_product(monkeypatch):
-    ours = benchmarks.Contender("ours", lambda: None, 2)
-    peer = benchmarks.Contender("peer", lambda: None, 1)
-    pair = benchmarks.Pair("thing", ours, peer, operations=600.0, dtype="bfloat16")
-    monkeypatch.setitem(benchmarks._PAIRS, "mds", lambda rng, **_: pair)
-    monkeypatch.setitem(benchmarks._PEAK_SIDES, "cpu", 10)
-    clock = iter(np.arange(100.0))
-    monkeypatch.setattr(benchmarks.time, "perf_counter", lambda: next(clock))
-    counted = benchmarks.bench("mds", repeats=1)["operations"]
-    # Half a second a thing; a product of 2,000 operations takes a second
-    assert counted == {"per_unit": 600, "per_second": 1200, "peak": 2000, "share": 0.6}
+@pytest.mark.parametrize("name", QUICK)
+def test_peers_run_where_they_are_installed(name):
+    pytest.importorskip("faiss", reason="the extra bench")
+    result = benchmarks.bench(name, repeats=1, size="tiny")
+    theirs = [timed for timed in result["contenders"] if timed["kind"] == "peer"]
+    assert len(theirs) + len(result["left_out"]) == len(
+        benchmarks.load(name).compare(np.random.default_rng(0), **result["size"]).peers
+    )
 
 
-def test_the_two_take_turns_and_count_per_unit(monkeypatch):
+def test_every_benchmark_has_the_standard_and_the_tiny_size():
+    for name in benchmarks.NAMES:
+        if benchmarks.NAMES[name] not in ("extract", "train"):
+            assert {"standard", "tiny"} <= set(benchmarks.load(name).sizes)
+
+
+def test_all_take_turns_and_count_per_unit(monkeypatch):
     calls = []
-    ours = benchmarks.Contender("ours", lambda: calls.append("ours"), 1)
-    peer = benchmarks.Contender("peer", lambda: calls.append("peer"), 4)
-    pair = benchmarks.Pair("thing", ours, peer)
-    monkeypatch.setitem(benchmarks._PAIRS, "mds", lambda rng, **_: pair)
-    clock = iter(np.arange(100.0))
-    monkeypatch.setattr(benchmarks.time, "perf_counter", lambda: next(clock))
+    ours = Contender("ours", lambda: calls.append("ours"), 1)
+    peer = Contender("peer", lambda: calls.append("peer"), 4)
+    put(monkeypatch, ours, peers={"peer": lambda: peer})
     result = benchmarks.bench("mds", repeats=2)
     assert calls == ["ours", "peer"] * 3
-    assert (result["ours"]["median"], result["peer"]["median"]) == (1.0, 0.25)
-    assert result["ratio"] == 0.25
+    first, second = result["contenders"]
+    assert (first["median"], second["median"]) == (1.0, 0.25)
+    assert second["ratio"] == 0.25
+    assert result["floor"] is None
+
+
+def test_the_ratio_is_that_of_a_round(monkeypatch):
+    contender = Contender("both", lambda: None, 1)
+    found = benchmarks._summary("peer", contender, 1.0, [2.0, 20.0, 3.0], [1.0, 10.0, 3.0])
+    assert found["ratio"] == 2.0
+    assert found["median"] == 3.0
+
+
+def test_peers_are_made_only_if_wanted_and_left_out_if_missing(monkeypatch):
+    def missing():
+        raise Unavailable("package", "faiss-cpu", "is not installed")
+
+    contender = Contender("a", lambda: None, 1)
+    given = {"a": lambda: contender, "b": missing}
+    put(monkeypatch, contender, peers=given)
+    result = benchmarks.bench("mds", repeats=1)
+    assert [timed["kind"] for timed in result["contenders"]] == ["ours", "peer"]
+    assert "faiss-cpu" in result["left_out"]["b"]
+    for wanted, count in (("none", 1), ("a", 2), (["a", "a"], 3)):
+        found = benchmarks.bench("mds", repeats=1, peers=wanted)
+        assert len(found["contenders"]) == count
+        assert found["left_out"] == {}
+    with pytest.raises(UserError, match="--peers"):
+        benchmarks.bench("mds", peers="c")
+
+
+def test_the_floor_is_compared_with_ours(monkeypatch):
+    put(monkeypatch, Contender("ours", lambda: None, 2), work=Work(operations=100.0))
+    monkeypatch.setattr(benchmarks.floors, "product_rate", lambda dtype: 400.0)
+    # A unit takes half a second, and would take a quarter at the rate
+    assert benchmarks.bench("mds", repeats=1)["floor"]["share"] == 0.5
 
 
 @pytest.mark.parametrize(

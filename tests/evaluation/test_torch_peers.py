@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from delg_jax.errors import UserError
-from delg_jax.evaluation import extraction_bench, torch_peers
+from delg_jax.evaluation import contenders, torch_peers
+from delg_jax.evaluation.benches import extract
 from delg_jax.features import Extractor
 from tests.photographs import draw
 from tests.tiny import random_variables
@@ -20,9 +20,9 @@ def in_place_order(local):
 @pytest.mark.parametrize("backbone", ["tiny", "resnet50"])  # basic units, bottlenecks
 def test_gives_the_features_of_our_extractor(backbone):
     pytest.importorskip("torch", reason="the peer")
-    module = extraction_bench.network(backbone)
+    module = extract.network(backbone)
     variables = random_variables(module)
-    asked = extraction_bench.settings(7, 32, "float32")
+    asked = extract.settings(7, 32, "float32")
     asked.local_scales, asked.global_scales = (0.7, 1.0), (1.0,)
     picture = draw(0, 90, 61)
     (expected,) = Extractor(module, variables, asked)([picture])
@@ -36,9 +36,9 @@ def test_gives_the_features_of_our_extractor(backbone):
 
 def test_the_best_features_of_all_scales_are_kept():
     pytest.importorskip("torch", reason="the peer")
-    module = extraction_bench.network("tiny")
+    module = extract.network("tiny")
     variables = random_variables(module)
-    asked = extraction_bench.settings(7, 32, "float32")
+    asked = extract.settings(7, 32, "float32")
     asked.local_scales, asked.global_scales, asked.max_features = (0.7, 1.0), (1.0,), 20
     (expected,) = Extractor(module, variables, asked)([draw(0, 90, 61)])
     (found,) = torch_peers.TorchExtractor(module, variables, asked)([draw(0, 90, 61)])
@@ -46,10 +46,25 @@ def test_the_best_features_of_all_scales_are_kept():
     np.testing.assert_allclose(found.local.scores, expected.local.scores, rtol=1e-3)
 
 
+def test_pictures_of_one_size_are_computed_together_and_come_back_in_order():
+    pytest.importorskip("torch", reason="the peer")
+    module = extract.network("tiny")
+    variables = random_variables(module)
+    asked = extract.settings(7, 32, "float32")
+    asked.local_scales, asked.global_scales = (0.7, 1.0), (1.0,)
+    pictures = [draw(0, 90, 61), draw(1, 61, 90), draw(2, 90, 61), draw(3, 90, 61)]
+    one, many = (
+        torch_peers.TorchExtractor(module, variables, asked, batch)(pictures) for batch in (1, 2)
+    )
+    for alone, together in zip(one, many, strict=True):
+        np.testing.assert_allclose(together.global_descriptor, alone.global_descriptor, atol=1e-4)
+        np.testing.assert_allclose(together.local.scores, alone.local.scores, rtol=1e-3)
+
+
 def test_without_pytorch_there_is_no_peer(monkeypatch):
     def absent(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(torch_peers.importlib, "import_module", absent)
-    with pytest.raises(UserError, match=r"torch.*delg_jax\[bench\]"):
-        torch_peers.installed_torch()
+    monkeypatch.setattr(contenders.importlib, "import_module", absent)
+    with pytest.raises(contenders.Unavailable, match=r"torch.*delg_jax\[bench\]"):
+        contenders.installed("torch", "torch")

@@ -239,7 +239,7 @@ def test_an_absent_store_is_a_user_error(tmp_path):
 
 def test_older_and_newer_formats_are_refused(tmp_path, rows):
     (tmp_path / "index.json").write_text("{}")
-    with pytest.raises(UserError, match="is of format 1, this program writes 2"):
+    with pytest.raises(UserError, match="is of format 1, this program reads 2"):
         FeatureStore.prepare(tmp_path, [], Layout())
     store = fill(tmp_path / "new", rows)
     index = store.folder / "store.json"

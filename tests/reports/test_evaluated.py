@@ -72,9 +72,9 @@ def test_no_download_is_begun(folder, tmp_path, monkeypatch):
 
 
 def test_an_older_configuration_is_said_to_be_one(folder):
-    change_config(folder, lambda config: config.pop("data.distractors"))
+    change_config(folder, lambda config: config.pop("data.root"))
     (note,) = read(folder).notes
-    assert "another version of this program, without distractors" in note
+    assert "another version of this program, without root" in note
 
 
 def test_other_images_than_were_evaluated_are_not_shown(folder, whole, tmp_path):

@@ -14,6 +14,7 @@ from delg_jax.features.formats.names import AbsentImageError, spellings
 from delg_jax.features.formats.order import best_first
 from delg_jax.features.local_features import LocalFeatures
 
+_LARGEST = 2**32  # bytes of a field of one image
 _FIELDS = ("keypoints", "descriptors", "scores", "scales", "global_descriptor")
 
 
@@ -207,6 +208,11 @@ def _read(group: Mapping[str, Any], field: str, shape: tuple[int | None, ...]) -
     """A dataset as float32; None in `shape` stands for any size. Raises a ValueError if wrong."""
     if field not in group:
         raise ValueError(f"it has no {field}")
+    if group[field].external:
+        raise ValueError(f"{field} must lie in this file, not in another")
+    size = group[field].nbytes  # as declared, which a small file can do with any
+    if size > _LARGEST:
+        raise ValueError(f"{field} has {size} bytes, more than {_LARGEST}")
     with np.errstate(over="ignore"):  # what overflows is found to be infinite
         array = np.asarray(group[field][()], np.float32)
     fits = [size in (None, found) for size, found in zip(shape, array.shape, strict=False)]

@@ -160,6 +160,9 @@ class ImportedFeatures:
         return kept._replace(descriptors=_unit(kept.descriptors, dtype))
 
     def _check_width(self, kind: str, name: str, found: int) -> None:
+        if not found:
+            rule = f"holds an empty descriptor for {name}"
+            raise UserError(f"config.extract.imported_{kind}", str(self._paths[kind]), rule)
         expected = self._widths.setdefault(kind, found)
         if found != expected:
             rule = f"holds descriptors of length {found} for {name}, and before of {expected}"

@@ -6,7 +6,10 @@ import numpy as np
 
 from delg_jax.errors import UserError
 
-ENCODINGS = ("float32", "float16", "int8", "sign")
+# Type of the codes on disk by encoding
+STORED = {"float32": "float32", "float16": "float16", "int8": "int8", "sign": "uint8"}
+ENCODINGS = tuple(STORED)
+GLOBAL_DTYPES = ("float32", "float16")  # of global descriptors
 
 _INT8 = 127  # largest code
 

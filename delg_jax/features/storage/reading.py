@@ -18,6 +18,8 @@ from delg_jax.features.storage.stored_rows import StoredRows
 
 Rows = np.ndarray | StoredRows
 
+_COUNTS = ("images", "name_bytes")  # of `store.json`
+INDEX_1 = "index.json"  # of format 1, a folder of .npz files
 _BLOCK_SHARE = 8  # a block that is decoded takes at most this part of the memory
 
 
@@ -166,6 +168,9 @@ class StoreReading:
     def _descriptor_rows(self, features: int, packed: bool) -> StoredRows:
         encoding = self.layout.local_encoding
         values = self._array("descriptors")
+        if values.dtype != encodings.STORED[encoding]:
+            path, rule = str(values.folder), f"holds {values.dtype}, and no {encoding} encoding"
+            raise UserError("feature store", path, rule)
         scales = self._array("descriptor_scales") if encoding == "int8" else None
 
         def read(wanted: slice | np.ndarray) -> np.ndarray:
@@ -245,14 +250,32 @@ def read_index(folder: pathlib.Path, version: int) -> dict[str, Any]:
     """
     try:
         index = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-        found = index["format"]
-        rows.Layout(**index["layout"])
-        whole = all(isinstance(index[key], int) for key in ("images", "name_bytes"))
+        _require_format(folder, index["format"], version)  # first, as all else may differ
+        whole = _is_layout(rows.Layout(**index["layout"]))
+        whole &= all(type(index[key]) is int and index[key] >= 0 for key in _COUNTS)
         whole &= all(isinstance(index[key], bool) for key in ("deleted", "finished"))
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if (folder / INDEX_1).is_file():
+            _require_format(folder, 1, version)
         rule = "must be a feature store; delg extract makes one"
         raise UserError("feature store", str(folder), rule) from error
-    if found != version or not whole:
+    if not whole:
+        rule = "is damaged; delg extract --overwrite makes the store again"
+        raise UserError("feature store", str(folder / "store.json"), rule)
+    return index
+
+
+def _require_format(folder: pathlib.Path, found: object, version: int) -> None:
+    if found != version:
         rule = f"is of format {found}, this program reads {version}; delg extract --overwrite "
         raise UserError("feature store", str(folder), f"{rule}makes it again")
-    return index
+
+
+def _is_layout(layout: rows.Layout) -> bool:
+    """Whether a layout that was read is one that can be written."""
+    numbers = (layout.chunk_images, layout.max_features, layout.compression)
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and layout.local_encoding in encodings.ENCODINGS
+        and layout.global_dtype in encodings.GLOBAL_DTYPES
+    )

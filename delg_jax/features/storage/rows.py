@@ -1,10 +1,11 @@
 """What a store says about each image, packed into arrays: names, states, reasons, sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
 from delg_jax.features.storage import encodings
 
@@ -26,7 +27,7 @@ class Layout(NamedTuple):
     Attributes:
       chunk_images: images in a chunk.
       local_encoding: of the local descriptors, one of `encodings.ENCODINGS`.
-      global_dtype: float32 or float16.
+      global_dtype: one of `encodings.GLOBAL_DTYPES`.
       max_features: K, features per image at most.
       compression: level of Zstandard; 0 for none.
     """
@@ -50,6 +51,25 @@ def unpack_texts(packed: np.ndarray) -> list[str]:
         return [""] * len(packed)
     texts = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()
     return [text.decode(errors="replace") for text in texts.tolist()]
+
+
+def require_finite(rows: Sequence[Row], places: range, names: Callable[[], list[str]]) -> None:
+    """Raises a UserError that names the first image with features that are no finite numbers.
+
+    Args:
+      rows: features of images, or why they were skipped.
+      places: of the rows in the store.
+      names: returns the names of all rows; only called for the error.
+    """
+    for row, place in zip(rows, places, strict=True):
+        if isinstance(row, Features):
+            arrays = {"global descriptor": row.global_descriptor}
+            if row.local is not None:
+                arrays |= row.local._asdict()
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    rule = f"must be finite numbers; its {name} has others"
+                    raise UserError("features", names()[place], rule)
 
 
 def columns(

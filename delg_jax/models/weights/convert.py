@@ -41,7 +41,7 @@ def convert(
 
     Raises:
       UserError: for weights of another network, or listing every missing, surplus and misshapen
-        array.
+        array, or naming one that is not finite.
     """
     require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
     plan = _plan(source, arrays, model_config, mapping or {})
@@ -58,6 +58,10 @@ def convert(
             if value is not None and value.shape != plan.shapes[path]
         },
     )
+    for path, value in found.items():
+        if not np.isfinite(value).all():
+            rule = f"must be finite numbers, for {path}"
+            raise UserError("config.model.pretrained", plan.names[path], rule)
     _check_power(plan)
     trees: dict[str, dict] = {"params": {}, "batch_stats": {}}
     for path, value in found.items():

@@ -175,6 +175,29 @@ def test_damaged_data_name_the_image(path):
         read(path, "a")
 
 
+@pytest.mark.parametrize("field", ["descriptors", "global_descriptor"])
+def test_a_bomb_is_refused_before_there_is_room_for_it(path, field):
+    """A few bytes declare a terabyte, of which no chunk was ever written."""
+    whole(path, "a")
+    with h5py.File(path, "a") as file:
+        file["a"].pop(field, None)
+        shape = (5, 2**37) if field == "descriptors" else (2**38,)
+        file["a"].create_dataset(field, shape, "float32", chunks=True, compression="gzip")
+    rule = rf"image a: {field} has \d+ bytes, more than"
+    with pytest.raises(UserError, match=rule), hloc.reading(path) as reader:
+        reader.read_local("a") if field == "descriptors" else reader.read_global("a")
+
+
+def test_other_files_are_not_read_through_this_one(path, tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(range(64)))
+    with h5py.File(path, "w") as file:
+        place = [(str(tmp_path / "secret"), 0, 64)]
+        file.create_dataset("a/global_descriptor", (16,), "float32", external=place)
+    rule = "image a: global_descriptor must lie in this file"
+    with pytest.raises(UserError, match=rule), hloc.reading(path) as reader:
+        reader.read_global("a")
+
+
 def features(rng, count, masked=()):
     return LocalFeatures(
         locations=rng.random((count, 2), np.float32),

@@ -225,6 +225,12 @@ def test_lengths_of_descriptors_agree_over_all_images(config, tmp_path, kind):
         extract(config, tmp_path / "run")
 
 
+def test_an_empty_global_descriptor_is_refused(config, tmp_path):
+    write_hdf5(tmp_path / "features.h5", local_of, lambda place: global_of(place, 0))
+    with pytest.raises(UserError, match="imported_global = .*holds an empty descriptor for place"):
+        extract(config, tmp_path / "run")
+
+
 def test_a_resumed_import_knows_the_length_of_the_first(config, tmp_path):
     """The database is whole when the queries turn out not to fit; they never do."""
     folder = write_folder(tmp_path / "delf")

@@ -109,6 +109,16 @@ def test_filling_in_does_not_hide_damage(tmp_path, values):
         array.read(slice(0, 5), fill=True)
 
 
+def test_a_chunk_that_unpacks_to_more_than_it_should_is_refused(tmp_path, values):
+    array = make(tmp_path / "array", values)
+    bomb = np.zeros((2**24, 3), np.int16)
+    large = make(tmp_path / "large", bomb, len(bomb)).chunk_path(0)
+    assert large.stat().st_size < 2**14
+    array.chunk_path(1).write_bytes(large.read_bytes())
+    with pytest.raises(UserError, match=r"c\.1\.0': cannot be used: .*[Ee]nd of data expected"):
+        array.read(slice(0, 5))
+
+
 @pytest.mark.parametrize("damage", ["absent", "cut", "empty", "number"])
 def test_a_damaged_description_is_one_line(tmp_path, values, damage):
     path = make(tmp_path / "array", values).folder / "zarr.json"

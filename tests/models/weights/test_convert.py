@@ -137,3 +137,13 @@ def test_parts_that_the_model_is_without_are_passed_over(rng):
     _, theirs = foreign(NAMINGS["keras"][0], model_of("tiny", "keras"), rng)
     without = model_of("tiny", "keras", local_head=False, whitening=False, num_classes=0)
     assert set(weights.convert("keras", theirs, without)["params"]) == {"resnet"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(rng, value):
+    model = model_of("tiny", "torchvision")
+    _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
+    theirs["bn1.running_var"][0] = value
+    rule = "config.model.pretrained = 'bn1.running_var': must be finite numbers, for resnet/"
+    with pytest.raises(UserError, match=rule):
+        weights.convert("torchvision", theirs, model)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KIND = "HDF5 file of Keras weights"
 
+_LARGEST = 2**34  # bytes
 _KERAS3_WEIGHTS = "model.weights.h5"  # the member of a `.keras` archive
 
 # Keras 1 wrote the layer and one of these, and perhaps a number; Keras applications of 2015 to 2018
@@ -50,7 +51,7 @@ def read(path: str) -> dict[str, np.ndarray]:
       Arrays by layer/leaf, with the leaves of Keras 2.
 
     Raises:
-      UserError: if two arrays have the same name.
+      UserError: if two arrays have the same name, or one is too large.
       Exception: of any kind, if it is damaged.
     """
     import h5py
@@ -65,6 +66,8 @@ def read(path: str) -> dict[str, np.ndarray]:
         for place, dataset in datasets.items():
             if place.startswith("optimizer/"):
                 continue
+            if dataset.nbytes > _LARGEST:  # as declared, which a small file can do with any
+                raise refusal(path, f"must hold arrays up to {_LARGEST} bytes; {place} is larger")
             name = _name(place, root)
             if name in arrays:
                 raise refusal(path, f"must hold each array once; {name} is there twice")
@@ -77,6 +80,8 @@ def _plain(path: str) -> str | io.BytesIO:
     if not zipfile.is_zipfile(path):
         return path
     with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(_KERAS3_WEIGHTS).file_size > _LARGEST:
+            raise refusal(path, f"must hold {_KERAS3_WEIGHTS} of up to {_LARGEST} bytes")
         return io.BytesIO(archive.read(_KERAS3_WEIGHTS))
 
 

@@ -1,5 +1,6 @@
-"""The benchmark of extraction: ours beside a PyTorch loop, with the same weights and pictures."""
+"""Extraction, with random weights of real networks."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from delg_jax.evaluation.contenders import Contender, Pair
+from delg_jax.evaluation.contenders import Bench, Comparison, Contender, Work
 from delg_jax.evaluation.torch_peers import TorchExtractor
 from delg_jax.features import Extractor, level, pyramid
 from delg_jax.models.delg import Delg
@@ -29,8 +30,8 @@ VARIANTS = {
 _ACCELERATOR = {"images": 32, "long": 1024, "short": 768, "step": 32}
 SIZES = {
     "standard": {"images": 8, "long": 512, "short": 384, "step": 32, "dtype": "float32"},
-    "gpu": {**_ACCELERATOR, "dtype": "float32"},
-    "gpu_bfloat16": {**_ACCELERATOR, "dtype": "bfloat16"},
+    "gpu": {**_ACCELERATOR, "dtype": "bfloat16"},
+    "gpu_float32": {**_ACCELERATOR, "dtype": "float32"},
     "tiny": {"images": 2, "long": 48, "short": 40, "step": 32, "dtype": "float32"},
 }
 
@@ -68,6 +69,10 @@ def settings(scales: int, step: int, dtype: str) -> ml_collections.ConfigDict:
             "max_features": 1000,
             "attention_threshold": 0.0,
             "suppression": 0,
+            "scale_pooling": "mean",
+            "gem_power": 0.0,
+            "relup": 0.0,
+            "regional": 0.0,
             "dtype": dtype,
             "batch_pixels": 0,
             "shape_step": step,
@@ -75,7 +80,7 @@ def settings(scales: int, step: int, dtype: str) -> ml_collections.ConfigDict:
     )
 
 
-def pair(
+def compare(
     backbone: str,
     scales: int,
     rng: np.random.Generator,
@@ -84,8 +89,8 @@ def pair(
     short: int,
     step: int,
     dtype: str,
-) -> Pair:
-    """Both extractors, with random weights.
+) -> Comparison:
+    """All extractors on the same pictures.
 
     Args:
       backbone: of the network.
@@ -98,10 +103,7 @@ def pair(
       dtype: of the computation.
 
     Returns:
-      Pair, per image.
-
-    Raises:
-      UserError: if PyTorch is not installed.
+      Comparison, per image.
     """
     module, asked = network(backbone), settings(scales, step, dtype)
     variables = initialize(module, jax.random.key(int(rng.integers(2**31))))
@@ -109,13 +111,20 @@ def pair(
         rng.integers(0, 256, (*((long, short) if n % 2 else (short, long)), 3), np.uint8)
         for n in range(images)
     ]
-    ours, peer = Extractor(module, variables, asked), TorchExtractor(module, variables, asked)
-    return Pair(
+    ours = Extractor(module, variables, asked)
+
+    def torch(name: str, batch: int) -> Contender:
+        peer = TorchExtractor(module, variables, asked, batch)
+        return Contender(name, lambda: peer(pictures), images)
+
+    return Comparison(
         "image",
         Contender("Extractor", lambda: ours(pictures), images),
-        Contender("PyTorch, a scale at a time", lambda: peer(pictures), images),
-        operations(module, variables, asked, (short, long)),
-        dtype,
+        {
+            "loop": lambda: torch("PyTorch, an image and a scale at a time", 1),
+            "batched": lambda: torch("PyTorch, batches of a size", images),
+        },
+        work=Work(operations(module, variables, asked, (short, long)), dtype=dtype),
     )
 
 
@@ -133,3 +142,8 @@ def operations(
         lowered = level.compute.lower(module, variables, None, [image], covered, count, pooled)
         total += lowered.cost_analysis()["flops"] * np.prod(target) / np.prod(shape)
     return total
+
+
+BENCHES = {
+    name: Bench(functools.partial(compare, *variant), SIZES) for name, variant in VARIANTS.items()
+}

@@ -1,0 +1,1 @@
+"""The benchmarks, one file each; `evaluation.benchmarks` runs them."""

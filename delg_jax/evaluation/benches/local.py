@@ -1,0 +1,132 @@
+"""Local search: exact Chamfer similarity, and the engines that approximate it."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from delg_jax.evaluation import faiss_peers
+from delg_jax.evaluation.benches import vectors
+from delg_jax.evaluation.contenders import Bench, Comparison, Contender, Work
+from delg_jax.search import SimilarityKernel, cann, cells, engines
+from delg_jax.search.cells import CellSettings
+from delg_jax.search.random_grids import GridSettings
+
+_KERNEL = SimilarityKernel("cann")
+_GRIDS = GridSettings(grids=5, approximation=2.0, axes=16, width=2.0)
+_TOP = 50  # images of which the engines should find as many as they can
+_BLOCK = 32  # images
+
+
+def compare(
+    rng: np.random.Generator,
+    queries: int,
+    peer_queries: int,
+    images: int,
+    features: int,
+    dim: int,
+    cell_count: int,
+    probes: int,
+    nearest: int,
+) -> Comparison:
+    """Queries and a database of the same places; peers do only the first queries."""
+    asked, database = vectors.places(rng, queries, images, features, dim)
+    asked_mask, mask = (np.ones(side.shape[:2], bool) for side in (asked, database))
+    exact = engines.exact(database, mask, _KERNEL, _BLOCK)
+    truth = exact(asked, asked_mask)
+
+    def engine(name: str, search: engines.LocalSearch) -> Contender:
+        facts = {"overlap": overlap(search(asked, asked_mask), truth, min(_TOP, images))}
+        return Contender(name, lambda: search(asked, asked_mask), queries, facts)
+
+    def product() -> Contender:
+        return Contender("its matrix product alone", products, peer_queries)
+
+    def products() -> None:
+        held = np.empty((features, _BLOCK * features), np.float32)
+        for query in asked[:peer_queries]:
+            for start in range(0, images, _BLOCK):
+                rows = database[start : start + _BLOCK].reshape(-1, dim)
+                np.matmul(query, rows.T, out=held[:, : len(rows)])
+
+    def faiss() -> Contender:
+        index = faiss_peers.flat(database.reshape(-1, dim))
+
+        def search() -> list[np.ndarray]:
+            return [
+                faiss_peers.voted(index, query, features, images, nearest, _vote)
+                for query in asked[:peer_queries]
+            ]
+
+        found = np.stack(search())
+        facts = {"overlap": overlap(found, truth[:peer_queries], min(_TOP, images))}
+        return Contender(f"faiss flat, {nearest} nearest, vote", search, peer_queries, facts)
+
+    cell_index = cells.build(database, mask, CellSettings(cell_count))
+    return Comparison(
+        "query",
+        Contender("local_search", lambda: exact(asked, asked_mask), queries),
+        {"product": product, "faiss": faiss},
+        (
+            engine("engine cells", engines.cells(cell_index, _KERNEL, probes)),
+            engine("engine cann", engines.cann(cann.build(database, mask, _GRIDS))),
+        ),
+        Work(2.0 * features * features * images * dim, database.nbytes / queries),
+    )
+
+
+def overlap(found: np.ndarray, exact: np.ndarray, top: int) -> float:
+    """Mean share of the exact search's first images among those found first.
+
+    Args:
+      found: similarities [Q, N].
+      exact: similarities [Q, N].
+      top: images compared.
+
+    Returns:
+      The share, from 0 to 1.
+    """
+    lists = [np.argsort(-side, axis=1, kind="stable")[:, :top] for side in (found, exact)]
+    shares = [np.isin(one, other).mean() for one, other in zip(*lists, strict=True)]
+    return float(np.mean(shares))
+
+
+def _vote(cosines: np.ndarray) -> np.ndarray:
+    return np.where(cosines > _KERNEL.least, np.asarray(_KERNEL(jnp.asarray(cosines))), 0.0)
+
+
+BENCHES = {
+    "local": Bench(
+        compare,
+        {
+            "standard": {
+                "queries": 8,
+                "peer_queries": 1,
+                "images": 1600,
+                "features": 300,
+                "dim": 128,
+                "cell_count": 2000,
+                "probes": 16,
+                "nearest": 1000,
+            },
+            "gpu": {
+                "queries": 64,
+                "peer_queries": 2,
+                "images": 1600,
+                "features": 300,
+                "dim": 128,
+                "cell_count": 2000,
+                "probes": 16,
+                "nearest": 1000,
+            },
+            "tiny": {
+                "queries": 2,
+                "peer_queries": 1,
+                "images": 5,
+                "features": 6,
+                "dim": 8,
+                "cell_count": 3,
+                "probes": 2,
+                "nearest": 10,
+            },
+        },
+    )
+}

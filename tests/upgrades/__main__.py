@@ -1,0 +1,15 @@
+"""A verb on the run of the archives, on one device: how they were made, and how they go on.
+
+python -m tests.upgrades train --workdir=DIR
+"""
+
+import sys
+
+from delg_jax.cli.main import main
+from delg_jax.models import resnet
+from tests.tiny import command_line
+from tests.upgrades.tiny_run import NARROW, config
+
+if __name__ == "__main__":
+    resnet.ARCHITECTURES["tiny"] = NARROW
+    sys.exit(main([sys.argv[1], *command_line(config()), *sys.argv[2:]]))

@@ -1,0 +1,62 @@
+"""The run whose artefacts the archives beside this file hold, each left by one version.
+
+An archive is named by the commit that made it: a workdir that was trained to step 4, of which
+checkpoint 2 is kept, extracted, indexed and evaluated with `config` on a network two channels wide,
+and `numbers.npz`, which holds what that version read of its own artefacts.
+"""
+
+import tarfile
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import quickstart
+from delg_jax import configuration
+from delg_jax.models import resnet
+
+FOLDER = Path(__file__).parent
+# The store as .npz files; checkpoints of today's kind; the store on TensorStore; the graph on disk
+NPZ_STORE, CHECKPOINTS, STORE, GRAPH = "95c95fa", "caef06c", "cbeba51", "e72c83d"
+VERSIONS = (NPZ_STORE, CHECKPOINTS, STORE, GRAPH, "f6c929b")
+
+NARROW = ((1, 1, 1, 1), False, 2)  # the tiny network, two channels wide
+_OVERRIDES = {
+    "model.global_dim": 8,
+    "model.local_dim": 8,
+    "model.attention_dim": 8,
+    "train.tensorboard": False,
+    "train.best_metric": "",
+    "extract.local_scales": (1.0,),
+    "extract.global_scales": (1.0,),
+    "extract.max_features": 8,
+    "extract.chunk_images": 8,
+    "search.max_features": 8,
+    "search.graph_neighbours": 5,
+    "search.graph_block": 16,
+    "rerank.sp.hypotheses": 20,
+    "rerank.sp.short_list": 3,
+    "rerank.sp.min_inliers": 4,
+    "rerank.mds.short_list": 5,
+    "rerank.mds.dim": 4,
+}
+
+
+def config(**changes: object) -> ml_collections.ConfigDict:
+    """The run's configuration; changes by path, with two underscores for a dot."""
+    more = {path.replace("__", "."): value for path, value in changes.items()}
+    return configuration.override(quickstart.get_config("smoke"), {**_OVERRIDES, **more})
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the tiny network as narrow as that of the archives."""
+    monkeypatch.setitem(resnet.ARCHITECTURES, "tiny", NARROW)
+
+
+def unpacked(version: str, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """The workdir that a version left, in a new place, and the numbers that it read."""
+    with tarfile.open(FOLDER / f"{version}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    with np.load(folder / "numbers.npz") as numbers:
+        return folder, dict(numbers)
