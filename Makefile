@@ -5,6 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+FUZZ_SECONDS ?= 300
 QUICKSTART := --config=configs/quickstart.py --workdir=runs/quickstart
 
 # The first interpreter that runs, is of a supported version and can make an environment. A name on
@@ -19,7 +20,7 @@ unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-convert lint format clean
+.PHONY: help quickstart test test-slow test-convert fuzz lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,6 +38,10 @@ test-slow: $(VENV)/.test ## Run the slow tests
 test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch and run the tests that need them
 	$(call install,.[test$(,)convert])
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/models/weights tests/cli/test_convert.py
+
+fuzz: $(VENV)/.test ## Let a fuzzer look for files that break the readers, for FUZZ_SECONDS in all
+	$(call install,.[test$(,)fuzz])
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
 lint: $(VENV)/.test ## Check the style
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from delg_jax.errors import UserError
 
@@ -52,6 +53,20 @@ def is_other(record: logging.LogRecord) -> bool:
     """Whether a log record tells of no shortage: a filter for libraries that log, then raise."""
     error = record.exc_info[1] if record.exc_info else None
     return error is None or explain(error) is None
+
+
+def without_late_writers(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A `sys.unraisablehook` without what TensorStore says of writes that outlive a failed save.
+
+    Args:
+      hook: for all else.
+    """
+
+    def said(problem: Any) -> None:
+        if str(problem.exc_value) != "Event loop is closed":
+            hook(problem)
+
+    return said
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import types
 
 import pytest
 
@@ -80,3 +81,13 @@ def test_what_libraries_log_of_a_shortage_is_left_to_the_end(error, said, caplog
     assert caplog.messages == said
     log.error("without an exception")
     assert caplog.messages[-1] == "without an exception"
+
+
+def test_writes_that_outlive_a_failed_save_say_nothing():
+    heard = []
+    hook = shortages.without_late_writers(heard.append)
+    hook(types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
+    assert heard == []
+    other = types.SimpleNamespace(exc_value=RuntimeError("the save failed"))
+    hook(other)
+    assert heard == [other]

@@ -34,6 +34,7 @@ _FAILED = 2
 
 def console() -> None:
     """Entry point of the console script."""
+    sys.unraisablehook = shortages.without_late_writers(sys.unraisablehook)
     sys.exit(main(sys.argv[1:]))
 
 

@@ -103,8 +103,8 @@ def wrong_end(moment: Moment, ended: Ended) -> list[str]:
         return [f"a traceback: {said}"]
     by_signal = moment.fault in ("killed", "terminated") and ended.status < 0
     interrupted = moment.fault == "terminated" and ended.status == 130
-    last = (ended.output.strip().splitlines() or [""])[-1]
-    refused = ended.status == _USER and last.startswith("delg: ")
+    lines = [line for line in ended.output.splitlines() if line.startswith("delg: ")]
+    refused = ended.status == _USER and len(lines) == 1
     return [] if ended.status == 0 or by_signal or interrupted or refused else [f"ended by {said}"]
 
 

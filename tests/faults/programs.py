@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 # Imported here so that a forked program starts at once
 import delg_jax.evaluation.sweep
 import delg_jax.reports.sweep_tables  # noqa: F401
-from delg_jax.cli.main import main
+from delg_jax.cli.main import console
 
 DEADLINE = 600  # seconds, after which a program counts as hanging
 HANGS = -1000  # status of such a program
@@ -128,7 +128,8 @@ def _become(argv: Sequence[str], output: Path) -> None:
         handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        status = main(argv)
+        sys.argv = ["delg", *argv]
+        console()
     except SystemExit as stopped:
         status = stopped.code or 0
     except BaseException:

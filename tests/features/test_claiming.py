@@ -156,7 +156,8 @@ def test_a_listing_decides_the_images(config, whole):
 def test_a_store_of_the_format_before_is_made_again_only_if_asked_for(config, whole):
     (whole / "store.json").unlink()
     (whole / "index.json").write_text("{}")
-    with pytest.raises(UserError, match="is of format 1, this program reads 2; delg extract --overwrite"):
+    rule = "is of format 1, this program reads 2; delg extract --overwrite"
+    with pytest.raises(UserError, match=rule):
         claim(config, whole).__enter__()
     with claim(config, whole, overwrite=True) as store:
         assert store.names == names(4)

@@ -34,6 +34,7 @@ def compare(
         return np.where(cosines > _KERNEL.threshold, cosines, 0.0)
 
     def faiss() -> Contender:
+        """Votes of the nearest signs."""
         index = faiss_peers.flat_bits(database.reshape(-1, dim // 8))
 
         def search() -> list[np.ndarray]:

@@ -48,6 +48,7 @@ def compare(
                 np.matmul(query, rows.T, out=held[:, : len(rows)])
 
     def faiss() -> Contender:
+        """Votes of the nearest features, and how much of the exact list they find."""
         index = faiss_peers.flat(database.reshape(-1, dim))
 
         def search() -> list[np.ndarray]:

@@ -34,6 +34,7 @@ def compare(
     some = lists[:peer_queries]
 
     def sklearn() -> Contender:
+        """SMACOF, which is all that scikit-learn has for given distances."""
         manifold = installed("sklearn.manifold", "scikit-learn")
         start = rng.standard_normal((points, dim))
         options = {"n_components": dim, "init": start, "n_init": 1, "normalized_stress": False}

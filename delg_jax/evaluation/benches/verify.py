@@ -35,16 +35,13 @@ def compare(
     Peers do the first pairs, those that take long only a few; times are per pair.
     """
     settings = SpatialSettings(pair_block=pair_block)
-    query, images = vectors.unit(rng, features, dim), vectors.unit(rng, pairs, features, dim)
-    images[:, 1::2] = query[None, 1::2]
-    places = rng.uniform(0, _SIDE, (features, 2)).astype(np.float32)
-    moved = np.repeat(0.8 * places[None] + 30, pairs, axis=0).astype(np.float32)
-    moved[:, ::3] = rng.uniform(0, _SIDE, moved[:, ::3].shape)
-    moved[:, 1::3] = rng.uniform(0, _SIDE, moved[:, 1::3].shape)
+    sides = _planted(rng, pairs, features, dim)
+    (query, places), (images, moved) = ((side.descriptors, side.locations) for side in sides)
     ids, key = np.arange(pairs), jax.random.key(0)
-    sides = _features(query, places), _features(images, moved)
 
     def peer(name: str, match: _Match, count: _Count, some: int, threads: int = 1) -> Contender:
+        """Matches and counts the first pairs by the programs of a peer."""
+
         def one(pair: int) -> int:
             index, valid = match(query, images[pair], settings.max_distance)
             return count(moved[pair][index[valid]], places[valid])
@@ -82,6 +79,19 @@ def compare(
         {"numpy": numpy, "opencv": opencv, "official": official},
         work=Work(2.0 * features * features * dim, images.nbytes / pairs),
     )
+
+
+def _planted(
+    rng: np.random.Generator, pairs: int, features: int, dim: int
+) -> tuple[LocalFeatures, LocalFeatures]:
+    """Features of the query [K, ...] and of the images [M, K, ...]."""
+    query, images = vectors.unit(rng, features, dim), vectors.unit(rng, pairs, features, dim)
+    images[:, 1::2] = query[None, 1::2]
+    places = rng.uniform(0, _SIDE, (features, 2)).astype(np.float32)
+    moved = np.repeat(0.8 * places[None] + 30, pairs, axis=0).astype(np.float32)
+    moved[:, ::3] = rng.uniform(0, _SIDE, moved[:, ::3].shape)
+    moved[:, 1::3] = rng.uniform(0, _SIDE, moved[:, 1::3].shape)
+    return _features(query, places), _features(images, moved)
 
 
 def _counted(ransac: ransac_peers.Ransac) -> _Count:
