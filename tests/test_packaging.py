@@ -52,7 +52,8 @@ def _pins(python: str) -> dict[str, Version]:
 
 
 def test_extras():
-    assert set(EXTRAS) == {"cuda", "tpu", "convert", "tensorboard", "beam", "test", "bench"}
+    devices, others = {"cuda", "tpu"}, {"convert", "tensorboard", "beam", "serve", "fuzz"}
+    assert set(EXTRAS) == devices | others | {"test", "bench"}
 
 
 def test_the_base_needs_no_other_framework_and_no_accelerator():
@@ -73,7 +74,8 @@ def test_supported_pythons_are_those_with_constraints():
     supported = SpecifierSet(SETUP["python_requires"])
     minors = [f"3.{minor}" for minor in range(8, 30)]
     assert tuple(python for python in minors if Version(python) in supported) == PYTHONS
-    assert sorted(path.stem for path in (ROOT / "constraints").iterdir()) == list(PYTHONS)
+    pins = sorted(path.stem for path in (ROOT / "constraints").iterdir())
+    assert pins == [*PYTHONS, "oldest"]
 
 
 @pytest.mark.parametrize("python", PYTHONS)

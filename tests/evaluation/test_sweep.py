@@ -60,7 +60,7 @@ def test_a_failed_run_does_not_stop_the_others(calls, tmp_path):
     results = sweep.run(default.get_config(), runs, tmp_path)
     errors = [result.error for result in results]
     assert errors[0] == ""
-    assert errors[1] == "MemoryError: no memory"
+    assert "Cannot allocate memory" in errors[1]
     assert errors[2].startswith("config.train.learning_rate = 2.0")
     assert results[1].metrics == {"train": {"validation_loss": 13.5}}
     assert len(json.loads((tmp_path / "sweep.json").read_text())["runs"]) == 4

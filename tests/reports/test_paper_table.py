@@ -35,7 +35,7 @@ def test_each_data_set_has_a_table_of_paper_ours_and_difference(table):
     assert found[2] == ["a", "1.00", "3.00 [2.00, 4.00]", "+2.00"]
     assert found[3] == ["b", "-", "6.00 [5.00, 7.00]", "-"]
     assert found[4] == ["c", "-", "-", "-"]
-    assert found[5][1] == "Two Hard: paper"
+    assert found[5] == ["Table 0", "Two Hard"]  # of which the paper has nothing
 
 
 def test_claims_have_a_p_value_where_there_are_queries(table):

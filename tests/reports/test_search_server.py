@@ -125,6 +125,15 @@ def test_other_ways_of_asking_are_refused(port):
     assert refused(ask(port, "GET", "/api/search"), 405)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a terminal; jobs in the background start with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_peace(number):
     said = []
