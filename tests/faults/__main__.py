@@ -16,8 +16,9 @@ from pathlib import Path
 
 # For the programs that are forked from this one
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_CACHE = tempfile.TemporaryDirectory(prefix="delg_faults_compiled_")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # input workers import this file, too
+    _CACHE = tempfile.TemporaryDirectory(prefix="delg_faults_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from tests.faults import moments, scenes  # noqa: E402

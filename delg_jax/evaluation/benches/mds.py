@@ -30,7 +30,7 @@ def compare(
 
     Peers do the first queries; times are per query.
     """
-    lists = [_distances(rng, points, dim) for _ in range(queries)]
+    lists = [made_up_distances(rng, points, dim) for _ in range(queries)]
     some = lists[:peer_queries]
 
     def sklearn() -> Contender:
@@ -87,7 +87,7 @@ def _majorised(lists: Sequence[np.ndarray], dim: int, iterations: int) -> Conten
     return Contender(f"SMACOF, {iterations} iterations", call, len(lists))
 
 
-def _distances(rng: np.random.Generator, points: int, dim: int) -> np.ndarray:
+def made_up_distances(rng: np.random.Generator, points: int, dim: int) -> np.ndarray:
     """Distances float32 [n, n] of unit vectors, sqrt(2) where the similarity is missing."""
     rows = vectors.unit(rng, points, dim)
     similarities = np.maximum(rows @ rows.T, 0.0)
