@@ -1,7 +1,7 @@
 """Runs the benchmarks of a CPU beside their peers, and puts the table into the README.
 
     python -m experiments.bench_all
-    python -m experiments.bench_all --size=tiny --only=mds,global --readme= --results=/tmp/results
+    python -m experiments.bench_all --size=tiny --only=mds,global --readme= --results=runs/bench
 
 Every benchmark is a process of its own, so that the threads and memory of one do not slow the
 next. Writes bench_NAME.json for each into --results, and rewrites what stands between the marks in
