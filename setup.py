@@ -41,10 +41,10 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=12,<14",
-        "protobuf>=6.31,<8",
+        "protobuf>=6.31.1,<8",
         "safetensors>=0.5,<1",
         "tensorflow-datasets>=4.9.10,<5",
-        "tensorstore>=0.1.80,<0.2",
+        "tensorstore>=0.1.84,<0.2",
         "tqdm>=4.67,<5",
     ],
     extras_require={
@@ -55,8 +55,8 @@ setup(
             "tensorflow>=2.20,<3; sys_platform == 'darwin'",
             "torch>=2.8,<3",
         ],
-        "tensorboard": ["tensorboardX>=2.6,<3"],  # its event files, without TensorFlow
-        "beam": ["apache-beam>=2.66,<3"],  # to prepare data and extract on many machines
+        "tensorboard": ["tensorboardX>=2.6.1,<3"],  # its event files, without TensorFlow
+        "beam": ["apache-beam>=2.69,<3"],  # to prepare data and extract on many machines
         "serve": ["aiohttp>=3.14,<4"],  # the page of `delg search --serve`
         "fuzz": ["atheris>=3.0,<4; sys_platform == 'linux'"],  # it has wheels for Linux alone
         "test": [
@@ -69,7 +69,7 @@ setup(
             "pytest-xdist>=3.8,<4",
             "ruff>=0.15,<0.18",
             "scipy>=1.15,<2",
-            "tensorboardX>=2.6,<3",
+            "tensorboardX>=2.6.1,<3",
         ],
         "bench": [
             "faiss-cpu>=1.12,<2",
