@@ -17,7 +17,7 @@ from delg_jax.rerank.spatial_verification import Verification
 from tests import photographs, tiny
 
 LIMITS = Limits(
-    upload_bytes=20_000, waiting=5, body_seconds=0.8, idle_seconds=0.8, request_seconds=3.0
+    upload_bytes=20_000, waiting=5, body_seconds=2.0, idle_seconds=2.0, request_seconds=3.0
 )
 FURTHER_HOST = "photos.example"
 MARKUP = "<img src=x onerror=alert(1)>"
