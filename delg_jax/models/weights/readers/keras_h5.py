@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from delg_jax.models.weights.readers.refusal import refusal
+from delg_jax.models.weights.readers.refusal import refusal, require_size
 
 if TYPE_CHECKING:
     import h5py
 
 KIND = "HDF5 file of Keras weights"
 
-_LARGEST = 2**34  # bytes
 _KERAS3_WEIGHTS = "model.weights.h5"  # the member of a `.keras` archive
 
 # Keras 1 wrote the layer and one of these, and perhaps a number; Keras applications of 2015 to 2018
@@ -66,8 +65,7 @@ def read(path: str) -> dict[str, np.ndarray]:
         for place, dataset in datasets.items():
             if place.startswith("optimizer/"):
                 continue
-            if dataset.nbytes > _LARGEST:  # as declared, which a small file can do with any
-                raise refusal(path, f"must hold arrays up to {_LARGEST} bytes; {place} is larger")
+            require_size(path, place, dataset.nbytes)
             name = _name(place, root)
             if name in arrays:
                 raise refusal(path, f"must hold each array once; {name} is there twice")
@@ -80,8 +78,7 @@ def _plain(path: str) -> str | io.BytesIO:
     if not zipfile.is_zipfile(path):
         return path
     with zipfile.ZipFile(path) as archive:
-        if archive.getinfo(_KERAS3_WEIGHTS).file_size > _LARGEST:
-            raise refusal(path, f"must hold {_KERAS3_WEIGHTS} of up to {_LARGEST} bytes")
+        require_size(path, _KERAS3_WEIGHTS, archive.getinfo(_KERAS3_WEIGHTS).file_size)
         return io.BytesIO(archive.read(_KERAS3_WEIGHTS))
 
 

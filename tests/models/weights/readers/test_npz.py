@@ -54,3 +54,15 @@ def test_a_zip_of_other_files_is_refused(tmp_path):
         archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
     with pytest.raises(UserError, match="must hold numbers; archive/data.pkl is"):
         read_arrays(str(path))
+
+
+def test_what_says_to_be_huge_is_refused(tmp_path):
+    """The size stands in the directory at the end of the file; nothing need be behind it."""
+    path = tmp_path / "weights.npz"
+    np.savez(path, a=np.ones(3))
+    content = path.read_bytes()
+    entry = content.rindex(b"PK\x01\x02")
+    huge = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(content[: entry + 24] + huge + content[entry + 28 :])
+    with pytest.raises(UserError, match="must not unpack"):
+        read_arrays(str(path))
