@@ -149,6 +149,21 @@ def require_kind(path: str, before: Any, after: Any) -> None:
             raise UserError(subject, after, "must be a whole number of at most 64 bits")
 
 
+def require_seed(config: ml_collections.ConfigDict) -> None:
+    """Refuses seeds that no generator takes, or that two of would be the same to.
+
+    Args:
+      config: the whole tree.
+
+    Raises:
+      UserError: if `config.seed` is negative or has more than 32 bits.
+    """
+    if config.seed < 0:
+        raise UserError("config.seed", config.seed, "must not be negative")
+    if config.seed >= 2**32:
+        raise UserError("config.seed", config.seed, "must be below 2^32")
+
+
 def _kind(element: Any) -> type:
     is_number = isinstance(element, int | float) and not isinstance(element, bool)
     return float if is_number else type(element)

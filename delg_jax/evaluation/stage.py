@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax import workdir as artefacts
+from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.evaluation import (
@@ -93,6 +94,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
     if evaluation.depth and whole:
         rule = f"must be 0 for {whole[0]}, which re-ranks the whole database"
         raise UserError("config.eval.depth", evaluation.depth, rule)
+    require_seed(config)
     gldv2_tasks.check(config)
     pair_protocol.check(config)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from delg_jax import workdir as artefacts
-from delg_jax.configuration import flatten
+from delg_jax.configuration import flatten, require_seed
 from delg_jax.data import open_training, pipeline, skips
 from delg_jax.data.sources import TrainingData
 from delg_jax.errors import UserError, require_choice
@@ -166,8 +166,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         parts = train.accumulation_steps
         rule += f" times config.train.accumulation_steps={parts}" if parts > 1 else ""
         raise UserError("config.train.batch_size", train.batch_size, rule)
-    if config.seed < 0:
-        raise UserError("config.seed", config.seed, "must not be negative")
+    require_seed(config)
     train_state.penalty(train)
     if train.cache_features:
         feature_cache.check(config)

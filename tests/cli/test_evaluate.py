@@ -66,6 +66,7 @@ def test_diffusion_needs_whole_rankings(flags, tmp_path, capsys):
         ("eval.depth=-1", "config.eval.depth = -1: must not be negative"),
         ("eval.recognition_top=0", "config.eval.recognition_top = 0: must be at least 1"),
         ("eval.pairs=-1", "config.eval.pairs = -1: must not be negative"),
+        ("seed=-1", "config.seed = -1: must not be negative"),
         ("rerank.mds.distance=city", "config.rerank.mds"),
         ("rerank.sp.short_list=-1", "config.rerank.sp.short_list = -1: "),
         ("search.kernel=box", "config.search.kernel = 'box': must be one of "),

@@ -32,6 +32,7 @@ def test_the_last_metrics_are_printed(root, tmp_path, capsys, monkeypatch):
         ("data.name=revisited", "config.data.name = 'revisited': has no training images"),
         ("data.crop_aspect=(3.0, 2.0)", "config.data.crop_aspect = (3.0, 2.0): must be two"),
         ("seed=-1", "config.seed = -1: must not be negative"),
+        ("seed=4294967296", "config.seed = 4294967296: must be below 2^32"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(root, tmp_path, capsys, override, message):
