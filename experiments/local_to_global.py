@@ -3,12 +3,14 @@
     python -m experiments.local_to_global --size=quick --workdir=runs/quick [--ablate] [--graphs]
 
 Of the second paper only the abstract is known, so no number of it stands beside ours. With --ablate
-one field after the other is changed; those of the search are shown by local search alone unless
---graphs builds a similarity graph for each value. Writes local_to_global_SIZE.json and .md, and
+one field after the other is changed, or those of --fields alone, beside which an earlier run's stay
+if its base gave the same. Those of the search are shown by local search alone unless --graphs
+builds a similarity graph for each value. Writes local_to_global_SIZE.json and .md, and
 local_to_global_ablation_SIZE.json and .md, into --results.
 """
 
 import dataclasses
+import json
 import pathlib
 import sys
 
@@ -17,6 +19,7 @@ from absl import flags
 from delg_jax import configuration, workdir
 from delg_jax.cli import experiment
 from delg_jax.cli.main import run_experiment
+from delg_jax.errors import require_choice
 from delg_jax.evaluation.ablation import ablate
 from delg_jax.evaluation.experiment import Claim, Experiment, Row, Setting, map_columns
 from delg_jax.evaluation.experiment_runs import first_evaluation
@@ -86,23 +89,39 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_boolean("ablate", False, "Change one field at a time.", flag_values=values)
     text = "Build a graph for every value of a field of the search."
     flags.DEFINE_boolean("graphs", False, text, flag_values=values)
+    text = "Fields to change, as rerank.mds.method; empty for all."
+    flags.DEFINE_list("fields", [], text, flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     """Prints the table of methods, and each of the ablation as it is done."""
+    rerank, search = (
+        {field: tried for field, tried in known.items() if _is_chosen(f"{room}.{field}", values)}
+        for room, known in (("rerank.mds", RERANK), ("search", SEARCH))
+    )
     experiment.run(EXPERIMENT, values)
     if not values.ablate:
         return
     config, root = first_evaluation(EXPERIMENT, experiment.options(values))
-    found, texts, known = {}, [], configuration.flatten(config)
-    for field, rows in ablate(config, root, RERANK, SEARCH, values.graphs):
+    path = pathlib.Path(values.results) / f"local_to_global_ablation_{values.size}.json"
+    before = json.loads(path.read_text()) if values.fields and path.exists() else {}
+    known, found = configuration.flatten(config), {}
+    for field, rows in ablate(config, root, rerank, search, values.graphs):
         found[field] = rows
-        texts.append(ablation_table(field, rows, str(known.get(field))))
-        print(f"\n{texts[-1]}", flush=True)
-    results, name = pathlib.Path(values.results), f"local_to_global_ablation_{values.size}"
-    workdir.write_json(results / f"{name}.json", found)
-    text = "\n\n".join(texts) + "\n\n\\* as configured\n"
-    workdir.write_text(results / f"{name}.md", text)
+        print(f"\n{ablation_table(field, rows, str(known.get(field)))}", flush=True)
+    if before.get("base") == found["base"]:
+        found = before | found
+    workdir.write_json(path, found)
+    texts = [ablation_table(field, rows, str(known.get(field))) for field, rows in found.items()]
+    workdir.write_text(path.with_suffix(".md"), "\n\n".join(texts) + "\n\n\\* as configured\n")
+
+
+def _is_chosen(path: str, values: flags.FlagValues) -> bool:
+    """Whether a field is to be changed; a UserError if --fields names one that is not known."""
+    known = [f"rerank.mds.{field}" for field in RERANK] + [f"search.{field}" for field in SEARCH]
+    for field in values.fields:
+        require_choice("--fields", field, known)
+    return not values.fields or path in values.fields
 
 
 if __name__ == "__main__":

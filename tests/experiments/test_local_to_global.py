@@ -36,3 +36,15 @@ def test_the_ablation_goes_on_from_the_features_of_the_table(tmp_path, capsys, m
     assert list(found) == ["base", "rerank.mds.weight", "search.threshold"]
     assert "| search.threshold |" in capsys.readouterr().out
     assert len(list((tmp_path / "features").iterdir())) == 1
+    monkeypatch.setattr(local_to_global, "SEARCH", {"threshold": (0.5, 0.7)})
+    assert run_experiment(local_to_global, [*arguments, "--fields=search.threshold"]) == 0
+    again = json.loads((tmp_path / "local_to_global_ablation_quick.json").read_text())
+    assert list(again) == list(found)
+    assert again["rerank.mds.weight"] == found["rerank.mds.weight"]
+    assert list(again["search.threshold"]) == ["0.5", "0.7"]
+
+
+def test_a_field_that_is_not_known_is_named(tmp_path, capsys):
+    arguments = [f"--workdir={tmp_path}", "--ablate", "--fields=rerank.mds.wieght"]
+    assert run_experiment(local_to_global, arguments) == 2
+    assert "--fields = rerank.mds.wieght" in capsys.readouterr().err
