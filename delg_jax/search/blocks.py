@@ -56,12 +56,33 @@ def starts(count: int, block: int) -> Iterator[int]:
     yield from range(0, count, block)
 
 
-def read_ahead(arrays: Sequence[Array], block: int) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+def even(count: int, block: int) -> tuple[int, list[int]]:
+    """Blocks of one size that need no padding: the last begins earlier, and repeats rows.
+
+    Args:
+      count: number of rows, N.
+      block: rows in a block, at most.
+
+    Returns:
+      Rows in a block, and the first row of every block.
+
+    Raises:
+      ValueError: if `block` is not positive.
+    """
+    number = len(list(starts(count, block)))
+    size = -(-count // max(number, 1))
+    return size, [min(index * size, count - size) for index in range(number)]
+
+
+def read_ahead(
+    arrays: Sequence[Array], block: int, firsts: Sequence[int] | None = None
+) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
     """Yields the blocks of rows of several arrays, each read while the one before is used.
 
     Args:
       arrays: [N, ...] each; arrays, memory maps or rows on disk.
       block: rows in a block.
+      firsts: first rows of the blocks; None for one block after the other.
 
     Yields:
       The first row of a block, and the `padded_rows` of every array.
@@ -69,7 +90,7 @@ def read_ahead(arrays: Sequence[Array], block: int) -> Iterator[tuple[int, tuple
     Raises:
       ValueError: if `block` is not positive.
     """
-    firsts = list(starts(len(arrays[0]), block))
+    firsts = list(starts(len(arrays[0]), block)) if firsts is None else list(firsts)
     with concurrent.futures.ThreadPoolExecutor(len(arrays)) as pool:
 
         def read(start: int) -> list[concurrent.futures.Future]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.blocks import is_aligned, read_ahead
+from delg_jax.search.blocks import even, is_aligned, read_ahead
 
 Array = jax.Array | np.ndarray
 
@@ -51,11 +51,13 @@ def search(
     rows = np.asarray(database) if isinstance(database, jax.Array) else database
     if isinstance(rows, np.ndarray) and rows.size and not is_aligned(rows):
         block = min(block, max(1, _COPIED // rows[0].nbytes))
-    block = min(block, max(count, 1))
+    block, firsts = even(count, block)
     similarities = jnp.full((len(queries), top_k), -jnp.inf)
     indices = jnp.full((len(queries), top_k), -1, jnp.int32)
-    for start, (part,) in read_ahead((rows,), block):
-        similarities, indices = _merge(similarities, indices, queries, part, start, count)
+    done = 0
+    for start, (part,) in read_ahead((rows,), block, firsts):
+        similarities, indices = _merge(similarities, indices, queries, part, start, done)
+        done = start + len(part)
     return np.asarray(similarities), np.asarray(indices)
 
 
@@ -90,15 +92,15 @@ def _merge(
     queries: jax.Array,
     rows: jax.Array,
     start: jax.Array,
-    count: jax.Array,
+    done: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Merges one block into the best lists [Q, top_k].
+    """Merges one block into the best lists [Q, top_k]; rows before `done` are in them already.
 
     The lists stand before the block, and every index in them is lower: as `top_k` puts the
     first of equals first, so does the merge.
     """
     columns = start + jnp.arange(rows.shape[0], dtype=jnp.int32)
-    products = jnp.where((columns < count)[None, :], _products(queries, rows), -jnp.inf)
+    products = jnp.where((columns >= done)[None, :], _products(queries, rows), -jnp.inf)
     top_k = similarities.shape[1]
     best, position = jax.lax.top_k(products, min(top_k, rows.shape[0]))
     best = jnp.concatenate([similarities, best], axis=1)

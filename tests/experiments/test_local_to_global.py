@@ -47,4 +47,7 @@ def test_the_ablation_goes_on_from_the_features_of_the_table(tmp_path, capsys, m
 def test_a_field_that_is_not_known_is_named(tmp_path, capsys):
     arguments = [f"--workdir={tmp_path}", "--ablate", "--fields=rerank.mds.wieght"]
     assert run_experiment(local_to_global, arguments) == 2
-    assert "--fields = 'rerank.mds.wieght': must be one of rerank.mds.short_list" in capsys.readouterr().err
+    assert (
+        "--fields = 'rerank.mds.wieght': must be one of rerank.mds.short_list"
+        in capsys.readouterr().err
+    )
