@@ -71,8 +71,8 @@ def _draw_box(height: int, width: int, settings: CropSettings, rng: np.random.Ge
 def _resize(
     image: EncodedImage, box: tuple[int, int, int, int], settings: CropSettings
 ) -> np.ndarray:
-    pixels = image.decode(_reduction(box, settings.size) if settings.reduced else 1)
-    (height, width), (rows, columns) = image.shape, pixels.shape[:2]
+    picture = image.picture(_reduction(box, settings.size) if settings.reduced else 1)
+    (height, width), (columns, rows) = image.shape, picture.size
     part = (
         box[0] * columns / width,
         box[1] * rows / height,
@@ -80,8 +80,7 @@ def _resize(
         min(box[3] * rows / height, rows),
     )
     square = (settings.size, settings.size)
-    resized = Image.fromarray(pixels).resize(square, Image.Resampling.BILINEAR, box=part)
-    return np.asarray(resized)
+    return np.array(picture.resize(square, Image.Resampling.BILINEAR, box=part))
 
 
 def _reduction(box: tuple[int, int, int, int], size: int) -> int:

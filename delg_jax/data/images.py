@@ -75,15 +75,19 @@ class EncodedImage:
             turned = self._image.format != "TIFF" and _orientation(self._image) in _TURNED
         self.shape = (width, height) if turned else (height, width)
 
-    def decode(self, reduction: int = 1) -> np.ndarray:
-        """Decodes the pixels, once.
+    def decode(self) -> np.ndarray:
+        """Decodes the pixels, once; uint8 [H, W, 3]."""
+        return np.array(self.picture())
+
+    def picture(self, reduction: int = 1) -> Image.Image:
+        """Decodes the pixels, once, without a copy of them for NumPy.
 
         Args:
           reduction: of `REDUCTIONS`; a JPEG is decoded this many times smaller, for about as much
             less time. Other formats come whole.
 
         Returns:
-          uint8 [H, W, 3].
+          An upright RGB picture.
         """
         with _reasons():
             if reduction > 1:
@@ -92,7 +96,7 @@ class EncodedImage:
             self._image.load()
             upright = _UPRIGHT.get(_orientation(self._image))  # of a TIFF none is left
             image = self._image if upright is None else self._image.transpose(upright)
-            return np.array(_to_rgb(image))
+            return _to_rgb(image)
 
 
 class _Silence:
@@ -150,7 +154,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which always copies
 
 
 def limit_size(image: np.ndarray, max_size: float) -> tuple[np.ndarray, float]:
