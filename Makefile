@@ -20,7 +20,7 @@ unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-convert fuzz lint format clean
+.PHONY: help quickstart test test-slow test-convert fuzz bench lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,10 @@ test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch and run the tests 
 fuzz: $(VENV)/.test ## Let a fuzzer look for files that break the readers, for FUZZ_SECONDS in all
 	$(call install,.[test$(,)fuzz])
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
+
+bench: $(VENV)/.test ## Measure ours beside the peers on this CPU, and rewrite the README's table
+	$(call install,.[test$(,)bench])
+	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.bench_all
 
 lint: $(VENV)/.test ## Check the style
 	$(BIN)/ruff check .

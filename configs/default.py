@@ -189,11 +189,12 @@ def _search() -> ml_collections.ConfigDict:
     search.cann.axes = 0  # random axes that make a cell, 0 = all
     search.cann.width = 1.0  # side of a cell, in the original's r c / sqrt(D)
     search.cann.seed = 0  # of rotations, shifts and hashing
-    # Exact cosines within the cells nearest to a feature, of a random Voronoi diagram
+    # Exact cosines within the cells nearest to a feature, of a Voronoi diagram
     search.cells = ml_collections.ConfigDict()
     search.cells.count = 1000  # cells
     search.cells.probes = 24  # nearest cells of a query feature that are looked into
-    search.cells.seed = 0  # of the features that are the centres
+    search.cells.seed = 0  # of the features that are the first centres
+    search.cells.rounds = 2  # of k-means, that move them
     search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features
     search.graph_neighbours = 1000  # similarities kept per database image
     search.graph_block = 32  # database images searched at a time, a chunk of the graph

@@ -49,6 +49,7 @@ ADDED = {
     "search.cells.count": 1000,
     "search.cells.probes": 24,
     "search.cells.seed": 0,
+    "search.cells.rounds": 0,
     "search.graph_features": 0,
     "search.graph_block": 32,
     "rerank.sp.one_bit": False,

@@ -12,6 +12,7 @@ FIRST = Path(__file__).parent / "upgrades" / "fields_1.json"
 CHANGED_BY_DEFAULT = {
     "data.reduced_decode": True,
     "train.best_metric": "validation_global_accuracy",
+    "search.cells.rounds": 2,
 }
 
 

@@ -24,7 +24,7 @@ from delg_jax.evaluation.ranking import Ranked, Ranking
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
 from delg_jax.search import SimilarityGraph
-from delg_jax.search.stage import build_index, index_folder
+from delg_jax.search.stage import build_index, deciding, index_folder
 
 
 def evaluate(
@@ -51,7 +51,7 @@ def evaluate(
     root = pathlib.Path(workdir)
     _check(config)
     extracted = extract(config, root, overwrite)
-    decided_by = (*sections(config), "search", "rerank", "eval")
+    decided_by = (*sections(config), *deciding(config.search), "rerank", "eval")
     extra = {"weights": extracted.weights}
     artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
     ranked, costs = _rank(config, root, extracted, overwrite)

@@ -48,7 +48,7 @@ class Pictures:
         longest = max(encoded.shape)
         fitting = [times for times in images.REDUCTIONS if longest // times >= size]
         try:
-            picture = encoded.decode(max(fitting, default=1))
+            picture = np.asarray(encoded.picture(max(fitting, default=1)))
         except images.BadImageError as error:
             raise UserError("image", index, f"cannot be shown: {error}") from error
         return images.limit_size(picture, size)[0]

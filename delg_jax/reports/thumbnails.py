@@ -57,7 +57,7 @@ class Thumbnails:
                 return None
             finer = max(encoded.shape) // _SIDE
             reduction = max(r for r in images.REDUCTIONS if r <= max(finer, 1))
-            picture = Image.fromarray(encoded.decode(reduction))
+            picture = encoded.picture(reduction)
         except (OSError, images.BadImageError):
             return None
         picture.thumbnail((_SIDE, _SIDE))

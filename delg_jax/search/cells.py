@@ -1,24 +1,26 @@
-"""Local search within the cells of a random Voronoi diagram of descriptors.
+"""Local search within the cells of a Voronoi diagram of descriptors.
 
-The centres are features of the database, drawn at random, so that cells are small where there are
-many descriptors (inverted lists: Jegou, Douze, Schmid, "Product quantization for nearest neighbor
-search", PAMI 2011, without the quantization). A query feature is compared with what lies in the
-cells nearest to it; the similarity is that of `local_search`, short of the matches that it misses.
+The centres are features of the database, drawn at random and moved by k-means, so that cells are
+small where there are many descriptors (inverted lists: Jegou, Douze, Schmid, "Product quantization
+for nearest neighbor search", PAMI 2011, without the quantization). A query feature is compared
+with what lies in the cells nearest to it; the similarity is that of `local_search`, short of the
+matches that it misses.
 """
 
 import dataclasses
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from delg_jax.search import centres
 from delg_jax.search.blocks import padded_rows, starts
 from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
 
 _PAIRS = 1 << 25  # of query features and images whose best cosines are in memory
+_ROWS = 256  # features compared with all centres at a time
+_RANKED = 24  # centres, at least, by which it is told how near a cell must be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +29,21 @@ class CellSettings:
 
     Attributes:
       count: cells, C; at most as many as there are features.
-      seed: of the features that are the centres.
+      seed: of the draws of the centres.
+      rounds: of k-means, see `centres.draw`.
     """
 
     count: int = 1000
     seed: int = 0
+    rounds: int = 2
 
     def __post_init__(self) -> None:
         """Raises a ValueError that names the first wrong field."""
         if self.count < 1:
             raise ValueError(f"`count` (={self.count}) must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"`seed` (={self.seed}) must not be negative")
+        for name in ("seed", "rounds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` (={getattr(self, name)}) must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +91,8 @@ def build(descriptors: Array, mask: Array, settings: CellSettings, block: int = 
       ValueError: if `block` is not positive.
     """
     present = np.asarray(mask)
-    places = np.flatnonzero(present)
-    rng = np.random.default_rng(settings.seed)
-    drawn = np.sort(rng.choice(places, min(settings.count, len(places)), replace=False))
-    image, feature = drawn // max(mask.shape[1], 1), drawn % max(mask.shape[1], 1)
-    centres = [
-        np.asarray(descriptors[i : i + 1])[0, f] for i, f in zip(image, feature, strict=True)
-    ]
-    centres = np.array(centres, np.float32).reshape(-1, descriptors.shape[2])
-    return _filled(centres, descriptors, present, settings, 0, block)
+    drawn = centres.draw(descriptors, present, settings.count, settings.rounds, settings.seed)
+    return _filled(drawn, descriptors, present, settings, 0, block)
 
 
 def append(index: CellIndex, descriptors: Array, mask: Array, block: int = 256) -> CellIndex:
@@ -140,7 +138,8 @@ def similarity(
       queries: float [Q, Kq, D], unit norm; the more at a time, the less often a cell is read.
       query_mask: bool [Q, Kq], False on padding.
       kernel: k; an image without a match in the cells gets no vote from a feature.
-      probes: cells that a feature looks into; all cells give the exact similarity.
+      probes: cells that a feature looks into, on the average: how near they must be is estimated
+        from a part of the centres if these are many. All cells give the exact similarity.
 
     Returns:
       float32 [Q, N].
@@ -156,14 +155,12 @@ def similarity(
     probes = min(probes, len(index.centres))
     if not result.size or not probes or not valid.any():
         return result
-    features = np.asarray(queries, np.float32).reshape(-1, index.dimension)
-    nearest = np.asarray(_nearest_cells(features, index.centres, probes))[valid.ravel()]
-    features = features[valid.ravel()]
+    features = np.asarray(queries, np.float32).reshape(-1, index.dimension)[valid.ravel()]
     owners = np.repeat(np.arange(len(valid)), valid.sum(axis=1))
     step = max(1, _PAIRS // index.count)
     for start in range(0, len(features), step):
         part = slice(start, start + step)
-        best = _best(index, features[part], nearest[part], kernel.least)
+        best = _best(index, features[part], probes, kernel.least)
         row, image = np.divmod(np.flatnonzero(best > -np.inf), index.count)
         votes = _votes(kernel, best[row * index.count + image])
         places = owners[part][row] * index.count + image
@@ -171,14 +168,13 @@ def similarity(
     return result / np.maximum(valid.sum(axis=1), 1)[:, None].astype(np.float32)
 
 
-def _best(index: CellIndex, features: np.ndarray, nearest: np.ndarray, least: float) -> np.ndarray:
+def _best(index: CellIndex, features: np.ndarray, probes: int, least: float) -> np.ndarray:
     """Best cosine above `least` of features [F, D] in each image, [F N]; else minus infinity."""
-    probes = nearest.shape[1]
-    asking = np.argsort(nearest, axis=None, kind="stable")
-    edges = np.searchsorted(nearest.ravel()[asking], np.arange(len(index.centres) + 1))
+    asking, edges = _asking(features, index.centres, probes)
     best = np.full(len(features) * index.count, -np.inf, np.float32)
+
     for cell in np.flatnonzero((np.diff(edges) > 0) & (np.diff(index.offsets) > 0)):
-        rows = asking[edges[cell] : edges[cell + 1]] // probes
+        rows = asking[edges[cell] : edges[cell + 1]]
         part = slice(int(index.offsets[cell]), int(index.offsets[cell + 1]))
         products = features[rows] @ index.descriptors[part].astype(np.float32).T
         near = np.flatnonzero(products > least)
@@ -188,45 +184,58 @@ def _best(index: CellIndex, features: np.ndarray, nearest: np.ndarray, least: fl
     return best
 
 
+def _asking(features: np.ndarray, points: np.ndarray, probes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features that look into each cell: their rows [P], cell by cell, and where each starts."""
+    count = len(points)
+    # How near the last must be is told from every few centres: to order all takes far longer
+    step = 1 if probes == count else max(1, probes // _RANKED)
+    sampled = -(-count // step)
+    edge = sampled - min(probes // step, sampled)
+    rows, cells = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start in range(0, len(features), _ROWS):
+        products = features[start : start + _ROWS] @ points.T
+        enough = np.partition(products[:, ::step], edge, axis=1)[:, edge]
+        row, cell = np.divmod(np.flatnonzero(products >= enough[:, None]), count)
+        rows.append(start + row)
+        cells.append(cell)
+    # Numbers of 16 bits are sorted by digits, which is several times faster
+    found = np.concatenate(cells).astype(np.min_scalar_type(count))
+    edges = np.concatenate([[0], np.cumsum(np.bincount(found, minlength=count))])
+    return np.concatenate(rows)[np.argsort(found, kind="stable")], edges
+
+
 def _votes(kernel: SimilarityKernel, cosines: np.ndarray) -> np.ndarray:
     """Votes of cosines [P], computed at a length that is often met, so that it is compiled once."""
     length = 1 << max(len(cosines) - 1, 1).bit_length()
     return np.asarray(kernel(np.pad(cosines, (0, length - len(cosines)))))[: len(cosines)]
 
 
-@partial(jax.jit, static_argnames="probes")
-def _nearest_cells(features: jax.Array, centres: jax.Array, probes: int) -> jax.Array:
-    """Cells int32 [F, probes] of features [F, D], nearest first."""
-    products = jnp.matmul(features, centres.T, precision=jax.lax.Precision.HIGHEST)
-    return jax.lax.top_k(products, probes)[1]
-
-
 def _filled(
-    centres: np.ndarray,
+    points: np.ndarray,
     descriptors: Array,
     present: np.ndarray,
     settings: CellSettings,
     first: int,
     block: int,
 ) -> CellIndex:
-    """The index of given centres over images that are numbered from `first` on."""
+    """The index of the cells of given centres over images that are numbered from `first` on."""
     count, features, dimension = descriptors.shape
     block = min(block, max(count, 1))
-    cells, values = [np.zeros(0, np.int32)], [np.zeros((0, dimension), np.float16)]
-    for start in starts(count if len(centres) else 0, block):
+    cells, values = [np.zeros(0, np.int64)], [np.zeros((0, dimension), np.float16)]
+    for start in starts(count if len(points) else 0, block):
         rows = padded_rows(descriptors, start, block).reshape(block * features, dimension)
         used = np.flatnonzero(padded_rows(present, start, block))
-        cells.append(np.asarray(_nearest_cells(rows.astype(np.float32), centres, 1))[used, 0])
+        cells.append(centres.nearest(rows[used], points))
         values.append(rows[used].astype(np.float16))
     cells = np.concatenate(cells)
     order = np.argsort(cells, kind="stable")
     owners = first + np.flatnonzero(present) // max(features, 1)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=len(centres)))])
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=len(points)))])
     return CellIndex(
         settings,
         dimension,
         first + count,
-        centres,
+        points,
         np.concatenate(values)[order],
         owners[order].astype(np.int32),
         offsets.astype(np.int64),

@@ -18,6 +18,7 @@ from delg_jax.search.random_grids import GridSettings
 Index = CannIndex | CellIndex
 
 _KINDS = {"cann": (CannIndex, GridSettings), "cells": (CellIndex, CellSettings)}
+_BEFORE = {"cells": {"rounds": 0}}  # settings that older indices of a kind do not say
 _PLAIN = ("settings", "dimension", "count")  # fields that are no arrays
 _HEADER = "index.json"
 _FORMAT = 2
@@ -66,7 +67,8 @@ def load(folder: str | pathlib.Path) -> Index:
             raise ValueError(f"format {header['format']} instead of {_FORMAT}")
         kind, settings = _KINDS[header["kind"]]
         arrays = {name: _open(folder / f"{name}.npy") for name in _arrays(kind)}
-        plain = settings(**header["settings"]), header["dimension"], header["count"]
+        said = _BEFORE.get(header["kind"], {}) | header["settings"]
+        plain = settings(**said), header["dimension"], header["count"]
         index = kind(*plain, **arrays)
         index.check()
     except FileNotFoundError as error:

@@ -25,11 +25,17 @@ _LOG = logging.getLogger(__name__)
 # Folders of the graphs below `index`, and the fields of `config.search` that decide them
 FOLDERS = {"local": "graph", "global": "global_graph"}
 # Fields that decide the index of an approximate engine
-_INDEX_FIELDS = {"cann": ("search.cann",), "cells": ("search.cells.count", "search.cells.seed")}
-_DECIDING = {
-    "local": ("search",),
-    "global": ("search.graph_neighbours", "search.graph_block"),
+_INDEX_FIELDS = {
+    "cann": ("search.cann",),
+    "cells": tuple(f"search.cells.{name}" for name in ("count", "seed", "rounds")),
 }
+_GLOBAL_GRAPH_FIELDS = ("search.graph_neighbours", "search.graph_block")
+
+
+def deciding(search: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Fields of `config.search` that decide its results: not those of engines that are not used."""
+    idle = set(_INDEX_FIELDS) - {search.engine}
+    return tuple(f"search.{name}" for name in search if name not in idle)
 
 
 def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
@@ -149,7 +155,7 @@ def _grids(settings: ml_collections.ConfigDict) -> GridSettings:
 def _cells(settings: ml_collections.ConfigDict) -> CellSettings:
     """The cells that `config.search.cells` asks for."""
     try:
-        return CellSettings(settings.count, settings.seed)
+        return CellSettings(settings.count, settings.seed, settings.rounds)
     except ValueError as error:
         raise UserError("config.search.cells", dict(settings), str(error)) from error
 
@@ -212,7 +218,8 @@ def build_index(
     if old.is_file():
         _LOG.warning("%s: of an older version, not used; it can be deleted", old)
     store = GraphStore(folder, extracted.database.names, config.data.memory_megabytes)
-    decided_by = (*sections(config), *_DECIDING[features])
+    fields = deciding(config.search) if features == "local" else _GLOBAL_GRAPH_FIELDS
+    decided_by = (*sections(config), *fields)
     with claimed(store, config, decided_by, extracted.weights, overwrite):
         if not store.is_whole():
             searches = _searches(features, extracted, search)

@@ -38,7 +38,6 @@ def test_every_feature_is_in_the_cell_of_its_nearest_centre(rng):
     index = cells.build(descriptors, mask, SETTINGS)
     vectors, owners = descriptors[mask], np.nonzero(mask)[0]
     assert index.centres.shape == (5, 8)
-    assert all((vectors == centre).all(axis=1).any() for centre in index.centres)
     nearest = np.argmax(vectors @ index.centres.T, axis=1)
     order = np.argsort(nearest, kind="stable")
     np.testing.assert_array_equal(index.descriptors, vectors[order].astype(np.float16))
@@ -123,6 +122,29 @@ def test_wrong_arguments_are_named(rng):
         cells.similarity(index, *halves(rng, 2, 3), IDENTITY, 0)
     with pytest.raises(ValueError, match="`count`"):
         cells.CellSettings(0)
+    with pytest.raises(ValueError, match="`rounds`"):
+        cells.CellSettings(rounds=-1)
+
+
+@pytest.mark.parametrize("ranked", [2, 5])
+def test_about_as_many_cells_are_looked_into_where_only_some_are_ranked(rng, monkeypatch, ranked):
+    database, queries = halves(rng, 40, 30), halves(rng, 6, 30)
+    index = cells.build(*database, cells.CellSettings(200))
+    monkeypatch.setattr(cells, "_RANKED", ranked)
+    features = queries[0][queries[1]]
+    rows, edges = cells._asking(features, index.centres, 40)
+    cosines = features @ index.centres.T
+    looked = np.zeros_like(cosines, dtype=bool)
+    for cell in range(200):
+        looked[rows[edges[cell] : edges[cell + 1]], cell] = True
+    assert len(rows) == looked.sum()
+    assert 20 < looked.sum(axis=1).mean() < 60
+    # Whatever their number, they are the nearest
+    worst = np.where(looked, cosines, np.inf).min(axis=1)
+    assert (worst > np.where(looked, -np.inf, cosines).max(axis=1)).all()
+    kernel = KERNELS["power"][0]
+    found = cells.similarity(index, *queries, kernel, 200)
+    np.testing.assert_allclose(found, exact(*queries, *database, kernel), atol=2e-6)
 
 
 def test_few_cells_find_the_images_of_a_place(rng):
