@@ -4,8 +4,6 @@ import base64
 import io
 from collections.abc import Callable, Hashable
 
-from PIL import Image
-
 from delg_jax.data import images
 
 _SIDE = 240  # pixels, of the longest side: twice the size in a list, for dense displays
