@@ -5,7 +5,7 @@
 Compares the first images of the engines cann and cells, at several settings, with those of the
 exact engine of the same kernel, on the features that `delg extract` put into WORKDIR; without
 --features, on places that are drawn at random. Times are of all queries at once, after a first
-query of each kind. Writes cann_overlap.json and cann_overlap.md into --results.
+query of each kind. Writes NAME.json, .md and .svg into --results.
 """
 
 import pathlib
@@ -21,6 +21,7 @@ from delg_jax import workdir
 from delg_jax.cli.main import run_experiment
 from delg_jax.features.store import FeatureStore
 from delg_jax.reports import tables
+from delg_jax.reports.log_plot import log_plot
 from delg_jax.search import SimilarityKernel, cann, cells, engines
 from delg_jax.search.cells import CellSettings
 from delg_jax.search.engines import LocalSearch
@@ -38,7 +39,8 @@ GRIDS = (  # the original's, then fewer radii, fewer axes and wider cells
         for grids in (1, 5, 20)
     ),
 )
-CELLS = (  # with the cells that a feature looks into
+CELLS = (  # with the cells that a feature looks into; first without k-means
+    *((CellSettings(2000, rounds=0), probes) for probes in (16, 32, 64)),
     *((CellSettings(1000), probes) for probes in (4, 12, 24)),
     *((CellSettings(2000), probes) for probes in (8, 16, 32, 48)),
     *((CellSettings(4000), probes) for probes in (16, 32, 64)),
@@ -120,7 +122,7 @@ def measure(
     for settings, probes in voronoi:
         add(
             "cells",
-            f"{settings.count} cells, {probes} probes",
+            f"{settings.count} cells, {settings.rounds} rounds, {probes} probes",
             lambda s=settings: cells.build(database, mask, s),
             lambda index, p=probes: engines.cells(index, KERNEL, p),
         )
@@ -155,6 +157,17 @@ def table(rows: list[dict[str, object]], top: int) -> str:
     return tables.markdown(header, lines)
 
 
+def plot(rows: list[dict[str, object]], top: int) -> str:
+    """An SVG of what each setting finds over its time."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        point = row["milliseconds"], 100.0 * row["overlap"]
+        if point[1]:
+            curves.setdefault(row["engine"], []).append(point)
+    curves = {engine: sorted(points) for engine, points in curves.items()}
+    return log_plot("Approximate search", "ms a query", f"% of the first {top} found", curves)
+
+
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
@@ -162,7 +175,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("features", None, text, flag_values=values)
     flags.DEFINE_integer("max_features", 200, "Of an image that take part.", flag_values=values)
     flags.DEFINE_integer("top", 50, "Images that are compared.", 1, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the table.", flag_values=values)
+    flags.DEFINE_string("name", "cann_overlap", "Of the files.", flag_values=values)
+    flags.DEFINE_string("results", "experiments/results", "Of the files.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
@@ -173,9 +187,11 @@ def run(values: flags.FlagValues) -> None:
     rows = measure(sides, values.top)
     results = pathlib.Path(values.results)
     shape = {"database": list(sides.database.shape), "queries": list(sides.queries.shape)}
-    workdir.write_json(results / "cann_overlap.json", {**shape, "top": values.top, "rows": rows})
+    content = {**shape, "top": values.top, "rows": rows}
+    workdir.write_json(results / f"{values.name}.json", content)
     text = table(rows, values.top) + "\n"
-    workdir.write_text(results / "cann_overlap.md", text)
+    workdir.write_text(results / f"{values.name}.md", text)
+    workdir.write_text(results / f"{values.name}.svg", plot(rows, values.top))
     print(text, end="")
 
 

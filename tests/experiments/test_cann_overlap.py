@@ -29,7 +29,7 @@ def test_more_cells_looked_into_find_more():
     assert 0 < shares[1] < 1
     assert all(row["bytes"] > 0 and row["milliseconds"] > 0 for row in rows)
     text = cann_overlap.table(rows, 8)
-    assert "40 cells, 10 probes | " in text
+    assert "40 cells, 2 rounds, 10 probes | " in text
     assert len(text.strip().splitlines()) == 7
 
 
@@ -54,6 +54,7 @@ def test_the_tables_are_written(tmp_path, monkeypatch, capsys):
     assert written["database"] == [16, 4, 8]
     assert written["rows"] == rows
     assert (tmp_path / "cann_overlap.md").read_text() == capsys.readouterr().out
+    assert "% of the first 5 found" in (tmp_path / "cann_overlap.svg").read_text()
 
 
 @pytest.mark.parametrize("settings", cann_overlap.GRIDS)
