@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from delg_jax import workdir
-from delg_jax.evaluation.experiment import Experiment, Row, Size
+from delg_jax.evaluation.experiment import Experiment, Row
 from delg_jax.evaluation.experiment_cells import Cell, Cells, compare
 from delg_jax.evaluation.experiment_plan import Options
 from delg_jax.reports.tables import markdown
@@ -31,7 +31,7 @@ class PaperTable:
     def markdown(self) -> str:
         """Title, what the data are, a table for each data set, and one of the claims."""
         experiment, size = self.experiment, self.experiment.sizes[self.options.size]
-        parts = [f"# {experiment.place}", _about(size, self.options)]
+        parts = [f"# {experiment.place}", _about(experiment, self.options)]
         if experiment.measure is None:
             parts[-1] += " In brackets: 95 % bootstrap intervals over queries."
         titles = self._titles()
@@ -128,8 +128,11 @@ def _tested(better: Cell, worse: Cell) -> dict[str, float | int | None]:
     }
 
 
-def _about(size: Size, options: Options) -> str:
-    same = "the paper's" if size.of_paper else "not the paper's, whose numbers only stand beside"
+def _about(experiment: Experiment, options: Options) -> str:
+    size = experiment.sizes[options.size]
+    same = "the paper's" if size.of_paper else "not the paper's"
+    if any(row.paper for row in experiment.rows) and not size.of_paper:
+        same += ", whose numbers only stand beside"
     seeds = ", ".join(map(str, options.seeds))
     changes = "".join(f"; {path}={value}" for path, value in options.changes.items())
     return f"Size {options.size}: {size.about}. These data are {same}. Seeds: {seeds}{changes}."
