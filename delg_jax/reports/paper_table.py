@@ -30,7 +30,7 @@ class PaperTable:
 
     def markdown(self) -> str:
         """Title, what the data are, a table for each data set, and one of the claims."""
-        experiment, size = self.experiment, self.experiment.sizes[self.options.size]
+        experiment = self.experiment
         parts = [f"# {experiment.place}", _about(experiment, self.options)]
         if experiment.measure is None:
             parts[-1] += " In brackets: 95 % bootstrap intervals over queries."
@@ -48,7 +48,7 @@ class PaperTable:
 
     def content(self) -> dict[str, Any]:
         """The same as JSON takes it."""
-        experiment, size = self.experiment, self.experiment.sizes[self.options.size]
+        experiment = self.experiment
         return {
             "name": experiment.name,
             "place": experiment.place,
