@@ -48,7 +48,7 @@ class PaperTable:
 
     def content(self) -> dict[str, Any]:
         """The same as JSON takes it."""
-        experiment = self.experiment
+        experiment, size = self.experiment, self.experiment.sizes[self.options.size]
         return {
             "name": experiment.name,
             "place": experiment.place,
