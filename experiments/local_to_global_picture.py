@@ -6,14 +6,17 @@
 Draws the query and the best images of each method. The query is chosen by rule: of those for which
 local search has more correct images among its best than global search, and embeddings bring in a
 correct image that local search does not have among its best, the one whose average precision
-(medium) local search raises most over global search. Images so brought in are marked. Only the
-embedded data is drawn: it is rendered, and nobody's photograph.
+(medium) local search raises most over global search. Images so brought in are marked. Of those of
+all queries it is counted how many share no verified match with their query (fewer inliers than
+config.rerank.sp.min_inliers), so that others led to them. Only the embedded data is drawn: it is
+rendered, and nobody's photograph; for other data --output must be empty.
 """
 
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import ml_collections
 import numpy as np
 from absl import flags
 
@@ -22,7 +25,8 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.data import images, open_retrieval
 from delg_jax.data.sources import RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import revisited
+from delg_jax.evaluation import methods, revisited
+from delg_jax.features import extract
 from delg_jax.reports import matches, strips
 from delg_jax.reports.strips import Tile
 
@@ -78,6 +82,27 @@ def choose(rankings: Rankings, ground_truth: Sequence[dict], top: int) -> int | 
     return max(gains, key=gains.get, default=None)
 
 
+def unmatched(config: ml_collections.ConfigDict, root: pathlib.Path, top: int) -> tuple[int, int]:
+    """Counts the correct images that embeddings bring among the best of any query.
+
+    Args:
+      config: of the evaluation.
+      root: its workdir, with features and rankings.
+      top: images that count as the best.
+
+    Returns:
+      Their number, and that of those that share no verified match with their query.
+    """
+    extracted, rankings = extract(config, root), read_rankings(root / "rankings.npz")
+    inliers = methods.inlier_counter(extracted, config.rerank, config.seed)
+    counts = []
+    for query, entry in enumerate(extracted.data.ground_truth):
+        positives, _ = revisited.protocol_sets(entry, _PROTOCOL)
+        found = brought_in(rankings, query, positives, top)
+        counts += inliers(query, found)[found].tolist() if len(found) else []
+    return len(counts), sum(count < config.rerank.sp.min_inliers for count in counts)
+
+
 def strip(
     data: RetrievalData, rankings: Rankings, method: str, query: int, top: int
 ) -> tuple[str, list[Tile]]:
@@ -101,21 +126,34 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_common(values, argv, config="configs/quickstart.py")
     flags.DEFINE_integer("top", 6, "Images of each method.", 1, flag_values=values)
     default = "experiments/results/local_to_global_picture.jpg"
-    flags.DEFINE_string("output", default, "Picture, .jpg or .png.", flag_values=values)
+    flags.DEFINE_string(
+        "output", default, "Picture, .jpg or .png; empty for none.", flag_values=values
+    )
 
 
 def run(values: flags.FlagValues) -> None:
-    """Chooses, draws, and prints what was chosen."""
-    path = matches.check_path("--output", values.output)
-    if values.config.data.name != "embedded":
-        rule = "must be embedded: photographs are not drawn into the repository"
-        raise UserError("config.data.name", values.config.data.name, rule)
-    rankings = read_rankings(pathlib.Path(values.workdir) / "rankings.npz")
-    data = open_retrieval(values.config.data)
-    query = choose(rankings, data.ground_truth, values.top)
+    """Counts, chooses, draws, and prints what was chosen."""
+    path = matches.check_path("--output", values.output) if values.output else None
+    config, root = values.config, pathlib.Path(values.workdir)
+    if path and config.data.name != "embedded":
+        rule = "must be embedded, or --output empty: photographs are not drawn into the repository"
+        raise UserError("config.data.name", config.data.name, rule)
+    rankings = read_rankings(root / "rankings.npz")
+    if path:
+        _draw(open_retrieval(config.data), rankings, values.top, path)
+    found, alone = unmatched(config, root, values.top)
+    print(
+        f"among the best {values.top}, embeddings bring {found} correct images that local search "
+        f"does not; {alone} share no verified match with their query"
+    )
+
+
+def _draw(data: RetrievalData, rankings: Rankings, top: int, path: pathlib.Path) -> None:
+    """The chosen query; a UserError if there is none."""
+    query = choose(rankings, data.ground_truth, top)
     if query is None:
-        raise UserError("--workdir", values.workdir, "has no query that meets the rule; see --help")
-    drawn = [strip(data, rankings, method, query, values.top) for method in TITLES]
+        raise UserError("--workdir", str(path), "has no query that meets the rule; see --help")
+    drawn = [strip(data, rankings, method, query, top) for method in TITLES]
     path.parent.mkdir(parents=True, exist_ok=True)
     matches.save(strips.draw(drawn), path)
     print(f"query {query}: {data.queries.names[query]}")

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +31,26 @@ def test_chooses_the_largest_gain_among_queries_with_an_image_brought_in():
     assert picture.choose({**found, "local": found["global"]}, truth, 2) is None
 
 
+def test_counts_what_others_led_to(tmp_path, monkeypatch):
+    truth = [{"easy": [0, 1, 2], "hard": [], "junk": []}] * 2
+    found = rankings(
+        **{"global": [[5, 4, 3, 0, 1, 2]] * 2},
+        local=[[0, 5, 1, 2, 4, 3], [0, 5, 4, 3, 1, 2]],
+        local_mds=[[0, 1, 2, 5, 4, 3], [5, 1, 0, 4, 3, 2]],
+    )
+    np.savez(tmp_path / "rankings.npz", **found)
+    inliers = np.array([[40, 15, 0, 0, 0, 0], [40, 15, 30, 0, 0, 0]])
+    extracted = SimpleNamespace(data=SimpleNamespace(ground_truth=truth))
+    monkeypatch.setattr(picture, "extract", lambda config, root: extracted)
+    counter = lambda *_: lambda query, images: inliers[query]  # noqa: E731
+    monkeypatch.setattr(picture.methods, "inlier_counter", counter)
+    config = quickstart.get_config("smoke")
+    # Image 2 of the first query by others alone; image 1 of the second matches it
+    assert picture.unmatched(config, tmp_path, 3) == (2, 1)
+    inliers[1, 1] = config.rerank.sp.min_inliers - 1
+    assert picture.unmatched(config, tmp_path, 3) == (2, 2)
+
+
 def test_draws_the_tiny_embedded_data(tmp_path, capsys):
     config = quickstart.get_config("smoke")
     data = open_retrieval(config.data)
@@ -43,7 +65,9 @@ def test_draws_the_tiny_embedded_data(tmp_path, capsys):
     output = tmp_path / "new" / "picture.png"
     arguments = [*TINY, f"--workdir={tmp_path}", "--top=2"]
     assert run_experiment(picture, [*arguments, f"--output={output}"]) == 0
-    assert "local search: 1 of 2 correct" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "local search: 1 of 2 correct" in said
+    assert "share no verified match with their query" in said
     with Image.open(output) as drawing:
         assert drawing.format == "PNG"
 
