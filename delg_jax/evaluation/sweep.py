@@ -143,7 +143,7 @@ def run_one(
 def finished(one: Run, wanted: Record, folder: pathlib.Path) -> Result | None:
     """The result of a run that is finished with this configuration and these verbs, if it is."""
     found = sweep_record.read(folder)
-    if found is None or found.status != FINISHED or found.digest != wanted.digest:
+    if found is None or found.status != FINISHED or not found.is_of(wanted):
         return None
     return Result(one, dict(found.metrics))
 
@@ -196,7 +196,7 @@ def gather(
         found = sweep_record.read(root / one.name)
         if found is None:
             why = "not begun"
-        elif found.digest != Record.begin(config, one.verbs).digest:
+        elif not found.is_of(Record.begin(config, one.verbs)):
             why = "of another configuration or other verbs"
         elif found.status == BEGUN:
             why = "begun"

@@ -153,7 +153,7 @@ def _kill(job: _Job) -> None:
 def _result(one: Run, wanted: Record, folder: pathlib.Path, status: int) -> Result:
     """What became of a run whose process ended."""
     found = sweep_record.read(folder)
-    mine = found is not None and found.digest == wanted.digest
+    mine = found is not None and found.is_of(wanted)
     if mine and found.status != BEGUN:
         return Result(one, dict(found.metrics), found.error)
     error = f"ended with status {status}"

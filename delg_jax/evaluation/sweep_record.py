@@ -9,9 +9,10 @@ from typing import Any, Self
 
 import ml_collections
 
-from delg_jax import configuration
+from delg_jax import configuration, upgrades
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
+from delg_jax.search.stage import INDEXED
 
 FILE = "run.json"
 LOG = "run.log"  # what a run says that is a process of its own
@@ -48,6 +49,15 @@ class Record:
         content = json.dumps([self.config, self.verbs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
+    def changes(self, wanted: "Record") -> list[str]:
+        """How another configuration differs, a line for each field that decides anything."""
+        before = upgrades.completed(self.config, wanted.config)
+        return configuration.difference(_used(before), _used(wanted.config))
+
+    def is_of(self, wanted: "Record") -> bool:
+        """Whether it records the same work: no field that decides anything and no verb differs."""
+        return self.verbs == wanted.verbs and not self.changes(wanted)
+
     def write(self, folder: pathlib.Path) -> None:
         """Writes `run.json`, whole or not at all."""
         content = {"format": _FORMAT, "digest": self.digest, **dataclasses.asdict(self)}
@@ -72,8 +82,13 @@ def require_unchanged(folder: pathlib.Path, wanted: Record) -> None:
     found = read(folder)
     if found is None or found.status != FINISHED:
         return
-    changes = configuration.difference(dict(found.config), dict(wanted.config))
-    if changes:
+    if changes := found.changes(wanted):
         rule = "was made by another configuration; --overwrite replaces it, or take another "
         rule += f"--workdir. It differs in {'; '.join(changes)}"
         raise UserError("workdir", str(folder), rule)
+
+
+def _used(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A flattened configuration without the fields of engines of local search that are not used."""
+    idle = tuple(f"search.{name}." for name in INDEXED if name != config.get("search.engine"))
+    return {path: value for path, value in config.items() if not path.startswith(idle)}

@@ -29,12 +29,13 @@ _INDEX_FIELDS = {
     "cann": ("search.cann",),
     "cells": tuple(f"search.cells.{name}" for name in ("count", "seed", "rounds")),
 }
+INDEXED = tuple(_INDEX_FIELDS)  # engines with a section of `config.search` of their own
 _GLOBAL_GRAPH_FIELDS = ("search.graph_neighbours", "search.graph_block")
 
 
 def deciding(search: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Fields of `config.search` that decide its results: not those of engines that are not used."""
-    idle = set(_INDEX_FIELDS) - {search.engine}
+    idle = set(INDEXED) - {search.engine}
     return tuple(f"search.{name}" for name in search if name not in idle)
 
 

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from configs import default
+from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.evaluation import sweep_record
 from delg_jax.evaluation.sweep_record import FILE, FINISHED, Record
@@ -61,3 +62,20 @@ def test_only_a_finished_run_of_another_configuration_is_kept(tmp_path):
     sweep_record.require_unchanged(tmp_path, Record.begin(CONFIG, ("train", "evaluate")))
     with pytest.raises(UserError, match="config.train.steps: 1500000 -> 7"):
         sweep_record.require_unchanged(tmp_path, wanted)
+
+
+def test_fields_that_are_new_or_of_another_engine_change_nothing(tmp_path):
+    """A sweep goes on after an upgrade, unless a field that decides something is another."""
+    before = {
+        name: value for name, value in finished().config.items() if "search.cells" not in name
+    }
+    dataclasses.replace(finished(), config=before).write(tmp_path)
+    found = sweep_record.read(tmp_path)
+    assert found.is_of(finished())
+    assert not found.is_of(Record.begin(CONFIG, ("train", "evaluate")))
+    cells = configuration.override(CONFIG, {"search.engine": "cells"})
+    changes = found.changes(Record.begin(cells, found.verbs))
+    assert any("search.engine: 'exact' -> 'cells'" in change for change in changes)
+    old = dataclasses.replace(found, config={**before, "search.engine": "cells"})
+    (change,) = old.changes(Record.begin(cells, found.verbs))
+    assert change == "config.search.cells.rounds: 0 -> 2"
