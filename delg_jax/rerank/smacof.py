@@ -34,6 +34,9 @@ def smacof(
     # V is singular along the ones; there, and on points without weight, it is made the identity
     ones = used[:, None] * used[None, :] * (degree.mean() / count)
     full = jnp.diag(degree + (1.0 - used)) - weights + ones
+    # To be begun when the points are there: on a CPU jaxlib's batched LAPACK calls wait for threads
+    # of the pool that they run in, and this one and the points' `eigh` would wait for each other
+    full = full + 0.0 * points[:1, :1]
     # Inverted once: a product per iteration is far faster than two triangular solves on any device
     factor = jax.scipy.linalg.cho_factor(full)
     inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(count))

@@ -1,6 +1,12 @@
+import re
+from functools import partial
+
+import jax
 import numpy as np
 
+from delg_jax.rerank import mds
 from delg_jax.rerank.embedding import classical_mds
+from delg_jax.rerank.mds_settings import MdsSettings
 from delg_jax.rerank.smacof import smacof, stress
 
 
@@ -88,3 +94,24 @@ def test_coinciding_points_stay_finite():
     nothing = np.zeros((5, 2), np.float32)
     found = smacof(np.ones((5, 5), np.float32), np.ones((5, 5), np.float32), nothing, 3)
     assert (np.asarray(found) == 0).all()
+
+
+def test_one_batched_factorization_waits_for_the_other():
+    """Both at a time can wait for the threads of each other, on a CPU, for ever."""
+    settings = MdsSettings(method="smacof", dim=4, iterations=2)
+    embed = jax.jit(jax.vmap(partial(mds.embed, settings=settings)))
+    compiled = embed.lower(np.zeros((3, 9, 9), np.float32), np.ones((3, 9), bool)).compile()
+    entry = compiled.as_text().partition("ENTRY")[2]
+    operands = {}
+    for line in entry.splitlines():
+        name, equals, rest = line.partition(" = ")
+        if equals:
+            operands[name.split("%")[-1]] = rest, re.findall(r"%([\w.-]+)", rest)
+    (factor,) = (name for name, (rest, _) in operands.items() if "lapack_spotrf" in rest)
+    seen, waiting = set(), [factor]
+    while waiting:
+        name = waiting.pop()
+        if name in operands and name not in seen:
+            seen.add(name)
+            waiting += operands[name][1]
+    assert any("lapack_ssyevd" in operands[name][0] for name in seen)
