@@ -36,12 +36,12 @@ from delg_jax.search import binary, cann, engines
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.random_grids import GridSettings
+from experiments import bench_verification
 
 _FEATURES, _DIM, _BASE, _BLOCK = 300, 128, 1024, 32
 _NEIGHBOURS = 1000  # of an image in the graph, as config.search.graph_neighbours
 _KERNEL = SimilarityKernel("threshold", 0.6)
 _ROUNDS, _ENOUGH = 5, 2.0  # a query is repeated so often, or until so many seconds are spent
-_FITTED = 3  # sizes, the largest, to which an exponent is fitted
 _MILLION = 1_000_000
 SIZES = {
     "full": {"images": (1_000, 3_000, 10_000, 30_000, 100_000), "cann_images": (30, 100, 300)},
@@ -190,8 +190,7 @@ def exponent(rows: Sequence[dict[str, float | None]]) -> float | None:
     points = [(row["images"], row["milliseconds"]) for row in rows if "milliseconds" in row]
     if len(points) < 2:
         return None
-    images, milliseconds = np.log(np.array(points[-_FITTED:])).T
-    return float(np.polyfit(images, milliseconds, 1)[0])
+    return bench_verification.exponent(points)
 
 
 def table(found: dict[str, list[dict[str, float | None]]], limit: float) -> str:

@@ -19,6 +19,7 @@ from absl import flags
 
 from delg_jax import workdir
 from delg_jax.cli.main import run_experiment
+from delg_jax.evaluation.benches.local import overlap
 from delg_jax.features.store import FeatureStore
 from delg_jax.reports import tables
 from delg_jax.reports.log_plot import log_plot
@@ -77,13 +78,6 @@ def read(folder: pathlib.Path, features: int) -> Sides:
     stores = [FeatureStore(folder / "features" / name) for name in ("database", "queries")]
     database, queries = (store.local_features(features) for store in stores)
     return Sides(database.descriptors, database.mask, queries.descriptors, queries.mask)
-
-
-def overlap(found: np.ndarray, exact: np.ndarray, top: int) -> float:
-    """Mean share of the exact search's first images among those found first."""
-    lists = [np.argsort(-side, axis=1, kind="stable")[:, :top] for side in (found, exact)]
-    shares = [np.isin(one, other).mean() for one, other in zip(*lists, strict=True)]
-    return float(np.mean(shares))
 
 
 def _timed(search: LocalSearch, sides: Sides) -> tuple[np.ndarray, float]:

@@ -22,11 +22,11 @@ from absl import flags
 
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.data import images, open_retrieval
+from delg_jax.data import images
 from delg_jax.data.sources import RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.evaluation import methods, revisited
-from delg_jax.features import extract
+from delg_jax.features import Extracted, extract
 from delg_jax.reports import matches, strips
 from delg_jax.reports.strips import Tile
 
@@ -82,18 +82,20 @@ def choose(rankings: Rankings, ground_truth: Sequence[dict], top: int) -> int | 
     return max(gains, key=gains.get, default=None)
 
 
-def unmatched(config: ml_collections.ConfigDict, root: pathlib.Path, top: int) -> tuple[int, int]:
+def unmatched(
+    extracted: Extracted, rankings: Rankings, config: ml_collections.ConfigDict, top: int
+) -> tuple[int, int]:
     """Counts the correct images that embeddings bring among the best of any query.
 
     Args:
+      extracted: features.
+      rankings: int [Q, N] by method.
       config: of the evaluation.
-      root: its workdir, with features and rankings.
       top: images that count as the best.
 
     Returns:
       Their number, and that of those that share no verified match with their query.
     """
-    extracted, rankings = extract(config, root), read_rankings(root / "rankings.npz")
     inliers = methods.inlier_counter(extracted, config.rerank, config.seed)
     counts = []
     for query, entry in enumerate(extracted.data.ground_truth):
@@ -139,20 +141,24 @@ def run(values: flags.FlagValues) -> None:
         rule = "must be embedded, or --output empty: photographs are not drawn into the repository"
         raise UserError("config.data.name", config.data.name, rule)
     rankings = read_rankings(root / "rankings.npz")
+    extracted = extract(config, root)
     if path:
-        _draw(open_retrieval(config.data), rankings, values.top, path)
-    found, alone = unmatched(config, root, values.top)
+        query = choose(rankings, extracted.data.ground_truth, values.top)
+        if query is None:
+            rule = "has no query that meets the rule; see --help"
+            raise UserError("--workdir", values.workdir, rule)
+        _draw(extracted.data, rankings, query, values.top, path)
+    found, alone = unmatched(extracted, rankings, config, values.top)
     print(
         f"among the best {values.top}, embeddings bring {found} correct images that local search "
         f"does not; {alone} share no verified match with their query"
     )
 
 
-def _draw(data: RetrievalData, rankings: Rankings, top: int, path: pathlib.Path) -> None:
-    """The chosen query; a UserError if there is none."""
-    query = choose(rankings, data.ground_truth, top)
-    if query is None:
-        raise UserError("--workdir", str(path), "has no query that meets the rule; see --help")
+def _draw(
+    data: RetrievalData, rankings: Rankings, query: int, top: int, path: pathlib.Path
+) -> None:
+    """Draws the chosen query, and prints it."""
     drawn = [strip(data, rankings, method, query, top) for method in TITLES]
     path.parent.mkdir(parents=True, exist_ok=True)
     matches.save(strips.draw(drawn), path)

@@ -12,7 +12,7 @@ import ml_collections
 from delg_jax import configuration, upgrades
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.search.stage import INDEXED
+from delg_jax.search.stage import idle
 
 FILE = "run.json"
 LOG = "run.log"  # what a run says that is a process of its own
@@ -90,5 +90,5 @@ def require_unchanged(folder: pathlib.Path, wanted: Record) -> None:
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:
     """A flattened configuration without the fields of engines of local search that are not used."""
-    idle = tuple(f"search.{name}." for name in INDEXED if name != config.get("search.engine"))
-    return {path: value for path, value in config.items() if not path.startswith(idle)}
+    unused = configuration.within(config, idle(config.get("search.engine")))
+    return {path: value for path, value in config.items() if path not in unused}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from delg_jax import upgrades
 from delg_jax.errors import UserError
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.cells import CellIndex, CellSettings
@@ -18,7 +19,8 @@ from delg_jax.search.random_grids import GridSettings
 Index = CannIndex | CellIndex
 
 _KINDS = {"cann": (CannIndex, GridSettings), "cells": (CellIndex, CellSettings)}
-_BEFORE = {"cells": {"rounds": 0}}  # settings that older indices of a kind do not say
+# Settings that older indices of a kind do not say
+_BEFORE = {"cells": {"rounds": upgrades.ADDED["search.cells.rounds"]}}
 _PLAIN = ("settings", "dimension", "count")  # fields that are no arrays
 _HEADER = "index.json"
 _FORMAT = 2

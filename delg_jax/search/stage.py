@@ -29,14 +29,18 @@ _INDEX_FIELDS = {
     "cann": ("search.cann",),
     "cells": tuple(f"search.cells.{name}" for name in ("count", "seed", "rounds")),
 }
-INDEXED = tuple(_INDEX_FIELDS)  # engines with a section of `config.search` of their own
 _GLOBAL_GRAPH_FIELDS = ("search.graph_neighbours", "search.graph_block")
+
+
+def idle(engine: str | None) -> tuple[str, ...]:
+    """Sections of the configuration that say nothing where local search is by `engine`."""
+    return tuple(f"search.{name}" for name in _INDEX_FIELDS if name != engine)
 
 
 def deciding(search: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Fields of `config.search` that decide its results: not those of engines that are not used."""
-    idle = set(INDEXED) - {search.engine}
-    return tuple(f"search.{name}" for name in search if name not in idle)
+    fields = (f"search.{name}" for name in search)
+    return tuple(field for field in fields if field not in idle(search.engine))
 
 
 def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:

@@ -31,24 +31,22 @@ def test_chooses_the_largest_gain_among_queries_with_an_image_brought_in():
     assert picture.choose({**found, "local": found["global"]}, truth, 2) is None
 
 
-def test_counts_what_others_led_to(tmp_path, monkeypatch):
+def test_counts_what_others_led_to(monkeypatch):
     truth = [{"easy": [0, 1, 2], "hard": [], "junk": []}] * 2
     found = rankings(
         **{"global": [[5, 4, 3, 0, 1, 2]] * 2},
         local=[[0, 5, 1, 2, 4, 3], [0, 5, 4, 3, 1, 2]],
         local_mds=[[0, 1, 2, 5, 4, 3], [5, 1, 0, 4, 3, 2]],
     )
-    np.savez(tmp_path / "rankings.npz", **found)
     inliers = np.array([[40, 15, 0, 0, 0, 0], [40, 15, 30, 0, 0, 0]])
     extracted = SimpleNamespace(data=SimpleNamespace(ground_truth=truth))
-    monkeypatch.setattr(picture, "extract", lambda config, root: extracted)
     counter = lambda *_: lambda query, images: inliers[query]  # noqa: E731
     monkeypatch.setattr(picture.methods, "inlier_counter", counter)
     config = quickstart.get_config("smoke")
     # Image 2 of the first query by others alone; image 1 of the second matches it
-    assert picture.unmatched(config, tmp_path, 3) == (2, 1)
+    assert picture.unmatched(extracted, found, config, 3) == (2, 1)
     inliers[1, 1] = config.rerank.sp.min_inliers - 1
-    assert picture.unmatched(config, tmp_path, 3) == (2, 2)
+    assert picture.unmatched(extracted, found, config, 3) == (2, 2)
 
 
 def test_draws_the_tiny_embedded_data(tmp_path, capsys):

@@ -112,32 +112,23 @@ def _vote(cosines: np.ndarray) -> np.ndarray:
     return np.where(cosines > _KERNEL.least, np.asarray(_KERNEL(jnp.asarray(cosines))), 0.0)
 
 
+_STANDARD = {
+    "queries": 64,
+    "exact_queries": 8,
+    "peer_queries": 1,
+    "images": 1600,
+    "features": 300,
+    "dim": 128,
+    "cell_count": 2000,
+    "probes": 32,
+    "nearest": 1000,
+}
 BENCHES = {
     "local": Bench(
         compare,
         {
-            "standard": {
-                "queries": 64,
-                "exact_queries": 8,
-                "peer_queries": 1,
-                "images": 1600,
-                "features": 300,
-                "dim": 128,
-                "cell_count": 2000,
-                "probes": 32,
-                "nearest": 1000,
-            },
-            "gpu": {
-                "queries": 64,
-                "exact_queries": 64,
-                "peer_queries": 2,
-                "images": 1600,
-                "features": 300,
-                "dim": 128,
-                "cell_count": 2000,
-                "probes": 32,
-                "nearest": 1000,
-            },
+            "standard": _STANDARD,
+            "gpu": {**_STANDARD, "exact_queries": 64, "peer_queries": 2},
             "tiny": {
                 "queries": 2,
                 "exact_queries": 2,
