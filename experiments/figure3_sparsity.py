@@ -10,7 +10,6 @@ in conv5. --size decides lengths and image size; any other field may be changed,
 --config.model.backbone=resnet18.
 """
 
-import json
 import pathlib
 import sys
 
@@ -21,6 +20,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import sweep
 from delg_jax.reports.line_plot import line_plot
+from delg_jax.training.metrics import read_records
 
 GRADIENTS = {"stopped": True, "flowing": False}
 MAPS = ("conv4", "conv5")
@@ -50,8 +50,7 @@ def curves(root: pathlib.Path) -> Curves:
     """Step and sparsity by `gradients map`, from the records of the runs in `root`."""
     found: Curves = {}
     for name in GRADIENTS:
-        lines = (root / name / "logs" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
+        records = read_records(root / name / "logs")
         for maps in MAPS:
             field = f"sparsity_{maps}"
             points = [(r["step"], r[field]) for r in records if field in r]

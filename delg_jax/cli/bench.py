@@ -21,20 +21,30 @@ moved by more than the spread of both, and ends with status 1 if ours became slo
 peer did.
 """
 
-import json
 import pathlib
 import sys
 from typing import Any
 
 from absl import flags
 
+from delg_jax import json_files
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
+from delg_jax.json_files import anything, each, every, fields, finite, require, text
 from delg_jax.reports import benchmarks as tables
 
 POSITIONAL = "NAME"
 
 _REGRESSION = 1  # exit status
+
+
+def _seconds(value: Any, where: str) -> None:
+    finite(value, where)
+    require(value > 0, where, "must be more than nothing")
+
+
+_TIMED = fields({"name": text, "kind": text, "median": _seconds, "spread": finite})
+_RESULT = fields({"name": text, "size": each(anything), "unit": text, "contenders": every(_TIMED)})
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -89,11 +99,8 @@ def _compare(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError("--compare", str(path), f"cannot be read ({error})") from error
-    needed = ("name", "size", "unit", "contenders")
-    if not isinstance(result, dict) or any(field not in result for field in needed):
-        raise UserError("--compare", str(path), "must be a file that `delg bench --output` wrote")
+    remedy = "`delg bench --output` writes such files"
+    result = json_files.read(path, "--compare", _RESULT, remedy)
+    if result is None:
+        raise UserError("--compare", str(path), f"must be a file; {remedy}")
     return result

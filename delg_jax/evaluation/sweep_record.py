@@ -46,8 +46,12 @@ class Record:
     @property
     def digest(self) -> str:
         """Names what is to be done: configuration and verbs."""
-        content = json.dumps([self.config, self.verbs], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return _digest([self.config, self.verbs])
+
+    @property
+    def checksum(self) -> str:
+        """Tells a damaged record: of all that it says."""
+        return _digest(dataclasses.astuple(self))
 
     def changes(self, wanted: "Record") -> list[str]:
         """How another configuration differs, a line for each field that decides anything."""
@@ -60,7 +64,8 @@ class Record:
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `run.json`, whole or not at all."""
-        content = {"format": _FORMAT, "digest": self.digest, **dataclasses.asdict(self)}
+        sums = {"digest": self.digest, "checksum": self.checksum}
+        content = {"format": _FORMAT, **sums, **dataclasses.asdict(self)}
         artefacts.write_json(folder / FILE, content)
 
 
@@ -72,8 +77,10 @@ def read(folder: pathlib.Path) -> Record | None:
         if content["format"] != _FORMAT:
             return None
         record = Record(**{**fields, "verbs": tuple(fields["verbs"])})
-        return record if record.digest == content["digest"] else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Versions before wrote no checksum
+        sums = content["digest"], content.get("checksum", record.checksum)
+        return record if sums == (record.digest, record.checksum) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -86,6 +93,10 @@ def require_unchanged(folder: pathlib.Path, wanted: Record) -> None:
         rule = "was made by another configuration; --overwrite replaces it, or take another "
         rule += f"--workdir. It differs in {'; '.join(changes)}"
         raise UserError("workdir", str(folder), rule)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:

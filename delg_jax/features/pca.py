@@ -1,11 +1,15 @@
 """PCA with whitening of local descriptors (the baseline of Table 1)."""
 
+import pathlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delg_jax import workdir
+from delg_jax.array_files import read_arrays
+from delg_jax.errors import UserError
 from delg_jax.models.pooling import l2_normalize
 
 
@@ -54,3 +58,23 @@ def project(descriptors: jax.Array, pca: Pca) -> jax.Array:
     flat = descriptors.reshape(-1, descriptors.shape[-1])
     projected = (flat - jnp.asarray(pca.mean)[None, :]) @ jnp.asarray(pca.matrix)
     return l2_normalize(projected).reshape(*descriptors.shape[:-1], -1)
+
+
+def save(pca: Pca, path: pathlib.Path) -> None:
+    """Writes a projection as `.npz`, whole or not at all."""
+    workdir.write_arrays(path, pca._asdict())
+
+
+def load(path: pathlib.Path) -> Pca | None:
+    """What `save` wrote; None if there is no file, a UserError if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        arrays = read_arrays(path)
+        pca = Pca(arrays["mean"], arrays["matrix"])
+        if pca.matrix.ndim != 2 or pca.mean.shape != pca.matrix.shape[:1]:
+            raise ValueError(f"shapes {pca.mean.shape} and {pca.matrix.shape}")
+    except (OSError, ValueError, KeyError) as error:
+        rule = f"must hold a mean and a matrix ({error}); extract again with --overwrite"
+        raise UserError("feature store", str(path), rule) from error
+    return pca

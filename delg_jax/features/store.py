@@ -9,7 +9,7 @@ import numpy as np
 
 from delg_jax import workdir
 from delg_jax.errors import UserError
-from delg_jax.features.pca import Pca
+from delg_jax.features.pca import Pca, load, save
 from delg_jax.features.storage import chunked_array, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
 from delg_jax.features.storage.reading import INDEX_1, StoreReading, read_index
@@ -26,6 +26,7 @@ from delg_jax.features.storage.rows import (
 
 FORMAT = 2
 
+_PCA = "pca.npz"
 _NAME_BYTES = 64  # widths of the names are multiples of it
 _NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
 
@@ -224,15 +225,11 @@ class FeatureStore(StoreReading):
 
     def write_pca(self, pca: Pca) -> None:
         """Keeps the projection that this store's descriptors went through."""
-        workdir.write_arrays(self.folder / "pca.npz", pca._asdict())
+        save(pca, self.folder / _PCA)
 
     def read_pca(self) -> Pca | None:
-        """The projection kept by `write_pca`, or None."""
-        path = self.folder / "pca.npz"
-        if not path.is_file():
-            return None
-        with np.load(path) as data:
-            return Pca(data["mean"], data["matrix"])
+        """The projection kept by `write_pca`, or None; a UserError if it is damaged."""
+        return load(self.folder / _PCA)
 
     def _fill_featureless_chunks(self) -> None:
         """Writes zeros where no image of a chunk has features, so that no chunk file is absent."""

@@ -1,6 +1,7 @@
 """Charts as coordinates, which the template of the report draws."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 420, 200  # of the drawing area, in units of the picture
@@ -38,7 +39,7 @@ def charts(records: Sequence[Mapping[str, float]]) -> list[Chart]:
       records: of `logs/metrics.jsonl`; each has `step` and some metrics.
 
     Returns:
-      A chart for each kind of metric that occurs in more than one record.
+      A chart for each kind of metric that is finite in more than one record.
     """
     names = sorted({name for record in records for name in record})
     kinds = {"loss": [], "accuracy": [], "sparsity": []}
@@ -48,7 +49,7 @@ def charts(records: Sequence[Mapping[str, float]]) -> list[Chart]:
                 members.append(name)
     drawn = []
     for kind, members in kinds.items():
-        series = {n: [(r["step"], r[n]) for r in records if n in r] for n in members}
+        series = {name: _finite_points(records, name) for name in members}
         series = {name: points for name, points in series.items() if len(points) > 1}
         if series:
             corners = [point for points in series.values() for point in points]
@@ -98,6 +99,11 @@ def chart(
         axis,
         marks,
     )
+
+
+def _finite_points(records: Sequence[Mapping[str, float]], name: str) -> Points:
+    points = [(record["step"], record[name]) for record in records if name in record]
+    return [point for point in points if all(map(math.isfinite, point))]
 
 
 def _range(values: Sequence[float]) -> Limits:

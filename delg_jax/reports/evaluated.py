@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
-import zipfile
 from typing import Any
 
 import ml_collections
@@ -12,10 +10,12 @@ import numpy as np
 
 from delg_jax import configuration
 from delg_jax import workdir as artefacts
+from delg_jax.array_files import read_arrays
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.errors import UserError
 from delg_jax.evaluation.revisited import PROTOCOLS
 from delg_jax.features.store import FeatureStore
+from delg_jax.reports.stored_metrics import read_evaluation
 
 ALL = "all"  # the ranking of protocols that have none of their own
 
@@ -70,7 +70,7 @@ def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
     Raises:
       UserError: if `metrics.json` is there and damaged.
     """
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_evaluation(folder / "metrics.json")
     if metrics is None:
         return Evaluated(folder, {})
     notes: list[str] = []
@@ -89,16 +89,6 @@ def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
         data = None
     run = Evaluated(folder, metrics, config, data, queries, database, notes=notes)
     return dataclasses.replace(run, rankings=_rankings(run))
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any] | None:
-    """The content of a JSON file, None if it is absent; a UserError if it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError("metrics", str(path), f"must be whole JSON ({error})") from error
 
 
 def _reason(error: Exception) -> str:
@@ -146,18 +136,14 @@ def _rankings(run: Evaluated) -> dict[str, dict[str, np.ndarray]]:
     shape = tuple(map(len, run.names))
     rankings: dict[str, dict[str, np.ndarray]] = {}
     try:
-        with (run.folder / "rankings.npz").open("rb") as file, np.load(file) as arrays:
-            for name in arrays.files:
-                method, _, protocol = name.partition(":")
-                order = arrays[name]
-                fits = order.ndim == 2 and order.dtype.kind == "i" and order.shape == shape
-                if not fits or order.min(initial=0) < -1 or order.max(initial=0) >= shape[1]:
-                    raise ValueError(
-                        f"{name} does not rank {shape[1]} images of {shape[0]} queries"
-                    )
-                if protocol in ("", ALL, *PROTOCOLS):
-                    rankings.setdefault(method, {})[protocol or ALL] = order
-    except (*_UNUSABLE, EOFError, zipfile.BadZipFile) as error:
+        for name, order in read_arrays(run.folder / "rankings.npz").items():
+            method, _, protocol = name.partition(":")
+            fits = order.ndim == 2 and order.dtype.kind == "i" and order.shape == shape
+            if not fits or order.min(initial=0) < -1 or order.max(initial=0) >= shape[1]:
+                raise ValueError(f"{name} does not rank {shape[1]} images of {shape[0]} queries")
+            if protocol in ("", ALL, *PROTOCOLS):
+                rankings.setdefault(method, {})[protocol or ALL] = order
+    except _UNUSABLE as error:
         run.notes.append(f"The rankings cannot be read, so no queries are shown: {_reason(error)}.")
         return {}
     return rankings

@@ -15,8 +15,10 @@ from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.evaluation.revisited import PROTOCOLS
 from delg_jax.reports import charts, comparison, curves, lanes, tables
-from delg_jax.reports.evaluated import Evaluated, read, read_json
+from delg_jax.reports.evaluated import Evaluated, read
 from delg_jax.reports.explorer import Amounts, Explorer
+from delg_jax.reports.stored_metrics import read_training
+from delg_jax.training.metrics import read_records
 
 # Folders that keep a configuration, by what it decided.
 _STAGES = {"training": "logs", "evaluation": "evaluation"}
@@ -99,7 +101,7 @@ def _part(name: str) -> str:
 def _run(run: Evaluated) -> dict[str, Any]:
     """What the template shows of one workdir."""
     folder, result = run.folder, run.metrics
-    training = read_json(folder / "train_metrics.json")
+    training = read_training(folder / "train_metrics.json")
     if not result and training is None:
         rule = "must be a workdir with metrics.json or train_metrics.json"
         raise UserError("workdir", str(folder), rule)
@@ -116,7 +118,7 @@ def _run(run: Evaluated) -> dict[str, Any]:
         "images": result.get("images"),
         "notes": run.notes,
         "training": [(name, f"{value:.4g}") for name, value in sorted((training or {}).items())],
-        "charts": charts.charts(_records(folder / "logs" / "metrics.jsonl")),
+        "charts": charts.charts(read_records(folder / "logs")),
         "configurations": configurations,
     }
 
@@ -147,10 +149,3 @@ def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
         "by_difference": [drawn for drawn in compared if drawn],
         "content": json_for_script(content),
     }
-
-
-def _records(path: pathlib.Path) -> list[dict[str, float]]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]  # a kill leaves half a line

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search.index_parts import require_counts, require_images, require_runs
 from delg_jax.search.random_grids import Grids, GridSettings
 
 Array = jax.Array | np.ndarray
@@ -46,10 +47,11 @@ class CannIndex:
     def check(self) -> None:
         """Raises a ValueError if the parts do not fit together."""
         parts = len(self.settings.radii()) * self.settings.grids
-        if len(self.offsets) != parts + 1 or self.offsets[-1] != len(self.keys):
-            raise ValueError("its parts do not fit together")
-        if len(self.keys) != len(self.images):
-            raise ValueError("keys and images differ in number")
+        require_counts(dimension=self.dimension, count=self.count)
+        require_runs(self.offsets, parts, len(self.keys))
+        require_images(self.images, self.count)
+        if self.keys.shape != self.images.shape or self.keys.dtype != np.uint32:
+            raise ValueError(f"keys are {self.keys.dtype} of the shape {self.keys.shape}")
 
 
 def build(

@@ -14,6 +14,7 @@ import numpy as np
 
 from delg_jax.search import centres
 from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search.index_parts import require_counts, require_images, require_runs
 from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
@@ -70,9 +71,13 @@ class CellIndex:
 
     def check(self) -> None:
         """Raises a ValueError if the parts do not fit together."""
-        entries = (len(self.descriptors), len(self.images), self.offsets[-1])
-        if len(self.offsets) != len(self.centres) + 1 or len(set(map(int, entries))) != 1:
-            raise ValueError("its cells do not fit together")
+        require_counts(dimension=self.dimension, count=self.count)
+        require_runs(self.offsets, len(self.centres), len(self.images))
+        require_images(self.images, self.count)
+        if self.centres.shape[1:] != (self.dimension,):
+            raise ValueError(f"centres of the shape {self.centres.shape}")
+        if self.descriptors.shape != (len(self.images), self.dimension):
+            raise ValueError(f"descriptors of the shape {self.descriptors.shape}")
 
 
 def build(descriptors: Array, mask: Array, settings: CellSettings, block: int = 256) -> CellIndex:

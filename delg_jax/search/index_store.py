@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from delg_jax import upgrades
+from delg_jax.array_files import open_array
 from delg_jax.errors import UserError
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.cells import CellIndex, CellSettings
@@ -68,7 +69,7 @@ def load(folder: str | pathlib.Path) -> Index:
         if header["format"] != _FORMAT:
             raise ValueError(f"format {header['format']} instead of {_FORMAT}")
         kind, settings = _KINDS[header["kind"]]
-        arrays = {name: _open(folder / f"{name}.npy") for name in _arrays(kind)}
+        arrays = {name: open_array(folder / f"{name}.npy") for name in _arrays(kind)}
         said = _BEFORE.get(header["kind"], {}) | header["settings"]
         plain = settings(**said), header["dimension"], header["count"]
         index = kind(*plain, **arrays)
@@ -76,7 +77,7 @@ def load(folder: str | pathlib.Path) -> Index:
     except FileNotFoundError as error:
         rule = f"must be a folder with {pathlib.Path(error.filename).name}"
         raise UserError("search index", str(folder), rule) from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         rule = f"must be a whole index ({error}); delete it, and it is built again"
         raise UserError("search index", str(folder), rule) from error
     return index
@@ -115,11 +116,3 @@ def kept(
 
 def _arrays(kind: type[Index]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if field.name not in _PLAIN]
-
-
-def _open(path: pathlib.Path) -> np.ndarray:
-    """A memory map, or an empty array, which cannot be mapped."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        return np.load(path, allow_pickle=False)

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax import workdir as artefacts
+from delg_jax.array_files import open_array
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
@@ -52,7 +53,15 @@ class CachedMaps:
 
 @functools.lru_cache(maxsize=1)
 def _open(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*MAPS, _GOOD)}
+    try:
+        files = {name: open_array(folder / f"{name}.npy") for name in (*MAPS, _GOOD)}
+        lengths = {len(file) for file in files.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"files of {sorted(lengths)} images")
+    except (OSError, ValueError, TypeError) as error:
+        rule = f"must hold whole maps ({error}); delete the folder, and they are made again"
+        raise UserError("training cache", str(folder), rule) from error
+    return files
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from delg_jax import json_files
 from delg_jax import workdir as artefacts
 from delg_jax.training import processes
 from delg_jax.training.tensorboard import open_board
 
 _LOG = logging.getLogger(__name__)
+
+_FILE = "metrics.jsonl"
 
 # Names, or how they end, of what the line to the terminal tells; the files have everything.
 _SHOWN = ("loss", "accuracy", "learning_rate", "scale", "images_per_second")
@@ -32,23 +35,16 @@ class MetricsWriter:
 
     def __init__(self, folder: pathlib.Path, from_step: int, tensorboard: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
+        self._folder, self._path = folder, folder / _FILE
         self._board = None
         if processes.is_first():
-            kept = [line for line in self._lines() if json.loads(line)["step"] <= from_step]
-            artefacts.write_text(self._path, "".join(f"{line}\n" for line in kept))
+            kept = [record for record in read_records(folder) if record["step"] <= from_step]
+            artefacts.write_text(self._path, "".join(map(_line, kept)))
             self._board = open_board(folder / "tensorboard", from_step) if tensorboard else None
-
-    def _lines(self) -> list[str]:
-        if not self._path.is_file():
-            return []
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if line.endswith("}")]  # a kill may leave half a line
 
     def read(self, step: int) -> dict[str, float]:
         """Everything that was written of one step, as one record."""
-        records = [json.loads(line) for line in self._lines()]
-        values = [record for record in records if record.pop("step") == step]
+        values = [record for record in read_records(self._folder) if record.pop("step") == step]
         return dict(itertools.chain.from_iterable(record.items() for record in values))
 
     def write(self, step: int, values: dict[str, Any]) -> dict[str, float]:
@@ -56,7 +52,7 @@ class MetricsWriter:
         record = {name: float(value) for name, value in jax.device_get(values).items()}
         if processes.is_first():
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **record}) + "\n")
+                file.write(_line({"step": step, **record}))
         if self._board:
             self._board.write(step, record)
         shown = sorted(name for name in record if name.endswith(_SHOWN))
@@ -80,3 +76,27 @@ class MetricsWriter:
         """Ends TensorBoard's file; the records are whole at any time."""
         if self._board:
             self._board.close()
+
+
+def read_records(folder: pathlib.Path) -> list[dict[str, float]]:
+    """The records of a run.
+
+    Args:
+      folder: of `metrics.jsonl`.
+
+    Returns:
+      A record for each line, with its `step`; none if nothing was written.
+
+    Raises:
+      UserError: if a line is damaged.
+    """
+    return json_files.read_lines(folder / _FILE, "metrics", _record)
+
+
+def _record(value: Any, where: str) -> None:
+    json_files.each(json_files.number)(value, where)
+    json_files.require("step" in value, where, "must have a step")
+
+
+def _line(record: dict[str, float]) -> str:
+    return json.dumps(record) + "\n"

@@ -38,7 +38,12 @@ def test_two_files_are_compared(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "rule"),
-    [(None, "cannot be read"), ("{", "cannot be read"), ("{}", "must be"), ("[]", "must be")],
+    [
+        (None, "must be a file"),
+        ("{", "must be whole JSON"),
+        ("{}", "name must be there"),
+        ("[]", "all of it must be an object"),
+    ],
 )
 def test_files_that_cannot_be_compared(capsys, tmp_path, content, rule):
     path = tmp_path / "a.json"

@@ -1,6 +1,18 @@
-"""Damaged files: bytes of whole ones with changes, and bytes of any kind."""
+"""Damaged files: bytes of whole ones with changes, bytes of any kind, and other values in JSON."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
 
 from hypothesis import strategies as st
+
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 9),
+    st.sampled_from((2**31, 2**63, 2**64, 10**400, 1e300, float("nan"), float("inf"))),
+    st.sampled_from(("5", "", [], {}, [0], {"a": 1}, "float16", "</script>")),
+)
 
 
 @st.composite
@@ -33,3 +45,27 @@ def mutated(draw: st.DrawFn, wholes: tuple[bytes, ...], most: int = 6) -> bytes:
 def damaged(wholes: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
     """Mutated files, and now and then bytes that never were a file."""
     return st.one_of(mutated(wholes), mutated(wholes), mutated(wholes), st.binary(max_size=200))
+
+
+def _places(content: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Keys that lead to every value in JSON."""
+    if isinstance(content, dict | list):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in items:
+            yield (*above, key)
+            yield from _places(value, (*above, key))
+
+
+@st.composite
+def changed_json(draw: st.DrawFn, text: str) -> str:
+    """JSON of which one value is another, or gone."""
+    content = json.loads(text)
+    *above, last = draw(st.sampled_from(list(_places(content))))
+    holder = content
+    for key in above:
+        holder = holder[key]
+    if draw(st.booleans()):
+        del holder[last]
+    else:
+        holder[last] = draw(_VALUES)
+    return json.dumps(content)

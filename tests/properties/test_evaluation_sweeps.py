@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.evaluation import sweep_draws, sweep_expansion, sweep_spec
+from delg_jax.evaluation import sweep_draws, sweep_expansion, sweep_record, sweep_spec
+from delg_jax.evaluation.sweep_record import FINISHED, Record
 from tests.properties.cases import cases, hold, outcome
-from tests.properties.mutations import damaged
+from tests.properties.mutations import changed_json, damaged
 
 _FIELDS = ("seed", "train.learning_rate", "train.steps", "data.flip", "eval.kappas", "data.name")
 _WORDS = (
@@ -123,3 +124,22 @@ def test_draws_lie_in_their_range_and_repeat(examples):
 
     kinds = st.sampled_from(("uniform", "loguniform", "integers"))
     hold(examples, check, st.tuples(kinds, st.tuples(numbers, numbers), st.integers(0, 9)))
+
+
+@cases(60)
+def test_a_changed_record_of_a_run_is_not_believed(tmp_path, examples):
+    """Its run is done again, where its numbers would otherwise go into a table."""
+    config, metrics = default.get_config(), {"train": {"loss": 1.5}, "evaluate": {"images": 3}}
+    record = Record(FINISHED, configuration.flatten(config), ("train", "evaluate"), metrics)
+    record.write(tmp_path)
+    path = tmp_path / sweep_record.FILE
+    whole = path.read_text()
+    assert sweep_record.read(tmp_path) is not None
+
+    def check(case):
+        path.write_text(case.draw(changed_json(whole)))
+        found = outcome(lambda: sweep_record.read(tmp_path))
+        if found is not None and "checksum" in path.read_text():
+            assert (found.status, found.metrics) == (record.status, record.metrics)
+
+    hold(examples, check, st.data())

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -10,15 +9,8 @@ from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_check import verify
 from tests.properties.cases import cases, hold, outcome
-from tests.properties.mutations import damaged
+from tests.properties.mutations import changed_json, damaged
 from tests.stores import features, fill
-
-_VALUES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-2, 9),
-    st.sampled_from((2**31, 2**63, 2**64, 1e300, float("nan"), "5", "", [], {}, [0], "float16")),
-)
 
 
 @pytest.fixture(scope="module", params=["float32", "int8", "sign"])
@@ -74,39 +66,19 @@ def test_a_damaged_chunk_never_gives_other_numbers(whole, tmp_path, examples):
     hold(examples, check, st.tuples(st.integers(0, 99), st.data()))
 
 
-def _paths(content, prefix=()):
-    """Of every value in JSON."""
-    if isinstance(content, dict | list):
-        items = content.items() if isinstance(content, dict) else enumerate(content)
-        for key, value in items:
-            yield (*prefix, key)
-            yield from _paths(value, (*prefix, key))
-
-
 @cases(150)
 def test_a_changed_description_never_gives_other_numbers(whole, tmp_path, examples):
     """Of the arrays, and of the store: other images, widths, encodings and types."""
     files = sorted(p.relative_to(whole[0]) for p in whole[0].rglob("*.json"))
 
     def check(case):
-        number, place, value, drop = case
+        name, change = case
         folder = _copy(whole, tmp_path)
-        path = folder / files[number % len(files)]
-        content = json.loads(path.read_bytes())
-        places = list(_paths(content))
-        *above, last = places[place % len(places)]
-        holder = content
-        for key in above:
-            holder = holder[key]
-        if drop:
-            del holder[last]
-        else:
-            holder[last] = value
-        path.write_text(json.dumps(content))
+        path = folder / name
+        path.write_text(change.draw(changed_json(path.read_text())))
         _require_same(whole, outcome(lambda: _read(folder)))
 
-    numbers = st.integers(0, 99)
-    hold(examples, check, st.tuples(numbers, numbers, _VALUES, st.booleans()))
+    hold(examples, check, st.tuples(st.sampled_from(files), st.data()))
 
 
 @cases(60)

@@ -93,7 +93,7 @@ def test_cells_are_saved_and_mapped(images, tmp_path):
     for name in ("centres", "descriptors", "images", "offsets"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(index, name))
     np.save(tmp_path / "cells" / "images.npy", index.images[:-1])
-    with pytest.raises(UserError, match="search index.*do not fit"):
+    with pytest.raises(UserError, match="search index.*do not follow"):
         index_store.load(tmp_path / "cells")
 
 

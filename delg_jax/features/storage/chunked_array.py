@@ -1,5 +1,6 @@
 """One array on disk in chunks of rows, each with a checksum: Zarr 3, through TensorStore."""
 
+import math
 import pathlib
 import re
 from typing import Any, Self
@@ -10,6 +11,10 @@ import tensorstore as ts
 from delg_jax.errors import UserError
 
 _CONTEXT = re.compile(r"\s*\[(tensorstore_spec|source locations)=.*$")  # behind a message
+_LARGEST = 2**32  # bytes of a chunk, decoded
+# All chunks in one folder, instead of a folder for each
+_KEYS = {"name": "default", "configuration": {"separator": "."}}
+_CODECS = ("bytes", "zstd", "crc32c")
 _FILE = re.compile(r'local file "([^"]+)"')
 
 
@@ -64,8 +69,7 @@ class ChunkedArray:
             "data_type": np.dtype(dtype).name,
             "shape": list(shape),
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-            # All chunks in one folder, instead of a folder for each
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "chunk_key_encoding": _KEYS,
             "codecs": [*codecs, {"name": "crc32c"}],
             "fill_value": 0,
         }
@@ -148,7 +152,9 @@ class ChunkedArray:
     def _open(self, **options: bool) -> ts.TensorStore:
         spec = {"driver": "zarr3", "kvstore": _store(self.folder), **options}
         context = {"context": self._context} if self._context is not None else {}
-        return _result(ts.open(spec, open=True, **context), self.folder)
+        opened = _result(ts.open(spec, open=True, **context), self.folder)
+        _require_own(opened, self.folder)
+        return opened
 
 
 def cache(megabytes: float) -> ts.Context:
@@ -158,6 +164,23 @@ def cache(megabytes: float) -> ts.Context:
 
 def _store(folder: pathlib.Path) -> dict[str, str]:
     return {"driver": "file", "path": f"{folder.resolve()}/"}
+
+
+def _require_own(opened: ts.TensorStore, folder: pathlib.Path) -> None:
+    """Refuses an array that `create` does not make.
+
+    TensorStore ends the process if memory is short for a chunk; and chunks under other names are
+    absent ones, which would read as fill values.
+    """
+    metadata = opened.spec().to_json()["metadata"]
+    chunk = opened.chunk_layout.read_chunk.shape
+    size = math.prod(chunk) * opened.dtype.numpy_dtype.itemsize
+    whole = chunk[1:] == tuple(max(side, 1) for side in opened.shape[1:])
+    known = all(codec["name"] in _CODECS for codec in metadata["codecs"])
+    as_made = metadata["chunk_key_encoding"] == _KEYS and metadata["fill_value"] == 0
+    if not (whole and known and as_made and size <= _LARGEST):
+        rule = f"must describe chunks of whole rows and at most {_LARGEST} bytes, as `delg extract`"
+        raise UserError("feature store", str(folder / "zarr.json"), f"{rule} makes them")
 
 
 def _result(future: ts.Future, folder: pathlib.Path) -> Any:

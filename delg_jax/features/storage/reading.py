@@ -19,6 +19,7 @@ from delg_jax.features.storage.stored_rows import StoredRows
 Rows = np.ndarray | StoredRows
 
 _COUNTS = ("images", "name_bytes")  # of `store.json`
+_MOST = 2**31 - 1  # images are numbered by int32
 INDEX_1 = "index.json"  # of format 1, a folder of .npz files
 _BLOCK_SHARE = 8  # a block that is decoded takes at most this part of the memory
 
@@ -252,7 +253,7 @@ def read_index(folder: pathlib.Path, version: int) -> dict[str, Any]:
         index = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         _require_format(folder, index["format"], version)  # first, as all else may differ
         whole = _is_layout(rows.Layout(**index["layout"]))
-        whole &= all(type(index[key]) is int and index[key] >= 0 for key in _COUNTS)
+        whole &= all(_is_count(index[key]) for key in _COUNTS)
         whole &= all(isinstance(index[key], bool) for key in ("deleted", "finished"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if (folder / INDEX_1).is_file():
@@ -271,11 +272,15 @@ def _require_format(folder: pathlib.Path, found: object, version: int) -> None:
         raise UserError("feature store", str(folder), f"{rule}makes it again")
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MOST
+
+
 def _is_layout(layout: rows.Layout) -> bool:
     """Whether a layout that was read is one that can be written."""
     numbers = (layout.chunk_images, layout.max_features, layout.compression)
     return (
-        all(type(number) is int and number >= 0 for number in numbers)
+        all(map(_is_count, numbers))
         and layout.local_encoding in encodings.ENCODINGS
         and layout.global_dtype in encodings.GLOBAL_DTYPES
     )

@@ -1,0 +1,108 @@
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from delg_jax import workdir
+from delg_jax.errors import UserError
+from delg_jax.search import cann, cells, index_store
+from delg_jax.search.cells import CellSettings
+from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.kernels import SimilarityKernel
+from delg_jax.search.random_grids import GridSettings
+from tests import stores, tiny
+from tests.properties.cases import cases, hold, outcome
+from tests.properties.mutations import changed_json, damaged
+
+_IMAGES = 6
+
+
+@pytest.fixture(scope="module")
+def images():
+    vectors = np.random.default_rng(4).normal(size=(_IMAGES, 4, 5)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.ones((_IMAGES, 4), bool)
+
+
+def _cells(images):
+    return cells.build(*images, CellSettings(3, seed=1))
+
+
+def _cann(images):
+    return cann.build(*images, GridSettings(grids=2, axes=3, approximation=2.0, seed=3))
+
+
+def _found(folder, images):
+    index = index_store.load(folder)
+    if isinstance(index, cann.CannIndex):
+        return cann.similarity(index, *images)
+    return cells.similarity(index, *images, SimilarityKernel("threshold", 0.2), 2)
+
+
+@cases(60)
+@pytest.mark.parametrize("build", [_cells, _cann])
+def test_a_changed_index_is_refused_or_finds_numbers(images, tmp_path, build, examples):
+    """The arrays have no checksums, as they are mapped: what is kept is that none is misread."""
+    whole, folder = tmp_path / "whole", tmp_path / "changed"
+    index_store.save(build(images), whole)
+    expected = _found(whole, images)
+    files = sorted(path.name for path in whole.iterdir())
+
+    def check(case):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        path = folder / case.draw(st.sampled_from(files))
+        if path.suffix == ".json":
+            path.write_text(case.draw(changed_json(path.read_text())))
+        else:
+            path.write_bytes(case.draw(damaged((path.read_bytes(),))))
+        found = outcome(lambda: _found(folder, images))
+        if not isinstance(found, UserError):
+            assert found.shape[0] == _IMAGES
+            assert found.shape[1] <= 2 * expected.shape[1]
+
+    hold(examples, check, st.data())
+
+
+@cases(80)
+def test_a_changed_graph_is_refused_or_the_same(tmp_path, examples):
+    rng = np.random.default_rng(5)
+    lists = rng.random((7, 4)).astype(np.float32), rng.integers(0, 7, (7, 4)).astype(np.int32)
+    whole, folder = tmp_path / "whole", tmp_path / "changed"
+    store = GraphStore(whole, stores.names(7))
+    store.start(4, 3)
+    for run in store.missing():
+        store.write(run, tuple(part[run.start : run.stop] for part in lists))
+    store.finish()
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+
+    def check(case):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        path = folder / case.draw(st.sampled_from(files))
+        if path.suffix == ".json":
+            path.write_text(case.draw(changed_json(path.read_text())))
+        else:
+            path.write_bytes(case.draw(damaged((path.read_bytes(),))))
+        graph = outcome(lambda: GraphStore(folder, stores.names(7)).graph())
+        if not isinstance(graph, UserError):
+            np.testing.assert_array_equal(graph.similarities, lists[0])
+            np.testing.assert_array_equal(graph.indices, lists[1])
+
+    hold(examples, check, st.data())
+
+
+@cases(60)
+def test_a_changed_configuration_is_read_or_refused(tmp_path, examples):
+    config = tiny.retrieval_config(tmp_path)
+    workdir.claim(tmp_path / "whole", config, ("model", "extract"))
+    whole = (tmp_path / "whole" / workdir.CONFIG_FILE).read_text()
+    folder = tmp_path / "changed"
+    folder.mkdir()
+
+    def check(case):
+        (folder / workdir.CONFIG_FILE).write_text(case.draw(changed_json(whole)))
+        outcome(lambda: workdir.stored_config(folder))
+        outcome(lambda: workdir.claim(folder, config, ("model", "extract")))
+
+    hold(examples, check, st.data())
