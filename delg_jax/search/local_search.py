@@ -14,6 +14,8 @@ from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
 
+_CACHED_PRODUCTS = 2**22  # of a CPU, float32: 16 MB
+
 
 def similarity(
     queries: Array,
@@ -40,7 +42,8 @@ def similarity(
       database: [N, K, ...], of the same kind; array, memory map or rows on disk.
       mask: bool [N, K].
       kernel: k.
-      block: database images in a block of similarities, on each device.
+      block: database images in a block of similarities, on each device; on a CPU fewer, where
+        the products of a block would leave its cache.
       weights: float [Q, Kq], factors of the votes of query features, see `rarity`; None for 1.
       hamming: how packed signs are compared, one of `binary.HAMMING`.
       devices: that share the database; None for all of this process.
@@ -143,7 +146,8 @@ def _columns(
     cosines.check_kinds(queries, database)
     devices = tuple(devices or jax.local_devices())
     if block > 0:
-        block = min(block, max(-(-len(database) // len(devices)), 1))
+        share = -(-len(database) // len(devices))
+        block = max(min(block, share, _images_in_cache(queries, database, devices[0])), 1)
     queries, query_mask = jnp.asarray(queries), jnp.asarray(query_mask)
     if weights is None:
         weights = np.ones(query_mask.shape, np.float32)
@@ -151,6 +155,13 @@ def _columns(
     compute = _on_devices(kernel, hamming, devices)
     for start, rows in read_ahead((database, mask), block * len(devices)):
         yield start, compute(*asked, *rows)
+
+
+def _images_in_cache(queries: Array, database: Array, device: jax.Device) -> int:
+    """Images whose products with one query stay in a processor's cache until they are read."""
+    if device.platform != "cpu":
+        return len(database)
+    return _CACHED_PRODUCTS // max(queries.shape[1] * database.shape[1], 1)
 
 
 @functools.cache
