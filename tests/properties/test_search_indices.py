@@ -24,6 +24,20 @@ def images():
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.ones((_IMAGES, 4), bool)
 
 
+def _changed(case, whole):
+    """A copy of a folder, of which one file is damaged."""
+    folder = whole.with_name("changed")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    path = case.draw(st.sampled_from(files))
+    if path.suffix == ".json":
+        path.write_text(case.draw(changed_json(path.read_text())))
+    else:
+        path.write_bytes(case.draw(damaged((path.read_bytes(),))))
+    return folder
+
+
 def _cells(images):
     return cells.build(*images, CellSettings(3, seed=1))
 
@@ -43,19 +57,12 @@ def _found(folder, images):
 @pytest.mark.parametrize("build", [_cells, _cann])
 def test_a_changed_index_is_refused_or_finds_numbers(images, tmp_path, build, examples):
     """The arrays have no checksums, as they are mapped: what is kept is that none is misread."""
-    whole, folder = tmp_path / "whole", tmp_path / "changed"
+    whole = tmp_path / "whole"
     index_store.save(build(images), whole)
     expected = _found(whole, images)
-    files = sorted(path.name for path in whole.iterdir())
 
     def check(case):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(whole, folder)
-        path = folder / case.draw(st.sampled_from(files))
-        if path.suffix == ".json":
-            path.write_text(case.draw(changed_json(path.read_text())))
-        else:
-            path.write_bytes(case.draw(damaged((path.read_bytes(),))))
+        folder = _changed(case, whole)
         found = outcome(lambda: _found(folder, images))
         if not isinstance(found, UserError):
             assert found.shape[0] == _IMAGES
@@ -68,22 +75,15 @@ def test_a_changed_index_is_refused_or_finds_numbers(images, tmp_path, build, ex
 def test_a_changed_graph_is_refused_or_the_same(tmp_path, examples):
     rng = np.random.default_rng(5)
     lists = rng.random((7, 4)).astype(np.float32), rng.integers(0, 7, (7, 4)).astype(np.int32)
-    whole, folder = tmp_path / "whole", tmp_path / "changed"
+    whole = tmp_path / "whole"
     store = GraphStore(whole, stores.names(7))
     store.start(4, 3)
     for run in store.missing():
         store.write(run, tuple(part[run.start : run.stop] for part in lists))
     store.finish()
-    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
 
     def check(case):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(whole, folder)
-        path = folder / case.draw(st.sampled_from(files))
-        if path.suffix == ".json":
-            path.write_text(case.draw(changed_json(path.read_text())))
-        else:
-            path.write_bytes(case.draw(damaged((path.read_bytes(),))))
+        folder = _changed(case, whole)
         graph = outcome(lambda: GraphStore(folder, stores.names(7)).graph())
         if not isinstance(graph, UserError):
             np.testing.assert_array_equal(graph.similarities, lists[0])
