@@ -77,7 +77,9 @@ def trainings(experiment: Experiment, options: Options) -> list[Run]:
     network = experiment.sizes[options.size].training
     if network is None:
         return []
-    steps = options.changes.get("train.steps", base(network, options).train.steps)
+    train = base(network, options).train
+    steps = options.changes.get("train.steps", train.steps)
+    warmup = options.changes.get("train.warmup_steps", train.warmup_steps)
     ordered: dict[str, Training] = {}
 
     def add(training: Training | None) -> None:
@@ -88,17 +90,19 @@ def trainings(experiment: Experiment, options: Options) -> list[Run]:
     for one in settings(experiment, options.size):
         add(one.training)
     return [
-        _training(one, seed, options, max(1, round(one.share * steps)))
+        _training(one, seed, options, max(1, round(one.share * steps)), warmup)
         for one in ordered.values()
         for seed in options.seeds
     ]
 
 
-def _training(training: Training, seed: int, options: Options, steps: int) -> Run:
+def _training(training: Training, seed: int, options: Options, steps: int, warmup: int) -> Run:
     overrides = {**_placed(training.overrides, options), **_seeded(seed)}
     if training.start is not None:
         overrides["model.checkpoint"] = str(_trained(training.start, seed, options))
     overrides |= options.changes | {"train.steps": steps}
+    if warmup >= steps:  # a share of few steps
+        overrides["train.warmup_steps"] = steps - 1
     return Run(_folder(training, seed), overrides, ("train",), training.name)
 
 

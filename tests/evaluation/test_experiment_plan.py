@@ -25,7 +25,7 @@ SHARED = Setting("shared", ("global", "global+sp"), SECOND)
 OTHER = Setting("other", ("local",), FIRST, {"search.threshold": 0.5})
 SIZE = Size(
     about="here",
-    training=Base(quickstart.get_config, overrides={"train.steps": 10}),
+    training=Base(quickstart.get_config, overrides={"train.steps": 10, "train.warmup_steps": 2}),
     evaluation=Base(quickstart.get_config, "smoke"),
     data={"one": {"data.root": "{data}/photographs"}, "two": {}},
 )
@@ -71,6 +71,13 @@ def test_a_network_is_trained_once_and_after_the_one_it_starts_from(tmp_path):
     }
     runs = plan.trainings(EXPERIMENT, options(tmp_path, changes={"train.steps": 4}))
     assert [run.overrides["train.steps"] for run in runs] == [4, 2]
+
+
+def test_warm_up_stays_shorter_than_a_share_of_the_steps(tmp_path):
+    changes = {"train.steps": 3, "train.warmup_steps": 2}
+    first, second = plan.trainings(EXPERIMENT, options(tmp_path, changes=changes))
+    assert (first.overrides["train.steps"], first.overrides["train.warmup_steps"]) == (3, 2)
+    assert (second.overrides["train.steps"], second.overrides["train.warmup_steps"]) == (2, 1)
 
 
 def test_nothing_is_evaluated_twice_for_two_rows(tmp_path):
