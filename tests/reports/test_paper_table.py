@@ -46,13 +46,17 @@ def test_claims_have_a_p_value_where_there_are_queries(table):
 
 def test_it_says_whose_data_they_are_and_what_failed(table):
     text = table.markdown()
-    assert "not the paper's" in text
+    assert "These data are not the paper's, whose numbers only stand beside." in text
     assert "Failed: c (no memory)" in text
     of_paper = dataclasses.replace(
         EXPERIMENT, sizes={"quick": dataclasses.replace(SIZE, of_paper=True)}
     )
     text = dataclasses.replace(table, experiment=of_paper).markdown()
     assert "These data are the paper's." in text
+    without = [dataclasses.replace(row, paper={}) for row in EXPERIMENT.rows]
+    unknown = dataclasses.replace(EXPERIMENT, rows=tuple(without))
+    text = dataclasses.replace(table, experiment=unknown).markdown()
+    assert "These data are not the paper's." in text
 
 
 def test_files_hold_the_same_numbers(table, tmp_path):

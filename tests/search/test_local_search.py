@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from delg_jax.features.storage import encodings
+from delg_jax.search import local_search
 from delg_jax.search.binary import HAMMING
+from delg_jax.search.blocks import read_ahead
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import best, similarity
 from tests.search.test_cosines import vectors_of
@@ -61,6 +63,23 @@ def test_any_block_gives_the_same(rng, block):
     whole = similarity(*queries, *database, KERNELS["power"][0], 11)
     found = similarity(*queries, *database, KERNELS["power"][0], block)
     np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("products", [1, 24, 40, 10**6])
+def test_a_block_is_smaller_where_its_products_would_leave_the_cache(rng, monkeypatch, products):
+    queries, database = ragged(rng, 2, 3), ragged(rng, 7, 4)
+    expected = similarity(*queries, *database, IDENTITY, 64)
+    blocks = []
+
+    def watched(arrays, block):
+        blocks.append(block)
+        return read_ahead(arrays, block)
+
+    monkeypatch.setattr(local_search, "_CACHED_PRODUCTS", products)
+    monkeypatch.setattr(local_search, "read_ahead", watched)
+    found = similarity(*queries, *database, IDENTITY, 64, devices=jax.devices()[:1])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert blocks == [min(max(products // (3 * 4), 1), 7)]
 
 
 def test_images_and_queries_without_features_give_zero(rng):
