@@ -4,12 +4,15 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from absl import flags
+
+from delg_jax.compiled_programs import release_if_many
 
 # Tests are about values, not speed: the CPU, unless JAX_PLATFORMS names another platform. The
 # variable is set as well so that programs started by a test see the same.
@@ -25,6 +28,13 @@ jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # Grain reads absl flags, which only absl.app.run would parse.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs() -> Iterator[None]:
+    """Hundreds of modules in one process compile more than the system lets it hold."""
+    yield
+    release_if_many()
 
 
 @pytest.fixture

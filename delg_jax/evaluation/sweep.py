@@ -10,6 +10,7 @@ import ml_collections
 
 from delg_jax import configuration, shortages
 from delg_jax import workdir as artefacts
+from delg_jax.compiled_programs import release_if_many
 from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation import sweep_record
 from delg_jax.evaluation.stage import evaluate
@@ -174,6 +175,7 @@ def _done(
         if shortage is None:
             _LOG.exception("run %s", one.name)
     dataclasses.replace(record, status=FAILED if error else FINISHED, error=error).write(folder)
+    release_if_many()
     return Result(one, metrics, error)
 
 

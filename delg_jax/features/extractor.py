@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from delg_jax.compiled_programs import release_if_many
 from delg_jax.data.images import limit_size
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import adaptation, batches, level, pyramid, selection
@@ -129,6 +130,9 @@ class Extractor:
             _resize(sources[member.index], sizes[member.index], member.target, batch.shape)
             for member in batch.members
         ]
+        key = (batch.shape, len(batch.members), batch.count, batch.pooled)
+        if key not in self.compiled_shapes:
+            release_if_many()
         start = time.perf_counter()
         result = level.compute(
             self.module,
@@ -141,7 +145,6 @@ class Extractor:
             float(self.settings.attention_threshold),
             self.settings.suppression,
         )
-        key = (batch.shape, len(batch.members), batch.count, batch.pooled)
         self.compiled_shapes.setdefault(key, time.perf_counter() - start)
         jax.tree.map(lambda array: array.copy_to_host_async(), result)
         return result
