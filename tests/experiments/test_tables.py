@@ -225,4 +225,6 @@ def test_it_runs_at_size_quick(name, capsys, tmp_path):
     assert run_experiment(MODULES[name], arguments) == 0
     content = json.loads((tmp_path / f"{name}_quick.json").read_text())
     assert not content["failures"]
-    assert all(cell["ours"] is not None for cell in content["cells"] if name != "latency_memory")
+    # The queries of the tiny data are too few for a rule chosen on some and measured on others
+    if name not in ("latency_memory", "table5_reranking"):
+        assert all(cell["ours"] is not None for cell in content["cells"])
