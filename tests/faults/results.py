@@ -21,6 +21,7 @@ _MEASURED = (
     "step_seconds",
     "images_per_second",
     "device_memory_bytes",
+    "checksum",  # of a record that has such
 )
 _LOGS = ("run.log", "sweep.md")  # for people; the table of the sweep has its times
 
