@@ -74,7 +74,7 @@ def read_lines(path: pathlib.Path, subject: str, check: Check) -> list[Any]:
             values.append(json.loads(line))
             check(values[-1], "")
         except (ValueError, RecursionError, _Damaged) as error:
-            rule = f"must hold an object of metrics in line {number} ({error})"
+            rule = f"must hold a whole object in line {number} ({error})"
             raise UserError(subject, str(path), rule) from error
     return values
 
