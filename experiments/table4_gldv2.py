@@ -44,6 +44,7 @@ EXPERIMENT = Experiment(
             "gldv2_recognition",
             "methods/{method}/recognition/gap",
             interval="intervals/{method}/recognition",
+            comparison="comparisons/{method}/recognition",
         ),
         *map_columns("oxford", "rendered landmarks", ("medium",)),
     ),

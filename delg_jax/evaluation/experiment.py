@@ -55,9 +55,10 @@ class Column:
       data: key of `Size.data`.
       value: path of the number, with slashes; {method} is that of the row.
       per_query: path of a list of one number per query, whose mean is the value; empty if there is
-        none, and then there is neither choice nor test.
+        none, and then there is no choice.
       interval: path of low and high, a list or an object of these names, for a number that is no
         mean over queries.
+      comparison: path of its comparison with the search of the same evaluation.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Column:
     value: str
     per_query: str = ""
     interval: str = ""
+    comparison: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,10 @@ class Cell:
       per_query: float [seeds * Q], NaN where a query has no value; empty if the value is no mean
         over queries.
       chosen: name of the setting, if the row has several.
+      source: setting and method.
+      gain: over the search of the same evaluation, as of `uncertainty.comparisons`, of a value
+        that is no mean over queries; empty if there is none.
+      queries: of that comparison.
     """
 
     value: float | None = None
@@ -30,6 +34,9 @@ class Cell:
     high: float | None = None
     per_query: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     chosen: str = ""
+    source: tuple[str, str] = ("", "")
+    gain: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    queries: int = 0
 
 
 # By the name of the row and the title of the column
@@ -61,7 +68,11 @@ def read(experiment: Experiment, results: Results, options: Options) -> Cells:
 
 
 def compare(better: Cell, worse: Cell) -> bootstrap.Comparison | None:
-    """Two rows query by query; None if either has no value per query."""
+    """Two rows query by query, or as one evaluation compared them; None if neither can be."""
+    gain = better.gain
+    if gain and worse.source == (better.source[0], gain["over"]):
+        numbers = [_number(gain[name]) for name in ("difference", "low", "high", "p_value")]
+        return bootstrap.Comparison(bootstrap.Interval(*numbers[:3]), numbers[3], better.queries)
     if not len(better.per_query) or len(better.per_query) != len(worse.per_query):
         return None
     return bootstrap.paired(better.per_query, worse.per_query)
@@ -94,11 +105,14 @@ class _Reader:
         known = [value for value in found if value is not None]
         if not known or self._choice is not None:
             return Cell()
-        low, high = None, None
-        if column.interval and len(metrics) == 1:
-            bounds = _find(metrics[0], column.interval, row.method) or (None, None)
-            low, high = (bounds["low"], bounds["high"]) if isinstance(bounds, Mapping) else bounds
-        return Cell(float(np.mean(known)), low, high)
+        cell = Cell(float(np.mean(known)), source=(setting.name, row.method))
+        if not column.interval or len(metrics) > 1:
+            return cell
+        bounds = _find(metrics[0], column.interval, row.method) or (None, None)
+        low, high = (bounds["low"], bounds["high"]) if isinstance(bounds, Mapping) else bounds
+        gain = _find(metrics[0], column.comparison, row.method) or {}
+        queries = metrics[0].get("queries", 0)
+        return dataclasses.replace(cell, low=low, high=high, gain=gain, queries=queries)
 
     def _per_query(self, setting: Setting, row: Row, column: Column, measured: bool) -> np.ndarray:
         """Values of the queries of all seeds; of a choice, those to measure on, or the others."""
@@ -128,3 +142,7 @@ def _find(metrics: Any, path: str, method: str) -> Any:
             return None
         metrics = metrics[name]
     return metrics
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

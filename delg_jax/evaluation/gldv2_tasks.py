@@ -1,6 +1,6 @@
 """Google Landmarks v2 in the evaluation stage: what rankings predict, and what that is worth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -9,6 +9,7 @@ import numpy as np
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gap_bootstrap, gldv2, methods, uncertainty
+from delg_jax.evaluation.bootstrap import Interval
 from delg_jax.evaluation.ranking import Ranked, Ranking
 from delg_jax.evaluation.scores import Scores, percent
 from delg_jax.features import Extracted
@@ -121,7 +122,7 @@ def score(task: str, said: dict[str, Any], data: RetrievalData, kappas: Sequence
     """
     names = data.queries.names
     if task == "recognition":
-        return _recognition(said, dict(zip(names, data.landmarks.queries, strict=True)))
+        return _recognition(said, _landmarks(data))
     images = data.database.names
     solution = {
         name: [images[image] for image in entry["easy"]]
@@ -137,6 +138,34 @@ def score(task: str, said: dict[str, Any], data: RetrievalData, kappas: Sequence
     }
     each = {task: [percent(ap) for ap in gldv2.average_precisions(said, solution, COUNTED)]}
     return Scores({task: metrics}, each, uncertainty.intervals(each))
+
+
+def recognition_comparisons(
+    said: Mapping[str, dict[str, Any]], data: RetrievalData
+) -> dict[str, dict[str, uncertainty.Gain]]:
+    """Compares the `gap` of every re-ranking with that of the search that it starts from.
+
+    Args:
+      said: predictions by method.
+      data: the answers.
+
+    Returns:
+      As `uncertainty.comparisons`, in percent.
+    """
+    solution, found = _landmarks(data), {}
+    for method, mine in said.items():
+        over = uncertainty.first_stage(method, said)
+        if over:
+            compared = gap_bootstrap.paired(mine, said[over], solution)
+            difference = Interval(*(100.0 * bound for bound in compared.difference))
+            compared = compared._replace(difference=difference)
+            found[method] = {"recognition": uncertainty.gain(over, compared)}
+    return found
+
+
+def _landmarks(data: RetrievalData) -> dict[str, list[int]]:
+    """Landmarks that each query shows."""
+    return dict(zip(data.queries.names, data.landmarks.queries, strict=True))
 
 
 def _recognition(said: dict[str, Any], solution: dict[str, list[int]]) -> Scores:

@@ -56,16 +56,13 @@ def evaluate(
     artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
     ranked, costs = _rank(config, root, extracted, overwrite)
     queries = max(len(extracted.queries), 1)
-    scored = {
-        method: _score(method, config, root, found, extracted.data)
-        for method, found in ranked.items()
-    }
+    scored, comparisons = _score(config, root, ranked, extracted.data)
     precisions = {method: found.average_precisions for method, found in scored.items()}
     result = {
         "methods": {method: found.metrics for method, found in scored.items()},
         "average_precisions": precisions,
         "intervals": {method: found.intervals for method, found in scored.items()},
-        "comparisons": uncertainty.comparisons(precisions),
+        "comparisons": comparisons,
         "seconds": {method: cost.seconds for method, cost in costs.items()},
         "milliseconds_per_query": {m: 1000 * cost.seconds / queries for m, cost in costs.items()},
         "megabytes": {method: cost.megabytes for method, cost in costs.items()},
@@ -141,20 +138,34 @@ def _rerank(
 
 
 def _score(
-    method: str,
     config: ml_collections.ConfigDict,
     root: pathlib.Path,
-    found: Ranked,
+    ranked: dict[str, Ranked],
     data: RetrievalData,
-) -> scores.Scores:
-    """Scores a method; of Google Landmarks v2, what it says of the queries is written, too."""
-    task = gldv2_tasks.task_of(config)
+) -> tuple[dict[str, scores.Scores], dict[str, dict[str, uncertainty.Gain]]]:
+    """Scores by method, and comparisons with first stages.
+
+    Of Google Landmarks v2, what methods say of the queries is written, too.
+    """
+    task, kappas = gldv2_tasks.task_of(config), config.eval.kappas
     if not task:
-        return scores.by_protocol(found.by_protocol, data.ground_truth, config.eval.kappas)
-    said = gldv2_tasks.predictions(task, found, data, config.eval.recognition_top)
-    path = root / f"submission_{task}_{method}.csv"
-    gldv2_files.write_predictions(path, task, data.queries.names, said)
-    return gldv2_tasks.score(task, said, data, config.eval.kappas)
+        scored = {
+            method: scores.by_protocol(found.by_protocol, data.ground_truth, kappas)
+            for method, found in ranked.items()
+        }
+    else:
+        said = {
+            method: gldv2_tasks.predictions(task, found, data, config.eval.recognition_top)
+            for method, found in ranked.items()
+        }
+        for method, mine in said.items():
+            path = root / f"submission_{task}_{method}.csv"
+            gldv2_files.write_predictions(path, task, data.queries.names, mine)
+        scored = {m: gldv2_tasks.score(task, mine, data, kappas) for m, mine in said.items()}
+    if task == "recognition":
+        return scored, gldv2_tasks.recognition_comparisons(said, data)
+    precisions = {method: found.average_precisions for method, found in scored.items()}
+    return scored, uncertainty.comparisons(precisions)
 
 
 def score(

@@ -1,7 +1,7 @@
 """How sure the mean average precision of each method is, and its gain over its first stage."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from delg_jax.evaluation import bootstrap
 
 AveragePrecisions = Mapping[str, Sequence[float | None]]  # of each query, by protocol
 Bounds = list[float | None]
+Gain = dict[str, str | float | None]
 
 
 def intervals(values: AveragePrecisions) -> dict[str, Bounds]:
@@ -29,7 +30,7 @@ def intervals(values: AveragePrecisions) -> dict[str, Bounds]:
 
 def comparisons(
     methods: Mapping[str, AveragePrecisions],
-) -> dict[str, dict[str, dict[str, str | float | None]]]:
+) -> dict[str, dict[str, Gain]]:
     """Compares every re-ranking with the search that it starts from, query by query.
 
     Args:
@@ -43,8 +44,8 @@ def comparisons(
     """
     found = {}
     for method, by_protocol in methods.items():
-        over = method.split("+")[0]
-        if by_protocol and over != method and over in methods:
+        over = first_stage(method, methods)
+        if by_protocol and over:
             found[method] = {
                 protocol: _compared(over, listed, methods[over][protocol])
                 for protocol, listed in by_protocol.items()
@@ -52,18 +53,26 @@ def comparisons(
     return found
 
 
+def first_stage(method: str, methods: Collection[str]) -> str:
+    """The search that a re-ranking starts from, if it is among the methods; else empty."""
+    over = method.split("+")[0]
+    return over if over != method and over in methods else ""
+
+
+def gain(over: str, found: bootstrap.Comparison) -> Gain:
+    """A comparison with a search, as JSON has it; see `comparisons`."""
+    difference, low, high = map(number_or_none, found.difference)
+    p_value = number_or_none(found.p_value)
+    return {"over": over, "difference": difference, "low": low, "high": high, "p_value": p_value}
+
+
 def number_or_none(value: float) -> float | None:
     """The value as JSON has it: None for NaN."""
     return None if math.isnan(value) else float(value)
 
 
-def _compared(
-    over: str, mine: Sequence[float | None], its: Sequence[float | None]
-) -> dict[str, str | float | None]:
-    found = bootstrap.paired(_numbers(mine), _numbers(its))
-    difference, low, high = map(number_or_none, found.difference)
-    p_value = number_or_none(found.p_value)
-    return {"over": over, "difference": difference, "low": low, "high": high, "p_value": p_value}
+def _compared(over: str, mine: Sequence[float | None], its: Sequence[float | None]) -> Gain:
+    return gain(over, bootstrap.paired(_numbers(mine), _numbers(its)))
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:

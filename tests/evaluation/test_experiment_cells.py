@@ -59,6 +59,27 @@ def test_a_number_without_queries_has_the_interval_that_it_came_with(tmp_path, i
     assert (cell.value, cell.low) == (40, None)
 
 
+def test_a_number_without_queries_is_compared_as_its_evaluation_did(tmp_path):
+    column = Column("gap", "one", "methods/{method}/r/gap", "", "i/{method}", "compared/{method}")
+    setting, other = Setting("s"), Setting("t")
+    rows = [Row(name, (s,), name[2:]) for name, s in (("s global", setting), ("s g+sp", setting))]
+    one = experiment((*rows, Row("t global", (other,), "global")), (column,))
+    gain = {"over": "global", "difference": 5.0, "low": None, "high": 9.0, "p_value": 0.25}
+    found = {
+        "methods": {"global": {"r": {"gap": 1.0}}, "g+sp": {"r": {"gap": 6.0}}},
+        "compared": {"g+sp": gain},
+        "queries": 7,
+    }
+    results = {(name, "one", 0): result(found) for name in ("s", "t")}
+    got = cells.read(one, results, Options("quick", tmp_path))
+    first, reranked, else_ = (got[row, "gap"] for row in ("s global", "s g+sp", "t global"))
+    compared = cells.compare(reranked, first)
+    np.testing.assert_equal(tuple(compared.difference), (5.0, np.nan, 9.0))
+    assert (compared.p_value, compared.queries) == (0.25, 7)
+    assert cells.compare(first, reranked) is None
+    assert cells.compare(reranked, else_) is None
+
+
 @pytest.mark.parametrize("found", [None, {"methods": {}}, metrics([None, None])])
 def test_what_was_not_measured_is_empty(tmp_path, found):
     one = experiment((Row("a", (Setting("s"),)),))

@@ -53,3 +53,40 @@ def test_nothing_predicted_is_zero_and_nothing_shown_is_no_number():
     assert gap_bootstrap.interval({}, {"a": [1]}) == (0.0, 0.0, 0.0)
     for solution in ({}, {"a": []}):
         assert all(map(math.isnan, gap_bootstrap.interval({}, solution)))
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_two_methods_are_compared_on_the_same_draws(sides, rng, ignore):
+    said, solution = sides
+    other = {name: {**one, "class": int(rng.integers(5))} for name, one in said.items()}
+    found = gap_bootstrap.paired(said, other, solution, ignore, resamples=50, seed=3)
+    rng, values = np.random.default_rng(3), []
+    for _ in range(50):
+        times = np.bincount(rng.integers(0, 30, 30), minlength=30)
+        drawn = [drawn_again(side, solution, times) for side in (said, other)]
+        one, two = (gldv2.global_average_precision(*side, ignore) for side in drawn)
+        values.append(one - two)
+    np.testing.assert_allclose(found.difference[1:], np.quantile(values, [0.025, 0.975]))
+    rarer = min(sum(v <= 0 for v in values), sum(v >= 0 for v in values))
+    assert found.p_value == pytest.approx(min(1, 2 * (rarer + 1) / 51))
+    assert found.queries == 30
+    turned = gap_bootstrap.paired(other, said, solution, ignore, resamples=50, seed=3)
+    assert turned.difference.mean == -found.difference.mean
+    assert turned.p_value == found.p_value
+
+
+def test_a_method_is_no_better_than_itself_on_another_scale(sides):
+    said, solution = sides
+    larger = {name: {**one, "score": 100 * one["score"]} for name, one in said.items()}
+    found = gap_bootstrap.paired(said, larger, solution)
+    assert (tuple(found.difference), found.p_value) == ((0.0, 0.0, 0.0), 1.0)
+
+
+def test_right_against_wrong_leaves_no_doubt():
+    solution = {f"q{n}": [n] for n in range(30)}
+    said = {f"q{n}": {"class": n, "score": 1.0} for n in range(30)}
+    wrong = {name: {**one, "class": 99} for name, one in said.items()}
+    found = gap_bootstrap.paired(said, wrong, solution)
+    assert (tuple(found.difference), found.p_value) == ((1.0, 1.0, 1.0), pytest.approx(2 / 1001))
+    nothing = gap_bootstrap.paired(said, wrong, {name: [] for name in solution})
+    assert all(map(math.isnan, (*nothing.difference, nothing.p_value)))

@@ -89,7 +89,12 @@ def test_perfect_features_recognise_everything(config, name, usage, tmp_path, mo
         table = result["methods"][method]["recognition"]
         assert set(table.values()) == {100.0}
         assert result["intervals"][method] == {"recognition": [100.0, 100.0]}
-    assert result["comparisons"] == {}
+    same = {"difference": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
+    assert result["comparisons"] == {
+        method: {"recognition": same | {"over": method.split("+")[0]}}
+        for method in config.eval.methods
+        if "+" in method
+    }
 
 
 @pytest.mark.parametrize(
