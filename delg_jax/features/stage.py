@@ -6,6 +6,7 @@ from typing import NamedTuple
 import ml_collections
 
 from delg_jax.data import RetrievalData, open_retrieval
+from delg_jax.errors import UserError
 from delg_jax.features.claiming import claimed
 from delg_jax.features.extractor import check
 from delg_jax.features.formats.imported import DECIDING_FIELDS, ImportedFeatures, is_imported
@@ -81,6 +82,9 @@ def extract(
     check(config.extract)
     data = open_retrieval(config.data)
     if is_imported(config.extract):
+        if runner:
+            rule = "must be left out where config.extract imports features: none are computed"
+            raise UserError("--runner", runner, rule)
         return _import(config, root, data, overwrite)
     network = network or Network(config, root, runner)
     stores = []
