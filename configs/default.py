@@ -143,7 +143,7 @@ def _extract() -> ml_collections.ConfigDict:
     extract.attention_quantile = 0.0  # tau as a quantile in training: 0 = none, 0.5, 0.75
     extract.suppression = 0  # cells; a feature must be the best within this radius of its level
     extract.crop_queries = True  # crop a query to its box
-    # PCA of local descriptors, fitted on database images; for dim_reduction none [Table 1]
+    # PCA of local descriptors, as the network gives them, fitted on database images [Table 1]
     extract.pca_dim = 0  # 0 = no PCA
     extract.pca_whitening = 0.5  # exponent share: 0 = none, 0.5 = half, 1 = full
     extract.pca_images = 100  # database images to fit on

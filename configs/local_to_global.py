@@ -5,7 +5,8 @@
 Variants, as argument:
     imagenet  (or nothing) ImageNet ResNet-50 and nothing trained: conv4 vectors with their norm
               as attention, PCA fitted on the database; images as they are
-    trained   the heads that configs/landmarks.py trains, otherwise as imagenet
+    trained   the heads that configs/landmarks.py trains, otherwise as imagenet; PCA here takes away
+              the direction that all descriptors of an autoencoder share, which no vote survives
 
 How the re-ranking was chosen: experiments/local_to_global_choice.py, README.
 """
@@ -23,6 +24,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     if variant.imagenet and variant.trained:
         raise UserError("--config argument", argument, "must be imagenet or trained")
     config = revisited.get_config("trained" if variant.trained else "real")
+    config.extract.pca_dim = 128
     config.search.rarity_images = 400
     config.search.max_features = 400
     config.search.graph_features = 200

@@ -17,9 +17,9 @@ from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.stage import has_global, has_local
 from delg_jax.progress import Progress
 from delg_jax.rerank import diffusion, expansion, mds, spatial_verification, superglobal
-from delg_jax.search import SimilarityGraph, global_search
+from delg_jax.search import SimilarityGraph, global_search, shared_direction
 from delg_jax.search.stage import check as check_search
-from delg_jax.search.stage import engine
+from delg_jax.search.stage import engine, kernel
 
 METHODS = (
     "global",
@@ -86,6 +86,7 @@ def rank_locally(
         part.local_features(search.max_features, search.packed)
         for part in (extracted.queries, extracted.database)
     )
+    shared_direction.warn(database, kernel(search))
     similarities = engine(database, search, folder)(queries.descriptors, queries.mask)
     images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
     return Ranking(images, np.take_along_axis(similarities, images, axis=1))

@@ -180,12 +180,6 @@ def test_a_new_picture_cannot_be_searched(config, tmp_path, photographs):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_import_has_nothing_to_spread_over_workers(config, tmp_path):
-    with pytest.raises(UserError, match="--runner = 'DirectRunner': must be left out where"):
-        extract(config, tmp_path / "run", runner="DirectRunner")
-    assert not (tmp_path / "run").exists()
-
-
 def test_absent_images_are_skipped_with_the_reason(config, tmp_path):
     write_hdf5(tmp_path / "features.h5", names=(*DATABASE[1:], *QUERIES))
     with pytest.raises(UserError, match=r"max_skipped = 0: 1 images .* place0_near \(is not in"):
