@@ -74,5 +74,6 @@ $(VENV)/.test: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip
 
 define install
 version=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-$(BIN)/python -m pip install --disable-pip-version-check -c "constraints/$$version.txt" -e '$(1)'
+$(BIN)/python -m pip install --disable-pip-version-check -e '$(1)' \
+  -c "$(or $(CONSTRAINTS),constraints/$$version.txt)"
 endef

@@ -30,11 +30,11 @@ setup(
         "absl-py>=2.3,<3",
         "array_record>=0.8,<0.9",
         "flatbuffers>=25,<26",  # jax.export serialises with it, and jax does not declare it
-        "flax>=0.12,<0.13",
+        "flax>=0.12.7,<0.13",
         "grain>=0.2.15,<0.3",
         "h5py>=3.12,<4",
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it
-        "jax>=0.10,<0.13",
+        "jax>=0.10.1,<0.13",
         "jinja2>=3.1,<4",
         "ml-collections>=1.1,<2",
         "numpy>=2.2,<3",
@@ -55,21 +55,21 @@ setup(
             "tensorflow>=2.20,<3; sys_platform == 'darwin'",
             "torch>=2.8,<3",
         ],
-        "tensorboard": ["tensorboardX>=2.6.1,<3"],  # its event files, without TensorFlow
+        "tensorboard": ["tensorboardX>=2.6.2.2,<3"],  # its event files, without TensorFlow
         "beam": ["apache-beam>=2.69,<3"],  # to prepare data and extract on many machines
-        "serve": ["aiohttp>=3.14,<4"],  # the page of `delg search --serve`
+        "serve": ["aiohttp>=3.14.4,<4"],  # the page of `delg search --serve`
         "fuzz": ["atheris>=3.0,<4; sys_platform == 'linux'"],  # it has wheels for Linux alone
         "test": [
-            "aiohttp>=3.14,<4",
+            "aiohttp>=3.14.4,<4",
             "dill>=0.4,<0.5",  # tensorflow-datasets.testing imports it and does not declare it
             "hypothesis>=6.150,<7",
             "packaging>=24",
             "playwright>=1.58,<2",  # with an installed Chromium; tests skip without
-            "pytest>=9,<10",
+            "pytest>=9.1,<10",
             "pytest-xdist>=3.8,<4",
             "ruff>=0.15,<0.18",
             "scipy>=1.15,<2",
-            "tensorboardX>=2.6.1,<3",
+            "tensorboardX>=2.6.2.2,<3",
         ],
         "bench": [
             "faiss-cpu>=1.12,<2",
