@@ -44,14 +44,22 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Of the checkout that runs, as `git describe` says it; else the version of the package."""
+    """Of the checkout that runs, `-dirty` if its code is changed; else the package's version."""
     folder = pathlib.Path(delg_jax.__file__).resolve().parents[1]
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():
         return delg_jax.__version__
-    command = [git, "describe", "--always", "--dirty"]
-    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or delg_jax.__version__
+
+    def said(*words: str) -> str:
+        command = [git, *words]
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+
+    # Benchmarks themselves write results and the table of them into the checkout
+    code = (".", ":!experiments/results", ":!README.md")
+    changed = said("status", "--porcelain", "--untracked-files=no", "--", *code)
+    described = said("describe", "--always")
+    return f"{described}-dirty" if described and changed else described or delg_jax.__version__
 
 
 def _processor() -> str:

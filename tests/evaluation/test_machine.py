@@ -26,3 +26,21 @@ def test_a_folder_without_commits_has_the_version(monkeypatch):
 
     monkeypatch.setattr(machine.subprocess, "run", nothing)
     assert machine.commit() == delg_jax.__version__
+
+
+def test_results_do_not_make_a_checkout_dirty(tmp_path, monkeypatch):
+    code, readme = tmp_path / "delg_jax" / "__init__.py", tmp_path / "README.md"
+    result = tmp_path / "experiments" / "results" / "bench.json"
+    for path in (code, readme, result):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("old\n", encoding="utf-8")
+    who = ("-c", "user.name=A", "-c", "user.email=a@b")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "all")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(delg_jax, "__file__", str(code))
+    clean = machine.commit()
+    for path in (readme, result):
+        path.write_text("new\n", encoding="utf-8")
+    assert machine.commit() == clean
+    code.write_text("new\n", encoding="utf-8")
+    assert machine.commit() == f"{clean}-dirty"
