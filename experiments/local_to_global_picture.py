@@ -3,13 +3,14 @@
     delg evaluate --config=configs/quickstart.py --workdir=WORKDIR
     python -m experiments.local_to_global_picture --workdir=WORKDIR --output=PICTURE.jpg
 
-Draws the query and the best images of each method. The query is chosen by rule: of those for which
+Draws the query and the best images of each method. Of the images that embeddings newly bring among
+the best, those are indirect that have no more inliers with the query than 95 % of the wrong images
+which local search ranks first: others led to them. The query is chosen by rule: of those for which
 local search has more correct images among its best than global search, and embeddings bring in a
-correct image that local search does not have among its best, the one whose average precision
-(medium) local search raises most over global search. Images so brought in are marked. Of those of
-all queries it is counted how many share no verified match with their query (fewer inliers than
-config.rerank.sp.min_inliers), so that others led to them. Only the embedded data is drawn: it is
-rendered, and nobody's photograph; for other data --output must be empty.
+correct one, an indirect one if any query has such, the one whose average precision (medium) local
+search raises most over global search. What was so brought in is marked, and counted over all
+queries. Only the embedded data is drawn: it is rendered, and nobody's photograph; for other data
+--output must be empty.
 """
 
 import pathlib
@@ -36,6 +37,8 @@ TITLES = {
     "local+mds": "local search, re-ranked by similarity embeddings",
 }
 _PROTOCOL = "medium"
+_WRONG = 40  # wrong images of a query that are verified
+_CHANCE = 0.95  # share of them that an indirect image does not exceed
 
 Rankings = Mapping[str, np.ndarray]  # int [Q, N] by method
 
@@ -56,13 +59,19 @@ def brought_in(rankings: Rankings, query: int, positives: np.ndarray, top: int) 
     return best[np.isin(best, positives) & ~np.isin(best, rankings["local"][query][:top])]
 
 
-def choose(rankings: Rankings, ground_truth: Sequence[dict], top: int) -> int | None:
+def choose(
+    rankings: Rankings,
+    ground_truth: Sequence[dict],
+    top: int,
+    indirect: Mapping[int, np.ndarray],
+) -> int | None:
     """The query that the rule of this file chooses.
 
     Args:
       rankings: int [Q, N] by method.
       ground_truth: of the queries.
       top: images that count as the best.
+      indirect: of `count_indirect`.
 
     Returns:
       Its number, the lowest of equals; None if none meets the rule.
@@ -71,20 +80,21 @@ def choose(rankings: Rankings, ground_truth: Sequence[dict], top: int) -> int | 
         method: revisited.evaluate(rankings[method].T, ground_truth)[_PROTOCOL]["aps"]
         for method in ("global", "local")
     }
-    gains: dict[int, float] = {}
+    gains: dict[int, tuple[bool, float]] = {}
     for query, entry in enumerate(ground_truth):
         positives, _ = revisited.protocol_sets(entry, _PROTOCOL)
         correct = {m: np.isin(rankings[m][query][:top], positives).sum() for m in precisions}
         if correct["local"] <= correct["global"]:
             continue
         if len(brought_in(rankings, query, positives, top)):
-            gains[query] = precisions["local"][query] - precisions["global"][query]
+            gain = precisions["local"][query] - precisions["global"][query]
+            gains[query] = query in indirect, gain
     return max(gains, key=gains.get, default=None)
 
 
-def unmatched(
+def count_indirect(
     extracted: Extracted, rankings: Rankings, config: ml_collections.ConfigDict, top: int
-) -> tuple[int, int]:
+) -> tuple[int, dict[int, np.ndarray]]:
     """Counts the correct images that embeddings bring among the best of any query.
 
     Args:
@@ -94,25 +104,35 @@ def unmatched(
       top: images that count as the best.
 
     Returns:
-      Their number, and that of those that share no verified match with their query.
+      Their number, and by query those that match it no better than wrong images do.
     """
     inliers = methods.inlier_counter(extracted, config.rerank, config.seed)
-    counts = []
+    number, indirect = 0, {}
     for query, entry in enumerate(extracted.data.ground_truth):
-        positives, _ = revisited.protocol_sets(entry, _PROTOCOL)
+        positives, ignored = revisited.protocol_sets(entry, _PROTOCOL)
         found = brought_in(rankings, query, positives, top)
-        counts += inliers(query, found)[found].tolist() if len(found) else []
-    return len(counts), sum(count < config.rerank.sp.min_inliers for count in counts)
+        number += len(found)
+        ranked = rankings["local"][query]
+        wrong = ranked[~np.isin(ranked, [*positives, *ignored])][:_WRONG]
+        if len(found) and len(wrong):
+            counts = inliers(query, np.concatenate([found, wrong]))
+            few = found[counts[found] <= np.quantile(counts[wrong], _CHANCE)]
+            if len(few):
+                indirect[query] = few
+    return number, indirect
 
 
 def strip(
-    data: RetrievalData, rankings: Rankings, method: str, query: int, top: int
+    data: RetrievalData,
+    ranked: np.ndarray,
+    method: str,
+    query: int,
+    marked: Sequence[int] | np.ndarray,
 ) -> tuple[str, list[Tile]]:
-    """Title and tiles of one method."""
+    """Title and tiles of one method; `ranked` are its best images."""
     positives, ignored = revisited.protocol_sets(data.ground_truth[query], _PROTOCOL)
-    marked = brought_in(rankings, query, positives, top) if method == "local+mds" else []
     tiles = [Tile(_boxed(data, query), "query")]
-    for image in rankings[method][query][:top]:
+    for image in ranked:
         kind = "correct" if image in positives else "ignored" if image in ignored else "wrong"
         picture = images.decode(data.database.read(int(image)))
         tiles.append(Tile(picture, kind, bool(np.isin(image, marked))))
@@ -142,24 +162,35 @@ def run(values: flags.FlagValues) -> None:
         raise UserError("config.data.name", config.data.name, rule)
     rankings = read_rankings(root / "rankings.npz")
     extracted = extract(config, root)
+    found, indirect = count_indirect(extracted, rankings, config, values.top)
     if path:
-        query = choose(rankings, extracted.data.ground_truth, values.top)
+        query = choose(rankings, extracted.data.ground_truth, values.top, indirect)
         if query is None:
             rule = "has no query that meets the rule; see --help"
             raise UserError("--workdir", values.workdir, rule)
-        _draw(extracted.data, rankings, query, values.top, path)
-    found, alone = unmatched(extracted, rankings, config, values.top)
+        positives, _ = revisited.protocol_sets(extracted.data.ground_truth[query], _PROTOCOL)
+        marked = indirect.get(query, brought_in(rankings, query, positives, values.top))
+        best = {method: rankings[method][query][: values.top] for method in TITLES}
+        _draw(extracted.data, best, query, marked, path)
+    alone = sum(map(len, indirect.values()))
     print(
         f"among the best {values.top}, embeddings bring {found} correct images that local search "
-        f"does not; {alone} share no verified match with their query"
+        f"does not; {alone} match their query no better than wrong images do"
     )
 
 
 def _draw(
-    data: RetrievalData, rankings: Rankings, query: int, top: int, path: pathlib.Path
+    data: RetrievalData,
+    best: Rankings,
+    query: int,
+    marked: np.ndarray,
+    path: pathlib.Path,
 ) -> None:
-    """Draws the chosen query, and prints it."""
-    drawn = [strip(data, rankings, method, query, top) for method in TITLES]
+    """Draws the chosen query with the best images [top] of each method, and prints it."""
+    drawn = [
+        strip(data, best[method], method, query, marked if method == "local+mds" else [])
+        for method in TITLES
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     matches.save(strips.draw(drawn), path)
     print(f"query {query}: {data.queries.names[query]}")

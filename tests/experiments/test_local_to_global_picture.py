@@ -25,28 +25,39 @@ def test_chooses_the_largest_gain_among_queries_with_an_image_brought_in():
         local_mds=[[0, 1, 5, 2, 4, 3], [0, 1, 5, 2, 4, 3], [0, 2, 1, 5, 4, 3]],
     )
     # The first gains most, but nothing is brought in there
-    assert picture.choose(found, truth, 2) == 2
+    assert picture.choose(found, truth, 2, {}) == 2
     assert picture.brought_in(found, 2, np.array([0, 1, 2]), 2).tolist() == [2]
-    assert picture.choose({**found, "local+mds": found["local"]}, truth, 2) is None
-    assert picture.choose({**found, "local": found["global"]}, truth, 2) is None
+    assert picture.choose({**found, "local+mds": found["local"]}, truth, 2, {}) is None
+    assert picture.choose({**found, "local": found["global"]}, truth, 2, {}) is None
+    found["local+mds"][1] = found["local+mds"][2]
+    assert picture.choose(found, truth, 2, {}) == 2
+    assert picture.choose(found, truth, 2, {1: np.array([2])}) == 1
 
 
 def test_counts_what_others_led_to(monkeypatch):
-    truth = [{"easy": [0, 1, 2], "hard": [], "junk": []}] * 2
+    truth = [{"easy": [0, 1, 2], "hard": [], "junk": [3]}] * 2 + [
+        {"easy": [0, 1, 2, 4, 5], "hard": [], "junk": [3]}
+    ]
     found = rankings(
-        **{"global": [[5, 4, 3, 0, 1, 2]] * 2},
-        local=[[0, 5, 1, 2, 4, 3], [0, 5, 4, 3, 1, 2]],
-        local_mds=[[0, 1, 2, 5, 4, 3], [5, 1, 0, 4, 3, 2]],
+        **{"global": [[5, 4, 3, 0, 1, 2]] * 3},
+        local=[[0, 5, 1, 2, 4, 3], [0, 5, 4, 3, 1, 2], [0, 5, 4, 3, 1, 2]],
+        local_mds=[[0, 1, 2, 5, 4, 3], [5, 1, 0, 4, 3, 2], [5, 1, 0, 4, 3, 2]],
     )
-    inliers = np.array([[40, 15, 0, 0, 0, 0], [40, 15, 30, 0, 0, 0]])
+    # Wrong are images 4 and 5; image 3 is neither
+    inliers = np.array([[90, 80, 20, 99, 20, 10], [90, 21, 30, 99, 20, 20], [0] * 6])
     extracted = SimpleNamespace(data=SimpleNamespace(ground_truth=truth))
     counter = lambda *_: lambda query, images: inliers[query]  # noqa: E731
     monkeypatch.setattr(picture.methods, "inlier_counter", counter)
     config = quickstart.get_config("smoke")
-    # Image 2 of the first query by others alone; image 1 of the second matches it
-    assert picture.unmatched(extracted, found, config, 3) == (2, 1)
-    inliers[1, 1] = config.rerank.sp.min_inliers - 1
-    assert picture.unmatched(extracted, found, config, 3) == (2, 2)
+
+    def counted():
+        number, indirect = picture.count_indirect(extracted, found, config, 3)
+        return number, {query: some.tolist() for query, some in indirect.items()}
+
+    # Of the last query nothing is wrong, so nobody knows what chance gives
+    assert counted() == (3, {})
+    inliers[0, 2], inliers[1, 1] = 19, 20
+    assert counted() == (3, {0: [2], 1: [1]})
 
 
 def test_draws_the_tiny_embedded_data(tmp_path, capsys):
@@ -65,7 +76,7 @@ def test_draws_the_tiny_embedded_data(tmp_path, capsys):
     assert run_experiment(picture, [*arguments, f"--output={output}"]) == 0
     said = capsys.readouterr().out
     assert "local search: 1 of 2 correct" in said
-    assert "share no verified match with their query" in said
+    assert "match their query no better than wrong images do" in said
     with Image.open(output) as drawing:
         assert drawing.format == "PNG"
 
