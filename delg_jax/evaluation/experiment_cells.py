@@ -71,8 +71,9 @@ def compare(better: Cell, worse: Cell) -> bootstrap.Comparison | None:
     """Two rows query by query, or as one evaluation compared them; None if neither can be."""
     gain = better.gain
     if gain and worse.source == (better.source[0], gain["over"]):
-        numbers = [_number(gain[name]) for name in ("difference", "low", "high", "p_value")]
-        return bootstrap.Comparison(bootstrap.Interval(*numbers[:3]), numbers[3], better.queries)
+        names = ("difference", "low", "high", "p_value")
+        *bounds, p_value = np.array([gain[name] for name in names], np.float64).tolist()
+        return bootstrap.Comparison(bootstrap.Interval(*bounds), p_value, better.queries)
     if not len(better.per_query) or len(better.per_query) != len(worse.per_query):
         return None
     return bootstrap.paired(better.per_query, worse.per_query)
@@ -142,7 +143,3 @@ def _find(metrics: Any, path: str, method: str) -> Any:
             return None
         metrics = metrics[name]
     return metrics
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
