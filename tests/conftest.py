@@ -21,10 +21,12 @@ jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 # An array is broadcast over a new axis only where the code says so.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Many tests compile the same small network; a cache of this process spares half of their time.
-_CACHE = tempfile.mkdtemp(prefix="delg_jax_compiled_")
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", _CACHE)
+# Many tests compile the same small network. One cache serves all processes of the run: workers of
+# pytest-xdist inherit the variable. A folder that the caller names is kept for the next run.
+if "DELG_TEST_CACHE" not in os.environ:
+    os.environ["DELG_TEST_CACHE"] = tempfile.mkdtemp(prefix="delg_jax_compiled_")
+    atexit.register(shutil.rmtree, os.environ["DELG_TEST_CACHE"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["DELG_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # Grain reads absl flags, which only absl.app.run would parse.
 flags.FLAGS.mark_as_parsed()
