@@ -12,6 +12,8 @@ from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
+_FILE, _COLUMNS = "skipped.csv", ("image", "reason")
+
 
 @dataclasses.dataclass(frozen=True)
 class SkipLog:
@@ -50,16 +52,23 @@ def report(folder: pathlib.Path, skipped: dict[str, str], limit: int) -> None:
     Raises:
       UserError: if there are more than `limit`.
     """
-    path = folder / "skipped.csv"
+    path = folder / _FILE
     if not skipped:
         path.unlink(missing_ok=True)
         return
-    workdir.write_text(path, _rows([("image", "reason"), *sorted(skipped.items())]))
+    workdir.write_text(path, _rows([_COLUMNS, *sorted(skipped.items())]))
     name, reason = next(iter(sorted(skipped.items())))
     _LOG.warning("%d images skipped, listed in %s", len(skipped), path)
     if len(skipped) > limit:
         rule = f"{len(skipped)} images could not be used, first {name} ({reason}); see {path}"
         raise UserError("config.data.max_skipped", limit, rule)
+
+
+def read(folder: pathlib.Path) -> dict[str, str]:
+    """Reasons by name of the images that `report` listed in a folder; none if there is no list."""
+    listed = SkipLog(folder / _FILE).read()
+    listed.pop(_COLUMNS[0], None)
+    return listed
 
 
 def _rows(rows: list[tuple[str, str]]) -> str:

@@ -15,9 +15,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from delg_jax.data import skips
-from delg_jax.data.prepared import records
+from delg_jax.data.prepared import manifest, records
+from delg_jax.data.prepared.manifest import Source
 from delg_jax.data.prepared.shard import Item, Limits, Shard
 from delg_jax.errors import UserError
+
+_NAMING = frozenset(field.name for field in dataclasses.fields(tfds.core.BuilderConfig))
 
 Groups = list[Callable[[], Iterable[Item]]]  # one for each shard
 
@@ -44,8 +47,9 @@ class ImageSetConfig(tfds.core.BuilderConfig):
 class ImageSetBuilder(tfds.core.ShardBasedBuilder):
     """Base of the builders; each says which items its splits have.
 
-    Beside the records lie `<split>.csv` with name, label, height and width of each record in
-    order. `skipped.csv` lies one folder up, where it stays if the preparation ends in an error.
+    Beside the records lie `<split>.csv` with name, label, height, width and digest of each record
+    in order, and what the data were prepared of (`manifest`). `skipped.csv` lies one folder up,
+    where it stays if the preparation ends in an error.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -53,13 +57,28 @@ class ImageSetBuilder(tfds.core.ShardBasedBuilder):
     BUILDER_CONFIGS = [ImageSetConfig()]
     HOMEPAGE = ""
     max_skipped = 0  # images that may be skipped before a preparation ends in an error
+    MAY_BE_EMPTY: tuple[str, ...] = ()  # splits that need no images
 
     @abc.abstractmethod
-    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
+    def find(self, root: pathlib.Path) -> Source:
+        """The published files in a folder; a UserError if they are not all there."""
+
+    def _fetch(self, dl_manager: tfds.download.DownloadManager) -> Source:
+        """The published files, downloaded; a UserError for a data set that is not."""
+        del dl_manager
+        raise UserError("config.data.root", "", "must be the folder with the files of the data set")
+
+    @abc.abstractmethod
+    def _groups(self, source: Source) -> dict[str, Groups]:
         """Items of each shard of each split; the largest split comes last.
 
         With Beam, TFDS runs the shards of a split again with those of the next.
         """
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the records beside the published files."""
+        config = dataclasses.asdict(self.builder_config)
+        return {name: config[name] for name in sorted(config) if name not in _NAMING}
 
     def _features(self) -> dict[str, Any]:
         """Features beside name and label."""
@@ -89,15 +108,18 @@ class ImageSetBuilder(tfds.core.ShardBasedBuilder):
         config = self.builder_config
         limits = Limits(config.min_side, config.max_pixels, self.max_skipped)
         folder = pathlib.Path(self.data_path)
+        root = _raw_folder(dl_manager)
+        source = self._fetch(dl_manager) if root is None else self.find(root)
+        self._manifest = manifest.begin(source, self.settings())
         self._shards = {}
-        for split, groups in self._groups(dl_manager).items():
-            if not groups:
+        for split, groups in self._groups(source).items():
+            if not groups and split not in self.MAY_BE_EMPTY:
                 rule = f"leaves the split {split} of {self.name} without images"
-                raise UserError("data set", str(raw_folder(dl_manager) or "download"), rule)
+                raise UserError("data set", str(root or "download"), rule)
             self._shards[split] = [
                 Shard(folder, split, number, group, limits) for number, group in enumerate(groups)
             ]
-        return self._shards
+        return {split: shards for split, shards in self._shards.items() if shards}
 
     def _download_and_prepare(
         self,
@@ -111,20 +133,14 @@ class ImageSetBuilder(tfds.core.ShardBasedBuilder):
             self._report(records.take_skipped(folder))  # if they are the cause, they are the error
             raise
         found = {split: records.merge(folder, split, len(s)) for split, s in self._shards.items()}
-        self._report({**self._absent(found), **records.take_skipped(folder)})
+        skipped = {**self._absent(found), **records.take_skipped(folder)}
+        self._report(skipped)
+        manifest.write(folder, self._manifest, records.take_files(folder), skipped)
 
 
-def raw_folder(dl_manager: tfds.download.DownloadManager) -> pathlib.Path | None:
+def _raw_folder(dl_manager: tfds.download.DownloadManager) -> pathlib.Path | None:
     """The folder with the published files that the user named, or None."""
     try:
         return pathlib.Path(dl_manager.manual_dir)
     except AssertionError:  # how TFDS says that there is none
         return None
-
-
-def required_folder(dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
-    """The folder with the published files; a UserError if the user named none."""
-    folder = raw_folder(dl_manager)
-    if folder is None:
-        raise UserError("config.data.root", "", "must be the folder with the files of the data set")
-    return folder

@@ -1,11 +1,10 @@
 """The distractors of Revisited Oxford and Paris: images that answer no query."""
 
-import functools
+import pathlib
 
-import tensorflow_datasets as tfds
-
-from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
-from delg_jax.data.prepared.image_files import read_inside
+from delg_jax.data.prepared.builder import Groups, ImageSetBuilder
+from delg_jax.data.prepared.image_files import ImageFile, inside
+from delg_jax.data.prepared.manifest import Source
 from delg_jax.data.prepared.shard import Item, in_shards
 from delg_jax.errors import UserError
 
@@ -23,9 +22,12 @@ class RevisitedDistractors(ImageSetBuilder):
     The folder must hold {LIST}, a path relative to jpg/ in each line, and the images under jpg/.
     """
 
-    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
-        root = required_folder(dl_manager)
-        path = root / LIST
+    def find(self, root: pathlib.Path) -> Source:
+        """The list."""
+        return Source(root, {LIST: root / LIST})
+
+    def _groups(self, source: Source) -> dict[str, Groups]:
+        path = source.lists[LIST]
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +39,6 @@ class RevisitedDistractors(ImageSetBuilder):
                 rule = f"names {name!r}, as line {first[name]} does"
                 raise UserError("list of images", f"{path}, line {number}", rule)
         items = [
-            Item(name, {"image": functools.partial(read_inside, root / "jpg", name)})
-            for name in first
+            Item(name, {"image": ImageFile(source.root, "jpg", name, inside)}) for name in first
         ]
         return {"database": in_shards(items)}

@@ -1,13 +1,14 @@
 """Google Landmarks, the first version: what the paper trains on."""
 
-import functools
-
-import tensorflow_datasets as tfds
+import pathlib
 
 from delg_jax.data.prepared import tables
-from delg_jax.data.prepared.builder import Groups, required_folder
-from delg_jax.data.prepared.image_files import read_by_id
+from delg_jax.data.prepared.builder import Groups
+from delg_jax.data.prepared.image_files import ImageFile, by_id
 from delg_jax.data.prepared.labelled import LabelledBuilder
+from delg_jax.data.prepared.manifest import Source
+
+_LIST = "train.csv"
 
 
 class GoogleLandmarksV1(LabelledBuilder):
@@ -24,8 +25,13 @@ class GoogleLandmarksV1(LabelledBuilder):
     train/<id>.jpg or train/a/b/c/<id>.jpg, where abc are the first characters of the id.
     """
 
-    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
-        root = required_folder(dl_manager)
-        rows = tables.read(root / "train.csv", ("id", "landmark_id"), key="id")
+    def find(self, root: pathlib.Path) -> Source:
+        """The list."""
+        return Source(root, {_LIST: root / _LIST})
+
+    def _groups(self, source: Source) -> dict[str, Groups]:
+        rows = tables.read(source.lists[_LIST], ("id", "landmark_id"), key="id")
         labelled = self._relabel((r.name("id"), str(r.integer("landmark_id"))) for r in rows)
-        return self._file_groups(labelled, functools.partial(read_by_id, root / "train"))
+        return self._file_groups(
+            labelled, lambda name: ImageFile(source.root, "train", name, by_id)
+        )

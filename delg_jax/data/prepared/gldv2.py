@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from delg_jax.data.prepared import gldv2_files, gldv2_tables, split, tars
-from delg_jax.data.prepared.builder import Groups, ImageSetConfig, raw_folder
-from delg_jax.data.prepared.image_files import read_by_id
+from delg_jax.data.prepared.builder import Groups, ImageSetConfig
+from delg_jax.data.prepared.image_files import ImageFile, by_id
 from delg_jax.data.prepared.labelled import LabelledBuilder
+from delg_jax.data.prepared.manifest import Source
 from delg_jax.data.prepared.shard import Item, in_shards
 
 
@@ -59,22 +60,30 @@ class GoogleLandmarksV2(LabelledBuilder):
             features |= {"recognition_usage": text, "retrieval_usage": text}
         return features
 
-    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
+    def _part(self) -> tuple[str, tuple[str, ...]]:
+        """Folder of the images, and names of the csv files."""
         variant = self.builder_config.part
-        part = variant.removesuffix("_clean")
-        root, names = raw_folder(dl_manager), gldv2_tables.TABLES[variant]
-        if root is None:
-            files = gldv2_files.download(dl_manager, part, names)
-        else:
-            files = gldv2_files.in_folder(root, part, names)
-        self._entries = self._entries_by_split(files.tables)
-        self._in_archives = bool(files.archives)
-        tars.verify(files.archives)
-        return {
-            name: [tars.TarItems(tar, entries) for tar, _ in files.archives]
-            or self._unpacked(files.images, entries())
-            for name, entries in self._entries.items()
-        }
+        return variant.removesuffix("_clean"), gldv2_tables.TABLES[variant]
+
+    def find(self, root: pathlib.Path) -> Source:
+        """The csv files and archives."""
+        return gldv2_files.in_folder(root, *self._part())
+
+    def _fetch(self, dl_manager: tfds.download.DownloadManager) -> Source:
+        return gldv2_files.download(dl_manager, *self._part())
+
+    def _groups(self, source: Source) -> dict[str, Groups]:
+        self._entries = self._entries_by_split(source.lists)
+        self._in_archives = bool(source.archives)
+        tars.verify(source.archives.values())
+        groups = {}
+        for name, entries in self._entries.items():
+            if self._in_archives:
+                archives = source.archives.values() if entries() else ()
+                groups[name] = [tars.TarItems(tar, entries) for tar, _ in archives]
+            else:
+                groups[name] = self._unpacked(source.root, entries())
+        return groups
 
     def _entries_by_split(self, tables: gldv2_tables.Tables) -> dict[str, functools.partial]:
         """For each split what returns label and features by id, in this process or a worker."""
@@ -94,9 +103,10 @@ class GoogleLandmarksV2(LabelledBuilder):
             for name in reversed(split.SPLITS)
         }
 
-    def _unpacked(self, folder: pathlib.Path, entries: dict[str, tars.Entry]) -> Groups:
+    def _unpacked(self, root: pathlib.Path, entries: dict[str, tars.Entry]) -> Groups:
+        part, _ = self._part()
         return in_shards(
-            Item(name, {"image": functools.partial(read_by_id, folder, name)}, label, features)
+            Item(name, {"image": ImageFile(root, part, name, by_id)}, label, features)
             for name, (label, features) in entries.items()
         )
 

@@ -1,33 +1,17 @@
 """The published files of Google Landmarks v2: in a folder, or fetched by TFDS."""
 
-import dataclasses
 import pathlib
 
 import tensorflow_datasets as tfds
 
-from delg_jax.data.prepared.tars import Archive
+from delg_jax.data.prepared.manifest import Source
 from delg_jax.errors import UserError
 
 URL = "https://s3.amazonaws.com/google-landmark"
 TARS = {"train": 500, "index": 100, "test": 20}
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedFiles:
-    """What a part of the data set consists of.
-
-    Attributes:
-      tables: path of each csv file by its name.
-      archives: tars with their MD5 files; empty if the images are unpacked.
-      images: folder of the unpacked images, `a/b/c/abc….jpg`.
-    """
-
-    tables: dict[str, pathlib.Path]
-    archives: list[Archive]
-    images: pathlib.Path | None
-
-
-def in_folder(root: pathlib.Path, part: str, tables: tuple[str, ...]) -> PublishedFiles:
+def in_folder(root: pathlib.Path, part: str, tables: tuple[str, ...]) -> Source:
     """Finds the files in a folder.
 
     Args:
@@ -37,7 +21,7 @@ def in_folder(root: pathlib.Path, part: str, tables: tuple[str, ...]) -> Publish
       tables: names of the csv files.
 
     Returns:
-      PublishedFiles.
+      The files; without archives if the images are unpacked.
 
     Raises:
       UserError: if there is no folder of that part.
@@ -45,16 +29,16 @@ def in_folder(root: pathlib.Path, part: str, tables: tuple[str, ...]) -> Publish
     images = root / part
     if not images.is_dir():
         raise UserError("config.data.root", str(root), f"must have a folder {part}/")
-    archives = []
+    archives = {}
     for tar in sorted(images.glob("images_*.tar")):
         sums = tar.with_name(f"md5.{tar.stem}.txt")
-        archives.append((tar, sums if sums.is_file() else None))
-    return PublishedFiles({name: root / name for name in tables}, archives, images)
+        archives[f"{part}/{tar.name}"] = (tar, sums if sums.is_file() else None)
+    return Source(root, {name: root / name for name in tables}, archives)
 
 
 def download(
     dl_manager: tfds.download.DownloadManager, part: str, tables: tuple[str, ...]
-) -> PublishedFiles:
+) -> Source:
     """Fetches the files, each once, into TFDS's folder of downloads.
 
     Args:
@@ -63,7 +47,7 @@ def download(
       tables: names of the csv files.
 
     Returns:
-      PublishedFiles.
+      The files, all in archives.
 
     Raises:
       UserError: if a file cannot be fetched.
@@ -79,6 +63,9 @@ def download(
     except (OSError, tfds.download.DownloadError) as error:
         rule = f"names no folder, and the files could not be fetched: {error}"
         raise UserError("config.data.root", "", rule) from error
-    archives = [(pathlib.Path(found["tars"][n]), pathlib.Path(found["sums"][n])) for n in names]
-    paths = {name: pathlib.Path(path) for name, path in found["tables"].items()}
-    return PublishedFiles(paths, archives, None)
+    archives = {
+        f"{part}/{name}.tar": (pathlib.Path(found["tars"][name]), pathlib.Path(found["sums"][name]))
+        for name in names
+    }
+    lists = {name: pathlib.Path(path) for name, path in found["tables"].items()}
+    return Source(None, lists, archives)

@@ -1,46 +1,61 @@
-"""Reads the file of an image, without leaving the folder it belongs to."""
+"""The file of an image, which never lies outside the folder it belongs to."""
 
+import dataclasses
 import pathlib
+from collections.abc import Callable
 
 from delg_jax.data.folder import SUFFIXES
 from delg_jax.data.images import BadImageError
 
 
-def read_by_id(folder: pathlib.Path, name: str) -> bytes:
-    """Reads a Google Landmarks image, `a/b/c/abc….jpg` by its first characters, or `abc….jpg`.
+def by_id(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of a Google Landmarks image: `a/b/c/abc….jpg` by its first characters, or `abc….jpg`.
 
     Args:
       folder: of the images of a split.
       name: id of the image, at least three characters.
-
-    Returns:
-      The encoded bytes.
-
-    Raises:
-      OSError: if there is no such file.
     """
-    try:
-        return folder.joinpath(*name[:3], f"{name}.jpg").read_bytes()
-    except FileNotFoundError:
-        return (folder / f"{name}.jpg").read_bytes()
+    nested, flat = folder.joinpath(*name[:3], f"{name}.jpg"), folder / f"{name}.jpg"
+    return flat if flat.is_file() and not nested.is_file() else nested
 
 
-def read_inside(folder: pathlib.Path, name: str) -> bytes:
-    """Reads a file given relative to a folder.
+def inside(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of a file given relative to a folder.
 
     Args:
       folder: that the file must lie in.
       name: relative path; `.jpg` is added if it has no ending of an image.
 
-    Returns:
-      The encoded bytes.
-
     Raises:
       BadImageError: if the name is absolute or leads upwards.
-      OSError: if there is no such file.
     """
     relative = pathlib.PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise BadImageError("must be a path inside the folder")
     path = folder / relative
-    return (path if path.suffix.lower() in SUFFIXES else folder / f"{name}.jpg").read_bytes()
+    return path if path.suffix.lower() in SUFFIXES else folder / f"{name}.jpg"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image that is a file; can be pickled.
+
+    Attributes:
+      root: folder of the data set.
+      part: folder of the images, relative to `root`; "" if they lie in it.
+      name: of the image.
+      find: `by_id` or `inside`.
+    """
+
+    root: pathlib.Path
+    part: str
+    name: str
+    find: Callable[[pathlib.Path, str], pathlib.Path]
+
+    def path(self) -> pathlib.Path:
+        """Where it is; a BadImageError if that is outside the folder."""
+        return self.find(self.root / self.part, self.name)
+
+    def __call__(self) -> bytes:
+        """The encoded bytes; an OSError if there is no such file."""
+        return self.path().read_bytes()

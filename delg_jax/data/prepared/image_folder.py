@@ -1,13 +1,12 @@
 """A folder of images with a subfolder for each class."""
 
-import functools
-
-import tensorflow_datasets as tfds
+import pathlib
 
 from delg_jax.data.folder import SUFFIXES
-from delg_jax.data.prepared.builder import Groups, required_folder
-from delg_jax.data.prepared.image_files import read_inside
+from delg_jax.data.prepared.builder import Groups
+from delg_jax.data.prepared.image_files import ImageFile, inside
 from delg_jax.data.prepared.labelled import LabelledBuilder
+from delg_jax.data.prepared.manifest import Source
 from delg_jax.errors import UserError
 
 
@@ -21,15 +20,19 @@ class ImageFolder(LabelledBuilder):
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The folder must hold a folder of images for each class."
 
-    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
-        root = required_folder(dl_manager)
-        images = [
-            (f"{folder.name}/{path.name}", folder.name)
+    def find(self, root: pathlib.Path) -> Source:
+        """The images, which no list names."""
+        images = sorted(
+            f"{folder.name}/{path.name}"
             for folder in root.iterdir()
             if folder.is_dir()
             for path in folder.iterdir()
             if path.suffix.lower() in SUFFIXES
-        ]
+        )
         if not images:
             raise UserError("config.data.root", str(root), "must have folders of images")
-        return self._file_groups(self._relabel(images), functools.partial(read_inside, root))
+        return Source(root, images=tuple(images))
+
+    def _groups(self, source: Source) -> dict[str, Groups]:
+        labelled = self._relabel((name, name.split("/")[0]) for name in source.images)
+        return self._file_groups(labelled, lambda name: ImageFile(source.root, "", name, inside))

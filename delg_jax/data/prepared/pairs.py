@@ -1,16 +1,18 @@
 """Pairs of Google Landmarks images that show the same landmark, or do not."""
 
-import functools
+import pathlib
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from delg_jax.data.prepared import tables
-from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
-from delg_jax.data.prepared.image_files import read_by_id
+from delg_jax.data.prepared.builder import Groups, ImageSetBuilder
+from delg_jax.data.prepared.image_files import ImageFile, by_id
+from delg_jax.data.prepared.manifest import Source
 from delg_jax.data.prepared.shard import Item, in_shards
 
 IMAGES = ("image1", "image2")
+_LIST = "pairs.csv"
 
 
 class LandmarkPairs(ImageSetBuilder):
@@ -30,17 +32,20 @@ class LandmarkPairs(ImageSetBuilder):
         image = {name: tfds.features.Image(shape=(None, None, 3)) for name in IMAGES}
         return {**image, **{f"{name}_id": tfds.features.Text() for name in IMAGES}}
 
-    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
-        root = required_folder(dl_manager)
+    def find(self, root: pathlib.Path) -> Source:
+        """The list."""
+        return Source(root, {_LIST: root / _LIST})
+
+    def _groups(self, source: Source) -> dict[str, Groups]:
         items: dict[str, Item] = {}
-        for row in tables.read(root / "pairs.csv", (*IMAGES, "label")):
+        for row in tables.read(source.lists[_LIST], (*IMAGES, "label")):
             if row.text("label") not in ("0", "1"):
                 raise row.error(f"label must be 0 or 1, not {row.text('label')!r}")
             ids = {name: row.name(name) for name in IMAGES}
             name = " ".join(ids.values())
             if name in items:
                 raise row.error(f"the pair {name} occurs twice")
-            load = {n: functools.partial(read_by_id, root / "images", i) for n, i in ids.items()}
+            load = {n: ImageFile(source.root, "images", i, by_id) for n, i in ids.items()}
             features = {f"{n}_id": i for n, i in ids.items()}
             items[name] = Item(name, load, row.integer("label"), features)
         return {"test": in_shards(items.values())}

@@ -1,6 +1,5 @@
 """Revisited Oxford and Paris: images, query boxes and ground truth."""
 
-import functools
 import pathlib
 from typing import Any
 
@@ -9,8 +8,9 @@ import tensorflow_datasets as tfds
 
 from delg_jax import workdir
 from delg_jax.data import ground_truth, skips
-from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
-from delg_jax.data.prepared.image_files import read_inside
+from delg_jax.data.prepared.builder import Groups, ImageSetBuilder
+from delg_jax.data.prepared.image_files import ImageFile, inside
+from delg_jax.data.prepared.manifest import Source
 from delg_jax.data.prepared.shard import Item, in_shards
 from delg_jax.errors import UserError
 
@@ -36,19 +36,22 @@ class RevisitedBuilder(ImageSetBuilder, skip_registration=True):
         box = tfds.features.Tensor(shape=(4,), dtype=np.float32)
         return {**super()._features(), "bbx": box, **lists}
 
-    def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
-        root = required_folder(dl_manager)
-        self._path = root / f"{self.GROUND_TRUTH}.pkl"
-        if not self._path.is_file() and self._path.with_suffix(".json").is_file():
-            self._path = self._path.with_suffix(".json")
+    def find(self, root: pathlib.Path) -> Source:
+        """The ground truth."""
+        path = root / f"{self.GROUND_TRUTH}.pkl"
+        if not path.is_file() and path.with_suffix(".json").is_file():
+            path = path.with_suffix(".json")
+        return Source(root, {path.name: path})
+
+    def _groups(self, source: Source) -> dict[str, Groups]:
+        (self._path,) = source.lists.values()
         content = ground_truth.read(self._path)
         workdir.write_json(pathlib.Path(self.data_path) / COPY, content)
-        read = functools.partial(read_inside, root / "jpg")
         nothing = {"bbx": [0.0] * 4, **{name: [] for name in LISTS}}
         pairs = zip(content["qimlist"], content["gnd"], strict=True)
         return {
-            "query": in_shards(_item(read, name, entry) for name, entry in pairs),
-            "database": in_shards(_item(read, name, nothing) for name in content["imlist"]),
+            "query": in_shards(_item(source.root, name, entry) for name, entry in pairs),
+            "database": in_shards(_item(source.root, name, nothing) for name in content["imlist"]),
         }
 
     def _report(self, skipped: dict[str, str]) -> None:
@@ -74,8 +77,8 @@ class RevisitedParis(RevisitedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS.format(name=GROUND_TRUTH)
 
 
-def _item(read: Any, name: str, entry: dict[str, Any]) -> Item:
+def _item(root: pathlib.Path, name: str, entry: dict[str, Any]) -> Item:
     features = {name: list(entry[name]) for name in LISTS}
     box = np.asarray(entry["bbx"], np.float32)
-    load = functools.partial(read, name)
-    return Item(name, {"image": load}, features={"bbx": box, **features})
+    image = ImageFile(root, "jpg", name, inside)
+    return Item(name, {"image": image}, features={"bbx": box, **features})

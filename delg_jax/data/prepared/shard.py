@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from delg_jax.data import images
-from delg_jax.data.prepared import records
+from delg_jax.data.prepared import records, stamps
+from delg_jax.data.prepared.image_files import ImageFile
 
 FILE_ITEMS = 2048  # items of a shard of loose files; the writer keeps a shard in memory
 
@@ -68,25 +69,31 @@ class Shard:
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields name and example of each item whose images can be used; lists the others."""
-        kept, skipped = [], []
+        kept, skipped, files = [], [], []
         for item in self.items():
-            encoded, size, fault = self._load(item)
+            encoded, size, fault = self._load(item, files)
             if fault:
                 skipped.append((item.name, fault))
                 continue
-            kept.append((item.name, item.label, *size))
+            content = stamps.digest_of_bytes(b"".join(encoded.values()))
+            kept.append((item.name, item.label, *size, content))
             features = {"name": item.name, "label": item.label, **item.features}
             yield item.name, {**features, **encoded}
-        records.write_part(self.folder, (self.split, self.number), kept, skipped)
+        records.write_part(self.folder, (self.split, self.number), kept, skipped, files)
         if len(skipped) > self.limits.max_skipped:
             raise TooManySkippedError(f"{len(skipped)} images of a shard cannot be used")
 
-    def _load(self, item: Item) -> tuple[dict[str, bytes], tuple[int, int], str]:
-        """Encoded images, size of the first in pixels, and what is wrong with one of them."""
+    def _load(
+        self, item: Item, files: list[tuple]
+    ) -> tuple[dict[str, bytes], tuple[int, int], str]:
+        """Encoded images, size of the first in pixels, and what is wrong with one of them.
+
+        What is read of the file of an image, if it is one, is added to `files`.
+        """
         encoded, sizes = {}, []
         for feature, load in item.images.items():
             try:
-                data = load()
+                data = _read(load, files)
                 pixels = images.decode(data, self.limits.min_side, self.limits.max_pixels)
             except images.BadImageError as error:
                 return {}, (0, 0), _reason(item, feature, str(error))
@@ -95,6 +102,21 @@ class Shard:
             encoded[feature] = data
             sizes.append(pixels.shape[:2])
         return encoded, sizes[0], ""
+
+
+def _read(load: Callable[[], bytes], files: list[tuple]) -> bytes:
+    if not isinstance(load, ImageFile):
+        return load()
+    path = load.path()
+    before = stamps.stamp(path)  # so that a change while it is read shows later
+    name = path.relative_to(load.root).as_posix()
+    try:
+        data = load()
+    except OSError:
+        files.append((name, *before))
+        raise
+    files.append((name, *before._replace(digest=stamps.digest_of_bytes(data))))
+    return data
 
 
 def _reason(item: Item, feature: str, reason: str) -> str:

@@ -21,21 +21,25 @@ class PreparedSource:
       names: of the N images.
       labels: int64 [N], -1 where there is none.
       sizes: int64 [N, 2], height and width in pixels as stored, EXIF orientation applied.
+      digests: of the encoded bytes of each; "" where an earlier version prepared the data.
     """
 
     def __init__(
         self, builder: tfds.core.DatasetBuilder, split: str, only: Sequence[str] | None = None
     ) -> None:
-        self._records = builder.as_data_source(
-            split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
         listed = records.read(pathlib.Path(builder.data_path), split)
+        self._records = ()
+        if listed.names:  # TFDS has no split without records
+            self._records = builder.as_data_source(
+                split, decoders={"image": tfds.decode.SkipDecoding()}
+            )
         positions = np.arange(len(listed.names))
         if only is not None:
             place = {name: position for position, name in enumerate(listed.names)}
             positions = np.asarray([place[name] for name in only], np.int64)
         self._positions = positions
         self.names = [listed.names[position] for position in positions]
+        self.digests = [listed.digests[position] for position in positions]
         self.labels, self.sizes = listed.labels[positions], listed.sizes[positions]
 
     def __len__(self) -> int:

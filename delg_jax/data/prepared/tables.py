@@ -24,9 +24,9 @@ class Row:
     def __init__(self, path: pathlib.Path, line: int, fields: dict[str, str]) -> None:
         self._path, self._line, self._fields = path, line, fields
 
-    def text(self, column: str) -> str:
-        """The field as it stands."""
-        return self._fields[column]
+    def text(self, column: str, default: str | None = None) -> str:
+        """The field as it stands; `default`, if there is one, where the column is absent."""
+        return self._fields[column] if default is None else self._fields.get(column, default)
 
     def integer(self, column: str) -> int:
         """The field as a whole number that is not negative; a UserError if it is none."""

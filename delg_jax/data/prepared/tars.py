@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from delg_jax.data.images import BadImageError
+from delg_jax.data.prepared.manifest import Archive
 from delg_jax.data.prepared.shard import Item
 from delg_jax.errors import UserError
 
@@ -20,7 +21,6 @@ _CHECKERS = 8  # archives read at a time; hashing leaves the interpreter lock
 _LARGEST_MEMBER = 2**28  # bytes
 _MD5 = re.compile(r"\b[0-9a-fA-F]{32}\b")
 
-Archive = tuple[pathlib.Path, pathlib.Path | None]  # a tar, and the file with its MD5 sum
 Entry = tuple[int, Mapping[str, Any]]  # label and further features of an image
 
 

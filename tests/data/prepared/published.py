@@ -3,14 +3,18 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import default
+from delg_jax.data import open_retrieval, open_training
+from delg_jax.errors import UserError
 from tests.photographs import draw, make_revisited
 
 
@@ -144,6 +148,40 @@ def contents(builder: tfds.core.DatasetBuilder) -> dict[str, list[str]]:
 def labels(source) -> dict[str, int]:
     """Label by name of the images of a source."""
     return dict(zip(source.names, np.asarray(source.labels).tolist(), strict=True))
+
+
+def opened(root, tmp_path, name="gldv1", **fields):
+    """What `config.data` opens, prepared under `tmp_path/tfds`."""
+    retrieval = name.startswith("revisited")
+    data = settings(root, tmp_path / "tfds", name, **fields)
+    return (open_retrieval if retrieval else open_training)(data)
+
+
+def refused(root, tmp_path, name="gldv1", field="root", **fields):
+    """The rule of the error by which the data are refused."""
+    with pytest.raises(UserError) as caught:
+        opened(root, tmp_path, name, **fields)
+    assert caught.value.subject == f"config.data.{field}"
+    assert caught.value.value == (fields[field] if field in fields else str(root))
+    return caught.value.rule
+
+
+def prepared_folder(tmp_path):
+    """The only folder of records."""
+    (path,) = (tmp_path / "tfds").rglob("manifest.json")
+    return path.parent
+
+
+def image_path(root, number, part="train"):
+    """Where the image of a number lies, unpacked."""
+    name = image_id(number)
+    return (root / part).joinpath(*name[:3], f"{name}.jpg")
+
+
+def edit(path, function):
+    """Changes a file, and its time even where the clock is coarse."""
+    path.write_bytes(function(path.read_bytes()))
+    os.utime(path, ns=(10**18, 10**18))
 
 
 def _table(path: Path, header: str, rows: list[str]) -> None:

@@ -71,7 +71,9 @@ def test_the_relabelling_lies_beside_the_records(tmp_path, root):
     for row in rows:
         assert int(row["landmark_id"]) == 10 * int(row["label"]) + 7
         with open(prepared.data_path / f"{row['split']}.csv") as file:
-            assert f"{row['id']},{row['label']},20,24\n" in file.readlines()
+            assert any(
+                line.startswith(f"{row['id']},{row['label']},20,24,") for line in file.readlines()
+            )
 
 
 def test_flat_images_are_found_too(tmp_path, root):
@@ -89,7 +91,7 @@ def test_prepared_twice_the_records_are_equal_for_any_order_of_the_rows(tmp_path
     assert one.data_path != other.data_path
     assert set(contents(one)) == {
         *("train", "validation"),
-        *("relabelling.csv", "train.csv", "validation.csv"),
+        *("relabelling.csv", "source.csv", "train.csv", "validation.csv"),
     }
 
 
@@ -184,10 +186,4 @@ def test_without_files_there_is_one_error(tmp_path, root):
         open_training(settings("", tmp_path / "tfds", "gldv1"))
     (root / "train.csv").unlink()
     with pytest.raises(UserError, match=r"train\.csv': cannot be read \(No such file"):
-        open_training(settings(root, tmp_path / "tfds", "gldv1"))
-
-
-def test_a_split_without_images_is_refused(tmp_path, root):
-    make_gldv1(root, counts=(1, 1))
-    with pytest.raises(UserError, match="leaves the split validation of .* without images"):
         open_training(settings(root, tmp_path / "tfds", "gldv1"))

@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -28,11 +31,60 @@ def test_classes_are_the_folders(tmp_path, root):
             assert name.split("/")[0] == data.classes[source.labels[position]]
 
 
+def folders(tmp_path):
+    return sorted(path.name for path in (tmp_path / "tfds" / "image_folder").glob("my photos-*"))
+
+
+def test_a_folder_that_moved_is_found_again(tmp_path, root, caplog):
+    before = open_training(settings(root, tmp_path / "tfds", "image_folder")).train
+    named = folders(tmp_path)
+    moved = tmp_path / "mount" / root.name
+    moved.parent.mkdir()
+    shutil.copytree(root, moved)  # with other times
+    shutil.rmtree(root)
+    caplog.set_level("INFO", "delg_jax")
+    after = open_training(settings(moved, tmp_path / "tfds", "image_folder")).train
+    assert (after.names, after.read(3)) == (before.names, before.read(3))
+    assert folders(tmp_path) == named
+    assert f"is what was prepared as {named[0]}" in caplog.text
+    link = tmp_path / "link"
+    link.symlink_to(moved)
+    for other in (f"{moved}/", str(link), os.path.relpath(moved)):
+        open_training(settings(other, tmp_path / "tfds", "image_folder"))
+        assert folders(tmp_path) == named
+
+
+def test_a_folder_that_moved_and_changed_is_prepared_again(tmp_path, root):
+    open_training(settings(root, tmp_path / "tfds", "image_folder"))
+    moved = tmp_path / "mount" / root.name
+    moved.parent.mkdir()
+    root.rename(moved)
+    (moved / "tower" / "0 ü.JPG").write_bytes(jpeg(9))
+    data = open_training(settings(moved, tmp_path / "tfds", "image_folder"))
+    assert len(folders(tmp_path)) == 2
+    read = {n: s.read(i) for s in (data.train, data.validation) for i, n in enumerate(s.names)}
+    assert read["tower/0 ü.JPG"] == jpeg(9)
+
+
+def test_without_a_folder_the_only_one_that_is_prepared_is_used(tmp_path, root):
+    before = open_training(settings(root, tmp_path / "tfds", "image_folder"))
+    root.rename(tmp_path / "away")
+    after = open_training(settings("", tmp_path / "tfds", "image_folder"))
+    assert (after.classes, after.train.names) == (before.classes, before.train.names)
+    # Another seed is another preparation, of which there is none
+    with pytest.raises(UserError, match=r"config\.data\.root = '': must be an existing folder"):
+        open_training(settings("", tmp_path / "tfds", "image_folder", split_seed=1))
+    (tmp_path / "away" / "gate").rename(tmp_path / "away" / "arch")
+    open_training(settings(tmp_path / "away", tmp_path / "tfds", "image_folder"))
+    rule = r"must name one of the 2 folders that are prepared: away-\w{8}, my photos-\w{8}"
+    with pytest.raises(UserError, match=rule):
+        open_training(settings("", tmp_path / "tfds", "image_folder"))
+
+
 def test_two_folders_of_one_name_are_two_data_sets(tmp_path, root):
     first = open_training(settings(root, tmp_path / "tfds", "image_folder"))
     other = tmp_path / "elsewhere" / root.name
-    other.parent.mkdir()
-    root.rename(other)
+    shutil.copytree(root, other)
     (other / "gate").rename(other / "arch")
     second = open_training(settings(other, tmp_path / "tfds", "image_folder"))
     assert (first.classes[1], second.classes[0]) == ("gate", "arch")

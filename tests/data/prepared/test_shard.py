@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 
 import pytest
@@ -33,10 +34,11 @@ def test_examples_come_in_order_and_what_was_written_is_recorded(tmp_path):
     examples = dict(pickle.loads(pickle.dumps(whole))())
     assert list(examples) == ["n0", "n4"]
     assert examples["n4"] == {"name": "n4", "label": 4, "more": 4, "image": jpeg(2, 18, 30)}
+    digests = [hashlib.sha256(d).hexdigest()[:32] for d in (jpeg(0), jpeg(2, 18, 30))]
     assert (tmp_path / "train-00003.records.csv").read_text().splitlines() == [
-        "name,label,height,width",
-        "n0,0,20,24",
-        "n4,4,18,30",
+        "name,label,height,width,digest",
+        f"n0,0,20,24,{digests[0]}",
+        f"n4,4,18,30,{digests[1]}",
     ]
     assert records.take_skipped(tmp_path) == {
         "n1": "refused",
