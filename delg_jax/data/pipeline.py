@@ -174,7 +174,7 @@ def validation_batches(
     """Every image once, in order, squashed to the square; the last batch is padded.
 
     Args:
-      source: labelled images.
+      source: labelled images; without any there are no batches.
       data: the `config.data` tree.
       batch_size: images in a batch of all processes; a multiple of their number.
       skip_log: where bad images are listed.
@@ -184,6 +184,8 @@ def validation_batches(
       Iterator of the rows of this process: `image` uint8 [B, size, size, 3], `label` int32 [B],
       and `valid` bool [B], False for padding and bad images.
     """
+    if not len(source):
+        return iter(())
     padded = math.ceil(len(source) / batch_size) * batch_size
     read = _Padding(_decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(padded).map(read)

@@ -32,6 +32,8 @@ def spread(values: Sequence[float | None], sign: str = "") -> str:
 def sweep_table(results: Sequence[Result]) -> str:
     """One row per group: mAP of every method, or validation metrics where nothing was evaluated.
 
+    Where training had no validation images either, its loss.
+
     Args:
       results: of the sweep.
 
@@ -104,6 +106,7 @@ def _columns(results: Sequence[Result]) -> dict[str, Callable[[Result], float | 
         }
     trained = [set(r.metrics.get("train", {})) for r in results]
     names = sorted(name for name in set().union(*trained) if name.startswith("validation_"))
+    names = names or ["loss"]  # trained without validation images
     return {name: lambda r, n=name: r.metrics.get("train", {}).get(n) for name in names}
 
 

@@ -35,7 +35,7 @@ class Run:
       config: the whole tree.
       module: the network.
       tx: the optimiser.
-      validation: labelled images.
+      validation: labelled images; without any, nothing is measured on them.
       folder: gets the records.
       skip_log: where bad images are listed.
     """
@@ -64,6 +64,10 @@ class Run:
         )
         self._diagnosis = health.Diagnosis(train, learns_attention, validation.labels)
         self._nonfinite: list[jax.Array] = []  # of each step since the last record
+        if not len(validation):
+            text = "no validation images: only losses of training are recorded"
+            best = train.best_metric.startswith("validation_")
+            _LOG.warning(text + (", and no checkpoint is kept as the best" if best else ""))
 
     def train(
         self,
@@ -101,7 +105,8 @@ class Run:
                 if saves or step % train.log_every == 0:
                     record = self._log(step, metrics, state, checkpoints.latest())
                 if last or step % train.eval_every == 0:
-                    record |= self._write(step, self.evaluate(state, step))
+                    measured = self.evaluate(state, step)
+                    record |= self._write(step, measured) if measured else {}
                     self._clock = (time.monotonic(), step)
                 if saves:
                     input_state = json.dumps(_plain(batches.get_state()))
@@ -166,7 +171,10 @@ class Run:
             skips.report(self._skip_log.path.parent, skipped, self._config.data.max_skipped)
 
     def evaluate(self, state: train_state.TrainState, step: int) -> dict[str, float]:
-        """Means over the validation images, names with the prefix `validation_`."""
+        """Means over the validation images, names with the prefix `validation_`.
+
+        None at all if there is no image, or no good one: a mean of nothing is no loss of 0.
+        """
         totals: dict[str, float] = {}
         train = self._config.train
         batches = pipeline.validation_batches(
@@ -182,14 +190,16 @@ class Run:
                 self._writer.draw(step, batch["image"], scores)
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
-        count = max(totals.pop("count", 0.0), 1.0)
+        count = totals.pop("count", 0.0)
+        if not count:
+            return {}
         means = {f"validation_{name}": total / count for name, total in totals.items()}
         self._check_best_metric(means)
         return means
 
     def _check_best_metric(self, means: dict[str, float]) -> None:
         best = self._config.train.best_metric
-        if best.startswith("validation_") and means and best not in means:
+        if best.startswith("validation_") and best not in means:
             rule = f"must be one of {', '.join(sorted(means))}, or another metric, or empty"
             raise UserError("config.train.best_metric", best, rule)
 

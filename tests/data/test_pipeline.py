@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 
@@ -200,6 +201,11 @@ def test_validation_takes_each_image_once_in_order(data, batch_size):
         expected = squashed_image(source, number, 64)
         np.testing.assert_array_equal(pictures[number], expected)
     assert not pictures[12:].any()
+
+
+def test_without_validation_images_there_are_no_batches(data, train):
+    nothing = dataclasses.replace(train, names=[], labels=train.labels[:0])
+    assert list(pipeline.validation_batches(nothing, data, 8, shard=(1, 2))) == []
 
 
 def test_bad_validation_images_are_left_out_and_listed(tmp_path, data):

@@ -50,6 +50,13 @@ def test_a_sweep_of_training_shows_validation():
     assert row == ["a", "2/2", "2.00 ± 1.41"]
 
 
+def test_a_sweep_without_validation_images_shows_the_loss():
+    results = [result("a", seed, loss=1.0 + seed) for seed in (0, 2)]
+    header, _, row = cells(sweep_tables.sweep_table(results))
+    assert header == ["setting", "runs", "loss"]
+    assert row == ["a", "2/2", "2.00 ± 1.41"]
+
+
 def test_a_report_names_the_runs_that_are_not_in_the_table():
     results = [
         result("a|b", 0, {"global": 10.0}),

@@ -10,6 +10,7 @@ from delg_jax.training import loop
 from delg_jax.training import step as train_step
 from delg_jax.training.checkpoints import load_model
 from delg_jax.training.loop import train_and_evaluate
+from tests.data.prepared.published import make_gldv1
 from tests.photographs import make_folder, truncate
 from tests.tiny import training_config
 
@@ -198,6 +199,43 @@ def test_the_number_of_classes_must_be_that_of_the_data(config, tmp_path):
     config.model.num_classes = 9
     with pytest.raises(UserError, match=r"config\.model\.num_classes = 9: .*the 4 classes"):
         train_and_evaluate(config, tmp_path)
+
+
+def prepared(config, tmp_path, counts, **fields):
+    """The configuration on drawn landmarks with so many images each."""
+    make_gldv1(tmp_path / "raw", counts)
+    config = changed(
+        config, steps=2, eval_every=1, checkpoint_every=1
+    ).copy_and_resolve_references()
+    fields |= {"root": str(tmp_path / "raw"), "tfds_dir": str(tmp_path / "tfds")}
+    config.data.update({"name": "gldv1", **fields})
+    return config.lock()
+
+
+@pytest.mark.parametrize(
+    ("counts", "share"), [((5, 2, 3), 0.0), ((1,) * 9, 0.2)], ids=["share 0", "single images"]
+)
+def test_a_run_without_validation_images_says_so(config, tmp_path, caplog, counts, share):
+    config = prepared(config, tmp_path, counts, validation_share=share)
+    record = train_and_evaluate(config, tmp_path / "run")
+    assert np.isfinite(record["loss"])
+    assert not [name for name in record if name.startswith("validation_")]
+    assert [r["step"] for r in records(tmp_path / "run")] == [1, 2]
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("[0-9]")) == ["1", "2"]
+    assert caplog.text.count("no validation images: only losses of training are recorded") == 1
+    assert "no checkpoint is kept as the best" in caplog.text
+    assert len(load_model(config, tmp_path / "run")[1]["params"])
+
+
+def test_validation_images_that_are_all_bad_have_no_loss(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+    root = make_folder(tmp_path / "photographs", classes=2, validation=1)
+    for path in (root / "validation").rglob("*.jpg"):
+        truncate(path)
+    config = changed(config, steps=1, best_metric="validation_loss").copy_and_resolve_references()
+    config.data.update({"root": str(root), "max_skipped": 2})
+    record = train_and_evaluate(config.lock(), tmp_path / "run")
+    assert not [name for name in record if name.startswith("validation_")]
 
 
 def test_the_same_seed_draws_the_same_network(config, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import importlib.util
 import pickle
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -130,6 +131,34 @@ def test_a_split_may_lack_images_in_an_archive(tmp_path, root):
     data = open_training(settings(root, tmp_path / "tfds", "gldv2"))
     assert (len(data.train), len(data.validation)) == (13, 3)
     assert {data.train.read(n)[:2] for n in range(13)} == {b"\xff\xd8"}
+
+
+@pytest.mark.parametrize("tars", [0, 3])
+@pytest.mark.parametrize("single", [False, True])
+def test_validation_may_be_empty(tmp_path, tars, single):
+    make_gldv2(tmp_path / "raw", tars)
+    if single:
+        path = tmp_path / "raw" / "train.csv"
+        rows = path.read_text().splitlines()[1:]
+        path.write_text("id,landmark_id\n" + "".join(f"{r[:16]},{n}\n" for n, r in enumerate(rows)))
+    share = 0.2 if single else 0.0
+    for _ in range(2):  # prepared, and found
+        fields = {"validation_share": share}
+        data = open_training(settings(tmp_path / "raw", tmp_path / "tfds", "gldv2", **fields))
+        assert (len(data.train), len(data.validation)) == (16, 0)
+        assert data.validation.labels.dtype == np.int64
+        assert len(data.classes) == (16 if single else 3)
+        assert {data.train.read(n)[:2] for n in range(16)} == {b"\xff\xd8"}
+    copy = pickle.loads(pickle.dumps(data.validation))
+    assert len(copy) == 0
+
+
+def test_recognition_searches_training_images_without_validation(tmp_path, root):
+    fields = {"validation_share": 0.0, "ground_truth": "public"}
+    data = settings(root, tmp_path / "tfds", "gldv2_recognition", **fields)
+    found = open_retrieval(data)
+    assert len(found.database) == 16
+    assert {found.landmarks.database[n] for n in found.ground_truth[0]["easy"]} == {7, 17}
 
 
 @pytest.mark.parametrize(
