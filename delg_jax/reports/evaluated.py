@@ -118,9 +118,13 @@ def _data(
     try:
         if root:
             config.data.root = root
-        if config.data.name == "gldv2" and not pathlib.Path(config.data.root or "-").is_dir():
-            # Without a folder all of it would be downloaded; one without its files is an error
-            config.data.root = str(folder)
+        absent = not pathlib.Path(config.data.root or "-").is_dir()
+        if absent and config.data.name.startswith("gldv2"):
+            from delg_jax.data.prepared import is_prepared  # TFDS, which others do without
+
+            # What is prepared is used as it is. Else all of it would be downloaded; a folder
+            # without its files is an error
+            config.data.root = "" if is_prepared(config.data) else str(folder)
         return open_retrieval(config.data)
     except _UNUSABLE as error:
         rule = "so the report has no pictures, and does not mark what is right"

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import math
 import pathlib
 from typing import Any
@@ -26,7 +27,11 @@ from delg_jax.progress import Progress
 FOLDER = "cache"
 MAPS = ("conv4", "conv5")
 _GOOD = "good"  # which images could be read
-_DECISIVE = ("model.backbone", "model.convention", "model.conv4_stride", "data", "train.dtype")
+_PIXELS = ("image_size", "reduced_decode", "min_side", "max_pixels")
+_DECISIVE = (
+    *("model.backbone", "model.convention", "model.conv4_stride", "train.dtype"),
+    *(f"data.{name}" for name in _PIXELS),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +95,8 @@ def build(
 ) -> CachedMaps:
     """Computes the maps of all images, squashed to the square, unless they are there already.
 
+    Maps that are there are used if they are of the same images, wherever these lie, and backbone.
+
     Args:
       module: the network.
       variables: of the network.
@@ -106,11 +113,28 @@ def build(
     """
     folder = workdir.resolve() / FOLDER
     backbone = {kind: tree.get("resnet", {}) for kind, tree in variables.items()}
-    artefacts.claim(folder, config, _DECISIVE, True, {"backbone": digest(backbone)})
+    made_of = {"backbone": digest(backbone), "images": _digest_of_images(source)}
+    artefacts.claim(folder, config, _DECISIVE, True, made_of)
     maps = CachedMaps(folder, source.labels)
     if not (folder / f"{_GOOD}.npy").is_file():
         _write(module, variables, source, config, folder, skip_log)
+        _open.cache_clear()  # it may hold files of before, under the same names
     return maps
+
+
+def _digest_of_images(source: ImageSource) -> str:
+    """Digest of names and contents, read anew unless the preparation kept a digest of each."""
+    kept = getattr(source, "digests", [])
+    found = hashlib.sha256()
+    for index, name in enumerate(source.names):
+        content = kept[index] if kept else ""
+        if not content:
+            try:
+                content = hashlib.sha256(source.read(index)).hexdigest()
+            except OSError:
+                content = "absent"
+        found.update(f"{name!r}:{content}\n".encode())
+    return found.hexdigest()
 
 
 def _write(module, variables, source, config, folder, skip_log) -> None:

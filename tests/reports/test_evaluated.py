@@ -8,6 +8,7 @@ from delg_jax import workdir as artefacts
 from delg_jax.data.prepared import gldv2_files
 from delg_jax.errors import UserError
 from delg_jax.reports.evaluated import read
+from tests.data.prepared.published import make_gldv2
 from tests.folders import contents
 from tests.reports import workdirs
 
@@ -59,16 +60,27 @@ def test_a_data_set_that_moved_is_found(folder, whole):
     assert read(folder, str(whole.parent / "data")).notes == []
 
 
-def test_no_download_is_begun(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["gldv2", "gldv2_recognition", "gldv2_clean_recognition"])
+def test_no_download_is_begun(folder, tmp_path, monkeypatch, name):
     def download(*arguments):
         raise AssertionError(f"downloads {arguments}")
 
     monkeypatch.setattr(gldv2_files, "download", download)
-    change = {"data.name": "gldv2", "data.root": "", "data.tfds_dir": str(tmp_path / "tfds")}
+    change = {"data.name": name, "data.root": "", "data.tfds_dir": str(tmp_path / "tfds")}
     change_config(folder, lambda config: config.update(change))
     run = read(folder)
     assert run.data is None
     assert "cannot be opened" in run.notes[0]
+
+
+def test_google_landmarks_that_are_prepared_are_opened_without_their_folder(folder, tmp_path):
+    make_gldv2(tmp_path / "raw", 0)
+    change = {"data.name": "gldv2", "data.root": str(tmp_path / "raw")}
+    change |= {"data.tfds_dir": str(tmp_path / "tfds"), "data.ground_truth": ""}
+    change_config(folder, lambda config: config.update(change))
+    assert not any("cannot be opened" in note for note in read(folder).notes)
+    (tmp_path / "raw").rename(tmp_path / "gone")
+    assert not any("cannot be opened" in note for note in read(folder).notes)
 
 
 def test_an_older_configuration_is_said_to_be_one(folder):

@@ -1,3 +1,6 @@
+import shutil
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from delg_jax.models.delg import build
 from delg_jax.training import feature_cache
 from delg_jax.training.checkpoints import load_model
 from delg_jax.training.loop import train_and_evaluate
+from tests.data.prepared.published import image_id, jpeg, make_gldv1, opened, place
 from tests.photographs import make_folder, truncate
 from tests.tiny import random_variables, training_config
 
@@ -59,6 +63,43 @@ def test_the_cache_is_built_once_for_one_backbone(config, tmp_path, monkeypatch)
     config.data.image_size = 96
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         built(config, tmp_path)
+
+
+def test_a_replaced_image_makes_the_cache_again(config, tmp_path):
+    first, *_ = built(config, tmp_path)
+    before = [first(n, None)["conv4"] for n in (3, 4)]
+    source = folder.training(config.data).train
+    (source.root / source.names[3]).write_bytes(source.read(20))  # in this process, too
+    again, *_ = built(config, tmp_path)
+    assert not np.array_equal(again(3, None)["conv4"], before[0])
+    np.testing.assert_array_equal(again(3, None)["conv4"], again(20, None)["conv4"])
+    np.testing.assert_array_equal(again(4, None)["conv4"], before[1])
+
+
+def test_images_that_moved_keep_their_cache(config, tmp_path, monkeypatch):
+    first, *_ = built(config, tmp_path)
+    shutil.copytree(config.data.root, tmp_path / "moved")
+    shutil.rmtree(config.data.root)
+    config.data.root, config.data.workers = str(tmp_path / "moved"), 1
+    monkeypatch.setattr(feature_cache, "_write", lambda *_: pytest.fail("computed again"))
+    again, *_ = built(config, tmp_path)
+    np.testing.assert_array_equal(again(3, None)["conv4"], first(3, None)["conv4"])
+
+
+def test_prepared_images_are_told_by_the_digests_of_their_preparation(tmp_path):
+    root = tmp_path / "raw"
+    make_gldv1(root)
+    found = []
+    for number in (None, 3):
+        if number is not None:
+            place(root / "train", image_id(number), jpeg(99))
+        data = opened(root, tmp_path / str(number))
+        digest = feature_cache._digest_of_images(data.train)
+        assert digest == feature_cache._digest_of_images(opened(root, tmp_path / str(number)).train)
+        without = types.SimpleNamespace(names=data.train.names, read=data.train.read)
+        found.append((digest, feature_cache._digest_of_images(without)))
+    assert found[0][0] != found[1][0]
+    assert found[0][1] != found[1][1]
 
 
 def test_a_cache_that_would_be_too_large_is_refused(config, tmp_path):

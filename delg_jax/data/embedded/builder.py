@@ -41,7 +41,7 @@ class EmbeddedLandmarks(tfds.core.GeneratorBasedBuilder):
     those of train and validation are 0 to C - 1. Every split has all features.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.0.0")  # raised whenever the same seed shows other views
     RELEASE_NOTES = {"1.0.0": "First release."}
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -107,7 +107,8 @@ def prepare(size: str, seed: int, data_dir: str) -> EmbeddedLandmarks:
       The builder, prepared.
 
     Raises:
-      UserError: if the size is unknown or the seed is negative.
+      UserError: if the size is unknown, the seed is negative, or another version of the program
+        rendered what is there.
     """
     world_size(size)
     if seed < 0:
@@ -120,4 +121,11 @@ def prepare(size: str, seed: int, data_dir: str) -> EmbeddedLandmarks:
         file_format="array_record",
     )
     prepare_once(builder)
+    for split in SPLITS:
+        expected = len(shots(world_size(size), split))
+        found = builder.info.splits[split].num_examples
+        if found != expected:
+            rule = f"has {found} images in {split}, not {expected}: another version of the program "
+            rule += "rendered it; delete the folder, and it is rendered again"
+            raise UserError("prepared data", str(builder.data_path), rule)
     return builder

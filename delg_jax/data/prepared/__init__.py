@@ -1,7 +1,7 @@
 """Published data sets, prepared once by TFDS as array_record and read in random access."""
 
 from delg_jax.data.prepared.builder import ImageSetConfig
-from delg_jax.data.prepared.catalogue import retrieval, training, with_distractors
+from delg_jax.data.prepared.catalogue import is_prepared, retrieval, training, with_distractors
 from delg_jax.data.prepared.distractors import RevisitedDistractors
 from delg_jax.data.prepared.gldv1 import GoogleLandmarksV1
 from delg_jax.data.prepared.gldv2 import GoogleLandmarksV2, GoogleLandmarksV2Config
@@ -22,6 +22,7 @@ __all__ = [
     "RevisitedDistractors",
     "RevisitedOxford",
     "RevisitedParis",
+    "is_prepared",
     "prepare",
     "retrieval",
     "training",

@@ -49,7 +49,7 @@ def training(data: ml_collections.ConfigDict) -> TrainingData:
     elif data.name == "image_folder":
         builder = _prepared(ImageFolder, data, _folder_name(data))
     else:
-        builder = _landmarks(data, "train_clean" if data.name == "gldv2_clean" else "train")
+        builder = _landmarks(data, _training_part(data.name))
     path = pathlib.Path(builder.data_path) / relabelling.FILE
     return TrainingData(
         train=PreparedSource(builder, "train"),
@@ -116,13 +116,23 @@ def _landmark_queries(data: ml_collections.ConfigDict) -> RetrievalData:
     if data.name == "gldv2":
         database = PreparedSource(_landmarks(data, "index"), "index")
         return landmark_queries.in_index(database, _landmarks(data, "test"), usage)
-    clean = data.name == "gldv2_clean_recognition"
-    train = _landmarks(data, "train_clean" if clean else "train")
+    train = _landmarks(data, _training_part(data.name))
     return landmark_queries.in_training_images(train, _landmarks(data, "test"), usage)
 
 
 def _landmarks(data: ml_collections.ConfigDict, part: str) -> ImageSetBuilder:
     return _prepared(GoogleLandmarksV2, data, part, part=part)
+
+
+def is_prepared(data: ml_collections.ConfigDict) -> bool:
+    """Whether all parts of Google Landmarks v2 that `retrieval` opens are prepared."""
+    first = "index" if data.name == "gldv2" else _training_part(data.name)
+    parts = (_builder(GoogleLandmarksV2, data, part, part=part) for part in (first, "test"))
+    return all(builder.data_path.exists() for builder in parts)
+
+
+def _training_part(name: str) -> str:
+    return "train_clean" if name.startswith("gldv2_clean") else "train"
 
 
 def _prepared(

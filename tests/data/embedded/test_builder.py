@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -5,9 +6,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from delg_jax.data.embedded import world
 from delg_jax.data.embedded.builder import EmbeddedConfig, EmbeddedLandmarks, prepare
 from delg_jax.data.embedded.world import SPLITS, shots, world_size
 from delg_jax.errors import UserError
+
+# Mean colours of the queries of the tiny world 0
+SEEN = [[94.2, 96.5, 96.0], [126.2, 128.2, 140.8], [112.0, 104.0, 104.5]]
 
 
 def _builder(folder, seed):
@@ -87,6 +92,23 @@ def test_prepare_reuses_what_is_there(builder, folder, monkeypatch):
     monkeypatch.setattr(EmbeddedLandmarks, "_generate_examples", fail)
     again = prepare("tiny", 0, folder)
     assert again.data_path == builder.data_path
+
+
+def test_a_world_of_other_numbers_is_refused(builder, folder, monkeypatch):
+    more = dataclasses.replace(world.SIZES["tiny"], query_views=2)
+    monkeypatch.setitem(world.SIZES, "tiny", more)
+    rule = r"prepared data = '.*tiny_0.*': has 3 images in query, not 6: another version"
+    with pytest.raises(UserError, match=rule):
+        prepare("tiny", 0, folder)
+
+
+def test_other_views_need_another_version(folder):
+    """Worlds that an earlier version rendered are used by the later ones of the same VERSION."""
+    examples = _examples(folder, 0, "query").values()
+    images = [Image.open(io.BytesIO(example["image"])).resize((2, 2)) for example in examples]
+    means = [np.asarray(image).mean(axis=(0, 1)) for image in images]
+    assert str(EmbeddedLandmarks.VERSION) == "1.0.0"
+    np.testing.assert_allclose(means, SEEN, atol=4)
 
 
 def test_an_interrupted_preparation_leaves_nothing_under_the_final_name(tmp_path, monkeypatch):

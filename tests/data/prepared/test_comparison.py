@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from delg_jax.data.prepared import comparison
 from delg_jax.errors import UserError
 from tests.data.prepared.published import (
     edit,
@@ -172,3 +173,31 @@ def test_archives_and_unpacked_images_are_compared(tmp_path, tars):
         assert "1 of 16 images have changed" in refused(copied, tmp_path, "gldv2")
         edit(root / "train.csv", lambda data: data.replace(b",7\n", b",9\n"))
         assert "train.csv has other content" in refused(root, tmp_path, "gldv2")
+
+
+@pytest.mark.parametrize("replaced", [0, 7, 15])
+def test_of_many_images_with_other_times_some_are_read(
+    tmp_path, root, monkeypatch, caplog, replaced
+):
+    """As of a copy of millions; the draw is even, so that a change of all of them shows."""
+    opened(root, tmp_path)
+    lines = (prepared_folder(tmp_path) / "source.csv").read_text().splitlines()[1:]
+    paths = [root / line.split(",")[0] for line in lines]
+    monkeypatch.setattr(comparison, "CONTENTS", 4)
+    monkeypatch.setattr(comparison, "_ROWS", 3)  # so that there are several blocks
+    monkeypatch.setattr(comparison, "_READERS", 2)
+    for path in paths:
+        os.utime(path, ns=(10**18, 10**18))
+    caplog.set_level("INFO", "delg_jax")
+    assert len(opened(root, tmp_path).train) == 13
+    text = "16 images have another time than when they were prepared; 4 of them were read"
+    assert text in caplog.text
+    # One of another size is found wherever it is
+    whole = paths[replaced].read_bytes()
+    edit(paths[replaced], lambda data: data + b"more")
+    name = paths[replaced].relative_to(root).as_posix()
+    assert f"1 of 16 images have changed (first {name})" in refused(root, tmp_path)
+    edit(paths[replaced], lambda data: whole)
+    for path in paths:
+        edit(path, lambda data: data[:-3] + b"\0" + data[-2:])
+    assert "4 of 16 images have changed" in refused(root, tmp_path)
