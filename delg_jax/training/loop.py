@@ -1,5 +1,6 @@
 """Training from a configuration: what a run needs, put together and checked."""
 
+import functools
 import json
 import logging
 import pathlib
@@ -17,7 +18,7 @@ from delg_jax.data.sources import TrainingData
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import Delg, build
-from delg_jax.training import feature_cache, processes
+from delg_jax.training import feature_cache, images, processes
 from delg_jax.training import state as train_state
 from delg_jax.training import step as train_step
 from delg_jax.training.checkpoints import FOLDER, Checkpoints, start_from_checkpoint
@@ -27,6 +28,10 @@ _LOG = logging.getLogger(__name__)
 
 _DECISIVE = ("seed", "model", "data", "train")
 _FREE = (  # fields under those that may change when a run goes on
+    "data.root",  # the images themselves are compared
+    "data.tfds_dir",
+    "data.beam_options",
+    "data.memory_megabytes",
     "data.max_skipped",
     "train.log_every",
     "train.eval_every",
@@ -72,7 +77,7 @@ def train_and_evaluate(
     tx = train_state.optimizer(config.train)
     state = _initial_state(config, module, tx)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
-    _claim(root, config, overwrite)
+    _claim(root, config, data, overwrite)
     batches = _batches(config, module, state, data, root, skip_log)
     with _checkpoints(root, config) as checkpoints:
         if checkpoints.latest() is not None:
@@ -89,11 +94,17 @@ def train_and_evaluate(
     return record
 
 
-def _claim(root: pathlib.Path, config: ml_collections.ConfigDict, overwrite: bool) -> None:
-    """Makes the folders those of this configuration; only the first process deletes others."""
+def _claim(
+    root: pathlib.Path, config: ml_collections.ConfigDict, data: TrainingData, overwrite: bool
+) -> None:
+    """Makes the folders those of this configuration and these images, in the first process."""
     with processes.first_before_others("folders"):
+        if not processes.is_first():
+            return
+        found = images.summary(data)
         for folder in (root / "logs", root / FOLDER):
-            artefacts.claim(folder, config, _sections(config), overwrite and processes.is_first())
+            same = functools.partial(images.require_same, folder, found)
+            artefacts.claim_usable(folder, config, _sections(config), same, overwrite)
 
 
 def _checkpoints(root: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:

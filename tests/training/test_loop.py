@@ -201,6 +201,70 @@ def test_the_number_of_classes_must_be_that_of_the_data(config, tmp_path):
         train_and_evaluate(config, tmp_path)
 
 
+def stand_in(monkeypatch):
+    """A step that learns nothing, quickly."""
+    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+
+
+def on_images(config, root, **fields):
+    config = changed(config, steps=1).copy_and_resolve_references()
+    config.data.update({"root": str(root), **fields})
+    return config.lock()
+
+
+def test_a_run_resumes_where_its_images_lie_now(config, tmp_path, monkeypatch):
+    stand_in(monkeypatch)
+    make_folder(tmp_path / "photographs")
+    record = train_and_evaluate(on_images(config, tmp_path / "photographs"), tmp_path / "run")
+    shutil.copytree(tmp_path / "photographs", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "photographs")
+    moved = on_images(config, f"{tmp_path / 'moved'}/", tfds_dir=str(tmp_path / "tfds"))
+    assert train_and_evaluate(moved, tmp_path / "run") == record
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda root: (root / "train/class_1/2.jpg").unlink(), "train: 24 -> 23 images"),
+        (
+            lambda root: (root / "train/class_1/2.jpg").rename(root / "train/class_2/9.jpg"),
+            "train: other names or labels",
+        ),
+        (
+            lambda root: shutil.copy(root / "train/class_0/0.jpg", root / "train/class_1/2.jpg"),
+            "train: other contents",
+        ),
+        (lambda root: (root / "validation/class_3/0.jpg").unlink(), "validation: 12 -> 11 images"),
+    ],
+)
+def test_a_run_is_not_resumed_on_other_images(config, tmp_path, monkeypatch, change, rule):
+    stand_in(monkeypatch)
+    root = make_folder(tmp_path / "photographs")
+    train_and_evaluate(on_images(config, root), tmp_path / "run")
+    change(root)
+    expected = rf"workdir = .*was trained on other images \({rule}\); --overwrite deletes the run"
+    with pytest.raises(UserError, match=expected):
+        train_and_evaluate(on_images(config, root), tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoints" / "1").stat().st_ctime_ns
+    train_and_evaluate(on_images(config, root), tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "checkpoints" / "1").stat().st_ctime_ns != before
+    train_and_evaluate(on_images(config, root), tmp_path / "run")
+
+
+def test_a_run_of_an_earlier_version_is_resumed_and_bound_from_then_on(
+    config, tmp_path, monkeypatch
+):
+    stand_in(monkeypatch)
+    root = make_folder(tmp_path / "photographs")
+    record = train_and_evaluate(on_images(config, root), tmp_path / "run")
+    for path in (tmp_path / "run").rglob("images.json"):
+        path.unlink()
+    assert train_and_evaluate(on_images(config, root), tmp_path / "run") == record
+    (root / "train/class_1/2.jpg").unlink()
+    with pytest.raises(UserError, match="was trained on other images"):
+        train_and_evaluate(on_images(config, root), tmp_path / "run")
+
+
 def prepared(config, tmp_path, counts, **fields):
     """The configuration on drawn landmarks with so many images each."""
     make_gldv1(tmp_path / "raw", counts)

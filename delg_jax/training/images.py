@@ -1,0 +1,92 @@
+"""Which images a run learns from, kept with it, so that it never resumes on others."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from delg_jax import json_files
+from delg_jax import workdir as artefacts
+from delg_jax.data.prepared.stamps import stamp
+from delg_jax.data.sources import FileSource, ImageSource, TrainingData
+from delg_jax.errors import UserError
+
+FILE = "images.json"
+_PART = json_files.fields(
+    {"images": json_files.count, "labelled": json_files.text, "contents": json_files.text}
+)
+_CHECK = json_files.fields({"classes": json_files.text, "train": _PART, "validation": _PART})
+
+
+def summary(data: TrainingData) -> dict[str, Any]:
+    """Numbers and digests of images, in any folder: of names with labels, and of contents.
+
+    Of contents, a preparation kept a digest each; of files, the sizes count, because a copy has
+    other times. What has neither has the digest "".
+    """
+    parts = {"train": data.train, "validation": data.validation}
+    return {
+        "classes": _digest(data.classes),
+        **{name: _summary(source) for name, source in parts.items()},
+    }
+
+
+def require_same(folder: pathlib.Path, found: dict[str, Any]) -> None:
+    """Keeps the summary of a run's images in its folder, or compares it with the one there.
+
+    Args:
+      folder: of the run.
+      found: `summary` of the images now.
+
+    Raises:
+      UserError: if the run learnt from other images.
+    """
+    remedy = "--overwrite deletes the run, or take another --workdir"
+    before = json_files.read(folder / FILE, "images of a run", _CHECK, remedy)
+    if before is None:  # a new run, or one of an earlier version
+        artefacts.write_json(folder / FILE, found)
+        return
+    changes = [
+        f"{name}: {change}"
+        for name in ("train", "validation")
+        if (change := _change(before[name], found[name]))
+    ]
+    if before["classes"] != found["classes"]:
+        changes.append("other classes")
+    if changes:
+        rule = f"was trained on other images ({'; '.join(changes)}); {remedy}"
+        raise UserError("workdir", str(folder), rule)
+
+
+def _change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    if before["images"] != now["images"]:
+        return f"{before['images']} -> {now['images']} images"
+    if before["labelled"] != now["labelled"]:
+        return "other names or labels"
+    contents = {before["contents"], now["contents"]}
+    return "other contents" if len(contents) > 1 and "" not in contents else ""
+
+
+def _summary(source: ImageSource) -> dict[str, Any]:
+    labelled = zip(source.names, source.labels.tolist(), strict=True)
+    return {
+        "images": len(source),
+        "labelled": _digest(map(list, labelled)),
+        "contents": _contents(source),
+    }
+
+
+def _contents(source: ImageSource) -> str:
+    if isinstance(source, FileSource):
+        paths = (source.root / f"{name}{source.suffix}" for name in source.names)
+        return _digest(stamp(path).size for path in paths)
+    kept = getattr(source, "digests", [])
+    return _digest(kept) if kept and all(kept) else ""
+
+
+def _digest(values: Iterable[Any]) -> str:
+    found = hashlib.sha256()
+    for value in values:
+        found.update(json.dumps(value).encode() + b"\n")
+    return found.hexdigest()
