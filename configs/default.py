@@ -67,14 +67,16 @@ def _data() -> ml_collections.ConfigDict:
     # To search: embedded | revisited | revisited_oxford | revisited_paris | gldv2 |
     # gldv2_recognition | gldv2_clean_recognition (test queries in all or cleaned training images)
     data.name = "embedded"  # folder and revisited are read as they are, the others by TFDS
-    data.root = ""  # folder with the files of the data set; "" = none needed, or download (gldv2)
+    # root must hold what data in tfds_dir were prepared of; "" = none needed, what is prepared as
+    # it is, or else download (gldv2)
+    data.root = ""  # folder with the files of the data set
     # revisited: file under root ("" = the only gnd_*); gldv2: usage, private ("") or public
     data.ground_truth = ""  # which queries and answers
     data.distractors = ""  # folder of R1M, whose images are added to the database
     data.tfds_dir = ""  # where TFDS keeps prepared data ("" = its default)
     data.beam_options = ""  # of Apache Beam, to prepare with it, as "--runner=DirectRunner"
     data.split_seed = 0  # of the draw of validation images (image_folder, gldv1, gldv2*)
-    data.validation_share = 0.2  # of each class [4.1]; a class of one image has none
+    data.validation_share = 0.2  # of each class [4.1], 0 = none; a class of one image has none
     data.embedded = ml_collections.ConfigDict()
     data.embedded.size = "small"  # small | tiny, size of the embedded data set
     data.embedded.seed = 0  # seed of the rendered world
