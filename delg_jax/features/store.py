@@ -7,12 +7,12 @@ from typing import Self
 
 import numpy as np
 
-from delg_jax import workdir
 from delg_jax.errors import UserError
 from delg_jax.features.pca import Pca, load, save
 from delg_jax.features.storage import chunked_array, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
-from delg_jax.features.storage.reading import INDEX_1, StoreReading, read_index
+from delg_jax.features.storage.index import INDEX_1, read_index, write_index
+from delg_jax.features.storage.reading import StoreReading
 from delg_jax.features.storage.rows import (
     DELETED,
     EVERY_IMAGE,
@@ -97,7 +97,7 @@ class FeatureStore(StoreReading):
         """As `prepare`, for whatever images are in the store; none in a new one."""
         if not any((folder / name).is_file() for name in ("store.json", INDEX_1)):
             content = {"images": 0, "name_bytes": 0, "deleted": False, "finished": False}
-            _write_index(folder, content, layout)
+            write_index(folder, FORMAT, content, layout)
         store = cls(folder, memory_megabytes, whole=False)
         if store.layout != layout:
             rule = f"was made with {store.layout}, not {layout}; --overwrite replaces it"
@@ -147,6 +147,8 @@ class FeatureStore(StoreReading):
         gone = gone if self._kept is None else self._kept[gone]
         self._update(deleted=True)  # first, so that a deletion that is cut short is seen
         self._set_states(np.unique(gone), self._states[np.unique(gone)] | DELETED)
+        if self.is_whole():
+            self._update(digest=self._digest_now())
 
     def missing(self) -> list[range]:
         """Runs of rows that are still to be written, none across the border of a chunk."""
@@ -217,11 +219,7 @@ class FeatureStore(StoreReading):
         for array in self.folder.glob("names_*"):
             if array != self._names_folder():
                 shutil.rmtree(array)
-        self._update(finished=True)
-
-    def is_whole(self) -> bool:
-        """Whether every image is there."""
-        return self.index["finished"]
+        self._update(finished=True, digest=self._digest_now())
 
     def write_pca(self, pca: Pca) -> None:
         """Keeps the projection that this store's descriptors went through."""
@@ -270,8 +268,10 @@ class FeatureStore(StoreReading):
             raise UserError("feature store", str(self.folder), rule)
         return array
 
-    def _update(self, **values: int | bool) -> None:
-        _write_index(self.folder, {**self.index, **values}, self.layout)
+    def _update(self, **values: int | bool | str) -> None:
+        """Writes the index; a digest is kept only if it is among the values."""
+        content = {**self.index, "digest": "", **values}
+        write_index(self.folder, FORMAT, content, self.layout)
         self.reread()
 
     def reread(self) -> None:
@@ -280,12 +280,6 @@ class FeatureStore(StoreReading):
         self._arrays = {}
         for name in ("names", "_kept", "_states"):
             self.__dict__.pop(name, None)
-
-
-def _write_index(folder: pathlib.Path, content: dict[str, int | bool], layout: Layout) -> None:
-    kept = {name: content[name] for name in ("images", "name_bytes", "deleted", "finished")}
-    whole = {"format": FORMAT, **kept, "layout": layout._asdict()}
-    workdir.write_json(folder / "store.json", whole)
 
 
 def _name_bytes(name: str) -> int:
