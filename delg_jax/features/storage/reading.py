@@ -61,6 +61,17 @@ class StoreReading:
         reasons = rows.unpack_texts(packed)
         return {self.names[place]: why for place, why in zip(places, reasons, strict=True)}
 
+    def states(self) -> np.ndarray:
+        """Flags uint8 of every row, those of deleted images included; see `rows`."""
+        return self._states
+
+    def origins(self) -> np.ndarray:
+        """What every row was made from, `ORIGIN` [rows]; zeros where nobody knows."""
+        if not self._has("origins"):
+            return np.zeros(self.index["images"], rows.ORIGIN)
+        packed = self._array("origins").read(slice(0, self.index["images"]), fill=True)
+        return np.ascontiguousarray(packed).view(rows.ORIGIN)[:, 0]
+
     def sizes(self) -> np.ndarray:
         """Rows and columns int32 [N, 2], in pixels, that locations refer to; 0 if unknown."""
         return self._array("sizes").read(self._positions(slice(0, len(self))))
