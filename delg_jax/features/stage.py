@@ -111,6 +111,7 @@ def _import(
 ) -> Extracted:
     sources = {"database": data.database, "queries": data.queries}
     names = {name: list(source.names) for name, source in sources.items()}
+    _require_one_box(data)
     files = ImportedFeatures(config.extract, names)
     identity, decided_by = files.digest(), sections(config)
     stores = []
@@ -119,3 +120,14 @@ def _import(
         with claimed(folder, config, decided_by, identity, names[name], overwrite) as store:
             stores.append(files.fill(name, store, config.data.max_skipped))
     return Extracted(data, *stores, identity)
+
+
+def _require_one_box(data: RetrievalData) -> None:
+    """Refuses queries of one name with different boxes: files have one image of a name."""
+    boxes: dict[str, tuple] = {}
+    for name, entry in zip(data.queries.names, data.ground_truth, strict=True):
+        box = tuple(entry.get("bbx", ()))
+        if boxes.setdefault(name, box) != box:
+            rule = f"is a query with the boxes {list(boxes[name])} and {list(box)}, and files to "
+            rule += "import have one image of a name; give each its own"
+            raise UserError("image", name, rule)
