@@ -180,3 +180,28 @@ def test_the_projection_is_fitted_once(config, photos, tmp_path):
     assert contents(store.folder)["pca.npz"] == before
     found = features_of(FeatureStore(store.folder))
     assert_same({name: found[name] for name in wanted}, wanted)
+
+
+def test_another_folder_with_the_same_names_is_extracted(config, photos, tmp_path, loaded):
+    extract_images(config, tmp_path, str(photos))
+    for number in range(COUNT):
+        save(tmp_path / "other" / f"{number}.jpg", draw(50 + number, 64, 64))
+    shutil.copy(photos / "2.jpg", tmp_path / "other" / "2.jpg")
+    loaded.clear()
+    store = extract_images(config, tmp_path, str(tmp_path / "other"))
+    assert sorted(loaded) == ["0.jpg", "1.jpg", "3.jpg", "4.jpg"]
+    wanted = features_of(extract_images(config, tmp_path / "new", str(tmp_path / "other")))
+    for name, values in features_of(store).items():
+        for one, other in zip(values, wanted[name], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_images_that_a_list_names_and_that_are_gone_stay_searchable(
+    config, photos, tmp_path, caplog
+):
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"photos/{number}.jpg\n" for number in range(COUNT)))
+    before = extract_images(config, tmp_path, str(listing)).digest()
+    photos.rename(tmp_path / "elsewhere")
+    assert extract_images(config, tmp_path, str(listing)).digest() == before
+    assert "5 of 5 images are not there, first photos/0.jpg; what was extracted" in caplog.text
