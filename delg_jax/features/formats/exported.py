@@ -140,10 +140,9 @@ def _to_write(parts: list[_Part], kind: str) -> list[tuple[_Part, int]]:
             same = before is part and place == index
             if not same and not _equal(before.image(place), part.image(index)):
                 what = "HDF5 file" if kind == "hloc" else "folder"
-                rule = (
-                    f"is the name of two images with different features, which one {what} cannot "
-                )
-                rule += "hold; export as delf" if before is not part else "hold; give each a name"
+                remedy = "give each its own" if before is part else "export as delf"
+                rule = f"is the name of two images with different features, which one {what} "
+                rule += f"cannot hold; {remedy}"
                 raise UserError("image", name, rule)
     return list(first.values())
 
