@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import threading
 
@@ -5,6 +6,7 @@ import pytest
 
 from delg_jax.data.skips import SkipLog, report
 from delg_jax.errors import UserError
+from tests.folders import read_only
 
 
 def add_many(log, worker):
@@ -52,3 +54,29 @@ def test_nothing_skipped_removes_an_older_list(tmp_path):
     report(tmp_path, {"a": "x"}, limit=1)
     report(tmp_path, {}, limit=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_that_is_there_is_not_written_again(tmp_path):
+    for skipped in ({"a": "x"}, {}):
+        report(tmp_path, skipped, limit=1)
+        with read_only(tmp_path):
+            report(tmp_path, skipped, limit=1)
+
+
+def test_what_is_skipped_in_a_read_only_place_is_said(tmp_path, caplog):
+    report(tmp_path, {"a": "x"}, limit=1)
+    with read_only(tmp_path):
+        report(tmp_path, {"b": "y"}, limit=1)
+        report(tmp_path, {}, limit=1)
+        with pytest.raises(UserError, match=r"2 images could not be used, first b \(y\)$"):
+            report(tmp_path, {"b": "y", "c": "z"}, limit=1)
+    assert "1 images skipped, first b (y)" in caplog.text
+
+
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("delg_jax.workdir.write_text", full)
+    with pytest.raises(OSError, match="full"):
+        report(tmp_path, {"a": "x"}, limit=1)

@@ -35,13 +35,13 @@ def config(tmp_path):
 def loaded(monkeypatch):
     """Names of the images that were read, in order of their number."""
     names = []
-    original = Loader.__call__
+    original = Loader.with_content
 
     def call(self, index):
         names.append(self._source.names[index])
         return original(self, index)
 
-    monkeypatch.setattr(Loader, "__call__", call)
+    monkeypatch.setattr(Loader, "with_content", call)
     return names
 
 
@@ -75,8 +75,11 @@ def test_any_way_of_naming_the_same_pictures_gives_the_same(config, photos, tmp_
     assert stores["folder"].names == [f"{number}.jpg" for number in range(COUNT)]
     assert stores["folder"].sizes().tolist() == [[64, 64]] * COUNT
     whole = contents(stores["folder"].folder)
-    for kind in ("glob", "tar"):
-        assert contents(stores[kind].folder) == whole
+    assert contents(stores["glob"].folder) == whole
+    assert stores["tar"].digest() == stores["folder"].digest()
+    origins = "origins/c.0.0", "origins/c.1.0"  # times are those of the tar
+    found = contents(stores["tar"].folder)
+    assert {path for path in whole if found[path] != whole[path]} == {*origins}
     listed = features_of(extract_images(config, tmp_path / "list", str(listing)))
     named = {name.removeprefix("photos/"): values for name, values in listed.items()}
     assert_same(named, features_of(stores["folder"]))
@@ -177,3 +180,28 @@ def test_the_projection_is_fitted_once(config, photos, tmp_path):
     assert contents(store.folder)["pca.npz"] == before
     found = features_of(FeatureStore(store.folder))
     assert_same({name: found[name] for name in wanted}, wanted)
+
+
+def test_another_folder_with_the_same_names_is_extracted(config, photos, tmp_path, loaded):
+    extract_images(config, tmp_path, str(photos))
+    for number in range(COUNT):
+        save(tmp_path / "other" / f"{number}.jpg", draw(50 + number, 64, 64))
+    shutil.copy(photos / "2.jpg", tmp_path / "other" / "2.jpg")
+    loaded.clear()
+    store = extract_images(config, tmp_path, str(tmp_path / "other"))
+    assert sorted(loaded) == ["0.jpg", "1.jpg", "3.jpg", "4.jpg"]
+    wanted = features_of(extract_images(config, tmp_path / "new", str(tmp_path / "other")))
+    for name, values in features_of(store).items():
+        for one, other in zip(values, wanted[name], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_images_that_a_list_names_and_that_are_gone_stay_searchable(
+    config, photos, tmp_path, caplog
+):
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"photos/{number}.jpg\n" for number in range(COUNT)))
+    before = extract_images(config, tmp_path, str(listing)).digest()
+    photos.rename(tmp_path / "elsewhere")
+    assert extract_images(config, tmp_path, str(listing)).digest() == before
+    assert "5 of 5 images are not there, first photos/0.jpg; what was extracted" in caplog.text

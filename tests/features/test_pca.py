@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from delg_jax.errors import UserError
 from delg_jax.features import pca
 
 
@@ -61,3 +62,54 @@ def test_projection_centres_and_normalises(descriptors):
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert projected.shape == (4, 50, 3)
     np.testing.assert_allclose(projected.reshape(200, 3), expected, atol=1e-4)
+
+
+def test_a_file_says_what_decided_it(tmp_path, descriptors):
+    wanted = pca.fit(descriptors, 3, 0.5)
+    pca.save(wanted, tmp_path / "pca.npz", ["a", "b\n", "ü"])
+    assert pca.equal(pca.load(tmp_path / "pca.npz"), wanted)
+    assert pca.fitted_on(tmp_path / "pca.npz") == ["a", "b\n", "ü"]
+    pca.save(wanted, tmp_path / "pca.npz")
+    assert pca.fitted_on(tmp_path / "pca.npz") == []
+    assert pca.fitted_on(tmp_path / "none.npz") == []
+    assert pca.load(tmp_path / "none.npz") is None
+
+
+def test_a_file_of_before_is_read(tmp_path, descriptors):
+    wanted = pca.fit(descriptors, 3, 0.5)
+    np.savez(tmp_path / "pca.npz", **wanted._asdict())
+    assert pca.equal(pca.load(tmp_path / "pca.npz"), wanted)
+    assert pca.fitted_on(tmp_path / "pca.npz") == []
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path, descriptors):
+    path = tmp_path / "pca.npz"
+    wanted = pca.fit(descriptors, 3, 0.5)
+    pca.save(wanted, path, ["a", "b"])
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            assert pca.equal(pca.load(path), wanted)
+        except UserError:
+            refused += 1
+    assert refused > len(whole) // 14
+
+
+def test_numbers_that_differ_from_their_checksum_are_refused(tmp_path, descriptors):
+    path = tmp_path / "pca.npz"
+    pca.save(pca.fit(descriptors, 3, 0.5), path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "mean": arrays["mean"] + 1})
+    with pytest.raises(UserError, match=r"pca\.npz.*differs from its checksum.*--overwrite"):
+        pca.load(path)
+
+
+def test_projections_are_equal_if_all_numbers_are(descriptors):
+    one = pca.fit(descriptors, 3, 0.5)
+    assert pca.equal(one, pca.Pca(*(array.copy() for array in one)))
+    assert not pca.equal(one, one._replace(mean=one.mean + 1))
+    assert not pca.equal(one, None)
+    assert pca.equal(None, None)

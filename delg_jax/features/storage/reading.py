@@ -1,7 +1,6 @@
 """What can be read from a feature store, whole where it fits in memory, else row by row."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +12,12 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
+from delg_jax.features.storage.digest import digest
 from delg_jax.features.storage.encodings import Codes
 from delg_jax.features.storage.stored_rows import StoredRows
 
 Rows = np.ndarray | StoredRows
 
-_COUNTS = ("images", "name_bytes")  # of `store.json`
-_MOST = 2**31 - 1  # images are numbered by int32
-INDEX_1 = "index.json"  # of format 1, a folder of .npz files
 _BLOCK_SHARE = 8  # a block that is decoded takes at most this part of the memory
 
 
@@ -56,17 +53,57 @@ class StoreReading:
         return names if self._kept is None else [names[position] for position in self._kept]
 
     def skipped(self) -> dict[str, str]:
-        """Names of the images that could not be used, with the reasons."""
+        """Names of the images that could not be used, with the reasons.
+
+        Of several skipped images of one name, all but the first have their number behind it.
+        """
+        found: dict[str, str] = {}
+        for place, reason in self.skipped_places().items():
+            name = self.names[place]
+            found[f"{name} (image {place})" if name in found else name] = reason
+        return found
+
+    def skipped_places(self) -> dict[int, str]:
+        """Numbers of the images that could not be used, with the reasons."""
         places = np.flatnonzero(self._states[self._positions(slice(0, len(self)))] & rows.SKIPPED)
         if not len(places):
             return {}
         packed = self._array("reasons").read(self._positions(places))
-        reasons = rows.unpack_texts(packed)
-        return {self.names[place]: why for place, why in zip(places, reasons, strict=True)}
+        return dict(zip(places.tolist(), rows.unpack_texts(packed), strict=True))
+
+    def states(self) -> np.ndarray:
+        """Flags uint8 of every row, those of deleted images included; see `rows`."""
+        return self._states
+
+    def origins(self) -> np.ndarray:
+        """What every row was made from, `ORIGIN` [rows]; zeros where nobody knows."""
+        if not self._has("origins"):
+            return np.zeros(self.index["images"], rows.ORIGIN)
+        packed = self._array("origins").read(slice(0, self.index["images"]), fill=True)
+        return np.ascontiguousarray(packed).view(rows.ORIGIN)[:, 0]
 
     def sizes(self) -> np.ndarray:
         """Rows and columns int32 [N, 2], in pixels, that locations refer to; 0 if unknown."""
         return self._array("sizes").read(self._positions(slice(0, len(self))))
+
+    def is_whole(self) -> bool:
+        """Whether every image is there."""
+        return self.index["finished"]
+
+    def digest(self) -> str:
+        """What identifies names and content: 32 hexadecimal digits, known once it is whole.
+
+        Equal for equal stores wherever they lie, and however often they were cut short; another
+        one after images were added, deleted or extracted again with another result.
+
+        Raises:
+          UserError: if the store is not whole, or damaged.
+        """
+        if not self.is_whole():
+            raise UserError("feature store", str(self.folder), "is not whole; delg extract goes on")
+        if not self.index["digest"]:  # of an earlier version, or a deletion was cut short
+            self.index["digest"] = self._digest_now()
+        return self.index["digest"]
 
     def global_descriptors(self) -> Rows:
         """The global descriptors.
@@ -140,6 +177,11 @@ class StoreReading:
                 rule = f"must have {self.index['images']} rows, as the store, not {array.shape[0]}"
                 raise UserError("feature store", path, rule)
             yield name, array
+
+    def _digest_now(self) -> str:
+        """The digest of what is on disk."""
+        names = sorted(self._expected())
+        return digest((name, ChunkedArray(self.folder / name)) for name in names)
 
     def _expected(self) -> set[str]:
         """Names of the arrays that the images must have."""
@@ -237,50 +279,3 @@ class StoreReading:
         if name not in self._arrays:
             self._arrays[name] = ChunkedArray(self.folder / name, self.context)
         return self._arrays[name]
-
-
-def read_index(folder: pathlib.Path, version: int) -> dict[str, Any]:
-    """The content of `store.json`.
-
-    Args:
-      folder: of the store.
-      version: the format that is understood.
-
-    Raises:
-      UserError: if there is none, or of another format.
-    """
-    try:
-        index = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-        _require_format(folder, index["format"], version)  # first, as all else may differ
-        whole = _is_layout(rows.Layout(**index["layout"]))
-        whole &= all(_is_count(index[key]) for key in _COUNTS)
-        whole &= all(isinstance(index[key], bool) for key in ("deleted", "finished"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if (folder / INDEX_1).is_file():
-            _require_format(folder, 1, version)
-        rule = "must be a feature store; delg extract makes one"
-        raise UserError("feature store", str(folder), rule) from error
-    if not whole:
-        rule = "is damaged; delg extract --overwrite makes the store again"
-        raise UserError("feature store", str(folder / "store.json"), rule)
-    return index
-
-
-def _require_format(folder: pathlib.Path, found: object, version: int) -> None:
-    if found != version:
-        rule = f"is of format {found}, this program reads {version}; delg extract --overwrite "
-        raise UserError("feature store", str(folder), f"{rule}makes it again")
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MOST
-
-
-def _is_layout(layout: rows.Layout) -> bool:
-    """Whether a layout that was read is one that can be written."""
-    numbers = (layout.chunk_images, layout.max_features, layout.compression)
-    return (
-        all(map(_is_count, numbers))
-        and layout.local_encoding in encodings.ENCODINGS
-        and layout.global_dtype in encodings.GLOBAL_DTYPES
-    )

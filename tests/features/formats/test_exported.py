@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
 from delg_jax.features import extract, stage
 from delg_jax.features.extractor import Extractor
-from delg_jax.features.formats import delf
+from delg_jax.features.formats import delf, exported
 from delg_jax.features.formats.exported import export_features
 from delg_jax.models import variables
 from tests.photographs import make_revisited, truncate
@@ -184,3 +186,60 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(place, tmp_path, monkeyp
 def test_an_unknown_kind_is_refused(place, tmp_path):
     with pytest.raises(UserError, match="must be one of hloc, delf"):
         export_features(*place, "colmap", tmp_path / "a")
+
+
+def with_names(place, tmp_path, change):
+    """The configuration of a data set with another ground truth."""
+    data = make_revisited(tmp_path / "data")
+    content = json.loads((data / "gnd_drawn.json").read_text())
+    change(content)
+    (data / "gnd_drawn.json").write_text(json.dumps(content))
+    config = place[0].copy_and_resolve_references().unlock()
+    config.data.root = str(data)
+    return config.lock()
+
+
+@pytest.mark.parametrize("kind", ["hloc", "delf"])
+def test_a_query_with_two_boxes_is_refused_before_anything_is_written(
+    place, tmp_path, kind, monkeypatch
+):
+    def twice(content):
+        content["qimlist"][1] = "query0"
+        content["gnd"][1]["bbx"] = [0, 0, 60, 60]
+
+    config = with_names(place, tmp_path, twice)
+    for writer in ("_write_hloc", "_write_delf"):
+        monkeypatch.setattr(exported, writer, lambda *_: 1 / 0)
+    rule = "image = 'query0': is the name of two images with different features, which one "
+    with pytest.raises(UserError, match=f"{rule}(HDF5 file|folder) cannot hold; give each its own"):
+        export_features(config, tmp_path / "run", kind, tmp_path / OUTPUT[kind])
+    assert not (tmp_path / OUTPUT[kind]).exists()
+
+
+@pytest.mark.parametrize("kind", ["hloc", "delf"])
+def test_one_picture_listed_twice_is_written_once(place, tmp_path, kind):
+    def twice(content):
+        content["qimlist"][1] = "query0"
+
+    config = with_names(place, tmp_path, twice)
+    path = export_features(config, tmp_path / "run", kind, tmp_path / OUTPUT[kind])
+    found = extract(reading(config, path), tmp_path / "other").queries
+    assert found.names == ["query0", "query0", "query2", "query3"]
+    wanted = extract(config, tmp_path / "run").queries
+    np.testing.assert_allclose(
+        found.global_descriptors(), wanted.global_descriptors(), rtol=3e-6, atol=1e-6
+    )
+
+
+def test_of_two_images_of_one_name_the_one_that_is_not_skipped_is_written(place, tmp_path):
+    def twice(content):
+        content["qimlist"][1] = "query0"
+        content["gnd"][1]["bbx"] = [500, 500, 600, 600]  # outside of the picture
+
+    config = with_names(place, tmp_path, twice).unlock()
+    config.data.max_skipped = 1
+    path = export_features(config, tmp_path / "run", "delf", tmp_path / "delf")
+    extracted = extract(config, tmp_path / "run")
+    assert list(extracted.queries.skipped_places()) == [1]
+    assert extracted.queries.skipped().keys() == {"query0"}
+    assert len(list((path / "queries").iterdir())) == 6

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.storage.reading import read_index
+from delg_jax.features.storage.index import read_index
 from delg_jax.features.storage.rows import Layout
 
 WHOLE = {
@@ -22,7 +22,12 @@ def write(folder, content):
 
 
 def test_an_index_comes_back(tmp_path):
-    assert read_index(write(tmp_path, json.dumps(WHOLE)), 2) == WHOLE
+    whole = {**WHOLE, "digest": "abc"}
+    assert read_index(write(tmp_path, json.dumps(whole)), 2) == whole
+
+
+def test_an_index_of_an_earlier_version_has_no_digest(tmp_path):
+    assert read_index(write(tmp_path, json.dumps(WHOLE)), 2) == {**WHOLE, "digest": ""}
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -40,7 +45,14 @@ def test_an_index_that_was_cut_is_refused(tmp_path, length):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("images", "3"), ("name_bytes", None), ("deleted", 1), ("finished", "yes"), ("format", 3)],
+    [
+        ("images", "3"),
+        ("name_bytes", None),
+        ("deleted", 1),
+        ("finished", "yes"),
+        ("format", 3),
+        ("digest", 1),
+    ],
 )
 def test_an_index_of_other_values_is_refused(tmp_path, name, value):
     content = json.dumps({**WHOLE, name: value})
