@@ -23,8 +23,10 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     flags.DEFINE_enum("size", sizes[-1], sizes, "How large it is run.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Folder of networks and features.", flag_values=values)
     flags.mark_flag_as_required("workdir", flag_values=values)
-    flags.DEFINE_string("data", "../shared/data", "Folder of data sets.", flag_values=values)
-    flags.DEFINE_string("weights", "../shared/weights", "Folder of weights.", flag_values=values)
+    text = "Folder of data sets; quick needs none."
+    flags.DEFINE_string("data", "", text, flag_values=values)
+    text = "Folder of weights; quick needs none."
+    flags.DEFINE_string("weights", "", text, flag_values=values)
     flags.DEFINE_multi_integer("seed", [0], "Seed of a run; may be repeated.", flag_values=values)
     text = "field=value, changed in all runs; may be repeated."
     flags.DEFINE_multi_string("set", [], text, flag_values=values)
