@@ -48,7 +48,9 @@ def rng() -> np.random.Generator:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuses a test that takes `shared` without saying so."""
     for item in items:
-        if "shared" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("real"):
+        own = item.callspec.params if hasattr(item, "callspec") else {}  # parameters of that name
+        takes = "shared" in getattr(item, "fixturenames", ()) and "shared" not in own
+        if takes and not item.get_closest_marker("real"):
             raise pytest.UsageError(f"{item.nodeid} takes the fixture shared: mark it `real`")
 
 
