@@ -238,6 +238,16 @@ def test_smacof_fits_what_is_known_better_the_less_the_rest_weighs(rng):
     assert errors[1] < 0.5 * errors[0]
 
 
+def test_a_pair_that_one_of_two_lists_holds_is_known_to_smacof(rng):
+    similarities = rng.uniform(0.1, 0.9, (6, 6)).astype(np.float32)
+    similarities = np.maximum(similarities, similarities.T)
+    cut = similarities.copy()
+    cut[0, 3] = cut[4, 2] = 0
+    settings = MdsSettings(dim=2, method="smacof", missing="largest", iterations=5)
+    found, whole = (embed(each, np.ones(6, bool), settings) for each in (cut, similarities))
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
 @pytest.fixture
 def two_landmarks():
     """Images 0-3 show one landmark and 4-7 another; all are neighbours of their like."""
