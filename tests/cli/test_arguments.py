@@ -221,6 +221,7 @@ def test_every_verb_expands_home_directories_in_its_paths(verb, monkeypatch):
     }  # fmt: skip
     paths = sorted(expected & set(values))
     assert paths
+    assert not [name for name in paths if str(values[name].default).startswith(("..", "/", "~"))]
     config = [CONFIG] if "config" in values else []
     values(["delg", *config, *(f"--{name}=~/x" for name in paths)])
     assert {name: values[name].value for name in paths} == dict.fromkeys(paths, "/home/me/x")
