@@ -23,7 +23,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["delg_jax", "delg_jax.*"]),
+    packages=[*find_packages(include=["delg_jax", "delg_jax.*"]), "delg_jax.configs"],
+    package_dir={"delg_jax.configs": "configs"},  # what config files of users start from
     package_data={"delg_jax.reports": ["templates/*.*", "templates/search/*.*"]},
     # Ranges; the exact versions that were tested stand in constraints/, one file per Python.
     install_requires=[

@@ -1,18 +1,30 @@
 """Configurations: the argument of a config file, and the difference between two trees."""
 
 import difflib
-import importlib.util
 import json
 import math
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
+from delg_jax import config_files
 from delg_jax.errors import UserError
 
 _LARGEST = 2**63 - 1  # whole number
+# Fields that name a file or folder; ~ at their start is the home directory
+PATHS = (
+    "model.pretrained",
+    "model.pretrained_mapping",
+    "model.checkpoint",
+    "data.root",
+    "data.ground_truth",
+    "data.distractors",
+    "data.tfds_dir",
+    "extract.imported_local",
+    "extract.imported_global",
+)
 
 
 def parse_argument(argument: str | None, defaults: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -63,25 +75,79 @@ def _parse(name: str, text: str, kind: type) -> Any:
         raise UserError(f"--config argument {name}", text, rule) from error
 
 
-def load(path: str, argument: str = "") -> ml_collections.ConfigDict:
-    """Runs `get_config(argument)` of a config file, for notebooks and experiments.
+def load(path: str | os.PathLike, argument: str = "") -> ml_collections.ConfigDict:
+    """Runs `get_config(argument)` of a config file, as `--config` does.
+
+    The file may import ours (`from configs import default`) and the files beside it, wherever the
+    program runs.
 
     Args:
-      path: the Python file.
+      path: the Python file, or the bare name of one of our configs (`quickstart`).
       argument: what follows the colon on the command line.
 
     Returns:
-      The locked tree.
+      The locked tree, with every field of configs/default.py.
 
     Raises:
-      UserError: if the file does not exist.
+      UserError: if there is no such file, it fails (with file and line), or a field is missing,
+        unknown, or of another type than in configs/default.py.
     """
-    if not pathlib.Path(path).is_file() or not str(path).endswith(".py"):
-        raise UserError("--config", path, "must be an existing Python file (.py)")
-    spec = importlib.util.spec_from_file_location("delg_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument).lock()
+    name = expand_home("--config", os.fspath(path))
+    config = config_files.run(name, argument)
+    _require_fields(config, config_files.run("default"), "")
+    expand_paths(config)
+    return config.lock()
+
+
+def _require_fields(
+    config: ml_collections.ConfigDict, known: ml_collections.ConfigDict, section: str
+) -> None:
+    """Refuses a tree that has not the fields of another one, or values of another type."""
+    for name, value in config.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, list(known), n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(
+                f"config.{section}{name}", value, f"is no field of the configuration{hint}"
+            )
+    for name, before in known.items():
+        path = f"{section}{name}"
+        if name not in config:
+            rule = "must be in the config file, which best starts from default.get_config() of "
+            raise UserError(f"config.{path}", None, f"{rule}`from configs import default`")
+        if not isinstance(before, ml_collections.ConfigDict):
+            require_kind(path, before, config[name])
+        elif isinstance(config[name], ml_collections.ConfigDict):
+            _require_fields(config[name], before, f"{path}.")
+        else:
+            raise UserError(f"config.{path}", config[name], "must be a section of fields")
+
+
+def expand_home(subject: str, path: str) -> str:
+    """Puts the home directory in the place of `~` or `~user` at the start of a path.
+
+    Args:
+      subject: the flag or field, for the error.
+      path: of a file or folder, may be empty.
+
+    Raises:
+      UserError: if there is no such user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        user = path.partition("/")[0]
+        rule = f"{user} is no user of this machine; ./{user} is a folder of that name"
+        raise UserError(subject, path, rule)
+    return expanded
+
+
+def expand_paths(config: ml_collections.ConfigDict) -> None:
+    """Expands `~` in the fields of a tree that are paths, in place."""
+    for path in PATHS:
+        section, name = path.split(".")
+        value = config.get(section, {}).get(name)
+        if value:  # configurations that older versions stored lack some
+            config[section][name] = expand_home(f"config.{path}", value)
 
 
 def override(
@@ -119,6 +185,8 @@ def override(
             rule = f"must be of type {type(before).__name__}"
             raise UserError(f"config.{path}", value, rule) from error
         require_kind(path, before, tree[name])
+        if path in PATHS:
+            tree[name] = expand_home(f"config.{path}", tree[name])
     return changed.lock()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation.benchmarks import MEMORY, NAMES
@@ -148,8 +149,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("size", "standard", "standard, or tiny for a trial.", flag_values=values)
     flags.DEFINE_string("peers", "all", "all, or none.", flag_values=values)
     flags.DEFINE_list("only", [], "Names; empty for all.", flag_values=values)
-    flags.DEFINE_string("readme", "README.md", "Empty for none.", flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the numbers.", flag_values=values)
+    arguments.define_path(values, "readme", "README.md", "Empty for none.")
+    arguments.define_path(values, "results", "experiments/results", "Of the numbers.")
 
 
 def run(values: flags.FlagValues) -> None:

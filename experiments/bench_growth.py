@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import machine
 from delg_jax.evaluation.benches import mds, vectors
@@ -123,7 +124,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_boolean("quick", False, "Small sizes, for a trial.", flag_values=values)
     flags.DEFINE_integer("repeats", 5, "Rounds that count.", 1, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the curves.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the curves.")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.data.images import EncodedImage
 from delg_jax.errors import UserError
@@ -72,13 +73,11 @@ def table(rates: dict[str, dict[str, float]]) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    flags.DEFINE_string("images", "", "Folder of JPEG files.", flag_values=values)
+    arguments.define_path(values, "images", "", "Folder of JPEG files.")
     flags.DEFINE_integer("size", 321, "Pixels, side of a crop.", 1, flag_values=values)
     flags.DEFINE_integer("count", 200, "Files that are read.", 1, flag_values=values)
     flags.DEFINE_integer("repeats", 5, "Rounds that count.", 1, flag_values=values)
-    flags.DEFINE_string(
-        "results", "experiments/results", "Folder of the table.", flag_values=values
-    )
+    arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.features.storage.stored_rows import StoredRows
@@ -250,7 +251,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("graph_images", 1_614, "Of a graph once built.", 1, flag_values=values)
     text = "That the graph took; the default is the README's."
     flags.DEFINE_float("graph_seconds", 270.0, text, 0.0, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of table and plot.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of table and plot.")
 
 
 def run(values: flags.FlagValues) -> None:

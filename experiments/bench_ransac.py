@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir as artefacts
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 from delg_jax.evaluation import ransac_peers
@@ -112,7 +113,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("pairs", 5, "Planted pairs of each kind.", flag_values=values)
     flags.DEFINE_integer("random_pairs", 10_000, "Random pairs in all.", flag_values=values)
     flags.DEFINE_integer("trials", 1000, "Hypotheses per pair.", flag_values=values)
-    flags.DEFINE_string("output", None, "JSON file for the numbers.", flag_values=values)
+    arguments.define_path(values, "output", None, "JSON file for the numbers.")
 
 
 def run(values: flags.FlagValues) -> None:

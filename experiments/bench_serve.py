@@ -26,6 +26,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 
@@ -213,9 +214,9 @@ def summarize(load: Load) -> dict[str, dict]:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    flags.DEFINE_string("index", None, "The workdir.", flag_values=values, required=True)
+    arguments.define_path(values, "index", None, "The workdir.", required=True)
     text = "Config file; without it that of the workdir's features."
-    flags.DEFINE_string("config_file", None, text, flag_values=values)
+    arguments.define_path(values, "config_file", None, text)
     flags.DEFINE_string("method", "global", "Of the searches.", flag_values=values)
     flags.DEFINE_integer("clients", 50, "Good ones.", 1, flag_values=values)
     flags.DEFINE_float(
@@ -227,7 +228,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("requests", 20_000, "Searches, at most.", 1, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the table.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the table.")
 
 
 def run(values: flags.FlagValues) -> None:

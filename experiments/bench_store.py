@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
@@ -130,11 +131,11 @@ def measure(folder: pathlib.Path, megabytes: float) -> dict[str, dict[str, float
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    flags.DEFINE_string("store", None, "Folder of the store.", flag_values=values, required=True)
+    arguments.define_path(values, "store", None, "Folder of the store.", required=True)
     flags.DEFINE_integer("images", 1_000_000, "Images of a new store.", 1, flag_values=values)
     text = "config.data.memory_megabytes of the reader."
     flags.DEFINE_float("memory", 256.0, text, 0.0, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the table.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the table.")
 
 
 def run(values: flags.FlagValues) -> None:

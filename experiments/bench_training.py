@@ -141,15 +141,13 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="configs/quickstart.py")
+    arguments.define_common(values, argv, config="quickstart")
     flags.DEFINE_integer("steps", 10, "Steps that are timed.", 1, flag_values=values)
     flags.DEFINE_multi_enum(
         "option", list(OPTIONS), list(OPTIONS), "May be repeated; all if absent.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_string(
-        "results", "experiments/results", "Folder of the table.", flag_values=values
-    )
+    arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
 
 
 def run(values: flags.FlagValues) -> None:

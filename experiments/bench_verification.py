@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.features import LocalFeatures
 from delg_jax.reports.log_plot import log_plot
@@ -99,7 +100,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     flags.DEFINE_enum("size", "full", list(GROWTH), "quick for tests.", flag_values=values)
     flags.DEFINE_integer("repeats", 3, "Timed calls.", 1, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of table and plot.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of table and plot.")
 
 
 def run(values: flags.FlagValues) -> None:

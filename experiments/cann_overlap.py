@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation.benches.local import overlap
 from delg_jax.features.store import FeatureStore
@@ -166,11 +167,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
     text = "Workdir with extracted features; without it, random ones are taken."
-    flags.DEFINE_string("features", None, text, flag_values=values)
+    arguments.define_path(values, "features", None, text)
     flags.DEFINE_integer("max_features", 200, "Of an image that take part.", flag_values=values)
     flags.DEFINE_integer("top", 50, "Images that are compared.", 1, flag_values=values)
     flags.DEFINE_string("name", "cann_overlap", "Of the files.", flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the files.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the files.")
 
 
 def run(values: flags.FlagValues) -> None:

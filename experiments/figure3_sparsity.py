@@ -60,12 +60,12 @@ def curves(root: pathlib.Path) -> Curves:
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="configs/quickstart.py")
+    arguments.define_common(values, argv, config="quickstart")
     flags.DEFINE_enum(
         "size", "full", list(SIZES), "quick takes minutes on two cores.", flag_values=values
     )
-    flags.DEFINE_string(
-        "results", "experiments/results", "Folder of picture and numbers.", flag_values=values
+    arguments.define_path(
+        values, "results", "experiments/results", "Folder of picture and numbers."
     )
 
 

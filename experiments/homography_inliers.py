@@ -105,10 +105,8 @@ def table(rows: Sequence[dict[str, float]]) -> str:
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="configs/quickstart.py")
-    flags.DEFINE_string(
-        "results", "experiments/results", "Folder of table and picture.", flag_values=values
-    )
+    arguments.define_common(values, argv, config="quickstart")
+    arguments.define_path(values, "results", "experiments/results", "Folder of table and picture.")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -161,11 +161,11 @@ def _interval(row: dict) -> str:
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="configs/local_to_global.py:imagenet")
+    arguments.define_common(values, argv, config="local_to_global:imagenet")
     text = "Consecutive queries that show one landmark, and stay together."
     flags.DEFINE_integer("group", 5, text, 1, flag_values=values)
     flags.DEFINE_integer("settings", 150, "Settings that are drawn.", 1, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the table.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the table.")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -145,12 +145,10 @@ def _boxed(data: RetrievalData, query: int) -> np.ndarray:
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="configs/quickstart.py")
+    arguments.define_common(values, argv, config="quickstart")
     flags.DEFINE_integer("top", 6, "Images of each method.", 1, flag_values=values)
     default = "experiments/results/local_to_global_picture.jpg"
-    flags.DEFINE_string(
-        "output", default, "Picture, .jpg or .png; empty for none.", flag_values=values
-    )
+    arguments.define_path(values, "output", default, "Picture, .jpg or .png; empty for none.")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -32,7 +32,7 @@ def runs(seeds: Sequence[int] = SEEDS) -> list[sweep.Run]:
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="configs/quickstart.py")
+    arguments.define_common(values, argv, config="quickstart")
     flags.DEFINE_multi_integer("seed", SEEDS, "Seed to run; may be repeated.", flag_values=values)
 
 

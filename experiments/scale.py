@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from delg_jax import workdir
+from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 from delg_jax.reports.tables import markdown
@@ -158,7 +159,7 @@ def text(rates: Rates, rows: list[dict[str, Any]]) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    flags.DEFINE_string("results", "experiments/results", "Of rates and plan.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of rates and plan.")
 
 
 def run(values: flags.FlagValues) -> None:

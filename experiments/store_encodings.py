@@ -134,7 +134,7 @@ def table(found: dict[str, dict]) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv)
-    flags.DEFINE_string("results", "experiments/results", "Of the table.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the table.")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -45,10 +45,33 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses a test that takes `shared` without saying so."""
+    for item in items:
+        own = item.callspec.params if hasattr(item, "callspec") else {}  # parameters of that name
+        takes = "shared" in getattr(item, "fixturenames", ()) and "shared" not in own
+        if takes and not item.get_closest_marker("real"):
+            raise pytest.UsageError(f"{item.nodeid} takes the fixture shared: mark it `real`")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Hides DELG_SHARED from all tests, and the programs they start, that are not marked `real`."""
+    hidden = None if item.get_closest_marker("real") else os.environ.pop("DELG_SHARED", None)
+    try:
+        return (yield)
+    finally:
+        if hidden is not None:
+            os.environ["DELG_SHARED"] = hidden
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real photographs, published weights and golden values, beside the clone."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
+    """The folder of real photographs, published weights and golden values, named by DELG_SHARED."""
+    named = os.environ.get("DELG_SHARED")
+    if not named:
+        pytest.skip("DELG_SHARED names no folder of photographs, weights and goldens")
+    folder = Path(named).resolve()
     if not folder.is_dir():
-        pytest.skip("there is no folder `shared` (photographs, weights, goldens) beside the clone")
+        pytest.fail(f"DELG_SHARED = {named!r}: must be an existing folder")
     return folder

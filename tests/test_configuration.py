@@ -1,6 +1,10 @@
+import os
+import pwd
+
 import ml_collections
 import pytest
 
+from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
 
@@ -158,15 +162,60 @@ def test_what_fits_is_taken(tree, path, value, expected):
 
 def test_load_runs_the_file_with_its_argument_and_locks_the_tree(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(
-        "import ml_collections\n"
-        "def get_config(argument):\n"
-        "    return ml_collections.ConfigDict({'argument': argument})\n"
-    )
-    assert configuration.load(str(path)).argument == ""
+    path.write_text(changing("config.data.root = argument"))
+    assert configuration.load(str(path)).data.root == ""
     config = configuration.load(str(path), "real")
-    assert config.argument == "real"
+    assert config.data.root == "real"
     assert config.is_locked
+
+
+def changing(line):
+    """The text of a config file that runs a line on the default."""
+    start = "from configs import default\ndef get_config(argument):\n"
+    return f"{start}  config = default.get_config()\n  {line}\n  return config\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.seeed = 3", "config.seeed = 3: is no field.*did you mean seed"),
+        ("config.model.globl_dim = 3", "config.model.globl_dim = 3: .*did you mean global_dim"),
+        ("del config.search.engine", "config.search.engine = None: must be in the config file"),
+        ("del config.search", "config.search = None: must be in the config file"),
+        ("del config.seed; config.seed = 'a'", "config.seed = 'a': must be of type int"),
+        ("del config.eval; config.eval = 1", "config.eval = 1: must be a section of fields"),
+        ("config.train.learning_rate = float('nan')", "train.learning_rate = nan: must be finite"),
+        ("config.data.root = '~no_such_user/x'", "config.data.root = .*no_such_user is no user"),
+    ],
+)
+def test_load_holds_a_file_to_the_fields_of_the_default(tmp_path, line, message):
+    path = tmp_path / "mine.py"
+    path.write_text(changing(line))
+    with pytest.raises(UserError, match=message):
+        configuration.load(path)
+
+
+@pytest.mark.parametrize("field", configuration.PATHS)
+def test_the_home_directory_is_expanded_in_every_path(tmp_path, monkeypatch, field):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert isinstance(configuration.flatten(default.get_config())[field], str)
+    changed = configuration.override(default.get_config(), {field: "~/x"})
+    assert configuration.flatten(changed)[field] == "/home/me/x"
+    path = tmp_path / "mine.py"
+    path.write_text(changing(f"config.{field} = '~'"))
+    assert configuration.flatten(configuration.load(path))[field] == "/home/me"
+    with pytest.raises(UserError, match=f"config.{field} = '~no_such_user/x'"):
+        configuration.override(default.get_config(), {field: "~no_such_user/x"})
+
+
+@pytest.mark.parametrize("path", ["", "x", "./~/x", "a/~", "$HOME/x", "/~", "gs://a/~"])
+def test_other_paths_stay_as_they_are(path):
+    assert configuration.expand_home("--workdir", path) == path
+
+
+def test_a_user_has_a_home():
+    user = pwd.getpwuid(os.getuid())
+    assert configuration.expand_home("--workdir", f"~{user.pw_name}/x") == f"{user.pw_dir}/x"
 
 
 @pytest.mark.parametrize("name", ["absent.py", "config.json", "."])

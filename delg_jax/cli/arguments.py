@@ -1,7 +1,7 @@
 """Flags that verbs share, and their mistakes as one line each."""
 
+import os
 import pathlib
-import sys
 import textwrap
 
 import ml_collections
@@ -27,21 +27,49 @@ def define_common(values: flags.FlagValues, argv: list[str], config: str | None 
 
 def define_config(values: flags.FlagValues, argv: list[str], config: str | None = None) -> None:
     """Defines `--config`; arguments as of `define_common`."""
-    _make_importable(argv)
-    config_flags.DEFINE_config_file(
-        "config",
-        config,
-        "Config file, with its argument after a colon; --config.field=value overrides a field.",
-        flag_values=values,
-        sys_argv=argv,
-    )
+    text = "Config file, or the name of one of ours (quickstart), with its argument after a colon; "
+    text += "--config.field=value overrides a field."
+    config_flags.DEFINE_config_file("config", None, text, flag_values=values, sys_argv=argv)
+    values["config"].parser = _ConfigFiles()
     if config is None:
         flags.mark_flag_as_required("config", flag_values=values)
+    else:
+        values.set_default("config", config)
+
+
+class _ConfigFiles(flags.ArgumentParser):
+    """Loads the file that `--config` names as `configuration.load` does."""
+
+    def parse(self, text: str) -> ml_collections.ConfigDict:
+        """Runs FILE:argument."""
+        path, _, argument = text.partition(":")
+        return configuration.load(path, argument)
+
+
+def define_path(
+    values: flags.FlagValues, name: str, default: str | None, text: str, required: bool = False
+) -> None:
+    """Defines a flag that names a file or folder; `~` at its start is the home directory."""
+    serializer = flags.ArgumentSerializer()
+    flags.DEFINE(_Paths(name), name, default, text, flag_values=values, serializer=serializer)
+    if required:
+        flags.mark_flag_as_required(name, flag_values=values)
+
+
+class _Paths(flags.ArgumentParser):
+    """Paths of one flag."""
+
+    def __init__(self, name: str) -> None:
+        self._subject = f"--{name}"
+
+    def parse(self, text: str) -> str:
+        """Expands the home directory."""
+        return configuration.expand_home(self._subject, text)
 
 
 def define_workdir(values: flags.FlagValues) -> None:
     """Defines `--workdir` and `--overwrite`."""
-    flags.DEFINE_string("workdir", None, "Folder of all artefacts.", flag_values=values)
+    define_path(values, "workdir", None, "Folder of all artefacts.")
     flags.mark_flag_as_required("workdir", flag_values=values)
     flags.DEFINE_boolean(
         "overwrite",
@@ -57,14 +85,6 @@ def define_processes(values: flags.FlagValues) -> None:
     flags.DEFINE_string("coordinator", None, text, flag_values=values)
     flags.DEFINE_integer("num_processes", None, "Processes of the job.", flag_values=values)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=values)
-
-
-def _make_importable(argv: list[str]) -> None:
-    """Lets a config file import its neighbours, `from configs import default`, from anywhere."""
-    path = mistakes.config_path(argv)
-    root = str(pathlib.Path(path or ".").resolve().parent.parent)
-    if path is not None and root not in sys.path:
-        sys.path.insert(0, root)
 
 
 def parse(
@@ -94,19 +114,29 @@ def parse(
     try:
         rest = values([command, *argv])[1:]
         if "config" in values:
-            values.config.is_locked  # noqa: B018 - a missing file shows when it is first touched
             _require_kinds(values)
+            configuration.expand_paths(values.config)
     except UserError:
         raise
-    except Exception as error:  # a config file is a program and can raise anything
+    except Exception as error:  # of absl, or of an override that fits no field
         raise mistakes.explain(error, command, argv) from error
-    if "workdir" in values and not values.workdir:
-        raise UserError("--workdir", values.workdir, "must name a folder")
+    if "workdir" in values:
+        _require_folder("--workdir", values.workdir)
     if rest and not positional:
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
     if positional and not positional.startswith("[") and not rest:
         raise UserError(command, " ".join(argv), f"needs {positional}")
-    return rest
+    return [configuration.expand_home(positional.strip("[]. "), word) for word in rest]
+
+
+def _require_folder(flag: str, folder: str) -> None:
+    """Refuses a folder that cannot be made because a file is in its place, or above it."""
+    if not folder:
+        raise UserError(flag, folder, "must name a folder")
+    path = pathlib.Path(folder)
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    if os.path.lexists(there) and not there.is_dir():
+        raise UserError(flag, folder, f"must be a folder, but {there} is none")
 
 
 def _require_kinds(values: flags.FlagValues) -> None:

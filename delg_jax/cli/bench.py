@@ -29,6 +29,7 @@ from absl import flags
 
 from delg_jax import json_files
 from delg_jax import workdir as artefacts
+from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 from delg_jax.json_files import anything, each, every, fields, finite, require, text
 from delg_jax.reports import benchmarks as tables
@@ -52,7 +53,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("repeats", 5, "Timed rounds.", flag_values=values)
     flags.DEFINE_string("size", "standard", "standard, gpu, or tiny.", flag_values=values)
     flags.DEFINE_string("peers", "all", "all, none, or names with commas.", flag_values=values)
-    flags.DEFINE_string("output", None, "JSON file for the numbers.", flag_values=values)
+    arguments.define_path(values, "output", None, "JSON file for the numbers.")
     flags.DEFINE_boolean("compare", False, "Compare two such files.", flag_values=values)
 
 

@@ -17,12 +17,12 @@ from delg_jax.cli import arguments
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
-    flags.DEFINE_string(
+    arguments.define_path(
+        values,
         "mapping",
         "",
         "JSON file of our variables to theirs, for what the names leave open; the same as "
         "--config.model.pretrained_mapping.",
-        flag_values=values,
     )
 
 

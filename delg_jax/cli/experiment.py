@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 from delg_jax.evaluation import experiment_cells, experiment_runs, sweep
 from delg_jax.evaluation.experiment import Experiment
@@ -21,10 +22,10 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     del argv
     sizes = list(experiment.sizes)
     flags.DEFINE_enum("size", sizes[-1], sizes, "How large it is run.", flag_values=values)
-    flags.DEFINE_string("workdir", None, "Folder of networks and features.", flag_values=values)
+    arguments.define_path(values, "workdir", None, "Folder of networks and features.")
     flags.mark_flag_as_required("workdir", flag_values=values)
-    flags.DEFINE_string("data", "../shared/data", "Folder of data sets.", flag_values=values)
-    flags.DEFINE_string("weights", "../shared/weights", "Folder of weights.", flag_values=values)
+    arguments.define_path(values, "data", "", "Folder of data sets; quick needs none.")
+    arguments.define_path(values, "weights", "", "Folder of weights; quick needs none.")
     flags.DEFINE_multi_integer("seed", [0], "Seed of a run; may be repeated.", flag_values=values)
     text = "field=value, changed in all runs; may be repeated."
     flags.DEFINE_multi_string("set", [], text, flag_values=values)
@@ -32,7 +33,7 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     flags.DEFINE_list("datasets", [], text, flag_values=values)
     text = "Delete artefacts of another configuration instead of refusing to touch them."
     flags.DEFINE_boolean("overwrite", False, text, flag_values=values)
-    flags.DEFINE_string("results", "experiments/results", "Of the table.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the table.")
 
 
 def run(experiment: Experiment, values: flags.FlagValues) -> PaperTable:

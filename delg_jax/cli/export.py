@@ -25,11 +25,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_common(values, argv)
     formats = ", ".join(_OUTPUTS)
     flags.DEFINE_string("format", "stablehlo", f"One of {formats}.", flag_values=values)
-    flags.DEFINE_string(
+    arguments.define_path(
+        values,
         "output",
         None,
         f"File or folder to write; without it {', '.join(_OUTPUTS.values())} in the workdir.",
-        flag_values=values,
     )
     flags.DEFINE_string(
         "canvas",

@@ -26,7 +26,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_common(values, argv)
     arguments.define_processes(values)
     text = "Folder, glob, .txt list or .tar of images, instead of the experiment's data."
-    flags.DEFINE_string("images", None, text, flag_values=values)
+    arguments.define_path(values, "images", None, text)
     text = "Delete from the store what --images no longer names."
     flags.DEFINE_boolean("delete_missing", False, text, flag_values=values)
     text = 'Options of an Apache Beam pipeline, as "DirectRunner --direct_num_workers=4".'

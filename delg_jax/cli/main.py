@@ -89,7 +89,7 @@ def overview() -> str:
     lines = [
         "delg: image retrieval by global and local features (DELG, local-to-global)",
         "",
-        "usage: delg VERB --config=configs/FILE.py[:argument] [--config.field=value ...]"
+        "usage: delg VERB --config=NAME_OR_FILE[:argument] [--config.field=value ...]"
         " --workdir=DIR",
         "",
         *(f"  {verb:<10}{text}" for verb, text in VERBS.items()),

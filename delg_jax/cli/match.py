@@ -21,11 +21,11 @@ POSITIONAL = "A B"
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
-    flags.DEFINE_string(
+    arguments.define_path(
+        values,
         "output",
         None,
         f"Drawing to write ({', '.join(matches.FORMATS)}); without it match.png in the workdir.",
-        flag_values=values,
     )
 
 

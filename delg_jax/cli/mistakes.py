@@ -1,6 +1,5 @@
 """What absl and config files raise for a wrong command line, as errors that name flag and rule."""
 
-import pathlib
 import re
 
 from absl import flags
@@ -49,12 +48,10 @@ def explain(error: Exception, command: str, argv: list[str]) -> UserError:
         return UserError(f"--{error.flagname}", error.flagvalue.partition("=")[2], rule)
     if isinstance(error, flags.IllegalFlagValueError):
         return _wrong_value(text, command, argv)
-    if isinstance(error, flags.Error):
-        return UserError(command, " ".join(argv), text)
     field = _unknown_field(text, argv)
-    if field:
+    if field and not isinstance(error, flags.Error):
         return UserError(*field, f"is no field of the configuration{_hint(text)}")
-    return _wrong_file(error, text, argv)
+    return UserError(command, " ".join(argv), text)
 
 
 def _hint(text: str, prefix: str = "") -> str:
@@ -83,16 +80,3 @@ def _unknown_field(text: str, argv: list[str]) -> tuple[str, str] | None:
         if indexed or quoted or f"lookup: {path.removeprefix('config.')}" in text:
             return path, value if equals else "".join(argv[position + 1 : position + 2])
     return None
-
-
-def _wrong_file(error: Exception, text: str, argv: list[str]) -> UserError:
-    path = config_path(argv)
-    if path is not None and not (path.endswith(".py") and pathlib.Path(path).is_file()):
-        rule = "must be an existing Python file (.py)"
-    elif isinstance(error, SyntaxError):
-        rule = f"must be Python: {error.msg} (line {error.lineno})"
-    elif "no attribute 'get_config'" in text:
-        rule = "must define a function get_config"
-    else:
-        rule = f"ended in {type(error).__name__}: {text}"
-    return UserError("--config", path, rule)

@@ -10,15 +10,17 @@ with the first of them. Nothing in the workdirs is changed.
 
 from absl import flags
 
+from delg_jax.cli import arguments
+
 POSITIONAL = "WORKDIR..."
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    flags.DEFINE_string("output", "report.html", "File to write.", flag_values=values)
+    arguments.define_path(values, "output", "report.html", "File to write.")
     flags.DEFINE_string("title", "DELG image retrieval", "Heading.", flag_values=values)
     text = "Where the data set lies now, if not where the configuration says."
-    flags.DEFINE_string("data_root", "", text, flag_values=values)
+    arguments.define_path(values, "data_root", "", text)
     text = "Images shown of each method for each query."
     flags.DEFINE_integer("top", 10, text, flag_values=values)
     flags.DEFINE_integer("queries", 1000, "Queries listed; 0 = all.", flag_values=values)

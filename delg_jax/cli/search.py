@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from delg_jax import configuration
 from delg_jax.cli import arguments, mistakes, stored_config
 from delg_jax.errors import UserError
 from delg_jax.reports import matches, tables
@@ -29,12 +30,12 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     folder = mistakes.value_of(argv, "index") or mistakes.value_of(argv, "workdir")
     if folder and mistakes.config_path(argv) is None:
-        stored_config.define(values, argv, folder)
+        stored_config.define(values, argv, configuration.expand_home("--workdir", folder))
     else:
         arguments.define_config(values, argv)
     arguments.define_workdir(values)
     flags.DEFINE_alias("index", "workdir", flag_values=values)
-    flags.DEFINE_string("image", None, "A picture, as PICTURE is.", flag_values=values)
+    arguments.define_path(values, "image", None, "A picture, as PICTURE is.")
     flags.DEFINE_string(
         "box", None, "Part of the picture to look for: x1,y1,x2,y2 in pixels.", flag_values=values
     )
@@ -44,7 +45,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("method", "global", rule, flag_values=values)
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
     rule = f"Drawing of picture and results to write ({', '.join(matches.FORMATS)})."
-    flags.DEFINE_string("output", None, rule, flag_values=values)
+    arguments.define_path(values, "output", None, rule)
     _define_serving(values)
 
 

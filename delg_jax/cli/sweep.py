@@ -50,7 +50,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     text = "Print one command for each run that is not finished, and do nothing."
     flags.DEFINE_boolean("print_commands", False, text, flag_values=values)
     text = "Write a script for sbatch with these commands to this file, and do nothing."
-    flags.DEFINE_string("slurm", None, text, flag_values=values)
+    arguments.define_path(values, "slurm", None, text)
     text = "Make the table from what is there, also while other jobs are at work."
     flags.DEFINE_boolean("gather", False, text, flag_values=values)
     flags.DEFINE_string("only", None, "Do this run alone, without the table.", flag_values=values)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -163,7 +163,7 @@ def check_places(experiment: Experiment, options: Options) -> None:
     """Finds a missing folder or file of weights before hours of training do.
 
     Raises:
-      UserError: naming the flag and what is missing.
+      UserError: naming the flag that is not given, or what its folder lacks.
     """
     size = experiment.sizes[options.size]
     used: list[Any] = [*size.evaluation.overrides.values()]
@@ -176,18 +176,25 @@ def check_places(experiment: Experiment, options: Options) -> None:
             *one.overrides.values(),
             *(one.training.overrides if one.training else {}).values(),
         ]
-    for flag, missing in _missing(used, options):
-        rule = f"must be a folder that holds {missing}"
-        raise UserError(f"--{flag}", getattr(options, flag), rule)
+    wanted = _wanted(used)
+    absent = [flag for flag in wanted if not getattr(options, flag)]
+    if absent:
+        held = " and ".join(f"--{flag} a folder that holds {wanted[flag][0]}" for flag in absent)
+        raise UserError(f"--{absent[0]}", "", f"must be given at --size={options.size}: {held}")
+    for flag, parts in wanted.items():
+        folder = getattr(options, flag)
+        for part in parts:
+            if not (pathlib.Path(folder) / part).exists():
+                raise UserError(f"--{flag}", folder, f"must be a folder that holds {part}")
 
 
-def _missing(values: Iterable[Any], options: Options) -> Sequence[tuple[str, str]]:
-    found = []
-    for value in values:
-        for flag in ("data", "weights"):
-            mark = f"{{{flag}}}"
-            if isinstance(value, str) and value.startswith(mark):
-                path = pathlib.Path(place(value, options))
-                if not path.exists():
-                    found.append((flag, value.removeprefix(mark).lstrip("/")))
+def _wanted(values: Iterable[Any]) -> dict[str, list[str]]:
+    """Names of the flags for folders that `values` mention, each with the paths under it."""
+    texts = [value for value in values if isinstance(value, str)]
+    found = {}
+    for flag in ("data", "weights"):
+        mark = f"{{{flag}}}"
+        parts = [text.removeprefix(mark).lstrip("/") for text in texts if text.startswith(mark)]
+        if parts:
+            found[flag] = parts
     return found

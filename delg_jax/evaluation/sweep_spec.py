@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.evaluation import sweep_draws
 from delg_jax.evaluation.sweep_draws import Distribution
@@ -56,7 +57,7 @@ def read(specs: Sequence[str], given: Mapping[str, Any]) -> Spec:
     if len(files) > 1:
         raise UserError(SUBJECT, files[1], f"is a second file, beside {files[0]}")
     if files:
-        content = _read_file(pathlib.Path(files[0]))
+        content = _read_file(pathlib.Path(configuration.expand_home(SUBJECT, files[0])))
     for name in ("grid", "random"):
         content[name] = dict(content.get(name, {}))
     for text in specs:

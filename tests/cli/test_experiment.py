@@ -1,6 +1,8 @@
 import pytest
 from absl import flags
 
+from configs import quickstart
+from delg_jax import configuration
 from delg_jax.cli import experiment
 from delg_jax.errors import UserError
 from tests.evaluation.test_experiment_plan import EXPERIMENT
@@ -26,6 +28,15 @@ def test_flags_become_options(tmp_path):
         "extract.local_scales": (1.0,),
     }
     assert (found.size, found.data, found.overwrite) == ("quick", "photographs", True)
+
+
+def test_home_directories_are_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    folders = ("workdir", "data", "weights", "results")
+    values = parsed(*(f"--{name}=~/{name}" for name in folders), "--set=data.root=~/photographs")
+    assert [values[name].value for name in folders] == [f"/home/me/{name}" for name in folders]
+    changed = configuration.override(quickstart.get_config(), experiment.options(values).changes)
+    assert changed.data.root == "/home/me/photographs"
 
 
 @pytest.mark.parametrize("changes", [["seed"], ["seed=1", "seed=2"]])

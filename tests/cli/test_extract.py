@@ -91,7 +91,8 @@ def test_another_configuration_is_refused_with_the_difference(flags, tmp_path, c
 
 def test_a_workdir_that_is_a_file_is_refused(flags, tmp_path, capsys):
     (tmp_path / "run").write_text("in the way")
-    assert refused(capsys, "extract", *flags).startswith(f"workdir = '{tmp_path / 'run'}")
+    rule = f"--workdir = '{tmp_path / 'run'}': must be a folder, but {tmp_path / 'run'} is none"
+    assert refused(capsys, "extract", *flags) == rule
 
 
 def test_a_store_that_another_job_writes_is_refused(flags, tmp_path, capsys):

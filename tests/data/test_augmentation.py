@@ -64,6 +64,18 @@ def test_areas_are_uniform(rng, boxes):
     assert counts.min() > 200
 
 
+def test_wide_boxes_are_as_likely_as_tall_ones(rng, boxes):
+    settings = CropSettings(8, (0.1, 0.2), (0.5, 2.0), flip=False)
+    image = encoded(draw(0, 100, 100))
+    for _ in range(1000):
+        random_crop(image, settings, rng)
+    left, top, right, bottom = np.array(boxes).T
+    aspects = np.log((right - left) / (bottom - top))
+    assert abs(aspects.mean()) < 0.06  # a uniform aspect has 0.155
+    counts, _ = np.histogram(aspects, bins=4, range=(-np.log(2), np.log(2)))
+    assert counts.min() > 200
+
+
 def test_the_whole_image_where_no_box_fits(rng):
     line = draw(0, 200, 200)[:, :5]  # no box of half its area has an aspect near 1
     settings = CropSettings(32, (0.5, 1.0), (0.9, 1.1), flip=False)

@@ -125,6 +125,10 @@ def test_an_absent_folder_is_found_first(tmp_path):
     experiment = dataclasses.replace(EXPERIMENT, rows=(Row("w", (weights,)),))
     with pytest.raises(UserError, match="--weights = .* holds r50.npz"):
         plan.check_places(experiment, options(tmp_path, weights=str(tmp_path)))
+    rule = "^--data = '': must be given at --size=quick: --data a folder that holds photographs "
+    rule += "and --weights a folder that holds r50.npz$"
+    with pytest.raises(UserError, match=rule):
+        plan.check_places(experiment, Options("quick", tmp_path))
 
 
 def test_two_settings_of_one_name_are_refused():

@@ -36,6 +36,7 @@ def test_equals_the_original_code_on_the_stored_rankings(rng):
         check(result, protocol, golden["map"][row], golden["mp"][row], golden["aps"][row])
 
 
+@pytest.mark.real
 def test_equals_the_original_code_on_the_shared_rankings(shared):
     ranks = np.load(shared / "goldens" / "revisited_ranks.npz")["ranks"]
     expected = json.loads((shared / "goldens" / "revisited_expected.json").read_text())

@@ -209,9 +209,32 @@ def test_mistakes_are_one_line(capsys, tmp_path, mistake):
 
 
 def test_an_absent_folder_of_photographs_is_one_line(capsys, tmp_path):
-    arguments = [f"--workdir={tmp_path}", "--size=real", f"--data={tmp_path}"]
-    assert run_experiment(local_to_global, arguments) == 2
-    assert "--data" in capsys.readouterr().err
+    folders = [f"--data={tmp_path}", f"--weights={tmp_path}"]
+    assert run_experiment(local_to_global, [f"--workdir={tmp_path}", "--size=real", *folders]) == 2
+    rule = "must be a folder that holds roxford5k_1614"
+    assert capsys.readouterr().err == f"delg: --data = {str(tmp_path)!r}: {rule}\n"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(one, size) for one, size in AT_SIZES if size != "quick" and one.name != "latency_memory"],
+    ids=title,
+)
+def test_no_folder_is_taken_that_was_not_named(case, instant, capsys, tmp_path, monkeypatch):
+    one, size = case
+    sets = ("roxford5k_1614", "landmarks_35", "roxford5k", "rparis6k", "revisitop1m", "gldv1")
+    for name in (*sets, "gldv2", "test"):  # beside the folder in which the program is run
+        (tmp_path / "shared" / "data" / name).mkdir(parents=True)
+    (tmp_path / "shared" / "weights").mkdir()
+    for name in ("resnet18_imagenet", "resnet50_imagenet", "resnet_v1_50", "resnet_v1_101"):
+        (tmp_path / "shared" / "weights" / f"{name}.npz").touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert run_experiment(MODULES[one.name], ["--workdir=w", f"--size={size}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"delg: --data = '': must be given at --size={size}: --data a folder")
+    assert error.count("\n") == 1
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 @pytest.mark.slow

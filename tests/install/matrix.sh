@@ -47,7 +47,7 @@ try() { # python, extra, pins -> the first step that failed, or "works"
   cd "$place" || return # not the clone, whose folder would be imported
   "$bin/python" "$root/tests/install/imports.py" || { echo "import"; return; }
   "$bin/delg" --help > /dev/null || { echo "help"; return; }
-  local flags=("--config=$root/configs/quickstart.py:smoke" "--workdir=$place/run")
+  local flags=("--config=quickstart:smoke" "--workdir=$place/run")
   "$bin/delg" train "${flags[@]}" && "$bin/delg" evaluate "${flags[@]}" || { echo "smoke"; return; }
   echo "works"
 }

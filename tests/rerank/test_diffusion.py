@@ -73,6 +73,18 @@ def test_scores_are_the_dense_solution_in_the_order_of_the_ranking(rng, chunk):
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
+def test_a_negative_similarity_starts_nothing(rng):
+    to_query, similarities = problem(rng, 2, 9)
+    settings = DiffusionSettings(4, 5, 2.0, 0.8, 40)
+    ranks, values = ranked(to_query)
+    graph = graph_of(similarities)
+    found = [
+        diffusion.rerank(ranks, np.where(np.arange(9) < 3, values, low), graph, settings)[1]
+        for low in (np.float32(-0.9), np.float32(0))
+    ]
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_chain_brings_in_what_shares_nothing_with_the_query():
     # 0 - 1 - 2 are linked; 3 is linked to 4. The query sees 0 well and 3 a little
     similarities = np.eye(5, dtype=np.float32)

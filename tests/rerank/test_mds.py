@@ -68,6 +68,16 @@ def test_parts_that_share_nothing_are_kept_apart():
     assert found[:4].min() > found[4:].max()
 
 
+def test_a_pair_that_one_of_two_lists_holds_is_known_to_smacof(rng):
+    similarities = rng.uniform(0.1, 0.9, (6, 6)).astype(np.float32)
+    similarities = np.maximum(similarities, similarities.T)
+    cut = similarities.copy()
+    cut[0, 3] = cut[4, 2] = 0
+    settings = MdsSettings(dim=2, method="smacof", missing="largest", iterations=5)
+    found, whole = (embed(each, np.ones(6, bool), settings) for each in (cut, similarities))
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_all_forms_rank_by_similarity(form):
     query = np.array([0.5, 0.4, 0.3, 0.2, 0.1], np.float32)

@@ -3,6 +3,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import pytest
 
 from delg_jax.rerank import mds
 from delg_jax.rerank.embedding import classical_mds
@@ -80,13 +81,15 @@ def test_a_wrong_distance_of_little_weight_matters_little(rng):
     assert np.abs(found - distances).mean() < 0.05 * before
 
 
-def test_points_without_weight_go_to_the_origin_and_are_unseen(rng):
+@pytest.mark.parametrize("iterations", [0, 4])
+def test_points_without_weight_go_to_the_origin_and_are_unseen(rng, iterations):
     distances, weights, points = problem(rng)
     padded = np.pad(weights, (0, 2))
     between = np.pad(distances, (0, 2), constant_values=7)
     start = np.pad(points, ((0, 2), (0, 0)), constant_values=3)
-    found = smacof(between, padded, start, 4)
-    np.testing.assert_allclose(found[:9], smacof(distances, weights, points, 4), atol=1e-4)
+    found = smacof(between, padded, start, iterations)
+    expected = smacof(distances, weights, points, iterations)
+    np.testing.assert_allclose(found[:9], expected, atol=1e-4)
     np.testing.assert_allclose(found[9:], 0, atol=1e-6)
 
 

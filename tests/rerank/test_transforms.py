@@ -133,6 +133,16 @@ def test_a_refit_of_too_little_is_told(rng, name, case):
         assert not good.any()
 
 
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_refit_of_fewer_matches_than_a_sample_is_told(rng, name):
+    size = FAMILIES[name].sample
+    points = jnp.asarray(matches(TRUE[name], rng.uniform(-400, 400, (50, 9, 2))))
+    for number in (size - 1, size):
+        weights = jnp.broadcast_to(jnp.arange(9) < number, (50, 1, 9)).astype(jnp.float32)
+        _, good = FAMILIES[name].refit(points, weights)
+        assert good.sum() == 0 if number < size else good.mean() > 0.9
+
+
 def test_the_affine_homography_does_the_same(rng):
     model = jnp.asarray(rng.normal(size=(6, 1)), jnp.float32)
     lifted = whole(transforms.as_homography(model))[0]
