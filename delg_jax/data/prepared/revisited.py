@@ -9,12 +9,13 @@ import tensorflow_datasets as tfds
 
 from delg_jax import workdir
 from delg_jax.data import ground_truth, skips
+from delg_jax.data.ground_truth import LISTS
 from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
 from delg_jax.data.prepared.image_files import read_inside
 from delg_jax.data.prepared.shard import Item, in_shards
+from delg_jax.data.revisited import find
 from delg_jax.errors import UserError
 
-LISTS = ("easy", "hard", "junk")
 COPY = "ground_truth.json"
 _INSTRUCTIONS = "The folder must hold {name}.pkl (or .json, of the same content) and jpg/*.jpg."
 
@@ -43,7 +44,7 @@ class RevisitedBuilder(ImageSetBuilder, skip_registration=True):
             self._path = self._path.with_suffix(".json")
         content = ground_truth.read(self._path)
         workdir.write_json(pathlib.Path(self.data_path) / COPY, content)
-        read = functools.partial(read_inside, root / "jpg")
+        read = functools.partial(_read, root / "jpg")
         nothing = {"bbx": [0.0] * 4, **{name: [] for name in LISTS}}
         pairs = zip(content["qimlist"], content["gnd"], strict=True)
         return {
@@ -72,6 +73,10 @@ class RevisitedParis(RevisitedBuilder):
 
     GROUND_TRUTH = "gnd_rparis6k"
     MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS.format(name=GROUND_TRUTH)
+
+
+def _read(folder: pathlib.Path, name: str) -> bytes:
+    return read_inside(folder, find(folder, name) or name)
 
 
 def _item(read: Any, name: str, entry: dict[str, Any]) -> Item:
