@@ -9,7 +9,7 @@ import numpy as np
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation import rerank_settings
-from delg_jax.evaluation.ranking import Ranking
+from delg_jax.evaluation.ranking import Ranking, by_similarity
 from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings, spatial_settings
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
@@ -74,7 +74,8 @@ def rank_globally(
 
 def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int) -> Ranking:
     database = extracted.database.global_descriptors()
-    similarities, images = global_search.search(queries, database, depth, block)
+    present = extracted.database.present("global")
+    similarities, images = global_search.search(queries, database, depth, block, present)
     return Ranking(images, similarities)
 
 
@@ -88,8 +89,7 @@ def rank_locally(
     )
     shared_direction.warn(database, kernel(search))
     similarities = engine(database, search, folder)(queries.descriptors, queries.mask)
-    images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
-    return Ranking(images, np.take_along_axis(similarities, images, axis=1))
+    return by_similarity(similarities, extracted.database.present("local"))
 
 
 def search(
@@ -137,10 +137,24 @@ def rerank(
       global_block: database images in a block, of the second search of query expansion.
 
     Returns:
-      The ranking.
+      The ranking; images without features are in no short list, nobody's neighbours, and last.
     """
     if method in ("global", "local"):
         return first
+    compared = first.compared()
+    found = _rerank(method, extracted, compared, graph, settings, global_block)
+    return found.followed_by(first)
+
+
+def _rerank(
+    method: str,
+    extracted: Extracted,
+    first: Ranking,
+    graph: SimilarityGraph | None,
+    settings: ml_collections.ConfigDict,
+    global_block: int,
+) -> Ranking:
+    """`rerank` of a ranking of images that all have features."""
     if method == "global+superglobal":
         return refine(extracted, first, settings)
     if method == "global+qe":
@@ -165,21 +179,21 @@ def verify_spatially(
 
     Returns:
       Rankings int32 [Q, N] by protocol name, and under "all" the one that leaves nothing out: its
-      short list is not cleared of a protocol's junk.
+      short list is not cleared of a protocol's junk. Images without features stay last.
     """
-    count = rerank.sp.short_list
+    count, compared = rerank.sp.short_list, first.compared()
     count_inliers = inlier_counter(extracted, rerank, seed)
-    rankings = {name: np.empty_like(first.images) for name in ("all", *PROTOCOLS)}
+    rankings = {name: first.images.copy() for name in ("all", *PROTOCOLS)}
     with Progress("spatial verification", len(first.images), "query") as progress:
         for number, entry in enumerate(extracted.data.ground_truth):
-            images, similarities = first.images[number], first.similarities[number]
+            images, similarities = compared.images[number], compared.similarities[number]
             ignored = {name: protocol_sets(entry, name)[1] for name in PROTOCOLS} | {"all": []}
             lists = [
                 spatial_verification.short_list(images, out, count) for out in ignored.values()
             ]
             inliers = count_inliers(number, np.unique(np.concatenate(lists)))
             for name, excluded in ignored.items():
-                rankings[name][number] = spatial_verification.rerank(
+                rankings[name][number, : len(images)] = spatial_verification.rerank(
                     images, similarities, inliers, excluded, count, rerank.sp.score
                 )
             progress.advance()

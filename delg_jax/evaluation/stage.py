@@ -1,6 +1,7 @@
 """The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -16,6 +17,7 @@ from delg_jax.evaluation import (
     methods,
     pair_protocol,
     scores,
+    skipped,
     uncertainty,
 )
 from delg_jax.evaluation.cost import Cost, measured
@@ -43,7 +45,8 @@ def evaluate(
       `average_precisions` and `intervals`, as of `scores.Scores`, by method; `comparisons` with
       first stages; `seconds`, `milliseconds_per_query` and `megabytes` by method, of search and
       re-ranking without extraction and similarity graph; the `images` and `queries` that were
-      there; and `pairs`, as of `pair_average_precision`, if `config.eval.pairs` asks for any.
+      there; `skipped`, as of `skipped.count`, by search (global, local); and `pairs`, as of
+      `pair_average_precision`, if `config.eval.pairs` asks for any.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
@@ -68,6 +71,9 @@ def evaluate(
         "megabytes": {method: cost.megabytes for method, cost in costs.items()},
         "images": len(extracted.database),
         "queries": len(extracted.queries),
+        "skipped": {
+            kind: skipped.count(extracted, kind) for kind in _searches(config.eval.methods)
+        },
     }
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
@@ -102,10 +108,8 @@ def _rank(
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
     ranked, costs = {}, {}
-    for search in ("global", "local"):
+    for search in _searches(wanted):
         mine = [method for method in wanted if method.split("+")[0] == search]
-        if not mine:
-            continue
         with measured() as searched:
             folder = index_folder(config, root, extracted, overwrite)
             first = methods.search(search, extracted, config.search, folder, config.eval.depth)
@@ -115,8 +119,14 @@ def _rank(
         for method in mine:
             with measured() as reranked:
                 ranked[method] = _rerank(method, config, extracted, first, graph)
+            ranked[method] = skipped.mark(ranked[method], extracted, search)
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
+
+
+def _searches(wanted: Sequence[str]) -> list[str]:
+    """The searches that methods begin with."""
+    return sorted({method.split("+")[0] for method in wanted})
 
 
 def _rerank(
@@ -160,7 +170,8 @@ def _score(
         }
         for method, mine in said.items():
             path = root / f"submission_{task}_{method}.csv"
-            gldv2_files.write_predictions(path, task, data.queries.names, mine)
+            asked = list(gldv2_tasks.answers(task, data))
+            gldv2_files.write_predictions(path, task, asked, mine)
         scored = {m: gldv2_tasks.score(task, mine, data, kappas) for m, mine in said.items()}
     if task == "recognition":
         return scored, gldv2_tasks.recognition_comparisons(said, data)

@@ -60,7 +60,9 @@ def test_metrics_are_written_as_returned(run):
     assert json.loads((folder / "metrics.json").read_text()) == result
     costs = ("seconds", "milliseconds_per_query", "megabytes")
     doubts = ("average_precisions", "intervals", "comparisons")
-    assert result.keys() == {"methods", *doubts, *costs, "images", "queries"}
+    assert result.keys() == {"methods", *doubts, *costs, "images", "queries", "skipped"}
+    nothing = {"images": 0, "queries": 0, "positives": 0}
+    assert result["skipped"] == {"global": nothing, "local": nothing}
     assert (result["images"], result["queries"]) == (2 * PLACES, PLACES)
     for name in ("methods", "average_precisions", "intervals", *costs):
         assert tuple(result[name]) == METHODS

@@ -64,6 +64,19 @@ class StoreReading:
         reasons = rows.unpack_texts(packed)
         return {self.names[place]: why for place, why in zip(places, reasons, strict=True)}
 
+    def present(self, kind: str) -> np.ndarray:
+        """Which images have anything to compare: bool [N]; a skipped one has nothing.
+
+        Args:
+          kind: of the features, global or local.
+        """
+        flag = {"global": rows.GLOBAL, "local": rows.LOCAL}[kind]
+        everything = self._positions(slice(0, len(self)))
+        found = (self._states[everything] & flag) != 0
+        if kind == "local" and found.any():
+            found &= self._array("counts").read(everything) > 0
+        return found
+
     def sizes(self) -> np.ndarray:
         """Rows and columns int32 [N, 2], in pixels, that locations refer to; 0 if unknown."""
         return self._array("sizes").read(self._positions(slice(0, len(self))))
