@@ -172,11 +172,9 @@ def answers(task: str, data: RetrievalData) -> dict[str, list]:
         images = data.database.names
         known = [[images[image] for image in entry["easy"]] for entry in data.ground_truth]
     asked = dict(zip(data.queries.names, known, strict=True))
-    return (
-        asked
-        if data.answers is None
-        else {name: data.answers[name] for name in asked | data.answers}
-    )
+    if data.answers is None:
+        return asked
+    return {name: list(data.answers[name]) for name in {**asked, **data.answers}}
 
 
 def _recognition(said: dict[str, Any], solution: dict[str, list[int]]) -> Scores:
