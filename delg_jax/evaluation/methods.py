@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation import rerank_settings
+from delg_jax.evaluation import rerank_settings, skipped
 from delg_jax.evaluation.ranking import Ranking, by_similarity
 from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings, spatial_settings
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
@@ -68,15 +68,14 @@ def rank_globally(
     extracted: Extracted, search: ml_collections.ConfigDict, depth: int = 0
 ) -> Ranking:
     """Ranks by the cosine of global descriptors; `depth` as of `search`."""
-    queries, count = extracted.queries.global_descriptors(), len(extracted.database)
-    return _by_cosine(queries, extracted, depth or count, search.global_block)
+    depth = depth or len(extracted.database)
+    return _by_cosine(extracted.queries.global_descriptors(), extracted, depth, search.global_block)
 
 
 def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int) -> Ranking:
     database = extracted.database.global_descriptors()
     present = extracted.database.present("global")
-    similarities, images = global_search.search(queries, database, depth, block, present)
-    return Ranking(images, similarities)
+    return Ranking(*global_search.search(queries, database, depth, block, present)[::-1])
 
 
 def rank_locally(
@@ -110,11 +109,14 @@ def search(
 
     Returns:
       The ranking by global or local similarity.
+
+    Raises:
+      UserError: if no image of the database, or no query, has the features.
     """
+    skipped.require_some(extracted, method.split("+")[0])
     if method.startswith("global"):
         return rank_globally(extracted, settings, depth)
-    found = rank_locally(extracted, settings, folder)
-    return found.first(depth) if depth else found
+    return rank_locally(extracted, settings, folder).first(depth or len(extracted.database))
 
 
 def rerank(
@@ -178,8 +180,8 @@ def verify_spatially(
       seed: of the random draws.
 
     Returns:
-      Rankings int32 [Q, N] by protocol name, and under "all" the one that leaves nothing out: its
-      short list is not cleared of a protocol's junk. Images without features stay last.
+      Rankings int32 [Q, N] by protocol name, and under "all" the one whose short list is not
+      cleared of a protocol's junk. Images without features stay last.
     """
     count, compared = rerank.sp.short_list, first.compared()
     count_inliers = inlier_counter(extracted, rerank, seed)
@@ -211,8 +213,7 @@ def inlier_counter(
       seed: of the random draws.
 
     Returns:
-      A function from the number of a query and candidates int [M] to inliers int32 [N], 0 for
-      images that are no candidates.
+      A function from the number of a query and candidates int [M] to inliers int32 [N], else 0.
     """
     settings = spatial_settings(rerank)
     queries = extracted.queries.local_features(settings.max_features)

@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 
 from delg_jax.data import RetrievalData
+from delg_jax.errors import UserError
 from delg_jax.evaluation.ranking import Ranked
 from delg_jax.evaluation.revisited import protocol_sets
 from delg_jax.features import Extracted
+
+
+def require_some(extracted: Extracted, kind: str) -> None:
+    """Raises a UserError if no database image, or no query, has features of a kind."""
+    for part in ("database", "queries"):
+        if not getattr(extracted, part).present(kind).any():
+            rule = f"have no {kind} features: nothing can be compared"
+            if kind == "local":
+                rule += "; lower config.extract.attention_threshold, or search by global features"
+            raise UserError("features", part, f"all images {rule}")
 
 
 def mark(ranked: Ranked, extracted: Extracted, kind: str) -> Ranked:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from delg_jax.data.sources import FileSource, Landmarks, RetrievalData
+from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2_tasks, methods, revisited, scores, skipped
 from delg_jax.evaluation.ranking import Ranked
 from delg_jax.features import Extracted, LocalFeatures
@@ -215,3 +216,16 @@ def test_predictions_leave_out_what_was_skipped(tmp_path):
     said = gldv2_tasks.predictions("recognition", ranked, data, COUNT)
     assert list(said) == ["image14", "image16"]
     assert all(one["class"] != GONE for one in said.values())
+
+
+@pytest.mark.parametrize("part", ["database", "queries"])
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_where_nothing_can_be_compared_it_is_an_error(tmp_path, part, kind):
+    names = ["a", "b"]
+    store = FeatureStore.prepare(tmp_path / "bare", names, Layout(4, max_features=8))
+    bare = image(np.random.default_rng(0))
+    empty = LocalFeatures(*(field[:0] for field in bare.local))
+    store.write(range(2), [Features(np.zeros(16, np.float32), empty)] * 2)
+    extracted = made(tmp_path)._replace(**{part: store})
+    with pytest.raises(UserError, match=f"features = '{part}': all images have no {kind} features"):
+        methods.search(kind, extracted, settings().search)

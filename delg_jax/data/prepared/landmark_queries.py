@@ -11,6 +11,7 @@ from delg_jax.data.prepared import split as relabelling
 from delg_jax.data.prepared.source import PreparedSource
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import JoinedSource, Landmarks, RetrievalData
+from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 # Values of config.data.ground_truth, and the published usages
@@ -29,10 +30,13 @@ def in_index(
 
     Returns:
       RetrievalData; what is relevant is easy, and `answers` has what could not be prepared, too.
+
+    Raises:
+      UserError: if there is no query.
     """
     database = PreparedSource(index, "index")
     answers = gldv2_tables.read_retrieval(pathlib.Path(test.data_path), usage)
-    queries = _queries(test, list(answers))
+    queries = _queries(test, list(answers), usage)
     place = {name: position for position, name in enumerate(database.names)}
     relevant = []
     for name in queries.names:
@@ -56,9 +60,12 @@ def in_training_images(
 
     Returns:
       RetrievalData with published landmarks; all images of a query's are easy.
+
+    Raises:
+      UserError: if there is no query.
     """
     answers = gldv2_tables.read_recognition(pathlib.Path(test.data_path), usage)
-    queries = _queries(test, list(answers))
+    queries = _queries(test, list(answers), usage)
     database = JoinedSource(*(PreparedSource(train, split) for split in relabelling.SPLITS))
     listed = relabelling.read(pathlib.Path(train.data_path) / relabelling.FILE)
     published = np.array([int(name) for name in relabelling.classes(listed)], np.int64)
@@ -80,10 +87,15 @@ def _skipped(builder: tfds.core.DatasetBuilder) -> int:
     return max(len(listed) - 1, 0)  # without the header
 
 
-def _queries(test: tfds.core.DatasetBuilder, wanted: list[str]) -> PreparedSource:
-    """The wanted test images that could be prepared, in order."""
+def _queries(test: tfds.core.DatasetBuilder, wanted: list[str], usage: str) -> PreparedSource:
+    """The wanted test images that could be prepared, in order; a UserError if there are none."""
     prepared = set(PreparedSource(test, "test").names)
     queries = PreparedSource(test, "test", [name for name in wanted if name in prepared])
+    if not len(queries):
+        rule = f"leaves no query: the solution has none of the usage {usage}"
+        if wanted:
+            rule = f"leaves no query: all {len(wanted)} of the usage {usage} were skipped"
+        raise UserError("config.data.ground_truth", usage.lower(), rule)
     if len(queries) < len(wanted):
         skipped = len(wanted) - len(queries)
         _LOG.warning("%d queries were skipped; they count as finding nothing", skipped)

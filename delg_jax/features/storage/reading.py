@@ -92,7 +92,7 @@ class StoreReading:
           UserError: if the store was made without global descriptors, or is damaged.
         """
         if not self._has("global"):
-            if self._all_skipped():
+            if self.all_skipped():
                 return np.zeros((len(self), 0), np.float32)
             rule = (
                 "holds no global descriptors; set config.extract.imported_global, or compute them"
@@ -236,9 +236,9 @@ class StoreReading:
         array = ChunkedArray(self._names_folder())
         return rows.unpack_texts(array.read(slice(0, self.index["images"])))
 
-    def _all_skipped(self) -> bool:
-        states = self._states
-        return bool(((states & (rows.SKIPPED | rows.DELETED)) != 0).all())
+    def all_skipped(self) -> bool:
+        """Whether no image could be used."""
+        return bool(((self._states & (rows.SKIPPED | rows.DELETED)) != 0).all())
 
     def _names_folder(self) -> pathlib.Path:
         return self.folder / f"names_{self.index['name_bytes']}"
