@@ -74,7 +74,7 @@ class Ranked(NamedTuple):
 
     Attributes:
       by_protocol: images int32 [Q, N], best first, by protocol; under "all" where none matters.
-        -1 stands for what is not ranked, see `skipped.mark`.
+        -1 stands for what was skipped, see `skipped.mark`.
       similarities: float32 [Q, N] as of `Ranking`, in the order of "all"; None if only the order
         is known.
       inliers: int32 [Q, M], of the first M images of "all"; None without verification.

@@ -59,7 +59,8 @@ def evaluate(
     artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
     ranked, costs = _rank(config, root, extracted, overwrite)
     queries = max(len(extracted.queries), 1)
-    scored, comparisons = _score(config, root, ranked, extracted.data)
+    marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
+    scored, comparisons = _score(config, root, marked, extracted.data)
     precisions = {method: found.average_precisions for method, found in scored.items()}
     result = {
         "methods": {method: found.metrics for method, found in scored.items()},
@@ -78,7 +79,7 @@ def evaluate(
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
         result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
-    artefacts.write_arrays(root / "rankings.npz", _named(ranked))
+    artefacts.write_arrays(root / "rankings.npz", _named(ranked, marked))
     artefacts.write_json(root / "metrics.json", result)
     return result
 
@@ -119,7 +120,6 @@ def _rank(
         for method in mine:
             with measured() as reranked:
                 ranked[method] = _rerank(method, config, extracted, first, graph)
-            ranked[method] = skipped.mark(ranked[method], extracted, search)
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
@@ -186,10 +186,15 @@ def score(
     return scores.by_protocol(rankings, ground_truth, kappas).metrics
 
 
-def _named(ranked: dict[str, Ranked]) -> dict[str, np.ndarray]:
-    """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ."""
-    return {
-        method if protocol == "all" else f"{method}:{protocol}": ranks.astype(np.int32)
-        for method, found in ranked.items()
-        for protocol, ranks in found.by_protocol.items()
-    }
+def _named(ranked: dict[str, Ranked], marked: dict[str, Ranked]) -> dict[str, np.ndarray]:
+    """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ.
+
+    Skipped images stand last; a query that was skipped ranks nothing, and has -1 throughout.
+    """
+    named = {}
+    for method, found in ranked.items():
+        for protocol, ranks in found.by_protocol.items():
+            nothing = (marked[method].by_protocol[protocol] < 0).all(axis=1, keepdims=True)
+            name = method if protocol == "all" else f"{method}:{protocol}"
+            named[name] = np.where(nothing, -1, ranks).astype(np.int32)
+    return named
