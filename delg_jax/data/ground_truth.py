@@ -12,6 +12,7 @@ from delg_jax.errors import UserError
 
 LISTS = ("easy", "hard", "junk")
 _OLD = ("good", "ok")  # the images to find, before there were easy and hard ones
+_PICKLES = (".pkl", ".pickle")
 _LONGEST_REASON = 200  # characters; texts of decoders can quote the file
 
 
@@ -19,8 +20,9 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """Reads and checks a ground truth file.
 
     Args:
-      path: `.json`, or `.pkl` as published with Revisited Oxford and Paris. Entries of the older
-        layout have `ok` and `junk`, and may have `good`: good and ok images become easy ones.
+      path: `.json`, or a pickle (`.pkl`, `.pickle`) as published with Revisited Oxford and Paris.
+        Entries of the older layout have `ok` and `junk`, and may have `good`: good and ok images
+        become easy ones.
 
     Returns:
       A dict of `imlist` and `qimlist` (names) and `gnd` (for each query `bbx`, `easy`, `hard`,
@@ -32,7 +34,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         data = path.read_bytes()
-        content = pickles.read(data) if path.suffix == ".pkl" else json.loads(data)
+        content = pickles.read(data) if path.suffix.lower() in _PICKLES else json.loads(data)
     except OSError as error:
         raise UserError("ground truth", str(path), "must be a readable file") from error
     except Exception as error:  # a hostile pickle can raise anything

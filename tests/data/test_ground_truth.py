@@ -39,6 +39,12 @@ def test_plain_content_comes_back(tmp_path, kind, protocol):
     assert ground_truth.read(write(tmp_path, CONTENT, kind, protocol)) == CONTENT
 
 
+@pytest.mark.parametrize("ending", [".pickle", ".PKL"])
+def test_other_endings_of_pickles_are_known(tmp_path, ending):
+    path = write(tmp_path, CONTENT, "pkl").rename(tmp_path / f"gnd{ending}")
+    assert ground_truth.read(path) == CONTENT
+
+
 def test_a_pickle_of_python_2_is_read(tmp_path):
     path = tmp_path / "gnd.pkl"
     path.write_bytes(
