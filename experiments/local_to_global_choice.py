@@ -22,7 +22,8 @@ from absl import flags
 from delg_jax import workdir
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.evaluation import bootstrap, methods, revisited
+from delg_jax.evaluation import bootstrap, methods, revisited, skipped
+from delg_jax.evaluation.ranking import Ranked
 from delg_jax.features import Extracted, extract
 from delg_jax.progress import Progress
 from delg_jax.rerank import MdsSettings, mds
@@ -100,7 +101,7 @@ def rank_all(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average precision float [S, 2, Q] of every setting, and [2, Q] of local search alone."""
     extracted = extract(config, root)
-    first = methods.search("local", extracted, config.search)
+    first = methods.search("local", extracted, config.search).compared()
     graph = build_index(config, root, extracted=extracted)
     pooled = [part.global_descriptors() for part in (extracted.queries, extracted.database)]
     found = []
@@ -115,6 +116,7 @@ def rank_all(
 
 def score(ranks: np.ndarray, extracted: Extracted) -> np.ndarray:
     """Average precision in percent, float [2, Q], of rankings [Q, N]."""
+    ranks = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol["all"]
     scored = revisited.evaluate(ranks.T, extracted.data.ground_truth, (1,))
     return 100 * np.array([scored[name]["aps"] for name in PROTOCOLS], np.float64)
 

@@ -17,10 +17,10 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Evaluates and prints the tables: all metrics, and how sure the first of them is."""
-    from delg_jax.evaluation import evaluate
+    from delg_jax.evaluation import evaluate, skipped
 
     result = evaluate(values.config, values.workdir, values.overwrite)
     print(tables.retrieval_table(result))
-    for text in (tables.interval_table(result), tables.pairs_line(result)):
+    for text in (tables.interval_table(result), tables.pairs_line(result), skipped.line(result)):
         if text:
             print("", text, sep="\n")

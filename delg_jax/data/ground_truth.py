@@ -1,98 +1,151 @@
 """Reads revisited-style ground truth: JSON, or the official pickle without executing anything."""
 
-import io
+import collections
 import json
 import pathlib
-import pickle
-import pickletools
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delg_jax.data import pickles
 from delg_jax.errors import UserError
 
-_LISTS = ("easy", "hard", "junk")
+LISTS = ("easy", "hard", "junk")
+_OLD = ("good", "ok")  # the images to find, before there were easy and hard ones
+_PICKLES = (".pkl", ".pickle")
 _LONGEST_REASON = 200  # characters; texts of decoders can quote the file
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles plain Python types; a pickle that names any class or function is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"names {module}.{name}; only plain types are read")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("refers to data outside the file")
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
     """Reads and checks a ground truth file.
 
     Args:
-      path: `.json`, or `.pkl` as published with Revisited Oxford and Paris.
+      path: `.json`, or a pickle (`.pkl`, `.pickle`) as published with Revisited Oxford and Paris.
+        Entries of the older layout have `ok` and `junk`, and may have `good`: good and ok images
+        become easy ones.
 
     Returns:
       A dict of `imlist` and `qimlist` (names) and `gnd` (for each query `bbx`, `easy`, `hard`,
       `junk`).
 
     Raises:
-      UserError: if the file is absent, damaged, of another layout, or contains code.
+      UserError: if the file is absent, damaged, of another layout, contains code, or contradicts
+        itself.
     """
     try:
         data = path.read_bytes()
-        content = _unpickle(data) if path.suffix == ".pkl" else json.loads(data)
+        content = pickles.read(data) if path.suffix.lower() in _PICKLES else json.loads(data)
     except OSError as error:
         raise UserError("ground truth", str(path), "must be a readable file") from error
     except Exception as error:  # a hostile pickle can raise anything
         rule = f"cannot be read: {' '.join(str(error).split())[:_LONGEST_REASON]}"
         raise UserError("ground truth", str(path), rule) from error
-    _check(path, content)
-    return content
+    fault = _fault_of(content)
+    if fault:
+        raise UserError("ground truth", str(path), fault)
+    return {**content, "gnd": [_renewed(entry) for entry in content["gnd"]]}
 
 
-def _unpickle(data: bytes) -> Any:
-    """The content of a pickle; a few bytes of one may ask for all memory, which is refused."""
-    for operation, argument, _ in pickletools.genops(data):  # raises for what is cut off
-        if operation.name.endswith("PUT") and argument > len(data):
-            raise pickle.UnpicklingError(f"refers to object {argument} of {len(data)} bytes")
-    return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
+def contradiction(entry: Mapping[str, Sequence[int]], names: Sequence[str] = ()) -> str:
+    """What contradicts itself in the lists of one query.
+
+    Args:
+      entry: lists `easy`, `hard` and `junk` of image indices; others are not read.
+      names: of the images, to name them by.
+
+    Returns:
+      A clause about the first image that one list has twice, or two lists have; empty if there is
+      none.
+    """
+    places: dict[int, str] = {}
+    for name in LISTS:
+        for image in map(int, entry[name]):
+            known = places.setdefault(image, "")
+            if known:
+                which = f"image {image} ({names[image]})" if names else f"image {image}"
+                twice = f"{name} has {which} twice"
+                return twice if known == name else f"{which} is in {known} and {name}"
+            places[image] = name
+    return ""
 
 
-def _check(path: pathlib.Path, content: Any) -> None:
+def _renewed(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the older layout in the one of today."""
+    if "ok" not in entry:
+        return entry
+    rest = {name: value for name, value in entry.items() if name not in _OLD}
+    return {**rest, "easy": [*entry.get("good", ()), *entry["ok"]], "hard": []}
+
+
+def _fault_of(content: Any) -> str:
+    """What is wrong with the content of a file; empty if nothing is."""
     if not isinstance(content, dict) or not {"imlist", "qimlist", "gnd"} <= set(content):
-        raise UserError("ground truth", str(path), "must hold imlist, qimlist and gnd")
+        return "must hold imlist, qimlist and gnd"
     for name in ("imlist", "qimlist"):
         if not content[name] or not _is_list_of(content[name], str):
-            raise UserError("ground truth", str(path), f"{name} must be a list of names")
+            return f"{name} must be a list of names"
         for image in content[name]:
             place = pathlib.PurePosixPath(image)
-            if place.is_absolute() or ".." in place.parts or "\0" in image:
-                rule = f"{name} must name images inside the folder, not {image!r}"
-                raise UserError("ground truth", str(path), rule)
+            if not place.parts or place.is_absolute() or ".." in place.parts or "\0" in image:
+                return f"{name} must name images inside the folder, not {image!r}"
     queries, entries = content["qimlist"], content["gnd"]
-    if not isinstance(entries, list) or len(queries) != len(entries):
-        found = len(entries) if isinstance(entries, list) else "no"
-        rule = f"has {len(queries)} queries but {found} entries in gnd"
-        raise UserError("ground truth", str(path), rule)
+    if not isinstance(entries, list | tuple) or len(queries) != len(entries):
+        found = len(entries) if isinstance(entries, list | tuple) else "no"
+        return f"has {len(queries)} queries but {found} entries in gnd"
+    images = content["imlist"]
+    counts = collections.Counter(images)
+    same = [place for place, image in enumerate(images) if counts[image] > 1]
     for number, entry in enumerate(entries):
-        fault = _fault(entry, len(content["imlist"]))
+        fault = _fault(entry, images) or _fault_of_copies(_renewed(entry), images, same)
         if fault:
-            raise UserError("ground truth", str(path), f"gnd[{number}]{fault}")
+            return f"gnd[{number}]{fault}"
+    return ""
 
 
-def _fault(entry: Any, images: int) -> str:
+def _fault(entry: Any, images: Sequence[str]) -> str:
     """What is wrong with the entry of one query; empty if nothing is."""
-    if not isinstance(entry, dict) or not {"bbx", *_LISTS} <= set(entry):
-        return " must hold bbx, easy, hard and junk"
+    if not isinstance(entry, dict):
+        return f" must hold bbx, {_and(LISTS)}"
+    old = "ok" in entry
+    if old and not set(LISTS[:2]).isdisjoint(entry):
+        return " must hold either easy and hard or the older ok, not both"
+    names = (*(name for name in _OLD if name in entry), "junk") if old else LISTS
+    absent = [name for name in ("bbx", *names) if name not in entry]
+    if absent:
+        whole = "the whole picture is [0, 0, width, height]"
+        hint = whole if absent == ["bbx"] else "a list without images is []"
+        return f" must hold bbx, {_and(names)}; it lacks {_and(absent)} ({hint})"
     if not _is_list_of(entry["bbx"], int | float) or len(entry["bbx"]) != 4:
         return ".bbx must have four numbers"
     if not all(abs(side) <= sys.float_info.max for side in entry["bbx"]):
         return ".bbx must be finite"
-    for name in _LISTS:
+    for name in names:
         if not _is_list_of(entry[name], int):
-            return f".{name} must be a list of whole numbers"
-        if any(not 0 <= index < images for index in entry[name]):
-            return f".{name} has an index outside imlist (0 to {images - 1})"
+            return f".{name} must be a list of whole numbers, indices into imlist"
+        for index in entry[name]:
+            if not 0 <= index < len(images):
+                return f".{name} has index {index}, outside imlist (0 to {len(images) - 1})"
+    clause = contradiction(_renewed(entry), images)
+    return f": {clause}; an image must be in one list, once" if clause else ""
+
+
+def _fault_of_copies(entry: dict[str, Any], images: Sequence[str], same: Sequence[int]) -> str:
+    """What is wrong where imlist names an image twice: all of its places must be in one list."""
+    if not same:
+        return ""
+    lists = {index: name for name in LISTS for index in entry[name]}
+    first: dict[str, int] = {}
+    for place in same:
+        other = first.setdefault(images[place], place)
+        sides = [lists.get(number, "no list") for number in (other, place)]
+        if sides[0] != sides[1]:
+            where = f"as image {other} in {sides[0]} and as image {place} in {sides[1]}"
+            return f": {images[place]} is {where}; imlist must name it once"
     return ""
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _is_list_of(values: Any, kind: Any) -> bool:

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -173,9 +173,14 @@ class RetrievalData:
       ground_truth: for each query a dict of `bbx` [x1, y1, x2, y2] in pixels, and `easy`, `hard`,
         `junk`, lists of indices into the database.
       landmarks: None where queries are only to be found.
+      answers: by name of each query that was asked, even if it could not be prepared, the names of
+        the images to find, or the landmarks; None where `ground_truth` says all.
+      skipped: database images that could not be prepared.
     """
 
     database: ImageSource
     queries: ImageSource
     ground_truth: list[dict]
     landmarks: Landmarks | None = None
+    answers: Mapping[str, list] | None = None
+    skipped: int = 0

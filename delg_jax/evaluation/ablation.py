@@ -7,8 +7,8 @@ from typing import Any
 import ml_collections
 
 from delg_jax import configuration
-from delg_jax.evaluation import methods, scores
-from delg_jax.evaluation.ranking import Ranking
+from delg_jax.evaluation import methods, scores, skipped
+from delg_jax.evaluation.ranking import Ranked, Ranking
 from delg_jax.evaluation.revisited import PROTOCOLS
 from delg_jax.features import Extracted, extract
 from delg_jax.search import SimilarityGraph
@@ -40,7 +40,8 @@ def measure(
     found = {}
     for method in METHODS if graph else METHODS[:1]:
         ranks = methods.rerank(method, extracted, first, graph, config.rerank).images
-        scored = scores.by_protocol({"all": ranks}, extracted.data.ground_truth, (1,)).metrics
+        ranked = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol
+        scored = scores.by_protocol(ranked, extracted.data.ground_truth, (1,)).metrics
         found[method] = {name: scored[name]["map"] for name in PROTOCOLS}
     return found
 

@@ -95,7 +95,7 @@ def average_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> n
     Args:
       predictions: ids of the images that were found for each query, best first. An image that
         comes again takes a rank and counts for nothing.
-      solution: ids of the images to find for each query.
+      solution: ids of the images to find for each query; one that is listed twice counts once.
       k: number of images that count.
 
     Returns:
@@ -105,7 +105,7 @@ def average_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> n
       ValueError: for a query that is not in the solution, or k below 1.
     """
     hits = _hits(predictions, solution, k)
-    wanted = np.array([min(len(images), k) for images in solution.values()], np.float64)
+    wanted = np.array([min(len(set(images)), k) for images in solution.values()], np.float64)
     summed = (hits * _precisions(hits)).sum(axis=1)
     return np.where(wanted > 0, summed / np.maximum(wanted, 1), np.nan)
 

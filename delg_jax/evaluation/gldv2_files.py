@@ -24,7 +24,8 @@ def read_solution(path: pathlib.Path, task: str) -> Solution:
 
     Returns:
       By usage (Public, Private, Ignored) the answers of each query as `evaluation.gldv2` takes
-      them: ids of images, or landmarks (none: no landmark is shown). Ignored ones have no answers.
+      them: ids of images, or landmarks (none: no landmark is shown), each once. Ignored ones have
+      no answers.
 
     Raises:
       UserError: if the file cannot be read, naming the line.
@@ -104,8 +105,8 @@ def _column(task: str) -> str:
 def _answers(row: tables.Row, column: str) -> list:
     """Answers of a query that is scored."""
     if column == TASKS["recognition"]:
-        return [_landmark(row, text) for text in row.text(column).split()]
-    images = row.names(column)
+        return list(dict.fromkeys(_landmark(row, text) for text in row.text(column).split()))
+    images = list(dict.fromkeys(row.names(column)))
     if not images:
         raise row.error("a query that is not Ignored must have images")
     return images

@@ -53,15 +53,17 @@ def verify(
       seed: of the random draws.
 
     Returns:
-      The new ranking under "all", with similarities of the search, and inliers.
+      The new ranking under "all", with similarities of the search, and inliers. Images without
+      features stay last.
     """
-    queries, columns = first.images.shape
+    compared = first.compared()
+    queries, columns = compared.images.shape
     count = min(rerank.sp.short_list, columns)
     count_inliers = methods.inlier_counter(extracted, rerank, seed)
     orders, inliers = np.empty((queries, columns), np.int64), np.empty((queries, count), np.int32)
     with Progress("spatial verification", queries, "query") as progress:
         for number, (images, similarities) in enumerate(
-            zip(first.images, first.similarities, strict=True)
+            zip(compared.images, compared.similarities, strict=True)
         ):
             found = count_inliers(number, images[:count])[images[:count]]
             order = spatial_verification.rerank(
@@ -69,10 +71,10 @@ def verify(
             )
             orders[number], inliers[number] = order, found[order[:count]]
             progress.advance()
-    images, similarities = (
-        np.take_along_axis(side, orders, axis=1) for side in (first.images, first.similarities)
-    )
-    return Ranked({"all": images}, similarities, inliers)
+    sides = (compared.images, compared.similarities)
+    found = Ranking(*(np.take_along_axis(side, orders, axis=1) for side in sides))
+    found = found.followed_by(first)
+    return Ranked({"all": found.images}, found.similarities, inliers)
 
 
 def predictions(task: str, found: Ranked, data: RetrievalData, top: int) -> dict[str, Any]:
@@ -85,14 +87,15 @@ def predictions(task: str, found: Ranked, data: RetrievalData, top: int) -> dict
       top: training images whose scores are summed by landmark, for recognition.
 
     Returns:
-      By query the ids of the first `COUNTED` images; or `class` and `score`, of queries for which
+      By query the ids of the first `COUNTED` images, or `class` and `score`; of queries for which
       there is any. As `gldv2` and `gldv2_files` take them.
     """
     names, ranked = data.queries.names, found.by_protocol["all"]
     if task == "retrieval":
         images = data.database.names
         rows = zip(names, ranked[:, :COUNTED], strict=True)
-        return {name: [images[image] for image in row] for name, row in rows}
+        found = {name: [images[image] for image in row if image >= 0] for name, row in rows}
+        return {name: row for name, row in found.items() if row}
     count = top if found.inliers is None else found.inliers.shape[1]
     images, similarities = ranked[:, :count], found.similarities[:, :count]
     # Below the short list of a re-ranking there is no score
@@ -120,14 +123,9 @@ def score(task: str, said: dict[str, Any], data: RetrievalData, kappas: Sequence
       (ranks from 1; 101 for none found); of recognition `gap`, `gap_ignore_non_gt` (without what
       is said of queries that show no landmark), `gap_ties_together` and `top1`.
     """
-    names = data.queries.names
+    solution = answers(task, data)
     if task == "recognition":
-        return _recognition(said, _landmarks(data))
-    images = data.database.names
-    solution = {
-        name: [images[image] for image in entry["easy"]]
-        for name, entry in zip(names, data.ground_truth, strict=True)
-    }
+        return _recognition(said, solution)
     precisions = gldv2.mean_precisions(said, solution, max(kappas, default=1))
     positions = gldv2.mean_median_position(said, solution, COUNTED)
     metrics = {
@@ -152,7 +150,7 @@ def recognition_comparisons(
     Returns:
       As `uncertainty.comparisons`, in percent.
     """
-    solution, found = _landmarks(data), {}
+    solution, found = answers("recognition", data), {}
     for method, mine in said.items():
         over = uncertainty.first_stage(method, said)
         if over:
@@ -163,9 +161,20 @@ def recognition_comparisons(
     return found
 
 
-def _landmarks(data: RetrievalData) -> dict[str, list[int]]:
-    """Landmarks that each query shows."""
-    return dict(zip(data.queries.names, data.landmarks.queries, strict=True))
+def answers(task: str, data: RetrievalData) -> dict[str, list]:
+    """What a task asks: ids of images, or landmarks, by query.
+
+    Queries and images that could not be prepared are among them, those queries last.
+    """
+    if task == "recognition":
+        known = data.landmarks.queries
+    else:
+        images = data.database.names
+        known = [[images[image] for image in entry["easy"]] for entry in data.ground_truth]
+    asked = dict(zip(data.queries.names, known, strict=True))
+    if data.answers is None:
+        return asked
+    return {name: list(data.answers[name]) for name in {**asked, **data.answers}}
 
 
 def _recognition(said: dict[str, Any], solution: dict[str, list[int]]) -> Scores:

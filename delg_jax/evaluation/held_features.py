@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from delg_jax.features import FeatureStore, LocalFeatures
 from delg_jax.features.storage.reading import Rows
 
@@ -26,6 +28,13 @@ class HeldFeatures:
     def __len__(self) -> int:
         """Number of images."""
         return len(self._store)
+
+    def present(self, kind: str) -> np.ndarray:
+        """As of the store."""
+        key = ("present", kind)
+        if key not in self._held:
+            self._held[key] = self._store.present(kind)
+        return self._held[key]
 
     def global_descriptors(self) -> Rows:
         """As of the store."""

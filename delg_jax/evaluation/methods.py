@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation import rerank_settings
-from delg_jax.evaluation.ranking import Ranking
+from delg_jax.evaluation import rerank_settings, skipped
+from delg_jax.evaluation.ranking import Ranking, by_similarity
 from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings, spatial_settings
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
@@ -68,14 +68,14 @@ def rank_globally(
     extracted: Extracted, search: ml_collections.ConfigDict, depth: int = 0
 ) -> Ranking:
     """Ranks by the cosine of global descriptors; `depth` as of `search`."""
-    queries, count = extracted.queries.global_descriptors(), len(extracted.database)
-    return _by_cosine(queries, extracted, depth or count, search.global_block)
+    depth = depth or len(extracted.database)
+    return _by_cosine(extracted.queries.global_descriptors(), extracted, depth, search.global_block)
 
 
 def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int) -> Ranking:
     database = extracted.database.global_descriptors()
-    similarities, images = global_search.search(queries, database, depth, block)
-    return Ranking(images, similarities)
+    present = extracted.database.present("global")
+    return Ranking(*global_search.search(queries, database, depth, block, present)[::-1])
 
 
 def rank_locally(
@@ -88,8 +88,7 @@ def rank_locally(
     )
     shared_direction.warn(database, kernel(search))
     similarities = engine(database, search, folder)(queries.descriptors, queries.mask)
-    images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
-    return Ranking(images, np.take_along_axis(similarities, images, axis=1))
+    return by_similarity(similarities, extracted.database.present("local"))
 
 
 def search(
@@ -110,11 +109,14 @@ def search(
 
     Returns:
       The ranking by global or local similarity.
+
+    Raises:
+      UserError: if no image of the database, or no query, has the features.
     """
+    skipped.require_some(extracted, method.split("+")[0])
     if method.startswith("global"):
         return rank_globally(extracted, settings, depth)
-    found = rank_locally(extracted, settings, folder)
-    return found.first(depth) if depth else found
+    return rank_locally(extracted, settings, folder).first(depth or len(extracted.database))
 
 
 def rerank(
@@ -137,10 +139,24 @@ def rerank(
       global_block: database images in a block, of the second search of query expansion.
 
     Returns:
-      The ranking.
+      The ranking; images without features are in no short list, nobody's neighbours, and last.
     """
     if method in ("global", "local"):
         return first
+    compared = first.compared()
+    found = _rerank(method, extracted, compared, graph, settings, global_block)
+    return found.followed_by(first)
+
+
+def _rerank(
+    method: str,
+    extracted: Extracted,
+    first: Ranking,
+    graph: SimilarityGraph | None,
+    settings: ml_collections.ConfigDict,
+    global_block: int,
+) -> Ranking:
+    """`rerank` of a ranking of images that all have features."""
     if method == "global+superglobal":
         return refine(extracted, first, settings)
     if method == "global+qe":
@@ -164,22 +180,22 @@ def verify_spatially(
       seed: of the random draws.
 
     Returns:
-      Rankings int32 [Q, N] by protocol name, and under "all" the one that leaves nothing out: its
-      short list is not cleared of a protocol's junk.
+      Rankings int32 [Q, N] by protocol name, and under "all" the one whose short list is not
+      cleared of a protocol's junk. Images without features stay last.
     """
-    count = rerank.sp.short_list
+    count, compared = rerank.sp.short_list, first.compared()
     count_inliers = inlier_counter(extracted, rerank, seed)
-    rankings = {name: np.empty_like(first.images) for name in ("all", *PROTOCOLS)}
+    rankings = {name: first.images.copy() for name in ("all", *PROTOCOLS)}
     with Progress("spatial verification", len(first.images), "query") as progress:
         for number, entry in enumerate(extracted.data.ground_truth):
-            images, similarities = first.images[number], first.similarities[number]
+            images, similarities = compared.images[number], compared.similarities[number]
             ignored = {name: protocol_sets(entry, name)[1] for name in PROTOCOLS} | {"all": []}
             lists = [
                 spatial_verification.short_list(images, out, count) for out in ignored.values()
             ]
             inliers = count_inliers(number, np.unique(np.concatenate(lists)))
             for name, excluded in ignored.items():
-                rankings[name][number] = spatial_verification.rerank(
+                rankings[name][number, : len(images)] = spatial_verification.rerank(
                     images, similarities, inliers, excluded, count, rerank.sp.score
                 )
             progress.advance()
@@ -197,8 +213,7 @@ def inlier_counter(
       seed: of the random draws.
 
     Returns:
-      A function from the number of a query and candidates int [M] to inliers int32 [N], 0 for
-      images that are no candidates.
+      A function from the number of a query and candidates int [M] to inliers int32 [N], else 0.
     """
     settings = spatial_settings(rerank)
     queries = extracted.queries.local_features(settings.max_features)

@@ -61,8 +61,9 @@ def pair_average_precision(
       seed: of all draws.
 
     Returns:
-      `positives` and `negatives`, and in percent `average_precision` (ties together) with its 95 %
-      bootstrap interval, `low` and `high`.
+      `positives` and `negatives`; how many of each, `skipped_positives` and `skipped_negatives`,
+      have an image without local features; and in percent `average_precision` (ties together)
+      with its 95 % bootstrap interval, `low` and `high`. A skipped positive counts as not found.
 
     Raises:
       UserError: if there are fewer pairs than asked for.
@@ -71,6 +72,8 @@ def pair_average_precision(
     settings = rerank.copy_and_resolve_references().unlock()
     settings.sp.min_inliers = 0
     count_inliers = methods.inlier_counter(extracted, settings, seed)
+    images, queries = (part.present("local") for part in (extracted.database, extracted.queries))
+    found = images[drawn.images] & queries[drawn.queries]
     scores = np.zeros(len(drawn.images), np.int32)
     numbers, starts = np.unique(drawn.queries, return_index=True)
     groups = np.split(np.arange(len(scores)), starts[1:])
@@ -79,10 +82,12 @@ def pair_average_precision(
             candidates = drawn.images[group]
             scores[group] = count_inliers(int(number), candidates)[candidates]
             progress.advance()
-    found = interval(scores, drawn.labels, seed=seed)
-    shares = {"average_precision": found.mean, "low": found.low, "high": found.high}
+    over = interval(scores, drawn.labels, seed=seed, found=found)
+    shares = {"average_precision": over.mean, "low": over.low, "high": over.high}
     percent = {name: 100.0 * value for name, value in shares.items()}
-    return {"positives": positives, "negatives": negatives, **percent}
+    sides = {"positives": drawn.labels, "negatives": ~drawn.labels}
+    skipped = {f"skipped_{name}": int((side & ~found).sum()) for name, side in sides.items()}
+    return {"positives": positives, "negatives": negatives, **skipped, **percent}
 
 
 def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, seed: int) -> Drawn:
@@ -131,6 +136,7 @@ def interval(
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    found: np.ndarray | None = None,
 ) -> Interval:
     """Percentile bootstrap interval of `pairs.average_precision`, ties together.
 
@@ -142,20 +148,30 @@ def interval(
       level: share of the intervals that should hold the true value.
       resamples: number of times that the pairs are drawn.
       seed: of the random numbers.
+      found: bool [P], False for pairs that have no score: they are not in the ranking, and
+        positives among them are not found; None if all have one.
 
     Returns:
       The average precision, a fraction, and its interval.
     """
+    scores, labels = np.asarray(scores), np.asarray(labels, bool)
+    found = np.ones(len(labels), bool) if found is None else found
     # Pairs of one score are alike, so that drawing pairs is drawing how many have each score
-    values, bins = np.unique(-np.asarray(scores), return_inverse=True)
-    right, wrong = (
-        np.bincount(bins[side], minlength=len(values)) for side in (labels, ~np.asarray(labels))
-    )
+    values, bins = np.unique(-scores[found], return_inverse=True)
+    right, wrong = (np.bincount(bins[s[found]], minlength=len(values)) for s in (labels, ~labels))
+    if not found.all():  # a last bin, which no rank looks into
+        right, wrong = (
+            np.append(kind, (side & ~found).sum())
+            for kind, side in ((right, labels), (wrong, ~labels))
+        )
     rng = np.random.default_rng(seed)
     hits, misses = (
-        rng.multinomial(kind.sum(), kind / kind.sum(), resamples) for kind in (right, wrong)
+        rng.multinomial(kind.sum(), kind / kind.sum(), resamples)[:, : len(values)]
+        for kind in (right, wrong)
     )
-    found, ranks = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
-    drawn = (hits * found / np.maximum(ranks, 1)).sum(axis=1) / right.sum()
+    hit, ranks = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
+    drawn = (hits * hit / np.maximum(ranks, 1)).sum(axis=1) / right.sum()
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(pairs.average_precision(scores, labels), float(low), float(high))
+    positives = int(labels.sum())
+    mean = pairs.average_precision(scores[found], labels[found], positives=positives)
+    return Interval(mean, float(low), float(high))

@@ -11,7 +11,8 @@ class Ranking:
     """A ranking of the database for every query.
 
     Attributes:
-      images: int32 [Q, N], best first; fewer where only the first are kept.
+      images: int32 [Q, N], best first; fewer where only the first are kept. Images that have no
+        features come last, with a similarity of minus infinity.
       similarities: float32 [Q, N], in the order of `images`; the scores of a re-ranking, minus
         infinity below its short list.
     """
@@ -21,7 +22,27 @@ class Ranking:
 
     def first(self, depth: int) -> "Ranking":
         """The first `depth` images of each query."""
+        if depth >= self.images.shape[1]:
+            return self
         return Ranking(self.images[:, :depth].copy(), self.similarities[:, :depth].copy())
+
+    def compared(self) -> "Ranking":
+        """Of a search, the images that have features; those without are its last for all."""
+        return self.first(int((self.similarities > -np.inf).any(axis=0).sum()))
+
+    def followed_by(self, other: "Ranking") -> "Ranking":
+        """This ranking, and behind it what another has in the columns that this one lacks."""
+        count = self.images.shape[1]
+        if count == other.images.shape[1]:
+            return self
+        images, similarities = (
+            np.concatenate([mine, its[:, count:]], axis=1)
+            for mine, its in (
+                (self.images, other.images),
+                (self.similarities, other.similarities),
+            )
+        )
+        return Ranking(images, similarities)
 
     def by_scores(self, scores: np.ndarray) -> "Ranking":
         """The short lists sorted by new scores float32 [Q, M], in the order of `images`."""
@@ -33,11 +54,27 @@ class Ranking:
         return Ranking(images, similarities)
 
 
+def by_similarity(similarities: np.ndarray, present: np.ndarray) -> Ranking:
+    """Ranks all images.
+
+    Args:
+      similarities: float32 [Q, N], by image.
+      present: bool [N], False for images without features, which come last.
+
+    Returns:
+      The ranking; ties go to the lower index.
+    """
+    similarities = np.where(present[None, :], similarities, np.float32(-np.inf))
+    images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
+    return Ranking(images, np.take_along_axis(similarities, images, axis=1))
+
+
 class Ranked(NamedTuple):
     """What a method makes of all queries, to be scored.
 
     Attributes:
       by_protocol: images int32 [Q, N], best first, by protocol; under "all" where none matters.
+        -1 stands for what was skipped, see `skipped.mark`.
       similarities: float32 [Q, N] as of `Ranking`, in the order of "all"; None if only the order
         is known.
       inliers: int32 [Q, M], of the first M images of "all"; None without verification.

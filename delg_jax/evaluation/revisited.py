@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from delg_jax.data.ground_truth import contradiction
+
 # Protocol -> lists of a ground truth entry that are positives, and those that are ignored
 PROTOCOLS = {
     "easy": (("easy",), ("junk", "hard")),
@@ -58,7 +60,8 @@ def evaluate(
       [0, 1]; the means are NaN if no query has positives.
 
     Raises:
-      ValueError: if the number of columns is not the number of queries.
+      ValueError: if the number of columns is not the number of queries, if one has an image twice,
+        or if an entry contradicts itself.
     """
     ranks = np.asarray(ranks)
     if ranks.ndim != 2 or ranks.shape[1] != len(ground_truth):
@@ -66,7 +69,19 @@ def evaluate(
             f"`ranks` (shape {ranks.shape}) must have one column for each of the "
             f"{len(ground_truth)} queries"
         )
+    _require_once(ranks, ground_truth)
     return {protocol: _evaluate(ranks, ground_truth, kappas, protocol) for protocol in PROTOCOLS}
+
+
+def _require_once(ranks: np.ndarray, ground_truth: Sequence[Mapping[str, Sequence[int]]]) -> None:
+    """Raises a ValueError for an image that counts twice, or as two things."""
+    for number, (column, entry) in enumerate(zip(ranks.T, ground_truth, strict=True)):
+        clause = contradiction(entry)
+        if clause:
+            raise ValueError(f"`ground_truth[{number}]`: {clause}")
+        times = np.bincount(column[column >= 0])
+        if times.max(initial=0) > 1:
+            raise ValueError(f"`ranks` has image {times.argmax()} twice for query {number}")
 
 
 def _evaluate(
@@ -84,7 +99,7 @@ def _evaluate(
             continue
         hits = _hits(column, positives, ignored)
         aps.append(average_precision(hits, len(positives)))
-        precisions.append([_precision_at(hits, kappa) for kappa in kappas])
+        precisions.append([_precision_at(hits, kappa, len(positives)) for kappa in kappas])
     scored = [ap for ap in aps if ap is not None]
     result: dict[str, object] = {"map": float(np.mean(scored)) if scored else float("nan")}
     for position, kappa in enumerate(kappas):
@@ -116,9 +131,12 @@ def average_precision(hits: np.ndarray, positives: int) -> float:
     return float((before + after).sum() / (2 * positives))
 
 
-def _precision_at(hits: np.ndarray, kappa: int) -> float:
-    """Precision of the first k ranks, or of those up to the last positive if that comes first."""
+def _precision_at(hits: np.ndarray, kappa: int, positives: int) -> float:
+    """Precision of the first k ranks, or of those up to the last positive if that comes first.
+
+    One that was not found comes after all others, wherever the ranking ends.
+    """
     if not len(hits):
         return 0.0
-    depth = min(kappa, int(hits[-1]) + 1)
+    depth = min(kappa, int(hits[-1]) + 1) if len(hits) == positives else kappa
     return float((hits < depth).sum() / depth)

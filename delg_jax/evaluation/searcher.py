@@ -15,6 +15,7 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import methods
 from delg_jax.evaluation.held_features import HeldFeatures
 from delg_jax.evaluation.methods import Ranking
+from delg_jax.evaluation.ranking import by_similarity
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.extraction import Box, prepare
 from delg_jax.features.extractor import in_original_pixels
@@ -229,8 +230,7 @@ class Searcher:
             self._engine = engine(database, search, folder)
         features = extracted.queries.local_features(search.max_features, search.packed)
         similarities = self._engine(features.descriptors, features.mask)
-        unsorted = np.arange(similarities.shape[1], dtype=np.int32)[None, :]
-        return Ranking(unsorted, similarities).by_scores(similarities)
+        return by_similarity(similarities, self._database.present("local"))
 
     def _reranked(
         self, method: str, extracted: Extracted, first: Ranking

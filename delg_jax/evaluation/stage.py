@@ -1,6 +1,7 @@
 """The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -16,6 +17,7 @@ from delg_jax.evaluation import (
     methods,
     pair_protocol,
     scores,
+    skipped,
     uncertainty,
 )
 from delg_jax.evaluation.cost import Cost, measured
@@ -43,7 +45,8 @@ def evaluate(
       `average_precisions` and `intervals`, as of `scores.Scores`, by method; `comparisons` with
       first stages; `seconds`, `milliseconds_per_query` and `megabytes` by method, of search and
       re-ranking without extraction and similarity graph; the `images` and `queries` that were
-      there; and `pairs`, as of `pair_average_precision`, if `config.eval.pairs` asks for any.
+      there; `skipped`, as of `skipped.count`, by search (global, local); and `pairs`, as of
+      `pair_average_precision`, if `config.eval.pairs` asks for any.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
@@ -56,7 +59,8 @@ def evaluate(
     artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
     ranked, costs = _rank(config, root, extracted, overwrite)
     queries = max(len(extracted.queries), 1)
-    scored, comparisons = _score(config, root, ranked, extracted.data)
+    marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
+    scored, comparisons = _score(config, root, marked, extracted.data)
     precisions = {method: found.average_precisions for method, found in scored.items()}
     result = {
         "methods": {method: found.metrics for method, found in scored.items()},
@@ -68,12 +72,15 @@ def evaluate(
         "megabytes": {method: cost.megabytes for method, cost in costs.items()},
         "images": len(extracted.database),
         "queries": len(extracted.queries),
+        "skipped": {
+            kind: skipped.count(extracted, kind) for kind in _searches(config.eval.methods)
+        },
     }
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
         result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
     with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
-        artefacts.write_arrays(root / "rankings.npz", _named(ranked))
+        artefacts.write_arrays(root / "rankings.npz", _named(ranked, marked))
         artefacts.write_json(root / "metrics.json", result)
     return result
 
@@ -103,10 +110,8 @@ def _rank(
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
     ranked, costs = {}, {}
-    for search in ("global", "local"):
+    for search in _searches(wanted):
         mine = [method for method in wanted if method.split("+")[0] == search]
-        if not mine:
-            continue
         with measured() as searched:
             folder = index_folder(config, root, extracted, overwrite)
             first = methods.search(search, extracted, config.search, folder, config.eval.depth)
@@ -118,6 +123,11 @@ def _rank(
                 ranked[method] = _rerank(method, config, extracted, first, graph)
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
+
+
+def _searches(wanted: Sequence[str]) -> list[str]:
+    """The searches that methods begin with."""
+    return sorted({method.split("+")[0] for method in wanted})
 
 
 def _rerank(
@@ -161,8 +171,9 @@ def _score(
         }
         for method, mine in said.items():
             path = root / f"submission_{task}_{method}.csv"
+            asked = list(gldv2_tasks.answers(task, data))
             with artefacts.where_writable(str(path)):
-                gldv2_files.write_predictions(path, task, data.queries.names, mine)
+                gldv2_files.write_predictions(path, task, asked, mine)
         scored = {m: gldv2_tasks.score(task, mine, data, kappas) for m, mine in said.items()}
     if task == "recognition":
         return scored, gldv2_tasks.recognition_comparisons(said, data)
@@ -177,10 +188,15 @@ def score(
     return scores.by_protocol(rankings, ground_truth, kappas).metrics
 
 
-def _named(ranked: dict[str, Ranked]) -> dict[str, np.ndarray]:
-    """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ."""
-    return {
-        method if protocol == "all" else f"{method}:{protocol}": ranks.astype(np.int32)
-        for method, found in ranked.items()
-        for protocol, ranks in found.by_protocol.items()
-    }
+def _named(ranked: dict[str, Ranked], marked: dict[str, Ranked]) -> dict[str, np.ndarray]:
+    """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ.
+
+    Skipped images stand last; a query that was skipped ranks nothing, and has -1 throughout.
+    """
+    named = {}
+    for method, found in ranked.items():
+        for protocol, ranks in found.by_protocol.items():
+            nothing = (marked[method].by_protocol[protocol] < 0).all(axis=1, keepdims=True)
+            name = method if protocol == "all" else f"{method}:{protocol}"
+            named[name] = np.where(nothing, -1, ranks).astype(np.int32)
+    return named

@@ -28,6 +28,13 @@ class InMemoryFeatures:
         """Number of images."""
         return len(self.features)
 
+    def present(self, kind: str) -> np.ndarray:
+        """Which images have anything to compare, by `kind` global or local: bool [N]."""
+        if kind == "global":
+            return np.array([image.global_descriptor.any() for image in self.features], bool)
+        local = (image.local for image in self.features)
+        return np.array([one is not None and one.mask.any() for one in local], bool)
+
     def global_descriptors(self) -> np.ndarray:
         """Float32 [N, D], unit norm."""
         return np.stack([image.global_descriptor for image in self.features])

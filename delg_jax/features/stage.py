@@ -76,8 +76,8 @@ def extract(
       The stores, whole.
 
     Raises:
-      UserError: for a wrong configuration, for data, weights or files that cannot be used, or if
-        another job writes the stores.
+      UserError: for a wrong configuration, for data, weights or files that cannot be used, if no
+        image or no query can be used, or if another job writes the stores.
     """
     root = pathlib.Path(workdir)
     check(config.extract)
@@ -103,7 +103,16 @@ def extract(
             projection=network.extractor.pca,
         ) as store:
             stores.append(network.fill(part, source, store, data))
+            _require_some(stores[-1], config.data.max_skipped)
     return Extracted(data, *stores, network.weights)
+
+
+def _require_some(store: FeatureStore, max_skipped: int) -> None:
+    """Raises a UserError if no image of a store could be used: there is nothing to search."""
+    if store.all_skipped():
+        name, reason = next(iter(store.skipped().items()), ("", "there is none"))
+        rule = f"none of the {len(store)} images of {store.folder} could be used, first {name} "
+        raise UserError("config.data.max_skipped", max_skipped, f"{rule}({reason})")
 
 
 def _import(
@@ -119,6 +128,7 @@ def _import(
         folder = root / "features" / name
         with claimed(folder, config, decided_by, identity, names[name], overwrite) as store:
             stores.append(files.fill(name, store, config.data.max_skipped))
+            _require_some(stores[-1], config.data.max_skipped)
     return Extracted(data, *stores, identity)
 
 

@@ -13,6 +13,7 @@ from delg_jax import workdir as artefacts
 from delg_jax.array_files import read_arrays
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.errors import UserError
+from delg_jax.evaluation import skipped
 from delg_jax.evaluation.revisited import PROTOCOLS
 from delg_jax.features.store import FeatureStore
 from delg_jax.reports.stored_metrics import read_evaluation
@@ -73,12 +74,13 @@ def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
     metrics = read_evaluation(folder / "metrics.json")
     if metrics is None:
         return Evaluated(folder, {})
-    notes: list[str] = []
+    counts = skipped.line(metrics)
+    notes = [f"{line[0].upper()}{line[1:]}." for line in counts.splitlines()]
     try:
         config = configuration.unflatten(artefacts.stored_config(folder / "evaluation"))
     except _UNUSABLE as error:
         return Evaluated(
-            folder, metrics, notes=[f"The configuration cannot be read: {_reason(error)}."]
+            folder, metrics, notes=[*notes, f"The configuration cannot be read: {_reason(error)}."]
         )
     queries, database = _stores(folder, notes)
     data = _data(folder, config, data_root, notes)
@@ -145,6 +147,9 @@ def _rankings(run: Evaluated) -> dict[str, dict[str, np.ndarray]]:
             fits = order.ndim == 2 and order.dtype.kind == "i" and order.shape == shape
             if not fits or order.min(initial=0) < -1 or order.max(initial=0) >= shape[1]:
                 raise ValueError(f"{name} does not rank {shape[1]} images of {shape[0]} queries")
+            if run.database is not None:  # what was skipped stands last, and is not found
+                present = run.database.present(method.split("+")[0])
+                order = np.where(present[order], order, -1)
             if protocol in ("", ALL, *PROTOCOLS):
                 rankings.setdefault(method, {})[protocol or ALL] = order
     except _UNUSABLE as error:

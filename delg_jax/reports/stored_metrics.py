@@ -48,6 +48,7 @@ _PARTS = fields(
         "intervals": each(each(_bounds)),
         "comparisons": each(each(fields(_GAIN))),
         "megabytes": each(known),
+        "skipped": each(each(count)),
     },
 )
 

@@ -92,6 +92,9 @@ def pairs_line(result: Mapping[str, Any]) -> str:
         return ""
     value = _with_bounds(pairs["average_precision"], (pairs["low"], pairs["high"]))
     counts = f"{pairs['positives']} of one landmark, {pairs['negatives']} of two"
+    skipped = [pairs.get(f"skipped_{name}", 0) for name in ("positives", "negatives")]
+    if any(skipped):
+        counts += f"; skipped {skipped[0]} and {skipped[1]} of them"
     return f"average precision of pairs by inliers ({counts}): {value}"
 
 

@@ -12,10 +12,16 @@ Array = jax.Array | np.ndarray
 
 _COPIED = 1 << 24  # bytes of a block that has to be copied: memory of this size is used again
 _PRODUCTS = 64  # blocks of products of a query that a device holds
+# Similarity of an absent image: below all others, and above what marks a row that is no image
+_ABSENT = np.finfo(np.float32).min
 
 
 def search(
-    queries: Array, database: Array, top_k: int, block: int = 65_536
+    queries: Array,
+    database: Array,
+    top_k: int,
+    block: int = 65_536,
+    present: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks the database by inner product with each query and keeps the best.
 
@@ -29,12 +35,15 @@ def search(
       database: float [N, D] of any float type; computed in float32.
       top_k: images kept per query; more than N means all N, a whole ranking.
       block: database images in a block of similarities.
+      present: bool [N], False for images without a descriptor, whose rows are zeros: they come
+        last, with a similarity of minus infinity; None if all have one.
 
     Returns:
       Similarities float32 [Q, top_k], best first, and indices int32 [Q, top_k].
 
     Raises:
-      ValueError: if `top_k` or `block` is not positive, or the dimensions differ.
+      ValueError: if `top_k` or `block` is not positive, the dimensions differ, or `present` is not
+        of the N images.
     """
     if top_k <= 0:
         raise ValueError(f"`top_k` (={top_k}) must be positive")
@@ -44,10 +53,14 @@ def search(
             f"(D={queries.shape[-1]})"
         )
     count = len(database)
+    if present is not None:
+        if np.shape(present) != (count,):
+            raise ValueError(f"`present` (shape {np.shape(present)}) must have shape ({count},)")
+        present = None if np.all(present) else np.asarray(present, bool)
     top_k = min(top_k, count)
     queries = jnp.asarray(queries, jnp.float32)
     if isinstance(database, jax.Array) and jax.default_backend() != "cpu":
-        return _on_device(queries, database, top_k, block)
+        return _on_device(queries, database, top_k, block, present)
     rows = np.asarray(database) if isinstance(database, jax.Array) else database
     if isinstance(rows, np.ndarray) and rows.size and not is_aligned(rows):
         block = min(block, max(1, _COPIED // rows[0].nbytes))
@@ -56,33 +69,42 @@ def search(
     indices = jnp.full((len(queries), top_k), -1, jnp.int32)
     done = 0
     for start, (part,) in read_ahead((rows,), block, firsts):
-        similarities, indices = _merge(similarities, indices, queries, part, start, done)
+        there = None if present is None else present[start : start + len(part)]
+        similarities, indices = _merge(similarities, indices, queries, part, there, start, done)
         done = start + len(part)
-    return np.asarray(similarities), np.asarray(indices)
+    return _marked(similarities), np.asarray(indices)
+
+
+def _marked(similarities: jax.Array | np.ndarray) -> np.ndarray:
+    """The similarities with minus infinity for absent images."""
+    values = np.asarray(similarities)
+    return np.where(values <= _ABSENT, -np.inf, values)
 
 
 def _on_device(
-    queries: jax.Array, database: jax.Array, top_k: int, block: int
+    queries: jax.Array, database: jax.Array, top_k: int, block: int, present: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `search`, of a database that no host holds: blocks are of queries, rows stay in place."""
     step = max(1, _PRODUCTS * block // max(len(database), 1))
     parts = [
-        _best(queries[start : start + step], database, top_k)
+        _best(queries[start : start + step], database, present, top_k)
         for start in range(0, max(len(queries), 1), step)
     ]
     similarities, indices = (np.concatenate(side) for side in zip(*parts, strict=True))
-    return similarities, indices
+    return _marked(similarities), indices
 
 
 @partial(jax.jit, static_argnames="count")
-def _best(queries: jax.Array, rows: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    return jax.lax.top_k(_products(queries, rows), count)
+def _best(
+    queries: jax.Array, rows: jax.Array, present: jax.Array | None, count: int
+) -> tuple[jax.Array, jax.Array]:
+    return jax.lax.top_k(_products(queries, rows, present), count)
 
 
-def _products(queries: jax.Array, rows: jax.Array) -> jax.Array:
+def _products(queries: jax.Array, rows: jax.Array, present: jax.Array | None) -> jax.Array:
     """Float32 [Q, N]; rows first, because a CPU multiplies the tall matrix by the small faster."""
     found = jnp.matmul(rows.astype(jnp.float32), queries.T, precision=jax.lax.Precision.HIGHEST)
-    return found.T
+    return found.T if present is None else jnp.where(present[None, :], found.T, _ABSENT)
 
 
 @jax.jit
@@ -91,6 +113,7 @@ def _merge(
     indices: jax.Array,
     queries: jax.Array,
     rows: jax.Array,
+    present: jax.Array | None,
     start: jax.Array,
     done: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -100,7 +123,7 @@ def _merge(
     first of equals first, so does the merge.
     """
     columns = start + jnp.arange(rows.shape[0], dtype=jnp.int32)
-    products = jnp.where((columns >= done)[None, :], _products(queries, rows), -jnp.inf)
+    products = jnp.where((columns >= done)[None, :], _products(queries, rows, present), -jnp.inf)
     top_k = similarities.shape[1]
     best, position = jax.lax.top_k(products, min(top_k, rows.shape[0]))
     best = jnp.concatenate([similarities, best], axis=1)

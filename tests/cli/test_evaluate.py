@@ -31,6 +31,20 @@ def test_both_tables_have_a_row_for_each_method(flags, tmp_path, capsys):
     assert list(metrics["methods"]) == ["global", "local+mds"]
 
 
+def test_what_was_skipped_is_said_below_the_tables(flags, root, tmp_path, capsys):
+    truncate(root / "jpg" / "place1_near.jpg")
+    truncate(root / "jpg" / "query0.jpg")
+    assert main(["evaluate", *flags, "--config.data.max_skipped=1"]) == 0
+    counts = "1 database images (1 times one to be found), 1 queries"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"skipped in {kind} search, and counted as not found: {counts}"
+        for kind in ("global", "local")
+    ]
+    assert main(["report", str(tmp_path / "run"), f"--output={tmp_path / 'report.html'}"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert f"Skipped in local search, and counted as not found: {counts}." in page
+
+
 def test_pairs_are_verified_where_they_are_asked_for(flags, tmp_path, capsys):
     pairs = ["--config.eval.pairs=3", "--config.eval.negative_pairs=4"]
     assert main(["evaluate", *flags, "--config.eval.methods=('global',)", *pairs]) == 0
@@ -45,7 +59,7 @@ def test_a_skipped_photograph_ranks_last(flags, root, tmp_path, capsys):
     assert main(["evaluate", *flags, "--config.data.max_skipped=1"]) == 0
     with np.load(tmp_path / "run" / "rankings.npz") as rankings:
         assert rankings["global"].shape == (2, 4)
-        assert 1 in rankings["global"]
+        assert rankings["global"][:, -1].tolist() == [1, 1]
     assert (tmp_path / "run/features/database/skipped.csv").is_file()
 
 

@@ -56,6 +56,17 @@ def test_a_truncated_photograph_ends_the_run_unless_allowed(flags, root, tmp_pat
     assert len(rows) == 2
 
 
+@pytest.mark.parametrize(("part", "pattern"), [("database", "place*"), ("queries", "query*")])
+def test_without_an_image_that_can_be_used_it_is_one_line(flags, root, capsys, part, pattern):
+    for path in (root / "jpg").glob(pattern):
+        truncate(path)
+    flags = [*flags, "--config.data.max_skipped=9"]
+    for verb in ("extract", "evaluate", "index"):
+        error = refused(capsys, verb, *flags)
+        assert "config.data.max_skipped = 9: none of the" in error
+        assert f"features/{part} could be used, first " in error
+
+
 def test_an_absent_root_is_refused(flags, capsys):
     message = refused(capsys, "extract", *flags, "--config.data.root=/no/such/folder")
     assert message == "config.data.root = '/no/such/folder': must be an existing folder"

@@ -39,6 +39,12 @@ def test_plain_content_comes_back(tmp_path, kind, protocol):
     assert ground_truth.read(write(tmp_path, CONTENT, kind, protocol)) == CONTENT
 
 
+@pytest.mark.parametrize("ending", [".pickle", ".PKL"])
+def test_other_endings_of_pickles_are_known(tmp_path, ending):
+    path = write(tmp_path, CONTENT, "pkl").rename(tmp_path / f"gnd{ending}")
+    assert ground_truth.read(path) == CONTENT
+
+
 def test_a_pickle_of_python_2_is_read(tmp_path):
     path = tmp_path / "gnd.pkl"
     path.write_bytes(
@@ -60,7 +66,7 @@ def test_code_in_a_pickle_is_refused_and_not_executed(tmp_path, protocol):
     assert not touched.exists()
 
 
-@pytest.mark.parametrize("harmless", [np.float32(1), np.arange(3), {1: print}])
+@pytest.mark.parametrize("harmless", [np.random.PCG64(1), complex(1, 2), {1: print}])
 def test_any_class_or_function_is_refused(tmp_path, harmless):
     with pytest.raises(UserError, match="only plain types are read"):
         ground_truth.read(write(tmp_path, {**CONTENT, "extra": harmless}, "pkl"))
@@ -110,8 +116,20 @@ def changed(path, value):
         (("gnd", 0, "bbx"), "1234", r"gnd\[0\]\.bbx must have four numbers"),
         (("gnd", 0, "bbx"), 7, r"gnd\[0\]\.bbx must have four numbers"),
         (("gnd", 0, "bbx"), [1, 2, float("nan"), 4], r"gnd\[0\]\.bbx must be finite"),
-        (("gnd", 0, "easy"), [3], r"gnd\[0\]\.easy has an index outside imlist \(0 to 2\)"),
-        (("gnd", 0, "hard"), [-1], r"gnd\[0\]\.hard has an index outside imlist"),
+        (("gnd", 0, "easy"), [3], r"gnd\[0\]\.easy has index 3, outside imlist \(0 to 2\)"),
+        (("gnd", 0, "hard"), [-1], r"gnd\[0\]\.hard has index -1, outside imlist"),
+        (("gnd", 0, "hard"), None, r"lacks hard \(a list without images is \[\]\)"),
+        (("gnd", 0, "bbx"), None, r"lacks bbx \(the whole picture is \[0, 0, width, height\]\)"),
+        (("gnd", 0, "easy"), [0, 0], r"gnd\[0\]: easy has image 0 \(a\) twice"),
+        (("gnd", 0, "easy"), [0, 2], r"gnd\[0\]: image 2 \(c\) is in easy and junk"),
+        (("gnd", 0, "hard"), [1, 0], r"gnd\[0\]: image 0 \(a\) is in easy and hard"),
+        (("gnd", 0, "hard"), [2], r"gnd\[0\]: image 2 \(c\) is in hard and junk"),
+        (("gnd", 0, "junk"), [2, 1, 2], r"gnd\[0\]: junk has image 2 \(c\) twice"),
+        (("gnd", 0, "hard"), [False], r"gnd\[0\]\.hard must be a list of whole numbers"),
+        (("imlist", 1), "a", r"gnd\[0\]: a is as image 0 in easy and as image 1 in no list"),
+        (("imlist", 2), "a", r"gnd\[0\]: a is as image 0 in easy and as image 2 in junk"),
+        (("imlist", 1), "", r"imlist must name images inside the folder, not ''"),
+        (("gnd", 0, "ok"), [1], r"gnd\[0\] must hold either easy and hard or the older ok"),
         (("gnd", 0, "junk"), [1.5], r"gnd\[0\]\.junk must be a list of whole numbers"),
         (("gnd", 0, "junk"), ["1"], r"gnd\[0\]\.junk must be a list of whole numbers"),
         (("gnd", 0, "easy"), 1, r"gnd\[0\]\.easy must be a list of whole numbers"),
@@ -161,4 +179,92 @@ def test_a_pickle_that_asks_for_all_memory_is_refused(tmp_path, bomb):
 def test_truth_values_and_numbers_without_end_are_refused(tmp_path, field, value):
     path = write(tmp_path, changed(("gnd", 0, field), value), "json")
     with pytest.raises(UserError, match=rf"gnd\[0\]\.{field} must"):
+        ground_truth.read(path)
+
+
+def test_an_image_listed_twice_may_be_in_one_list(tmp_path):
+    content = changed(("imlist", 1), "a")
+    content["gnd"][0]["easy"] = [0, 1]
+    assert ground_truth.read(write(tmp_path, content)) == content
+
+
+def old(**lists):
+    """CONTENT with the lists of the older layout."""
+    return {**CONTENT, "gnd": [{"bbx": CONTENT["gnd"][0]["bbx"], **lists}]}
+
+
+@pytest.mark.parametrize("kind", ["json", "pkl"])
+@pytest.mark.parametrize(
+    ("lists", "easy"),
+    [({"ok": [1], "junk": [2]}, [1]), ({"good": [0], "ok": [1], "junk": [2]}, [0, 1])],
+)
+def test_the_older_key_ok_is_what_is_easy(tmp_path, kind, lists, easy):
+    entry = ground_truth.read(write(tmp_path, old(**lists), kind))["gnd"][0]
+    assert entry == {"bbx": [0, 1.5, 20, 30], "easy": easy, "hard": [], "junk": [2]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "rule"),
+    [
+        ({"ok": [1]}, r"must hold bbx, ok and junk; it lacks junk"),
+        ({"ok": [1], "junk": [1]}, r"gnd\[0\]: image 1 \(b\) is in easy and junk"),
+        ({"good": [1], "ok": [1], "junk": []}, r"gnd\[0\]: easy has image 1 \(b\) twice"),
+        ({"ok": [7], "junk": []}, r"gnd\[0\]\.ok has index 7, outside"),
+    ],
+)
+def test_the_older_layout_is_checked_alike(tmp_path, lists, rule):
+    with pytest.raises(UserError, match=rule):
+        ground_truth.read(write(tmp_path, old(**lists)))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_numpy_in_a_pickle_are_lists(tmp_path, protocol):
+    content = {
+        "imlist": np.array(CONTENT["imlist"]),
+        "qimlist": np.array(CONTENT["qimlist"], object),
+        "gnd": [
+            {
+                "bbx": np.array([0, 1.5, 20, 30], ">f4"),
+                "easy": np.array([0]),
+                "hard": [],
+                "junk": [np.int32(2)],
+            }
+        ],
+    }
+    content["gnd"][0]["hard"] = np.zeros(0, np.int64)
+    assert ground_truth.read(write(tmp_path, content, "pkl", protocol)) == CONTENT
+
+
+def test_arrays_that_python_2_wrote_are_lists(tmp_path):
+    new = pickle.dumps({**CONTENT, "qimlist": np.array(["q"])}, protocol=2)
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(new.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert ground_truth.read(path) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("easy", "rule"),
+    [
+        (np.array([0.0]), r"gnd\[0\]\.easy must be a list of whole numbers"),
+        (np.array([True]), r"gnd\[0\]\.easy must be a list of whole numbers"),
+        (np.array([[0]]), r"gnd\[0\]\.easy must be a list of whole numbers"),
+        (np.array(0), r"gnd\[0\]\.easy must be a list of whole numbers"),
+        (np.array([0j]), "cannot be read: has an array of complex128"),
+        (np.zeros(1, "i4,i4"), "cannot be read: has an array of"),
+        (np.array([1, print], object), "only plain types are read"),
+    ],
+)
+def test_arrays_of_something_else_are_refused(tmp_path, easy, rule):
+    content = changed(("gnd", 0, "easy"), easy)
+    with pytest.raises(UserError, match=rule):
+        ground_truth.read(write(tmp_path, content, "pkl", 5))
+
+
+def test_an_array_that_asks_for_all_memory_is_refused(tmp_path):
+    whole = pickle.dumps(np.zeros(3, np.uint8), protocol=2)
+    bomb = whole.replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85")
+    assert bomb != whole
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(bomb)
+    with pytest.raises(UserError, match="cannot be read"):
         ground_truth.read(path)

@@ -85,3 +85,35 @@ def test_a_data_set_is_opened_by_its_name(data):
     data.name = "oxford"
     with pytest.raises(UserError, match=r"config\.data\.name = 'oxford': must be one of"):
         open_training(data)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".JPG", ".png"])
+def test_names_with_an_ending_are_understood(root, data, ending):
+    path = root / "gnd_drawn.json"
+    content = json.loads(path.read_text())
+    plain = retrieval(data)
+    for name in ("imlist", "qimlist"):
+        content[name] = [f"{image}{ending}" for image in content[name]]
+    path.write_text(json.dumps(content))
+    found = retrieval(data)
+    assert found.database.names == plain.database.names
+    assert found.queries.names == plain.queries.names
+    assert found.database.read(1) == plain.database.read(1)
+
+
+@pytest.mark.parametrize("named", ["place0_near", "place0_near.JPG", "place0_near.jpg"])
+def test_files_of_another_ending_are_found(root, data, named):
+    path = root / "gnd_drawn.json"
+    path.write_text(path.read_text().replace('"place0_near"', f'"{named}"'))
+    picture = (root / "jpg" / "place0_near.jpg").rename(root / "jpg" / "place0_near.JPG")
+    found = retrieval(data)
+    assert found.database.names[:2] == ["place0_near.JPG", "place0_far.jpg"]
+    assert found.database.read(0) == picture.read_bytes()
+    assert found.queries.names[0] == "query0"
+
+
+def test_a_name_with_dots_is_no_ending(root, data):
+    path = root / "gnd_drawn.json"
+    path.write_text(path.read_text().replace('"place0_near"', '"place0.v2"'))
+    (root / "jpg" / "place0_near.jpg").rename(root / "jpg" / "place0.v2.jpg")
+    assert retrieval(data).database.names[0] == "place0.v2"

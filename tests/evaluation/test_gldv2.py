@@ -218,3 +218,11 @@ def test_combine_equals_summing_in_a_dictionary(rng, shape, top):
 def test_combine_names_misuse(labels, inliers, top, message):
     with pytest.raises(ValueError, match=message):
         gldv2.combine(labels, np.ones(np.shape(labels)), inliers, top)
+
+
+def test_an_image_to_find_that_is_listed_twice_counts_once():
+    once, twice = {"p": ["x", "y"]}, {"p": ["x", "y", "x"]}
+    found = {"p": ["x", "w", "y"]}
+    for metric in (gldv2.average_precisions, gldv2.mean_precisions, gldv2.mean_median_position):
+        np.testing.assert_array_equal(metric(found, twice), metric(found, once))
+    assert gldv2.mean_average_precision({"p": ["x", "y"]}, twice) == 1

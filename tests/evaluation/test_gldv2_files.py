@@ -163,3 +163,13 @@ def test_misuse_is_named(tmp_path):
         with pytest.raises(ValueError, match="`task` .='search'.*retrieval, recognition"):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_that_are_listed_twice_count_once(tmp_path):
+    content = "id,images,Usage\nq01,x01 x02 x01,Private\n"
+    assert solution_of(tmp_path, "retrieval", content)["Private"] == {"q01": ["x01", "x02"]}
+    content = "id,landmarks,Usage\nq01,7 12 7,Private\n"
+    assert solution_of(tmp_path, "recognition", content)["Private"] == {"q01": [7, 12]}
+    assert predictions_of(tmp_path, "retrieval", "id,images\nq01,x01 x01 x02\n")["Private"] == {
+        "q01": ["x01", "x01", "x02"]  # takes a rank, and is no hit, by the official code
+    }

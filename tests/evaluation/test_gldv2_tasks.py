@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,44 @@ def test_landmarks_are_summed_over_the_first_images(data, ranked, top, third):
     # the first image shows no known landmark
     assert ("q" in said) is (top > 1)
     assert said["r"] == {"class": third[0], "score": pytest.approx(third[1])}
+
+
+def test_a_similarity_of_minus_infinity_counts_for_nothing(data):
+    images = np.array([[0, 1, 2], [2, 0, 1], [0, 1, 2]])
+    nothing = -np.inf
+    similarities = np.array([[0.5, nothing, 0.4], [0.3, nothing, nothing], [nothing] * 3])
+    ranked = Ranked({"all": images}, similarities)
+    said = gldv2_tasks.predictions("recognition", ranked, data, 3)
+    assert said == {
+        "p": {"class": 7, "score": pytest.approx(0.5)},
+        "q": {"class": 17, "score": pytest.approx(0.3)},
+    }
+    ranked = ranked._replace(inliers=np.full((3, 3), 70, np.int32))
+    said = gldv2_tasks.predictions("recognition", ranked, data, 3)
+    assert said == {
+        "p": {"class": 7, "score": pytest.approx(1.5)},
+        "q": {"class": 17, "score": pytest.approx(1.3)},
+    }
+
+
+def test_what_could_not_be_prepared_stays_in_the_denominators(data):
+    answers = {"q": [], "p": ["a", "x"], "r": ["c"], "s": ["a"]}
+    whole = dataclasses.replace(data, answers=answers, landmarks=None)
+    said = {"p": ["b", "a"], "r": ["c"]}
+    found = gldv2_tasks.score("retrieval", said, whole, (1, 2))
+    assert list(gldv2_tasks.answers("retrieval", whole)) == ["p", "q", "r", "s"]
+    assert found.average_precisions["retrieval"] == pytest.approx([25, None, 100, 0])
+    assert found.metrics["retrieval"]["map@100"] == pytest.approx(125 / 3)
+    assert found.metrics["retrieval"]["p@1"] == pytest.approx(100 / 3)
+    answers = {"p": [7], "q": [], "r": [17, 99], "s": [7]}
+    whole = dataclasses.replace(data, answers=answers)
+    said = {"p": {"class": 7, "score": 0.9}, "r": {"class": 17, "score": 0.5}}
+    metrics = gldv2_tasks.score("recognition", said, whole, (1,)).metrics["recognition"]
+    assert metrics["gap"] == metrics["top1"] == pytest.approx(100 * 2 / 3)
+    less = {name: one for name, one in said.items() if name == "p"}
+    compared = gldv2_tasks.recognition_comparisons({"global": less, "global+sp": said}, whole)
+    gain = compared["global+sp"]["recognition"]["difference"]
+    assert gain == pytest.approx(100 / 3)
 
 
 def test_inliers_count_beside_similarities(data, ranked):

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 
+from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.evaluation import methods
 from delg_jax.evaluation.methods import Ranking
+from delg_jax.features import Extracted, LocalFeatures
+from delg_jax.features.extractor import Features
+from delg_jax.features.in_memory import InMemoryFeatures
 from tests import tiny
 
 
@@ -74,3 +78,31 @@ def test_scores_sort_a_short_list_and_the_rest_follows():
 def test_unknown_methods_are_named():
     with pytest.raises(UserError, match=r"local\+mds\+global"):
         methods.check("--method", "global+magic", changed())
+
+
+def seen(rng):
+    """Features that match no others."""
+    descriptors = rng.normal(size=(12, 16)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    ones, places = np.ones(12, np.float32), rng.uniform(0, 500, (12, 2)).astype(np.float32)
+    return Features(np.ones(1), LocalFeatures(places, ones, ones, descriptors, ones > 0))
+
+
+def test_the_short_list_is_cleared_of_the_junk_of_each_protocol(rng):
+    rows, query = [seen(rng) for _ in range(6)], seen(rng)
+    rows[3] = rows[5] = query
+    truth = [{"easy": [3], "hard": [1], "junk": [0]}]
+    stores = InMemoryFeatures(rows), InMemoryFeatures([query])
+    extracted = Extracted(RetrievalData(None, None, truth), *stores, "drawn")
+    config = changed(rerank__sp__short_list=2, rerank__sp__hypotheses=50)
+    config.rerank.sp.min_inliers = 4
+    first = Ranking(
+        np.arange(6, dtype=np.int32)[None, :], np.linspace(1, 0, 6, dtype=np.float32)[None, :]
+    )
+    found = methods.verify_spatially(extracted, first, config.rerank, 0)
+    assert {name: ranks[0].tolist() for name, ranks in found.items()} == {
+        "all": [0, 1, 2, 3, 4, 5],  # verifies 0 and 1
+        "easy": [3, 2, 4, 5, 0, 1],  # 2 and 3
+        "medium": [1, 2, 3, 4, 5, 0],  # 1 and 2
+        "hard": [1, 2, 4, 5, 0, 3],  # 1 and 2; 3 is ignored
+    }

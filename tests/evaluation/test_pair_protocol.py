@@ -128,7 +128,8 @@ def rerank():
 def test_perfect_features_are_worth_100(extracted, rerank):
     found = pair_protocol.pair_average_precision(extracted, rerank, 3, 6, 0)
     assert found == {
-        "positives": 3, "negatives": 6, "average_precision": 100.0, "low": 100.0, "high": 100.0,
+        "positives": 3, "negatives": 6, "skipped_positives": 0, "skipped_negatives": 0,
+        "average_precision": 100.0, "low": 100.0, "high": 100.0,
     }  # fmt: skip
     # 12 features are fewer than `min_inliers`, which must not make all pairs equal
     assert rerank.sp.min_inliers == 15
@@ -140,3 +141,30 @@ def test_features_that_tell_the_opposite_are_worth_little(extracted, rerank):
     data = RetrievalData(None, None, [*turned, TRUTH[2]])
     found = pair_protocol.pair_average_precision(extracted._replace(data=data), rerank, 2, 8, 0)
     assert found["average_precision"] < 50
+
+
+@pytest.mark.parametrize("part", ["database", "queries"])
+def test_skipped_positives_are_not_found(extracted, rerank, part):
+    kind = getattr(extracted, part)
+    number = TRUTH[0]["easy"][0] if part == "database" else 0
+    bare = kind.features[number].local
+    rows = list(kind.features)
+    rows[number] = rows[number]._replace(local=bare._replace(mask=np.zeros_like(bare.mask)))
+    gone = extracted._replace(**{part: InMemoryFeatures(rows)})
+    found = pair_protocol.pair_average_precision(gone, rerank, 3, 6, 0)
+    lost = sum(number in (e["easy"] + e["hard"]) for e in TRUTH)
+    if part == "queries":
+        lost = len(TRUTH[0]["easy"] + TRUTH[0]["hard"])
+    assert 0 < lost < 3
+    assert found["skipped_positives"] == lost
+    assert 0 < found["skipped_negatives"] < 6
+    assert found["average_precision"] == pytest.approx(100 * (3 - lost) / 3)
+    assert found["low"] < found["average_precision"] < found["high"]
+
+
+def test_an_interval_leaves_pairs_without_a_score_out_of_the_ranking():
+    scores, labels = np.array([9, 3, 0, 0]), np.array([True, False, True, True])
+    found = pair_protocol.interval(scores, labels, found=np.array([True, True, True, False]))
+    assert found.mean == pytest.approx((1 + 2 / 3) / 3)
+    rest = pair_protocol.interval(scores[:3], labels[:3])
+    assert found.high <= rest.high

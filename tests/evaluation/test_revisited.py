@@ -7,6 +7,7 @@ import pytest
 from delg_jax.evaluation.revisited import average_precision, evaluate, protocol_sets
 
 PROTOCOLS = ("easy", "medium", "hard")
+LISTS = ("easy", "hard", "junk")
 
 
 def check(result, protocol, mean, precisions, aps):
@@ -139,3 +140,52 @@ def test_kappas_name_the_fields():
 def test_a_column_per_query_is_required():
     with pytest.raises(ValueError, match="one column for each of the 1 queries"):
         evaluate(np.zeros((4, 2), int), [ENTRY])
+
+
+def test_a_positive_that_was_not_found_ends_no_precision():
+    # Of positives 0 and 1 the second is not there: 1 of 5, not 1 of 1
+    entry = {"easy": [0, 1], "hard": [], "junk": []}
+    found = evaluate(columns([0, 2, 3, 4, -1]), [entry], (1, 5))["easy"]
+    assert (found["mp@1"], found["mp@5"]) == (1.0, pytest.approx(1 / 5))
+    assert found["map"] == pytest.approx(1 / 2)
+
+
+def test_a_query_that_ranks_nothing_scores_zero():
+    found = evaluate(columns([0, 1, 2, 3], [-1] * 4), [ENTRY, ENTRY], (1, 5))
+    for protocol in PROTOCOLS:
+        assert found[protocol]["aps"] == [1.0, 0.0]
+        assert found[protocol]["map"] == found[protocol]["mp@1"] == 0.5
+
+
+def test_skips_never_improve_a_metric(rng):
+    for _ in range(100):
+        count = int(rng.integers(3, 12))
+        lists = rng.choice(4, count, p=[0.3, 0.2, 0.1, 0.4])
+        entry = {n: np.flatnonzero(lists == p).tolist() for p, n in enumerate(LISTS)}
+        ranks = rng.permutation(count)
+        whole = evaluate(columns(ranks), [entry])
+        gone = rng.permutation(count)[: rng.integers(1, count)]
+        gone = gone[lists[gone] < 2]  # those that were to be found
+        partly = evaluate(columns(np.where(np.isin(ranks, gone), -1, ranks)), [entry])
+        for protocol, metrics in whole.items():
+            for name, value in metrics.items():
+                if name != "aps" and not np.isnan(value):
+                    assert partly[protocol][name] <= value + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("lists", "clause"),
+    [
+        ({"easy": [0, 0], "hard": [], "junk": []}, "easy has image 0 twice"),
+        ({"easy": [0], "hard": [], "junk": [0]}, "image 0 is in easy and junk"),
+        ({"easy": np.array([1]), "hard": np.array([1]), "junk": []}, "image 1 is in easy and hard"),
+    ],
+)
+def test_ground_truth_that_contradicts_itself_is_refused(lists, clause):
+    with pytest.raises(ValueError, match=rf"`ground_truth\[1\]`: {clause}"):
+        evaluate(columns([0, 1, 2], [0, 1, 2]), [dict.fromkeys(LISTS, []), lists])
+
+
+def test_an_image_twice_in_a_ranking_is_refused():
+    with pytest.raises(ValueError, match="`ranks` has image 4 twice for query 1"):
+        evaluate(columns([0, 1, 2, -1, -1], [4, 0, 1, 4, -1]), [ENTRY, ENTRY])

@@ -9,7 +9,7 @@ from delg_jax.evaluation import evaluate, methods, revisited, score, stage
 from delg_jax.features import stage as features_stage
 from delg_jax.search import stage as search_stage
 from delg_jax.search.graph_store import GraphStore
-from tests.photographs import make_revisited
+from tests.photographs import make_revisited, truncate
 from tests.tiny import retrieval_config
 
 PLACES = 4
@@ -60,7 +60,9 @@ def test_metrics_are_written_as_returned(run):
     assert json.loads((folder / "metrics.json").read_text()) == result
     costs = ("seconds", "milliseconds_per_query", "megabytes")
     doubts = ("average_precisions", "intervals", "comparisons")
-    assert result.keys() == {"methods", *doubts, *costs, "images", "queries"}
+    assert result.keys() == {"methods", *doubts, *costs, "images", "queries", "skipped"}
+    nothing = {"images": 0, "queries": 0, "positives": 0}
+    assert result["skipped"] == {"global": nothing, "local": nothing}
     assert (result["images"], result["queries"]) == (2 * PLACES, PLACES)
     for name in ("methods", "average_precisions", "intervals", *costs):
         assert tuple(result[name]) == METHODS
@@ -187,3 +189,36 @@ def test_the_result_is_the_same_on_any_run(run, config, tmp_path):
     assert without_seconds(again) == without_seconds(run[1])
     with np.load(run[0] / "rankings.npz") as one, np.load(tmp_path / "rankings.npz") as other:
         jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
+
+
+@pytest.mark.parametrize("engine", ["exact", "cells"])
+def test_skipped_photographs_improve_nothing(config, run, tmp_path, engine):
+    root = make_revisited(tmp_path / "photographs", PLACES)
+    gone, lost = 2, 0  # place1_near, which the query 1 should find; and the query 0
+    for name in ("place1_near", "query0"):
+        truncate(root / "jpg" / f"{name}.jpg")
+    config = changed(config, "data.root", str(root))
+    config = changed(changed(config, "data.max_skipped", 1), "search.engine", engine)
+    config = changed(config, "search.cells.count", 4)
+    result = evaluate(config, tmp_path / "run")
+    counts = {"images": 1, "queries": 1, "positives": 1}
+    assert result["skipped"] == {"global": counts, "local": counts}
+    truth = stage.extract(config, tmp_path / "run").data.ground_truth
+    with np.load(tmp_path / "run" / "rankings.npz") as file:
+        rankings = dict(file)
+    for ranks in rankings.values():
+        assert (ranks[lost] == -1).all()
+        assert ranks[1:, -1].tolist() == [gone] * (PLACES - 1)
+        np.testing.assert_array_equal(
+            np.sort(ranks[1:], axis=1), [range(2 * PLACES)] * (PLACES - 1)
+        )
+    for method in METHODS:
+        own = {p: rankings.get(f"{method}:{p}", rankings[method]) for p in revisited.PROTOCOLS}
+        own = {p: np.where(ranks == gone, -1, ranks) for p, ranks in own.items()}
+        assert score(own, truth, tuple(config.eval.kappas)) == result["methods"][method]
+        for protocol, precisions in result["average_precisions"][method].items():
+            assert precisions[lost] == 0
+            whole = run[1]["average_precisions"][method][protocol]
+            assert (precisions[1] is None) == (whole[1] is None)
+        assert result["average_precisions"][method]["easy"][1] == 0
+        assert result["methods"][method]["easy"]["map"] <= 50

@@ -13,6 +13,7 @@ from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from tests import tiny
 from tests.data.prepared.published import image_id, jpeg, make_gldv2, place
+from tests.photographs import truncate
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +121,68 @@ def test_a_submission_scores_as_the_metrics_say(config, name, task, metric, tmp_
     expected = 100 * official(said["Private"], solution["Private"])
     assert table[metric] == pytest.approx(expected)
     assert 0 < expected <= 100
+
+
+def broken(folder, *numbers):
+    """Truncates pictures, as interrupted downloads do."""
+    for number in numbers:
+        (path,) = (folder / "raw").rglob(f"{image_id(number)}.jpg")
+        truncate(path)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "least", "skipped"),
+    [
+        ((), 75, {"images": 0, "queries": 0, "positives": 0}),
+        ((100,), 75, {"images": 1, "queries": 0, "positives": 1}),
+        ((202,), 25, {"images": 0, "queries": 1, "positives": 0}),
+        ((100, 202), 25, {"images": 1, "queries": 1, "positives": 1}),
+    ],
+)
+def test_skips_of_retrieval_improve_nothing(config, tmp_path, numbers, least, skipped):
+    make_gldv2(tmp_path / "raw", tars=0)
+    # The query 201 finds one of its two images first; 202 finds its own, and is in no other list
+    place(tmp_path / "raw" / "test", image_id(201), jpeg(303))
+    place(tmp_path / "raw" / "test", image_id(202), jpeg(301))
+    path = tmp_path / "raw" / "retrieval_solution_v2.1.csv"
+    rows = [
+        "id,images,Usage",
+        f"{image_id(201)},{image_id(103)} {image_id(100)} {image_id(103)},Private",
+        f"{image_id(202)},{image_id(101)},Private",
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    broken(tmp_path, *numbers)
+    config.data.root, config.data.tfds_dir = str(tmp_path / "raw"), str(tmp_path / "tfds")
+    config.data.name, config.eval.methods = "gldv2", ("global", "local")
+    config.data.max_skipped = 1
+    result = evaluate(config, tmp_path / "run")
+    solution = gldv2_files.read_solution(path, "retrieval")
+    for method in ("global", "local"):
+        said = gldv2_files.read_predictions(
+            tmp_path / "run" / f"submission_retrieval_{method}.csv", "retrieval", solution
+        )
+        expected = 100 * gldv2.mean_average_precision(said["Private"], solution["Private"])
+        assert result["methods"][method]["retrieval"]["map@100"] == pytest.approx(expected)
+        precision = 100 * gldv2.mean_precisions(said["Private"], solution["Private"])[4]
+        assert result["methods"][method]["retrieval"]["p@5"] == pytest.approx(precision)
+        assert result["skipped"][method] == skipped
+        assert image_id(100) not in str(said) or 100 not in numbers
+    found = result["methods"]["global"]["retrieval"]["map@100"]
+    # Where the random network ranks the image 100 decides the rest
+    assert least <= found <= least + (25 if 100 not in numbers else 1e-9)
+    assert len(result["average_precisions"]["global"]["retrieval"]) == 2
+
+
+def test_a_skipped_query_is_not_recognised(config, tmp_path):
+    make_gldv2(tmp_path / "raw", tars=0)
+    place(tmp_path / "raw" / "test", image_id(202), jpeg(7))
+    broken(tmp_path, 202)
+    config.data.root, config.data.tfds_dir = str(tmp_path / "raw"), str(tmp_path / "tfds")
+    config.data.name, config.eval.methods = "gldv2_recognition", ("global",)
+    config.data.max_skipped = 1
+    result = evaluate(config, tmp_path / "run")
+    table = result["methods"]["global"]["recognition"]
+    assert (table["gap"], table["top1"]) == (0, 0)  # the one query with a landmark
+    assert result["skipped"]["global"]["queries"] == 1
+    path = tmp_path / "run" / "submission_recognition_global.csv"
+    assert f"{image_id(202)}," in path.read_text().splitlines()

@@ -56,3 +56,14 @@ def test_codes_are_those_of_a_store(tmp_path, images, encoding):
     assert found.descriptors.dtype == expected.descriptors.dtype
     mask = expected.mask
     np.testing.assert_array_equal(found.descriptors[mask], expected.descriptors[mask])
+
+
+def test_images_without_features_are_absent_as_in_a_store(tmp_path, images):
+    empty = images[0]._replace(global_descriptor=np.zeros(6, np.float32))
+    bare = images[1].local._replace(mask=np.zeros(5, bool))
+    images = [images[0], empty, images[1]._replace(local=bare)]
+    store = FeatureStore.prepare(tmp_path, ["a", "b", "c", "d"], Layout(4, max_features=5))
+    store.write(range(4), [*images, "broken"])
+    for kind, expected in (("global", [1, 0, 1]), ("local", [1, 1, 0])):
+        assert InMemoryFeatures(images).present(kind).tolist() == expected
+        assert store.present(kind).tolist() == [*expected, 0]

@@ -99,3 +99,10 @@ def test_pairs_are_one_line(result):
 def test_training_metrics_are_sorted_with_four_digits():
     rows = tables.training_table({"loss": 0.123456, "accuracy": 1.0}).splitlines()[2:]
     assert [row.split()[1::2] for row in rows] == [["accuracy", "1"], ["loss", "0.1235"]]
+
+
+def test_skipped_pairs_are_counted():
+    counts = {"positives": 10, "negatives": 90, "skipped_positives": 2, "skipped_negatives": 0}
+    shares = {"average_precision": 91.234, "low": 90.0, "high": 93.0}
+    line = tables.pairs_line({"pairs": {**counts, **shares}})
+    assert "(10 of one landmark, 90 of two; skipped 2 and 0 of them)" in line

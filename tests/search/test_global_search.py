@@ -78,3 +78,23 @@ def test_misuse_is_named():
         search(some, some, 0)
     with pytest.raises(ValueError, match=r"`database` \(D=2\).*`queries` \(D=3\)"):
         search(some, some[:, :2], 1)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("top_k", [1, 4, 7, 9])
+def test_absent_images_come_last_in_order(rng, block, top_k):
+    queries, database = unit(rng, 3, 4), unit(rng, 9, 4)
+    present = np.array([1, 0, 1, 1, 0, 1, 1, 1, 0], bool)
+    database[~present] = 0
+    similarities, indices = search(queries, database, top_k, block, present)
+    _, order = reference(queries, database[present])
+    expected = np.concatenate([np.flatnonzero(present)[order], [[1, 4, 8]] * 3], axis=1)
+    np.testing.assert_array_equal(indices, expected[:, :top_k])
+    assert (np.isneginf(similarities) == ~present[indices]).all()
+
+
+def test_the_mask_is_of_all_images(rng):
+    with pytest.raises(ValueError, match=r"`present` \(shape \(3,\)\) must have shape \(9,\)"):
+        search(unit(rng, 1, 4), unit(rng, 9, 4), 2, present=np.ones(3, bool))
+    nothing = search(unit(rng, 1, 4), np.zeros((3, 4), np.float32), 2, present=np.zeros(3, bool))
+    assert (nothing[0].tolist(), nothing[1].tolist()) == ([[-np.inf] * 2], [[0, 1]])

@@ -114,8 +114,8 @@ def _landmark_queries(data: ml_collections.ConfigDict) -> RetrievalData:
     require_choice("config.data.ground_truth", data.ground_truth, tuple(usages))
     usage = usages[data.ground_truth]
     if data.name == "gldv2":
-        database = PreparedSource(_landmarks(data, "index"), "index")
-        return landmark_queries.in_index(database, _landmarks(data, "test"), usage)
+        index = _landmarks(data, "index")
+        return landmark_queries.in_index(index, _landmarks(data, "test"), usage)
     train = _landmarks(data, _training_part(data.name))
     return landmark_queries.in_training_images(train, _landmarks(data, "test"), usage)
 

@@ -73,12 +73,12 @@ def test_entries(
         landmarks = row.text("landmarks").split()
         if not all(text.isascii() and text.isdigit() for text in landmarks):
             raise row.error(f"landmarks must be whole numbers, not {row.text('landmarks')!r}")
-        features["landmarks"] = [int(text) for text in landmarks]
+        features["landmarks"] = list(dict.fromkeys(int(text) for text in landmarks))
     for row in tables.read(retrieval, ("id", "images", "Usage"), key="id"):
         features = _of(entries, row)
         features["retrieval_usage"] = row.text("Usage")
         if row.text("Usage") != IGNORED:
-            features["relevant"] = row.names("images")
+            features["relevant"] = list(dict.fromkeys(row.names("images")))
     return entries
 
 
@@ -105,7 +105,8 @@ def write_answers(folder: pathlib.Path, entries: Mapping[str, Entry]) -> None:
 def read_retrieval(folder: pathlib.Path, usage: str) -> dict[str, list[str]]:
     """Index images by query, of the queries of a usage (`Public` or `Private`)."""
     rows = tables.read(folder / RETRIEVAL, _COLUMNS[RETRIEVAL], key="id")
-    return {row.text("id"): row.names("images") for row in rows if row.text("usage") == usage}
+    asked = (row for row in rows if row.text("usage") == usage)
+    return {row.text("id"): list(dict.fromkeys(row.names("images"))) for row in asked}
 
 
 def read_recognition(folder: pathlib.Path, usage: str) -> dict[str, list[int]]:

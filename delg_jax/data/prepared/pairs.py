@@ -42,10 +42,15 @@ class LandmarkPairs(ImageSetBuilder):
             if row.text("label") not in ("0", "1"):
                 raise row.error(f"label must be 0 or 1, not {row.text('label')!r}")
             ids = {name: row.name(name) for name in IMAGES}
-            name = " ".join(ids.values())
+            name, reverse = (" ".join(side) for side in (ids.values(), reversed(ids.values())))
             if name in items:
                 raise row.error(f"the pair {name} occurs twice")
+            label = row.integer("label")
+            if name == reverse and not label:
+                raise row.error(f"the label of {ids['image1']} and itself must be 1")
+            if reverse in items and items[reverse].label != label:
+                raise row.error(f"the label must be that of the pair {reverse}")
             load = {n: ImageFile(source.root, "images", i, by_id) for n, i in ids.items()}
             features = {f"{n}_id": i for n, i in ids.items()}
-            items[name] = Item(name, load, row.integer("label"), features)
+            items[name] = Item(name, load, label, features)
         return {"test": in_shards(items.values())}

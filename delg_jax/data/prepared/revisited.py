@@ -8,13 +8,14 @@ import tensorflow_datasets as tfds
 
 from delg_jax import workdir
 from delg_jax.data import ground_truth, skips
+from delg_jax.data.ground_truth import LISTS
 from delg_jax.data.prepared.builder import Groups, ImageSetBuilder
 from delg_jax.data.prepared.image_files import ImageFile, inside
 from delg_jax.data.prepared.manifest import Source
 from delg_jax.data.prepared.shard import Item, in_shards
+from delg_jax.data.revisited import find
 from delg_jax.errors import UserError
 
-LISTS = ("easy", "hard", "junk")
 COPY = "ground_truth.json"
 _INSTRUCTIONS = "The folder must hold {name}.pkl (or .json, of the same content) and jpg/*.jpg."
 
@@ -77,8 +78,13 @@ class RevisitedParis(RevisitedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS.format(name=GROUND_TRUTH)
 
 
+def _listed(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of an image that a ground truth names, with or without its ending."""
+    return inside(folder, find(folder, name) or name)
+
+
 def _item(root: pathlib.Path, name: str, entry: dict[str, Any]) -> Item:
     features = {name: list(entry[name]) for name in LISTS}
     box = np.asarray(entry["bbx"], np.float32)
-    image = ImageFile(root, "jpg", name, inside)
+    image = ImageFile(root, "jpg", name, _listed)
     return Item(name, {"image": image}, features={"bbx": box, **features})

@@ -82,6 +82,19 @@ class StoreReading:
         packed = self._array("origins").read(slice(0, self.index["images"]), fill=True)
         return np.ascontiguousarray(packed).view(rows.ORIGIN)[:, 0]
 
+    def present(self, kind: str) -> np.ndarray:
+        """Which images have anything to compare: bool [N]; a skipped one has nothing.
+
+        Args:
+          kind: of the features, global or local.
+        """
+        flag = {"global": rows.GLOBAL, "local": rows.LOCAL}[kind]
+        everything = self._positions(slice(0, len(self)))
+        found = (self._states[everything] & flag) != 0
+        if kind == "local" and found.any():
+            found &= self._array("counts").read(everything) > 0
+        return found
+
     def sizes(self) -> np.ndarray:
         """Rows and columns int32 [N, 2], in pixels, that locations refer to; 0 if unknown."""
         return self._array("sizes").read(self._positions(slice(0, len(self))))
@@ -116,7 +129,7 @@ class StoreReading:
           UserError: if the store was made without global descriptors, or is damaged.
         """
         if not self._has("global"):
-            if self._all_skipped():
+            if self.all_skipped():
                 return np.zeros((len(self), 0), np.float32)
             rule = (
                 "holds no global descriptors; set config.extract.imported_global, or compute them"
@@ -265,9 +278,9 @@ class StoreReading:
         array = ChunkedArray(self._names_folder())
         return rows.unpack_texts(array.read(slice(0, self.index["images"])))
 
-    def _all_skipped(self) -> bool:
-        states = self._states
-        return bool(((states & (rows.SKIPPED | rows.DELETED)) != 0).all())
+    def all_skipped(self) -> bool:
+        """Whether no image could be used."""
+        return bool(((self._states & (rows.SKIPPED | rows.DELETED)) != 0).all())
 
     def _names_folder(self) -> pathlib.Path:
         return self.folder / f"names_{self.index['name_bytes']}"

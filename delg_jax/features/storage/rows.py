@@ -118,7 +118,8 @@ def columns(
         arrays["global"] = np.zeros((count, width), layout.global_dtype)
         for number, descriptor in pooled.items():
             arrays["global"][number] = descriptor
-            states[number] |= GLOBAL
+            if descriptor.any():  # zeros, as imported files may have, are like no other descriptor
+                states[number] |= GLOBAL
     local = {number: row.local for number, row in good.items() if row.local is not None}
     if local:
         arrays.update(_local_columns(local, count, layout))

@@ -57,6 +57,43 @@ def test_a_query_that_was_skipped_is_left_out_and_counted(root, tmp_path, caplog
     assert "1 queries were skipped" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["gldv2", "gldv2_recognition"])
+def test_a_usage_without_queries_is_refused(root, tmp_path, name):
+    task = "retrieval" if name == "gldv2" else "recognition"
+    path = root / f"{task}_solution_v2.1.csv"
+    path.write_text(path.read_text().replace("Public", "Ignored"))
+    data = settings(root, tmp_path / "tfds", name, ground_truth="public")
+    with pytest.raises(UserError, match=r"ground_truth = 'public': leaves no query: .*has none of"):
+        open_retrieval(data)
+
+
+def test_a_usage_whose_queries_were_all_skipped_is_refused(root, tmp_path):
+    for number in range(3):
+        write_tar(root / "test" / f"images_{number:03d}.tar", {})
+    write_tar(root / "test" / "images_000.tar", {f"{image_id(202)}.jpg": jpeg(1)})
+    data = settings(root, tmp_path / "tfds", "gldv2", max_skipped=3)
+    with pytest.raises(UserError, match=r"'private': leaves no query: all 1 .* were skipped"):
+        open_retrieval(data)
+
+
+def test_all_that_was_asked_stays_in_the_answers(root, tmp_path):
+    for number in range(3):
+        write_tar(root / "test" / f"images_{number:03d}.tar", {})
+        write_tar(root / "index" / f"images_{number:03d}.tar", {})
+    write_tar(root / "test" / "images_000.tar", {f"{image_id(201)}.jpg": jpeg(1)})
+    write_tar(root / "index" / "images_000.tar", {f"{image_id(103)}.jpg": jpeg(2)})
+    solution = root / "retrieval_solution_v2.1.csv"
+    solution.write_text(solution.read_text().replace("None,Ignored", f"{image_id(102)},Private"))
+    found = open_retrieval(settings(root, tmp_path / "tfds", "gldv2", max_skipped=3))
+    assert found.queries.names == [image_id(201)]
+    assert found.ground_truth[0]["easy"] == [0]
+    assert found.answers == {
+        image_id(201): [image_id(103), image_id(100)],
+        image_id(202): [image_id(102)],
+    }
+    assert found.skipped == 3
+
+
 def test_distractors_are_not_for_recognition(root, tmp_path):
     data = settings(root, tmp_path / "tfds", "gldv2_recognition", distractors=str(tmp_path))
     with pytest.raises(UserError, match=r"config\.data\.distractors.*must be empty"):

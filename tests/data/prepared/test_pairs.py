@@ -39,6 +39,8 @@ def test_pairs_keep_their_order_and_bad_ones_are_listed(tmp_path, root):
     [
         ("abc1,abd2,2", "label must be 0 or 1, not '2'"),
         ("abd2,abc1,0", "the pair abd2 abc1 occurs twice"),
+        ("abc1,abd2,0", "the label must be that of the pair abd2 abc1"),
+        ("abc1,abc1,0", "the label of abc1 and itself must be 1"),
         ("../a,abd2,1", "image1 must be 3 or more of letters"),
     ],
 )
