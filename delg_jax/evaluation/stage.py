@@ -17,6 +17,7 @@ from delg_jax.evaluation import (
     pair_protocol,
     scores,
     uncertainty,
+    verification,
 )
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pair_protocol import pair_average_precision
@@ -130,7 +131,7 @@ def _rerank(
     task = gldv2_tasks.task_of(config)
     if method.endswith("+sp"):
         if task:
-            return gldv2_tasks.verify(extracted, first, config.rerank, config.seed)
+            return verification.verify(extracted, first, config.rerank, config.seed)
         return Ranked(methods.verify_spatially(extracted, first, config.rerank, config.seed))
     block = config.search.global_block
     found = methods.rerank(method, extracted, first, graph, config.rerank, block)

@@ -59,7 +59,7 @@ def test_the_database_is_read_once(opened, monkeypatch):
     for name in ("global_descriptors", "local_features"):
         monkeypatch.setattr(type(opened[0]._stored.database), name, None)
     monkeypatch.setattr(searcher, "build_index", None)
-    monkeypatch.setattr(searcher, "engine", None)
+    monkeypatch.setattr(methods, "open_locally", None)
     assert search_all() == before
 
 
