@@ -200,7 +200,7 @@ def _slow_unless_quick(name):
     return name if name in quick else pytest.param(name, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", map(_slow_unless_quick, OPTIONS))
+@pytest.mark.parametrize("name", [_slow_unless_quick(name) for name in OPTIONS])
 def test_every_method_ranks_a_picture_as_evaluation_does(place, name):
     methods, changes = OPTIONS[name]
     evaluated, searched = ranked_by_both(place, name, changes, methods)
