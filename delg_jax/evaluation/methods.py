@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation import rerank_settings, verification
+from delg_jax.evaluation import contradictions, rerank_settings, verification
 from delg_jax.evaluation.ranking import Ranking
 from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
@@ -48,6 +48,7 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     rerank_settings.check(config.rerank)
     check_search(config.search)
     require_choice(subject, method, METHODS)
+    contradictions.check(method, config)
     imports = is_imported(config.extract)
     if "global" in method.split("+") and not has_global(config):
         rule = f"{method} needs global descriptors: set config.extract.imported_global"

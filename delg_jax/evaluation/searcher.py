@@ -1,6 +1,7 @@
 """A workdir opened for many searches: the network and the database are read once."""
 
 import dataclasses
+import logging
 import pathlib
 import threading
 import time
@@ -27,6 +28,8 @@ from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.stage import build_index, index_folder
+
+_LOG = logging.getLogger(__name__)
 
 
 class Query(NamedTuple):
@@ -275,7 +278,9 @@ def possible_methods(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 def _suits(method: str, config: ml_collections.ConfigDict) -> bool:
     try:
         methods.check("--method", method, config)
-    except UserError:
+    except UserError as error:
+        if error.subject != "--method":  # not for want of features, but by a mistake
+            _LOG.warning("%s is left out: %s", method, error)
         return False
     return True
 

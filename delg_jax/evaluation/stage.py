@@ -11,6 +11,7 @@ from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.evaluation import (
+    contradictions,
     gldv2_files,
     gldv2_tasks,
     methods,
@@ -88,10 +89,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
     if evaluation.depth < 0:
         raise UserError("config.eval.depth", evaluation.depth, "must not be negative")
-    whole = [method for method in evaluation.methods if "diffusion" in method]
-    if evaluation.depth and whole:
-        rule = f"must be 0 for {whole[0]}, which re-ranks the whole database"
-        raise UserError("config.eval.depth", evaluation.depth, rule)
+    contradictions.check_ranks(config)
     require_seed(config)
     gldv2_tasks.check(config)
     pair_protocol.check(config)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from delg_jax.errors import WrongField
 from delg_jax.rerank.distances import FORMS, MISSING
 from delg_jax.rerank.eigenpairs import SOLVERS
 
@@ -54,24 +55,26 @@ class MdsSettings:
     query_block: int = 8
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         choices = {"distance": FORMS, "missing": MISSING, "method": METHODS, "solver": SOLVERS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)
-                raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(known)}")
+                raise WrongField(name, value, f"must be one of {', '.join(known)}")
         if self.background < 0:
-            raise ValueError(f"`background` (={self.background}) must not be negative")
+            raise WrongField("background", self.background, "must not be negative")
         if self.contrast <= self.background:
-            raise ValueError(f"`contrast` (={self.contrast}) must be above `background`")
+            raise WrongField(
+                "contrast", self.contrast, f"must be above `background` (={self.background})"
+            )
         if not 0 < self.missing_weight <= 1:
-            raise ValueError(f"`missing_weight` (={self.missing_weight}) must lie in (0, 1]")
+            raise WrongField("missing_weight", self.missing_weight, "must lie in (0, 1]")
         for name in ("weight", "concat_weight"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must lie in [0, 1]")
+                raise WrongField(name, getattr(self, name), "must lie in [0, 1]")
         for name in ("short_list", "dim", "landmarks", "query_block"):
             if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must be at least 1")
+                raise WrongField(name, getattr(self, name), "must be at least 1")
         for name in ("power", "iterations", "neighbours", "beta", "background_rank"):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must not be negative")
+                raise WrongField(name, getattr(self, name), "must not be negative")

@@ -56,7 +56,7 @@ def test_pictures_that_cannot_be_used_are_named(place, names, subject):
     [
         ("model.local_head", False, "config.model.local_head"),
         ("extract.imported_local", "a.h5", "config.extract.imported_local"),
-        ("rerank.sp.model", "spline", "config.rerank.sp"),
+        ("rerank.sp.model", "spline", "config.rerank.sp.model"),
     ],
 )
 def test_configurations_that_cannot_compare_are_named(place, field, value, subject):

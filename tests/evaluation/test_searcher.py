@@ -117,5 +117,6 @@ def test_methods_depend_on_the_configuration(opened):
     found = searcher.possible_methods(config)
     assert found == ("global", "global+superglobal", "global+qe", "global+diffusion")
     config.rerank.mds.method = "magic"
-    with pytest.raises(UserError, match="config.rerank.mds"):
+    rule = "config.rerank.mds.method = 'magic': must be one of classical, smacof, landmark"
+    with pytest.raises(UserError, match=rule):
         searcher.possible_methods(config)

@@ -156,6 +156,14 @@ def test_rankings_may_keep_the_first_images_alone(run, config, tmp_path):
     names = ("global", "global+superglobal", "global+qe", "global+sp", "local", "local+mds")
     (tmp_path / "features").symlink_to(run[0] / "features")
     short = changed(changed(config, "eval.methods", names), "eval.depth", 4)
+    for path, value in {
+        "eval.kappas": (1, 4),
+        "rerank.mds.short_list": 4,
+        "rerank.superglobal.short_list": 4,
+        "rerank.superglobal.neighbours": 3,
+        "rerank.sp.short_list": 4,
+    }.items():
+        short = changed(short, path, value)
     evaluate(short, tmp_path)
     extracted = stage.extract(short, tmp_path)
     whole = methods.search("global", extracted, short.search)

@@ -1,0 +1,93 @@
+"""Fields that contradict each other: numbers that would be cut short without a word.
+
+What is larger than a database is no mistake, as one configuration serves small and large ones.
+"""
+
+import ml_collections
+
+from delg_jax.errors import UserError
+from delg_jax.features.dimensions import local_dimension
+
+_SHORT_LISTS = {
+    "sp": ("rerank.sp.short_list",),
+    "superglobal": ("rerank.superglobal.short_list",),
+    "qe": ("rerank.qe.images",),
+    "mds": ("rerank.mds.short_list", "rerank.mds.background_rank"),
+}
+
+
+def check(method: str, config: ml_collections.ConfigDict) -> None:
+    """Looks at the fields that decide a method.
+
+    Args:
+      method: one of `methods.METHODS`.
+      config: the whole tree.
+
+    Raises:
+      UserError: for the first field that goes beyond another.
+    """
+    steps = method.split("+")
+    depth = config.eval.depth
+    if depth and "diffusion" in steps:
+        rule = f"must be 0 for {method}, which re-ranks the whole database"
+        raise UserError("config.eval.depth", depth, rule)
+    kept = "the images of a query that are kept"
+    for step in steps if depth else ():
+        for field in _SHORT_LISTS.get(step, ()):
+            _at_most(config, field, "eval.depth", kept)
+    if "superglobal" in steps:
+        others = "an image of the short list has fewer others"
+        _below(config, "rerank.superglobal.neighbours", "rerank.superglobal.short_list", others)
+    if "diffusion" in steps:
+        others = "the graph keeps an image itself, and fewer others"
+        _below(config, "rerank.diffusion.neighbours", "search.graph_neighbours", others)
+    if "mds" in steps:
+        _check_embedding(config)
+    if steps[0] == "local" and config.search.engine == "cells":
+        _at_most(config, "search.cells.probes", "search.cells.count", "all cells")
+    if steps[0] == "local" and config.search.engine == "cann":
+        _check_axes(config)
+
+
+def check_ranks(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a rank of `config.eval` that no ranking is kept to."""
+    depth, kappas = config.eval.depth, tuple(config.eval.kappas)
+    if depth and max(kappas, default=0) > depth:
+        rule = f"must be at most config.eval.depth (={depth}), the images of a query that are kept"
+        raise UserError("config.eval.kappas", kappas, rule)
+
+
+def _check_axes(config: ml_collections.ConfigDict) -> None:
+    field, dimension = local_dimension(config)
+    axes = config.search.cann.axes
+    if dimension and axes > dimension:
+        rule = f"must be at most {field} (={dimension}), the axes of a descriptor; 0 = all"
+        raise UserError("config.search.cann.axes", axes, rule)
+
+
+def _check_embedding(config: ml_collections.ConfigDict) -> None:
+    mds = "rerank.mds"
+    kept = "the similarities of an image that are kept"
+    _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
+    others = "an image of the short list has fewer others"
+    _below(config, f"{mds}.neighbours", f"{mds}.short_list", others)
+    if config.rerank.mds.method == "landmark":
+        _at_most(config, f"{mds}.landmarks", f"{mds}.short_list", "the images to choose from")
+
+
+def _at_most(config: ml_collections.ConfigDict, field: str, bound: str, what: str) -> None:
+    if _value(config, field) > _value(config, bound):
+        rule = f"must be at most config.{bound} (={_value(config, bound)}), {what}"
+        raise UserError(f"config.{field}", _value(config, field), rule)
+
+
+def _below(config: ml_collections.ConfigDict, field: str, bound: str, why: str) -> None:
+    if _value(config, field) >= _value(config, bound):
+        rule = f"must be below config.{bound} (={_value(config, bound)}): {why}"
+        raise UserError(f"config.{field}", _value(config, field), rule)
+
+
+def _value(config: ml_collections.ConfigDict, field: str) -> int:
+    for name in field.split("."):
+        config = config[name]
+    return config
