@@ -49,12 +49,25 @@ def check(method: str, config: ml_collections.ConfigDict) -> None:
         _check_axes(config)
 
 
-def check_ranks(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for a rank of `config.eval` that no ranking is kept to."""
+def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
+    """Looks at the ranks that metrics read.
+
+    Args:
+      config: the whole tree.
+      counted: images of a query that count for the task; 0 for all.
+
+    Raises:
+      UserError: for a rank that no ranking is kept to.
+    """
     depth, kappas = config.eval.depth, tuple(config.eval.kappas)
-    if depth and max(kappas, default=0) > depth:
+    if not depth:
+        return
+    if max(kappas, default=0) > depth:
         rule = f"must be at most config.eval.depth (={depth}), the images of a query that are kept"
         raise UserError("config.eval.kappas", kappas, rule)
+    if depth < counted:
+        rule = f"must be 0 or at least {counted}, the images that count for {config.data.name}"
+        raise UserError("config.eval.depth", depth, rule)
 
 
 def _check_axes(config: ml_collections.ConfigDict) -> None:

@@ -27,6 +27,13 @@ def task_of(config: ml_collections.ConfigDict) -> str | None:
     return _TASKS.get(config.data.name)
 
 
+def counted(config: ml_collections.ConfigDict) -> int:
+    """Images of a query that the task looks at; 0 for all."""
+    if task_of(config) == "recognition":
+        return config.eval.recognition_top
+    return COUNTED if task_of(config) else 0
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError for what no task can be scored with in `config.eval`."""
     evaluation, task = config.eval, task_of(config)

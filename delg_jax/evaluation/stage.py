@@ -89,7 +89,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
     if evaluation.depth < 0:
         raise UserError("config.eval.depth", evaluation.depth, "must not be negative")
-    contradictions.check_ranks(config)
+    contradictions.check_ranks(config, gldv2_tasks.counted(config))
     require_seed(config)
     gldv2_tasks.check(config)
     pair_protocol.check(config)

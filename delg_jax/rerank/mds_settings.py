@@ -15,12 +15,13 @@ class MdsSettings:
 
     Attributes:
       short_list: images of the local search that are re-ranked, M.
-      dim: dimension of the embedding.
+      dim: dimension of the embedding; a shorter list needs fewer, and the others are zero.
       distance: form of the distance, one of `distances.FORMS`.
       contrast: similarity that counts as 1; it lies far below 1 for different photographs.
       background: similarity that counts as 0; unrelated photographs are above 0.
       background_rank: rank in an image's own list whose similarity counts as its 0, before all
-        else; 0 = none. Images without texture resemble all others, and this takes it from them.
+        else; 0 = none, and in a smaller database the last. Images without texture resemble all
+        others, and this takes it from them.
       power: exponent of the distance of that name.
       missing: what a missing similarity is, one of `distances.MISSING`.
       method: classical; smacof, which starts from it; or landmark, for long short lists.
@@ -29,7 +30,8 @@ class MdsSettings:
       iterations: of smacof.
       missing_weight: weight of a missing pair in smacof, beside the 1 of the others.
       concat_weight: w of [sqrt(w) embedding, sqrt(1 - w) global descriptor], where there is one.
-      neighbours: of an image in the step of SuperGlobal on these vectors; 0 = no such step.
+      neighbours: of an image in the step of SuperGlobal on these vectors, with their mean where it
+        takes the elementwise maximum of descriptors; 0 = no such step.
       beta: weight of a neighbour in that step.
       weight: share of the vectors in the score, beside the local similarity.
       query_block: queries embedded at a time.

@@ -52,7 +52,7 @@ class SimilarityGraph:
         return matrix, known
 
     def at_rank(self, images: Array, rank: int) -> np.ndarray:
-        """The similarity at a rank of the lists of some images, or at the end of shorter lists.
+        """The similarity at a rank of the lists of some images, or the last of fewer.
 
         Args:
           images: int, of any shape.

@@ -133,3 +133,17 @@ def test_ranks_that_are_not_kept_are_refused():
     with pytest.raises(UserError, match=rule):
         _check(config)
     _check(configuration.override(config, {"eval.depth": 10}))
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("gldv2", 100), ("gldv2_recognition", 12), ("revisited", 10)]
+)
+def test_a_task_needs_the_images_that_count_for_it(name, least):
+    changes = {"data.name": name, "eval.recognition_top": 12, "eval.methods": ("global",)}
+    config = configuration.override(tiny.tiny_config(), changes)
+    for depth in (0, least):
+        _check(configuration.override(config, {"eval.depth": depth}))
+    if least > 10:
+        rule = f"config.eval.depth = {least - 1}: must be 0 or at least {least}, the images that"
+        with pytest.raises(UserError, match=rule):
+            _check(configuration.override(config, {"eval.depth": least - 1}))
