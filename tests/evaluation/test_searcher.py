@@ -111,6 +111,15 @@ def test_mistakes_are_named(opened):
         assert raised.value.subject == subject
 
 
+def test_a_method_that_a_mistake_leaves_out_is_named(opened, caplog):
+    config = opened[0].config.copy_and_resolve_references()
+    config.rerank.mds.background_rank = 1001
+    found = searcher.possible_methods(config)
+    assert set(methods.METHODS) - set(found) == {"local+mds", "local+mds+global"}
+    fault = "is left out: config.rerank.mds.background_rank = 1001: must be at most config.search"
+    assert [fault in message for message in caplog.messages] == [True, True]
+
+
 def test_methods_depend_on_the_configuration(opened):
     config = opened[0].config.copy_and_resolve_references()
     config.model.local_head = False
