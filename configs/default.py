@@ -192,7 +192,7 @@ def _search() -> ml_collections.ConfigDict:
     # Exact cosines within the cells nearest to a feature, of a Voronoi diagram
     search.cells = ml_collections.ConfigDict()
     search.cells.count = 1000  # cells
-    search.cells.probes = 24  # nearest cells of a query feature that are looked into
+    search.cells.probes = 24  # nearest cells of a query feature that are looked into, at most all
     search.cells.seed = 0  # of the features that are the first centres
     search.cells.rounds = 2  # of k-means, that move them
     search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features

@@ -27,7 +27,7 @@ def check(method: str, config: ml_collections.ConfigDict) -> None:
       UserError: for the first field that goes beyond another.
     """
     steps = method.split("+")
-    depth = config.eval.depth
+    depth = max(config.eval.depth, 0)
     if depth and "diffusion" in steps:
         rule = f"must be 0 for {method}, which re-ranks the whole database"
         raise UserError("config.eval.depth", depth, rule)
@@ -43,8 +43,6 @@ def check(method: str, config: ml_collections.ConfigDict) -> None:
         _below(config, "rerank.diffusion.neighbours", "search.graph_neighbours", others)
     if "mds" in steps:
         _check_embedding(config)
-    if steps[0] == "local" and config.search.engine == "cells":
-        _at_most(config, "search.cells.probes", "search.cells.count", "all cells")
     if steps[0] == "local" and config.search.engine == "cann":
         _check_axes(config)
 

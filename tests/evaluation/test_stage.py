@@ -135,6 +135,7 @@ def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_
     (tmp_path / "features").symlink_to(folder / "features")
     evaluate(changed(config, "eval.methods", ("local+mds",)), tmp_path)
     other = changed(config, "search.graph_neighbours", 2)
+    other = changed(other, "eval.methods", ("local+mds",))
     with pytest.raises(UserError, match=r"config\.search\.graph_neighbours: 1000 -> 2"):
         evaluate(other, tmp_path)
     evaluate(other, tmp_path, overwrite=True)
