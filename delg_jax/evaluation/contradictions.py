@@ -3,6 +3,8 @@
 What is larger than a database is no mistake, as one configuration serves small and large ones.
 """
 
+from collections.abc import Sequence
+
 import ml_collections
 
 from delg_jax.errors import UserError
@@ -27,12 +29,9 @@ def check(method: str, config: ml_collections.ConfigDict) -> None:
       UserError: for the first field that goes beyond another.
     """
     steps = method.split("+")
-    depth = max(config.eval.depth, 0)
-    if depth and "diffusion" in steps:
-        rule = f"must be 0 for {method}, which re-ranks the whole database"
-        raise UserError("config.eval.depth", depth, rule)
+    check_depth([method], config)
     kept = "the images of a query that are kept"
-    for step in steps if depth else ():
+    for step in steps if config.eval.depth else ():
         for field in _SHORT_LISTS.get(step, ()):
             _at_most(config, field, "eval.depth", kept)
     if "superglobal" in steps:
@@ -45,6 +44,17 @@ def check(method: str, config: ml_collections.ConfigDict) -> None:
         _check_embedding(config)
     if steps[0] == "local" and config.search.engine == "cann":
         _check_axes(config)
+
+
+def check_depth(methods: Sequence[str], config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a depth that rankings, or one of these methods, cannot have."""
+    depth = config.eval.depth
+    if depth < 0:
+        raise UserError("config.eval.depth", depth, "must not be negative")
+    whole = [method for method in methods if "diffusion" in method]
+    if depth and whole:
+        rule = f"must be 0 for {whole[0]}, which re-ranks the whole database"
+        raise UserError("config.eval.depth", depth, rule)
 
 
 def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:

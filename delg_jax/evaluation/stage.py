@@ -82,13 +82,12 @@ def evaluate(
 def _check(config: ml_collections.ConfigDict) -> None:
     """Finds mistakes before hours of extraction do."""
     evaluation = config.eval
+    contradictions.check_depth(evaluation.methods, config)
     for method in evaluation.methods:
         methods.check("config.eval.methods", method, config)
     kappas = tuple(evaluation.kappas)
     if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
         raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
-    if evaluation.depth < 0:
-        raise UserError("config.eval.depth", evaluation.depth, "must not be negative")
     contradictions.check_ranks(config, gldv2_tasks.counted(config))
     require_seed(config)
     gldv2_tasks.check(config)
