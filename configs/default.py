@@ -194,7 +194,7 @@ def _search() -> ml_collections.ConfigDict:
     # Exact cosines within the cells nearest to a feature, of a Voronoi diagram
     search.cells = ml_collections.ConfigDict()
     search.cells.count = 1000  # cells
-    search.cells.probes = 24  # nearest cells of a query feature that are looked into
+    search.cells.probes = 24  # nearest cells of a query feature that are looked into, at most all
     search.cells.seed = 0  # of the features that are the first centres
     search.cells.rounds = 2  # of k-means, that move them
     search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features
@@ -226,7 +226,7 @@ def _rerank() -> ml_collections.ConfigDict:
     # Similarity embeddings by multidimensional scaling [L2G]
     rerank.mds = ml_collections.ConfigDict()
     rerank.mds.short_list = 400  # images of the local search that are re-ranked
-    rerank.mds.dim = 128  # dimension of the embedding
+    rerank.mds.dim = 128  # dimension of the embedding; a shorter list needs fewer
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that counts as 1
     rerank.mds.background = 0.0  # similarity that counts as 0
@@ -239,7 +239,7 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.iterations = 30  # of smacof
     rerank.mds.missing_weight = 0.1  # of a missing pair in smacof, beside the 1 of the others
     rerank.mds.concat_weight = 0.5  # share of the embedding beside the global descriptor
-    rerank.mds.neighbours = 0  # K of SuperGlobal's step on the embedding; 0 = no such step
+    rerank.mds.neighbours = 0  # K of SuperGlobal's step on the embedding, by means; 0 = none
     rerank.mds.beta = 0.3  # weight of a neighbour in that step
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity
     rerank.mds.query_block = 8  # queries embedded at a time

@@ -1,5 +1,9 @@
 """The one exception for what a user can mend: a field or file, its value, the rule it breaks."""
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 
 class UserError(Exception):
     """A mistake in the configuration, the command line or an input file.
@@ -18,6 +22,39 @@ class UserError(Exception):
         self.subject = subject
         self.value = value
         self.rule = rule
+
+
+class WrongField(ValueError):
+    """A field of a class of settings that has a wrong value.
+
+    Args:
+      field: its name.
+      value: its value.
+      rule: what it must be, as of `UserError`.
+    """
+
+    def __init__(self, field: str, value: object, rule: str) -> None:
+        super().__init__(f"`{field}` (={value!r}) {rule}")
+        self.field = field
+        self.rule = rule
+
+
+@contextlib.contextmanager
+def fields_of(section: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Lets a wrong field be that of a section of the configuration.
+
+    Args:
+      section: for example `config.rerank.sp`.
+      given: values by field, as the user gave them.
+
+    Raises:
+      UserError: that names the one field, for a `WrongField` within the block.
+    """
+    try:
+        yield
+    except WrongField as error:
+        field = error.field
+        raise UserError(f"{section}.{field}", given[field], error.rule) from error
 
 
 def require_choice(subject: str, value: str, choices: "tuple[str, ...] | list[str]") -> None:

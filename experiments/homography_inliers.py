@@ -25,7 +25,7 @@ from delg_jax.data.embedded.camera import homography_between
 from delg_jax.data.embedded.ground_truth import scale_and_tilt
 from delg_jax.errors import UserError
 from delg_jax.evaluation import homographies
-from delg_jax.evaluation.methods import spatial_settings
+from delg_jax.evaluation.rerank_settings import spatial_settings
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.parts import query_boxes
 from delg_jax.reports import tables

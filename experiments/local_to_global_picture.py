@@ -26,7 +26,7 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.data import images
 from delg_jax.data.sources import RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import methods, revisited
+from delg_jax.evaluation import revisited, verification
 from delg_jax.features import Extracted, extract
 from delg_jax.reports import matches, strips
 from delg_jax.reports.strips import Tile
@@ -106,7 +106,7 @@ def count_indirect(
     Returns:
       Their number, and by query those that match it no better than wrong images do.
     """
-    inliers = methods.inlier_counter(extracted, config.rerank, config.seed)
+    inliers = verification.inlier_counter(extracted, config.rerank, config.seed)
     number, indirect = 0, {}
     for query, entry in enumerate(extracted.data.ground_truth):
         positives, ignored = revisited.protocol_sets(entry, _PROTOCOL)

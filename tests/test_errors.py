@@ -1,6 +1,6 @@
 import pytest
 
-from delg_jax.errors import UserError, require_choice
+from delg_jax.errors import UserError, WrongField, fields_of, require_choice
 
 
 def test_the_message_is_one_line_with_field_value_and_rule():
@@ -14,6 +14,15 @@ def test_a_choice_is_one_of_those_listed():
     require_choice("config.x", "b", ("a", "b"))
     with pytest.raises(UserError, match="config.x = 'c': must be one of a, b"):
         require_choice("config.x", "c", ("a", "b"))
+
+
+def test_a_wrong_field_is_that_of_its_section_with_the_value_that_was_given():
+    error = WrongField("radius", 0.5, "must be at least 1")
+    assert isinstance(error, ValueError)
+    assert str(error) == "`radius` (=0.5) must be at least 1"
+    with pytest.raises(UserError) as raised, fields_of("config.a.b", {"radius": 60, "other": 1}):
+        raise error
+    assert str(raised.value) == "config.a.b.radius = 60: must be at least 1"
 
 
 def test_the_text_is_one_line_whatever_is_in_it():

@@ -8,13 +8,10 @@ import numpy as np
 
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gap_bootstrap, gldv2, methods, uncertainty
+from delg_jax.evaluation import gap_bootstrap, gldv2, uncertainty
 from delg_jax.evaluation.bootstrap import Interval
-from delg_jax.evaluation.ranking import Ranked, Ranking
+from delg_jax.evaluation.ranking import Ranked
 from delg_jax.evaluation.scores import Scores, percent
-from delg_jax.features import Extracted
-from delg_jax.progress import Progress
-from delg_jax.rerank import spatial_verification
 
 # Task by config.data.name
 _TASKS = {
@@ -30,6 +27,13 @@ def task_of(config: ml_collections.ConfigDict) -> str | None:
     return _TASKS.get(config.data.name)
 
 
+def counted(config: ml_collections.ConfigDict) -> int:
+    """Images of a query that the task looks at; 0 for all."""
+    if task_of(config) == "recognition":
+        return config.eval.recognition_top
+    return COUNTED if task_of(config) else 0
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError for what no task can be scored with in `config.eval`."""
     evaluation, task = config.eval, task_of(config)
@@ -39,42 +43,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     if task == "retrieval" and max(evaluation.kappas, default=1) > COUNTED:
         rule = f"must be at most {COUNTED}, the images that count"
         raise UserError("config.eval.kappas", tuple(evaluation.kappas), rule)
-
-
-def verify(
-    extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, seed: int
-) -> Ranked:
-    """Re-ranks the short list of each query by inliers; nothing is left out of it.
-
-    Args:
-      extracted: features.
-      first: the ranking whose short list is verified.
-      rerank: the `config.rerank` tree.
-      seed: of the random draws.
-
-    Returns:
-      The new ranking under "all", with similarities of the search, and inliers. Images without
-      features stay last.
-    """
-    compared = first.compared()
-    queries, columns = compared.images.shape
-    count = min(rerank.sp.short_list, columns)
-    count_inliers = methods.inlier_counter(extracted, rerank, seed)
-    orders, inliers = np.empty((queries, columns), np.int64), np.empty((queries, count), np.int32)
-    with Progress("spatial verification", queries, "query") as progress:
-        for number, (images, similarities) in enumerate(
-            zip(compared.images, compared.similarities, strict=True)
-        ):
-            found = count_inliers(number, images[:count])[images[:count]]
-            order = spatial_verification.rerank(
-                np.arange(columns), similarities, found, [], count, rerank.sp.score
-            )
-            orders[number], inliers[number] = order, found[order[:count]]
-            progress.advance()
-    sides = (compared.images, compared.similarities)
-    found = Ranking(*(np.take_along_axis(side, orders, axis=1) for side in sides))
-    found = found.followed_by(first)
-    return Ranked({"all": found.images}, found.similarities, inliers)
 
 
 def predictions(task: str, found: Ranked, data: RetrievalData, top: int) -> dict[str, Any]:

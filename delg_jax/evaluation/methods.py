@@ -1,23 +1,21 @@
 """The ways to rank a database: global and local search, each with its re-rankings."""
 
 import pathlib
-from collections.abc import Callable
 
-import jax
 import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation import rerank_settings, skipped
+from delg_jax.evaluation import contradictions, rerank_settings, skipped, verification
 from delg_jax.evaluation.ranking import Ranking, by_similarity
-from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings, spatial_settings
+from delg_jax.evaluation.rerank_settings import diffusion_settings, mds_settings
 from delg_jax.evaluation.revisited import PROTOCOLS, protocol_sets
-from delg_jax.features import Extracted, LocalFeatures
+from delg_jax.features import Extracted
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.stage import has_global, has_local
-from delg_jax.progress import Progress
-from delg_jax.rerank import diffusion, expansion, mds, spatial_verification, superglobal
+from delg_jax.rerank import diffusion, expansion, mds, superglobal
 from delg_jax.search import SimilarityGraph, global_search, shared_direction
+from delg_jax.search.engines import LocalSearch
 from delg_jax.search.stage import check as check_search
 from delg_jax.search.stage import engine, kernel
 
@@ -50,6 +48,7 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     rerank_settings.check(config.rerank)
     check_search(config.search)
     require_choice(subject, method, METHODS)
+    contradictions.check(method, config)
     imports = is_imported(config.extract)
     if "global" in method.split("+") and not has_global(config):
         rule = f"{method} needs global descriptors: set config.extract.imported_global"
@@ -78,16 +77,25 @@ def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int
     return Ranking(*global_search.search(queries, database, depth, block, present)[::-1])
 
 
-def rank_locally(
+def open_locally(
     extracted: Extracted, search: ml_collections.ConfigDict, folder: pathlib.Path | None = None
-) -> Ranking:
-    """Ranks by the local similarity; ties go to the lower index. `folder` as of `search`."""
-    queries, database = (
-        part.local_features(search.max_features, search.packed)
-        for part in (extracted.queries, extracted.database)
-    )
+) -> LocalSearch:
+    """The local search over the database; `folder` as of `search`."""
+    database = extracted.database.local_features(search.max_features, search.packed)
     shared_direction.warn(database, kernel(search))
-    similarities = engine(database, search, folder)(queries.descriptors, queries.mask)
+    return engine(database, search, folder)
+
+
+def rank_locally(
+    extracted: Extracted,
+    search: ml_collections.ConfigDict,
+    folder: pathlib.Path | None = None,
+    opened: LocalSearch | None = None,
+) -> Ranking:
+    """Ranks by the local similarity; ties go to the lower index. Arguments as of `search`."""
+    opened = opened or open_locally(extracted, search, folder)
+    queries = extracted.queries.local_features(search.max_features, search.packed)
+    similarities = opened(queries.descriptors, queries.mask)
     return by_similarity(similarities, extracted.database.present("local"))
 
 
@@ -97,6 +105,7 @@ def search(
     settings: ml_collections.ConfigDict,
     folder: pathlib.Path | None = None,
     depth: int = 0,
+    opened: LocalSearch | None = None,
 ) -> Ranking:
     """Does the search that a method begins with.
 
@@ -106,6 +115,7 @@ def search(
       settings: the `config.search` tree.
       folder: of an approximate engine's index, see `index_folder`; None to keep none.
       depth: images that are kept of each ranking; 0 for all.
+      opened: result of `open_locally`, if the caller keeps it.
 
     Returns:
       The ranking by global or local similarity.
@@ -116,7 +126,8 @@ def search(
     skipped.require_some(extracted, method.split("+")[0])
     if method.startswith("global"):
         return rank_globally(extracted, settings, depth)
-    return rank_locally(extracted, settings, folder).first(depth or len(extracted.database))
+    found = rank_locally(extracted, settings, folder, opened)
+    return found.first(depth) if depth else found
 
 
 def rerank(
@@ -183,56 +194,11 @@ def verify_spatially(
       Rankings int32 [Q, N] by protocol name, and under "all" the one whose short list is not
       cleared of a protocol's junk. Images without features stay last.
     """
-    count, compared = rerank.sp.short_list, first.compared()
-    count_inliers = inlier_counter(extracted, rerank, seed)
-    rankings = {name: first.images.copy() for name in ("all", *PROTOCOLS)}
-    with Progress("spatial verification", len(first.images), "query") as progress:
-        for number, entry in enumerate(extracted.data.ground_truth):
-            images, similarities = compared.images[number], compared.similarities[number]
-            ignored = {name: protocol_sets(entry, name)[1] for name in PROTOCOLS} | {"all": []}
-            lists = [
-                spatial_verification.short_list(images, out, count) for out in ignored.values()
-            ]
-            inliers = count_inliers(number, np.unique(np.concatenate(lists)))
-            for name, excluded in ignored.items():
-                rankings[name][number, : len(images)] = spatial_verification.rerank(
-                    images, similarities, inliers, excluded, count, rerank.sp.score
-                )
-            progress.advance()
-    return rankings
-
-
-def inlier_counter(
-    extracted: Extracted, rerank: ml_collections.ConfigDict, seed: int
-) -> Callable[[int, np.ndarray], np.ndarray]:
-    """Prepares spatial verification of any query against any database images.
-
-    Args:
-      extracted: features of queries and database.
-      rerank: the `config.rerank` tree.
-      seed: of the random draws.
-
-    Returns:
-      A function from the number of a query and candidates int [M] to inliers int32 [N], else 0.
-    """
-    settings = spatial_settings(rerank)
-    queries = extracted.queries.local_features(settings.max_features)
-    database = extracted.database.local_features(settings.max_features)
-    key = jax.random.key(seed)
-
-    def count(number: int, candidates: np.ndarray) -> np.ndarray:
-        """Inliers of one query."""
-        inliers = np.zeros(len(extracted.database), np.int32)
-        inliers[candidates] = spatial_verification.verify(
-            LocalFeatures(*(field[number] for field in queries)),
-            LocalFeatures(*(field[candidates] for field in database)),
-            candidates,
-            jax.random.fold_in(key, number),
-            settings,
-        )
-        return inliers
-
-    return count
+    excluded = [
+        {name: protocol_sets(entry, name)[1] for name in PROTOCOLS}
+        for entry in extracted.data.ground_truth
+    ]
+    return verification.verify(extracted, first, rerank, seed, excluded).by_protocol
 
 
 def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict) -> Ranking:

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError
-from delg_jax.evaluation import methods, pairs
+from delg_jax.evaluation import pairs, verification
 from delg_jax.evaluation.bootstrap import Interval
 from delg_jax.evaluation.revisited import protocol_sets
 from delg_jax.features import Extracted
@@ -71,9 +71,9 @@ def pair_average_precision(
     drawn = draw(extracted.data.ground_truth, len(extracted.database), positives, negatives, seed)
     settings = rerank.copy_and_resolve_references().unlock()
     settings.sp.min_inliers = 0
-    count_inliers = methods.inlier_counter(extracted, settings, seed)
     images, queries = (part.present("local") for part in (extracted.database, extracted.queries))
     found = images[drawn.images] & queries[drawn.queries]
+    count_inliers = verification.inlier_counter(extracted, settings, seed)
     scores = np.zeros(len(drawn.images), np.int32)
     numbers, starts = np.unique(drawn.queries, return_index=True)
     groups = np.split(np.arange(len(scores)), starts[1:])

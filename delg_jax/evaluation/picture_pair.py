@@ -8,9 +8,9 @@ import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError
-from delg_jax.evaluation import methods
+from delg_jax.evaluation import rerank_settings
 from delg_jax.evaluation.query import read_picture
-from delg_jax.features import LocalFeatures, extract
+from delg_jax.features import LocalFeatures, dimensions, extract
 from delg_jax.features.extraction import prepare
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
@@ -64,7 +64,8 @@ def match_pictures(
         raise UserError(
             "config.model.local_head", False, "must be True: local features are matched"
         )
-    settings = methods.spatial_settings(config.rerank)
+    settings = rerank_settings.spatial_settings(config.rerank)
+    dimensions.check(config)
     pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
     sides = _extract(config, pathlib.Path(workdir), pictures, overwrite)
     found = verify_pair(*sides, jax.random.key(config.seed), settings)

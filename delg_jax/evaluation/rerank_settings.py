@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from delg_jax.errors import UserError
+from delg_jax.errors import UserError, fields_of
 from delg_jax.rerank import MdsSettings, SpatialSettings
 from delg_jax.rerank.diffusion import DiffusionSettings
 
@@ -31,24 +31,17 @@ def spatial_settings(rerank: ml_collections.ConfigDict) -> SpatialSettings:
     if rerank.sp.short_list < 1:
         raise UserError("config.rerank.sp.short_list", rerank.sp.short_list, "must be at least 1")
     fields = {name: value for name, value in rerank.sp.items() if name != "short_list"}
-    try:
+    with fields_of("config.rerank.sp", fields):
         return SpatialSettings(**fields)
-    except ValueError as error:
-        raise UserError("config.rerank.sp", fields, str(error)) from error
 
 
 def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:
     """`config.rerank.mds`; raises a UserError for a wrong value."""
-    try:
+    with fields_of("config.rerank.mds", rerank.mds):
         return MdsSettings(**rerank.mds)
-    except ValueError as error:
-        raise UserError("config.rerank.mds", dict(rerank.mds), str(error)) from error
 
 
 def diffusion_settings(rerank: ml_collections.ConfigDict) -> DiffusionSettings:
     """`config.rerank.diffusion`; raises a UserError for a wrong value."""
-    try:
+    with fields_of("config.rerank.diffusion", rerank.diffusion):
         return DiffusionSettings(**rerank.diffusion)
-    except ValueError as error:
-        fields = dict(rerank.diffusion)
-        raise UserError("config.rerank.diffusion", fields, str(error)) from error

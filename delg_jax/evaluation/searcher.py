@@ -1,6 +1,7 @@
 """A workdir opened for many searches: the network and the database are read once."""
 
 import dataclasses
+import logging
 import pathlib
 import threading
 import time
@@ -12,10 +13,9 @@ import numpy as np
 
 from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
-from delg_jax.evaluation import methods
+from delg_jax.evaluation import methods, rerank_settings, verification
 from delg_jax.evaluation.held_features import HeldFeatures
-from delg_jax.evaluation.methods import Ranking
-from delg_jax.evaluation.ranking import by_similarity
+from delg_jax.evaluation.ranking import Ranking
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.extraction import Box, prepare
 from delg_jax.features.extractor import in_original_pixels
@@ -27,7 +27,9 @@ from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.stage import build_index, engine, index_folder
+from delg_jax.search.stage import build_index, index_folder
+
+_LOG = logging.getLogger(__name__)
 
 
 class Query(NamedTuple):
@@ -53,9 +55,10 @@ class Hit:
     Attributes:
       image: its index in the database.
       name: its name.
-      score: what the method ranks by, a similarity or a score; of `...+sp`, the number of inliers,
-        and of `global+superglobal` the similarity of the search before. Minus infinity below the
-        short list of a re-ranking.
+      score: what the method ranks by, a similarity or a score; of `...+sp` the number of inliers,
+        0 below the short list, also where `config.rerank.sp.score` ranks by more than that; of
+        `global+superglobal` the similarity of the search before. Minus infinity below the short
+        list of other re-rankings.
     """
 
     image: int
@@ -148,7 +151,8 @@ class Searcher:
             found = self._extractor([prepared])[0]
             spent += _milliseconds_since(start)
         features = in_original_pixels(found, scale)
-        one = InMemoryFeatures([features], self.config.extract.local_encoding)
+        settings = self.config.extract
+        one = InMemoryFeatures([features], settings.local_encoding, settings.global_dtype)
         x, y = (0, 0) if box is None else (max(round(float(side)), 0) for side in box[:2])
         return Query(one, picture.shape[:2], (y, x), spent)
 
@@ -161,7 +165,7 @@ class Searcher:
           top: hits wanted, at most.
 
         Returns:
-          What was found, as evaluation would rank it.
+          What was found, as evaluation ranks it; at most `config.eval.depth` hits, if that is set.
 
         Raises:
           UserError: for a wrong method or number of hits.
@@ -200,7 +204,7 @@ class Searcher:
         if not 0 <= image < len(self._database):
             rule = f"must be the index of an image, 0 to {len(self._database) - 1}"
             raise UserError("image", image, rule)
-        settings = methods.spatial_settings(self.config.rerank)
+        settings = rerank_settings.spatial_settings(self.config.rerank)
         with self._device:
             sides = [
                 LocalFeatures(*(np.asarray(field[row]) for field in part))
@@ -209,8 +213,7 @@ class Searcher:
                     (self._database.local_features(settings.max_features), image),
                 )
             ]
-            # The draws of the only query of a search
-            key = jax.random.fold_in(jax.random.key(self.config.seed), 0)
+            key = jax.random.key(self.config.seed)  # as `verification.inlier_counter` draws
             found = spatial_verification.verify_pair(*sides, key, settings, image)
         first, second = (
             np.asarray(side.locations)[found.matches[:, column]]
@@ -221,23 +224,22 @@ class Searcher:
 
     def _first(self, method: str, extracted: Extracted) -> Ranking:
         """The search that a method begins with, by an engine that is kept."""
-        if method.startswith("global"):
-            return methods.rank_globally(extracted, self.config.search)
-        search = self.config.search
-        if self._engine is None:
-            folder = index_folder(self.config, self._root, self._stored, self._overwrite)
-            database = self._database.local_features(search.max_features, search.packed)
-            self._engine = engine(database, search, folder)
-        features = extracted.queries.local_features(search.max_features, search.packed)
-        similarities = self._engine(features.descriptors, features.mask)
-        return by_similarity(similarities, self._database.present("local"))
+        config = self.config
+        if method.startswith("local") and self._engine is None:
+            folder = index_folder(config, self._root, self._stored, self._overwrite)
+            self._engine = methods.open_locally(extracted, config.search, folder)
+        depth = config.eval.depth
+        return methods.search(method, extracted, config.search, depth=depth, opened=self._engine)
 
     def _reranked(
         self, method: str, extracted: Extracted, first: Ranking
     ) -> tuple[np.ndarray, np.ndarray]:
         """The database's images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            return self._verified(extracted, first)
+            given = extracted, first, self.config.rerank, self.config.seed
+            found = verification.verify(*given, quiet=True)
+            images, inliers = found.by_protocol["all"][0], found.inliers[0]
+            return images, np.pad(inliers, (0, len(images) - len(inliers)))
         graph = None
         if methods.needs_graph(method):
             kind = method.split("+")[0]
@@ -249,16 +251,6 @@ class Searcher:
         block = self.config.search.global_block
         found = methods.rerank(method, extracted, first, graph, self.config.rerank, block)
         return found.images[0], found.similarities[0]
-
-    def _verified(self, extracted: Extracted, first: Ranking) -> tuple[np.ndarray, np.ndarray]:
-        """Images [N] and inliers [N] in their order, of which only the short list has any."""
-        order, similarities = first.images[0], first.similarities[0]
-        count = self.config.rerank.sp.short_list
-        candidates = spatial_verification.short_list(order, [], count)
-        counter = methods.inlier_counter(extracted, self.config.rerank, self.config.seed)
-        inliers = counter(0, candidates)
-        images = spatial_verification.rerank(order, similarities, inliers, [], count)
-        return images, inliers[images]
 
 
 def check_has_network(config: ml_collections.ConfigDict) -> None:
@@ -286,7 +278,9 @@ def possible_methods(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 def _suits(method: str, config: ml_collections.ConfigDict) -> bool:
     try:
         methods.check("--method", method, config)
-    except UserError:
+    except UserError as error:
+        if error.subject != "--method":  # not for want of features, but by a mistake
+            _LOG.warning("%s is left out: %s", method, error)
         return False
     return True
 

@@ -12,6 +12,7 @@ from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.evaluation import (
+    contradictions,
     gldv2_files,
     gldv2_tasks,
     methods,
@@ -19,6 +20,7 @@ from delg_jax.evaluation import (
     scores,
     skipped,
     uncertainty,
+    verification,
 )
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pair_protocol import pair_average_precision
@@ -88,17 +90,13 @@ def evaluate(
 def _check(config: ml_collections.ConfigDict) -> None:
     """Finds mistakes before hours of extraction do."""
     evaluation = config.eval
+    contradictions.check_depth(evaluation.methods, config)
     for method in evaluation.methods:
         methods.check("config.eval.methods", method, config)
     kappas = tuple(evaluation.kappas)
     if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
         raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
-    if evaluation.depth < 0:
-        raise UserError("config.eval.depth", evaluation.depth, "must not be negative")
-    whole = [method for method in evaluation.methods if "diffusion" in method]
-    if evaluation.depth and whole:
-        rule = f"must be 0 for {whole[0]}, which re-ranks the whole database"
-        raise UserError("config.eval.depth", evaluation.depth, rule)
+    contradictions.check_ranks(config, gldv2_tasks.counted(config))
     require_seed(config)
     gldv2_tasks.check(config)
     pair_protocol.check(config)
@@ -141,7 +139,7 @@ def _rerank(
     task = gldv2_tasks.task_of(config)
     if method.endswith("+sp"):
         if task:
-            return gldv2_tasks.verify(extracted, first, config.rerank, config.seed)
+            return verification.verify(extracted, first, config.rerank, config.seed)
         return Ranked(methods.verify_spatially(extracted, first, config.rerank, config.seed))
     block = config.search.global_block
     found = methods.rerank(method, extracted, first, graph, config.rerank, block)

@@ -19,10 +19,12 @@ class InMemoryFeatures:
       features: of each image; local features padded to one size, as an `Extractor` returns them.
       local_encoding: of the store that these features stand beside; its rounding decides
         similarities.
+      global_dtype: of that store, alike.
     """
 
     features: Sequence[Features]
     local_encoding: str = "float32"
+    global_dtype: str = "float32"
 
     def __len__(self) -> int:
         """Number of images."""
@@ -37,7 +39,8 @@ class InMemoryFeatures:
 
     def global_descriptors(self) -> np.ndarray:
         """Float32 [N, D], unit norm."""
-        return np.stack([image.global_descriptor for image in self.features])
+        descriptors = np.stack([image.global_descriptor for image in self.features])
+        return descriptors.astype(self.global_dtype).astype(np.float32)
 
     def local_features(self, count: int, packed: bool = False) -> LocalFeatures:
         """The strongest features of every image.

@@ -7,6 +7,7 @@ import ml_collections
 
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.errors import UserError
+from delg_jax.features import dimensions
 from delg_jax.features.claiming import claimed
 from delg_jax.features.extractor import check
 from delg_jax.features.formats.imported import DECIDING_FIELDS, ImportedFeatures, is_imported
@@ -81,6 +82,7 @@ def extract(
     """
     root = pathlib.Path(workdir)
     check(config.extract)
+    dimensions.check(config)
     data = open_retrieval(config.data)
     if is_imported(config.extract):
         if runner:

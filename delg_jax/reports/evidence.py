@@ -63,8 +63,7 @@ class Evidence:
           thousandths.
         """
         sides = self._one("queries", query), self._one("database", image)
-        key = jax.random.fold_in(self._key, query)
-        found = verify_pair(*sides, key, self._settings, pair_id=image)
+        found = verify_pair(*sides, self._key, self._settings, pair_id=image)
         ends = []
         whole = zip(sides, ("queries", "database"), (query, image), shapes, strict=True)
         for column, (side, part, number, shape) in enumerate(whole):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delg_jax.errors import WrongField
 from delg_jax.search.blocks import padded_rows, starts
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import MAX_POWER
@@ -36,14 +37,14 @@ class DiffusionSettings:
     iterations: int = 20
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         for name in ("neighbours", "query_neighbours", "iterations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must be at least 1")
+                raise WrongField(name, getattr(self, name), "must be at least 1")
         if not 0 <= self.spread < 1:
-            raise ValueError(f"`spread` (={self.spread}) must lie in [0, 1)")
+            raise WrongField("spread", self.spread, "must lie in [0, 1)")
         if not 0 < self.power <= MAX_POWER:
-            raise ValueError(f"`power` (={self.power}) must lie in (0, {MAX_POWER}]")
+            raise WrongField("power", self.power, f"must lie in (0, {MAX_POWER}]")
 
 
 def rerank(

@@ -11,7 +11,7 @@ Array = jax.Array | np.ndarray
 FORMS = ("chord", "complement", "reciprocal", "power")
 MISSING = ("zero", "largest", "row_minimum")
 
-# Similarities below this count as missing, so that 1 / s and its square stay finite.
+# The reciprocal of similarities below this is not taken, so that it and its square stay finite.
 _LEAST_SIMILARITY = 1e-6
 
 
@@ -23,13 +23,14 @@ def distances(
     background: float = 0.0,
     power: float = 1.0,
     missing: str = "zero",
+    known: jax.Array | None = None,
 ) -> jax.Array:
     """Turns similarities into symmetric distances with a zero diagonal.
 
     The similarity is averaged over its two directions and put on the scale of `level`.
 
     Args:
-      similarities: float [n, n], larger is better, 0 where missing; the diagonal is not read.
+      similarities: float [n, n], larger is better; the diagonal is not read.
       form: chord sqrt(2 - 2 s), complement 1 - s, reciprocal 1 / s, or power (1 - s)^power. The
         reciprocal of 0 is the largest distance of all other pairs.
       contrast: similarity that counts as 1.
@@ -37,8 +38,10 @@ def distances(
       power: exponent of the form of that name.
       missing: what a missing similarity is: zero; largest, the one that is missing in one
         direction is taken from the other, and in both gives the largest distance of all other
-        pairs; row_minimum, the least similarity of its row, as a list that was cut hides nothing
-        above its last.
+        pairs; row_minimum, the least known similarity of its row, as a list that was cut hides
+        nothing above its last.
+      known: bool [n, n], False where a similarity is missing; None for all True. A known one may
+        be 0.
 
     Returns:
       float32 [n, n].
@@ -49,7 +52,8 @@ def distances(
     if missing not in MISSING:
         raise ValueError(f"`missing` (={missing!r}) must be one of {', '.join(MISSING)}")
     diagonal = jnp.eye(len(similarities), dtype=bool)
-    known = known_pairs(similarities)
+    known = ~diagonal if known is None else known & ~diagonal
+    similarities = jnp.where(known, similarities, 0.0)
     if missing == "largest":
         similarities = jnp.where(known & ~known.T, similarities, similarities.T)
         similarities = jnp.where(known & known.T, _mean(similarities), similarities)
@@ -77,19 +81,15 @@ def above(similarities: Array, backgrounds: Array) -> np.ndarray:
 
     Args:
       similarities: float [..., n], of an image to others.
-      backgrounds: float [...], of that image.
+      backgrounds: float [...], of that image; one that is not finite counts as 0.
 
     Returns:
       float32 [..., n].
     """
     backgrounds = np.asarray(backgrounds, np.float32)[..., None]
+    backgrounds = np.where(np.isfinite(backgrounds), backgrounds, np.float32(0.0))
     room = np.maximum(1.0 - backgrounds, _LEAST_SIMILARITY)
     return np.maximum((np.asarray(similarities) - backgrounds) / room, 0.0).astype(np.float32)
-
-
-def known_pairs(similarities: jax.Array) -> jax.Array:
-    """Which of the similarities [n, n] are not missing; never those of the diagonal."""
-    return (similarities > _LEAST_SIMILARITY) & ~jnp.eye(len(similarities), dtype=bool)
 
 
 def _mean(similarities: jax.Array) -> jax.Array:

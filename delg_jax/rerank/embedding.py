@@ -17,11 +17,12 @@ def classical_mds(
     """Points whose Euclidean distances are as given (Torgerson, 1952).
 
     B = -1/2 J D^2 J with J = I - 1 1^T / n, and X = V sqrt(Lambda) over the largest positive
-    eigenvalues. The largest coordinate of each column is positive, which fixes its sign.
+    eigenvalues. The largest coordinate of each column is positive, which fixes its sign. Of equal
+    eigenvalues all are used or none: which of their vectors come first is arbitrary.
 
     Args:
       distances: float [n, n], symmetric.
-      dim: columns wanted; those without a positive eigenvalue are zero.
+      dim: columns wanted, at most; those without a positive eigenvalue are zero.
       mask: bool [n], False on rows that are not points; they get zeros.
       solver: one of `eigenpairs.SOLVERS`.
 
@@ -46,7 +47,7 @@ def landmark_mds(
     Args:
       distances: float [L, n], of the landmarks to all points; the first L points are the
         landmarks.
-      dim: columns wanted; those without a positive eigenvalue are zero.
+      dim: columns wanted, at most; those without a positive eigenvalue are zero.
       mask: bool [n], False on rows that are not points; they get zeros.
       solver: one of `eigenpairs.SOLVERS`.
 
@@ -74,7 +75,7 @@ def _weight(distances: jax.Array, mask: jax.Array | None) -> jax.Array:
 def _positive_pairs(
     distances: jax.Array, weight: jax.Array, dim: int, solver: str
 ) -> tuple[jax.Array, jax.Array]:
-    """The leading pairs of B; values that are not clearly positive are 0."""
+    """The leading pairs of B; values not clearly above 0, and above those left out, are 0."""
     count = len(distances)
     total = jnp.maximum(weight.sum(), 1.0)
     squares = distances**2 * (weight[:, None] * weight[None, :])
@@ -82,9 +83,14 @@ def _positive_pairs(
     rows, columns = squares.sum(axis=1) / total, squares.sum(axis=0) / total
     gram = squares - rows[:, None] - columns[None, :] + rows.sum() / total
     gram *= weight[:, None] * weight[None, :]
-    values, vectors = eigenpairs.leading(-0.5 * gram, dim, solver)
-    positive = values > count * jnp.finfo(jnp.float32).eps * jnp.maximum(values[0], 0.0)
-    return jnp.where(positive, values, 0.0), vectors
+    # One more than wanted: vectors of equal values span a space without a basis of its own, of
+    # which a part would be arbitrary, and rankings with it
+    values, vectors = eigenpairs.leading(-0.5 * gram, dim + 1, solver)
+    left_out = values[dim] if len(values) > dim else 0.0
+    rounding = count * jnp.finfo(jnp.float32).eps * jnp.maximum(values[0], 0.0)
+    values, vectors = values[:dim], vectors[:, :dim]
+    clear = values > jnp.maximum(left_out, 0.0) + rounding
+    return jnp.where(clear, values, 0.0), vectors
 
 
 def _with_fixed_signs(points: jax.Array) -> jax.Array:

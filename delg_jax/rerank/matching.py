@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from delg_jax.search import cosines
 
 
-@partial(jax.jit, static_argnames=("max_distance", "ratio", "mutual", "hamming", "chunk"))
+@partial(
+    jax.jit, static_argnames=("max_distance", "ratio", "mutual", "hamming", "chunk", "dimension")
+)
 def match(
     query_descriptors: jax.Array,
     query_mask: jax.Array,
@@ -19,6 +21,7 @@ def match(
     mutual: bool = False,
     hamming: str = "popcount",
     chunk: int = 1,
+    dimension: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Finds, for each query feature, its nearest neighbour in each of M images.
 
@@ -39,6 +42,7 @@ def match(
       mutual: keep a match only if the query feature is also the nearest one of its neighbour.
       hamming: how packed signs are compared, one of `binary.HAMMING`.
       chunk: images matched at a time; memory holds [chunk, Kq, K] similarities.
+      dimension: D of packed signs, if it is not 8 times the bytes.
 
     Returns:
       Index int32 [M, Kq] of the nearest neighbour (0 if the image has no feature), and
@@ -52,7 +56,7 @@ def match(
     def one_image(image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Matches the query to one image's descriptors [K, D] and mask [K]."""
         features, present = image
-        found = cosines.between(query_descriptors, features, hamming)
+        found = cosines.between(query_descriptors, features, hamming, dimension)
         found = jnp.where(present[None, :], found, -jnp.inf)
         return _nearest(found, query_mask, max_distance, ratio, mutual)
 

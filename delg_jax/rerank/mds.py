@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.rerank import superglobal
-from delg_jax.rerank.distances import above, distances, known_pairs, level
+from delg_jax.rerank.distances import above, distances, level
 from delg_jax.rerank.embedding import classical_mds, landmark_mds
 from delg_jax.rerank.mds_settings import MdsSettings
 from delg_jax.rerank.smacof import smacof
@@ -23,18 +23,25 @@ Array = jax.Array | np.ndarray
 
 
 @partial(jax.jit, static_argnames="settings")
-def embed(similarities: jax.Array, mask: jax.Array, settings: MdsSettings) -> jax.Array:
+def embed(
+    similarities: jax.Array,
+    mask: jax.Array,
+    settings: MdsSettings,
+    known: jax.Array | None = None,
+) -> jax.Array:
     """Embeds images by their similarities.
 
     Args:
-      similarities: float [n, n], 0 where missing; the diagonal is not read.
+      similarities: float [n, n]; the diagonal is not read.
       mask: bool [n], False on rows that are no images.
       settings: see `MdsSettings`.
+      known: bool [n, n], False where a similarity is missing; None for all True.
 
     Returns:
       float32 [n, dim]; zeros outside the mask.
     """
-    similarities = jnp.where(mask[:, None] & mask[None, :], similarities, 0.0)
+    present = mask[:, None] & mask[None, :]
+    known = present if known is None else present & known
     between = distances(
         similarities,
         settings.distance,
@@ -42,14 +49,14 @@ def embed(similarities: jax.Array, mask: jax.Array, settings: MdsSettings) -> ja
         settings.background,
         settings.power,
         settings.missing,
+        known,
     )
     if settings.method == "landmark":
         return landmark_mds(between[: settings.landmarks + 1], settings.dim, mask, settings.solver)
     points = classical_mds(between, settings.dim, mask, settings.solver)
     if settings.method == "smacof":
-        known = known_pairs(similarities)
         weights = jnp.where(known | known.T, 1.0, settings.missing_weight)
-        weights = jnp.where(mask[:, None] & mask[None, :], weights, 0.0)
+        weights = jnp.where(present, weights, 0.0)
         points = smacof(between, weights, points, settings.iterations)
     return points
 
@@ -61,27 +68,34 @@ def scores(
     mask: jax.Array,
     settings: MdsSettings,
     global_descriptors: jax.Array | None = None,
+    known: jax.Array | None = None,
 ) -> jax.Array:
     """Scores the short list of a query by embedding and local similarity together.
 
     weight * v(query, image) + (1 - weight) * s(query, image) between background (0) and contrast
     (1). v is the cosine between rows of the joint embedding of the query and its short list; with
     global descriptors, that of the weighted concatenations; with neighbours, the score of
-    SuperGlobal on these rows.
+    SuperGlobal on these rows, with the mean in the place of the elementwise maximum: an embedding
+    is defined up to a rotation, and nothing that ranks may change with it.
 
     Args:
       query_similarities: float [M], s(query, image); it stands for both directions.
-      pair_similarities: float [M, M], s(image, image), 0 where missing.
+      pair_similarities: float [M, M], s(image, image).
       mask: bool [M], False where the short list is shorter than M.
       settings: see `MdsSettings`.
       global_descriptors: float [1 + M, D], unit norm, the query's first; None to do without.
+      known: bool [M, M], False where a pair's similarity is missing; None for all True. That of
+        the query to an image never is.
 
     Returns:
       float32 [M], minus infinity outside the mask.
     """
     matrix = jnp.pad(pair_similarities, ((1, 0), (1, 0)))
     matrix = matrix.at[0, 1:].set(query_similarities).at[1:, 0].set(query_similarities)
-    points = _unit(embed(matrix, jnp.pad(mask, (1, 0), constant_values=True), settings))
+    if known is not None:
+        known = jnp.pad(known, ((1, 0), (1, 0)), constant_values=True)
+    images = jnp.pad(mask, (1, 0), constant_values=True)
+    points = _unit(embed(matrix, images, settings, known))
     if global_descriptors is not None:
         share = settings.concat_weight
         points = jnp.concatenate(
@@ -89,7 +103,7 @@ def scores(
         )
     if settings.neighbours:
         vectors = superglobal.scores(
-            points[0], points[1:], settings.neighbours, settings.beta, mask
+            points[0], points[1:], settings.neighbours, settings.beta, mask, pooling="mean"
         )
         vectors = jnp.where(mask, vectors, 0.0)
     else:
@@ -111,7 +125,8 @@ def rerank(
 
     Args:
       rankings: int [Q, N], result of the local search, best first.
-      similarities: float [Q, N], local similarities in the order of `rankings`.
+      similarities: float [Q, N], local similarities in the order of `rankings`; minus infinity for
+        what is no image, which then has this score.
       graph: similarities among the database images.
       settings: see `MdsSettings`; memory holds the similarities of `query_block` short lists.
       query_globals: float [Q, D], unit norm; None to do without global descriptors.
@@ -158,6 +173,7 @@ def list_scores(
         raise ValueError("`query_globals` and `database_globals` must be given together")
     heads = np.asarray(rankings)[:, : settings.short_list]
     to_query = np.asarray(similarities)[:, : settings.short_list]
+    present = to_query > -np.inf
     rank = settings.background_rank
     if rank:
         lists = np.asarray(similarities)
@@ -167,29 +183,33 @@ def list_scores(
     for start in starts(len(heads), block):
         # The last block is filled with its last query, so that one shape is compiled
         rows = np.minimum(np.arange(start, start + block), len(heads) - 1)
-        pairs = np.stack([graph.dense(head) for head in heads[rows]])
+        pairs, known = map(np.stack, zip(*map(graph.dense, heads[rows]), strict=True))
         if rank:
             pairs = above(pairs, graph.at_rank(heads[rows], rank))
         vectors = None
         if query_globals is not None:
             images = [database_globals[head] for head in heads[rows]]
             vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
-        found[rows] = _block_scores(to_query[rows], pairs, settings, vectors)
+        found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], settings, vectors)
     return found
 
 
 @partial(jax.jit, static_argnames="settings")
 def _block_scores(
-    to_query: jax.Array, pairs: jax.Array, settings: MdsSettings, vectors: jax.Array | None
+    to_query: jax.Array,
+    pairs: jax.Array,
+    known: jax.Array,
+    mask: jax.Array,
+    settings: MdsSettings,
+    vectors: jax.Array | None,
 ) -> jax.Array:
     """Scores [Q, M] of the images of one block of queries."""
-    mask = jnp.ones(to_query.shape[1], bool)
-    in_axes = (0, 0, None if vectors is None else 0)
+    in_axes = (0, 0, 0, 0, None if vectors is None else 0)
 
-    def one(to_query: jax.Array, pairs: jax.Array, vectors: jax.Array | None) -> jax.Array:
-        return scores(to_query, pairs, mask, settings, vectors)
+    def one(to_query, pairs, known, mask, vectors) -> jax.Array:
+        return scores(to_query, pairs, mask, settings, vectors, known)
 
-    return jax.vmap(one, in_axes)(to_query, pairs, vectors)
+    return jax.vmap(one, in_axes)(to_query, pairs, known, mask, vectors)
 
 
 def _unit(points: jax.Array) -> jax.Array:

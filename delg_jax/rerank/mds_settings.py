@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from delg_jax.errors import WrongField
 from delg_jax.rerank.distances import FORMS, MISSING
 from delg_jax.rerank.eigenpairs import SOLVERS
 
@@ -14,12 +15,13 @@ class MdsSettings:
 
     Attributes:
       short_list: images of the local search that are re-ranked, M.
-      dim: dimension of the embedding.
+      dim: dimension of the embedding; a shorter list needs fewer, and the others are zero.
       distance: form of the distance, one of `distances.FORMS`.
       contrast: similarity that counts as 1; it lies far below 1 for different photographs.
       background: similarity that counts as 0; unrelated photographs are above 0.
       background_rank: rank in an image's own list whose similarity counts as its 0, before all
-        else; 0 = none. Images without texture resemble all others, and this takes it from them.
+        else; 0 = none, and in a smaller database the last. Images without texture resemble all
+        others, and this takes it from them.
       power: exponent of the distance of that name.
       missing: what a missing similarity is, one of `distances.MISSING`.
       method: classical; smacof, which starts from it; or landmark, for long short lists.
@@ -28,7 +30,8 @@ class MdsSettings:
       iterations: of smacof.
       missing_weight: weight of a missing pair in smacof, beside the 1 of the others.
       concat_weight: w of [sqrt(w) embedding, sqrt(1 - w) global descriptor], where there is one.
-      neighbours: of an image in the step of SuperGlobal on these vectors; 0 = no such step.
+      neighbours: of an image in the step of SuperGlobal on these vectors, with their mean where it
+        takes the elementwise maximum of descriptors; 0 = no such step.
       beta: weight of a neighbour in that step.
       weight: share of the vectors in the score, beside the local similarity.
       query_block: queries embedded at a time.
@@ -54,24 +57,26 @@ class MdsSettings:
     query_block: int = 8
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         choices = {"distance": FORMS, "missing": MISSING, "method": METHODS, "solver": SOLVERS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)
-                raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(known)}")
+                raise WrongField(name, value, f"must be one of {', '.join(known)}")
         if self.background < 0:
-            raise ValueError(f"`background` (={self.background}) must not be negative")
+            raise WrongField("background", self.background, "must not be negative")
         if self.contrast <= self.background:
-            raise ValueError(f"`contrast` (={self.contrast}) must be above `background`")
+            raise WrongField(
+                "contrast", self.contrast, f"must be above `background` (={self.background})"
+            )
         if not 0 < self.missing_weight <= 1:
-            raise ValueError(f"`missing_weight` (={self.missing_weight}) must lie in (0, 1]")
+            raise WrongField("missing_weight", self.missing_weight, "must lie in (0, 1]")
         for name in ("weight", "concat_weight"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must lie in [0, 1]")
+                raise WrongField(name, getattr(self, name), "must lie in [0, 1]")
         for name in ("short_list", "dim", "landmarks", "query_block"):
             if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must be at least 1")
+                raise WrongField(name, getattr(self, name), "must be at least 1")
         for name in ("power", "iterations", "neighbours", "beta", "background_rank"):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must not be negative")
+                raise WrongField(name, getattr(self, name), "must not be negative")

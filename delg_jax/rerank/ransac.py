@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from delg_jax.errors import WrongField
 from delg_jax.rerank import samples, scoring, transforms, weak_geometry
 
 # Local optimisation starts from this many of the best hypotheses of a pair and refits each up to
@@ -55,16 +56,16 @@ class Options:
     guided: bool = False
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         if self.hypotheses < 1:
-            raise ValueError(f"`hypotheses` (={self.hypotheses}) must be at least 1")
+            raise WrongField("hypotheses", self.hypotheses, "must be at least 1")
         if not 0 < self.residual <= _MOST_PIXELS:
-            raise ValueError(f"`residual` (={self.residual}) must lie in (0, {_MOST_PIXELS:g}]")
+            raise WrongField("residual", self.residual, f"must lie in (0, {_MOST_PIXELS:g}]")
         choices = (("model", transforms.FAMILIES), ("scoring", scoring.SCORINGS))
         for name, known in choices:
             if getattr(self, name) not in known:
                 given = getattr(self, name)
-                raise ValueError(f"`{name}` (={given!r}) must be one of {', '.join(known)}")
+                raise WrongField(name, given, f"must be one of {', '.join(known)}")
 
 
 @partial(jax.jit, static_argnames=("options", "chunk"))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+_ROUNDING = 1e-5  # share of the squared norms that the squared distance of equal points may have
 
 
 @partial(jax.jit, static_argnames="iterations")
@@ -15,7 +16,8 @@ def smacof(
     """Moves points towards given distances; the stress never grows (de Leeuw, 1977).
 
     Each iteration is a Guttman transform X <- V^+ B(X) X, with V and B of Borg and Groenen,
-    "Modern Multidimensional Scaling", section 8.6.
+    "Modern Multidimensional Scaling", section 8.6. Points that coincide stay together: nothing but
+    rounding says which way they would part.
 
     Args:
       distances: float [n, n], symmetric.
@@ -63,4 +65,6 @@ def _pairwise(points: jax.Array) -> jax.Array:
     """Euclidean distances [n, n]; by the norms and products, so that memory stays [n, n]."""
     squares = (points**2).sum(axis=1)
     products = jnp.matmul(points, points.T, precision=_HIGHEST)
-    return jnp.sqrt(jnp.maximum(squares[:, None] + squares[None, :] - 2.0 * products, 0.0))
+    both = squares[:, None] + squares[None, :]
+    apart = both - 2.0 * products
+    return jnp.sqrt(jnp.where(apart > _ROUNDING * both, apart, 0.0))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from delg_jax.errors import WrongField
 from delg_jax.rerank.ransac import Options
 from delg_jax.search.binary import HAMMING
 
@@ -52,20 +53,20 @@ class SpatialSettings:
     pair_block: int = 10
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         if not 0 < self.max_distance <= 2:
             rule = "must lie in (0, 2], the distances of unit vectors"
-            raise ValueError(f"`max_distance` (={self.max_distance}) {rule}")
+            raise WrongField("max_distance", self.max_distance, rule)
         if self.max_features < 0:
-            raise ValueError(f"`max_features` (={self.max_features}) must not be negative")
+            raise WrongField("max_features", self.max_features, "must not be negative")
         if self.pair_block < 1:
-            raise ValueError(f"`pair_block` (={self.pair_block}) must be at least 1")
+            raise WrongField("pair_block", self.pair_block, "must be at least 1")
         if not 0 <= self.ratio <= 1:
-            raise ValueError(f"`ratio` (={self.ratio}) must lie in [0, 1]")
+            raise WrongField("ratio", self.ratio, "must lie in [0, 1]")
         for name, known in (("hamming", HAMMING), ("score", SCORES)):
             if getattr(self, name) not in known:
                 given = getattr(self, name)
-                raise ValueError(f"`{name}` (={given!r}) must be one of {', '.join(known)}")
+                raise WrongField(name, given, f"must be one of {', '.join(known)}")
         _ = self.ransac  # checks its own fields
 
     @functools.cached_property

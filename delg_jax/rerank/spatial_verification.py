@@ -130,9 +130,10 @@ def _estimate(
     settings: SpatialSettings,
 ) -> tuple[jax.Array, jax.Array, ransac.Estimate]:
     """Neighbours [M, Kq] of the query's features, which of them are matches, and the estimates."""
-    descriptors = [side.descriptors for side in (query, candidates)]
-    if settings.one_bit:
-        descriptors = [_signs(side) for side in descriptors]
+    descriptors, dimension = [side.descriptors for side in (query, candidates)], None
+    if settings.one_bit and descriptors[0].dtype != jnp.uint8:
+        dimension = descriptors[0].shape[-1]
+        descriptors = [binary.binarize(side) for side in descriptors]
     index, valid = match(
         descriptors[0],
         query.mask,
@@ -142,16 +143,13 @@ def _estimate(
         ratio=settings.ratio,
         mutual=settings.mutual,
         hamming=settings.hamming,
+        dimension=dimension,
     )
     source = jnp.take_along_axis(candidates.locations, index[:, :, None], axis=1)
     target = jnp.broadcast_to(query.locations[None], source.shape)
     ratios = query.scales[None] / jnp.take_along_axis(candidates.scales, index, axis=1)
     estimate = ransac.estimate(source, target, valid, pair_ids, key, settings.ransac, ratios)
     return index, valid, estimate
-
-
-def _signs(descriptors: jax.Array) -> jax.Array:
-    return descriptors if descriptors.dtype == jnp.uint8 else binary.binarize(descriptors)
 
 
 def short_list(ranking: Array, excluded: Array, count: int) -> np.ndarray:

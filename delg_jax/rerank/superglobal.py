@@ -13,6 +13,8 @@ from delg_jax.search.blocks import starts
 
 Array = jax.Array | np.ndarray
 
+POOLINGS = ("maximum", "mean")
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -66,14 +68,19 @@ def _orders(queries: jax.Array, descriptors: jax.Array, k: int, beta: float) -> 
     return jnp.argsort(-found, axis=1, stable=True)
 
 
-@partial(jax.jit, static_argnames="k")
+@partial(jax.jit, static_argnames=("k", "pooling"))
 def scores(
-    query: jax.Array, descriptors: jax.Array, k: int, beta: float, mask: jax.Array | None = None
+    query: jax.Array,
+    descriptors: jax.Array,
+    k: int,
+    beta: float,
+    mask: jax.Array | None = None,
+    pooling: str = "maximum",
 ) -> jax.Array:
     """Scores of one short list.
 
-    Mean of <q, x'> and <q', x'>, with x' the refined descriptors and q' the elementwise maximum
-    over the k + 1 of them that score best against q.
+    Mean of <q, x'> and <q', x'>, with x' the refined descriptors and q' what stands for the k + 1
+    of them that score best against q.
 
     Args:
       query: float [D], q.
@@ -81,19 +88,36 @@ def scores(
       k: neighbours that refine a descriptor.
       beta: weight of a neighbour.
       mask: bool [M], False on rows that are no images.
+      pooling: q' is their elementwise maximum (published, for descriptors of a network, whose
+        coordinates mean something), or their mean with unit norm, which turns as the vectors
+        turn: for embeddings, whose coordinates are arbitrary up to a rotation.
 
     Returns:
       float32 [M], minus infinity outside the mask.
+
+    Raises:
+      ValueError: for an unknown pooling.
     """
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` (={pooling!r}) must be one of {', '.join(POOLINGS)}")
     present = jnp.ones(len(descriptors), bool) if mask is None else mask
     refined = refine(descriptors, k, beta, present)
     first = jnp.matmul(refined, query, precision=_HIGHEST)
     first = jnp.where(present, first, -jnp.inf)
     best = jax.lax.top_k(first, min(k + 1, len(descriptors)))[1]
-    largest = jnp.where(present[best][:, None], refined[best], -jnp.inf).max(axis=0)
-    largest = jnp.where(jnp.isfinite(largest), largest, 0.0)
-    second = jnp.matmul(refined, largest, precision=_HIGHEST)
+    expanded = _pooled(refined[best], present[best], pooling)
+    second = jnp.matmul(refined, expanded, precision=_HIGHEST)
     return jnp.where(present, 0.5 * (first + second), -jnp.inf)
+
+
+def _pooled(vectors: jax.Array, present: jax.Array, pooling: str) -> jax.Array:
+    """One vector [D] of those [k + 1, D] that are present; zeros for none."""
+    if pooling == "mean":
+        total = jnp.where(present[:, None], vectors, 0.0).sum(axis=0)
+        norm = jnp.linalg.norm(total)
+        return total / jnp.where(norm > 0.0, norm, 1.0)
+    largest = jnp.where(present[:, None], vectors, -jnp.inf).max(axis=0)
+    return jnp.where(jnp.isfinite(largest), largest, 0.0)
 
 
 @partial(jax.jit, static_argnames="k")

@@ -13,17 +13,12 @@ def binarize(descriptors: jax.Array) -> jax.Array:
     """Keeps one bit of each dimension, b(x) = x > 0 (DELG*, paper, section 4.3).
 
     Args:
-      descriptors: float [..., D], D a multiple of 8.
+      descriptors: float [..., D].
 
     Returns:
-      uint8 [..., D / 8], the first dimension in the highest bit.
-
-    Raises:
-      ValueError: if D is not a multiple of 8.
+      uint8 [..., B], B bytes that hold D bits, the first dimension in the highest bit; the last
+      byte is filled up with zeros.
     """
-    dim = descriptors.shape[-1]
-    if dim % _BITS:
-        raise ValueError(f"`descriptors` (D={dim}) must have a multiple of {_BITS} dimensions")
     return jnp.packbits(descriptors > 0, axis=-1)
 
 
@@ -45,14 +40,17 @@ def hamming(first: jax.Array, second: jax.Array) -> jax.Array:
     return count
 
 
-def cosines(first: jax.Array, second: jax.Array, method: str = "popcount") -> jax.Array:
+def cosines(
+    first: jax.Array, second: jax.Array, method: str = "popcount", dimension: int | None = None
+) -> jax.Array:
     """Cosine of vectors of +1 and -1: 1 - 2 hamming / D.
 
     Args:
-      first: uint8 [K, D / 8].
-      second: uint8 [L, D / 8].
+      first: uint8 [K, B].
+      second: uint8 [L, B].
       method: `popcount`, or `products` of +1 and -1, for devices that are quicker at matrix
         products than at counting bits. The numbers are the same.
+      dimension: D; None for all bits of the bytes. Further bits must be equal everywhere.
 
     Returns:
       float32 [K, L].
@@ -62,7 +60,8 @@ def cosines(first: jax.Array, second: jax.Array, method: str = "popcount") -> ja
     """
     if method not in HAMMING:
         raise ValueError(f"`method` (={method!r}) must be one of {', '.join(HAMMING)}")
-    dim = _BITS * first.shape[-1]
+    bits = _BITS * first.shape[-1]
+    dim = bits if dimension is None else dimension
     if method == "popcount":
         agreement = dim - 2 * hamming(first, second)
     else:
@@ -72,6 +71,7 @@ def cosines(first: jax.Array, second: jax.Array, method: str = "popcount") -> ja
             (((1,), (1,)), ((), ())),
             preferred_element_type=jnp.int32,
         )
+        agreement -= bits - dim  # what fills up the last byte agrees
     return agreement.astype(jnp.float32) / dim
 
 

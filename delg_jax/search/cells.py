@@ -12,6 +12,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from delg_jax.errors import WrongField
 from delg_jax.search import centres
 from delg_jax.search.blocks import padded_rows, starts
 from delg_jax.search.index_parts import require_counts, require_images, require_runs
@@ -39,12 +40,12 @@ class CellSettings:
     rounds: int = 2
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         if self.count < 1:
-            raise ValueError(f"`count` (={self.count}) must be at least 1")
+            raise WrongField("count", self.count, "must be at least 1")
         for name in ("seed", "rounds"):
             if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` (={getattr(self, name)}) must not be negative")
+                raise WrongField(name, getattr(self, name), "must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,9 @@ def check_kinds(first: jax.Array, second: jax.Array) -> None:
         )
 
 
-def between(first: jax.Array, second: jax.Array, hamming: str = "popcount") -> jax.Array:
+def between(
+    first: jax.Array, second: jax.Array, hamming: str = "popcount", dimension: int | None = None
+) -> jax.Array:
     """Cosines of all pairs of descriptors.
 
     The type of the descriptors says what they are. Floats of any width are unit vectors. int8
@@ -30,12 +32,13 @@ def between(first: jax.Array, second: jax.Array, hamming: str = "popcount") -> j
       first: float or int8 [K, D], or uint8 [K, D / 8].
       second: [L, ...], of the same kind; floats may differ in width.
       hamming: how packed signs are compared, one of `binary.HAMMING`.
+      dimension: D of packed signs, if it is not 8 times the bytes.
 
     Returns:
       float32 [K, L].
     """
     if first.dtype == jnp.uint8:
-        return binary.cosines(first, second, hamming)
+        return binary.cosines(first, second, hamming, dimension)
     return jnp.matmul(_unit(first), _unit(second).T, precision=jax.lax.Precision.HIGHEST)
 
 

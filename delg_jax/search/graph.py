@@ -30,26 +30,29 @@ class SimilarityGraph:
         """Number of images."""
         return len(self.indices)
 
-    def dense(self, subset: Array) -> np.ndarray:
-        """Similarities among some images, 0 where the graph keeps none; reads their rows only.
+    def dense(self, subset: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities among some images, and which of them the graph keeps; reads their rows only.
 
         Args:
           subset: int [M], distinct images.
 
         Returns:
-          float32 [M, M], entry (a, b) is s(subset[a], subset[b]).
+          Similarities float32 [M, M], entry (a, b) is s(subset[a], subset[b]), or 0 where the graph
+          keeps none; and known bool [M, M], where it keeps one, whatever its value.
         """
         subset = np.asarray(subset)
         column = np.full(len(self), -1, np.int32)
         column[subset] = np.arange(len(subset), dtype=np.int32)
         columns = column[self.indices[subset]]
         rows, neighbours = np.nonzero(columns >= 0)
-        matrix = np.zeros((len(subset), len(subset)), np.float32)
+        known = np.zeros((len(subset), len(subset)), bool)
+        known[rows, columns[rows, neighbours]] = True
+        matrix = np.zeros(known.shape, np.float32)
         matrix[rows, columns[rows, neighbours]] = self.similarities[subset][rows, neighbours]
-        return matrix
+        return matrix, known
 
     def at_rank(self, images: Array, rank: int) -> np.ndarray:
-        """The similarity at a rank of the lists of some images, or at the end of shorter lists.
+        """The similarity at a rank of the lists of some images, or the last of fewer.
 
         Args:
           images: int, of any shape.

@@ -6,6 +6,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from delg_jax.errors import WrongField
+
 KINDS = ("identity", "threshold", "power", "cann")
 
 CANN_CURVE = 0.459176  # p1 of the original code
@@ -37,15 +39,15 @@ class SimilarityKernel:
     curve: float = CANN_CURVE
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         if self.kind not in KINDS:
-            raise ValueError(f"`kind` (={self.kind!r}) must be one of {', '.join(KINDS)}")
+            raise WrongField("kind", self.kind, f"must be one of {', '.join(KINDS)}")
         if self.reach <= 0:
-            raise ValueError(f"`reach` (={self.reach}) must be positive")
+            raise WrongField("reach", self.reach, "must be positive")
         if not 0 < self.curve < 1:
-            raise ValueError(f"`curve` (={self.curve}) must lie in (0, 1)")
+            raise WrongField("curve", self.curve, "must lie in (0, 1)")
         if not 0 <= self.power <= MAX_POWER:
-            raise ValueError(f"`power` (={self.power}) must lie in [0, {MAX_POWER}]")
+            raise WrongField("power", self.power, f"must lie in [0, {MAX_POWER}]")
 
     def __call__(self, cosines: jax.Array) -> jax.Array:
         """Applies the kernel elementwise to float32 cosines of any shape."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delg_jax.errors import WrongField
 from delg_jax.search.kernels import CANN_CURVE, cann_vote
 
 
@@ -39,21 +40,21 @@ class GridSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises a ValueError that names the first wrong field."""
+        """Raises a WrongField for the first that is wrong."""
         if not 0 < self.first_radius < self.reach:
-            raise ValueError(f"`first_radius` (={self.first_radius}) must lie in (0, reach)")
+            raise WrongField("first_radius", self.first_radius, "must lie in (0, reach)")
         if not 0 < self.curve < 1:
-            raise ValueError(f"`curve` (={self.curve}) must lie in (0, 1)")
+            raise WrongField("curve", self.curve, "must lie in (0, 1)")
         if self.approximation <= 1:
-            raise ValueError(f"`approximation` (={self.approximation}) must be above 1")
+            raise WrongField("approximation", self.approximation, "must be above 1")
         if self.grids < 1:
-            raise ValueError(f"`grids` (={self.grids}) must be at least 1")
+            raise WrongField("grids", self.grids, "must be at least 1")
         if self.width <= 0:
-            raise ValueError(f"`width` (={self.width}) must be positive")
+            raise WrongField("width", self.width, "must be positive")
         if self.axes < 0:
-            raise ValueError(f"`axes` (={self.axes}) must not be negative")
+            raise WrongField("axes", self.axes, "must not be negative")
         if self.seed < 0:
-            raise ValueError(f"`seed` (={self.seed}) must not be negative")
+            raise WrongField("seed", self.seed, "must not be negative")
 
     @classmethod
     def from_scale(
@@ -71,10 +72,10 @@ class GridSettings:
           The settings for unit vectors.
 
         Raises:
-          ValueError: if a field is wrong.
+          WrongField: for the first that is wrong.
         """
         if norm <= 0:
-            raise ValueError(f"`norm` (={norm}) must be positive")
+            raise WrongField("norm", norm, "must be positive")
         return cls(first_radius / norm, reach / norm, **others)
 
     def radii(self) -> np.ndarray:

@@ -6,7 +6,7 @@ import pathlib
 import ml_collections
 
 from delg_jax import workdir as artefacts
-from delg_jax.errors import UserError, require_choice
+from delg_jax.errors import UserError, fields_of, require_choice
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.stage import Extracted, extract, sections
 from delg_jax.search import cann, cells, engines, index_store
@@ -48,10 +48,8 @@ def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
     require_choice("config.search.kernel", search.kernel, KINDS)
     names = ("threshold", "power", "reach", "curve")
     fields = {name: search[name] for name in names}
-    try:
+    with fields_of("config.search", search):
         return SimilarityKernel(search.kernel, **fields)
-    except ValueError as error:
-        raise UserError("config.search", fields, str(error)) from error
 
 
 def engine(
@@ -151,18 +149,14 @@ def build_engine(
 
 def _grids(settings: ml_collections.ConfigDict) -> GridSettings:
     """The grids that `config.search.cann` asks for."""
-    try:
+    with fields_of("config.search.cann", settings):
         return GridSettings.from_scale(**settings)
-    except ValueError as error:
-        raise UserError("config.search.cann", dict(settings), str(error)) from error
 
 
 def _cells(settings: ml_collections.ConfigDict) -> CellSettings:
     """The cells that `config.search.cells` asks for."""
-    try:
+    with fields_of("config.search.cells", settings):
         return CellSettings(settings.count, settings.seed, settings.rounds)
-    except ValueError as error:
-        raise UserError("config.search.cells", dict(settings), str(error)) from error
 
 
 def check(search: ml_collections.ConfigDict) -> None:

@@ -81,7 +81,7 @@ def test_diffusion_needs_whole_rankings(flags, tmp_path, capsys):
         ("eval.recognition_top=0", "config.eval.recognition_top = 0: must be at least 1"),
         ("eval.pairs=-1", "config.eval.pairs = -1: must not be negative"),
         ("seed=-1", "config.seed = -1: must not be negative"),
-        ("rerank.mds.distance=city", "config.rerank.mds"),
+        ("rerank.mds.distance=city", "config.rerank.mds.distance = 'city': must be one of chord"),
         ("rerank.sp.short_list=-1", "config.rerank.sp.short_list = -1: "),
         ("search.kernel=box", "config.search.kernel = 'box': must be one of "),
     ],

@@ -56,7 +56,8 @@ def test_pictures_that_cannot_be_used_are_named(place, names, subject):
     [
         ("model.local_head", False, "config.model.local_head"),
         ("extract.imported_local", "a.h5", "config.extract.imported_local"),
-        ("rerank.sp.model", "spline", "config.rerank.sp"),
+        ("rerank.sp.model", "spline", "config.rerank.sp.model"),
+        ("extract.pca_dim", 5, "config.extract.pca_dim"),
     ],
 )
 def test_configurations_that_cannot_compare_are_named(place, field, value, subject):
@@ -64,6 +65,7 @@ def test_configurations_that_cannot_compare_are_named(place, field, value, subje
     config = config.copy_and_resolve_references()
     section, _, name = field.rpartition(".")
     config.update_from_flattened_dict({f"{section}.{name}": value})
+    config.extract.local_encoding = "sign"  # whose bits are packed by eight
     with pytest.raises(UserError) as raised:
         match_pictures(config, workdir, *[pictures / "query0.jpg"] * 2)
     assert raised.value.subject == subject

@@ -146,3 +146,6 @@ def test_features_in_memory_are_cut_and_rounded_as_in_a_store(rng):
     np.testing.assert_array_equal(local.descriptors[1], wanted)
     assert held.local_features(0).mask.shape == (2, 4)
     np.testing.assert_array_equal(held.global_descriptors(), [[0, 0], [1, 1]])
+    pooled = InMemoryFeatures([Features(np.full(2, 0.1, np.float32), None)], "sign", "float16")
+    assert pooled.global_descriptors().dtype == np.float32
+    np.testing.assert_array_equal(pooled.global_descriptors(), np.float16([[0.1, 0.1]]))

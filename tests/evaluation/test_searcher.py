@@ -59,7 +59,7 @@ def test_the_database_is_read_once(opened, monkeypatch):
     for name in ("global_descriptors", "local_features"):
         monkeypatch.setattr(type(opened[0]._stored.database), name, None)
     monkeypatch.setattr(searcher, "build_index", None)
-    monkeypatch.setattr(searcher, "engine", None)
+    monkeypatch.setattr(methods, "open_locally", None)
     assert search_all() == before
 
 
@@ -111,11 +111,21 @@ def test_mistakes_are_named(opened):
         assert raised.value.subject == subject
 
 
+def test_a_method_that_a_mistake_leaves_out_is_named(opened, caplog):
+    config = opened[0].config.copy_and_resolve_references()
+    config.rerank.mds.background_rank = 1001
+    found = searcher.possible_methods(config)
+    assert set(methods.METHODS) - set(found) == {"local+mds", "local+mds+global"}
+    fault = "is left out: config.rerank.mds.background_rank = 1001: must be at most config.search"
+    assert [fault in message for message in caplog.messages] == [True, True]
+
+
 def test_methods_depend_on_the_configuration(opened):
     config = opened[0].config.copy_and_resolve_references()
     config.model.local_head = False
     found = searcher.possible_methods(config)
     assert found == ("global", "global+superglobal", "global+qe", "global+diffusion")
     config.rerank.mds.method = "magic"
-    with pytest.raises(UserError, match="config.rerank.mds"):
+    rule = "config.rerank.mds.method = 'magic': must be one of classical, smacof, landmark"
+    with pytest.raises(UserError, match=rule):
         searcher.possible_methods(config)

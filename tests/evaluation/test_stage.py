@@ -137,6 +137,7 @@ def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_
     (tmp_path / "features").symlink_to(folder / "features")
     evaluate(changed(config, "eval.methods", ("local+mds",)), tmp_path)
     other = changed(config, "search.graph_neighbours", 2)
+    other = changed(other, "eval.methods", ("local+mds",))
     with pytest.raises(UserError, match=r"config\.search\.graph_neighbours: 1000 -> 2"):
         evaluate(other, tmp_path)
     evaluate(other, tmp_path, overwrite=True)
@@ -158,6 +159,14 @@ def test_rankings_may_keep_the_first_images_alone(run, config, tmp_path):
     names = ("global", "global+superglobal", "global+qe", "global+sp", "local", "local+mds")
     (tmp_path / "features").symlink_to(run[0] / "features")
     short = changed(changed(config, "eval.methods", names), "eval.depth", 4)
+    for path, value in {
+        "eval.kappas": (1, 4),
+        "rerank.mds.short_list": 4,
+        "rerank.superglobal.short_list": 4,
+        "rerank.superglobal.neighbours": 3,
+        "rerank.sp.short_list": 4,
+    }.items():
+        short = changed(short, path, value)
     evaluate(short, tmp_path)
     extracted = stage.extract(short, tmp_path)
     whole = methods.search("global", extracted, short.search)

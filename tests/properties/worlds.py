@@ -27,6 +27,7 @@ def small_config() -> ml_collections.ConfigDict:
     config.rerank.sp.min_inliers = 0
     config.search.cann.grids = config.search.cells.count = config.search.cells.probes = 2
     config.search.graph_neighbours, config.rerank.mds.dim = 5, 2
+    config.rerank.diffusion.neighbours = 4
     config.rerank.mds.iterations = config.rerank.diffusion.iterations = 2
     return config.lock()
 

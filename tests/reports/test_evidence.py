@@ -5,7 +5,7 @@ import pytest
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.evaluation.methods import inlier_counter
+from delg_jax.evaluation.verification import inlier_counter
 from delg_jax.features import Extracted
 from delg_jax.features.extractor import Features
 from delg_jax.reports.evaluated import read

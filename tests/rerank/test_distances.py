@@ -3,7 +3,7 @@ import pytest
 
 from delg_jax.rerank.distances import FORMS, MISSING, above, distances
 
-# Pairs of contrast 1/2: mean 1/4, above the contrast, missing, one-sided
+# Pairs of contrast 1/2: mean 1/4, above the contrast, 0 (or missing), one-sided
 PAIRS = np.array(
     [[0.1, 0.5, 0.9, 0], [0, 0.3, 0, 0.375], [0.8, 0.25, 0, 0], [0, 0, 0, 0]], np.float32
 )
@@ -35,9 +35,37 @@ def test_by_hand(form, expected):
     ],
 )
 def test_rules_of_missing_pairs_by_hand(missing, expected):
-    found = distances(PAIRS, "complement", 0.5, missing=missing)
+    found = distances(PAIRS, "complement", 0.5, missing=missing, known=PAIRS > 0)
     np.testing.assert_allclose(found[:2], expected, atol=1e-6)
     np.testing.assert_allclose(found, found.T)
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_known_similarity_may_be_nothing(missing):
+    # All are known, so that no rule changes a number
+    expected = distances(PAIRS, "complement", 0.5)
+    for known in (None, np.ones((4, 4), bool)):
+        found = distances(PAIRS, "complement", 0.5, missing=missing, known=known)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    # Of pair 0-1 one direction is 0 and known, the other missing; 0-2 is 1/2 in both, 1-2 missing
+    [("zero", [1, 0.5, 1]), ("largest", [1, 0.5, 1]), ("row_minimum", [1, 0.5, 0.75])],
+)
+def test_a_value_of_nothing_is_not_missing_by_hand(missing, expected):
+    pairs = np.array([[0, 0, 0.5], [0, 0, 0], [0.5, 0, 0]], np.float32)
+    known = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0]], bool)
+    found = np.asarray(distances(pairs, "complement", 1.0, missing=missing, known=known))
+    np.testing.assert_allclose(found[np.triu_indices(3, 1)], expected, atol=1e-6)
+
+
+def test_what_is_missing_has_no_value():
+    known = ~np.eye(4, dtype=bool)[:, [1, 0, 2, 3]]
+    expected = distances(np.where(known, PAIRS, 0), "chord", 0.5, known=known)
+    found = distances(np.where(known, PAIRS, 7), "chord", 0.5, known=known)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_background_counts_as_nothing():
@@ -50,6 +78,8 @@ def test_each_image_has_its_own_background():
     found = above(np.array([[0.2, 0.6, 1.0], [0.75, 0.5, 0.0]]), np.array([0.2, 0.5]))
     np.testing.assert_allclose(found, [[0, 0.5, 1], [0.5, 0, 0]], atol=1e-6)
     assert (above(np.ones((1, 2)), np.ones(1)) == 0).all()
+    nothing = np.array([[0.5, -np.inf]]), np.array([-np.inf])  # of a list that ends in no images
+    assert above(*nothing).tolist() == [[0.5, 0]]
 
 
 @pytest.mark.parametrize("missing", MISSING)
@@ -68,7 +98,8 @@ def test_falls_with_similarity_and_is_finite(form, missing):
 @pytest.mark.parametrize("missing", MISSING)
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_known_gives_one_distance(form, missing):
-    found = np.asarray(distances(np.zeros((4, 4), np.float32), form, 0.6, missing=missing))
+    nothing = np.zeros((4, 4), np.float32)
+    found = np.asarray(distances(nothing, form, 0.6, missing=missing, known=nothing > 0))
     apart = found[~np.eye(4, dtype=bool)]
     assert np.isfinite(apart).all()
     assert (apart == apart[0]).all()
@@ -79,10 +110,11 @@ def test_nothing_known_gives_one_distance(form, missing):
 
 @pytest.mark.parametrize("missing", MISSING)
 def test_renaming_images_renames_distances(rng, missing):
-    matrix = rng.random((9, 9)).astype(np.float32) * (rng.random((9, 9)) < 0.5)
+    matrix, known = rng.random((9, 9)).astype(np.float32), rng.random((9, 9)) < 0.5
     order = rng.permutation(9)
-    found = distances(matrix[order][:, order], "chord", 0.8, 0.1, missing=missing)
-    expected = np.asarray(distances(matrix, "chord", 0.8, 0.1, missing=missing))
+    rules = {"missing": missing, "known": known[order][:, order]}
+    found = distances(matrix[order][:, order], "chord", 0.8, 0.1, **rules)
+    expected = np.asarray(distances(matrix, "chord", 0.8, 0.1, missing=missing, known=known))
     np.testing.assert_allclose(found, expected[order][:, order], atol=1e-6)
 
 

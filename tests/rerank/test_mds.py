@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 
 from delg_jax.rerank import superglobal
-from delg_jax.rerank.distances import FORMS, above, distances
-from delg_jax.rerank.mds import embed, list_scores, rerank, scores
+from delg_jax.rerank.distances import FORMS, distances
+from delg_jax.rerank.mds import embed, scores
 from delg_jax.rerank.mds_settings import MdsSettings
-from delg_jax.search.graph import SimilarityGraph
 from tests.rerank.test_embedding import reference_mds
+from tests.rerank.test_superglobal import reference_scores as superglobal_reference
 
 ENGINES = (
     {"method": "classical"},
@@ -95,12 +95,17 @@ def reference_scores(query, pairs, settings):
     points = reference_mds(np.sqrt(2 - 2 * matrix), settings.dim)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     local = np.minimum(query / settings.contrast, 1)
-    return settings.weight * points[1:] @ points[0] + (1 - settings.weight) * local
+    vectors = points[1:] @ points[0]
+    if settings.neighbours:
+        step = settings.neighbours, settings.beta
+        vectors = superglobal_reference(points[0], points[1:], *step, "mean")
+    return settings.weight * vectors + (1 - settings.weight) * local
 
 
+@pytest.mark.parametrize("neighbours", [0, 3])
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_scores_equal_the_reference(rng, weight):
-    settings = MdsSettings(dim=4, contrast=0.7, weight=weight)
+def test_scores_equal_the_reference(rng, weight, neighbours):
+    settings = MdsSettings(dim=4, contrast=0.7, weight=weight, neighbours=neighbours)
     query, pairs = rng.random(9).astype(np.float32), rng.random((9, 9)).astype(np.float32)
     found = scores(query, pairs, np.ones(9, bool), settings)
     np.testing.assert_allclose(found, reference_scores(query, pairs, settings), atol=1e-4)
@@ -137,38 +142,6 @@ def test_scores_can_be_batched_over_queries(rng):
         np.testing.assert_allclose(together[row], alone, atol=1e-4)
 
 
-def graph_of(similarities):
-    order = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
-    return SimilarityGraph(order, np.take_along_axis(similarities, order, axis=1))
-
-
-def problem(rng, queries=5, count=30):
-    similarities = rng.random((queries, count)).astype(np.float32)
-    order = np.argsort(-similarities, axis=1, kind="stable")
-    graph = graph_of(rng.random((count, count)).astype(np.float32))
-    return order, np.take_along_axis(similarities, order, axis=1), graph
-
-
-@pytest.mark.parametrize("engine", ENGINES[:2], ids=str)
-def test_any_block_of_queries_gives_the_same_ranking(rng, engine):
-    parts = problem(rng)
-    found = [
-        rerank(*parts, MdsSettings(short_list=12, dim=3, query_block=block, **engine))
-        for block in (1, 2, 99)
-    ]
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
-    assert rerank(parts[0][:0], parts[1][:0], parts[2], MdsSettings(**engine)).shape == (0, 30)
-
-
-@pytest.mark.parametrize("dim", [2, 6])
-def test_the_fast_solver_gives_the_same_ranking(rng, dim):
-    parts = problem(rng, count=60)
-    settings = {"short_list": 50, "dim": dim, "weight": 0.7}
-    found = rerank(*parts, MdsSettings(solver="subspace", **settings))
-    np.testing.assert_array_equal(found, rerank(*parts, MdsSettings(**settings)))
-
-
 def test_global_descriptors_join_by_the_square_root_of_their_share(rng):
     settings = MdsSettings(dim=4, weight=1.0, concat_weight=0.3)
     query, pairs = rng.random(7).astype(np.float32), rng.random((7, 7)).astype(np.float32)
@@ -184,54 +157,8 @@ def test_neighbours_are_the_step_of_superglobal(rng):
     query, pairs = rng.random(7).astype(np.float32), rng.random((7, 7)).astype(np.float32)
     vectors = unit(rng.normal(size=(8, 5)))
     found = scores(query, pairs, np.ones(7, bool), settings, vectors)
-    step = superglobal.scores(vectors[0], vectors[1:], 3, 0.2)
+    step = superglobal.scores(vectors[0], vectors[1:], 3, 0.2, pooling="mean")
     np.testing.assert_allclose(found, 0.6 * step + 0.4 * query, atol=1e-5)
-
-
-def test_rerank_takes_the_descriptors_of_its_images(rng):
-    order, similarities, graph = problem(rng)
-    q, x = unit(rng.normal(size=(5, 4))), unit(rng.normal(size=(30, 4)))
-    settings = MdsSettings(short_list=12, dim=3, weight=1.0, concat_weight=0.0, query_block=2)
-    found = rerank(order, similarities, graph, settings, q, x)
-    for row in range(5):
-        head = order[row, :12]
-        expected = head[np.argsort(-x[head] @ q[row], kind="stable")]
-        np.testing.assert_array_equal(found[row, :12], expected)
-    with pytest.raises(ValueError, match="together"):
-        rerank(order, similarities, graph, settings, q)
-
-
-@pytest.mark.parametrize("block", [2, 99])
-@pytest.mark.parametrize("beside", [False, True])
-def test_lists_are_scored_one_by_one(rng, block, beside):
-    order, similarities, graph = problem(rng)
-    q, x = unit(rng.normal(size=(5, 4))), unit(rng.normal(size=(30, 4)))
-    settings = MdsSettings(short_list=12, dim=3, query_block=block)
-    vectors = (q, x) if beside else ()
-    found = list_scores(order, similarities, graph, settings, *vectors)
-    ranks = rerank(order, similarities, graph, settings, *vectors)
-    assert (found.shape, found.dtype) == ((5, 12), np.float32)
-    for row in range(5):
-        head = order[row, :12]
-        own = np.concatenate([q[row : row + 1], x[head]]) if beside else None
-        expected = scores(
-            similarities[row, :12], graph.dense(head), np.ones(12, bool), settings, own
-        )
-        np.testing.assert_allclose(found[row], expected, atol=1e-4)
-        by_score = head[np.argsort(-found[row], kind="stable")]
-        np.testing.assert_array_equal(ranks[row, :12], by_score)
-
-
-@pytest.mark.parametrize("rank", [4, 20, 99])
-def test_an_image_has_its_own_background_if_wanted(rng, rank):
-    order, similarities, graph = problem(rng)
-    found = rerank(order, similarities, graph, MdsSettings(dim=3, background_rank=rank))
-    last = min(rank, 30) - 1
-    lifted = SimilarityGraph(graph.indices, above(graph.similarities, graph.similarities[:, last]))
-    similarities = above(similarities, similarities[:, last])
-    expected = rerank(order, similarities, lifted, MdsSettings(dim=3))
-    np.testing.assert_array_equal(found, expected)
-    assert (found != rerank(order, similarities, graph, MdsSettings(dim=3))).any()
 
 
 def test_smacof_fits_what_is_known_better_the_less_the_rest_weighs(rng):
@@ -242,42 +169,7 @@ def test_smacof_fits_what_is_known_better_the_less_the_rest_weighs(rng):
         settings = MdsSettings(
             dim=2, distance="complement", method="smacof", missing_weight=weight, iterations=50
         )
-        points = np.asarray(embed(similarities, np.ones(12, bool), settings))
+        points = np.asarray(embed(similarities, np.ones(12, bool), settings, similarities > 0))
         found = np.linalg.norm(points[:, None] - points[None], axis=-1)
         errors.append(np.abs(found - wanted)[similarities > 0].mean())
     assert errors[1] < 0.5 * errors[0]
-
-
-@pytest.fixture
-def two_landmarks():
-    """Images 0-3 show one landmark and 4-7 another; all are neighbours of their like."""
-    group = np.arange(8) // 4
-    similarities = np.where(group[:, None] == group[None], 0.5, 0.1).astype(np.float32)
-    np.fill_diagonal(similarities, 1)
-    return graph_of(similarities)
-
-
-def test_rerank_pulls_up_an_image_that_resembles_the_best(two_landmarks):
-    # Image 3 is less like the query than 4 is, but like 0, 1 and 2, which are most like it;
-    # one dimension can only tell the two landmarks apart
-    ranking = np.array([[0, 1, 2, 4, 3, 5, 6, 7]])
-    similarities = np.array([[0.5, 0.5, 0.45, 0.3, 0.28, 0.2, 0.1, 0.1]], np.float32)
-    found = rerank(ranking, similarities, two_landmarks, MdsSettings(short_list=6, dim=1))
-    assert found.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
-
-
-def test_rerank_leaves_its_input_and_the_rest_alone(two_landmarks, rng):
-    rankings = np.stack([rng.permutation(8), rng.permutation(8)])
-    before = rankings.copy()
-    similarities = np.sort(rng.random((2, 8)).astype(np.float32), axis=1)[:, ::-1]
-    found = rerank(rankings, similarities, two_landmarks, MdsSettings(short_list=3, dim=2))
-    np.testing.assert_array_equal(rankings, before)
-    np.testing.assert_array_equal(found[:, 3:], before[:, 3:])
-    np.testing.assert_array_equal(np.sort(found[:, :3], axis=1), np.sort(before[:, :3], axis=1))
-
-
-def test_weight_zero_keeps_the_order_of_the_local_search(two_landmarks):
-    rankings = np.array([[7, 0, 3, 4, 1]])
-    similarities = np.array([[0.5, 0.4, 0.4, 0.2, 0.1]], np.float32)
-    settings = MdsSettings(short_list=99, dim=2, weight=0.0)
-    np.testing.assert_array_equal(rerank(rankings, similarities, two_landmarks, settings), rankings)

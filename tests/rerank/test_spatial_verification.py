@@ -130,6 +130,21 @@ def test_one_bit_finds_what_floats_find(scene):
     np.testing.assert_array_equal(verify(*packed, np.arange(4), KEY, products), found)
 
 
+@pytest.mark.parametrize("hamming", ["popcount", "products"])
+@pytest.mark.parametrize("dimension", [11, 16])
+def test_one_bit_of_any_dimension_matches_as_vectors_of_signs(scene, dimension, hamming):
+    cut = [side._replace(descriptors=side.descriptors[..., :dimension]) for side in scene]
+    settings = dataclasses.replace(SETTINGS, one_bit=True, max_distance=0.9, hamming=hamming)
+    found = verify(*cut, np.arange(4), KEY, settings)
+    length = np.float32(dimension**0.5)
+    signs = [
+        side._replace(descriptors=np.where(side.descriptors > 0, 1, -1) / length) for side in cut
+    ]
+    plain = dataclasses.replace(SETTINGS, max_distance=0.9)
+    np.testing.assert_array_equal(found, verify(*signs, np.arange(4), KEY, plain))
+    assert found[0] >= 20
+
+
 def test_one_pair_says_what_fits(scene):
     query, candidates = scene
     expected = verify(query, candidates, np.zeros(4, int), KEY, SETTINGS)

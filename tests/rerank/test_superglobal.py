@@ -18,16 +18,28 @@ def reference_refine(x, k, beta):
     return np.array(refined)
 
 
+def reference_scores(query, x, k, beta, pooling="maximum"):
+    refined = reference_refine(x.astype(float), k, beta)
+    first = refined @ query
+    best = refined[np.argsort(-first, kind="stable")[: k + 1]]
+    mean = best.mean(axis=0) / np.linalg.norm(best.mean(axis=0))
+    return (first + refined @ (best.max(axis=0) if pooling == "maximum" else mean)) / 2
+
+
 def reference(queries, database, ranks, top_m, k, beta):
     result = ranks.copy()
     for row, query in enumerate(queries.astype(float)):
         head = ranks[row, :top_m]
-        refined = reference_refine(database[head].astype(float), k, beta)
-        first = refined @ query
-        best = np.argsort(-first, kind="stable")[: k + 1]
-        second = refined @ refined[best].max(axis=0)
-        result[row, :top_m] = head[np.argsort(-(first + second) / 2, kind="stable")]
+        scores = reference_scores(query, database[head], k, beta)
+        result[row, :top_m] = head[np.argsort(-scores, kind="stable")]
     return result
+
+
+def rotations(rng, dimension):
+    """Random orthogonal matrices, and two that flip signs of axes alone."""
+    drawn = [np.linalg.qr(rng.normal(size=(dimension,) * 2))[0] for _ in range(3)]
+    flips = [np.diag(rng.choice([-1.0, 1.0], dimension)) for _ in range(2)]
+    return [matrix.astype(np.float32) for matrix in (*drawn, *flips)]
 
 
 def problem(rng, queries, count, dimension=6):
@@ -105,6 +117,43 @@ def test_input_stays_as_it_is(rng):
     before = parts[2].copy()
     superglobal.rerank(*parts, 5, 2, 0.9)
     np.testing.assert_array_equal(parts[2], before)
+
+
+@pytest.mark.parametrize("pooling", superglobal.POOLINGS)
+@pytest.mark.parametrize("k", [1, 4, 50])
+def test_scores_equal_the_reference(rng, k, pooling):
+    q, x, _ = problem(rng, 1, 12)
+    found = superglobal.scores(q[0], x, k, 0.3, pooling=pooling)
+    np.testing.assert_allclose(found, reference_scores(q[0], x, k, 0.3, pooling), atol=1e-5)
+
+
+def test_the_mean_turns_with_the_vectors_and_the_maximum_does_not(rng):
+    q, x, _ = problem(rng, 1, 40)
+    for pooling in superglobal.POOLINGS:
+        expected = np.asarray(superglobal.scores(q[0], x, 4, 0.3, pooling=pooling))
+        for turn in rotations(rng, 6):
+            found = np.asarray(superglobal.scores(q[0] @ turn, x @ turn, 4, 0.3, pooling=pooling))
+            if pooling == "mean":
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+                np.testing.assert_array_equal(np.argsort(-found), np.argsort(-expected))
+            else:
+                assert (np.argsort(-found) != np.argsort(-expected)).any()
+
+
+def test_the_mean_is_over_the_images_that_are_there(rng):
+    q, x, _ = problem(rng, 1, 10)
+    padded = np.concatenate([x[:3], np.full((7, 6), 5, np.float32)])
+    found = superglobal.scores(q[0], padded, 4, 0.3, np.arange(10) < 3, "mean")
+    expected = superglobal.scores(q[0], x[:3], 4, 0.3, pooling="mean")
+    np.testing.assert_allclose(found[:3], expected, atol=1e-6)
+    nothing = superglobal.scores(q[0], 0 * x, 4, 0.3, pooling="mean")
+    assert (np.asarray(nothing) == 0).all()
+
+
+def test_an_unknown_pooling_is_named(rng):
+    q, x, _ = problem(rng, 1, 4)
+    with pytest.raises(ValueError, match="`pooling` .*'median'.*maximum, mean"):
+        superglobal.scores(q[0], x, 2, 0.3, pooling="median")
 
 
 @pytest.mark.parametrize("wrong", [{"top_m": 0}, {"k": 0}, {"chunk": 0}])

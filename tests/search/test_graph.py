@@ -26,31 +26,40 @@ def on_disk(array, read):
 
 def reference_dense(graph, subset):
     matrix = np.zeros((len(subset), len(subset)), np.float32)
+    known = np.zeros(matrix.shape, bool)
     for row, image in enumerate(subset):
         for other, value in zip(graph.indices[image], graph.similarities[image], strict=True):
             if other in subset:
                 matrix[row, list(subset).index(other)] = value
-    return matrix
+                known[row, list(subset).index(other)] = True
+    return matrix, known
 
 
 @pytest.mark.parametrize("subset", [[], [7], [3, 0, 10, 5], list(range(11))])
 def test_dense_equals_looking_up_each_pair(graph, subset):
-    dense = graph.dense(np.array(subset, int))
-    np.testing.assert_array_equal(dense, reference_dense(graph, subset))
+    found = graph.dense(np.array(subset, int))
+    for one, other in zip(found, reference_dense(graph, subset), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_dense_by_hand():
     graph = SimilarityGraph(
         np.array([[0, 2], [1, 0], [2, 1]], np.int32),
-        np.array([[1, 0.5], [1, 0.25], [1, 0.125]], np.float32),
+        np.array([[1, 0.5], [1, 0], [1, 0.125]], np.float32),
     )
-    assert graph.dense([2, 0]).tolist() == [[1, 0], [0.5, 1]]
+    similarities, known = graph.dense([2, 0])
+    assert similarities.tolist() == [[1, 0], [0.5, 1]]
+    assert known.tolist() == [[True, False], [True, True]]
+    similarities, known = graph.dense([1, 0])  # image 0 is kept in the list of 1, with 0
+    assert similarities.tolist() == [[1, 0], [0, 1]]
+    assert known.tolist() == [[True, True], [False, True]]
 
 
 def test_dense_reads_the_rows_that_it_needs(graph):
     read, subset = [], np.array([9, 2, 4])
     stored = SimilarityGraph(on_disk(graph.indices, read), on_disk(graph.similarities, read))
-    np.testing.assert_array_equal(stored.dense(subset), graph.dense(subset))
+    for one, other in zip(stored.dense(subset), graph.dense(subset), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert [rows.tolist() for rows in read] == [[9, 2, 4]] * 2
 
 
@@ -76,7 +85,7 @@ def test_the_nearest_are_read_in_blocks(graph, monkeypatch, count, block_bytes):
 def test_a_graph_of_no_images_is_empty():
     graph = SimilarityGraph(np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32))
     assert len(graph) == 0
-    assert graph.dense(np.zeros(0, int)).shape == (0, 0)
+    assert [part.shape for part in graph.dense(np.zeros(0, int))] == [(0, 0)] * 2
     assert graph.nearest(3)[0].shape == (0, 0)
 
 
