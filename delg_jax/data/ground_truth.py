@@ -8,6 +8,7 @@ import pickletools
 import sys
 from typing import Any
 
+from delg_jax import text_files
 from delg_jax.errors import UserError
 
 _LISTS = ("easy", "hard", "junk")
@@ -39,7 +40,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         data = path.read_bytes()
-        content = _unpickle(data) if path.suffix == ".pkl" else json.loads(data)
+        content = _unpickle(data) if path.suffix == ".pkl" else json.loads(text_files.decode(data))
     except OSError as error:
         raise UserError("ground truth", str(path), "must be a readable file") from error
     except Exception as error:  # a hostile pickle can raise anything

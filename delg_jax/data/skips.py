@@ -52,7 +52,8 @@ def report(folder: pathlib.Path, skipped: dict[str, str], limit: int) -> None:
     """
     path = folder / "skipped.csv"
     if not skipped:
-        path.unlink(missing_ok=True)
+        if path.is_file():  # of what is not there, a read-only file system would refuse it
+            path.unlink()
         return
     workdir.write_text(path, _rows([("image", "reason"), *sorted(skipped.items())]))
     name, reason = next(iter(sorted(skipped.items())))
@@ -65,4 +66,5 @@ def report(folder: pathlib.Path, skipped: dict[str, str], limit: int) -> None:
 def _rows(rows: list[tuple[str, str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    # a reason of the system may quote a path of odd bytes
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()

@@ -4,6 +4,7 @@ import functools
 
 import tensorflow_datasets as tfds
 
+from delg_jax import text_files
 from delg_jax.data.prepared.builder import Groups, ImageSetBuilder, required_folder
 from delg_jax.data.prepared.image_files import read_inside
 from delg_jax.data.prepared.shard import Item, in_shards
@@ -26,14 +27,9 @@ class RevisitedDistractors(ImageSetBuilder):
     def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
         root = required_folder(dl_manager)
         path = root / LIST
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError("list of images", str(path), "must be a readable text") from error
         first: dict[str, int] = {}
-        for number, line in enumerate(lines, start=1):
-            name = line.strip()
-            if name and first.setdefault(name, number) != number:
+        for number, name in text_files.lines(text_files.read(path, "list of images")):
+            if first.setdefault(name, number) != number:
                 rule = f"names {name!r}, as line {first[name]} does"
                 raise UserError("list of images", f"{path}, line {number}", rule)
         items = [

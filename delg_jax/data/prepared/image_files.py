@@ -2,7 +2,8 @@
 
 import pathlib
 
-from delg_jax.data.folder import SUFFIXES
+from delg_jax import file_names
+from delg_jax.data.formats import SUFFIXES
 from delg_jax.data.images import BadImageError
 
 
@@ -42,5 +43,5 @@ def read_inside(folder: pathlib.Path, name: str) -> bytes:
     relative = pathlib.PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise BadImageError("must be a path inside the folder")
-    path = folder / relative
-    return (path if path.suffix.lower() in SUFFIXES else folder / f"{name}.jpg").read_bytes()
+    full = name if relative.suffix.lower() in SUFFIXES else f"{name}.jpg"
+    return file_names.to_path(folder, full).read_bytes()

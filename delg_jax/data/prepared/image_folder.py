@@ -4,7 +4,7 @@ import functools
 
 import tensorflow_datasets as tfds
 
-from delg_jax.data.folder import SUFFIXES
+from delg_jax.data.folder import labelled
 from delg_jax.data.prepared.builder import Groups, required_folder
 from delg_jax.data.prepared.image_files import read_inside
 from delg_jax.data.prepared.labelled import LabelledBuilder
@@ -23,13 +23,7 @@ class ImageFolder(LabelledBuilder):
 
     def _groups(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Groups]:
         root = required_folder(dl_manager)
-        images = [
-            (f"{folder.name}/{path.name}", folder.name)
-            for folder in root.iterdir()
-            if folder.is_dir()
-            for path in folder.iterdir()
-            if path.suffix.lower() in SUFFIXES
-        ]
+        images = labelled(root)
         if not images:
             raise UserError("config.data.root", str(root), "must have folders of images")
         return self._file_groups(self._relabel(images), functools.partial(read_inside, root))
