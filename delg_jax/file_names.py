@@ -25,7 +25,7 @@ def to_text(name: str) -> str:
         return name
     try:
         return os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # the locale cannot hold it, so that it does not come from a file
+    except UnicodeEncodeError:  # the locale cannot hold it: it is text already, or half a pair
         return name.encode("utf-8", "backslashreplace").decode()
 
 

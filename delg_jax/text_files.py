@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from delg_jax import file_names
 from delg_jax.errors import UserError
 
 _LINE = re.compile(r"\r\n|\n|\r")
+_SURROGATE = re.compile(r"\\ud[c-f]", re.IGNORECASE)  # of a pair, or alone
 _BLANK = " \t"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -93,9 +95,31 @@ def read_json(
       UserError: if the file cannot be read, or is no JSON, with the line and column.
     """
     try:
-        return json.loads(read(path, subject), object_pairs_hook=object_pairs_hook)
+        return parse_json(path.read_bytes(), object_pairs_hook)
+    except OSError as error:
+        raise UserError(subject, str(path), f"cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(subject, str(path), f"must be a JSON file: {error}") from error
+
+
+def parse_json(data: bytes, object_pairs_hook: Callable[..., Any] | None = None) -> Any:
+    r"""The content of a JSON file whose bytes are there; a ValueError if they are none.
+
+    Names of odd bytes, which Python writes as `"caf\udce9.jpg"`, become as `file_names` writes them.
+    """
+    text = decode(data)
+    content = json.loads(text, object_pairs_hook=object_pairs_hook)
+    return _without_surrogates(content) if _SURROGATE.search(text) else content
+
+
+def _without_surrogates(content: Any) -> Any:
+    if isinstance(content, str):
+        return file_names.to_text(content)
+    if isinstance(content, list):
+        return [_without_surrogates(value) for value in content]
+    if isinstance(content, dict):
+        return {file_names.to_text(k): _without_surrogates(v) for k, v in content.items()}
+    return content
 
 
 def csv_rows(path: pathlib.Path, subject: str) -> Iterator[tuple[int, list[str]]]:

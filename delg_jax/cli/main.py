@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import logging
 import sys
 import types
@@ -67,6 +68,7 @@ def run_experiment(module: types.ModuleType, argv: Sequence[str]) -> int:
 
 def _status(action: Callable[[], None]) -> int:
     """Does it, and says a mistake of the user, or what the machine lacks, in one line."""
+    _write_any_text()
     try:
         action()
     except UserError as error:
@@ -82,6 +84,13 @@ def _status(action: Callable[[], None]) -> int:
         sys.stderr.write("delg: interrupted; the same command goes on where this one stopped\n")
         return 130
     return 0
+
+
+def _write_any_text() -> None:
+    r"""Lets output that is not UTF-8 hold any text: what it cannot hold is written as `\xNN`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def overview() -> str:

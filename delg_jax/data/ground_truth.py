@@ -1,7 +1,6 @@
 """Reads revisited-style ground truth: JSON, or the official pickle without executing anything."""
 
 import io
-import json
 import pathlib
 import pickle
 import pickletools
@@ -40,7 +39,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         data = path.read_bytes()
-        content = _unpickle(data) if path.suffix == ".pkl" else json.loads(text_files.decode(data))
+        content = _unpickle(data) if path.suffix == ".pkl" else text_files.parse_json(data)
     except OSError as error:
         raise UserError("ground truth", str(path), "must be a readable file") from error
     except Exception as error:  # a hostile pickle can raise anything

@@ -134,10 +134,7 @@ def _opened(data: bytes) -> Image.Image:
             try:
                 TiffImagePlugin.TiffImageFile(io.BytesIO(data))
             except SyntaxError as error:
-                rule = (
-                    f"a kind of TIFF that Pillow does not read ({error}); save it as 8 or 16 bits"
-                )
-                raise BadImageError(rule) from error
+                raise ValueError(f"{error} (channels of 8 and 16 bits are read)") from error
         raise
 
 
