@@ -105,7 +105,7 @@ def read_json(
 def parse_json(data: bytes, object_pairs_hook: Callable[..., Any] | None = None) -> Any:
     r"""The content of a JSON file whose bytes are there; a ValueError if they are none.
 
-    Names of odd bytes, which Python writes as `"caf\udce9.jpg"`, become as `file_names` writes them.
+    Names of odd bytes, which Python writes as `"caf\udce9.jpg"`, become as `file_names` says.
     """
     text = decode(data)
     content = json.loads(text, object_pairs_hook=object_pairs_hook)

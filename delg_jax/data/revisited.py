@@ -5,6 +5,7 @@ import pathlib
 import ml_collections
 import numpy as np
 
+from delg_jax import file_names
 from delg_jax.data import ground_truth
 from delg_jax.data.folder import existing_root
 from delg_jax.data.sources import FileSource, RetrievalData
@@ -30,7 +31,8 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     content = ground_truth.read(path)
     sources = []
     for names in (content["imlist"], content["qimlist"]):
-        absent = [name for name in names if not (root / "jpg" / f"{name}.jpg").is_file()]
+        files = [file_names.to_path(root / "jpg", f"{name}.jpg") for name in names]
+        absent = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
         if absent:
             more = " ..." if len(absent) > _MOST_LISTED else ""
             rule = f"names {len(absent)} images that jpg/ lacks: {', '.join(absent[:_MOST_LISTED])}"

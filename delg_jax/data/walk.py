@@ -49,7 +49,7 @@ class LeftOut:
     def __str__(self) -> str:
         """As in `2 hidden, 3 of other endings (.txt 3)`; empty if nothing was left out."""
         other = {end: n for end, n in self.endings.items() if end not in UNDECODABLE}
-        parts = [f"{count} {reason}" for reason, count in sorted(self.reasons.items())]
+        parts = [f"{count} {reason}" for reason, count in sorted((+self.reasons).items())]
         if other:
             listed = sorted(other.items(), key=lambda item: (-item[1], item[0]))
             kinds = [f"{end or 'none'} {count}" for end, count in listed[:_MOST_LISTED]]
