@@ -1,5 +1,6 @@
 """Flags that verbs share, and their mistakes as one line each."""
 
+import os
 import pathlib
 import sys
 import textwrap
@@ -102,11 +103,24 @@ def parse(
         raise mistakes.explain(error, command, argv) from error
     if "workdir" in values and not values.workdir:
         raise UserError("--workdir", values.workdir, "must name a folder")
+    if "workdir" in values:
+        _require_utf8("--workdir", values.workdir)
+    if "config" in values:
+        _require_utf8("config.data.tfds_dir", values.config.data.tfds_dir)
     if rest and not positional:
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
     if positional and not positional.startswith("[") and not rest:
         raise UserError(command, " ".join(argv), f"needs {positional}")
     return rest
+
+
+def _require_utf8(subject: str, folder: str) -> None:
+    """Refuses a folder that the libraries that write arrays and records could not name."""
+    try:
+        os.path.abspath(folder).encode()
+    except UnicodeEncodeError as error:
+        rule = "must be a path of UTF-8 in a locale of UTF-8 (LANG=C.UTF-8); choose another folder"
+        raise UserError(subject, folder, rule) from error
 
 
 def _require_kinds(values: flags.FlagValues) -> None:

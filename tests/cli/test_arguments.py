@@ -171,3 +171,11 @@ def test_a_broken_config_file_is_named(capsys, tmp_path, monkeypatch, text, rule
     path = tmp_path / "broken.py"
     path.write_text(text + "\n")
     assert mistake(capsys, f"--config={path}", "--workdir=w") == f"--config = '{path}': {rule}"
+
+
+@pytest.mark.parametrize("flag", ["--workdir", "--config.data.tfds_dir"])
+def test_a_folder_that_arrays_could_not_be_written_to_is_refused(capsys, flag):
+    message = mistake(capsys, CONFIG, "--workdir=run", f"{flag}=/tmp/caf\udce9")
+    rule = "must be a path of UTF-8 in a locale of UTF-8 (LANG=C.UTF-8); choose another folder"
+    subject = flag if flag == "--workdir" else flag.removeprefix("--")
+    assert message == f"{subject} = '/tmp/caf\\udce9': {rule}"

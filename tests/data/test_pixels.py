@@ -283,17 +283,6 @@ def test_every_mode_of_8_bits_has_its_colours(mode, form):
     np.testing.assert_allclose(decode(data).astype(int), expected, atol=4)
 
 
-def test_of_several_pictures_the_first_counts():
-    first, second = Image.new("RGB", (24, 16), (250, 0, 0)), Image.new("RGB", (24, 16), "lime")
-    for form in ("MPO", "TIFF", "PNG", "GIF", "WEBP"):
-        data = saved(first.copy(), form, save_all=True, append_images=[second])
-        encoded = EncodedImage(data)
-        assert encoded.shape == (16, 24)
-        np.testing.assert_allclose(encoded.decode()[8, 12].astype(int), [250, 0, 0], atol=8)
-    smaller = EncodedImage(saved(first, "MPO", save_all=True, append_images=[second])).picture(2)
-    assert smaller.size == (12, 8)
-
-
 def test_wide_values_are_turned_upright(twelve):
     exif = Image.Exif()
     exif[0x0112] = 6

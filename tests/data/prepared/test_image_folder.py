@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,25 @@ def test_classes_are_the_folders(tmp_path, root):
         for position, name in enumerate(source.names):
             assert source.read(position) == (root / name).read_bytes()
             assert name.split("/")[0] == data.classes[source.labels[position]]
+
+
+def test_hidden_names_are_left_out_and_deeper_images_are_found(tmp_path, root, caplog):
+    for name in (".ipynb_checkpoints/0.jpg", "bridge/._0.jpg", "@eaDir/0.jpg", "0.jpg"):
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(jpeg(7))
+    (root / "arch" / "north").mkdir(parents=True)
+    (root / "arch" / "north" / os.fsdecode(b"caf\xe9.JPE")).write_bytes(jpeg(8))
+    (root / "empty").mkdir()
+    data = open_training(settings(root, tmp_path / "tfds", "image_folder"))
+    assert data.classes == ["arch", "bridge", "gate", "tower"]
+    assert "arch/north/caf\\xe9.JPE" in data.train.names
+    assert len(data.train) + len(data.validation) == 14
+    assert caplog.messages[:2] == [
+        f"{root}: 14 images; left out: 3 hidden, 1 in no folder of a class,"
+        " 1 of other endings (.txt 1)",
+        f"{root}: 1 classes without images: empty",
+    ]
 
 
 def test_two_folders_of_one_name_are_two_data_sets(tmp_path, root):
