@@ -24,6 +24,14 @@ def test_classes_are_the_folders_in_order(tmp_path):
     assert found.train.read(5) == expected
 
 
+def test_images_are_sorted_by_class_before_their_paths(tmp_path):
+    for name in ("train/a b/0.jpg", "train/a/1.jpg", "validation/a/2.jpg"):
+        save(tmp_path / name, draw(0))
+    found = opened(tmp_path)
+    assert found.train.names == ["a/1.jpg", "a b/0.jpg"]
+    assert found.train.labels.tolist() == [0, 1]
+
+
 def test_only_images_count(tmp_path):
     root = make_folder(tmp_path, classes=2, train=1, validation=1)
     (root / "train" / "class_0" / "notes.txt").write_text("no image")

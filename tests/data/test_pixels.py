@@ -150,8 +150,17 @@ def test_what_is_declared_comes_before_what_is_found(twelve):
     np.testing.assert_array_equal(
         decode(tiff(twelve, t281=4999)), grey(twelve.astype(int) * 256 // 5000)
     )
+    np.testing.assert_array_equal(decode(png(three * 20, [15] * 3)), grey(dark * 20 >> 7))
     halves = (twelve / 4095 / 2).astype(np.float32)
     np.testing.assert_array_equal(decode(tiff(halves, t341=2.0)), grey(np.rint(halves * 127.5)))
+
+
+def test_twelve_bits_a_sample_are_declared(twelve):
+    dark = twelve // 4
+    first, second = dark[:, ::2], dark[:, 1::2]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 2)
+    data = tiff(packed.reshape(len(dark), -1).astype(np.uint8), t256=dark.shape[1], t258=12)
+    np.testing.assert_array_equal(decode(data), grey(dark >> 4))
 
 
 def test_a_declaration_that_values_exceed_or_that_says_nothing_does_not_count(twelve):

@@ -20,9 +20,12 @@ def test_hidden_names(name):
 
 
 def test_images_are_sorted_whatever_the_system_says(tmp_path, monkeypatch):
-    touch(tmp_path, "b/1.jpg", "a/2.jpg", "a.jpg", "a/b/3.jpg", "é.jpg")
-    expected = ["a.jpg", "a/2.jpg", "a/b/3.jpg", "b/1.jpg", "é.jpg"]
-    assert images_below(tmp_path, LeftOut()) == expected
+    top = tmp_path / "top"
+    touch(top, "b/1.jpg", "a/2.jpg", "a.jpg", "a/b/3.jpg", "é.jpg", "../out/4.jpg")
+    for name in ("d", "c", "e"):
+        (top / name).symlink_to(tmp_path / "out")
+    expected = ["a.jpg", "a/2.jpg", "a/b/3.jpg", "b/1.jpg", "c/4.jpg", "é.jpg"]
+    assert images_below(top, LeftOut()) == expected
 
     class Turned:
         def __init__(self, path):
@@ -36,7 +39,7 @@ def test_images_are_sorted_whatever_the_system_says(tmp_path, monkeypatch):
 
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", Turned)
-    assert images_below(tmp_path, LeftOut()) == expected
+    assert images_below(top, LeftOut()) == expected
 
 
 def test_folders_that_link_to_one_another_are_taken_once(tmp_path):
@@ -50,6 +53,16 @@ def test_folders_that_link_to_one_another_are_taken_once(tmp_path):
     names = images_below(tmp_path / "top", left_out)
     assert names == ["a/1.jpg", "b/2.jpg", "out/c/3.jpg", "out/d/4.jpg"]
     assert left_out.reasons == {"links to folders that are taken already": 5}
+
+
+def test_a_folder_inside_of_one_that_is_linked_to_is_taken_once(tmp_path):
+    touch(tmp_path, "out/c/3.jpg", "out/4.jpg")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/x").symlink_to(tmp_path / "out/c")
+    (tmp_path / "top/z").symlink_to(tmp_path / "out")
+    left_out = LeftOut()
+    assert images_below(tmp_path / "top", left_out) == ["x/3.jpg", "z/4.jpg"]
+    assert left_out.reasons.total() == 1
 
 
 def test_nothing_left_out_is_nothing_said(tmp_path, caplog):
