@@ -12,7 +12,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from delg_jax import __version__, shortages
-from delg_jax.cli import arguments, mistakes
+from delg_jax.cli import arguments, flag_files, mistakes
 from delg_jax.errors import UserError
 
 # Verb: what it does, and what it leaves in the workdir.
@@ -132,9 +132,10 @@ def _run(
     program: str = "delg",
 ) -> None:
     values = flags.FlagValues()
+    argv = flag_files.expanded(argv)
     try:
         module.define_flags(values, argv)
-    except (flags.Error, UnicodeDecodeError) as error:  # of a --flagfile, which is read at once
+    except flags.Error as error:
         raise mistakes.explain(error, f"{program} {name}", argv) from error
     positional = getattr(module, "POSITIONAL", "")
     if any(word in ("--help", "-h", "-help") for word in argv):
