@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 
 import ml_collections
 
+from delg_jax import file_names
 from delg_jax.data import ground_truth
 from delg_jax.data.prepared import landmark_queries
 from delg_jax.data.prepared import split as relabelling
@@ -140,4 +142,5 @@ def _folder_name(root: str) -> str:
     if not root:
         raise UserError("config.data.root", root, "must be an existing folder")
     path = pathlib.Path(root).resolve()
-    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return f"{file_names.to_text(path.name)}-{digest}"
