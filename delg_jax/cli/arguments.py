@@ -122,6 +122,9 @@ def parse(
         raise mistakes.explain(error, command, argv) from error
     if "workdir" in values:
         _require_folder("--workdir", values.workdir)
+        _require_utf8("--workdir", values.workdir)
+    if "config" in values:
+        _require_utf8("config.data.tfds_dir", values.config.data.tfds_dir)
     if rest and not positional:
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
     if positional and not positional.startswith("[") and not rest:
@@ -137,6 +140,15 @@ def _require_folder(flag: str, folder: str) -> None:
     there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
     if os.path.lexists(there) and not there.is_dir():
         raise UserError(flag, folder, f"must be a folder, but {there} is none")
+
+
+def _require_utf8(subject: str, folder: str) -> None:
+    """Refuses a folder that the libraries that write arrays and records could not name."""
+    try:
+        os.path.abspath(folder).encode()
+    except UnicodeEncodeError as error:
+        rule = "must be a path of UTF-8 in a locale of UTF-8 (LANG=C.UTF-8); choose another folder"
+        raise UserError(subject, folder, rule) from error
 
 
 def _require_kinds(values: flags.FlagValues) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import logging
 import sys
 import types
@@ -11,7 +12,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from delg_jax import __version__, shortages
-from delg_jax.cli import arguments, mistakes
+from delg_jax.cli import arguments, flag_files, mistakes
 from delg_jax.errors import UserError
 
 # Verb: what it does, and what it leaves in the workdir.
@@ -67,6 +68,7 @@ def run_experiment(module: types.ModuleType, argv: Sequence[str]) -> int:
 
 def _status(action: Callable[[], None]) -> int:
     """Does it, and says a mistake of the user, or what the machine lacks, in one line."""
+    _write_any_text()
     try:
         action()
     except UserError as error:
@@ -82,6 +84,13 @@ def _status(action: Callable[[], None]) -> int:
         sys.stderr.write("delg: interrupted; the same command goes on where this one stopped\n")
         return 130
     return 0
+
+
+def _write_any_text() -> None:
+    r"""Lets output that is not UTF-8 hold any text: what it cannot hold is written as `\xNN`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def overview() -> str:
@@ -123,9 +132,10 @@ def _run(
     program: str = "delg",
 ) -> None:
     values = flags.FlagValues()
+    argv = flag_files.expanded(argv)
     try:
         module.define_flags(values, argv)
-    except (flags.Error, UnicodeDecodeError) as error:  # of a --flagfile, which is read at once
+    except flags.Error as error:
         raise mistakes.explain(error, f"{program} {name}", argv) from error
     positional = getattr(module, "POSITIONAL", "")
     if any(word in ("--help", "-h", "-help") for word in argv):

@@ -40,9 +40,6 @@ def explain(error: Exception, command: str, argv: list[str]) -> UserError:
       argv: the command line after it.
     """
     text = " ".join(str(error).split())
-    file = value_of(argv, "flagfile")
-    if file is not None and isinstance(error, flags.CantOpenFlagFileError | UnicodeDecodeError):
-        return UserError("--flagfile", file, "must be a readable text file of flags")
     if isinstance(error, flags.UnrecognizedFlagError):
         rule = f"is no flag of {command}{_hint(text, '--')}"
         return UserError(f"--{error.flagname}", error.flagvalue.partition("=")[2], rule)

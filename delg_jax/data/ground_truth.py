@@ -1,12 +1,12 @@
 """Reads revisited-style ground truth: JSON, or the official pickle without executing anything."""
 
 import collections
-import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delg_jax import text_files
 from delg_jax.data import pickles
 from delg_jax.errors import UserError
 
@@ -34,7 +34,8 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         data = path.read_bytes()
-        content = pickles.read(data) if path.suffix.lower() in _PICKLES else json.loads(data)
+        is_pickle = path.suffix.lower() in _PICKLES
+        content = pickles.read(data) if is_pickle else text_files.parse_json(data)
     except OSError as error:
         raise UserError("ground truth", str(path), "must be a readable file") from error
     except Exception as error:  # a hostile pickle can raise anything

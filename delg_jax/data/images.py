@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from delg_jax.data import pixels
+from delg_jax.data.formats import FORMATS
+from delg_jax.data.pixels import BadImageError
 
 REDUCTIONS = (1, 2, 4, 8)  # how many times smaller a JPEG can be decoded
-# Pictures of cameras and of the web. Pillow knows more, but some it recognises in random bytes,
-# and for PostScript it starts another program.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM")
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,15 +28,11 @@ _TURNED = (5, 6, 7, 8)  # orientations that exchange rows and columns
 _LONGEST_REASON = 200  # characters; texts of decoders can quote the file
 
 
-class BadImageError(Exception):
-    """An image that cannot be used; its text is the reason, fit for `skipped.csv`."""
-
-
 def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.ndarray:
     """Decodes an image of any of `FORMATS`, whatever its name, honouring the EXIF orientation.
 
-    Grey, palette, CMYK, RGBA and 16-bit images become RGB; of an animation the first frame counts.
-    Damaged metadata is passed over: what counts are the pixels.
+    Pixels of any kind become RGB, see `pixels`. Of an animation, a file of several pages or several
+    pictures (MPO), the first counts. Damaged metadata is passed over.
 
     Args:
       data: the encoded file.
@@ -46,7 +43,8 @@ def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.
       uint8 [H, W, 3].
 
     Raises:
-      BadImageError: if the bytes are no image, are truncated, or break a limit.
+      BadImageError: if the bytes are no image, are truncated, break a limit, or hold values
+        without a range.
     """
     return EncodedImage(data, min_side, max_pixels).decode()
 
@@ -62,7 +60,9 @@ class EncodedImage:
         if not data:
             raise BadImageError("an empty file")
         with _reasons():
-            self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+            self._image = _opened(data)
+            self._stored = pixels.samples(self._image, data)
+        self._data = data if self._stored.are_wide_colours else b""
         width, height = self._image.size
         if width * height > max_pixels:
             raise BadImageError(f"{width} x {height} pixels, more than {max_pixels}")
@@ -94,9 +94,9 @@ class EncodedImage:
                 width, height = self._image.size
                 self._image.draft(None, (width // reduction, height // reduction))
             self._image.load()
+            image = pixels.to_rgb(self._image, self._stored, lambda: _opened(self._data))
             upright = _UPRIGHT.get(_orientation(self._image))  # of a TIFF none is left
-            image = self._image if upright is None else self._image.transpose(upright)
-            return _to_rgb(image)
+            return image if upright is None else image.transpose(upright)
 
 
 class _Silence:
@@ -126,12 +126,26 @@ class _Silence:
 _SILENCE = _Silence()
 
 
+def _opened(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if data[:4] in TiffImagePlugin.PREFIXES:  # whose pixels Pillow may not know
+            try:
+                TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+            except SyntaxError as error:
+                raise ValueError(f"{error} (channels of 8 and 16 bits are read)") from error
+        raise
+
+
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
     """Turns whatever Pillow raises into a BadImageError."""
     try:
         with _SILENCE:  # Pillow warns of damaged metadata
             yield
+    except BadImageError:
+        raise
     except UnidentifiedImageError as error:
         raise BadImageError("not an image file") from error
     except Image.DecompressionBombError as error:
@@ -148,13 +162,6 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # as of pixels, but an image without metadata is whole
         return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which always copies
 
 
 def limit_size(image: np.ndarray, max_size: float) -> tuple[np.ndarray, float]:

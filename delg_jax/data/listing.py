@@ -1,18 +1,18 @@
 """The images that `--images` names: a folder, a glob, a list, a tar, or one picture."""
 
 import collections
-import logging
 import os
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
-from delg_jax.data import folder, tar_images
+from delg_jax import file_names, text_files
+from delg_jax.data import tar_images
+from delg_jax.data.formats import SUFFIXES, UNDECODABLE
 from delg_jax.data.sources import FileSource, ImageSource
+from delg_jax.data.walk import LeftOut, images_below, is_hidden
 from delg_jax.errors import UserError
 
-SUFFIXES = (*folder.SUFFIXES, ".gif", ".avif", ".jp2")
 KINDS = (
     "a folder, a glob as 'photos/**/*.jpg', a list of paths (.txt), an uncompressed .tar,"
     " or a picture"
@@ -20,22 +20,20 @@ KINDS = (
 _WILDCARDS = frozenset("*?[")
 _NOT_EMPTY = f"must have at least one image ({', '.join(SUFFIXES)})"
 
-_LOG = logging.getLogger(__name__)
-
 
 def open_images(spec: str, subject: str = "--images") -> ImageSource:
     """Lists images without opening them; a bad one shows when it is read.
 
-    - A folder: all files below it with an ending of `SUFFIXES`, by relative path. Hidden files are
-      left out; so are, with a warning, links to folders and to files outside.
+    - A folder: all files below it with an ending of `formats.SUFFIXES`, by relative path, see
+      `walk.images_below`; one line says what is left out.
     - A glob: all files that match, whatever their ending, by path relative to the last folder
       before the first wildcard; `**` is any depth. Hidden files match only a pattern with a dot.
-    - A list, `.txt`: one path a line in UTF-8, relative to the list; the lines are the names.
-      Empty lines and lines that begin with # do not count.
+    - A list, `.txt`: one path a line, relative to the list, read as `text_files` says; the lines
+      are the names. Empty lines and lines that begin with # do not count.
     - An uncompressed tar: its files with an ending of `SUFFIXES`, see `tar_images.open_tar`.
     - A picture: itself.
 
-    All but a list are sorted by name.
+    All but a list are sorted by name. Names that are not UTF-8 are written as `file_names` says.
 
     Args:
       spec: what the user gave.
@@ -61,15 +59,20 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
 
 def _open_file(spec: str, subject: str) -> ImageSource:
     path = pathlib.Path(spec)
-    if path.suffix.lower() in SUFFIXES:
-        return _files(path.parent, [path.name], spec, subject)
-    if path.suffix.lower() == ".txt":
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return _files(path.parent, [file_names.to_text(path.name)], spec, subject)
+    if suffix in UNDECODABLE:
+        raise UserError(subject, spec, f"cannot be decoded: {UNDECODABLE[suffix]}")
+    if suffix == ".txt":
         names = _read_list(path, subject)
         return _files(path.parent, names, spec, subject, "must list at least one path")
-    if path.suffix.lower() == ".tar":
-        source = tar_images.open_tar(path, SUFFIXES, subject)
+    if suffix == ".tar":
+        left_out = LeftOut()
+        source = tar_images.open_tar(path, subject, left_out)
         if not len(source):
-            raise UserError(subject, spec, _NOT_EMPTY)
+            raise UserError(subject, spec, _not_empty(left_out))
+        left_out.log(spec, len(source))
         return source
     tool = tar_images.unpacker(path.name)
     if tool:
@@ -79,35 +82,15 @@ def _open_file(spec: str, subject: str) -> ImageSource:
 
 
 def _open_folder(spec: str, subject: str) -> FileSource:
-    top = os.path.realpath(spec)
-    names, left_out = [], 0
-    for entry in _walk(top):
-        if entry.is_symlink() and not _is_file_below(top, entry.path):
-            left_out += 1
-        elif entry.is_file() and pathlib.PurePath(entry.name).suffix.lower() in SUFFIXES:
-            names.append(entry.path.removeprefix(os.path.join(top, "")))
-    if left_out:
-        _LOG.warning("%s: left out %d links to folders or out of it", spec, left_out)
-    return _files(pathlib.Path(top), sorted(names), spec, subject)
+    left_out = LeftOut()
+    names = images_below(spec, left_out)
+    source = _files(pathlib.Path(spec), names, spec, subject, _not_empty(left_out))
+    left_out.log(spec, len(names))
+    return source
 
 
-def _walk(top: str) -> Iterator[os.DirEntry]:
-    """All that lies below a folder and is neither hidden nor a folder; links are not followed."""
-    waiting = [top]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                else:
-                    yield entry
-
-
-def _is_file_below(top: str, path: str) -> bool:
-    target = os.path.realpath(path)
-    return os.path.isfile(target) and os.path.commonpath([top, target]) == top
+def _not_empty(left_out: LeftOut) -> str:
+    return f"{_NOT_EMPTY}; left out: {left_out}" if str(left_out) else _NOT_EMPTY
 
 
 def _open_glob(spec: str, subject: str) -> FileSource:
@@ -120,26 +103,24 @@ def _open_glob(spec: str, subject: str) -> FileSource:
     pattern = "/".join((*wild, "*") if wild[-1] == "**" else wild)
     with_hidden = any(part.startswith(".") for part in wild)
     names = {
-        path.relative_to(root).as_posix() for path in root.glob(pattern) if os.path.isfile(path)
+        file_names.to_text(path.relative_to(root).as_posix())
+        for path in root.glob(pattern)
+        if os.path.isfile(path)
     }
-    shown = [name for name in names if with_hidden or not tar_images.is_hidden(name)]
+    shown = [name for name in names if with_hidden or not is_hidden(name)]
     return _files(root, sorted(shown), spec, subject, "must match at least one file")
 
 
 def _read_list(path: pathlib.Path, subject: str) -> list[str]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        rule = f"must be a list in UTF-8, which its byte {error.start} is not"
-        raise UserError(subject, str(path), rule) from error
-    if "\0" in text:
-        raise UserError(subject, str(path), "must be a list of paths, and has a zero byte")
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    names = [line for line in lines if line.strip() and not line.startswith("#")]
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
-    if twice:
-        first, second = [number for number, line in enumerate(lines, 1) if line == twice[0]][:2]
-        rule = f"must list an image once; lines {first} and {second} are both {twice[0]!r}"
+    names, lines = [], collections.defaultdict(list)
+    for number, line in text_files.lines(text_files.read(path, subject)):
+        if not line.startswith("#"):
+            names.append(line)
+            lines[line].append(number)
+    twice = next((name for name in names if len(lines[name]) > 1), None)
+    if twice is not None:
+        first, second = lines[twice][:2]
+        rule = f"must list an image once; lines {first} and {second} are both {twice!r}"
         raise UserError(subject, str(path), rule)
     return names
 
@@ -147,13 +128,7 @@ def _read_list(path: pathlib.Path, subject: str) -> list[str]:
 def _files(
     root: pathlib.Path, names: list[str], spec: str, subject: str, not_empty: str = _NOT_EMPTY
 ) -> FileSource:
-    """A source of checked names; without any, they break the rule `not_empty`."""
+    """A source of names; without any, they break the rule `not_empty`."""
     if not names:
         raise UserError(subject, spec, not_empty)
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            rule = f"must have names in UTF-8; {name!a} is not, rename it"
-            raise UserError(subject, spec, rule) from error
     return FileSource(root.resolve(), names, np.full(len(names), -1, np.int64))

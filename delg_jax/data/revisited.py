@@ -9,8 +9,10 @@ import pathlib
 import ml_collections
 import numpy as np
 
+from delg_jax import file_names
 from delg_jax.data import ground_truth
-from delg_jax.data.folder import SUFFIXES, existing_root
+from delg_jax.data.folder import existing_root
+from delg_jax.data.formats import SUFFIXES
 from delg_jax.data.sources import FileSource, RetrievalData
 from delg_jax.errors import UserError
 
@@ -52,7 +54,7 @@ def find(folder: pathlib.Path, name: str) -> str:
     candidates = [f"{name}.jpg", *([name] if named else [])]
     endings = [form for suffix in SUFFIXES for form in (suffix, suffix.upper())]
     candidates += [f"{stem if named else name}{form}" for form in endings]
-    return next((file for file in candidates if (folder / file).is_file()), "")
+    return next((file for file in candidates if file_names.to_path(folder, file).is_file()), "")
 
 
 def _source(path: pathlib.Path, folder: pathlib.Path, names: list[str]) -> FileSource:

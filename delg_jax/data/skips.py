@@ -100,4 +100,5 @@ def _written(path: pathlib.Path, rows: str) -> bool:
 def _rows(rows: list[tuple[str, str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    # a reason of the system may quote a path of odd bytes
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from delg_jax import file_names
 from delg_jax.data.tar_images import check_size
 
 _STATUS_THREADS = 16  # that ask for the status of files, each of which a network may delay
@@ -67,7 +68,7 @@ class FileSource:
 
     def read(self, index: int) -> bytes:
         """The bytes of one file; of a pipe, a device or a giant an OSError, which reads nothing."""
-        path = self.root / f"{self.names[index]}{self.suffix}"
+        path = file_names.to_path(self.root, f"{self.names[index]}{self.suffix}")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"not a file: {str(path)!r}")

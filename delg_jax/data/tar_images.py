@@ -1,7 +1,6 @@
 """Images in an uncompressed tar, each read from where it lies; nothing is ever unpacked."""
 
 import dataclasses
-import logging
 import os
 import pathlib
 import posixpath
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from delg_jax.data.walk import LeftOut, is_hidden
 from delg_jax.errors import UserError
 
 _UNPACKERS = {
@@ -19,8 +19,6 @@ _UNPACKERS = {
     (".tar.zst", ".tzst"): "unzstd",
 }
 _LARGEST = 2**30  # bytes; 100 million pixels of 16-bit RGBA are fewer
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,18 +64,18 @@ class TarImages:
         return found
 
 
-def open_tar(path: pathlib.Path, suffixes: tuple[str, ...], subject: str) -> TarImages:
+def open_tar(path: pathlib.Path, subject: str, left_out: LeftOut) -> TarImages:
     """Lists the images of a tar from its headers.
 
     Names are those of the members, without leading `/`, `./` or `../`, so that none leads out of a
-    folder that somebody joins it to; bytes that are not UTF-8 are escaped. Of members with one name
-    the last counts, as it does for tar. Hidden files are left out; so are links, devices and sparse
-    files, with a warning.
+    folder that somebody joins it to; odd bytes are written as `file_names` says. Of members with
+    one name the last counts, as it does for tar. Hidden names, other endings, links, devices and
+    sparse files are left out.
 
     Args:
       path: of the tar.
-      suffixes: endings that make a member an image.
       subject: the flag or field that names the tar, for errors.
+      left_out: counts what is left out.
 
     Returns:
       The images, sorted by name; there may be none.
@@ -86,7 +84,7 @@ def open_tar(path: pathlib.Path, suffixes: tuple[str, ...], subject: str) -> Tar
       UserError: for what is no tar, is compressed, or breaks off.
       OSError: for a file that cannot be read.
     """
-    places, left_out = {}, 0
+    places: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path, "r:", encoding="utf-8") as archive:
             while (member := archive.next()) is not None:
@@ -94,21 +92,23 @@ def open_tar(path: pathlib.Path, suffixes: tuple[str, ...], subject: str) -> Tar
                 if archive.offset <= member.offset:  # a forged size, which would never end
                     raise tarfile.ReadError("a member has a negative size")
                 name = _name(member)
-                if pathlib.PurePosixPath(name).suffix.lower() not in suffixes or is_hidden(name):
+                if member.isdir():
                     continue
-                if member.isreg() and not member.issparse():
+                if is_hidden(name):
+                    left_out.reasons["hidden"] += 1
+                elif not left_out.is_image(name):
+                    continue
+                elif member.isreg() and not member.issparse():
                     places[name] = (member.offset_data, member.size)
-                elif not member.isdir():
+                else:
                     places.pop(name, None)
-                    left_out += 1
+                    left_out.reasons["links, devices or sparse files"] += 1
             _require_end(archive)
     except OSError:
         raise
     except Exception as error:  # headers of a damaged tar can raise anything
         rule = f"must be an uncompressed tar, and whole: {' '.join(str(error).split())}"
         raise UserError(subject, str(path), rule) from error
-    if left_out:
-        _LOG.warning("%s: left out %d links, devices and sparse files", path, left_out)
     names = sorted(places)
     where = np.array([places[name] for name in names], np.int64).reshape(-1, 2)
     return TarImages(path.resolve(), names, np.full(len(names), -1, np.int64), where)
@@ -127,11 +127,6 @@ def _require_end(archive: tarfile.TarFile) -> None:
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"it breaks off or is damaged at byte {archive.offset}")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file, or a folder on its path, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in name.split("/"))
 
 
 def check_size(size: int) -> None:

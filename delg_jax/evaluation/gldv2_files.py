@@ -34,7 +34,7 @@ def read_solution(path: pathlib.Path, task: str) -> Solution:
     column = _column(task)
     solution: Solution = {usage: {} for usage in (*SCORED, IGNORED)}
     for row in tables.read(path, ("id", column, "Usage"), key="id"):
-        usage = row.text("Usage")
+        usage = row.word("Usage")
         if usage not in solution:
             raise row.error(f"Usage must be one of {', '.join(solution)}, not {usage!r}")
         solution[usage][row.name("id")] = [] if usage == IGNORED else _answers(row, column)
@@ -65,7 +65,7 @@ def read_predictions(
     usages = {query: usage for usage, queries in solution.items() for query in queries}
     predictions: dict[str, dict[str, Any]] = {usage: {} for usage in SCORED}
     for row in tables.read(path, ("id", column), key="id"):
-        query = row.text("id")
+        query = row.word("id")
         if query not in usages:
             raise row.error(f"the query {query!r} is not in the solution")
         said = row.names(column) if task == "retrieval" else _recognised(row)

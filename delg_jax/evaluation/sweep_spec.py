@@ -2,12 +2,11 @@
 
 import dataclasses
 import difflib
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from delg_jax import configuration
+from delg_jax import configuration, text_files
 from delg_jax.errors import UserError
 from delg_jax.evaluation import sweep_draws
 from delg_jax.evaluation.sweep_draws import Distribution
@@ -94,13 +93,10 @@ def _read_file(path: pathlib.Path) -> dict[str, Any]:
                 raise UserError(str(path), name, "occurs twice")
         return dict(pairs)
 
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except OSError as error:
+    if not path.exists():
         rule = "must be field=value,value,... or an existing JSON file"
-        raise UserError(SUBJECT, str(path), f"{rule} ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(SUBJECT, str(path), f"must be a JSON file: {error}") from error
+        raise UserError(SUBJECT, str(path), rule)
+    found = text_files.read_json(path, SUBJECT, object_pairs_hook=unique)
     if not isinstance(found, dict):
         raise UserError(SUBJECT, str(path), "must hold a JSON object")
     known = [field.name for field in dataclasses.fields(Spec)]

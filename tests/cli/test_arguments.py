@@ -231,3 +231,11 @@ def test_words_that_are_no_flags_are_paths_too(monkeypatch, capsys):
     monkeypatch.setenv("HOME", "/home/me")
     assert main(["verify", "~/store"]) == 2
     assert "'/home/me/store'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--workdir", "--config.data.tfds_dir"])
+def test_a_folder_that_arrays_could_not_be_written_to_is_refused(capsys, flag):
+    message = mistake(capsys, CONFIG, "--workdir=run", f"{flag}=/tmp/caf\udce9")
+    rule = "must be a path of UTF-8 in a locale of UTF-8 (LANG=C.UTF-8); choose another folder"
+    subject = flag if flag == "--workdir" else flag.removeprefix("--")
+    assert message == f"{subject} = '/tmp/caf\\udce9': {rule}"

@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,23 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch):
     fail_with(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         main(["train"])
+
+
+def test_output_that_is_not_utf8_holds_any_text(monkeypatch):
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "ascii") for name in ("stdout", "stderr")}
+
+    def speak(argv):
+        sys.stdout.write("é\u2028\udce9.jpg\n")
+        raise UserError("file", "x", "must not be é\udce9")
+
+    monkeypatch.setattr(program, "_dispatch", speak)
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert main(["train"]) == 2
+    for stream in streams.values():
+        stream.flush()
+    assert streams["stdout"].buffer.getvalue() == b"\\xe9\\u2028\\udce9.jpg\n"
+    assert streams["stderr"].buffer.getvalue() == b"delg: file = 'x': must not be \\xe9\\udce9\n"
 
 
 def test_the_module_is_the_program(tmp_path):

@@ -45,6 +45,18 @@ def test_other_endings_of_pickles_are_known(tmp_path, ending):
     assert ground_truth.read(path) == CONTENT
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_an_editor_is_read(tmp_path, encoding):
+    path = write(tmp_path, CONTENT)
+    path.write_bytes((path.read_text().replace("\n", "\r\n") + "\r\n\r\n").encode(encoding))
+    assert ground_truth.read(path) == CONTENT
+
+
+def test_names_of_odd_bytes_become_text(tmp_path):
+    path = write(tmp_path, {**CONTENT, "imlist": ["caf\udce9", *CONTENT["imlist"][1:]]})
+    assert ground_truth.read(path)["imlist"][0] == "caf\\xe9"
+
+
 def test_a_pickle_of_python_2_is_read(tmp_path):
     path = tmp_path / "gnd.pkl"
     path.write_bytes(

@@ -95,6 +95,17 @@ def test_of_an_animation_the_first_frame_counts():
     np.testing.assert_allclose(found[2, 2].astype(int), [250, 0, 0], atol=8)
 
 
+def test_of_several_pictures_the_first_counts():
+    first, second = Image.new("RGB", (24, 16), (250, 0, 0)), Image.new("RGB", (24, 16), "lime")
+    for form in ("MPO", "TIFF", "PNG", "GIF", "WEBP"):
+        data = encode(first.copy(), form, save_all=True, append_images=[second.copy()])
+        encoded = EncodedImage(data)
+        assert encoded.shape == (16, 24)
+        np.testing.assert_allclose(encoded.decode()[8, 12].astype(int), [250, 0, 0], atol=8)
+    smaller = EncodedImage(encode(first, "MPO", save_all=True, append_images=[second])).picture(2)
+    assert smaller.size == (12, 8)
+
+
 def test_a_single_pixel_depends_on_the_limit():
     data = encode(Image.new("RGB", (1, 1), (1, 2, 3)))
     assert decode(data, min_side=1).tolist() == [[[1, 2, 3]]]

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from delg_jax.data.formats import UNDECODABLE
 from delg_jax.data.images import decode
 from delg_jax.data.listing import open_images
 from delg_jax.errors import UserError
@@ -53,27 +54,35 @@ def test_a_folder_may_be_given_relative_to_here(photos, monkeypatch):
     assert source.read(4) == b"bytes of b.jpg"
 
 
-def test_links_out_of_a_folder_are_left_out(photos, tmp_path, caplog):
+def test_links_are_followed_but_no_folder_is_taken_twice(photos, tmp_path, caplog):
     touch(tmp_path / "photos elsewhere", "secret.jpg")
     (photos / "link.jpg").symlink_to(tmp_path / "photos elsewhere" / "secret.jpg")
     (photos / "relative.jpg").symlink_to("../photos elsewhere/secret.jpg")
     (photos / "inside.jpg").symlink_to("a/z.PNG")
     (photos / "gone.jpg").symlink_to("nowhere.jpg")
     (photos / "a" / "loop").symlink_to(photos)
+    (photos / "itself.jpg").symlink_to("itself.jpg")
     (photos / "elsewhere").symlink_to(tmp_path / "photos elsewhere")
+    (photos / "again").symlink_to(tmp_path / "photos elsewhere")
+    (photos / "everything").symlink_to("/")
     with caplog.at_level(logging.WARNING):
         source = open_images(str(photos))
-    assert source.names == sorted([*ALL, "inside.jpg"])
+    more = ["again/secret.jpg", "inside.jpg", "link.jpg", "relative.jpg"]
+    assert source.names == sorted([*ALL, *more])
     assert source.read(source.names.index("inside.jpg")) == b"bytes of a/z.PNG"
+    assert source.read(source.names.index("again/secret.jpg")) == b"bytes of secret.jpg"
     assert [record.getMessage() for record in caplog.records] == [
-        f"{photos}: left out 5 links to folders or out of it"
+        f"{photos}: 10 images; left out: 3 hidden, 2 links that lead nowhere,"
+        " 3 links to folders that are taken already, 2 of other endings (none 1, .txt 1)"
     ]
 
 
 def test_a_folder_given_by_a_link_is_followed(photos, tmp_path, caplog):
     (tmp_path / "link").symlink_to(photos)
-    assert open_images(str(tmp_path / "link")).names == ALL
-    assert not caplog.records
+    source = open_images(str(tmp_path / "link"))
+    assert source.names == ALL
+    assert source.read(4) == b"bytes of b.jpg"
+    assert "links" not in caplog.text
 
 
 def test_pipes_are_no_images(photos):
@@ -148,8 +157,12 @@ def test_a_list_keeps_its_lines(photos, tmp_path):
         source.read(2)
 
 
-def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
-    assert open_images(write_list(tmp_path, "\ufeffa.jpg\n")).names == ["a.jpg"]
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_list_is_read_as_editors_write_it(tmp_path, encoding, end):
+    names = ["é a.jpg", "two\u2028lines.jpg", "next\x85line.jpg", "form\x0cfeed.jpg"]
+    text = end.join(["# list", f"{names[0]} \t", *names[1:], "", "  ", ""])
+    assert open_images(write_list(tmp_path, text.encode(encoding))).names == names
 
 
 def test_what_a_list_names_is_read_only_if_it_is_a_file(tmp_path):
@@ -170,8 +183,9 @@ def test_what_a_list_names_is_read_only_if_it_is_a_file(tmp_path):
         ("", "must list at least one path"),
         ("# only\n\n  \n", "must list at least one path"),
         ("a.jpg\n\nb.jpg\na.jpg\n", r"list an image once; lines 1 and 4 are both 'a\.jpg'"),
-        (b"a.jpg\ncaf\xe9.jpg\n", "must be a list in UTF-8, which its byte 9 is not"),
+        (b"a.jpg\ncaf\xe9.jpg\n", "UTF-8, which its byte 9, in line 2, is not; save it as UTF-8"),
         ("a.jpg\0b.jpg", "has a zero byte"),
+        ("a.jpg\n".encode("utf-16-le"), "has a zero byte; if it is UTF-16, save it as UTF-8"),
     ],
 )
 def test_a_wrong_list_is_refused(tmp_path, content, rule):
@@ -205,10 +219,44 @@ def test_nothing_to_extract_is_refused(tmp_path):
     refuse(tmp_path / "a**" / "*.jpg", r"must have \*\* only as a whole folder")
 
 
-def test_a_name_that_is_not_utf8_is_refused(tmp_path):
-    touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"))
-    for spec in (tmp_path, tmp_path / "*.jpg", tmp_path / os.fsdecode(b"caf\xe9.jpg")):
-        refuse(spec, r"names in UTF-8; 'caf\\udce9\.jpg' is not, rename it")
+def test_odd_bytes_of_names_are_escaped_and_read(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"odd")
+    write_list(tmp_path, "../caf\\xe9.jpg")
+    specs = (tmp_path, tmp_path / "*.jpg", tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    for spec in (*specs, tmp_path / "lists" / "some.txt"):
+        source = open_images(str(spec))
+        assert [name.removeprefix("../") for name in source.names] == ["caf\\xe9.jpg"]
+        assert source.read(0) == b"odd"
+
+
+ENDINGS = (
+    "jpg JPEG jpe jfif mpo png apng webp tif tiff gif bmp avif jp2 j2k jpx ppm pgm pbm pnm PFM"
+)
+
+
+def test_every_ending_that_can_be_decoded_is_taken_in_any_letter_case(tmp_path, caplog):
+    names = sorted(f"{n}.{ending}" for n, ending in enumerate(ENDINGS.split()))
+    touch(tmp_path, *names, "a.heic", "b.HEIC", "c.heif", "d.xyz", "e")
+    assert open_images(str(tmp_path)).names == names
+    if ".heic" in UNDECODABLE:
+        assert caplog.messages == [
+            f"{tmp_path}: 21 images; left out: 2 of other endings (none 1, .xyz 1),"
+            " 2 .heic (the package pillow-heif decodes them),"
+            " 1 .heif (the package pillow-heif decodes them)"
+        ]
+
+
+@pytest.mark.skipif(".heic" not in UNDECODABLE, reason="pillow-heif is installed")
+def test_pictures_that_need_a_package_name_it(tmp_path):
+    touch(tmp_path, "a.heic")
+    refuse(tmp_path, r"at least one image .*; left out: 1 \.heic \(the package pillow-heif decodes")
+    refuse(tmp_path / "a.heic", "cannot be decoded: the package pillow-heif decodes them")
+
+
+def test_names_of_systems_are_left_out(tmp_path):
+    hidden = [".ipynb_checkpoints/a.jpg", "a/._b.jpg", "@eaDir/b.jpg", "__MACOSX/c.jpg"]
+    touch(tmp_path, *hidden, "a/.DS_Store", "Thumbs.db", "$RECYCLE.BIN/d.jpg", "a/b.jpg")
+    assert open_images(str(tmp_path)).names == ["a/b.jpg"]
 
 
 def test_a_folder_that_cannot_be_read_is_refused(photos, monkeypatch):

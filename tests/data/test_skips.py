@@ -50,6 +50,23 @@ def test_too_many_are_an_error_after_the_list_is_written(tmp_path):
     assert (tmp_path / "skipped.csv").is_file()
 
 
+def test_odd_bytes_in_a_reason_are_escaped(tmp_path):
+    log = SkipLog(tmp_path / "log.csv")
+    log.add("caf\\xe9.jpg", "cannot open caf\udce9.jpg")
+    assert log.read() == {"caf\\xe9.jpg": "cannot open caf\\udce9.jpg"}
+    report(tmp_path, {"a": "caf\udce9", "two\u2028lines": "x"}, limit=2)
+    text = (tmp_path / "skipped.csv").read_text(encoding="utf-8")
+    assert text == "image,reason\na,caf\\udce9\ntwo\u2028lines,x\n"
+
+
+def test_nothing_is_removed_where_nothing_is(tmp_path, monkeypatch):
+    def unlink(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.unlink", unlink)
+    report(tmp_path, {}, limit=0)
+
+
 def test_nothing_skipped_removes_an_older_list(tmp_path):
     report(tmp_path, {"a": "x"}, limit=1)
     report(tmp_path, {}, limit=0)

@@ -79,8 +79,14 @@ def test_links_and_devices_are_left_out(tar, tmp_path, caplog):
         source = open_images(str(tar))
     assert read_all(source) == {"good.jpg": b"good"}
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tar}: left out 5 links, devices and sparse files"
+        f"{tar}: 1 images; left out: 1 hidden, 5 links, devices or sparse files"
     ]
+
+
+def test_names_of_systems_and_other_endings_are_left_out(tar, caplog):
+    write(tar, "a.jpe", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.jpg", "notes.txt", "b.JFIF")
+    assert open_images(str(tar)).names == ["a.jpe", "b.JFIF"]
+    assert caplog.messages == [f"{tar}: 2 images; left out: 2 hidden, 1 of other endings (.txt 1)"]
 
 
 def test_of_one_name_the_last_member_counts(tar):

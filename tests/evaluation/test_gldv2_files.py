@@ -69,6 +69,16 @@ def test_a_wrong_solution_is_one_line(tmp_path, task, content, rule):
     assert "\n" not in str(caught.value)
 
 
+def test_spaces_and_empty_rows_of_spreadsheets_do_not_count(tmp_path):
+    rows = "id,images,Usage \r\nabc ,d1e f2g ,Public \r\n,,\r\n"
+    solution = solution_of(tmp_path, "retrieval", rows)
+    assert solution["Public"] == {"abc": ["d1e", "f2g"]}
+    path = tmp_path / "predictions.csv"
+    path.write_bytes('id, images\r\n"abc ",f2g\r\n \r\n'.encode("utf-16"))
+    found = gldv2_files.read_predictions(path, "retrieval", solution)
+    assert found["Public"] == {"abc": ["f2g"]}
+
+
 def test_predictions_of_retrieval(tmp_path):
     content = "id,images\nq01,x09 x01 x09\nq02,\nq03,x05\n"
     found = predictions_of(tmp_path, "retrieval", content)

@@ -48,6 +48,13 @@ def test_a_file_holds_everything(tmp_path):
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_is_read_as_editors_write_it(tmp_path, encoding):
+    path = tmp_path / "sweep.json"
+    path.write_bytes('{"grid": {"data.name": ["é\u2028"]}}\r\n\r\n'.encode(encoding))
+    assert sweep_spec.read([str(path)], {}).grid == {"data.name": ("é\u2028",)}
+
+
 def test_file_and_command_line_add_up(tmp_path):
     path = write(tmp_path, {"grid": {"train.steps": [1]}})
     found = sweep_spec.read([path, "model.pooling=gem,avg"], {"seeds": [3]})

@@ -9,6 +9,7 @@ import re
 
 import ml_collections
 
+from delg_jax import file_names
 from delg_jax.data import ground_truth
 from delg_jax.data.folder import existing_root
 from delg_jax.data.prepared import landmark_queries
@@ -169,7 +170,8 @@ def _folder_name(data: ml_collections.ConfigDict) -> str:
     if not data.root:
         return _only_folder(data)
     path = existing_root(data)
-    name = f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:_PATH_DIGEST]}"
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:_PATH_DIGEST]
+    name = f"{file_names.to_text(path.name)}-{digest}"
     prepared = _prepared_folders(data)
     if name in prepared:
         return name

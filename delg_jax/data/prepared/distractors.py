@@ -2,6 +2,7 @@
 
 import pathlib
 
+from delg_jax import text_files
 from delg_jax.data.prepared.builder import Groups, ImageSetBuilder
 from delg_jax.data.prepared.image_files import ImageFile, inside
 from delg_jax.data.prepared.manifest import Source
@@ -28,14 +29,9 @@ class RevisitedDistractors(ImageSetBuilder):
 
     def _groups(self, source: Source) -> dict[str, Groups]:
         path = source.lists[LIST]
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError("list of images", str(path), "must be a readable text") from error
         first: dict[str, int] = {}
-        for number, line in enumerate(lines, start=1):
-            name = line.strip()
-            if name and first.setdefault(name, number) != number:
+        for number, name in text_files.lines(text_files.read(path, "list of images")):
+            if first.setdefault(name, number) != number:
                 rule = f"names {name!r}, as line {first[name]} does"
                 raise UserError("list of images", f"{path}, line {number}", rule)
         items = [

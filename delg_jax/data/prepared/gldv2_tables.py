@@ -69,15 +69,15 @@ def test_entries(
         entries[row.name("id")] = (-1, {**features, "relevant": [], "retrieval_usage": IGNORED})
     for row in tables.read(recognition, ("id", "landmarks", "Usage"), key="id"):
         features = _of(entries, row)
-        features["recognition_usage"] = row.text("Usage")
+        features["recognition_usage"] = row.word("Usage")
         landmarks = row.text("landmarks").split()
         if not all(text.isascii() and text.isdigit() for text in landmarks):
             raise row.error(f"landmarks must be whole numbers, not {row.text('landmarks')!r}")
         features["landmarks"] = list(dict.fromkeys(int(text) for text in landmarks))
     for row in tables.read(retrieval, ("id", "images", "Usage"), key="id"):
         features = _of(entries, row)
-        features["retrieval_usage"] = row.text("Usage")
-        if row.text("Usage") != IGNORED:
+        features["retrieval_usage"] = row.word("Usage")
+        if row.word("Usage") != IGNORED:
             features["relevant"] = list(dict.fromkeys(row.names("images")))
     return entries
 
@@ -85,7 +85,7 @@ def test_entries(
 def _of(entries: dict[str, Entry], row: tables.Row) -> dict:
     if row.name("id") not in entries:
         raise row.error(f"the image {row.text('id')} is not in test.csv")
-    return entries[row.text("id")][1]
+    return entries[row.word("id")][1]
 
 
 def write_answers(folder: pathlib.Path, entries: Mapping[str, Entry]) -> None:

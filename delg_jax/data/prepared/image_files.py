@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
-from delg_jax.data.folder import SUFFIXES
+from delg_jax import file_names
+from delg_jax.data.formats import SUFFIXES
 from delg_jax.data.images import BadImageError
 
 
@@ -32,8 +33,8 @@ def inside(folder: pathlib.Path, name: str) -> pathlib.Path:
     relative = pathlib.PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise BadImageError("must be a path inside the folder")
-    path = folder / relative
-    return path if path.suffix.lower() in SUFFIXES else folder / f"{name}.jpg"
+    full = name if relative.suffix.lower() in SUFFIXES else f"{name}.jpg"
+    return file_names.to_path(folder, full)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from delg_jax.data.folder import SUFFIXES
+from delg_jax.data.folder import labelled
 from delg_jax.data.prepared.builder import Groups
 from delg_jax.data.prepared.image_files import ImageFile, inside
 from delg_jax.data.prepared.labelled import LabelledBuilder
@@ -22,17 +22,11 @@ class ImageFolder(LabelledBuilder):
 
     def find(self, root: pathlib.Path) -> Source:
         """The images, which no list names."""
-        images = sorted(
-            f"{folder.name}/{path.name}"
-            for folder in root.iterdir()
-            if folder.is_dir()
-            for path in folder.iterdir()
-            if path.suffix.lower() in SUFFIXES
-        )
+        images = [name for name, _ in labelled(root)]
         if not images:
             raise UserError("config.data.root", str(root), "must have folders of images")
         return Source(root, images=tuple(images))
 
     def _groups(self, source: Source) -> dict[str, Groups]:
-        labelled = self._relabel((name, name.split("/")[0]) for name in source.images)
-        return self._file_groups(labelled, lambda name: ImageFile(source.root, "", name, inside))
+        split = self._relabel((name, name.split("/")[0]) for name in source.images)
+        return self._file_groups(split, lambda name: ImageFile(source.root, "", name, inside))

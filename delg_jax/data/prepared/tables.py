@@ -5,10 +5,9 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
-from delg_jax import workdir
+from delg_jax import text_files, workdir
 from delg_jax.errors import UserError
 
-_LARGEST_FIELD = 2**27  # characters; the images of a landmark of train_clean.csv exceed csv's own
 _NAME = re.compile(r"[0-9A-Za-z_-]{3,}")
 
 
@@ -28,9 +27,13 @@ class Row:
         """The field as it stands; `default`, if there is one, where the column is absent."""
         return self._fields[column] if default is None else self._fields.get(column, default)
 
+    def word(self, column: str) -> str:
+        """The field without spaces around it."""
+        return self._fields[column].strip()
+
     def integer(self, column: str) -> int:
         """The field as a whole number that is not negative; a UserError if it is none."""
-        text = self._fields[column]
+        text = self.word(column)
         if not (text.isascii() and text.isdigit()):
             raise self.error(f"{column} must be a whole number, not {text!r}")
         return int(text)
@@ -41,7 +44,7 @@ class Row:
 
     def names(self, column: str, single: bool = False) -> list[str]:
         """The field as ids with spaces between them; a UserError if one is none."""
-        names = [self._fields[column]] if single else self._fields[column].split()
+        names = [self.word(column)] if single else self._fields[column].split()
         for name in names:
             if not _NAME.fullmatch(name):
                 rule = f"{column} must be 3 or more of letters, digits, _ and -, not {name!r}"
@@ -54,7 +57,7 @@ class Row:
 
 
 def read(path: pathlib.Path, columns: tuple[str, ...], key: str = "") -> Iterator[Row]:
-    """Reads a csv file whose first line names its columns.
+    """Reads a csv file whose first line names its columns, as `text_files.csv_rows` does.
 
     Args:
       path: of the file.
@@ -65,17 +68,24 @@ def read(path: pathlib.Path, columns: tuple[str, ...], key: str = "") -> Iterato
       A `Row` for each line after the first.
 
     Raises:
-      UserError: if the file is absent, is no csv file in UTF-8, lacks a column, has a line with
-        fewer or more fields than the first, or repeats a key.
+      UserError: if the file is absent, is no csv file, lacks a column, has a line with fewer or
+        more fields than the first, or repeats a key.
     """
-    csv.field_size_limit(_LARGEST_FIELD)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield from _rows(path, csv.reader(file, strict=True), columns, key)
-    except OSError as error:
-        raise UserError("csv file", str(path), f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError("csv file", str(path), "must be text in UTF-8") from error
+    header: list[str] = []
+    seen: dict[str, int] = {}
+    for line, fields in text_files.csv_rows(path, "csv file"):
+        if not header:
+            header = [field.strip() for field in fields]
+            _require_columns(Row(path, line, {}), header, columns)
+            continue
+        row = Row(path, line, dict(zip(header, fields, strict=False)))
+        if len(fields) != len(header):
+            raise row.error(f"must have {len(header)} fields, not {len(fields)}")
+        if key and seen.setdefault(row.word(key), line) != line:
+            raise row.error(f"{key} {row.word(key)!r} stands in line {seen[row.word(key)]} too")
+        yield row
+    if not header:
+        raise UserError("csv file", str(path), "must not be empty")
 
 
 def write(path: pathlib.Path, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
@@ -89,28 +99,12 @@ def write(path: pathlib.Path, columns: tuple[str, ...], rows: Iterable[tuple]) -
         writer.writerows(rows)
 
 
-def _rows(path: pathlib.Path, reader, columns: tuple[str, ...], key: str) -> Iterator[Row]:
-    header: list[str] = []
-    seen: dict[str, int] = {}
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise Row(path, reader.line_num, {}).error(f"is no csv ({error})") from error
-        if fields is None:
-            break
-        if not header:
-            header = fields
-            absent = [name for name in columns if name not in header]
-            if absent:
-                rule = f"must name the columns {', '.join(columns)}; {absent[0]} is absent"
-                raise Row(path, 1, {}).error(rule)
-            continue
-        row = Row(path, reader.line_num, dict(zip(header, fields, strict=False)))
-        if len(fields) != len(header):
-            raise row.error(f"must have {len(header)} fields, not {len(fields)}")
-        if key and seen.setdefault(row.text(key), reader.line_num) != reader.line_num:
-            raise row.error(f"{key} {row.text(key)!r} stands in line {seen[row.text(key)]} too")
-        yield row
-    if not header:
-        raise UserError("csv file", str(path), "must not be empty")
+def _require_columns(first: Row, header: list[str], columns: tuple[str, ...]) -> None:
+    absent = [name for name in columns if name not in header]
+    if not absent:
+        return
+    rule = f"must name the columns {', '.join(columns)}; {absent[0]} is absent"
+    for mark in ";\t":
+        if len(header) == 1 and mark in header[0]:
+            rule += f"; its fields have {mark!r} between them, and must have commas"
+    raise first.error(rule)

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from delg_jax import file_names
 from delg_jax.features.formats import delf
 from delg_jax.features.formats.names import AbsentImageError, spellings
 from delg_jax.features.formats.order import best_first
@@ -32,7 +33,7 @@ class DelfFolder:
 
     def _find(self, name: str, suffix: str) -> pathlib.Path:
         for spelling in spellings(name):
-            path = self._folder / f"{spelling}{suffix}"
+            path = file_names.to_path(self._folder, f"{spelling}{suffix}")
             if path.is_file():
                 return path
         raise AbsentImageError("image", name, f"has no {suffix} file in {self._folder}")

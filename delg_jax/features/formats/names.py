@@ -2,6 +2,7 @@
 
 import posixpath
 
+from delg_jax.data.formats import SUFFIXES
 from delg_jax.errors import UserError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
@@ -14,4 +15,8 @@ class AbsentImageError(UserError):
 def spellings(name: str) -> list[str]:
     """How an image may be called elsewhere: as it is, with an image suffix, without its own."""
     stem, suffix = posixpath.splitext(name)
-    return [name, *(name + more for more in _SUFFIXES), *([stem] if suffix in _SUFFIXES else [])]
+    return [
+        name,
+        *(name + more for more in _SUFFIXES),
+        *([stem] if suffix.lower() in SUFFIXES else []),
+    ]

@@ -1,8 +1,8 @@
 """The file that completes what a table of names does not know."""
 
-import json
 import pathlib
 
+from delg_jax import text_files
 from delg_jax.errors import UserError
 
 
@@ -21,10 +21,7 @@ def read_mapping(path: str) -> dict[str, str | float]:
     if not path:
         return {}
     subject = "config.model.pretrained_mapping"
-    try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(subject, path, f"must be a JSON file ({error})") from error
+    content = text_files.read_json(pathlib.Path(path), subject)
     values = list(content.values()) if isinstance(content, dict) else [None]
     if not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values):
         rule = "must be a JSON object whose values are names of variables or numbers"

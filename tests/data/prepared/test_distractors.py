@@ -20,6 +20,13 @@ def test_images_keep_the_order_of_the_list(tmp_path):
         assert source.read(position) == path.read_bytes()
 
 
+def test_a_list_of_an_editor_is_read(tmp_path):
+    names = make_distractors(tmp_path / "raw", 5)
+    text = "\ufeff" + " \r\n".join([*names, "", ""])
+    (tmp_path / "raw" / "revisitop1m.txt").write_text(text, encoding="utf-8", newline="")
+    assert opened(tmp_path / "tfds", tmp_path / "raw").names == names
+
+
 def test_absent_images_and_paths_that_lead_out_are_skipped(tmp_path):
     make_distractors(tmp_path / "raw")
     secret = (tmp_path / "raw" / "jpg" / "0000" / "d0.jpg").read_bytes()
@@ -38,7 +45,7 @@ def test_absent_images_and_paths_that_lead_out_are_skipped(tmp_path):
     ("content", "rule"),
     [
         (b"a\nb\na\n", r"revisitop1m\.txt, line 3': names 'a', as line 1 does"),
-        (b"\xff", "must be a readable text"),
+        (b"\xff", "must be text in UTF-8, which its byte 0, in line 1, is not"),
         (b"\n", "leaves the split database of revisited_distractors without images"),
     ],
 )

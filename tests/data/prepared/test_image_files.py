@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import pytest
@@ -32,3 +33,8 @@ def test_a_path_gets_an_ending_if_it_has_none(tmp_path):
 def test_a_path_outside_the_folder_is_refused(tmp_path, name):
     with pytest.raises(BadImageError, match="inside the folder"):
         inside(tmp_path, name)
+
+
+def test_odd_bytes_of_a_name_are_read(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"odd")
+    assert inside(tmp_path, "caf\\xe9").read_bytes() == b"odd"

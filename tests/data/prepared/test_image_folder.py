@@ -81,6 +81,32 @@ def test_without_a_folder_the_only_one_that_is_prepared_is_used(tmp_path, root):
         open_training(settings("", tmp_path / "tfds", "image_folder"))
 
 
+def test_hidden_names_are_left_out_and_deeper_images_are_found(tmp_path, root, caplog):
+    for name in (".ipynb_checkpoints/0.jpg", "bridge/._0.jpg", "@eaDir/0.jpg", "0.jpg"):
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(jpeg(7))
+    (root / "arch" / "north").mkdir(parents=True)
+    (root / "arch" / "north" / os.fsdecode(b"caf\xe9.JPE")).write_bytes(jpeg(8))
+    (root / "empty").mkdir()
+    data = open_training(settings(root, tmp_path / "tfds", "image_folder"))
+    assert data.classes == ["arch", "bridge", "gate", "tower"]
+    assert "arch/north/caf\\xe9.JPE" in data.train.names
+    assert len(data.train) + len(data.validation) == 14
+    said = [message for message in caplog.messages if message.startswith(str(root))]
+    assert said == [
+        f"{root}: 14 images; left out: 3 hidden, 1 in no folder of a class,"
+        " 1 of other endings (.txt 1)",
+        f"{root}: 1 classes without images: empty",
+    ]
+
+
+def test_odd_bytes_in_the_name_of_the_folder(tmp_path, root):
+    odd = root.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    data = open_training(settings(odd, tmp_path / "tfds", "image_folder"))
+    assert data.train.read(0) == (odd / data.train.names[0]).read_bytes()
+
+
 def test_two_folders_of_one_name_are_two_data_sets(tmp_path, root):
     first = open_training(settings(root, tmp_path / "tfds", "image_folder"))
     other = tmp_path / "elsewhere" / root.name

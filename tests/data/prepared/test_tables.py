@@ -15,6 +15,23 @@ def test_columns_are_found_by_name(tmp_path):
     assert [row.integer("n") for row in tables.read(path, ("n",))] == [3, 4]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_are_read_as_editors_write_them(tmp_path, encoding, end):
+    rows = ["id, n ", 'abc ,"1 "', ' "d\u2028e\x85f\x0cg", 2', "", " ", ",", " , "]
+    (tmp_path / "a.csv").write_bytes(end.join(rows).encode(encoding))
+    found = list(tables.read(tmp_path / "a.csv", ("id", "n"), key="id"))
+    assert [row.integer("n") for row in found] == [1, 2]
+    assert found[0].name("id") == "abc"
+    assert [row.text("id") for row in found] == ["abc ", ' "d\u2028e\x85f\x0cg"']
+
+
+def test_spaces_around_a_key_do_not_make_it_another(tmp_path):
+    (tmp_path / "a.csv").write_text("id\nabc\nabc \n")
+    with pytest.raises(UserError, match="line 3': id 'abc' stands in line 2 too"):
+        list(tables.read(tmp_path / "a.csv", ("id",), key="id"))
+
+
 def test_what_is_written_reads_back(tmp_path):
     rows = [("a", "x\ny"), ("ü", '"'), ("", ",")]
     tables.write(tmp_path / "a.csv", ("p", "q"), rows)
@@ -37,7 +54,9 @@ def test_the_images_of_a_large_landmark_fit(tmp_path):
         (b"id,url\n", r"line 1': must name the columns id, n; n is absent"),
         (b"id,n\na,1\nb\n", r"line 3': must have 2 fields, not 1"),
         (b"id,n\na,1,2\n", r"line 2': must have 2 fields, not 3"),
-        (b"id,n\na,1\n\nb,2\n", r"line 3': must have 2 fields, not 0"),
+        (b"id,n\na,1\n\nb\n", r"line 4': must have 2 fields, not 1"),
+        (b"id;n\na;1\n", r"line 1': .*id is absent; its fields have ';' between them, and must"),
+        ("id,n\na,1\n".encode("utf-16-le"), r"line 1': must name the columns id, n; id is absent"),
         (b"id,n\na,1\nb,2\na,3\n", r"line 4': id 'a' stands in line 2 too"),
         (b'id,n\na,"1\n', r"line 2': is no csv"),
         (b"id,n\n\xff\xfe,1\n", r"a\.csv': must be text in UTF-8"),

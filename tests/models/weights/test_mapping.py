@@ -24,6 +24,12 @@ def test_something_else_is_one_line(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_of_an_editor_is_read(tmp_path):
+    path = tmp_path / "mapping.json"
+    path.write_bytes('\ufeff{"a/kernel": "b"}\r\n\r\n'.encode())
+    assert weights.read_mapping(str(path)) == {"a/kernel": "b"}
+
+
 def test_an_absent_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="pretrained_mapping.*No such file"):
         weights.read_mapping(str(tmp_path / "map.json"))

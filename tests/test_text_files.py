@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from delg_jax import text_files
+from delg_jax.errors import UserError
+
+
+def written(tmp_path, data):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-16-le"])
+def test_marks_of_encodings_are_understood(tmp_path, encoding):
+    mark = "\ufeff" if encoding in ("utf-16-be", "utf-16-le") else ""
+    path = written(tmp_path, f"{mark}é\n".encode(encoding))
+    assert text_files.read(path, "list") == "é\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        (
+            b"ok\r\ncaf\xe9\n",
+            "must be text in UTF-8, which its byte 7, in line 2, is not; save it as",
+        ),
+        (b"\xff\xfea", "must be text in UTF-16, which its byte 2, in line 1, is not"),
+        ("ab".encode("utf-16-le"), "has a zero byte; if it is UTF-16, save it as UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_one_error(tmp_path, data, rule):
+    path = written(tmp_path, data)
+    for read in (text_files.read, text_files.read_json):
+        with pytest.raises(UserError, match=rule) as caught:
+            read(path, "list")
+        assert str(caught.value).startswith(f"list = '{path}': must be")
+
+
+@pytest.mark.parametrize("read", [text_files.read, text_files.read_json])
+def test_a_file_that_cannot_be_read_is_one_error(tmp_path, read):
+    with pytest.raises(UserError, match=r"list = '.*gone': cannot be read \(No such file"):
+        read(tmp_path / "gone", "list")
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        read(tmp_path, "list")
+
+
+def test_lines_end_where_editors_end_them():
+    text = "a\rb \r\n\n \t\n c\u2028d\x85e\x0cf\x0bg\x1ch\t\n\ni"
+    expected = [(1, "a"), (2, "b"), (5, "c\u2028d\x85e\x0cf\x0bg\x1ch"), (7, "i")]
+    assert list(text_files.lines(text)) == expected
+    assert list(text_files.lines("")) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_is_read_as_editors_write_it(tmp_path, encoding):
+    content = {"a\u2028b": ["é", 1.5, None, {"c": "😀"}]}
+    for text in (json.dumps(content), json.dumps(content, ensure_ascii=False, indent=1)):
+        data = (text.replace("\n", "\r\n") + "\r\n \r\n").encode(encoding)
+        assert text_files.read_json(written(tmp_path, data), "file") == content
+
+
+def test_names_of_odd_bytes_in_json_become_text(tmp_path):
+    content = {"caf\udce9": ["caf\udce9.jpg", "😀", 1]}
+    path = written(tmp_path, json.dumps(content).encode())
+    assert text_files.read_json(path, "file") == {"caf\\xe9": ["caf\\xe9.jpg", "😀", 1]}
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"{'a': 1}", b"[" * 100_000])
+def test_what_is_no_json_is_one_error(tmp_path, data):
+    with pytest.raises(UserError, match="file = '.*file': must be a JSON file: "):
+        text_files.read_json(written(tmp_path, data), "file")
+
+
+def test_rows_of_csv_have_the_numbers_of_their_lines(tmp_path):
+    path = written(tmp_path, b'a,"x\r\ny"\r\n\r\n,\r\n"b ", c\r\n')
+    assert list(text_files.csv_rows(path, "file")) == [(2, ["a", "x\r\ny"]), (5, ["b ", " c"])]
+
+
+def test_csv_that_is_cut_off_in_utf16_is_one_error(tmp_path):
+    path = written(tmp_path, "a,b\n".encode("utf-16") + b"x")
+    with pytest.raises(UserError, match="file = '.*': must be text in UTF-16; save it as UTF-8"):
+        list(text_files.csv_rows(path, "file"))
