@@ -12,13 +12,23 @@ from typing import Any, TypeVar
 import ml_collections
 import numpy as np
 
-from delg_jax import configuration, upgrades
+from delg_jax import configuration, json_files, upgrades
 from delg_jax.errors import UserError
 
 T = TypeVar("T")
 
 CONFIG_FILE = "config.json"
 FORMAT = 1  # of everything under a working directory; raised when a reader must tell them apart
+
+_TEXTS = json_files.each(json_files.text)
+_DESCRIPTION = json_files.fields(
+    {
+        "format": json_files.count,
+        "config": json_files.each(json_files.anything),
+        "extra": _TEXTS,
+    },
+    {"sources": _TEXTS},
+)
 
 
 @contextlib.contextmanager
@@ -42,9 +52,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes an object as a JSON file with a checksum, whole or not at all; see `json_files`."""
+    write_text(path, json.dumps(json_files.signed(content), indent=2) + "\n")
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -92,13 +102,42 @@ def claim(
     except OSError as error:
         rule = f"must be a folder that can be written ({error.strerror})"
         raise UserError("workdir", str(folder), rule) from error
+    describe(folder, config, sections, extra)
+
+
+def describe(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    sections: tuple[str, ...],
+    extra: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> None:
+    """Writes what the output in `folder` is made of, over what was said before.
+
+    Args:
+      folder: of the output.
+      config: the whole tree.
+      sections: dotted prefixes of the fields that decide the output.
+      extra: further things that decide it, by name.
+      sources: digests of what it is made from, by name; see `sources`.
+    """
     content = {
         "format": FORMAT,
         "config": configuration.flatten(config),
         "sections": list(sections),
-        "extra": extra or {},
+        "extra": dict(extra or {}),
+        "sources": dict(sources or {}),
     }
-    write_json(path, content)
+    write_json(folder / CONFIG_FILE, content)
+
+
+def sources(folder: pathlib.Path) -> dict[str, str]:
+    """Digests of what the output in `folder` was made from; {} if it was not said.
+
+    Raises:
+      UserError: if there is no output, or its description is damaged.
+    """
+    return _read(folder / CONFIG_FILE)["sources"]
 
 
 def claim_usable(
@@ -167,11 +206,10 @@ def _changes(
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = (content["config"], content["extra"])
-        if content["format"] == FORMAT and all(isinstance(part, dict) for part in parts):
+        content = {"sources": {}, **json_files.read(path, "workdir", _DESCRIPTION)}
+        if content["format"] == FORMAT:
             return content
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, TypeError):
         pass
     rule = f"must be a configuration of format {FORMAT}; --overwrite makes what it describes again"
     raise UserError("workdir", str(path), rule)

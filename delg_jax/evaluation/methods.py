@@ -1,6 +1,5 @@
 """The ways to rank a database: global and local search, each with its re-rankings."""
 
-import pathlib
 from collections.abc import Callable
 
 import jax
@@ -18,6 +17,7 @@ from delg_jax.features.stage import has_global, has_local
 from delg_jax.progress import Progress
 from delg_jax.rerank import diffusion, expansion, mds, spatial_verification, superglobal
 from delg_jax.search import SimilarityGraph, global_search, shared_direction
+from delg_jax.search.index_store import Place
 from delg_jax.search.stage import check as check_search
 from delg_jax.search.stage import engine, kernel
 
@@ -79,15 +79,15 @@ def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int
 
 
 def rank_locally(
-    extracted: Extracted, search: ml_collections.ConfigDict, folder: pathlib.Path | None = None
+    extracted: Extracted, search: ml_collections.ConfigDict, place: Place | None = None
 ) -> Ranking:
-    """Ranks by the local similarity; ties go to the lower index. `folder` as of `search`."""
+    """Ranks by the local similarity; ties go to the lower index. `place` as of `search`."""
     queries, database = (
         part.local_features(search.max_features, search.packed)
         for part in (extracted.queries, extracted.database)
     )
     shared_direction.warn(database, kernel(search))
-    similarities = engine(database, search, folder)(queries.descriptors, queries.mask)
+    similarities = engine(database, search, place)(queries.descriptors, queries.mask)
     images = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
     return Ranking(images, np.take_along_axis(similarities, images, axis=1))
 
@@ -96,7 +96,7 @@ def search(
     method: str,
     extracted: Extracted,
     settings: ml_collections.ConfigDict,
-    folder: pathlib.Path | None = None,
+    place: Place | None = None,
     depth: int = 0,
 ) -> Ranking:
     """Does the search that a method begins with.
@@ -105,7 +105,7 @@ def search(
       method: one of `METHODS`.
       extracted: features.
       settings: the `config.search` tree.
-      folder: of an approximate engine's index, see `index_folder`; None to keep none.
+      place: of an approximate engine's index, see `index_place`; None to keep none.
       depth: images that are kept of each ranking; 0 for all.
 
     Returns:
@@ -113,7 +113,7 @@ def search(
     """
     if method.startswith("global"):
         return rank_globally(extracted, settings, depth)
-    found = rank_locally(extracted, settings, folder)
+    found = rank_locally(extracted, settings, place)
     return found.first(depth) if depth else found
 
 

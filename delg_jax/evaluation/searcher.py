@@ -26,7 +26,7 @@ from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.stage import build_index, engine, index_folder
+from delg_jax.search.stage import build_index, engine, index_place
 
 
 class Query(NamedTuple):
@@ -224,9 +224,9 @@ class Searcher:
             return methods.rank_globally(extracted, self.config.search)
         search = self.config.search
         if self._engine is None:
-            folder = index_folder(self.config, self._root, self._stored, self._overwrite)
+            place = index_place(self.config, self._root, self._stored, self._overwrite)
             database = self._database.local_features(search.max_features, search.packed)
-            self._engine = engine(database, search, folder)
+            self._engine = engine(database, search, place)
         features = extracted.queries.local_features(search.max_features, search.packed)
         similarities = self._engine(features.descriptors, features.mask)
         unsorted = np.arange(similarities.shape[1], dtype=np.int32)[None, :]
