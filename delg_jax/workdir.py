@@ -1,7 +1,9 @@
 """Artefacts: whole under their final name or absent, with the configuration that made them."""
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -15,9 +17,13 @@ import numpy as np
 from delg_jax import configuration, json_files, upgrades
 from delg_jax.errors import UserError
 
+_LOG = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 CONFIG_FILE = "config.json"
+# What writing raises where only reading is allowed
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 FORMAT = 1  # of everything under a working directory; raised when a reader must tell them apart
 
 _TEXTS = json_files.each(json_files.text)
@@ -44,6 +50,21 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def where_writable(what: str) -> Iterator[None]:
+    """Leaves out the rest of the block where only reading is allowed, and says so in a line.
+
+    Args:
+      what: is written, as the subject of the line.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        _LOG.warning("%s: not written, because the place is read-only (%s)", what, error.strerror)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

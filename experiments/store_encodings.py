@@ -51,7 +51,7 @@ def transcode(
 
 
 def _copy(source: FeatureStore, store: FeatureStore) -> None:
-    skipped, sizes = source.skipped(), source.sizes()
+    skipped, sizes = source.skipped_places(), source.sizes()
     pooled, local = source.global_descriptors(), source.local_features(0)
     with Progress(f"encode {store.folder.parent.parent.name}", len(source)) as progress:
         for run in store.missing():
@@ -59,7 +59,7 @@ def _copy(source: FeatureStore, store: FeatureStore) -> None:
             fields = [np.asarray(field[part]) for field in local]
             rows = [
                 skipped.get(
-                    source.names[row],
+                    row,
                     Features(pooled[row], LocalFeatures(*(f[row - run.start] for f in fields))),
                 )
                 for row in run

@@ -42,6 +42,8 @@ class SkipLog:
 def report(folder: pathlib.Path, skipped: dict[str, str], limit: int) -> None:
     """Lists skipped images in `skipped.csv` and refuses to go on if there are too many.
 
+    A folder that is read-only keeps the list that it has.
+
     Args:
       folder: where `skipped.csv` goes; an empty list removes it.
       skipped: reasons by name.
@@ -51,15 +53,39 @@ def report(folder: pathlib.Path, skipped: dict[str, str], limit: int) -> None:
       UserError: if there are more than `limit`.
     """
     path = folder / "skipped.csv"
+    rows = _rows([("image", "reason"), *sorted(skipped.items())]) if skipped else ""
+    listed = _is(path, rows) or _written(path, rows)
     if not skipped:
-        path.unlink(missing_ok=True)
         return
-    workdir.write_text(path, _rows([("image", "reason"), *sorted(skipped.items())]))
     name, reason = next(iter(sorted(skipped.items())))
-    _LOG.warning("%d images skipped, listed in %s", len(skipped), path)
+    where = f"listed in {path}" if listed else f"first {name} ({reason})"
+    _LOG.warning("%d images skipped, %s", len(skipped), where)
     if len(skipped) > limit:
-        rule = f"{len(skipped)} images could not be used, first {name} ({reason}); see {path}"
+        rule = f"{len(skipped)} images could not be used, first {name} ({reason})"
+        rule += f"; see {path}" if listed else ""
         raise UserError("config.data.max_skipped", limit, rule)
+
+
+def _is(path: pathlib.Path, rows: str) -> bool:
+    """Whether a list is there already; an empty one is no file."""
+    try:
+        return path.read_bytes() == rows.encode() if rows else not path.exists()
+    except OSError:
+        return False
+
+
+def _written(path: pathlib.Path, rows: str) -> bool:
+    """Writes a list, or deletes it if it is empty; False where nothing can be written."""
+    try:
+        if rows:
+            workdir.write_text(path, rows)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in workdir.READ_ONLY:
+            raise
+        return False
+    return True
 
 
 def _rows(rows: list[tuple[str, str]]) -> str:

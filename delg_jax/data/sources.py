@@ -1,13 +1,19 @@
 """Where encoded images come from: one interface for folders and TFDS, random access, picklable."""
 
+import concurrent.futures
 import dataclasses
+import os
 import pathlib
 import stat
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from delg_jax.data.tar_images import check_size
+
+_STATUS_THREADS = 16  # that ask for the status of files, each of which a network may delay
+_STATUS_BLOCK = 4096  # files that a thread asks for at a time
 
 
 class ImageSource(Protocol):
@@ -26,6 +32,17 @@ class ImageSource(Protocol):
 
     def read(self, index: int) -> bytes:
         """The encoded bytes of one image; raises OSError if they cannot be read."""
+
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+        """What tells without reading that images are as they were.
+
+        Args:
+          indices: of n images.
+
+        Returns:
+          int64 [n, 3]: bytes, and when content and file last changed, in nanoseconds; -1 where
+          there is no image. Images of equal stamps are equal; those of others may be.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +74,15 @@ class FileSource:
         check_size(status.st_size)
         return path.read_bytes()
 
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+        """Size and times of files, int64 [n, 3]."""
+        paths = [f"{self.root}/{self.names[index]}{self.suffix}" for index in indices]
+        blocks = [paths[i : i + _STATUS_BLOCK] for i in range(0, len(paths), _STATUS_BLOCK)]
+        if len(blocks) < 2:
+            return _stamps(paths)
+        with concurrent.futures.ThreadPoolExecutor(_STATUS_THREADS) as pool:
+            return np.concatenate(list(pool.map(_stamps, blocks)))
+
 
 class JoinedSource:
     """One source after another.
@@ -80,6 +106,33 @@ class JoinedSource:
         if index < len(self._first):
             return self._first.read(index)
         return self._second.read(index - len(self._first))
+
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+        """Those of the sources, int64 [n, 3]."""
+        wanted = np.asarray(indices, np.int64)
+        found, border = np.empty((len(wanted), 3), np.int64), len(self._first)
+        found[wanted < border] = self._first.stamps(wanted[wanted < border])
+        found[wanted >= border] = self._second.stamps(wanted[wanted >= border] - border)
+        return found
+
+
+def stamp_of_files(paths: Iterable[pathlib.Path]) -> np.ndarray:
+    """One stamp int64 [3] for all images in some files: their bytes, and the latest times."""
+    found = _stamps([str(path) for path in paths])
+    if not len(found) or (found < 0).any():
+        return np.full(3, -1, np.int64)
+    return np.array([found[:, 0].sum(), *found[:, 1:].max(axis=0)], np.int64)
+
+
+def _stamps(paths: Sequence[str]) -> np.ndarray:
+    found = np.full((len(paths), 3), -1, np.int64)
+    for number, path in enumerate(paths):
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):  # the latter for a name that no system takes
+            continue
+        found[number] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
 import posixpath
 import tarfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,6 +53,17 @@ class TarImages:
         if len(data) < size:
             raise OSError(f"{str(self.path)!r} has become shorter since it was listed")
         return data
+
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+        """Bytes of the images, and times of the tar: those of members say little."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return np.full((len(indices), 3), -1, np.int64)
+        found = np.empty((len(indices), 3), np.int64)
+        found[:, 0] = self.places[np.asarray(indices, np.int64), 1]
+        found[:, 1:] = status.st_mtime_ns, status.st_ctime_ns
+        return found
 
 
 def open_tar(path: pathlib.Path, suffixes: tuple[str, ...], subject: str) -> TarImages:

@@ -11,6 +11,8 @@ from delg_jax.errors import UserError
 from delg_jax.features.stage import sections
 from delg_jax.models.delg import SOURCES
 
+# Fields of config.data that say which images there are
+_IMAGES = ("name", "root", "ground_truth", "distractors", "embedded")
 _DIGITS = 12  # of the digest, in the name of a folder
 
 
@@ -23,8 +25,10 @@ def digest(config: ml_collections.ConfigDict) -> str:
     Returns:
       Hexadecimal digits.
     """
-    origins = ("seed", *(f"model.{name}" for name in SOURCES))
-    fields = configuration.flatten(config, (*sections(config), *origins))
+    weights = ("seed", *(f"model.{name}" for name in SOURCES))
+    images = (f"data.{name}" for name in _IMAGES)
+    files = (f"extract.imported_{kind}" for kind in ("local", "global"))
+    fields = configuration.flatten(config, (*sections(config), *weights, *images, *files))
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 

@@ -72,8 +72,9 @@ def evaluate(
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
         result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
-    artefacts.write_arrays(root / "rankings.npz", _named(ranked))
-    artefacts.write_json(root / "metrics.json", result)
+    with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
+        artefacts.write_arrays(root / "rankings.npz", _named(ranked))
+        artefacts.write_json(root / "metrics.json", result)
     return result
 
 
@@ -160,7 +161,8 @@ def _score(
         }
         for method, mine in said.items():
             path = root / f"submission_{task}_{method}.csv"
-            gldv2_files.write_predictions(path, task, data.queries.names, mine)
+            with artefacts.where_writable(str(path)):
+                gldv2_files.write_predictions(path, task, data.queries.names, mine)
         scored = {m: gldv2_tasks.score(task, mine, data, kappas) for m, mine in said.items()}
     if task == "recognition":
         return scored, gldv2_tasks.recognition_comparisons(said, data)

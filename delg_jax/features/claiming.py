@@ -1,17 +1,23 @@
 """Who may write a store: one job at a time, of the configuration that the store was made with."""
 
 import contextlib
+import logging
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import ml_collections
+import numpy as np
 
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import held_by_first
-from delg_jax.features.storage.rows import Layout
+from delg_jax.features.origins import Comparison, Origins, say
+from delg_jax.features.pca import Pca, equal
+from delg_jax.features.storage.lock import exclusive, held_by_first
+from delg_jax.features.storage.rows import WRITTEN, Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.training import processes
+
+_LOG = logging.getLogger(__name__)
 
 # Brings the images of an opened store up to date.
 Listing = Callable[[FeatureStore], None]
@@ -26,6 +32,8 @@ def claimed(
     names: Sequence[str],
     overwrite: bool = False,
     listing: Listing | None = None,
+    origins: Origins | None = None,
+    projection: Pca | None = None,
 ) -> Iterator[FeatureStore]:
     """Yields a store that this job alone may write; one that is whole is not locked.
 
@@ -38,29 +46,42 @@ def claimed(
       overwrite: whether a store of another configuration or of other images, or one that is
         damaged, is deleted instead of refused.
       listing: changes the images of the store to `names`; None adds what is behind the last.
+      origins: the images as they are now: what the store has of others is missing afterwards.
+      projection: that local descriptors must have gone through; None if the store decides it.
 
     Raises:
-      UserError: if another job writes the store, or it was made by another configuration.
+      UserError: if another job writes the store, it was made by another configuration, or its
+        projection was fitted on images that have changed.
     """
     extra = {"weights": weights}
     known = artefacts.is_of(folder, config, sections, extra)
-    store = _whole(folder, config, names) if known else None
-    if processes.agree(store is not None):  # before any of them changes it
+    store = _whole(folder, config, names, projection) if known else None
+    found = _compare(store, origins) if store is not None else None
+    if processes.agree(store is not None and not _changed(found)):  # before any of them changes it
+        if found is not None:
+            say(store, found)
+            _note_if_possible(store, found)
         yield store
         return
 
+    def use() -> FeatureStore:
+        """Opens the store, unless its projection is of other images."""
+        store = _open(folder, config, names, listing is not None)
+        if (found := _compare(store, origins)) is not None:
+            _require_projection(store, found)
+        return store
+
     def claim() -> FeatureStore:
         """Opens the store and brings its images up to date."""
-        store = artefacts.claim_usable(
-            folder,
-            config,
-            sections,
-            lambda: _open(folder, config, names, listing is not None),
-            overwrite,
-            extra,
-        )
+        store = artefacts.claim_usable(folder, config, sections, use, overwrite, extra)
         if listing is not None:
             listing(store)
+        if (found := _compare(store, origins)) is not None:
+            say(store, found)
+            store.note_origins(found.noted, found.origins)
+            if len(found.changed):
+                store.forget(found.changed)
+        _take(store, projection)
         return store
 
     with held_by_first(folder, claim) as store:
@@ -74,13 +95,66 @@ def layout(settings: ml_collections.ConfigDict) -> Layout:
     return Layout(**{name: settings[name] for name in Layout._fields})
 
 
+def _compare(store: FeatureStore, origins: Origins | None) -> Comparison | None:
+    """What the first process finds changed; None in others, and where nothing is to be compared."""
+    if origins is None or not processes.is_first():
+        return None
+    return origins.compare(store)
+
+
+def _changed(found: Comparison | None) -> bool:
+    return found is not None and len(found.changed) > 0
+
+
+def _note_if_possible(store: FeatureStore, found: Comparison) -> None:
+    """Keeps new times of the same images, which saves reading them again, where that can be."""
+    if not len(found.noted):
+        return
+    try:
+        with exclusive(store.folder):
+            if FeatureStore(store.folder).index == store.index:  # nobody wrote it meanwhile
+                store.note_origins(found.noted, found.origins)
+    except (UserError, OSError) as error:
+        _LOG.info("%s: times of images are not noted: %s", store.folder, error)
+
+
+def _require_projection(store: FeatureStore, found: Comparison) -> None:
+    """Refuses a projection that was fitted on images that have changed since."""
+    fitted = set(store.projection_names())
+    if not fitted:
+        return
+    names = store.row_names()
+    changed = [names[row] for row in found.changed if names[row] in fitted]
+    if changed:
+        rule = f"has a projection (pca.npz) that was fitted on images of which {len(changed)} have "
+        rule += f"changed, first {changed[0]}; --overwrite fits it and extracts all images again"
+        raise UserError("feature store", str(store.folder), rule)
+
+
+def _take(store: FeatureStore, projection: Pca | None) -> None:
+    """Makes all rows missing that another projection was applied to."""
+    if projection is None or equal(store.read_pca(), projection):
+        return
+    written = np.flatnonzero(store.states() & WRITTEN)
+    if len(written):
+        text = "%s: the projection has changed, so that %d images are extracted again"
+        _LOG.info(text, store.folder, len(written))
+        store.forget(written)
+    store.write_pca(projection)
+
+
 def _whole(
-    folder: pathlib.Path, config: ml_collections.ConfigDict, names: Sequence[str]
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    names: Sequence[str],
+    projection: Pca | None,
 ) -> FeatureStore | None:
     """The store, if it is whole and of these images; what is wrong is for its writer to say."""
     try:
         store = FeatureStore(folder, config.data.memory_megabytes)
-        return store if store.names == list(names) and not store.missing() else None
+        whole = store.names == list(names) and not store.missing()
+        right = projection is None or equal(store.read_pca(), projection)
+        return store if whole and right else None
     except UserError:
         return None
 

@@ -12,12 +12,11 @@ from delg_jax.data import images
 from delg_jax.data.sources import ImageSource
 from delg_jax.features.extractor import Extractor, in_original_pixels
 from delg_jax.features.filling import fill
+from delg_jax.features.origins import Box, Origins, content_of, places_of
 from delg_jax.features.storage.rows import Row
 from delg_jax.features.store import FeatureStore
 
 _LOG = logging.getLogger(__name__)
-
-Box = tuple[float, float, float, float]
 
 
 class Loaded(NamedTuple):
@@ -78,25 +77,34 @@ class RunExtractor:
         self._load = Loader(source, data, extractor.settings.max_size, boxes)
         self._extractor, self._store = extractor, store
         self._workers = max(1, data.workers)
-        places = {name: place for place, name in enumerate(source.names)}
+        self._origins = Origins(source, boxes)
         # Rows of deleted images may have no place; they are never missing
-        self._places = [places.get(name, -1) for name in store.row_names()]
+        self._places = places_of(store, source.names)
 
     def __call__(self, runs: Sequence[range], advance: Callable[[int], None]) -> None:
         """Writes runs; `advance` is called with the number of images done."""
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
             ahead = self._submit(pool, runs[0])
             for run, following in zip(runs, [*runs[1:], range(0)], strict=True):
-                loaded = [future.result() for future in ahead]
+                loaded, origins = zip(*(future.result() for future in ahead), strict=True)
                 ahead = self._submit(pool, following)
                 sizes = [(0, 0) if isinstance(item, str) else item.size for item in loaded]
-                self._store.write(run, self._rows(loaded), np.array(sizes, np.int32))
+                self._store.write(
+                    run, self._rows(loaded), np.array(sizes, np.int32), np.stack(origins)
+                )
                 advance(len(run))
 
     def _submit(self, pool: concurrent.futures.Executor, run: range) -> list:
-        return [pool.submit(self._load, self._places[row]) for row in run]
+        return [pool.submit(self._load_with_origin, int(self._places[row])) for row in run]
 
-    def _rows(self, loaded: list[Loaded | str]) -> list[Row]:
+    def _load_with_origin(self, index: int) -> tuple[Loaded | str, np.ndarray]:
+        """An image or why there is none, and what it is made from, `ORIGIN` []."""
+        source = self._origins.source
+        stamp = source.stamps([index])[0]  # first, so that a change while it is read is noticed
+        loaded, content = self._load.with_content(index)
+        return loaded, self._origins.of(index, stamp, content)
+
+    def _rows(self, loaded: Sequence[Loaded | str]) -> list[Row]:
         rows: list[Row] = [item if isinstance(item, str) else "" for item in loaded]
         good = [index for index, item in enumerate(loaded) if not isinstance(item, str)]
         found = self._extractor([loaded[index].image for index in good])
@@ -127,12 +135,19 @@ class Loader:
 
     def __call__(self, index: int) -> Loaded | str:
         """The image, or the reason why there is none."""
+        return self.with_content(index)[0]
+
+    def with_content(self, index: int) -> tuple[Loaded | str, bytes]:
+        """As when called, and `content_of` the file; empty if it could not be read."""
+        content = b""
         try:
-            image = images.decode(self._source.read(index), *self._limits)
+            data = self._source.read(index)
+            content = content_of(data)
+            image = images.decode(data, *self._limits)
             box = self._boxes[index] if self._boxes else None
-            return prepare(image, box, self._max_size)
+            return prepare(image, box, self._max_size), content
         except (images.BadImageError, OSError) as error:
-            return " ".join(str(error).split()) or type(error).__name__
+            return " ".join(str(error).split()) or type(error).__name__, content
 
 
 def prepare(image: np.ndarray, box: Box | None, max_size: float) -> Loaded:

@@ -7,6 +7,7 @@ import ml_collections
 from delg_jax.errors import UserError
 from delg_jax.features.claiming import claimed
 from delg_jax.features.network import Network, network_sections
+from delg_jax.features.origins import Origins
 from delg_jax.features.parts import LISTED, Part
 from delg_jax.features.store import FeatureStore
 
@@ -55,6 +56,13 @@ def extract_images(
     folder = root / "features" / LISTED
     deciding = network_sections(config)
     with claimed(
-        folder, config, deciding, network.weights, source.names, overwrite, bring_up_to_date
+        folder,
+        config,
+        deciding,
+        network.weights,
+        source.names,
+        overwrite,
+        bring_up_to_date,
+        Origins(source, workers=config.data.workers),
     ) as store:
         return network.fill(part, source, store)

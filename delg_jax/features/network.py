@@ -11,7 +11,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.extraction import extract_to_store
 from delg_jax.features.extractor import Extractor, check, deciding
 from delg_jax.features.parts import Part
-from delg_jax.features.pca_sample import fit_pca
+from delg_jax.features.pca_sample import fit_pca, sample_of
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.threshold import attention_threshold
 from delg_jax.models.delg import SOURCES
@@ -91,9 +91,12 @@ class Network:
 
     def _take_projection(self, source: ImageSource, store: FeatureStore) -> None:
         with processes.first_before_others(f"{store.folder}: projection"):
+            kept, fitted_on = store.read_pca(), []
             if self.extractor.pca is None:
-                self.extractor.pca = store.read_pca()
+                self.extractor.pca = kept
             if self.extractor.pca is None:
                 self.extractor.pca = fit_pca(source, self.extractor, self._config.data)
-            if self.extractor.pca is not None and store.read_pca() is None:
-                store.write_pca(self.extractor.pca)
+                sample = sample_of(source, self.extractor.settings)
+                fitted_on = [source.names[index] for index in sample]
+            if self.extractor.pca is not None and kept is None:
+                store.write_pca(self.extractor.pca, fitted_on)

@@ -1,6 +1,8 @@
 """PCA with whitening of local descriptors (the baseline of Table 1)."""
 
+import hashlib
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,6 +13,8 @@ from delg_jax import workdir
 from delg_jax.array_files import read_arrays
 from delg_jax.errors import UserError
 from delg_jax.models.pooling import l2_normalize
+
+_NAMES, _CHECKSUM = "fitted_on", "checksum"  # arrays of the file beside those of `Pca`
 
 
 class Pca(NamedTuple):
@@ -60,21 +64,60 @@ def project(descriptors: jax.Array, pca: Pca) -> jax.Array:
     return l2_normalize(projected).reshape(*descriptors.shape[:-1], -1)
 
 
-def save(pca: Pca, path: pathlib.Path) -> None:
-    """Writes a projection as `.npz`, whole or not at all."""
-    workdir.write_arrays(path, pca._asdict())
+def equal(one: Pca | None, other: Pca | None) -> bool:
+    """Whether two projections are the same numbers, or both none."""
+    if one is None or other is None:
+        return one is other
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def save(pca: Pca, path: pathlib.Path, fitted_on: Sequence[str] = ()) -> None:
+    """Writes a projection as `.npz` with a checksum, whole or not at all.
+
+    Args:
+      pca: the projection.
+      path: of the file.
+      fitted_on: names of the images that decided it.
+    """
+    names = np.frombuffer("\0".join(fitted_on).encode(), np.uint8)
+    arrays = {**pca._asdict(), _NAMES: names}
+    workdir.write_arrays(path, {**arrays, _CHECKSUM: _checksum(arrays)})
 
 
 def load(path: pathlib.Path) -> Pca | None:
     """What `save` wrote; None if there is no file, a UserError if it is damaged."""
+    arrays = _read(path)
+    return None if arrays is None else Pca(arrays["mean"], arrays["matrix"])
+
+
+def fitted_on(path: pathlib.Path) -> list[str]:
+    """Names of the images that decided a projection; none if nobody knows."""
+    arrays = _read(path)
+    if arrays is None or not arrays.get(_NAMES, np.zeros(0)).size:
+        return []
+    return arrays[_NAMES].tobytes().decode().split("\0")
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
         arrays = read_arrays(path)
-        pca = Pca(arrays["mean"], arrays["matrix"])
-        if pca.matrix.ndim != 2 or pca.mean.shape != pca.matrix.shape[:1]:
-            raise ValueError(f"shapes {pca.mean.shape} and {pca.matrix.shape}")
+        mean, matrix = arrays["mean"], arrays["matrix"]
+        if matrix.ndim != 2 or mean.shape != matrix.shape[:1]:
+            raise ValueError(f"shapes {mean.shape} and {matrix.shape}")
+        checksum = arrays.pop(_CHECKSUM, None)  # earlier versions wrote none
+        if checksum is not None and not np.array_equal(checksum, _checksum(arrays)):
+            raise ValueError("it differs from its checksum")
     except (OSError, ValueError, KeyError) as error:
         rule = f"must hold a mean and a matrix ({error}); extract again with --overwrite"
         raise UserError("feature store", str(path), rule) from error
-    return pca
+    return arrays
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Of names, types, shapes and bytes, uint8 [16]."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        found.update(repr((name, array.dtype.str, array.shape)).encode() + array.tobytes())
+    return np.frombuffer(found.digest(), np.uint8)

@@ -34,7 +34,7 @@ def fit_pca(
         single.local_scales = single.global_scales = (1.0,)
     sampler = Extractor(extractor.module, extractor.variables, single)
     loader = Loader(source, data, settings.max_size, None)
-    chosen = np.unique(np.linspace(0, len(source) - 1, settings.pca_images).astype(int))
+    chosen = sample_of(source, settings)
     found = []
     with Progress("fit PCA", len(chosen)) as progress:
         for index in chosen:
@@ -48,3 +48,13 @@ def fit_pca(
         rule = f"must not exceed the sample's {len(sample)} descriptors of {sample.shape[1]}"
         raise UserError("config.extract.pca_dim", settings.pca_dim, rule)
     return pca.fit(sample, settings.pca_dim, settings.pca_whitening)
+
+
+def sample_of(source: ImageSource, settings: ml_collections.ConfigDict) -> np.ndarray:
+    """Indices int [n] of the images that decide the projection, evenly spaced.
+
+    Args:
+      source: the database.
+      settings: the `config.extract` tree.
+    """
+    return np.unique(np.linspace(0, len(source) - 1, settings.pca_images).astype(int))

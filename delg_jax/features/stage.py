@@ -11,11 +11,9 @@ from delg_jax.features.claiming import claimed
 from delg_jax.features.extractor import check
 from delg_jax.features.formats.imported import DECIDING_FIELDS, ImportedFeatures, is_imported
 from delg_jax.features.network import Network, network_sections
+from delg_jax.features.origins import Origins
 from delg_jax.features.parts import Part
 from delg_jax.features.store import FeatureStore
-
-# Which images there are
-_LISTING_FIELDS = ("name", "root", "ground_truth", "distractors", "embedded")
 
 
 class Extracted(NamedTuple):
@@ -35,11 +33,14 @@ class Extracted(NamedTuple):
 
 
 def sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Prefixes of the fields that decide features; of weights and files, the digest decides."""
+    """Prefixes of the fields that decide features; of weights, images and files, digests decide.
+
+    Where data lies decides nothing. Of rendered images, what is rendered does.
+    """
+    listing = ("data.embedded",) if config.data.name == "embedded" else ()
     if is_imported(config.extract):
-        listing = (f"data.{name}" for name in _LISTING_FIELDS)
         return (*listing, *(f"extract.{name}" for name in DECIDING_FIELDS))
-    return (*network_sections(config), *(f"data.{name}" for name in _LISTING_FIELDS))
+    return (*network_sections(config), *listing)
 
 
 def has_global(config: ml_collections.ConfigDict) -> bool:
@@ -88,10 +89,19 @@ def extract(
         return _import(config, root, data, overwrite)
     network = network or Network(config, root, runner)
     stores = []
-    for name, source in (("database", data.database), ("queries", data.queries)):
-        folder, names = root / "features" / name, list(source.names)
-        with claimed(folder, config, sections(config), network.weights, names, overwrite) as store:
-            part = Part(config, name)
+    for name in ("database", "queries"):
+        part = Part(config, name)
+        source, boxes = part.open(data)
+        with claimed(
+            root / "features" / name,
+            config,
+            sections(config),
+            network.weights,
+            list(source.names),
+            overwrite,
+            origins=Origins(source, boxes, config.data.workers),
+            projection=network.extractor.pca,
+        ) as store:
             stores.append(network.fill(part, source, store, data))
     return Extracted(data, *stores, network.weights)
 
@@ -101,6 +111,7 @@ def _import(
 ) -> Extracted:
     sources = {"database": data.database, "queries": data.queries}
     names = {name: list(source.names) for name, source in sources.items()}
+    _require_one_box(data)
     files = ImportedFeatures(config.extract, names)
     identity, decided_by = files.digest(), sections(config)
     stores = []
@@ -109,3 +120,14 @@ def _import(
         with claimed(folder, config, decided_by, identity, names[name], overwrite) as store:
             stores.append(files.fill(name, store, config.data.max_skipped))
     return Extracted(data, *stores, identity)
+
+
+def _require_one_box(data: RetrievalData) -> None:
+    """Refuses queries of one name with different boxes: files have one image of a name."""
+    boxes: dict[str, tuple] = {}
+    for name, entry in zip(data.queries.names, data.ground_truth, strict=True):
+        box = tuple(entry.get("bbx", ()))
+        if boxes.setdefault(name, box) != box:
+            rule = f"is a query with the boxes {list(boxes[name])} and {list(box)}, and files to "
+            rule += "import have one image of a name; give each its own"
+            raise UserError("image", name, rule)

@@ -8,30 +8,26 @@ from typing import Self
 import numpy as np
 
 from delg_jax.errors import UserError
-from delg_jax.features.pca import Pca, load, save
+from delg_jax.features import pca
+from delg_jax.features.pca import Pca
 from delg_jax.features.storage import chunked_array, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
-from delg_jax.features.storage.index import INDEX_1, read_index, write_index
-from delg_jax.features.storage.reading import StoreReading
+from delg_jax.features.storage.index import FORMAT, INDEX_1, write_index
 from delg_jax.features.storage.rows import (
     DELETED,
     EVERY_IMAGE,
-    GLOBAL,
-    LOCAL,
     LOCAL_ARRAYS,
     WRITTEN,
     Layout,
-    Row,
 )
-
-FORMAT = 2
+from delg_jax.features.storage.writing import StoreWriting
 
 _PCA = "pca.npz"
 _NAME_BYTES = 64  # widths of the names are multiples of it
 _NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
 
 
-class FeatureStore(StoreReading):
+class FeatureStore(StoreWriting):
     """Features of N images; opening takes the same time for any N.
 
     An image has a fixed row; deleted ones keep theirs but are neither counted nor read. All
@@ -123,7 +119,7 @@ class FeatureStore(StoreReading):
                 self.folder / name, (stop, width), "uint8", _NAME_CHUNK, self.layout.compression
             )
         array.write(slice(first, stop), rows.pack_texts(texts, width))
-        for name in ("global", *EVERY_IMAGE, *LOCAL_ARRAYS):
+        for name in ("global", "origins", *EVERY_IMAGE, *LOCAL_ARRAYS):
             if self._has(name):
                 self._array(name).resize(stop)
         self._update(images=stop, name_bytes=width, finished=False)
@@ -132,21 +128,21 @@ class FeatureStore(StoreReading):
         """Takes images out; the chunks with their features stay as they are.
 
         Args:
-          names: of images in the store.
+          names: of images in the store; all that have such a name go.
 
         Raises:
           UserError: for a name that is not in the store.
         """
         if not names:
             return
-        places = {name: number for number, name in enumerate(self.names)}
-        unknown = [name for name in names if name not in places]
+        known, wanted = set(self.names), set(names)
+        unknown = [name for name in names if name not in known]
         if unknown:
             raise UserError("feature store", str(self.folder), f"has no image {unknown[0]}")
-        gone = np.array([places[name] for name in names], np.int64)
+        gone = np.flatnonzero([name in wanted for name in self.names])
         gone = gone if self._kept is None else self._kept[gone]
         self._update(deleted=True)  # first, so that a deletion that is cut short is seen
-        self._set_states(np.unique(gone), self._states[np.unique(gone)] | DELETED)
+        self._set_states(gone, self._states[gone] | DELETED)
         if self.is_whole():
             self._update(digest=self._digest_now())
 
@@ -163,29 +159,6 @@ class FeatureStore(StoreReading):
         """Names by row, those of deleted images included."""
         return self._all_names()
 
-    def write(self, run: range, values: Sequence[Row], sizes: np.ndarray | None = None) -> None:
-        """Writes the rows of one run of `missing`; other processes may write other chunks.
-
-        Args:
-          run: of rows.
-          values: for each row the features of its image, or the reason why it was skipped.
-          sizes: int [n, 2], rows and columns of pixels that locations refer to; None if unknown.
-
-        Raises:
-          UserError: if they are not finite, or cannot be encoded or written.
-        """
-        rows.require_finite(values, run, self.row_names)
-        arrays, states = rows.columns(values, sizes, self.layout)
-        place = slice(run.start, run.stop)
-        writing = []
-        for name, content in arrays.items():
-            array = self._array_like(name, content)
-            writing.append((array, array.start_writing(place, content)))
-        for array, future in writing:
-            array.finish_writing(future)
-        # The state goes last: it says that the rest is there
-        self._array_like("state", states).write(place, states)
-
     def discard(self, name: str, run: range) -> None:
         """Deletes a chunk and makes its rows missing, so that they can be written again.
 
@@ -193,10 +166,9 @@ class FeatureStore(StoreReading):
           name: of the array. Of a chunk of states, deleted images are missing afterwards, too.
           run: rows of the chunk.
         """
-        self._update(finished=False)
         if name != "state":
-            positions = np.arange(run.start, run.stop)
-            self._set_states(positions, self._states[positions] & DELETED)
+            self.forget(np.arange(run.start, run.stop))
+        self._update(finished=False)
         array = ChunkedArray(self.folder / name)
         array.chunk_path(run.start // array.chunk_rows).unlink(missing_ok=True)
         self.reread()
@@ -221,65 +193,22 @@ class FeatureStore(StoreReading):
                 shutil.rmtree(array)
         self._update(finished=True, digest=self._digest_now())
 
-    def write_pca(self, pca: Pca) -> None:
-        """Keeps the projection that this store's descriptors went through."""
-        save(pca, self.folder / _PCA)
+    def write_pca(self, projection: Pca, fitted_on: Sequence[str] = ()) -> None:
+        """Keeps the projection that this store's descriptors went through.
+
+        Args:
+          projection: of local descriptors.
+          fitted_on: names of the images of this store that decided it; none if it was given.
+        """
+        pca.save(projection, self.folder / _PCA, fitted_on)
 
     def read_pca(self) -> Pca | None:
         """The projection kept by `write_pca`, or None; a UserError if it is damaged."""
-        return load(self.folder / _PCA)
+        return pca.load(self.folder / _PCA)
 
-    def _fill_featureless_chunks(self) -> None:
-        """Writes zeros where no image of a chunk has features, so that no chunk file is absent."""
-        size, images = self.layout.chunk_images, self.index["images"]
-        for name in ("global", *LOCAL_ARRAYS):
-            if not self._has(name):
-                continue
-            array = self._array(name)
-            flag = GLOBAL if name == "global" else LOCAL
-            for number, start in enumerate(range(0, images, size)):
-                empty = not (self._states[start : start + size] & flag).any()
-                if empty and not array.chunk_path(number).is_file():
-                    stop = min(start + size, images)
-                    zeros = np.zeros((stop - start, *array.shape[1:]), array.dtype)
-                    array.write(slice(start, stop), zeros)
-
-    def _set_states(self, positions: np.ndarray, states: np.ndarray) -> None:
-        """Writes states at ascending positions, chunk by chunk."""
-        whole, size = self._states.copy(), self.layout.chunk_images
-        whole[positions] = states
-        array = self._array_like("state", whole)
-        for chunk in np.unique(positions // size):
-            place = slice(int(chunk) * size, min((int(chunk) + 1) * size, len(whole)))
-            array.write(place, whole[place])
-        self.reread()
-
-    def _array_like(self, name: str, content: np.ndarray) -> ChunkedArray:
-        """An array of the store, made for rows [n, ...] as `content` if it is absent."""
-        if not self._has(name):
-            shape = (self.index["images"], *content.shape[1:])
-            chunk, level = self.layout.chunk_images, self.layout.compression
-            self._arrays[name] = ChunkedArray.create(
-                self.folder / name, shape, content.dtype, chunk, level, self.context
-            )
-        array = self._array(name)
-        if array.shape[1:] != content.shape[1:]:
-            rule = f"has {name} of shape {array.shape[1:]}, a new image {content.shape[1:]}"
-            raise UserError("feature store", str(self.folder), rule)
-        return array
-
-    def _update(self, **values: int | bool | str) -> None:
-        """Writes the index; a digest is kept only if it is among the values."""
-        content = {**self.index, "digest": "", **values}
-        write_index(self.folder, FORMAT, content, self.layout)
-        self.reread()
-
-    def reread(self) -> None:
-        """Forgets what was read, and reads the index again."""
-        self.index = read_index(self.folder, FORMAT)
-        self._arrays = {}
-        for name in ("names", "_kept", "_states"):
-            self.__dict__.pop(name, None)
+    def projection_names(self) -> list[str]:
+        """Names of the images of this store that decided its projection; none if none did."""
+        return pca.fitted_on(self.folder / _PCA)
 
 
 def _name_bytes(name: str) -> int:

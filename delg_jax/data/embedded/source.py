@@ -1,11 +1,14 @@
 """Random access to a prepared split, and its ground truth."""
 
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from delg_jax.data.embedded.ground_truth import relevance
+from delg_jax.data.sources import stamp_of_files
 
 
 class EmbeddedSource:
@@ -27,6 +30,7 @@ class EmbeddedSource:
         self._records = builder.as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
+        self._stamp = stamp_of_files(pathlib.Path(builder.data_path).glob(f"*-{split}.*"))
         records = list(self._records)
         self.names = [record["name"].decode() for record in records]
         self.labels = np.array([record["label"] for record in records], np.int64)
@@ -41,6 +45,10 @@ class EmbeddedSource:
     def read(self, index: int) -> bytes:
         """Returns the encoded image (JPEG) with an index from 0 to N - 1."""
         return self._records[index]["image"]
+
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+        """Size and times of the files of the split, int64 [n, 3], the same for all images."""
+        return np.tile(self._stamp, (len(indices), 1))
 
 
 def source(builder: tfds.core.DatasetBuilder, split: str) -> EmbeddedSource:

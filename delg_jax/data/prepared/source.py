@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from delg_jax.data.prepared import records
+from delg_jax.data.sources import stamp_of_files
 
 
 class PreparedSource:
@@ -35,6 +36,7 @@ class PreparedSource:
             place = {name: position for position, name in enumerate(listed.names)}
             positions = np.asarray([place[name] for name in only], np.int64)
         self._positions = positions
+        self._stamp = stamp_of_files(pathlib.Path(builder.data_path).glob(f"*-{split}.*"))
         self.names = [listed.names[position] for position in positions]
         self.labels, self.sizes = listed.labels[positions], listed.sizes[positions]
 
@@ -45,3 +47,7 @@ class PreparedSource:
     def read(self, index: int) -> bytes:
         """Returns the encoded bytes of the image with an index from 0 to N - 1."""
         return self._records[int(self._positions[index])]["image"]
+
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+        """Size and times of the files of the split, int64 [n, 3], the same for all images."""
+        return np.tile(self._stamp, (len(indices), 1))

@@ -1,9 +1,10 @@
 """Writes the features of an experiment as files of another system."""
 
 import pathlib
+import posixpath
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -17,6 +18,7 @@ from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX
 from delg_jax.features.formats.imported import HDF5_SUFFIXES
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.parts import query_boxes
+from delg_jax.features.store import FeatureStore
 from delg_jax.progress import Progress
 
 KINDS = ("hloc", "delf")
@@ -32,6 +34,26 @@ class _Image(NamedTuple):
     descriptor: np.ndarray | None
     local: LocalFeatures | None
     read_size: Callable[[], tuple[int, int] | None]
+
+
+class _Part(NamedTuple):
+    """One store of an experiment, and what its images are read with."""
+
+    name: str
+    store: FeatureStore
+    descriptors: Sequence[np.ndarray] | None
+    local: LocalFeatures | None
+    load: Loader
+
+    def image(self, index: int) -> _Image:
+        """The features of one image."""
+        return _Image(
+            self.name,
+            self.store.names[index],
+            None if self.descriptors is None else self.descriptors[index],
+            None if self.local is None else _without_padding(self.local, index),
+            lambda: _size(self.load(index)),
+        )
 
 
 def export_features(
@@ -59,17 +81,17 @@ def export_features(
       The file or folder.
 
     Raises:
-      UserError: for an output that cannot be written, a query that shares its name with another
-        image in one file, or whatever extraction meets.
+      UserError: for an output that cannot be written, two images with different features that
+        would get one name, as a query with two boxes, or whatever extraction meets.
     """
     require_choice("kind of export", kind, KINDS)
     path = pathlib.Path(output)
     _check_output(kind, path, overwrite)
     extracted = stage.extract(config, workdir, overwrite)
     write = _write_hloc if kind == "hloc" else _write_delf
-    total = len(extracted.database) + len(extracted.queries)
-    with Progress(f"export {path.name}", total) as progress:
-        write(path, _counted(_images(config, extracted), progress))
+    chosen = _to_write(_parts(config, extracted), kind)
+    with Progress(f"export {path.name}", len(chosen)) as progress:
+        write(path, _counted((part.image(index) for part, index in chosen), progress))
     return path
 
 
@@ -85,30 +107,45 @@ def _check_output(kind: str, path: pathlib.Path, overwrite: bool) -> None:
             raise UserError("output", str(path), rule)
 
 
-def _images(config: ml_collections.ConfigDict, extracted: stage.Extracted) -> Iterator[_Image]:
-    parts = (
-        ("database", extracted.database, extracted.data.database, None),
-        (
-            "queries",
-            extracted.queries,
-            extracted.data.queries,
-            query_boxes(config, extracted.data),
-        ),
-    )
-    for part, store, source, boxes in parts:
-        load = Loader(source, config.data, 0, boxes)
-        descriptors = store.global_descriptors() if stage.has_global(config) else None
-        local = store.local_features(0) if stage.has_local(config) else None
-        skipped = store.skipped()
-        for index, name in enumerate(store.names):
-            if name not in skipped:
-                yield _Image(
-                    part,
-                    name,
-                    None if descriptors is None else descriptors[index],
-                    None if local is None else _without_padding(local, index),
-                    lambda load=load, index=index: _size(load(index)),
+def _parts(config: ml_collections.ConfigDict, extracted: stage.Extracted) -> list[_Part]:
+    data, boxes = extracted.data, query_boxes(config, extracted.data)
+    return [
+        _Part(
+            name,
+            store,
+            store.global_descriptors() if stage.has_global(config) else None,
+            store.local_features(0) if stage.has_local(config) else None,
+            Loader(source, config.data, 0, crops),
+        )
+        for name, store, source, crops in (
+            ("database", extracted.database, data.database, None),
+            ("queries", extracted.queries, data.queries, boxes),
+        )
+    ]
+
+
+def _to_write(parts: list[_Part], kind: str) -> list[tuple[_Part, int]]:
+    """The images that are not skipped, one of each name; others of the name must be equal to it.
+
+    In an HDF5 file database and queries stand together, so that a name is of both.
+    """
+    first: dict[tuple[str, str], tuple[_Part, int]] = {}
+    for part in parts:
+        skipped = part.store.skipped_places()
+        for index, name in enumerate(part.store.names):
+            if index in skipped:
+                continue
+            key = ("" if kind == "hloc" else part.name, posixpath.normpath(name))
+            before, place = first.setdefault(key, (part, index))
+            same = before is part and place == index
+            if not same and not _equal(before.image(place), part.image(index)):
+                what = "HDF5 file" if kind == "hloc" else "folder"
+                rule = (
+                    f"is the name of two images with different features, which one {what} cannot "
                 )
+                rule += "hold; export as delf" if before is not part else "hold; give each a name"
+                raise UserError("image", name, rule)
+    return list(first.values())
 
 
 def _without_padding(local: LocalFeatures, index: int) -> LocalFeatures:
@@ -128,16 +165,8 @@ def _counted(images: Iterable[_Image], progress: Progress) -> Iterator[_Image]:
 
 
 def _write_hloc(path: pathlib.Path, images: Iterable[_Image]) -> None:
-    written: dict[str, _Image] = {}
     with hloc.writing(path) as writer:
         for image in images:
-            if image.name in written:
-                if not _equal(image, written[image.name]):
-                    rule = "is the name of two images with different features, which one HDF5 file "
-                    rule += "cannot hold; export as delf"
-                    raise UserError("image", image.name, rule)
-                continue
-            written[image.name] = image
             if image.local is not None:
                 writer.write(image.name, image.local, image.read_size())
             if image.descriptor is not None:

@@ -18,10 +18,8 @@ from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.store import FeatureStore
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
-# The fields of config.extract that decide what an import leaves.
+# The fields of config.extract that decide what an import leaves, beside the digest of the files.
 DECIDING_FIELDS = (
-    "imported_local",
-    "imported_global",
     "max_features",
     "local_encoding",
     "global_dtype",

@@ -1,5 +1,6 @@
 """SIFT of OpenCV (Lowe, IJCV 2004) for the images of an experiment, as an HDF5 file of hloc."""
 
+import collections
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +42,7 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
       config: the whole tree.
 
     Raises:
-      UserError: if OpenCV or h5py is not installed, or an image is both query and database.
+      UserError: if OpenCV or h5py is not installed, or two images have one name.
     """
     detector = require_opencv().SIFT_create(nfeatures=config.extract.max_features)
     if both := set(extracted.data.queries.names) & set(extracted.data.database.names):
@@ -51,6 +52,11 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
         (extracted.database, extracted.data.database, None),
         (extracted.queries, extracted.data.queries, query_boxes(config, extracted.data)),
     )
+    for source in (extracted.data.database, extracted.data.queries):
+        name, count = collections.Counter(source.names).most_common(1)[0]
+        if count > 1:
+            rule = f"is the name of {count} images, which one HDF5 file cannot hold"
+            raise UserError("image", name, rule)
     with hloc.writing(path) as writer:
         for store, source, boxes in parts:
             descriptors = store.global_descriptors()

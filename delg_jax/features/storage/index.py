@@ -8,6 +8,7 @@ from delg_jax import workdir
 from delg_jax.errors import UserError
 from delg_jax.features.storage import encodings, rows
 
+FORMAT = 2
 INDEX_1 = "index.json"  # of format 1, a folder of .npz files
 
 _COUNTS = ("images", "name_bytes")

@@ -53,13 +53,34 @@ class StoreReading:
         return names if self._kept is None else [names[position] for position in self._kept]
 
     def skipped(self) -> dict[str, str]:
-        """Names of the images that could not be used, with the reasons."""
+        """Names of the images that could not be used, with the reasons.
+
+        Of several skipped images of one name, all but the first have their number behind it.
+        """
+        found: dict[str, str] = {}
+        for place, reason in self.skipped_places().items():
+            name = self.names[place]
+            found[f"{name} (image {place})" if name in found else name] = reason
+        return found
+
+    def skipped_places(self) -> dict[int, str]:
+        """Numbers of the images that could not be used, with the reasons."""
         places = np.flatnonzero(self._states[self._positions(slice(0, len(self)))] & rows.SKIPPED)
         if not len(places):
             return {}
         packed = self._array("reasons").read(self._positions(places))
-        reasons = rows.unpack_texts(packed)
-        return {self.names[place]: why for place, why in zip(places, reasons, strict=True)}
+        return dict(zip(places.tolist(), rows.unpack_texts(packed), strict=True))
+
+    def states(self) -> np.ndarray:
+        """Flags uint8 of every row, those of deleted images included; see `rows`."""
+        return self._states
+
+    def origins(self) -> np.ndarray:
+        """What every row was made from, `ORIGIN` [rows]; zeros where nobody knows."""
+        if not self._has("origins"):
+            return np.zeros(self.index["images"], rows.ORIGIN)
+        packed = self._array("origins").read(slice(0, self.index["images"]), fill=True)
+        return np.ascontiguousarray(packed).view(rows.ORIGIN)[:, 0]
 
     def sizes(self) -> np.ndarray:
         """Rows and columns int32 [N, 2], in pixels, that locations refer to; 0 if unknown."""

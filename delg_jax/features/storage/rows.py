@@ -16,6 +16,17 @@ WRITTEN, SKIPPED, GLOBAL, LOCAL, DELETED = 1, 2, 4, 8, 16
 EVERY_IMAGE = ("state", "reasons", "sizes")  # a skipped one, too
 LOCAL_ARRAYS = ("counts", "locations", "scales", "scores", "descriptors", "descriptor_scales")
 
+CONTENT_BYTES = 16  # of what identifies the bytes of an image file
+# What a row was made from: zeros where nobody knows
+ORIGIN = np.dtype(
+    [
+        ("known", "u1"),
+        ("stamp", "<i8", 3),  # of the image, see `ImageSource.stamps`
+        ("content", "u1", CONTENT_BYTES),  # digest of its bytes; zeros if unknown
+        ("box", "<f8", 4),  # that it was cropped to; not-a-number if it was not
+    ]
+)
+
 REASON_BYTES = 200  # kept of why an image was skipped
 
 Row = Features | str  # features of an image, or why it was skipped
@@ -51,6 +62,12 @@ def unpack_texts(packed: np.ndarray) -> list[str]:
         return [""] * len(packed)
     texts = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()
     return [text.decode(errors="replace") for text in texts.tolist()]
+
+
+def pack_origins(origins: np.ndarray) -> np.ndarray:
+    """Records `ORIGIN` [n] as uint8 [n, bytes], which an array can hold."""
+    packed = np.ascontiguousarray(origins, ORIGIN).view(np.uint8)
+    return packed.reshape(len(origins), ORIGIN.itemsize)
 
 
 def require_finite(rows: Sequence[Row], places: range, names: Callable[[], list[str]]) -> None:
