@@ -7,9 +7,9 @@ same time for any size, and no byte is checked twice.
 
 import pathlib
 import tokenize
-from typing import Any
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 

@@ -226,11 +226,11 @@ def _changes(
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
+    rule = f"must be a configuration of format {FORMAT}"
     try:
-        content = {"sources": {}, **json_files.read(path, "workdir", _DESCRIPTION)}
-        if content["format"] == FORMAT:
-            return content
-    except (UserError, TypeError):
-        pass
-    rule = f"must be a configuration of format {FORMAT}; --overwrite makes what it describes again"
-    raise UserError("workdir", str(path), rule)
+        content = json_files.read(path, "workdir", _DESCRIPTION)
+        if content is not None and content["format"] == FORMAT:
+            return {"sources": {}, **content}
+    except UserError as error:
+        rule += f" ({error.rule})"
+    raise UserError("workdir", str(path), f"{rule}; --overwrite makes what it describes again")

@@ -32,9 +32,9 @@ _FIELDS = json_files.fields(
 class GraphStore:
     """The place of the graph of some images.
 
-    The features of some images have a folder of their own, with two arrays; `graph.json` names the one that
-    is whole, and is replaced when another is. A chunk is whole or absent, so what is there tells
-    what is missing.
+    The features of some images have a folder of their own, with two arrays; `graph.json` names the
+    one that is whole, and is replaced when another is. A chunk is whole or absent, so what is there
+    tells what is missing.
 
     Args:
       folder: of the graph.
