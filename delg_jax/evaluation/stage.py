@@ -8,6 +8,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from delg_jax import configuration
 from delg_jax import workdir as artefacts
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
@@ -28,6 +29,8 @@ from delg_jax.features.stage import sections
 from delg_jax.features.store import FeatureStore
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.stage import build_index, deciding, index_place
+
+_BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # change speed and memory alone
 
 
 def evaluate(
@@ -81,7 +84,8 @@ def evaluate(
 
 def decided_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Prefixes of the fields that decide rankings and metrics."""
-    return ("seed", *sections(config), *deciding(config.search), "rerank", "eval")
+    rerank = [path for path in configuration.flatten(config, ("rerank",)) if path not in _BLOCKS]
+    return ("seed", *sections(config), *deciding(config.search), *rerank, "eval")
 
 
 def sources(

@@ -30,6 +30,8 @@ _INDEX_FIELDS = {
     "cann": ("search.cann",),
     "cells": tuple(f"search.cells.{name}" for name in ("count", "seed", "rounds")),
 }
+# Fields that change speed and memory alone
+_BLOCKS = ("global_block", "local_block", "query_block")
 _GLOBAL_GRAPH_FIELDS = ("search.graph_neighbours", "search.graph_block")
 
 
@@ -39,8 +41,8 @@ def idle(engine: str | None) -> tuple[str, ...]:
 
 
 def deciding(search: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Fields of `config.search` that decide its results: not those of engines that are not used."""
-    fields = (f"search.{name}" for name in search)
+    """Fields of `config.search` that decide its results: no blocks, no engine that is not used."""
+    fields = (f"search.{name}" for name in search if name not in _BLOCKS)
     return tuple(field for field in fields if field not in idle(search.engine))
 
 

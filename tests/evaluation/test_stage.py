@@ -1,9 +1,8 @@
-import json
-
 import jax
 import numpy as np
 import pytest
 
+from delg_jax import json_files
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, methods, revisited, score, stage
 from delg_jax.features import stage as features_stage
@@ -57,7 +56,7 @@ def nothing_is_extracted(monkeypatch):
 
 def test_metrics_are_written_as_returned(run):
     folder, result = run
-    assert json.loads((folder / "metrics.json").read_text()) == result
+    assert json_files.read(folder / "metrics.json", "metrics", json_files.anything) == result
     costs = ("seconds", "milliseconds_per_query", "megabytes")
     doubts = ("average_precisions", "intervals", "comparisons")
     assert result.keys() == {"methods", *doubts, *costs, "images", "queries"}
@@ -138,8 +137,9 @@ def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_
     with pytest.raises(UserError, match=r"config\.search\.graph_neighbours: 1000 -> 2"):
         evaluate(other, tmp_path)
     evaluate(other, tmp_path, overwrite=True)
-    names = stage.extract(other, tmp_path).database.names
-    graph = GraphStore(tmp_path / "index" / "graph", names).graph()
+    database = stage.extract(other, tmp_path).database
+    folder = tmp_path / "index" / "graph"
+    graph = GraphStore(folder, database.names, features=database).graph()
     assert graph.indices.shape == (2 * PLACES, 2)
 
 
