@@ -1,15 +1,18 @@
 """NumPy's files that may be damaged: `.npy`, mapped, and `.npz`. Nothing pickled is ever loaded.
 
-An `.npz` file carries checksums by itself. Beside an `.npy` file, `save_array` writes those of its
-blocks, and `CheckedArray` compares a block when something of it is first read: opening takes the
-same time for any size, and no byte is checked twice.
+The comment at the end of an `.npz` file of ours is the checksum of what stands before it. Beside an
+`.npy` file, `save_array` writes those of its blocks, and `CheckedArray` compares a block when
+something of it is first read: opening takes the same time for any size, and no byte is checked
+twice.
 """
 
+import os
 import pathlib
 import tokenize
 import zipfile
 import zlib
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from delg_jax.errors import UserError
 
 _BLOCK = 2**20  # bytes of a file with a checksum of their own
 _SUMS = ".crc32"  # what the name of their file adds; uint32 each, little endian
+
+_MARK, _DIGITS = b"crc32:", 8  # the comment of an archive: the mark, then hexadecimal digits
 
 # What NumPy and zipfile raise on bytes of any kind
 _DAMAGE = (
@@ -57,7 +62,7 @@ def save_array(path: pathlib.Path, array: np.ndarray) -> None:
     """Writes a `.npy` file and, in a file beside it, the checksums of its blocks."""
     np.save(path, array)
     with path.open("rb") as file:
-        sums = [zlib.crc32(block) for block in iter(lambda: file.read(_BLOCK), b"")]
+        sums = [zlib.crc32(block) for block in _blocks(file)]
     np.array(sums, "<u4").tofile(_sums_path(path))
 
 
@@ -123,6 +128,44 @@ class CheckedArray:
         return UserError(self._subject, str(self._path), f"is damaged: {reason}; {self._remedy}")
 
 
+def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an uncompressed `.npz` file of named arrays, with a checksum of all of it."""
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = _MARK + bytes(_DIGITS)
+    with path.open("r+b") as file:
+        found = _archive_checksum(file)
+        file.seek(-_DIGITS, os.SEEK_END)
+        file.write(f"{found:0{_DIGITS}x}".encode())
+
+
+def _archive_checksum(file: BinaryIO) -> int:
+    """Of all that stands before the comment."""
+    left, found = file.seek(0, os.SEEK_END) - len(_MARK) - _DIGITS, 0
+    file.seek(0)
+    for block in _blocks(file):
+        found = zlib.crc32(block[:left], found)
+        left = max(left - len(block), 0)
+    return found
+
+
+def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
+    """Compares an archive with its checksum, if it has one; versions before wrote none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - len(_MARK) - _DIGITS, 0))
+    comment = file.read()
+    if comment.startswith(_MARK):
+        digits = f"{_archive_checksum(file):0{_DIGITS}x}"
+        if comment != _MARK + digits.encode():
+            raise ValueError(f"{path.name} is damaged: it differs from its checksum")
+    file.seek(0)
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(_BLOCK), b"")
+
+
 def _sums_path(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(path.name + _SUMS)
 
@@ -131,6 +174,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a `.npz` file by name; raises as `open_array`."""
     try:
         with path.open("rb") as file:
+            _require_whole(path, file)
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise ValueError(f"{path.name} must be an archive of arrays")

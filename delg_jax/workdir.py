@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import ml_collections
 import numpy as np
 
-from delg_jax import configuration, json_files, upgrades
+from delg_jax import array_files, configuration, json_files, upgrades
 from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an uncompressed `.npz` file of named arrays, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    with replacing(path) as temporary:
+        array_files.save_arrays(temporary, arrays)
 
 
 def claim(

@@ -85,7 +85,7 @@ def evaluate(
 def decided_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Prefixes of the fields that decide rankings and metrics."""
     rerank = [path for path in configuration.flatten(config, ("rerank",)) if path not in _BLOCKS]
-    return ("seed", *sections(config), *deciding(config.search), *rerank, "eval")
+    return ("seed", "data.name", *sections(config), *deciding(config.search), *rerank, "eval")
 
 
 def sources(

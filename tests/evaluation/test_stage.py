@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from delg_jax import json_files
+from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, methods, revisited, score, stage
 from delg_jax.features import stage as features_stage
@@ -187,3 +188,42 @@ def test_the_result_is_the_same_on_any_run(run, config, tmp_path):
     assert without_seconds(again) == without_seconds(run[1])
     with np.load(run[0] / "rankings.npz") as one, np.load(tmp_path / "rankings.npz") as other:
         jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
+
+
+def test_another_seed_is_refused_and_the_stored_one_is_that_of_the_rankings(
+    run, config, tmp_path, nothing_is_extracted
+):
+    (tmp_path / "features").symlink_to(run[0] / "features")
+    config = changed(config, "eval.methods", ("global+sp",))
+    other = config.copy_and_resolve_references()
+    other.seed = 7
+    evaluate(config, tmp_path)
+    with pytest.raises(UserError, match=r"evaluation'.*config\.seed: 0 -> 7"):
+        evaluate(other, tmp_path)
+    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 0
+    evaluate(other, tmp_path, overwrite=True)
+    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 7
+    # What decides nothing is stored as it was at last
+    evaluate(changed(other, "rerank.sp.pair_block", 3), tmp_path)
+    assert artefacts.stored_config(tmp_path / "evaluation")["rerank.sp.pair_block"] == 3
+
+
+def test_results_of_anything_else_are_gone_before_new_ones_are_made(
+    run, config, tmp_path, monkeypatch
+):
+    (tmp_path / "features").symlink_to(run[0] / "features")
+    config = changed(config, "eval.methods", ("global",))
+    results = [tmp_path / name for name in ("metrics.json", "rankings.npz")]
+    evaluate(config, tmp_path)
+    (tmp_path / "submission_retrieval_global.csv").touch()
+    monkeypatch.setattr(stage, "_rank", None)
+    with pytest.raises(TypeError):
+        evaluate(config, tmp_path)  # the same: it will be as it was
+    assert all(path.exists() for path in results)
+    with pytest.raises(UserError, match="was made by another configuration"):
+        evaluate(changed(config, "eval.kappas", (1,)), tmp_path)
+    assert all(path.exists() for path in results)
+    with pytest.raises(TypeError):
+        evaluate(changed(config, "eval.kappas", (1,)), tmp_path, overwrite=True)
+    assert not any(path.exists() for path in results)
+    assert not list(tmp_path.glob("submission*"))
