@@ -1,11 +1,27 @@
-"""NumPy's files that may be damaged: `.npy`, mapped, and `.npz`. Nothing pickled is ever loaded."""
+"""NumPy's files that may be damaged: `.npy`, mapped, and `.npz`. Nothing pickled is ever loaded.
 
+The comment at the end of an `.npz` file of ours is the checksum of what stands before it. Beside an
+`.npy` file, `save_array` writes those of its blocks, and `CheckedArray` compares a block when
+something of it is first read: opening takes the same time for any size, and no byte is checked
+twice.
+"""
+
+import os
 import pathlib
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from delg_jax.errors import UserError
+
+_BLOCK = 2**20  # bytes of a file with a checksum of their own
+_SUMS = ".crc32"  # what the name of their file adds; uint32 each, little endian
+
+_MARK, _DIGITS = b"crc32:", 8  # the comment of an archive: the mark, then hexadecimal digits
 
 # What NumPy and zipfile raise on bytes of any kind
 _DAMAGE = (
@@ -42,10 +58,123 @@ def open_array(path: pathlib.Path) -> np.ndarray:
         raise ValueError(_reason(path, error)) from error
 
 
+def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """Writes a `.npy` file and, in a file beside it, the checksums of its blocks."""
+    np.save(path, array)
+    with path.open("rb") as file:
+        sums = [zlib.crc32(block) for block in _blocks(file)]
+    np.array(sums, "<u4").tofile(_sums_path(path))
+
+
+class CheckedArray:
+    """Rows of a `.npy` file that `save_array` wrote, checked when they are first read.
+
+    Args:
+      path: of the file.
+      subject: what it is, for errors.
+      remedy: what to do if it is damaged.
+
+    Attributes:
+      shape: rows first.
+      dtype: of the values.
+
+    Raises:
+      OSError: if it or its checksums cannot be read.
+      UserError: if it is damaged; of what lies behind its first block, when that is read.
+    """
+
+    def __init__(self, path: pathlib.Path, subject: str, remedy: str) -> None:
+        self._path, self._subject, self._remedy = path, subject, remedy
+        self._bytes = np.memmap(path, np.uint8, "r")
+        self._sums = np.fromfile(_sums_path(path), "<u4")
+        self._checked = np.zeros(len(self._sums), bool)
+        blocks = -(-len(self._bytes) // _BLOCK)
+        if len(self._sums) != blocks or _sums_path(path).stat().st_size != 4 * blocks:
+            raise self._damage("it has another length than its checksums")
+        self._check(0, 1)  # how to read the others
+        try:
+            self._rows = open_array(path)
+        except ValueError as error:
+            raise self._damage(str(error)) from error
+        self._start = len(self._bytes) - self._rows.nbytes
+        self.shape, self.dtype = self._rows.shape, self._rows.dtype
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """The rows of a slice without step, mapped; a UserError if they are damaged."""
+        start, stop, _ = rows.indices(len(self))
+        size = self._rows.nbytes // max(len(self), 1)
+        first = (self._start + start * size) // _BLOCK
+        self._check(first, -(-(self._start + stop * size) // _BLOCK))
+        return self._rows[start:stop]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows; mapped, unless a copy or another type is asked for."""
+        return np.array(self[:], dtype, copy=copy)
+
+    def _check(self, first: int, stop: int) -> None:
+        for block in range(first, stop):
+            if self._checked[block]:
+                continue
+            content = self._bytes[block * _BLOCK : (block + 1) * _BLOCK]
+            if zlib.crc32(content) != self._sums[block]:
+                raise self._damage(f"block {block} differs from its checksum")
+            self._checked[block] = True
+
+    def _damage(self, reason: str) -> UserError:
+        return UserError(self._subject, str(self._path), f"is damaged: {reason}; {self._remedy}")
+
+
+def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an uncompressed `.npz` file of named arrays, with a checksum of all of it."""
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = _MARK + bytes(_DIGITS)
+    with path.open("r+b") as file:
+        found = _archive_checksum(file)
+        file.seek(-_DIGITS, os.SEEK_END)
+        file.write(f"{found:0{_DIGITS}x}".encode())
+
+
+def _archive_checksum(file: BinaryIO) -> int:
+    """Of all that stands before the comment."""
+    left, found = file.seek(0, os.SEEK_END) - len(_MARK) - _DIGITS, 0
+    file.seek(0)
+    for block in _blocks(file):
+        found = zlib.crc32(block[:left], found)
+        left = max(left - len(block), 0)
+    return found
+
+
+def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
+    """Compares an archive with its checksum, if it has one; versions before wrote none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - len(_MARK) - _DIGITS, 0))
+    comment = file.read()
+    if comment.startswith(_MARK):
+        digits = f"{_archive_checksum(file):0{_DIGITS}x}"
+        if comment != _MARK + digits.encode():
+            raise ValueError(f"{path.name} is damaged: it differs from its checksum")
+    file.seek(0)
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(_BLOCK), b"")
+
+
+def _sums_path(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(path.name + _SUMS)
+
+
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a `.npz` file by name; raises as `open_array`."""
     try:
         with path.open("rb") as file:
+            _require_whole(path, file)
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise ValueError(f"{path.name} must be an archive of arrays")

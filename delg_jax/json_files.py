@@ -1,20 +1,40 @@
-"""JSON files that may be damaged: read whole, and checked before anything is made of them."""
+"""JSON files that may be damaged: read whole, and checked before anything is made of them.
+
+What the program writes carries a checksum of its content, in the field `checksum` of the outermost
+object. A file without one, by an earlier version, is read as it is.
+"""
 
 import json
 import math
 import pathlib
+import re
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from delg_jax.errors import UserError
 
 _LARGEST = 1e300  # beyond it a whole number cannot be shown
+_CHECKSUM, _SIGN = "checksum", "crc32:"
+_OF_BEFORE = re.compile("[0-9a-f]{16}")  # a checksum of earlier versions, for its own reader
 
 Check = Callable[[Any, str], None]  # of a value and where it stands
 
 
 class _Damaged(Exception):
     """A value that cannot be: where it stands, and the rule."""
+
+
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content as JSON keeps it, with its checksum behind; `read` takes the checksum out again."""
+    plain = json.loads(json.dumps(dict(content)))
+    plain.pop(_CHECKSUM, None)
+    return {**plain, _CHECKSUM: _checksum(plain)}
+
+
+def line(content: Mapping[str, Any]) -> str:
+    """Content with its checksum as a line of a file for `read_lines`."""
+    return json.dumps(signed(content)) + "\n"
 
 
 def read(path: pathlib.Path, subject: str, check: Check, remedy: str = "") -> Any:
@@ -33,7 +53,7 @@ def read(path: pathlib.Path, subject: str, check: Check, remedy: str = "") -> An
       UserError: if it is damaged: the file, the place in it, and the rule.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _unsigned(json.loads(path.read_text(encoding="utf-8")))
         check(content, "")
     except FileNotFoundError:
         return None
@@ -61,22 +81,54 @@ def read_lines(path: pathlib.Path, subject: str, check: Check) -> list[Any]:
       UserError: if a line is damaged.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         raise UserError(subject, str(path), f"must be text ({error})") from error
+    if not _holds_object(lines[-1]):
+        lines.pop()
     values = []
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("}"):
-            continue
+    for number, text in enumerate(lines, 1):
         try:
-            values.append(json.loads(line))
+            values.append(_unsigned(json.loads(text)))
             check(values[-1], "")
         except (ValueError, RecursionError, _Damaged) as error:
             rule = f"must hold a whole object in line {number} ({error})"
             raise UserError(subject, str(path), rule) from error
     return values
+
+
+def _holds_object(text: str) -> bool:
+    """Whether there is more than the beginning of a line, which a kill leaves."""
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return f"{_SIGN}{zlib.crc32(text.encode()):08x}"
+
+
+def _unsigned(content: Any) -> Any:
+    """Content without its checksum; damaged if that is another."""
+    if not isinstance(content, dict):
+        return content
+    # By name or by value, because either may be what is damaged
+    found = {
+        name: value
+        for name, value in content.items()
+        if name == _CHECKSUM or (isinstance(value, str) and value.startswith(_SIGN))
+    }
+    earlier = found.get(_CHECKSUM)
+    if not found or (isinstance(earlier, str) and _OF_BEFORE.fullmatch(earlier)):
+        return content
+    plain = {name: value for name, value in content.items() if name not in found}
+    require(found == {_CHECKSUM: _checksum(plain)}, "", "must be what was written: it is damaged")
+    return plain
 
 
 def require(holds: bool, where: str, rule: str) -> None:

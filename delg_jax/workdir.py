@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import ml_collections
 import numpy as np
 
-from delg_jax import configuration, upgrades
+from delg_jax import array_files, configuration, json_files, upgrades
 from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -25,6 +25,16 @@ CONFIG_FILE = "config.json"
 # What writing raises where only reading is allowed
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 FORMAT = 1  # of everything under a working directory; raised when a reader must tell them apart
+
+_TEXTS = json_files.each(json_files.text)
+_DESCRIPTION = json_files.fields(
+    {
+        "format": json_files.count,
+        "config": json_files.each(json_files.anything),
+        "extra": _TEXTS,
+    },
+    {"sources": _TEXTS},
+)
 
 
 @contextlib.contextmanager
@@ -63,15 +73,15 @@ def write_text(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes an object as a JSON file with a checksum, whole or not at all; see `json_files`."""
+    write_text(path, json.dumps(json_files.signed(content), indent=2) + "\n")
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an uncompressed `.npz` file of named arrays, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    with replacing(path) as temporary:
+        array_files.save_arrays(temporary, arrays)
 
 
 def claim(
@@ -113,13 +123,42 @@ def claim(
     except OSError as error:
         rule = f"must be a folder that can be written ({error.strerror})"
         raise UserError("workdir", str(folder), rule) from error
+    describe(folder, config, sections, extra)
+
+
+def describe(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    sections: tuple[str, ...],
+    extra: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> None:
+    """Writes what the output in `folder` is made of, over what was said before.
+
+    Args:
+      folder: of the output.
+      config: the whole tree.
+      sections: dotted prefixes of the fields that decide the output.
+      extra: further things that decide it, by name.
+      sources: digests of what it is made from, by name; see `sources`.
+    """
     content = {
         "format": FORMAT,
         "config": configuration.flatten(config),
         "sections": list(sections),
-        "extra": extra or {},
+        "extra": dict(extra or {}),
+        "sources": dict(sources or {}),
     }
-    write_json(path, content)
+    write_json(folder / CONFIG_FILE, content)
+
+
+def sources(folder: pathlib.Path) -> dict[str, str]:
+    """Digests of what the output in `folder` was made from; {} if it was not said.
+
+    Raises:
+      UserError: if there is no output, or its description is damaged.
+    """
+    return _read(folder / CONFIG_FILE)["sources"]
 
 
 def claim_usable(
@@ -187,12 +226,11 @@ def _changes(
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
+    rule = f"must be a configuration of format {FORMAT}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = (content["config"], content["extra"])
-        if content["format"] == FORMAT and all(isinstance(part, dict) for part in parts):
-            return content
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    rule = f"must be a configuration of format {FORMAT}; --overwrite makes what it describes again"
-    raise UserError("workdir", str(path), rule)
+        content = json_files.read(path, "workdir", _DESCRIPTION)
+        if content is not None and content["format"] == FORMAT:
+            return {"sources": {}, **content}
+    except UserError as error:
+        rule += f" ({error.rule})"
+    raise UserError("workdir", str(path), f"{rule}; --overwrite makes what it describes again")

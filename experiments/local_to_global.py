@@ -10,13 +10,12 @@ local_to_global_ablation_SIZE.json and .md, into --results.
 """
 
 import dataclasses
-import json
 import pathlib
 import sys
 
 from absl import flags
 
-from delg_jax import configuration, workdir
+from delg_jax import configuration, json_files, workdir
 from delg_jax.cli import experiment
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import require_choice
@@ -104,7 +103,9 @@ def run(values: flags.FlagValues) -> None:
         return
     config, root = first_evaluation(EXPERIMENT, experiment.options(values))
     path = pathlib.Path(values.results) / f"local_to_global_ablation_{values.size}.json"
-    before = json.loads(path.read_text()) if values.fields and path.exists() else {}
+    before = {}
+    if values.fields:
+        before = json_files.read(path, "--results", json_files.each(json_files.anything)) or {}
     known, found = configuration.flatten(config), {}
     for field, rows in ablate(config, root, rerank, search, values.graphs):
         found[field] = rows

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from delg_jax.array_files import open_array, read_arrays
+from delg_jax import array_files
+from delg_jax.array_files import CheckedArray, open_array, read_arrays, save_array, save_arrays
+from delg_jax.errors import UserError
+from tests.flips import flips
 
 
 def test_an_array_is_mapped_and_an_empty_one_read(tmp_path):
@@ -42,3 +45,80 @@ def test_one_array_is_no_archive(tmp_path):
     np.save(tmp_path / "a.npy", np.ones(3))
     with pytest.raises(ValueError, match="archive"):
         read_arrays(tmp_path / "a.npy")
+
+
+def test_every_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(tmp_path, rng):
+    path = tmp_path / "a.npz"
+    whole = {"local": rng.integers(0, 9, (2, 9)), "global+sp:easy": rng.random(3)}
+    save_arrays(path, whole)
+    with np.load(path) as archive:  # by anybody else
+        assert set(archive) == set(whole)
+    refused = 0
+    for _ in flips(path):
+        try:
+            found = read_arrays(path)
+        except (OSError, ValueError):
+            refused += 1
+            continue
+        assert found.keys() == whole.keys()
+        for name, array in whole.items():
+            np.testing.assert_array_equal(found[name], array, strict=True)
+    assert refused > 5000
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch, rng):
+    """An array of 40 rows in blocks of 256 bytes, and its file."""
+    monkeypatch.setattr(array_files, "_BLOCK", 256)
+    array = rng.random((40, 3)).astype(np.float32)
+    save_array(tmp_path / "a.npy", array)
+    return array, tmp_path / "a.npy"
+
+
+def open_checked(path):
+    return CheckedArray(path, "thing", "make it again")
+
+
+def test_a_checked_array_is_that_which_was_saved(checked):
+    array, path = checked
+    found = open_checked(path)
+    assert (found.shape, found.dtype, len(found)) == ((40, 3), np.float32, 40)
+    for rows in (slice(0, 40), slice(7, 9), slice(39, None), slice(5, 5), slice(None)):
+        np.testing.assert_array_equal(found[rows], array[rows], strict=True)
+    assert isinstance(found[3:5], np.memmap)
+    np.testing.assert_array_equal(np.concatenate([found, found]), np.concatenate([array, array]))
+    assert np.asarray(found, np.float64).dtype == np.float64
+    empty = path.with_name("empty.npy")
+    save_array(empty, array[:0])
+    assert open_checked(empty)[:].shape == (0, 3)
+
+
+@pytest.mark.parametrize("suffix", ["", ".crc32"])
+def test_every_flipped_bit_of_a_checked_array_is_noticed(checked, suffix):
+    _, path = checked
+    refused = 0
+    for _ in flips(path.with_name(path.name + suffix), 400):
+        with pytest.raises(UserError, match=r"^thing = .*a\.npy.*is damaged: .*; make it again$"):
+            open_checked(path)[:]
+        refused += 1
+    assert refused >= 32 * 3
+
+
+def test_only_what_is_read_is_checked_and_only_once(checked, monkeypatch):
+    array, path = checked
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x99")  # in the last of three blocks
+    found = open_checked(path)
+    np.testing.assert_array_equal(found[:10], array[:10])
+    with pytest.raises(UserError, match="block 2 differs from its checksum"):
+        found[30:]
+    monkeypatch.setattr(array_files.zlib, "crc32", None)
+    np.testing.assert_array_equal(found[:10], array[:10])
+
+
+def test_another_length_is_noticed_at_once(checked):
+    path = checked[1]
+    path.write_bytes(path.read_bytes() + bytes(300))
+    with pytest.raises(UserError, match="it has another length than its checksums"):
+        open_checked(path)

@@ -4,8 +4,9 @@ import stat
 import ml_collections
 import pytest
 
-from delg_jax import upgrades, workdir
+from delg_jax import json_files, upgrades, workdir
 from delg_jax.errors import UserError
+from tests.flips import flips
 
 
 @pytest.fixture
@@ -29,11 +30,12 @@ def kept(folder):
 
 def test_the_whole_configuration_is_stored(folder):
     claim(folder, tree(), extra={"weights": "abc"})
-    assert json.loads((folder / "config.json").read_text()) == {
+    assert json_files.read(folder / "config.json", "", json_files.anything) == {
         "format": workdir.FORMAT,
         "config": {"model.dim": 2, "rerank.ratio": 0.5},
         "sections": ["model"],
         "extra": {"weights": "abc"},
+        "sources": {},
     }
 
 
@@ -140,8 +142,45 @@ def test_replacing_leaves_what_was_there_after_an_exception(tmp_path, error):
 
 def test_write_json_is_read_back(tmp_path):
     content = {"mAP": 0.5, "names": ["Zürich", None]}
-    workdir.write_json(tmp_path / "metrics.json", content)
-    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == content
+    path = tmp_path / "metrics.json"
+    workdir.write_json(path, content)
+    assert json_files.read(path, "", json_files.anything) == content
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written.pop("checksum").startswith("crc32:")
+    assert written == content
+
+
+def test_what_an_output_was_made_from_is_read_back_and_replaced(folder):
+    claim(folder, tree())
+    assert workdir.sources(folder) == {}
+    workdir.describe(folder, tree(ratio=0.9), ("model",), {"weights": "a"}, {"database": "b"})
+    assert workdir.sources(folder) == {"database": "b"}
+    assert workdir.stored_config(folder)["rerank.ratio"] == 0.9
+    assert workdir.is_of(folder, tree(), ("model",), {"weights": "a"})
+    assert kept(folder)
+
+
+def test_every_flipped_bit_of_a_description_is_noticed_or_changes_nothing(folder):
+    claim(folder, tree(), extra={"weights": "abc"})
+    workdir.describe(folder, tree(), ("model",), {"weights": "abc"}, {"database": "b"})
+    expected = workdir.stored_config(folder), workdir.sources(folder)
+    refused = 0
+    for _ in flips(folder / "config.json"):
+        try:
+            found = workdir.stored_config(folder), workdir.sources(folder)
+            assert workdir.is_of(folder, tree(), ("model",), {"weights": "abc"})
+        except UserError:
+            refused += 1
+        else:
+            assert found == expected
+    assert refused > 1000
+
+
+def test_a_description_that_is_nested_too_deeply_is_refused(folder):
+    claim(folder, tree())
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="config.json.*configuration of format 1"):
+        workdir.stored_config(folder)
 
 
 def test_what_is_no_json_leaves_no_file(tmp_path):

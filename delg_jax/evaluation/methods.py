@@ -1,7 +1,5 @@
 """The ways to rank a database: global and local search, each with its re-rankings."""
 
-import pathlib
-
 import ml_collections
 import numpy as np
 
@@ -16,6 +14,7 @@ from delg_jax.features.stage import has_global, has_local
 from delg_jax.rerank import diffusion, expansion, mds, superglobal
 from delg_jax.search import SimilarityGraph, global_search, shared_direction
 from delg_jax.search.engines import LocalSearch
+from delg_jax.search.index_store import Place
 from delg_jax.search.stage import check as check_search
 from delg_jax.search.stage import engine, kernel
 
@@ -78,22 +77,22 @@ def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int
 
 
 def open_locally(
-    extracted: Extracted, search: ml_collections.ConfigDict, folder: pathlib.Path | None = None
+    extracted: Extracted, search: ml_collections.ConfigDict, place: Place | None = None
 ) -> LocalSearch:
-    """The local search over the database; `folder` as of `search`."""
+    """The local search over the database; `place` as of `search`."""
     database = extracted.database.local_features(search.max_features, search.packed)
     shared_direction.warn(database, kernel(search))
-    return engine(database, search, folder)
+    return engine(database, search, place)
 
 
 def rank_locally(
     extracted: Extracted,
     search: ml_collections.ConfigDict,
-    folder: pathlib.Path | None = None,
+    place: Place | None = None,
     opened: LocalSearch | None = None,
 ) -> Ranking:
     """Ranks by the local similarity; ties go to the lower index. Arguments as of `search`."""
-    opened = opened or open_locally(extracted, search, folder)
+    opened = opened or open_locally(extracted, search, place)
     queries = extracted.queries.local_features(search.max_features, search.packed)
     similarities = opened(queries.descriptors, queries.mask)
     return by_similarity(similarities, extracted.database.present("local"))
@@ -103,7 +102,7 @@ def search(
     method: str,
     extracted: Extracted,
     settings: ml_collections.ConfigDict,
-    folder: pathlib.Path | None = None,
+    place: Place | None = None,
     depth: int = 0,
     opened: LocalSearch | None = None,
 ) -> Ranking:
@@ -113,7 +112,7 @@ def search(
       method: one of `METHODS`.
       extracted: features.
       settings: the `config.search` tree.
-      folder: of an approximate engine's index, see `index_folder`; None to keep none.
+      place: of an approximate engine's index, see `index_place`; None to keep none.
       depth: images that are kept of each ranking; 0 for all.
       opened: result of `open_locally`, if the caller keeps it.
 
@@ -126,7 +125,7 @@ def search(
     skipped.require_some(extracted, method.split("+")[0])
     if method.startswith("global"):
         return rank_globally(extracted, settings, depth)
-    found = rank_locally(extracted, settings, folder, opened)
+    found = rank_locally(extracted, settings, place, opened)
     return found.first(depth) if depth else found
 
 

@@ -27,7 +27,7 @@ from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.stage import build_index, index_folder
+from delg_jax.search.stage import build_index, index_place
 
 _LOG = logging.getLogger(__name__)
 
@@ -226,8 +226,8 @@ class Searcher:
         """The search that a method begins with, by an engine that is kept."""
         config = self.config
         if method.startswith("local") and self._engine is None:
-            folder = index_folder(config, self._root, self._stored, self._overwrite)
-            self._engine = methods.open_locally(extracted, config.search, folder)
+            place = index_place(config, self._root, self._stored, self._overwrite)
+            self._engine = methods.open_locally(extracted, config.search, place)
         depth = config.eval.depth
         return methods.search(method, extracted, config.search, depth=depth, opened=self._engine)
 

@@ -1,5 +1,7 @@
 """The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
 
+import hashlib
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from delg_jax import configuration
 from delg_jax import workdir as artefacts
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
@@ -27,8 +30,11 @@ from delg_jax.evaluation.pair_protocol import pair_average_precision
 from delg_jax.evaluation.ranking import Ranked, Ranking
 from delg_jax.features import Extracted, extract
 from delg_jax.features.stage import sections
+from delg_jax.features.store import FeatureStore
 from delg_jax.search import SimilarityGraph
-from delg_jax.search.stage import build_index, deciding, index_folder
+from delg_jax.search.stage import build_index, deciding, index_place
+
+_BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # change speed and memory alone
 
 
 def evaluate(
@@ -56,9 +62,7 @@ def evaluate(
     root = pathlib.Path(workdir)
     _check(config)
     extracted = extract(config, root, overwrite)
-    decided_by = (*sections(config), *deciding(config.search), "rerank", "eval")
-    extra = {"weights": extracted.weights}
-    artefacts.claim(root / "evaluation", config, decided_by, overwrite, extra)
+    _begin(config, root, extracted, overwrite)
     ranked, costs = _rank(config, root, extracted, overwrite)
     queries = max(len(extracted.queries), 1)
     marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
@@ -87,6 +91,40 @@ def evaluate(
     return result
 
 
+def decided_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Prefixes of the fields that decide rankings and metrics."""
+    rerank = [path for path in configuration.flatten(config, ("rerank",)) if path not in _BLOCKS]
+    return ("seed", "data.name", *sections(config), *deciding(config.search), *rerank, "eval")
+
+
+def sources(
+    database: FeatureStore, queries: FeatureStore, data: RetrievalData | None
+) -> dict[str, str]:
+    """Digests of what rankings and metrics are made from, by name; without data none of it."""
+    found = {"database": database.digest(), "queries": queries.digest()}
+    if data is None:
+        return found
+    text = json.dumps(data.ground_truth, sort_keys=True, default=np.ndarray.tolist)
+    return {**found, "ground_truth": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+
+
+def _begin(
+    config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
+) -> None:
+    """Writes what this evaluation is made of, and first deletes the results of any other."""
+    folder, fields = root / "evaluation", decided_by(config)
+    extra = {"weights": extracted.weights}
+    made_from = sources(extracted.database, extracted.queries, extracted.data)
+    known = artefacts.is_of(folder, config, fields, extra)
+    if not known and not overwrite:
+        artefacts.claim(folder, config, fields, extra=extra)  # refuses, or there is none yet
+    if not known or artefacts.sources(folder) != made_from:
+        for result in ("metrics.json", "rankings.npz", *root.glob("submission_*.csv")):
+            (root / result).unlink(missing_ok=True)
+    artefacts.claim(folder, config, fields, overwrite, extra)
+    artefacts.describe(folder, config, fields, extra, made_from)
+
+
 def _check(config: ml_collections.ConfigDict) -> None:
     """Finds mistakes before hours of extraction do."""
     evaluation = config.eval
@@ -111,8 +149,8 @@ def _rank(
     for search in _searches(wanted):
         mine = [method for method in wanted if method.split("+")[0] == search]
         with measured() as searched:
-            folder = index_folder(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, config.search, folder, config.eval.depth)
+            place = index_place(config, root, extracted, overwrite)
+            first = methods.search(search, extracted, config.search, place, config.eval.depth)
         graph = None
         if any(map(methods.needs_graph, mine)):
             graph = build_index(config, root, overwrite, extracted, search)

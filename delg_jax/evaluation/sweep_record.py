@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import ml_collections
 
-from delg_jax import configuration, upgrades
+from delg_jax import configuration, json_files, upgrades
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.search.stage import idle
@@ -50,7 +50,7 @@ class Record:
 
     @property
     def checksum(self) -> str:
-        """Tells a damaged record: of all that it says."""
+        """Tells a damaged record of an earlier version: of all that it says."""
         return _digest(dataclasses.astuple(self))
 
     def changes(self, wanted: "Record") -> list[str]:
@@ -64,23 +64,22 @@ class Record:
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `run.json`, whole or not at all."""
-        sums = {"digest": self.digest, "checksum": self.checksum}
-        content = {"format": _FORMAT, **sums, **dataclasses.asdict(self)}
+        content = {"format": _FORMAT, "digest": self.digest, **dataclasses.asdict(self)}
         artefacts.write_json(folder / FILE, content)
 
 
 def read(folder: pathlib.Path) -> Record | None:
     """The record in a folder; None if there is none that can be read, so that the run is done."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = json_files.read(folder / FILE, "run", json_files.anything)
         fields = {field.name: content[field.name] for field in dataclasses.fields(Record)}
         if content["format"] != _FORMAT:
             return None
         record = Record(**{**fields, "verbs": tuple(fields["verbs"])})
-        # Versions before wrote no checksum
+        # `json_files` leaves the checksum of an earlier version; there were records without one
         sums = content["digest"], content.get("checksum", record.checksum)
         return record if sums == (record.digest, record.checksum) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (UserError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

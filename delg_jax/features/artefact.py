@@ -13,6 +13,7 @@ and scales be divided by new size / old size. `jax.jit(exported.call)` fits into
 
 import importlib.util
 import pathlib
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -213,6 +214,7 @@ def _write(output: pathlib.Path, content: bytearray, description: dict[str, Any]
     try:
         with artefacts.replacing(output) as temporary:
             temporary.write_bytes(content)
+            description = {**description, "crc32": f"{zlib.crc32(content):08x}"}  # of the model
             artefacts.write_json(output.with_name(f"{output.name}.json"), description)
     except OSError as error:
         rule = f"must be a file that can be written ({error.strerror})"

@@ -13,7 +13,7 @@ from delg_jax import workdir as artefacts
 from delg_jax.array_files import read_arrays
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.errors import UserError
-from delg_jax.evaluation import skipped
+from delg_jax.evaluation import skipped, stage
 from delg_jax.evaluation.revisited import PROTOCOLS
 from delg_jax.features.store import FeatureStore
 from delg_jax.reports.stored_metrics import read_evaluation
@@ -89,6 +89,8 @@ def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
     if None not in (listed, stored) and listed != stored:
         notes.append("The data set has other images than when it was evaluated: no pictures.")
         data = None
+    if queries is not None:
+        queries, database, data = _unchanged(folder, queries, database, data, notes)
     run = Evaluated(folder, metrics, config, data, queries, database, notes=notes)
     return dataclasses.replace(run, rankings=_rankings(run))
 
@@ -112,6 +114,34 @@ def _stores(
         notes.append(f"The features cannot be read, so matches are not shown: {_reason(error)}.")
         return None, None
     return queries, database
+
+
+def _unchanged(
+    folder: pathlib.Path,
+    queries: FeatureStore,
+    database: FeatureStore,
+    data: RetrievalData | None,
+    notes: list[str],
+) -> tuple[FeatureStore | None, FeatureStore | None, RetrievalData | None]:
+    """What the evaluation was made from, as far as it is still the same."""
+    try:
+        before = artefacts.sources(folder / "evaluation")
+        now = stage.sources(database, queries, data)
+    except _UNUSABLE as error:
+        notes.append(f"The features cannot be read, so matches are not shown: {_reason(error)}.")
+        return None, None, data
+    others = {name for name, digest in before.items() if now.get(name, digest) != digest}
+    if "ground_truth" in others:
+        text = "The ground truth is not that which was evaluated, so the report has no pictures, "
+        notes.append(
+            f"{text}and does not mark what is right; delg evaluate makes the metrics again."
+        )
+        data = None
+    if others - {"ground_truth"}:
+        text = "The features are not those that were evaluated, so matches are not shown; "
+        notes.append(f"{text}delg evaluate makes the rankings again.")
+        return None, None, data
+    return queries, database, data
 
 
 def _data(

@@ -1,6 +1,7 @@
 """How a similarity graph becomes whole: one job claims it, and its processes share its chunks."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import ml_collections
@@ -13,6 +14,8 @@ from delg_jax.search.graph import merge
 from delg_jax.search.graph_searches import Searches
 from delg_jax.search.graph_store import GraphStore
 from delg_jax.training import processes
+
+_LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -30,8 +33,8 @@ def claimed(
       config: the whole tree.
       sections: prefixes of the fields that decide the graph.
       weights: digest of what the features come from.
-      overwrite: whether a graph of another configuration or of other images, or one that is
-        damaged, is deleted instead of refused.
+      overwrite: whether a graph of another configuration, or one that is damaged, is deleted
+        instead of refused.
 
     Raises:
       UserError: if another job builds the graph, or it was made by another configuration.
@@ -99,6 +102,10 @@ def fill(
 
 def _prepare(store: GraphStore, search: ml_collections.ConfigDict) -> None:
     """Reads the graph of before, where damage shows, and makes the arrays of the new one."""
+    if store.is_stale():
+        _LOG.warning(
+            "%s: is of other features, or of an earlier version; built again", store.folder
+        )
     store.before()
     store.start(min(search.graph_neighbours, len(store)), search.graph_block)
 

@@ -17,6 +17,7 @@ from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_filling import claimed, fill
 from delg_jax.search.graph_searches import Searches, global_searches, local_searches
 from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.index_store import Place
 from delg_jax.search.kernels import KINDS, SimilarityKernel
 from delg_jax.search.random_grids import GridSettings
 
@@ -29,6 +30,8 @@ _INDEX_FIELDS = {
     "cann": ("search.cann",),
     "cells": tuple(f"search.cells.{name}" for name in ("count", "seed", "rounds")),
 }
+# Fields that change speed and memory alone
+_BLOCKS = ("global_block", "local_block", "query_block")
 _GLOBAL_GRAPH_FIELDS = ("search.graph_neighbours", "search.graph_block")
 
 
@@ -38,8 +41,8 @@ def idle(engine: str | None) -> tuple[str, ...]:
 
 
 def deciding(search: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Fields of `config.search` that decide its results: not those of engines that are not used."""
-    fields = (f"search.{name}" for name in search)
+    """Fields of `config.search` that decide its results: no blocks, no engine that is not used."""
+    fields = (f"search.{name}" for name in search if name not in _BLOCKS)
     return tuple(field for field in fields if field not in idle(search.engine))
 
 
@@ -55,15 +58,14 @@ def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
 def engine(
     database: LocalFeatures,
     search: ml_collections.ConfigDict,
-    folder: pathlib.Path | None = None,
+    place: Place | None = None,
 ) -> LocalSearch:
     """The local search over a database that `config.search` asks for.
 
     Args:
       database: local features.
       search: the `config.search` tree.
-      folder: of the approximate engines' index, in a place that is claimed for these features;
-        None to build one that is kept nowhere.
+      place: of the approximate engines' index; None to build one that is kept nowhere.
 
     Returns:
       The search.
@@ -72,13 +74,13 @@ def engine(
     if search.engine == "cann":
         settings = _grids(search.cann)
         index = index_store.kept(
-            folder, settings, descriptors.shape, lambda: cann.build(descriptors, mask, settings)
+            place, settings, descriptors.shape, lambda: cann.build(descriptors, mask, settings)
         )
         return engines.cann(index)
     if search.engine == "cells":
         settings = _cells(search.cells)
         index = index_store.kept(
-            folder, settings, descriptors.shape, lambda: cells.build(descriptors, mask, settings)
+            place, settings, descriptors.shape, lambda: cells.build(descriptors, mask, settings)
         )
         return engines.cells(index, kernel(search), search.cells.probes, search.query_block)
     return engines.exact(
@@ -92,12 +94,12 @@ def engine(
     )
 
 
-def index_folder(
+def index_place(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     extracted: Extracted,
     overwrite: bool = False,
-) -> pathlib.Path | None:
+) -> Place | None:
     """Where the index of an approximate engine is kept, claimed for these features.
 
     Args:
@@ -107,7 +109,7 @@ def index_folder(
       overwrite: whether an index of another configuration is deleted instead of refused.
 
     Returns:
-      The folder for `engine`; None for the exact engine, which needs none.
+      The place for `engine`; None for the exact engine, which needs none.
 
     Raises:
       UserError: if the folder holds an index of another configuration.
@@ -118,7 +120,7 @@ def index_folder(
     decided_by = (*sections(config), "search.max_features", *_INDEX_FIELDS[name])
     folder = workdir / "index" / name
     artefacts.claim(folder, config, decided_by, overwrite, {"weights": extracted.weights})
-    return folder / "index"
+    return Place(folder / "index", extracted.database.digest())
 
 
 def build_engine(
@@ -142,9 +144,9 @@ def build_engine(
         return None
     root = pathlib.Path(workdir)
     extracted = extract(config, root, overwrite)
-    folder = index_folder(config, root, extracted, overwrite)
-    engine(extracted.database.local_features(config.search.max_features), config.search, folder)
-    return folder
+    place = index_place(config, root, extracted, overwrite)
+    engine(extracted.database.local_features(config.search.max_features), config.search, place)
+    return place.folder
 
 
 def _grids(settings: ml_collections.ConfigDict) -> GridSettings:
@@ -190,6 +192,9 @@ def build_index(
 ) -> SimilarityGraph:
     """Builds the similarity graph, goes on with a part of it, or completes that of fewer images.
 
+    A graph of other features is built again. One of fewer images is completed if their features
+    are the same.
+
     With `config.search.rarity_images`, or the engine cells, similarities depend on the whole
     database, so that a graph of fewer images does not help.
 
@@ -216,7 +221,8 @@ def build_index(
     old = root / "index" / "graph.npz"
     if old.is_file():
         _LOG.warning("%s: of an older version, not used; it can be deleted", old)
-    store = GraphStore(folder, extracted.database.names, config.data.memory_megabytes)
+    database, memory = extracted.database, config.data.memory_megabytes
+    store = GraphStore(folder, database.names, memory, database)
     fields = deciding(config.search) if features == "local" else _GLOBAL_GRAPH_FIELDS
     decided_by = (*sections(config), *fields)
     with claimed(store, config, decided_by, extracted.weights, overwrite):

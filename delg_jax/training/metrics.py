@@ -1,7 +1,6 @@
 """Metrics of a run: one JSON line a record, a line to the terminal, and TensorBoard's files."""
 
 import itertools
-import json
 import logging
 import pathlib
 from typing import Any
@@ -39,7 +38,7 @@ class MetricsWriter:
         self._board = None
         if processes.is_first():
             kept = [record for record in read_records(folder) if record["step"] <= from_step]
-            artefacts.write_text(self._path, "".join(map(_line, kept)))
+            artefacts.write_text(self._path, "".join(map(json_files.line, kept)))
             self._board = open_board(folder / "tensorboard", from_step) if tensorboard else None
 
     def read(self, step: int) -> dict[str, float]:
@@ -52,7 +51,7 @@ class MetricsWriter:
         record = {name: float(value) for name, value in jax.device_get(values).items()}
         if processes.is_first():
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line({"step": step, **record}))
+                file.write(json_files.line({"step": step, **record}))
         if self._board:
             self._board.write(step, record)
         shown = sorted(name for name in record if name.endswith(_SHOWN))
@@ -96,7 +95,3 @@ def read_records(folder: pathlib.Path) -> list[dict[str, float]]:
 def _record(value: Any, where: str) -> None:
     json_files.each(json_files.number)(value, where)
     json_files.require("step" in value, where, "must have a step")
-
-
-def _line(record: dict[str, float]) -> str:
-    return json.dumps(record) + "\n"

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from delg_jax import workdir
 from delg_jax.cli.main import main
 
 
@@ -28,7 +29,7 @@ def test_two_files_are_compared(capsys, tmp_path):
     assert "nothing moved" in capsys.readouterr().out
     result = json.loads(old.read_text())
     result["contenders"][0]["median"] *= 1000
-    new.write_text(json.dumps(result))
+    workdir.write_json(new, result)
     with pytest.raises(SystemExit) as status:
         main(["bench", "--compare", str(old), str(new)])
     assert status.value.code == 1

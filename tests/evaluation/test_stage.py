@@ -1,9 +1,9 @@
-import json
-
 import jax
 import numpy as np
 import pytest
 
+from delg_jax import json_files
+from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, methods, revisited, score, stage
 from delg_jax.features import stage as features_stage
@@ -57,7 +57,7 @@ def nothing_is_extracted(monkeypatch):
 
 def test_metrics_are_written_as_returned(run):
     folder, result = run
-    assert json.loads((folder / "metrics.json").read_text()) == result
+    assert json_files.read(folder / "metrics.json", "metrics", json_files.anything) == result
     costs = ("seconds", "milliseconds_per_query", "megabytes")
     doubts = ("average_precisions", "intervals", "comparisons")
     assert result.keys() == {"methods", *doubts, *costs, "images", "queries", "skipped"}
@@ -141,8 +141,9 @@ def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_
     with pytest.raises(UserError, match=r"config\.search\.graph_neighbours: 1000 -> 2"):
         evaluate(other, tmp_path)
     evaluate(other, tmp_path, overwrite=True)
-    names = stage.extract(other, tmp_path).database.names
-    graph = GraphStore(tmp_path / "index" / "graph", names).graph()
+    database = stage.extract(other, tmp_path).database
+    folder = tmp_path / "index" / "graph"
+    graph = GraphStore(folder, database.names, features=database).graph()
     assert graph.indices.shape == (2 * PLACES, 2)
 
 
@@ -231,3 +232,43 @@ def test_skipped_photographs_improve_nothing(config, run, tmp_path, engine):
             assert (precisions[1] is None) == (whole[1] is None)
         assert result["average_precisions"][method]["easy"][1] == 0
         assert result["methods"][method]["easy"]["map"] <= 50
+
+
+def test_another_seed_is_refused_and_the_stored_one_is_that_of_the_rankings(
+    run, config, tmp_path, monkeypatch
+):
+    extracted = stage.extract(config, run[0])  # as weights from a file, which no seed changes
+    monkeypatch.setattr(stage, "extract", lambda *_: extracted)
+    config = changed(config, "eval.methods", ("global+sp",))
+    other = config.copy_and_resolve_references()
+    other.seed = 7
+    evaluate(config, tmp_path)
+    with pytest.raises(UserError, match=r"evaluation'.*config\.seed: 0 -> 7"):
+        evaluate(other, tmp_path)
+    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 0
+    evaluate(other, tmp_path, overwrite=True)
+    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 7
+    # What decides nothing is stored as it was at last
+    evaluate(changed(other, "rerank.sp.pair_block", 3), tmp_path)
+    assert artefacts.stored_config(tmp_path / "evaluation")["rerank.sp.pair_block"] == 3
+
+
+def test_results_of_anything_else_are_gone_before_new_ones_are_made(
+    run, config, tmp_path, monkeypatch
+):
+    (tmp_path / "features").symlink_to(run[0] / "features")
+    config = changed(config, "eval.methods", ("global",))
+    results = [tmp_path / name for name in ("metrics.json", "rankings.npz")]
+    evaluate(config, tmp_path)
+    (tmp_path / "submission_retrieval_global.csv").touch()
+    monkeypatch.setattr(stage, "_rank", None)
+    with pytest.raises(TypeError):
+        evaluate(config, tmp_path)  # the same: it will be as it was
+    assert all(path.exists() for path in results)
+    with pytest.raises(UserError, match="was made by another configuration"):
+        evaluate(changed(config, "eval.kappas", (1,)), tmp_path)
+    assert all(path.exists() for path in results)
+    with pytest.raises(TypeError):
+        evaluate(changed(config, "eval.kappas", (1,)), tmp_path, overwrite=True)
+    assert not any(path.exists() for path in results)
+    assert not list(tmp_path.glob("submission*"))

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from delg_jax import workdir
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
@@ -243,7 +246,7 @@ def test_older_and_newer_formats_are_refused(tmp_path, rows):
         FeatureStore.prepare(tmp_path, [], Layout())
     store = fill(tmp_path / "new", rows)
     index = store.folder / "store.json"
-    index.write_text(index.read_text().replace('"format": 2', '"format": 3'))
+    workdir.write_json(index, {**json.loads(index.read_text()), "format": 3})
     with pytest.raises(UserError, match="is of format 3, this program reads 2"):
         FeatureStore(store.folder)
 

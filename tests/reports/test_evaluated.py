@@ -29,7 +29,7 @@ def change_config(folder, change):
     path = folder / "evaluation" / "config.json"
     content = json.loads(path.read_text())
     change(content["config"])
-    path.write_text(json.dumps(content))
+    artefacts.write_json(path, content)
 
 
 def test_a_whole_workdir_is_read_and_not_touched(folder):

@@ -74,7 +74,8 @@ def test_a_pair_that_one_of_two_lists_holds_is_known_to_smacof(rng):
     cut = similarities.copy()
     cut[0, 3] = cut[4, 2] = 0
     settings = MdsSettings(dim=2, method="smacof", missing="largest", iterations=5)
-    found, whole = (embed(each, np.ones(6, bool), settings) for each in (cut, similarities))
+    used, both = np.ones(6, bool), (cut, similarities)
+    found, whole = (embed(each, used, settings, each > 0) for each in both)
     np.testing.assert_allclose(found, whole, atol=1e-5)
 
 

@@ -61,6 +61,11 @@ def test_rows_are_the_best_of_all(config, tmp_path, descriptors):
     np.testing.assert_allclose(graph.similarities, expected, atol=1e-5)
 
 
+def contents_of_first(config, folder, descriptors):
+    make(config, folder, descriptors)
+    return contents(folder)
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 
@@ -208,18 +213,20 @@ def test_a_second_job_is_refused_and_a_reader_is_not(config, tmp_path, descripto
         pass
 
 
-def test_other_images_and_another_configuration_are_refused_unless_overwritten(
-    config, tmp_path, descriptors
+def test_another_configuration_is_refused_and_other_images_are_searched_anew(
+    config, tmp_path, descriptors, caplog
 ):
     folder = tmp_path / "graph"
     make(config, folder, descriptors)
     before = contents(folder)
-    with pytest.raises(UserError, match="is of other images, or in another order; --overwrite"):
-        make(config, folder, descriptors[:9])
     with pytest.raises(UserError, match="weights: 'digest' -> 'other'"):
         make(config, folder, descriptors, weights="other")
     assert contents(folder) == before
-    assert len(make(config, folder, descriptors[:9], overwrite=True)) == 9
+    assert len(make(config, folder, descriptors[:9])) == 9
+    assert (
+        f"{folder}: is of other features, or of an earlier version; built again" in caplog.messages
+    )
+    assert contents(folder) == contents_of_first(config, tmp_path / "nine", descriptors[:9])
     assert len(make(config, folder, descriptors, overwrite=True, weights="other")) == IMAGES
 
 

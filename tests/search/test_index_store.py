@@ -4,9 +4,12 @@ import json
 import numpy as np
 import pytest
 
+from delg_jax.array_files import CheckedArray, save_array
 from delg_jax.errors import UserError
 from delg_jax.search import cann, cells, index_store
+from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.random_grids import GridSettings
+from tests.flips import flips
 
 SETTINGS = GridSettings(grids=2, axes=3, approximation=2.0, seed=3)
 
@@ -25,7 +28,8 @@ def index(images):
 def test_a_saved_index_is_mapped_and_finds_the_same(index, images, tmp_path):
     index_store.save(index, tmp_path / "deep" / "cann")
     loaded = index_store.load(tmp_path / "deep" / "cann")
-    assert isinstance(loaded.keys, np.memmap)
+    assert isinstance(loaded.keys, CheckedArray)
+    assert isinstance(loaded.keys[:3], np.memmap)
     assert (loaded.settings, loaded.dimension, loaded.count) == (SETTINGS, 5, 6)
     np.testing.assert_array_equal(cann.similarity(loaded, *images), cann.similarity(index, *images))
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["cann"]
@@ -76,9 +80,11 @@ def test_what_is_no_index_is_refused(index, tmp_path):
     header = folder / "index.json"
     damaged((folder / "keys.npy").unlink)
     damaged(lambda: (folder / "keys.npy").write_bytes(b"no array"))
-    damaged(lambda: np.save(folder / "images.npy", index.images[:-1]))
-    damaged(lambda: np.save(folder / "offsets.npy", index.offsets[:-1]))
-    damaged(lambda: np.save(folder / "offsets.npy", index.offsets[:0]))
+    damaged(lambda: save_array(folder / "images.npy", index.images[:-1]))
+    damaged(lambda: save_array(folder / "images.npy", index.images + 1))
+    damaged(lambda: save_array(folder / "offsets.npy", index.offsets[:-1]))
+    damaged(lambda: save_array(folder / "offsets.npy", index.offsets[:0]))
+    damaged((folder / "offsets.npy.crc32").unlink)
     damaged(lambda: header.write_text("{}"))
     damaged(lambda: header.write_text(json.dumps({"format": 99})))
     damaged(lambda: header.write_text("[1]"))
@@ -88,31 +94,74 @@ def test_cells_are_saved_and_mapped(images, tmp_path):
     index = cells.build(*images, cells.CellSettings(4))
     index_store.save(index, tmp_path / "cells")
     loaded = index_store.load(tmp_path / "cells")
-    assert isinstance(loaded.descriptors, np.memmap)
+    assert isinstance(loaded.descriptors[:3], np.memmap)
     assert (loaded.settings, loaded.dimension, loaded.count) == (cells.CellSettings(4), 5, 6)
     for name in ("centres", "descriptors", "images", "offsets"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(index, name))
-    np.save(tmp_path / "cells" / "images.npy", index.images[:-1])
+    save_array(tmp_path / "cells" / "images.npy", index.images[:-1])
     with pytest.raises(UserError, match="search index.*do not follow"):
         index_store.load(tmp_path / "cells")
 
 
-def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path):
+def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path, caplog):
     built = []
 
-    def kept(settings, part=images):
+    def kept(settings, part=images, source="one"):
         def build():
             built.append(settings)
             return cann.build(*part, settings)
 
-        return index_store.kept(tmp_path / "cann", settings, part[0].shape, build)
+        place = index_store.Place(tmp_path / "cann", source)
+        return index_store.kept(place, settings, part[0].shape, build)
 
     first, again = kept(SETTINGS), kept(SETTINGS)
     assert built == [SETTINGS]
-    assert isinstance(first.keys, np.memmap)
+    assert isinstance(first.keys[:3], np.memmap)
     np.testing.assert_array_equal(first.keys, again.keys)
     other = dataclasses.replace(SETTINGS, seed=4)
     assert kept(other).settings == other
     assert kept(other, tuple(side[:3] for side in images)).count == 3
     assert built == [SETTINGS, other, other]
     assert index_store.kept(None, SETTINGS, (), lambda: first) is first
+    built.clear(), caplog.clear()
+    moved = images[0][::-1].copy(), images[1]
+    kept(SETTINGS)
+    reversed_one = kept(SETTINGS, moved, "other")
+    assert caplog.messages == [f"{tmp_path / 'cann'}: is of other features, built again"]
+    np.testing.assert_array_equal(reversed_one.keys, cann.build(*moved, SETTINGS).keys)
+    header = tmp_path / "cann" / "index.json"
+    content = json.loads(header.read_text())
+    del content["source"], content["checksum"]
+    header.write_text(json.dumps(content))
+    caplog.clear()
+    kept(SETTINGS, moved, "other")
+    assert caplog.messages == [f"{tmp_path / 'cann'}: is of an earlier version, built again"]
+    kept(SETTINGS, moved, "other")
+    assert built == [SETTINGS, SETTINGS, SETTINGS]
+
+
+@pytest.mark.parametrize("name", ["cells", "cann"])
+def test_flipped_bits_of_an_index_are_noticed_or_change_nothing(images, tmp_path, name):
+    settings = {"cann": SETTINGS, "cells": cells.CellSettings(4)}[name]
+    folder = tmp_path / name
+    build = {"cann": cann, "cells": cells}[name].build
+    index_store.save(build(*images, settings), folder, "source")
+    sides = images[0][:2], images[1][:2]
+
+    def found():
+        index = index_store.load(folder)
+        if name == "cann":
+            return cann.similarity(index, *sides)
+        return cells.similarity(index, *sides, SimilarityKernel("identity"), 4)
+
+    expected, refused, tried = found(), 0, 0
+    for path in sorted(folder.iterdir()):
+        for _ in flips(path, 120):
+            tried += 1
+            try:
+                same = np.array_equal(found(), expected)
+            except UserError as error:
+                refused += 1
+                same = error.subject == "search index"
+            assert same, path
+    assert refused > 0.8 * tried

@@ -1,4 +1,6 @@
+import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -83,6 +85,44 @@ def test_images_that_were_appended_complete_the_graph(build, monkeypatch, featur
     graph = build("run", features=features)
     assert sum(completed) == old - old % 3  # those that share a chunk with new ones are made again
     assert_same(graph, build("scratch", features=features))
+
+
+def test_a_graph_of_other_features_is_built_again(tmp_path, build, rows, rng, caplog):
+    build("run"), caplog.clear()
+    shutil.rmtree(tmp_path / "run" / "database")
+    rows[4] = stores.features(rng, 4)
+    expected = build("scratch")
+    assert_same(build("run"), expected)
+    place = tmp_path / "run" / "index" / "graph"
+    said = f"{place}: is of other features, or of an earlier version; built again"
+    assert [text for text in caplog.messages if "built again" in text] == [said]
+    caplog.clear()
+    assert_same(build("run"), expected)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("changed", [0, OLD - 1])
+def test_images_that_were_appended_to_others_do_not_complete_the_graph(
+    tmp_path, build, rows, rng, monkeypatch, changed
+):
+    build("run", OLD)
+    shutil.rmtree(tmp_path / "run" / "database")
+    rows[changed] = stores.features(rng, 4)
+    monkeypatch.setattr(graph_filling, "merge", None)
+    assert_same(build("run"), build("scratch"))
+
+
+def test_a_graph_that_does_not_say_of_what_it_is_is_built_again(tmp_path, build, caplog):
+    expected = build("run")
+    path = tmp_path / "run" / "index" / "graph" / "graph.json"
+    content = json.loads(path.read_text())
+    place = path.parent / content["generation"]
+    place.rename(path.parent / "13_of_before")
+    path.write_text(json.dumps({"format": 1, "generation": "13_of_before", "images": 13}))
+    caplog.clear()
+    assert_same(build("run"), expected)
+    assert any("of an earlier version; built again" in text for text in caplog.messages)
+    assert not (path.parent / "13_of_before").exists()
 
 
 def test_rare_features_need_a_new_graph(config, build, monkeypatch):

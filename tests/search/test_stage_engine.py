@@ -8,6 +8,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
 from delg_jax.search import engines, index_store, stage
+from delg_jax.search.index_store import Place
 from delg_jax.search.random_grids import GridSettings
 from tests.search.test_cells import halves
 
@@ -41,7 +42,7 @@ def test_the_engine_is_chosen(search, database, tmp_path):
     for search.engine in engines.ENGINES:
         folder = tmp_path / search.engine
         found[search.engine] = stage.engine(database, search)(*queries)
-        kept = stage.engine(database, search, folder)(*queries)
+        kept = stage.engine(database, search, Place(folder, "digest"))(*queries)
         np.testing.assert_array_equal(kept, found[search.engine])
         assert folder.exists() == (search.engine != "exact")
     np.testing.assert_allclose(found["cells"], found["exact"], atol=2e-6)
@@ -51,12 +52,13 @@ def test_the_engine_is_chosen(search, database, tmp_path):
 @pytest.mark.parametrize("name", ["cann", "cells"])
 def test_an_index_is_built_again_for_other_settings_only(search, database, tmp_path, name):
     search.engine, search[name].seed = name, 3
-    stage.engine(database, search, tmp_path / "index")
+    place = Place(tmp_path / "index", "digest")
+    stage.engine(database, search, place)
     before = (tmp_path / "index").stat().st_ino
-    stage.engine(database, search, tmp_path / "index")
+    stage.engine(database, search, place)
     assert (tmp_path / "index").stat().st_ino == before
     search[name].seed = 4
-    stage.engine(database, search, tmp_path / "index")
+    stage.engine(database, search, place)
     assert index_store.load(tmp_path / "index").settings.seed == 4
 
 

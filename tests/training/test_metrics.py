@@ -1,12 +1,11 @@
-import json
-
 import jax.numpy as jnp
 
+from delg_jax import json_files
 from delg_jax.training.metrics import MetricsWriter
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return json_files.read_lines(folder / "metrics.jsonl", "metrics", json_files.anything)
 
 
 def test_records_are_appended_as_plain_numbers(tmp_path):

@@ -1,10 +1,9 @@
 """`store.json`, what a store says of itself as a whole: its reader and its writer."""
 
-import json
 import pathlib
 from typing import Any
 
-from delg_jax import workdir
+from delg_jax import json_files, workdir
 from delg_jax.errors import UserError
 from delg_jax.features.storage import encodings, rows
 
@@ -42,21 +41,21 @@ def read_index(folder: pathlib.Path, version: int) -> dict[str, Any]:
     Raises:
       UserError: if there is none, or of another format.
     """
+    path, remedy = folder / "store.json", "delg extract --overwrite makes the store again"
+    index = json_files.read(path, "feature store", json_files.anything, remedy)
     try:
-        index = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         _require_format(folder, index["format"], version)  # first, as all else may differ
         whole = _is_layout(rows.Layout(**index["layout"]))
         whole &= all(_is_count(index[key]) for key in _COUNTS)
         whole &= all(isinstance(index[key], bool) for key in ("deleted", "finished"))
         whole &= isinstance(index.setdefault("digest", ""), str)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         if (folder / INDEX_1).is_file():
             _require_format(folder, 1, version)
         rule = "must be a feature store; delg extract makes one"
         raise UserError("feature store", str(folder), rule) from error
     if not whole:
-        rule = "is damaged; delg extract --overwrite makes the store again"
-        raise UserError("feature store", str(folder / "store.json"), rule)
+        raise UserError("feature store", str(path), f"is damaged; {remedy}")
     return index
 
 

@@ -12,7 +12,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
-from delg_jax.features.storage.digest import digest
+from delg_jax.features.storage.digest import digest, digest_of_first
 from delg_jax.features.storage.encodings import Codes
 from delg_jax.features.storage.stored_rows import StoredRows
 
@@ -117,6 +117,17 @@ class StoreReading:
         if not self.index["digest"]:  # of an earlier version, or a deletion was cut short
             self.index["digest"] = self._digest_now()
         return self.index["digest"]
+
+    def digest_of_first(self, count: int) -> str:
+        """As `digest`, of the first images: the same one after others were added behind them.
+
+        Args:
+          count: of these images, at least 1 and at most N.
+        """
+        rows = count if self._kept is None else int(self._kept[count - 1]) + 1
+        names = sorted(self._expected() - {self._names_folder().name})
+        arrays = ((name, self._array(name)) for name in names)
+        return digest_of_first(self.names[:count], arrays, rows)
 
     def global_descriptors(self) -> Rows:
         """The global descriptors.

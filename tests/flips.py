@@ -1,0 +1,31 @@
+"""Files with one bit flipped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+
+def flips(path: Path, count: int | None = None, seed: int = 0) -> Iterator[int]:
+    """Flips bits of a file one at a time, and puts the file back as it was.
+
+    Args:
+      path: of the file.
+      count: bits, drawn at random; None for all.
+      seed: of the draw.
+
+    Yields:
+      The number of the bit that is flipped.
+    """
+    whole = path.read_bytes()
+    bits = np.arange(8 * len(whole))
+    if count is not None:
+        bits = np.random.default_rng(seed).choice(bits, min(count, len(bits)), replace=False)
+    try:
+        for bit in bits.tolist():
+            content = bytearray(whole)
+            content[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(content)
+            yield bit
+    finally:
+        path.write_bytes(whole)
