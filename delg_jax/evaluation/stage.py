@@ -224,15 +224,14 @@ def score(
     return scores.by_protocol(rankings, ground_truth, kappas).metrics
 
 
-def _named(ranked: dict[str, Ranked], marked: dict[str, Ranked]) -> dict[str, np.ndarray]:
+def _named(ranked: dict[str, Ranked]) -> dict[str, np.ndarray]:
     """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ.
 
-    Skipped images stand last; a query that was skipped ranks nothing, and has -1 throughout.
+    All of every image once; skipped ones stand last. Metrics count them, and all images of a
+    skipped query, as not found.
     """
-    named = {}
-    for method, found in ranked.items():
-        for protocol, ranks in found.by_protocol.items():
-            nothing = (marked[method].by_protocol[protocol] < 0).all(axis=1, keepdims=True)
-            name = method if protocol == "all" else f"{method}:{protocol}"
-            named[name] = np.where(nothing, -1, ranks).astype(np.int32)
-    return named
+    return {
+        method if protocol == "all" else f"{method}:{protocol}": ranks.astype(np.int32)
+        for method, found in ranked.items()
+        for protocol, ranks in found.by_protocol.items()
+    }

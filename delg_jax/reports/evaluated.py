@@ -177,9 +177,10 @@ def _rankings(run: Evaluated) -> dict[str, dict[str, np.ndarray]]:
             fits = order.ndim == 2 and order.dtype.kind == "i" and order.shape == shape
             if not fits or order.min(initial=0) < -1 or order.max(initial=0) >= shape[1]:
                 raise ValueError(f"{name} does not rank {shape[1]} images of {shape[0]} queries")
-            if run.database is not None:  # what was skipped stands last, and is not found
-                present = run.database.present(method.split("+")[0])
-                order = np.where(present[order], order, -1)
+            if run.database is not None and run.queries is not None:  # as metrics count them
+                kind = method.split("+")[0]
+                present, asked = run.database.present(kind), run.queries.present(kind)
+                order = np.where(present[order] & asked[:, None], order, -1)
             if protocol in ("", ALL, *PROTOCOLS):
                 rankings.setdefault(method, {})[protocol or ALL] = order
     except _UNUSABLE as error:
