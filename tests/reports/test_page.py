@@ -155,6 +155,7 @@ def test_a_chart_names_its_query_and_shows_it(report, open_page):
     assert first != last
     assert slider.input_value() == "0"
     page.mouse.move(0, 0)  # the query stays marked
+    assert "u-off" not in figure.locator(".u-cursor-x").get_attribute("class")
     assert named.inner_text().split(":")[0] == first
     figure.locator(".u-over").click(position=place)
     assert page.locator(".query h4").inner_text() == first

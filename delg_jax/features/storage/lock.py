@@ -28,17 +28,15 @@ def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[
     path = folder.parent / f".{folder.name}.lock"
     lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except filelock.Timeout as error:
         rule = "is being written by another job; wait for it, or take another --workdir"
         raise UserError(subject, str(folder), rule) from error
     except OSError as error:
         rule = f"must be a folder that can be written and locked ({error.strerror})"
         raise UserError("workdir", str(folder), rule) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
