@@ -149,16 +149,16 @@ def test_a_chart_names_its_query_and_shows_it(report, open_page):
     marker, area = (figure.locator(name).bounding_box() for name in (".u-cursor-x", ".u-over"))
     # The last of four columns, each as wide as a quarter; the marker is one pixel wide
     assert (marker["x"] - area["x"]) / area["width"] == pytest.approx(7 / 8, abs=0.02)
-    place = {"x": 40, "y": 40}
+    place = {"x": 0.6 * area["width"], "y": 40}  # in the third column
     figure.locator(".u-over").hover(position=place)
-    first = named.inner_text().split(":")[0]
-    assert first != last
-    assert slider.input_value() == "0"
-    page.mouse.move(0, 0)  # the query stays marked
-    assert "u-off" not in figure.locator(".u-cursor-x").get_attribute("class")
-    assert named.inner_text().split(":")[0] == first
+    third = named.inner_text().split(":")[0]
+    assert third != last
+    assert slider.input_value() == "2"
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(200)  # what would change the mark comes later
+    assert slider.input_value() == "2"  # the query stays marked
     figure.locator(".u-over").click(position=place)
-    assert page.locator(".query h4").inner_text() == first
+    assert page.locator(".query h4").inner_text() == third
     slider.focus()
     page.keyboard.press("End")
     page.keyboard.press("Enter")
