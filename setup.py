@@ -21,15 +21,18 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "delg_jax/reports/templates/vendor/uPlot.LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=[*find_packages(include=["delg_jax", "delg_jax.*"]), "delg_jax.configs"],
     package_dir={"delg_jax.configs": "configs"},  # what config files of users start from
-    package_data={"delg_jax.reports": ["templates/*.*", "templates/search/*.*"]},
+    package_data={
+        "delg_jax.reports": ["templates/*.*", "templates/search/*.*", "templates/vendor/*.*"]
+    },
     # Ranges; the exact versions that were tested stand in constraints/, one file per Python.
     install_requires=[
         "absl-py>=2.3,<3",
         "array_record>=0.8,<0.9",
+        "filelock>=3.30,<5",
         "flatbuffers>=25,<26",  # jax.export serialises with it, and jax does not declare it
         "flax>=0.12.7,<0.13",
         "grain>=0.2.15,<0.3",
@@ -37,6 +40,7 @@ setup(
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it
         "jax>=0.10.1,<0.13",
         "jinja2>=3.1,<4",
+        "matplotlib>=3.10.8,<4",
         "ml-collections>=1.1,<2",
         "numpy>=2.2,<3",
         "optax>=0.2.8,<0.3",

@@ -24,7 +24,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import machine
 from delg_jax.evaluation.benches import mds, vectors
-from delg_jax.reports.log_plot import log_plot
+from delg_jax.reports.line_chart import line_chart
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank.embedding import classical_mds
 from delg_jax.search import SimilarityKernel, global_search, local_search
@@ -139,7 +139,9 @@ def run(values: flags.FlagValues) -> None:
     workdir.write_text(results / "bench_growth.md", text)
     curves = {f"{name}: {curve['exponent']:.2f}": curve["points"] for name, curve in found.items()}
     title = "Time by what grows, with fitted exponents"
-    picture = log_plot(title, "images, queries, features, points or devices", "seconds", curves)
+    picture = line_chart(
+        title, "images, queries, features, points or devices", "seconds", curves, "log"
+    )
     workdir.write_text(results / "bench_growth.svg", picture)
     print(text, end="")
 

@@ -29,7 +29,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.features.storage.stored_rows import StoredRows
-from delg_jax.reports.log_plot import log_plot
+from delg_jax.reports.line_chart import line_chart
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank import mds
 from delg_jax.rerank.mds_settings import MdsSettings
@@ -279,7 +279,7 @@ def run(values: flags.FlagValues) -> None:
         engine: [(row["images"], row["milliseconds"]) for row in rows if "milliseconds" in row]
         for engine, rows in found.items()
     }
-    plot = log_plot("One query", "database images", "milliseconds", curves)
+    plot = line_chart("One query", "database images", "milliseconds", curves, "log")
     workdir.write_text(results / f"{name}.svg", plot)
     print(text, end="")
 

@@ -23,7 +23,7 @@ from delg_jax import workdir
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.features import LocalFeatures
-from delg_jax.reports.log_plot import log_plot
+from delg_jax.reports.line_chart import line_chart
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank import SpatialSettings
 from delg_jax.rerank.spatial_verification import verify
@@ -130,7 +130,9 @@ def run(values: flags.FlagValues) -> None:
     workdir.write_json(results / f"{name}.json", content)
     workdir.write_text(results / f"{name}.md", text)
     curves = {f: [(n, 1e3 * t) for n, t in points] for f, points in found.items()}
-    plot = log_plot("Spatial verification", "features, hypotheses, candidates", "ms", curves)
+    plot = line_chart(
+        "Spatial verification", "features, hypotheses, candidates", "ms", curves, "log"
+    )
     workdir.write_text(results / f"{name}.svg", plot)
     print(text, end="")
 

@@ -23,7 +23,7 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation.benches.local import overlap
 from delg_jax.features.store import FeatureStore
 from delg_jax.reports import tables
-from delg_jax.reports.log_plot import log_plot
+from delg_jax.reports.line_chart import line_chart
 from delg_jax.search import SimilarityKernel, cann, cells, engines
 from delg_jax.search.cells import CellSettings
 from delg_jax.search.engines import LocalSearch
@@ -160,7 +160,9 @@ def plot(rows: list[dict[str, object]], top: int) -> str:
         if point[1]:
             curves.setdefault(row["engine"], []).append(point)
     curves = {engine: sorted(points) for engine, points in curves.items()}
-    return log_plot("Approximate search", "ms a query", f"% of the first {top} found", curves)
+    return line_chart(
+        "Approximate search", "ms a query", f"% of the first {top} found", curves, "log"
+    )
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:

@@ -19,7 +19,7 @@ from delg_jax import configuration, workdir
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import sweep
-from delg_jax.reports.line_plot import line_plot
+from delg_jax.reports.line_chart import line_chart
 from delg_jax.training.metrics import read_records
 
 GRADIENTS = {"stopped": True, "flowing": False}
@@ -77,7 +77,7 @@ def run(values: flags.FlagValues) -> None:
     sweep.require_success(outcomes)
     found = curves(root)
     title = "Share of zeros in conv4 and conv5 over training steps"
-    picture = line_plot(title, "training step", "share of zeros", found)
+    picture = line_chart(title, "training step", "share of zeros", found)
     workdir.write_text(results / "figure3_sparsity.svg", picture)
     content = {
         "config": configuration.flatten(config, ("seed", "model", "data.image_size", "train")),

@@ -29,7 +29,7 @@ from delg_jax.evaluation.rerank_settings import spatial_settings
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.parts import query_boxes
 from delg_jax.reports import tables
-from delg_jax.reports.line_plot import line_plot
+from delg_jax.reports.line_chart import line_chart
 
 TILTS = (1.0, 1.15, 1.3, 1.6, 2.0, np.inf)  # borders of the rows
 SHARES = ("repeatability", "matching score", "correct inliers")
@@ -124,7 +124,7 @@ def run(values: flags.FlagValues) -> None:
     }
     title = "Local features on pairs with known homographies"
     results = pathlib.Path(values.results)
-    picture = line_plot(title, "transition tilt between the views", "share", curves)
+    picture = line_chart(title, "transition tilt between the views", "share", curves)
     artefacts.write_text(results / "homography_inliers.svg", picture)
     artefacts.write_json(results / "homography_inliers.json", {"rows": rows})
     artefacts.write_text(results / "homography_inliers.md", f"{table(rows)}\n")

@@ -106,6 +106,15 @@ def test_constraints_cover_every_indirect_need():
                 waiting.append(further)
 
 
+def test_every_file_of_the_page_and_its_licence_is_packaged():
+    root = ROOT / "delg_jax" / "reports"
+    patterns = SETUP["package_data"]["delg_jax.reports"]
+    packaged = {path for pattern in patterns for path in root.glob(pattern)}
+    assert {path for path in (root / "templates").rglob("*") if path.is_file()} == packaged
+    licence = root / "templates" / "vendor" / "uPlot.LICENSE"
+    assert licence.relative_to(ROOT).as_posix() in SETUP["license_files"]
+
+
 def test_the_installed_version_is_that_of_the_source():
     try:
         installed = importlib.metadata.version("delg_jax")

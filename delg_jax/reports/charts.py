@@ -1,38 +1,56 @@
-"""Charts as coordinates, which the template of the report draws."""
+"""Charts of the report as numbers, which `templates/charts.js` draws."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 
-WIDTH, HEIGHT = 420, 200  # of the drawing area, in units of the picture
-_GAPS = 4  # between labelled values on an axis
+import numpy as np
 
-Points = Sequence[tuple[float, float]]
+from delg_jax.evaluation.revisited import protocol_sets
+from delg_jax.reports.lanes import Lane
+
+_LEVELS = 51  # of recall
+_PERCENT = (0.0, 100.0)
+_DIGITS = 6  # significant ones of a training metric
+
 Limits = tuple[float, float]
+Points = Sequence[tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """One picture with a few curves.
+    """A few curves over the same numbers.
 
     Attributes:
       title: what is drawn.
-      curves: name and path (`d` of an SVG) of each.
-      across: labelled values and their x.
-      upward: labelled values and their y.
-      axis: what goes across.
+      across: what `x` is, with its unit.
+      upward: what the curves give, with its unit; "" if the title says it.
+      x: numbers in rising order.
+      curves: by name, a value for each of `x`; None where there is none.
+      limits: least and largest value of the axis upward.
       marks: `line`, `dots`, or `bars` from zero.
+      protocol: of the queries.
+      queries: number of the query at each of `x`; None if `x` are no queries.
     """
 
     title: str
-    curves: list[tuple[str, str]]
-    across: list[tuple[str, float]]
-    upward: list[tuple[str, float]]
-    axis: str = "step"
+    across: str
+    upward: str
+    x: Sequence[float]
+    curves: Mapping[str, Sequence[float | None]]
+    limits: Limits
     marks: str = "line"
+    protocol: str | None = None
+    queries: Sequence[int] | None = None
+
+    def json(self) -> str:
+        """All fields, for the script of the page; curves as pairs, which keep their order."""
+        fields = dataclasses.asdict(self) | {"curves": list(self.curves.items())}
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
 
 
-def charts(records: Sequence[Mapping[str, float]]) -> list[Chart]:
+def training(records: Sequence[Mapping[str, float]]) -> list[Chart]:
     """Draws losses, accuracies and activation sparsity of a training run.
 
     Args:
@@ -42,7 +60,7 @@ def charts(records: Sequence[Mapping[str, float]]) -> list[Chart]:
       A chart for each kind of metric that is finite in more than one record.
     """
     names = sorted({name for record in records for name in record})
-    kinds = {"loss": [], "accuracy": [], "sparsity": []}
+    kinds: dict[str, list[str]] = {"loss": [], "accuracy": [], "sparsity": []}
     for name in names:
         for kind, members in kinds.items():
             if name == kind or name.endswith(f"_{kind}") or name.startswith(f"{kind}_"):
@@ -52,69 +70,133 @@ def charts(records: Sequence[Mapping[str, float]]) -> list[Chart]:
         series = {name: _finite_points(records, name) for name in members}
         series = {name: points for name, points in series.items() if len(points) > 1}
         if series:
-            corners = [point for points in series.values() for point in points]
-            steps = _range([x for x, _ in corners])
-            values = _range([y for _, y in corners] + [0.0])
-            drawn.append(chart(kind, series, steps, values))
+            drawn.append(_over_steps(kind, series))
     return drawn
 
 
-def chart(
-    title: str,
-    series: Mapping[str, Points],
-    across: Limits,
-    upward: Limits,
-    axis: str = "step",
-    marks: str = "line",
-) -> Chart:
-    """Draws curves within given limits.
+def precision_at_recall(
+    ranking: np.ndarray, ground_truth: Sequence[Mapping[str, Sequence[int]]], protocol: str
+) -> np.ndarray | None:
+    """Interpolated precision, the mean over queries.
+
+    The interpolated precision at a recall is the largest at this or any higher recall (Manning,
+    Raghavan, Schuetze, "Introduction to Information Retrieval", 2008, section 8.4).
 
     Args:
-      title: what is drawn.
-      series: points of each curve by its name.
-      across: least and largest x.
-      upward: least and largest y.
-      axis: what goes across.
-      marks: `line`, `dots`, or `bars` from zero.
+      ranking: int [Q, N], images from best to worst; entries of -1 are skipped.
+      ground_truth: of the Q queries.
+      protocol: easy, medium or hard.
 
     Returns:
-      The chart.
+      Fractions float64 [51] at recalls 0, 0.02, ... 1; None if no query has positives.
     """
+    curves = []
+    for order, entry in zip(ranking, ground_truth, strict=True):
+        positives, ignored = protocol_sets(entry, protocol)
+        if not len(positives):
+            continue
+        counted = order[(order >= 0) & ~np.isin(order, ignored)]
+        ranks = np.flatnonzero(np.isin(counted, positives))
+        found = np.arange(1, len(ranks) + 1)
+        best = np.maximum.accumulate((found / (ranks + 1))[::-1])[::-1]
+        needed = np.ceil(np.linspace(0, 1, _LEVELS) * len(positives) - 1e-9).astype(int)
+        place = np.maximum(needed, 1) - 1
+        curves.append(np.append(best, 0.0)[np.minimum(place, len(best))])
+    return np.mean(curves, axis=0) if curves else None
 
-    def place(x: float, y: float) -> str:
-        return f"{_share(x, across) * WIDTH:.1f} {(1 - _share(y, upward)) * HEIGHT:.1f}"
 
-    def path(points: Points) -> str:
-        """What is drawn of one curve."""
-        if marks == "line":
-            return "M" + "L".join(place(x, y) for x, y in points) if points else ""
-        start = {"dots": lambda x, y: y, "bars": lambda x, y: 0.0}[marks]
-        return "".join(f"M{place(x, start(x, y))}L{place(x, y)}" for x, y in points)
+def precision_recall(
+    sides: Mapping[str, Lane], ground_truth: Sequence[Mapping[str, Sequence[int]]], protocol: str
+) -> Chart | None:
+    """A curve for each lane by its label; None if no query has positives."""
+    curves = {}
+    for label, lane in sides.items():
+        values = precision_at_recall(lane.rankings[protocol], ground_truth, protocol)
+        if values is not None:
+            curves[label] = np.round(100 * values, 2).tolist()
+    if not curves:
+        return None
+    title = f"{protocol.capitalize()}: precision over recall"
+    recalls = np.linspace(*_PERCENT, _LEVELS).tolist()
+    return Chart(title, "recall, %", "precision, %", recalls, curves, _PERCENT)
 
-    return Chart(
-        title,
-        [(name, path(points)) for name, points in series.items()],
-        [(f"{x:.0f}", _share(x, across) * WIDTH) for x in _ticks(across)],
-        [(f"{y:.3g}", (1 - _share(y, upward)) * HEIGHT) for y in _ticks(upward)],
-        axis,
-        marks,
-    )
+
+def by_query(sides: Mapping[str, Lane], queries: Sequence[int], protocol: str) -> Chart | None:
+    """Average precisions of each query, as dots, sorted by the first lane.
+
+    Args:
+      sides: lanes by label.
+      queries: numbers of those to draw.
+      protocol: easy, medium or hard.
+
+    Returns:
+      The chart of the queries that have a value of the first lane; None if there are none.
+    """
+    values = {label: lane.precisions[protocol] for label, lane in sides.items()}
+    first = next(iter(values.values()))
+    order = sorted((q for q in queries if first[q] is not None), key=lambda q: first[q])
+    curves = {label: [_rounded(listed[q]) for q in order] for label, listed in values.items()}
+    title = f"{protocol.capitalize()}: average precision by query"
+    upward = "average precision, %"
+    return _over_queries(title, upward, protocol, order, curves, _PERCENT, "dots")
+
+
+def differences(
+    sides: Mapping[str, Lane], lane: int, queries: Sequence[int], protocol: str
+) -> Chart | None:
+    """What a lane gains over its rival on each query, as bars, sorted; None if nothing.
+
+    Args:
+      sides: lanes by label.
+      lane: number of one with a rival.
+      queries: numbers of those to draw.
+      protocol: easy, medium or hard.
+
+    Returns:
+      As `by_query`.
+    """
+    lanes = list(sides.values())
+    mine, its = (lanes[n].precisions[protocol] for n in (lane, lanes[lane].rival))
+    known = {q: mine[q] - its[q] for q in queries if None not in (mine[q], its[q])}
+    order = sorted(known, key=known.get)
+    most = max(map(abs, known.values()), default=0.0)
+    if not most:
+        return None
+    title = f"{protocol.capitalize()}: {lanes[lane].method}, difference by query"
+    curves = {list(sides)[lane]: [_rounded(known[q]) for q in order]}
+    return _over_queries(title, "difference, %", protocol, order, curves, (-most, most), "bars")
+
+
+def _over_steps(title: str, series: Mapping[str, Points]) -> Chart:
+    """Metrics that need not be known at the same steps."""
+    steps = sorted({step for points in series.values() for step, _ in points})
+    known = {name: dict(points) for name, points in series.items()}
+    curves = {name: [values.get(step) for step in steps] for name, values in known.items()}
+    values = [value for points in series.values() for _, value in points]
+    low, high = min(0.0, *values), max(0.0, *values)
+    return Chart(title, "step", "", steps, curves, (low, high if high > low else low + 1.0))
+
+
+def _over_queries(
+    title: str,
+    upward: str,
+    protocol: str,
+    order: Sequence[int],
+    curves: Mapping[str, Sequence[float | None]],
+    limits: Limits,
+    marks: str,
+) -> Chart | None:
+    """A chart whose columns are queries; None without any."""
+    if not order:
+        return None
+    x, across = list(range(len(order))), "query, sorted"
+    return Chart(title, across, upward, x, curves, limits, marks, protocol, order)
 
 
 def _finite_points(records: Sequence[Mapping[str, float]], name: str) -> Points:
     points = [(record["step"], record[name]) for record in records if name in record]
-    return [point for point in points if all(map(math.isfinite, point))]
+    return [(x, float(f"{y:.{_DIGITS}g}")) for x, y in points if math.isfinite(x + y)]
 
 
-def _range(values: Sequence[float]) -> Limits:
-    low, high = min(values), max(values)
-    return (low, high) if high > low else (low, low + 1.0)
-
-
-def _share(value: float, limits: Limits) -> float:
-    return (value - limits[0]) / (limits[1] - limits[0])
-
-
-def _ticks(limits: Limits) -> list[float]:
-    low, high = limits
-    return [low + (high - low) * i / _GAPS for i in range(_GAPS + 1)]
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

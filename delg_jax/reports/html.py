@@ -14,7 +14,7 @@ import markupsafe
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.evaluation.revisited import PROTOCOLS
-from delg_jax.reports import charts, comparison, curves, lanes, tables
+from delg_jax.reports import charts, comparison, lanes, tables
 from delg_jax.reports.evaluated import Evaluated, read
 from delg_jax.reports.explorer import Amounts, Explorer
 from delg_jax.reports.stored_metrics import read_training
@@ -22,7 +22,8 @@ from delg_jax.training.metrics import read_records
 
 # Folders that keep a configuration, by what it decided.
 _STAGES = {"training": "logs", "evaluation": "evaluation"}
-_SCRIPTS = ("elements.js", "pair.js", "found.js", "list.js", "plots.js", "start.js")
+_STYLES = ("vendor/uPlot.min.css", "report.css")
+_SCRIPTS = ("elements.js", "pair.js", "found.js", "list.js", "charts.js", "start.js")
 _IN_SCRIPTS = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
 
@@ -57,7 +58,7 @@ def write_report(
         _group([runs[number] for number in members], amounts or Amounts())
         for members in lanes.groups(runs)
     ]
-    script = "\n".join(_part(name) for name in _SCRIPTS)
+    style, script = ("\n".join(map(_part, names)) for names in (_STYLES, _SCRIPTS))
     page = (
         _environment()
         .get_template("report.html")
@@ -65,11 +66,8 @@ def write_report(
             title=title,
             runs=shown,
             groups=groups,
-            width=charts.WIDTH,
-            height=charts.HEIGHT,
-            style=markupsafe.Markup(_part("report.css")),
-            script=markupsafe.Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            style=markupsafe.Markup(style),
+            scripts=[_script(_vendored()), _script(script)],
         )
     )
     output = pathlib.Path(output)
@@ -98,6 +96,17 @@ def _part(name: str) -> str:
     return (importlib.resources.files("delg_jax.reports") / "templates" / name).read_text("utf-8")
 
 
+def _vendored() -> str:
+    """The library of the charts; its licence wants to stand in every copy."""
+    return f"/*\n{_part('vendor/uPlot.LICENSE')}*/\n{_part('vendor/uPlot.iife.min.js')}"
+
+
+def _script(text: str) -> dict[str, str]:
+    """A script of the page, and the digest by which the page allows it."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"text": markupsafe.Markup(text), "sha256": digest}
+
+
 def _run(run: Evaluated) -> dict[str, Any]:
     """What the template shows of one workdir."""
     folder, result = run.folder, run.metrics
@@ -118,7 +127,7 @@ def _run(run: Evaluated) -> dict[str, Any]:
         "images": result.get("images"),
         "notes": run.notes,
         "training": [(name, f"{value:.4g}") for name, value in sorted((training or {}).items())],
-        "charts": charts.charts(read_records(folder / "logs")),
+        "charts": charts.training(read_records(folder / "logs")),
         "configurations": configurations,
     }
 
@@ -129,13 +138,13 @@ def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
     for lane in lanes.lanes(runs):
         sides[f"{lane.run + 1}: {lane.method}" if len(runs) > 1 else lane.method] = lane
     truth, explorer = lanes.ground_truth(runs), Explorer(runs, sides, amounts)
-    plots = [curves.by_query(sides, explorer.chosen, protocol) for protocol in PROTOCOLS]
+    plots = [charts.by_query(sides, explorer.chosen, protocol) for protocol in PROTOCOLS]
     compared = [
-        curves.differences(sides, number, explorer.chosen, "medium")
+        charts.differences(sides, number, explorer.chosen, "medium")
         for number, lane in enumerate(sides.values())
         if lane.rival is not None
     ]
-    recall = [curves.precision_recall(sides, truth, p) for p in PROTOCOLS] if truth else []
+    recall = [charts.precision_recall(sides, truth, p) for p in PROTOCOLS] if truth else []
     content = explorer.content()
     return {
         "runs": [str(run.folder) for run in runs],

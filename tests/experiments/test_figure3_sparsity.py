@@ -1,11 +1,11 @@
 import json
-import xml.etree.ElementTree as ET
 
 import pytest
 
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import sweep
 from experiments import figure3_sparsity
+from tests import charts
 from tests.experiments.test_quickstart_seeds import CONFIG
 
 NAMES = ["stopped conv4", "stopped conv5", "flowing conv4", "flowing conv5"]
@@ -41,13 +41,12 @@ def test_curves_are_those_of_the_records(monkeypatch, capsys, tmp_path):
     assert list(content["curves"]) == NAMES
     assert content["curves"]["flowing conv4"] == [[1, 0.2525], [100, 0.5]]
     assert "| flowing conv5 | 75.0 % | 75.0 % |" in capsys.readouterr().out
-    root = ET.parse(tmp_path / "results" / "figure3_sparsity.svg").getroot()
-    lines = [e for e in root.iter() if e.tag.endswith("polyline")]
-    assert len(lines) == 4
-    corners = [tuple(map(float, c.split(","))) for c in lines[2].get("points").split()]
-    assert corners[0][0] < corners[1][0]
-    assert corners[0][1] > corners[1][1]  # upward is less
-    assert [e.text for e in root.iter() if e.text in NAMES] == NAMES
+    curves, texts = charts.read((tmp_path / "results" / "figure3_sparsity.svg").read_text())
+    assert len(curves) == 4
+    (x1, y1), (x2, y2) = curves[2]
+    assert x1 < x2
+    assert y1 > y2  # upward is less
+    assert [text for text in texts if text in NAMES] == NAMES
 
 
 @pytest.mark.parametrize("arguments", [["--size=huge"], ["stray"]])

@@ -1,45 +1,131 @@
-from delg_jax.reports import charts
-from delg_jax.reports.charts import HEIGHT, WIDTH, chart
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from delg_jax.reports.charts import (
+    Chart,
+    by_query,
+    differences,
+    precision_at_recall,
+    precision_recall,
+    training,
+)
+from delg_jax.reports.lanes import Lane
 
 
-def test_curves_go_from_corner_to_corner():
+def test_training_is_drawn_over_steps_from_zero():
     records = [
         {"step": 10, "loss": 4.0, "scale": 1.0},
-        {"step": 20, "loss": 1.0, "scale": 1.0},
-        {"step": 30, "loss": 0.0},
+        {"step": 20, "loss": 1.0, "validation_loss": 2.00000004, "scale": 1.0},
+        {"step": 30, "loss": 0.5, "validation_loss": 3.0},
+        {"step": 40, "loss": float("nan")},
     ]
-    (drawn,) = charts.charts(records)
-    assert drawn.title == "loss"
-    width, height = float(WIDTH), float(HEIGHT)
-    path = f"M0.0 0.0L{width / 2:.1f} {0.75 * height:.1f}L{width:.1f} {height:.1f}"
-    assert drawn.curves == [("loss", path)]
-    assert drawn.across[0] == ("10", 0.0)
-    assert drawn.across[-1] == ("30", width)
-    assert drawn.upward[0] == ("0", height)
-    assert drawn.upward[-1] == ("4", 0.0)
+    (drawn,) = training(records)
+    assert (drawn.title, drawn.across, drawn.marks) == ("loss", "step", "line")
+    assert drawn.x == [10, 20, 30]
+    assert drawn.curves == {"loss": [4.0, 1.0, 0.5], "validation_loss": [None, 2.0, 3.0]}
+    assert drawn.limits == (0.0, 4.0)
 
 
 def test_losses_accuracies_and_sparsity_are_apart():
     metrics = ("global_loss", "validation_loss", "global_accuracy", "sparsity_conv4", "scale")
     records = [{"step": step, **dict.fromkeys(metrics, 0.5)} for step in (1, 2)]
-    names = [[name for name, _ in drawn.curves] for drawn in charts.charts(records)]
+    names = [list(drawn.curves) for drawn in training(records)]
     assert names == [["global_loss", "validation_loss"], ["global_accuracy"], ["sparsity_conv4"]]
 
 
 def test_without_two_records_there_is_nothing_to_draw():
-    assert charts.charts([]) == []
-    assert charts.charts([{"step": 1, "loss": 1.0}]) == []
-    zeros = [{"step": step, "loss": 0.0} for step in (1, 2)]
-    assert len(charts.charts(zeros)) == 1
+    assert training([]) == []
+    assert training([{"step": 1, "loss": 1.0}]) == []
+    (zeros,) = training([{"step": step, "loss": 0.0} for step in (1, 2)])
+    assert zeros.limits == (0.0, 1.0)
 
 
-def test_dots_stand_where_they_are_and_bars_on_zero():
-    limits = ((0.0, 2.0), (-1.0, 1.0))
-    corner, middle = f"{float(WIDTH)} 0.0", f"{float(WIDTH)} {HEIGHT / 2}"
-    assert chart("", {"a": [(2, 1)]}, *limits, marks="dots").curves == [
-        ("a", f"M{corner}L{corner}")
-    ]
-    assert chart("", {"a": [(2, 1)]}, *limits, marks="bars").curves == [
-        ("a", f"M{middle}L{corner}")
-    ]
-    assert chart("", {"a": []}, *limits).curves == [("a", "")]
+def test_json_keeps_the_order_of_curves_and_refuses_what_is_no_number():
+    curves = {"2": [1.0], "1": [None]}
+    found = json.loads(Chart("title", "x", "y", [0], curves, (0.0, 1.0)).json())
+    assert found["curves"] == [["2", [1.0]], ["1", [None]]]
+    with pytest.raises(ValueError, match="JSON"):
+        Chart("title", "x", "y", [0], {"a": [float("nan")]}, (0.0, 1.0)).json()
+
+
+def lane(precisions=(), ranking=(), **fields):
+    return Lane(
+        **{"run": 0, "method": "global", "first": None, "rival": None} | fields,
+        rankings={"medium": np.array(ranking, np.int32)},
+        precisions={"medium": list(precisions)},
+    )
+
+
+def reference(order, positives, ignored):
+    """Interpolated precision at 51 recalls, from its definition."""
+    counted = [image for image in order if image >= 0 and image not in ignored]
+    points = []
+    for depth in range(1, len(counted) + 1):
+        hits = sum(image in positives for image in counted[:depth])
+        points.append((hits / len(positives), hits / depth))
+    recalls = np.linspace(0, 1, 51)
+    return [max([p for r, p in points if r >= level - 1e-9 and p], default=0) for level in recalls]
+
+
+def test_precision_by_hand():
+    # right, wrong, right, and one never found: precision 1 up to a third, 2/3 up to two thirds
+    entry = {"easy": [3, 5], "hard": [8], "junk": [9]}
+    curve = precision_at_recall(np.array([[3, 9, 1, 5, -1]]), [entry], "medium")
+    np.testing.assert_allclose(curve[:17], 1.0)
+    np.testing.assert_allclose(curve[17:34], 2 / 3)
+    np.testing.assert_allclose(curve[34:], 0.0)
+
+
+def test_precision_is_the_mean_of_the_definition_over_queries(rng):
+    ranking = np.stack([rng.permutation(20) for _ in range(6)])
+    ranking[0, 5:] = -1
+    parts = [np.split(rng.permutation(20)[:8], (3, 6)) for _ in range(6)]
+    truth = [{"easy": e.tolist(), "hard": h.tolist(), "junk": j.tolist()} for e, h, j in parts]
+    truth[1] |= {"easy": [], "hard": []}
+    for protocol in ("easy", "medium", "hard"):
+        expected = []
+        for order, entry in zip(ranking.tolist(), truth, strict=True):
+            right = {"easy": ["easy"], "medium": ["easy", "hard"], "hard": ["hard"]}[protocol]
+            positives = {i for name in right for i in entry[name]}
+            ignored = {i for n in ("easy", "hard", "junk") if n not in right for i in entry[n]}
+            if positives:
+                expected.append(reference(order, positives, ignored))
+        found = precision_at_recall(ranking, truth, protocol)
+        np.testing.assert_allclose(found, np.mean(expected, axis=0))
+
+
+def test_without_positives_there_is_no_curve():
+    entry = {"easy": [], "hard": [], "junk": [1]}
+    assert precision_at_recall(np.array([[0, 1]]), [entry], "medium") is None
+    assert precision_recall({"a": lane(ranking=[[0, 1]])}, [entry], "medium") is None
+    drawn = precision_recall({"a": lane(ranking=[[0, 1]])}, [entry | {"easy": [0]}], "medium")
+    assert list(drawn.curves) == ["a"]
+    assert drawn.x == [2.0 * level for level in range(51)]
+    assert drawn.curves["a"] == [100.0] * 51
+    assert drawn.limits == (0.0, 100.0)
+    assert drawn.title.startswith("Medium")
+
+
+def test_queries_are_sorted_by_the_first_lane():
+    sides = {"a": lane([30.0, None, 10.0, 20.0]), "b": lane([None, 5.0, 1.0, 100.0])}
+    drawn = by_query(sides, [0, 1, 2, 3], "medium")
+    assert drawn.queries == [2, 3, 0]
+    assert drawn.x == [0, 1, 2]
+    assert drawn.curves == {"a": [10.0, 20.0, 30.0], "b": [1.0, 100.0, None]}
+    assert (drawn.marks, drawn.protocol, drawn.limits) == ("dots", "medium", (0.0, 100.0))
+    assert by_query({"a": lane([None])}, [0], "medium") is None
+    assert by_query(sides, [3], "medium").queries == [3]
+
+
+def test_differences_are_sorted_and_left_out_where_there_are_none():
+    one = lane([10.0, 50.0, None, 40.0])
+    sides = {"1: a": one, "2: a": lane([20.0, 20.0, 3.0, 40.0], rival=0)}
+    drawn = differences(sides, 1, range(4), "medium")
+    assert drawn.queries == [1, 3, 0]
+    assert drawn.curves == {"2: a": [-30.0, 0.0, 10.0]}
+    assert (drawn.marks, drawn.limits) == ("bars", (-30.0, 30.0))
+    same = dataclasses.replace(one, rival=0)
+    assert differences({"1: a": one, "2: a": same}, 1, range(4), "medium") is None

@@ -1,5 +1,9 @@
+import base64
+import hashlib
 import html.parser
+import importlib.resources
 import json
+import re
 
 import pytest
 
@@ -94,8 +98,11 @@ def test_a_report_shows_methods_curves_and_configurations(trained, tmp_path):
     for text in ("12.35", "50.00", "E map", "2 queries, 7 database images", "rerank.sp.residual"):
         assert text in page.text
     assert page.tags.count("figure") == 2
-    paths = [value for name, value in page.attributes if name == "d" and value.count("L") == 2]
-    assert len(paths) == 2
+    drawn = [json.loads(value) for name, value in page.attributes if name == "data-chart"]
+    assert [chart["curves"] for chart in drawn] == [
+        [["loss", [2.0, 1.0, 0.666667]]],
+        [["sparsity_conv4", [0.5, 0.5, 0.5]]],
+    ]
     assert page.tags.count("details") == 3
     assert "cannot be opened" in page.text
     assert "no queries are shown" in page.text
@@ -107,11 +114,30 @@ def test_a_report_needs_no_network_and_runs_only_its_script(trained, hostile, tm
     names = {name for name, _ in page.attributes}
     assert not {"src", "href"} & names
     assert not [name for name in names if name.startswith("on")]
-    assert page.tags.count("script") == 2
+    assert page.tags.count("script") == 3  # data, library, own
     assert "<script>alert(1)</script>" in page.text
     assert "run <b>" in page.text
     (policy,) = [value for name, value in page.attributes if "default-src" in (value or "")]
     assert policy.startswith("default-src 'none'; img-src data:;")
+    digests = [hashlib.sha256(script.encode()).digest() for script in page.scripts[-2:]]
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    assert policy.endswith(f"; script-src {allowed}")
+
+
+def test_a_report_holds_the_library_of_its_charts_with_its_licence(trained, tmp_path):
+    path = write_report([trained], tmp_path / "report.html")
+    text = path.read_text(encoding="utf-8")
+    vendor = importlib.resources.files("delg_jax.reports") / "templates" / "vendor"
+    names = {file.name for file in vendor.iterdir()}
+    assert names == {"uPlot.LICENSE", "uPlot.iife.min.js", "uPlot.min.css"}
+    for name in names:
+        assert (vendor / name).read_text("utf-8") in text
+    # A name space and the origin of the library; nothing is loaded from either.
+    assert set(re.findall(r"https?://[^\s\"'();,]+", text)) == {
+        "http://www.w3.org/2000/svg",
+        "https://github.com/leeoniya/uPlot",
+    }
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|WebSocket|import\(", text)
 
 
 def test_hostile_names_stay_text_in_the_data(hostile, tmp_path):

@@ -1,5 +1,6 @@
 """The report in a real browser."""
 
+import json
 import shutil
 
 import numpy as np
@@ -24,6 +25,10 @@ def report(tmp_path_factory):
         workdirs.make(root / name, root / "data", names, seed=1 - i)
         for i, name in enumerate(("one", "two <i>"))
     ]
+    records = [{"step": step, f"loss_{ATTACK}": 1.0 / step} for step in (1, 2, 3)]
+    lines = "".join(f"{json.dumps(record)}\n" for record in records)
+    (runs[0] / "logs").mkdir()
+    (runs[0] / "logs" / "metrics.jsonl").write_text(lines)
     return write_report(runs, root / "report.html", title="Two <u>runs</u>")
 
 
@@ -134,20 +139,72 @@ def test_the_list_is_searched_sorted_and_follows_the_protocol(report, open_page)
     assert "no query of that name" in status(page)
 
 
-def test_a_plot_names_its_query_and_shows_it(report, open_page):
+def test_a_chart_names_its_query_and_shows_it(report, open_page):
     page = open_page(report)
     figure = page.locator("figure", has_text="Medium: average precision by query")
-    slider = figure.get_by_role("slider")
+    slider, named = figure.get_by_role("slider"), figure.locator(".pointed")
     slider.focus()
     page.keyboard.press("End")
-    last = figure.locator(".pointed").inner_text().split(":")[0]
-    assert figure.locator(".marker").get_attribute("x1") == "420"
-    figure.locator("svg").first.hover(position={"x": 40, "y": 40})
-    assert figure.locator(".pointed").inner_text().split(":")[0] != last
+    last = named.inner_text().split(":")[0]
+    marker, area = (figure.locator(name).bounding_box() for name in (".u-cursor-x", ".u-over"))
+    # The last of four columns, each as wide as a quarter; the marker is one pixel wide
+    assert (marker["x"] - area["x"]) / area["width"] == pytest.approx(7 / 8, abs=0.02)
+    place = {"x": 0.6 * area["width"], "y": 40}  # in the third column
+    figure.locator(".u-over").hover(position=place)
+    third = named.inner_text().split(":")[0]
+    assert third != last
+    assert slider.input_value() == "2"
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(200)  # what would change the mark comes later
+    assert slider.input_value() == "2"  # the query stays marked
+    figure.locator(".u-over").click(position=place)
+    assert page.locator(".query h4").inner_text() == third
     slider.focus()
     page.keyboard.press("End")
     page.keyboard.press("Enter")
     assert page.locator(".query h4").inner_text() == last
+
+
+def test_a_curve_tells_its_values_where_one_points(report, open_page):
+    page = open_page(report)
+    figure = page.locator("figure", has_text="Medium: precision over recall")
+    chart = json.loads(figure.get_attribute("data-chart"))
+    area = figure.locator(".u-over")
+    width = area.bounding_box()["width"]
+    area.hover(position={"x": width / 2, "y": 20})
+    shown = figure.locator(".u-legend .u-value").all_inner_texts()
+    assert [float(text) for text in shown] == [50, *(curve[25] for _, curve in chart["curves"])]
+
+
+def test_dragging_over_a_chart_of_queries_shows_none(report, open_page):
+    page = open_page(report)
+    area = page.locator("figure", has_text="Medium: average precision by query").locator(".u-over")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 120, box["y"] + 20, steps=4)
+    page.mouse.up()
+    assert page.locator(".query h4").count() == 0
+    area.click(position={"x": 40, "y": 40})
+    assert page.locator(".query h4").count() == 1
+
+
+def test_charts_follow_the_colours_and_the_width_of_the_page(report, open_page):
+    page = open_page(report, color_scheme="light")
+    figures = page.locator("figure").count()
+    for selector, read, change in (
+        (".plot.bars .u-marker", "style.border", lambda: page.emulate_media(color_scheme="dark")),
+        (".plot canvas", "clientWidth", lambda: page.set_viewport_size(PHONE)),
+    ):
+        node = page.locator(selector).first
+        before = node.evaluate(f"node => node.{read}")
+        assert before
+        change()
+        now = f"before => document.querySelector('{selector}').{read} !== before"
+        page.wait_for_function(now, arg=before)
+    assert page.locator(".plot canvas").first.bounding_box()["width"] <= PHONE["width"]
+    assert page.locator("figure canvas").count() == figures
 
 
 def test_hostile_names_are_shown_and_do_nothing(report, open_page):
@@ -158,6 +215,7 @@ def test_hostile_names_are_shown_and_do_nothing(report, open_page):
     assert ATTACK in page.get_by_role("dialog").inner_text()
     assert page.locator("img[src=x], i, u").count() == 0
     assert page.locator("h1").inner_text() == "Two <u>runs</u>"
+    assert page.get_by_text(f"loss_{ATTACK}").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -190,11 +248,11 @@ def contrast(one, other):
     return (max(light) + 0.05) / (min(light) + 0.05)
 
 
-def test_tables_and_plots_need_no_script(report, open_page):
+def test_tables_need_no_script(report, open_page):
     page = open_page(report, java_script_enabled=False)
     assert page.get_by_text("The list of queries needs JavaScript").is_visible()
     assert page.locator("table").first.is_visible()
-    assert page.locator("figure svg").first.is_visible()
+    assert page.get_by_text("This chart needs JavaScript").first.is_visible()
 
 
 def test_a_thousand_queries_stay_small_and_open(tmp_path, open_page):

@@ -1,10 +1,11 @@
 """One writer at a time: a lock on a folder that the system gives back when its holder dies."""
 
 import contextlib
-import fcntl
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+import filelock
 
 from delg_jax.errors import UserError
 from delg_jax.training import processes
@@ -21,20 +22,20 @@ def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[
       subject: what the folder is, for errors.
 
     Raises:
-      UserError: if another job holds it, or it cannot be written.
+      UserError: if another job holds it, or it cannot be written or locked.
     """
+    # Without `flock`, filelock would take a lock that outlives its holder: refuse instead.
+    path = folder.parent / f".{folder.name}.lock"
+    lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        file = (folder.parent / f".{folder.name}.lock").open("w")
+        held = lock.acquire()
+    except filelock.Timeout as error:
+        rule = "is being written by another job; wait for it, or take another --workdir"
+        raise UserError(subject, str(folder), rule) from error
     except OSError as error:
-        rule = f"must be a folder that can be written ({error.strerror})"
+        rule = f"must be a folder that can be written and locked ({error.strerror})"
         raise UserError("workdir", str(folder), rule) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            rule = "is being written by another job; wait for it, or take another --workdir"
-            raise UserError(subject, str(folder), rule) from error
+    with held:
         yield
 
 

@@ -1,5 +1,8 @@
+import errno
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -30,6 +33,36 @@ def test_a_killed_holder_gives_its_folder_back(tmp_path):
         holder.wait()
         with exclusive(tmp_path / "database"):
             pass
+
+
+def test_a_killed_holder_of_ours_gives_its_folder_back(tmp_path):
+    program = """
+import pathlib, sys, time
+from delg_jax.features.storage.lock import exclusive
+with exclusive(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "database")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(UserError, match=REFUSAL), exclusive(tmp_path / "database"):
+                pass
+        finally:
+            holder.kill()
+    with exclusive(tmp_path / "database"):
+        pass
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    rule = "workdir = .*database': must be a folder that can be .* locked .Function not implemented"
+    with pytest.raises(UserError, match=rule), exclusive(tmp_path / "database"):
+        pass
 
 
 def test_a_folder_is_given_back_after_an_error(tmp_path):
