@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from delg_jax import configuration
@@ -28,8 +26,12 @@ def test_the_ablation_goes_on_from_the_features_of_the_table(tmp_path, capsys, m
     arguments = [f"--workdir={tmp_path}", f"--results={tmp_path}", "--size=quick", "--ablate"]
     arguments += [f"--set={change}" for change in SMOKE]
     assert run_experiment(local_to_global, arguments) == 0
-    found = json.loads((tmp_path / "local_to_global_ablation_quick.json").read_text())
-    table = json.loads((tmp_path / "local_to_global_quick.json").read_text())
+    found = json_files.read(
+        (tmp_path / "local_to_global_ablation_quick.json"), "results", json_files.anything
+    )
+    table = json_files.read(
+        (tmp_path / "local_to_global_quick.json"), "results", json_files.anything
+    )
     whole = {(cell["row"], cell["column"]): cell["ours"] for cell in table["cells"]}
     base = found["base"]["as configured"]["local"]["medium"]
     assert base == pytest.approx(whole["local", "ROxf Medium"])
@@ -38,7 +40,9 @@ def test_the_ablation_goes_on_from_the_features_of_the_table(tmp_path, capsys, m
     assert len(list((tmp_path / "features").iterdir())) == 1
     monkeypatch.setattr(local_to_global, "SEARCH", {"threshold": (0.5, 0.7)})
     assert run_experiment(local_to_global, [*arguments, "--fields=search.threshold"]) == 0
-    again = json.loads((tmp_path / "local_to_global_ablation_quick.json").read_text())
+    again = json_files.read(
+        (tmp_path / "local_to_global_ablation_quick.json"), "results", json_files.anything
+    )
     assert list(again) == list(found)
     assert again["rerank.mds.weight"] == found["rerank.mds.weight"]
     assert list(again["search.threshold"]) == ["0.5", "0.7"]

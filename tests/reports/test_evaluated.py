@@ -7,6 +7,7 @@ import pytest
 from delg_jax import workdir as artefacts
 from delg_jax.data.prepared import gldv2_files
 from delg_jax.errors import UserError
+from delg_jax.evaluation import stage
 from delg_jax.reports.evaluated import read
 from tests.data.prepared.published import make_gldv2
 from tests.folders import contents
@@ -135,3 +136,27 @@ def test_a_folder_of_training_only_and_damaged_metrics(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(UserError, match="metrics.json"):
         read(tmp_path)
+
+
+def test_features_and_truth_that_are_others_than_evaluated_are_not_shown(folder):
+    run = read(folder)
+    assert run.notes == []
+    evaluation, made_from = (
+        folder / "evaluation",
+        stage.sources(run.database, run.queries, run.data),
+    )
+    artefacts.describe(evaluation, run.config, ("eval",), sources=made_from)
+    assert read(folder).notes == []
+    assert read(folder).database is not None
+    other = made_from | {"database": "of before"}
+    artefacts.describe(evaluation, run.config, ("eval",), sources=other)
+    changed = read(folder)
+    assert changed.database is None
+    assert changed.queries is None
+    assert "The features are not those that were evaluated" in changed.notes[0]
+    other = made_from | {"ground_truth": "of before"}
+    artefacts.describe(evaluation, run.config, ("eval",), sources=other)
+    changed = read(folder)
+    assert changed.data is None
+    assert changed.database is not None
+    assert "The ground truth is not that which was evaluated" in changed.notes[0]
