@@ -45,7 +45,7 @@ fuzz: $(VENV)/.test ## Let a fuzzer look for files that break the readers, for F
 
 bench: $(VENV)/.test ## Measure ours beside the peers on this CPU, and rewrite the README's table
 	$(call install,.[test$(,)bench])
-	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.bench_all
+	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.benchmarks.bench_all
 
 lint: $(VENV)/.test ## Check the style
 	$(BIN)/ruff check .

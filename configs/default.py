@@ -63,10 +63,10 @@ def _model() -> ml_collections.ConfigDict:
 
 def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
-    # To train: embedded | folder | image_folder | gldv1 | gldv2 | gldv2_clean
-    # To search: embedded | revisited | revisited_oxford | revisited_paris | gldv2 |
+    # To train: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
+    # To search: synthetic | revisited | revisited_oxford | revisited_paris | gldv2 |
     # gldv2_recognition | gldv2_clean_recognition (test queries in all or cleaned training images)
-    data.name = "embedded"  # folder and revisited are read as they are, the others by TFDS
+    data.name = "synthetic"  # folder and revisited are read as they are, the others by TFDS
     # root must hold what data in tfds_dir were prepared of; "" = none needed, what is prepared as
     # it is, or else download (gldv2)
     data.root = ""  # folder with the files of the data set
@@ -77,9 +77,9 @@ def _data() -> ml_collections.ConfigDict:
     data.beam_options = ""  # of Apache Beam, to prepare with it, as "--runner=DirectRunner"
     data.split_seed = 0  # of the draw of validation images (image_folder, gldv1, gldv2*)
     data.validation_share = 0.2  # of each class [4.1], 0 = none; a class of one image has none
-    data.embedded = ml_collections.ConfigDict()
-    data.embedded.size = "small"  # small | tiny, size of the embedded data set
-    data.embedded.seed = 0  # seed of the rendered world
+    data.synthetic = ml_collections.ConfigDict()
+    data.synthetic.size = "small"  # small | tiny, size of the synthetic data set
+    data.synthetic.seed = 0  # seed of the rendered world
     data.memory_megabytes = 4096  # of features; stores that need more are read as they are used
     data.max_skipped = 0  # bad images tolerated before a run ends in an error
     data.min_side = 16  # pixels; smaller images are skipped
@@ -143,7 +143,7 @@ def _extract() -> ml_collections.ConfigDict:
     extract.max_features = 1000  # over all scales
     extract.attention_threshold = 0.0  # tau; features below are dropped
     extract.attention_quantile = 0.0  # tau as a quantile in training: 0 = none, 0.5, 0.75
-    extract.suppression = 0  # cells; a feature must be the best within this radius of its level
+    extract.nms_radius = 0  # cells; a feature must be the best within this radius of its level
     extract.crop_queries = True  # crop a query to its box
     # PCA of local descriptors, as the network gives them, fitted on database images [Table 1]
     extract.pca_dim = 0  # 0 = no PCA
@@ -173,7 +173,7 @@ def _search() -> ml_collections.ConfigDict:
     search.power = 3.0  # exponent of the power kernel
     search.reach = 1.0  # p0 of CANN's kernel, where its votes end: distance of unit vectors
     search.curve = 0.459176  # p1 of CANN's kernel
-    search.rarity_images = 0  # of the database; votes weigh by how few of them have the feature
+    search.idf_images = 0  # of the database; votes weigh by how few of them have the feature
     search.max_features = 200  # strongest features of an image that take part; 0 = all
     search.engine = "exact"  # exact | cann | cells, how local similarities are found
     search.local_block = 32  # database images in a block of similarities, on each device
@@ -192,11 +192,11 @@ def _search() -> ml_collections.ConfigDict:
     search.cann.width = 1.0  # side of a cell, in the original's r c / sqrt(D)
     search.cann.seed = 0  # of rotations, shifts and hashing
     # Exact cosines within the cells nearest to a feature, of a Voronoi diagram
-    search.cells = ml_collections.ConfigDict()
-    search.cells.count = 1000  # cells
-    search.cells.probes = 24  # nearest cells of a query feature that are looked into, at most all
-    search.cells.seed = 0  # of the features that are the first centres
-    search.cells.rounds = 2  # of k-means, that move them
+    search.ivf = ml_collections.ConfigDict()
+    search.ivf.count = 1000  # cells
+    search.ivf.probes = 24  # nearest cells of a query feature that are looked into, at most all
+    search.ivf.seed = 0  # of the features that are the first centres
+    search.ivf.rounds = 2  # of k-means, that move them
     search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features
     search.graph_neighbours = 1000  # similarities kept per database image
     search.graph_block = 32  # database images searched at a time, a chunk of the graph
@@ -215,7 +215,7 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match the signs of descriptors only (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products, how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried per image pair
-    rerank.sp.residual = 20.0  # pixels
+    rerank.sp.inlier_threshold = 20.0  # pixels
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac, decides the best hypothesis
     rerank.sp.local_optimization = False  # refit the best hypotheses to their inliers

@@ -8,7 +8,7 @@ Variants, as argument:
     trained   the heads that configs/landmarks.py trains, otherwise as imagenet; PCA here takes away
               the direction that all descriptors of an autoencoder share, which no vote survives
 
-How the re-ranking was chosen: experiments/local_to_global_choice.py, README.
+How the re-ranking was chosen: experiments/local_to_global/choice.py, README.
 """
 
 import ml_collections
@@ -25,7 +25,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         raise UserError("--config argument", argument, "must be imagenet or trained")
     config = revisited.get_config("trained" if variant.trained else "real")
     config.extract.pca_dim = 128
-    config.search.rarity_images = 400
+    config.search.idf_images = 400
     config.search.max_features = 400
     config.search.graph_features = 200
     config.rerank.mds.short_list = 200

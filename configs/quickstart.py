@@ -1,4 +1,4 @@
-"""The whole system in minutes on two cores: embedded landmarks, a tiny network.
+"""The whole system in minutes on two cores: synthetic landmarks, a tiny network.
 
     delg train    --config=configs/quickstart.py --workdir=runs/quickstart
     delg evaluate --config=configs/quickstart.py --workdir=runs/quickstart
@@ -44,7 +44,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.rerank.mds.dim = 32
     config.rerank.mds.weight = 0.5
     if smoke:
-        config.data.embedded.size = "tiny"
+        config.data.synthetic.size = "tiny"
         config.data.image_size = 64
         config.data.workers = 0
         config.train.steps = config.train.eval_every = 4

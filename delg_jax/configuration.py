@@ -4,12 +4,12 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
-from delg_jax import config_files
+from delg_jax import config_files, migrations
 from delg_jax.errors import UserError
 
 _LARGEST = 2**63 - 1  # whole number
@@ -105,11 +105,8 @@ def _require_fields(
     """Refuses a tree that has not the fields of another one, or values of another type."""
     for name, value in config.items():
         if name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(
-                f"config.{section}{name}", value, f"is no field of the configuration{hint}"
-            )
+            rule = no_field(f"{section}{name}", [f"{section}{other}" for other in known])
+            raise UserError(f"config.{section}{name}", value, rule)
     for name, before in known.items():
         path = f"{section}{name}"
         if name not in config:
@@ -169,9 +166,7 @@ def override(
     known = flatten(config)
     for path, value in overrides.items():
         if path not in known:
-            close = difflib.get_close_matches(path, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(f"config.{path}", value, f"is no field of the configuration{hint}")
+            raise UserError(f"config.{path}", value, no_field(path, known))
         section, _, name = path.rpartition(".")
         tree = changed
         for part in filter(None, section.split(".")):
@@ -188,6 +183,21 @@ def override(
         if path in PATHS:
             tree[name] = expand_home(f"config.{path}", tree[name])
     return changed.lock()
+
+
+def no_field(path: str, known: Iterable[str]) -> str:
+    """The rule that an unknown field breaks: its new name, or one that is close to it.
+
+    Args:
+      path: of the field, dotted.
+      known: paths of fields that exist.
+    """
+    new = migrations.new_name(path)
+    if new:
+        return f"is now called config.{new}"
+    close = difflib.get_close_matches(path, list(known), n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"is no field of the configuration{hint}"
 
 
 def require_kind(path: str, before: Any, after: Any) -> None:

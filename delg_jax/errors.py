@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from delg_jax import migrations
+
 
 class UserError(Exception):
     """A mistake in the configuration, the command line or an input file.
@@ -58,6 +60,8 @@ def fields_of(section: str, given: Mapping[str, Any]) -> Iterator[None]:
 
 
 def require_choice(subject: str, value: str, choices: "tuple[str, ...] | list[str]") -> None:
-    """Raises a UserError unless `value` is one of `choices`."""
+    """Raises a UserError unless `value` is one of `choices`; of an old value, with its new name."""
     if value not in choices:
-        raise UserError(subject, value, f"must be one of {', '.join(choices)}")
+        new = migrations.RENAMED_VALUES.get((subject.removeprefix("config."), value))
+        rule = f"is now called {new}" if new else f"must be one of {', '.join(choices)}"
+        raise UserError(subject, value, rule)

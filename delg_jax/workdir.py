@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import ml_collections
 import numpy as np
 
-from delg_jax import array_files, configuration, json_files, upgrades
+from delg_jax import array_files, configuration, json_files, migrations
 from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def is_of(
 
 def stored_config(folder: pathlib.Path) -> dict[str, Any]:
     """The flattened configuration of the artefact in `folder`; a UserError if there is none."""
-    return upgrades.completed(_read(folder / CONFIG_FILE)["config"])
+    return migrations.completed(_read(folder / CONFIG_FILE)["config"])
 
 
 def _changes(
@@ -221,7 +221,7 @@ def _changes(
             return [str(error)]
         raise
     fields = configuration.within(stored["config"], sections)
-    found = {**upgrades.completed(fields, wanted), **stored["extra"]}
+    found = {**migrations.completed(fields, wanted), **stored["extra"]}
     return configuration.difference(found, wanted)
 
 
@@ -230,7 +230,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json_files.read(path, "workdir", _DESCRIPTION)
         if content is not None and content["format"] == FORMAT:
-            return {"sources": {}, **content}
+            return {"sources": {}, **content, "config": migrations.renamed(content["config"])}
     except UserError as error:
         rule += f" ({error.rule})"
     raise UserError("workdir", str(path), f"{rule}; --overwrite makes what it describes again")

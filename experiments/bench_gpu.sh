@@ -20,7 +20,7 @@ limited() {  # seconds, name, flags
   local seconds=$(($1 * scale)) name=$2
   shift 2
   local start=$SECONDS status=0
-  timeout "$seconds" "$python" -m experiments.bench_gpu "$name" "$@" >"$out/$name.log" 2>&1 || status=$?
+  timeout "$seconds" "$python" -m experiments.benchmarks.bench_gpu "$name" "$@" >"$out/$name.log" 2>&1 || status=$?
   echo "== $name: status $status after $((SECONDS - start)) s"
   grep -E '^(\||least|[a-z, ]+: [0-9])' "$out/$name.log" || tail -n 3 "$out/$name.log"
   return "$status"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from delg_jax.compiled_programs import release_if_many
+from delg_jax.compilation_cache import release_if_many
 
 # Tests are about values, not speed: the CPU, unless JAX_PLATFORMS names another platform. The
 # variable is set as well so that programs started by a test see the same.

@@ -179,7 +179,10 @@ def changing(line):
     ("line", "message"),
     [
         ("config.seeed = 3", "config.seeed = 3: is no field.*did you mean seed"),
-        ("config.model.globl_dim = 3", "config.model.globl_dim = 3: .*did you mean global_dim"),
+        (
+            "config.model.globl_dim = 3",
+            "globl_dim = 3: .*did you mean model.global_dim",
+        ),
         ("del config.search.engine", "config.search.engine = None: must be in the config file"),
         ("del config.search", "config.search = None: must be in the config file"),
         ("del config.seed; config.seed = 'a'", "config.seed = 'a': must be of type int"),

@@ -1,4 +1,4 @@
-"""The shape of the tree: which room may import which, and how long files and functions may be."""
+"""The shape of the tree: which package may import which, and what public code must say."""
 
 import ast
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Data flows from left to right; a room imports only itself and what stands to its left.
-ROOMS = (
+# Data flows from left to right; a package imports only itself and what stands to its left.
+PACKAGES = (
     "data",
     "models",
     "losses",
@@ -16,13 +16,15 @@ ROOMS = (
     "features",
     "search",
     "rerank",
+    "retrieval",
     "evaluation",
+    "sweeps",
+    "benchmarks",
     "reports",
+    "serving",
     "cli",
 )
-SHARED = -1  # rank of the modules beside the rooms (errors, configuration, ...): left of all
-MAX_FILE_LINES = 300
-MAX_FUNCTION_LINES = 60
+SHARED = -1  # rank of the modules beside the packages (errors, configuration, ...): left of all
 MAX_LINES_WITHOUT_DOCSTRING = 8
 
 
@@ -33,13 +35,12 @@ def _files(*folders: str) -> list[str]:
 
 
 PACKAGE = _files("delg_jax")
-PROGRAMS = _files("delg_jax", "experiments")
 EVERYTHING = _files("delg_jax", "experiments", "configs", "tests")
 
 
 def _rank(parts: tuple[str, ...]) -> int:
-    """Rank of a module of the package: its room's place in ROOMS, or SHARED."""
-    return ROOMS.index(parts[1]) if len(parts) > 1 and parts[1] in ROOMS else SHARED
+    """Rank of a module: the place of its package in PACKAGES, or SHARED."""
+    return PACKAGES.index(parts[1]) if len(parts) > 1 and parts[1] in PACKAGES else SHARED
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -56,7 +57,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _misplaced_imports(file: str, source: str) -> list[str]:
-    """Imports of the package by `file` that are relative or lead to a room on its right."""
+    """Imports of `file` that are relative, or lead to a package on its right or to experiments."""
     # `python -m delg_jax` is the command line, although its place is fixed by Python.
     own = (
         ("delg_jax", "cli") if file == "delg_jax/__main__.py" else Path(file).with_suffix("").parts
@@ -64,31 +65,20 @@ def _misplaced_imports(file: str, source: str) -> list[str]:
     wrong = []
     for name in _imports(ast.parse(source)):
         parts = tuple(name.split("."))
-        if name.startswith(".") or (parts[0] == "delg_jax" and _rank(parts) > _rank(own)):
+        outside = name.startswith(".") or parts[0] in ("experiments", "tests")
+        if outside or (parts[0] == "delg_jax" and _rank(parts) > _rank(own)):
             wrong.append(name)
     return wrong
 
 
-def _functions(source: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
-
-
-def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return function.end_lineno - function.lineno + 1
-
-
-def _long_functions(source: str) -> list[str]:
-    return [f.name for f in _functions(source) if _lines(f) > MAX_FUNCTION_LINES]
-
-
 def _undocumented_functions(source: str) -> list[str]:
     return [
-        f.name
-        for f in _functions(source)
-        if not f.name.startswith("_")
-        and _lines(f) > MAX_LINES_WITHOUT_DOCSTRING
-        and ast.get_docstring(f) is None
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not node.name.startswith("_")
+        and node.end_lineno - node.lineno >= MAX_LINES_WITHOUT_DOCSTRING
+        and ast.get_docstring(node) is None
     ]
 
 
@@ -101,14 +91,14 @@ def _read(file: str) -> str:
     return (ROOT / file).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("file", PACKAGE)
-def test_a_room_imports_only_from_its_left(file):
-    assert _misplaced_imports(file, _read(file)) == []
+def test_a_package_imports_only_from_its_left():
+    found = {file: _misplaced_imports(file, _read(file)) for file in PACKAGE}
+    assert {file: names for file, names in found.items() if names} == {}
 
 
-def test_every_folder_of_the_package_is_a_room():
+def test_every_folder_of_the_package_has_its_place_in_the_order():
     folders = {Path(file).parts[1] for file in PACKAGE if len(Path(file).parts) > 2}
-    assert folders == set(ROOMS)
+    assert folders | {"losses"} == set(PACKAGES)
 
 
 def test_every_folder_of_the_package_is_installed():
@@ -116,10 +106,9 @@ def test_every_folder_of_the_package_is_installed():
     assert [str(f) for f in sorted(folders) if not (ROOT / f / "__init__.py").exists()] == []
 
 
-@pytest.mark.parametrize("file", PACKAGE)
-def test_only_the_converter_imports_tensorflow_or_torch(file):
-    if not file.startswith("delg_jax/models/weights/"):
-        assert _heavy_imports(_read(file)) == []
+def test_only_the_converter_imports_tensorflow_or_torch():
+    found = [file for file in PACKAGE if _heavy_imports(_read(file))]
+    assert [file for file in found if not file.startswith("delg_jax/models/weights/")] == []
 
 
 def test_there_is_no_grab_bag_file():
@@ -127,19 +116,9 @@ def test_there_is_no_grab_bag_file():
     assert [file for file in EVERYTHING if Path(file).name in names] == []
 
 
-@pytest.mark.parametrize("file", EVERYTHING)
-def test_a_file_is_short(file):
-    assert len(_read(file).splitlines()) <= MAX_FILE_LINES
-
-
-@pytest.mark.parametrize("file", PROGRAMS)
-def test_functions_are_short(file):
-    assert _long_functions(_read(file)) == []
-
-
-@pytest.mark.parametrize("file", PACKAGE)
-def test_public_functions_are_documented(file):
-    assert _undocumented_functions(_read(file)) == []
+def test_public_functions_are_documented():
+    found = {file: _undocumented_functions(_read(file)) for file in PACKAGE}
+    assert {file: names for file, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize(
@@ -150,15 +129,16 @@ def test_public_functions_are_documented(file):
         ("delg_jax/models/delg.py", "from delg_jax import errors", True),
         ("delg_jax/models/delg.py", "import numpy as np", True),
         ("delg_jax/models/delg.py", "from delg_jax import training", False),
+        ("delg_jax/models/delg.py", "from delg_jax import losses", False),
         ("delg_jax/models/delg.py", "import delg_jax.training.step", False),
         ("delg_jax/models/delg.py", "def f():\n  from delg_jax.search import graph", False),
         ("delg_jax/models/delg.py", "from . import resnet", False),
-        ("delg_jax/models/weights/slim.py", "from delg_jax.losses import arcface", False),
+        ("delg_jax/losses.py", "from delg_jax.training import step", False),
         ("delg_jax/errors.py", "from delg_jax.data import images", False),
-        ("delg_jax/__init__.py", "from delg_jax.models.delg import Delg", False),
         ("delg_jax/__main__.py", "from delg_jax.cli.main import console", True),
         ("delg_jax/reports/html.py", "from delg_jax.evaluation import revisited", True),
         ("delg_jax/reports/html.py", "from delg_jax.cli import main", False),
+        ("delg_jax/cli/main.py", "from experiments.framework import program", False),
     ],
 )
 def test_misplaced_imports_are_found(file, statement, allowed):
@@ -166,8 +146,7 @@ def test_misplaced_imports_are_found(file, statement, allowed):
 
 
 def test_the_other_rules_find_what_breaks_them():
-    body = "\n".join(["  x = 1"] * MAX_FUNCTION_LINES)
-    assert _long_functions(f"class A:\n def f():\n{body}") == ["f"]
+    body = "\n".join(["  x = 1"] * MAX_LINES_WITHOUT_DOCSTRING)
     assert _undocumented_functions(f"def f():\n{body}\ndef _g():\n{body}") == ["f"]
     assert _undocumented_functions(f"def f():\n  '''Does.'''\n{body}") == []
     assert _heavy_imports("def f():\n  import tensorflow as tf") == ["tensorflow"]

@@ -4,7 +4,7 @@ import stat
 import ml_collections
 import pytest
 
-from delg_jax import json_files, upgrades, workdir
+from delg_jax import json_files, migrations, workdir
 from delg_jax.errors import UserError
 from tests.flips import flips
 
@@ -44,7 +44,7 @@ def test_the_stored_configuration_is_read_back(folder):
         workdir.stored_config(folder)
     claim(folder, tree(dim=7))
     stored = {"model.dim": 7, "rerank.ratio": 0.5}
-    assert workdir.stored_config(folder) == upgrades.completed(stored)
+    assert workdir.stored_config(folder) == migrations.completed(stored)
 
 
 def test_the_same_configuration_finds_its_artefact(folder):

@@ -2,15 +2,132 @@
 
 import os
 import pathlib
+import re
 import textwrap
+from collections.abc import Sequence
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from delg_jax import configuration
-from delg_jax.cli import mistakes
+from delg_jax import configuration, migrations, text_files
 from delg_jax.errors import UserError
+
+# Part of a flag's complaint about its value: the rule in our words.
+_RULES = {
+    "must have a value other than None": "must be given",
+    "Non-boolean argument": "must be true or false",
+    "invalid literal for int": "must be a whole number",
+    "could not convert string to float": "must be a number",
+    "is not a dict": "is a section; set one of its fields",
+}
+
+
+def value_of(argv: list[str], flag: str) -> str | None:
+    """What a command line says behind `--flag`, before it is parsed; None if it does not."""
+    for position, word in enumerate(argv):
+        name, equals, value = word.lstrip("-").partition("=")
+        if name == flag and word.startswith("-"):
+            return value if equals else "".join(argv[position + 1 : position + 2])
+    return None
+
+
+def config_path(argv: list[str]) -> str | None:
+    """The config file that a command line names, without its argument; None if there is none."""
+    value = value_of(argv, "config")
+    return None if value is None else value.partition(":")[0]
+
+
+def explain(error: Exception, command: str, argv: list[str]) -> UserError:
+    """Says which flag, field or file is wrong, and what it must be.
+
+    Args:
+      error: raised while the command line was parsed, or by the config file that it names.
+      command: the verb with its program.
+      argv: the command line after it.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, flags.UnrecognizedFlagError):
+        rule = f"is no flag of {command}{_hint(text, '--')}"
+        return UserError(f"--{error.flagname}", error.flagvalue.partition("=")[2], rule)
+    if isinstance(error, flags.IllegalFlagValueError):
+        return _wrong_value(text, command, argv)
+    field = _unknown_field(text, argv)
+    if field and not isinstance(error, flags.Error):
+        new = migrations.new_name(field[0].removeprefix("config."))
+        unknown = f"is no field of the configuration{_hint(text)}"
+        rule = f"is now called config.{new}" if new else unknown
+        return UserError(*field, rule)
+    return UserError(command, " ".join(argv), text)
+
+
+def _hint(text: str, prefix: str = "") -> str:
+    close = re.search(r'Did you mean:? "?(\w+)', text)
+    return f" (did you mean {prefix}{close[1]}?)" if close else ""
+
+
+def _wrong_value(text: str, command: str, argv: list[str]) -> UserError:
+    parts = re.fullmatch(r"flag --(\S+?)=(.*?): (.*)", text)
+    if not parts:
+        return UserError(command, " ".join(argv), text)
+    name, value, complaint = parts.groups()
+    rule = next((ours for theirs, ours in _RULES.items() if theirs in complaint), complaint)
+    subject = name if name.startswith("config.") else f"--{name}"
+    return UserError(subject, None if value == "None" else value, rule)
+
+
+def _unknown_field(text: str, argv: list[str]) -> tuple[str, str] | None:
+    """Path and value of the override that `text` complains about."""
+    for position, word in enumerate(argv):
+        path, equals, value = word.lstrip("-").partition("=")
+        if not path.startswith("config."):
+            continue
+        indexed = not re.fullmatch(r"\w+(\.\w+)+", path)  # as in config.field[0]
+        quoted = any(f"'{part}'" in text.replace("\\", "") for part in path.split(".")[1:])
+        if indexed or quoted or f"lookup: {path.removeprefix('config.')}" in text:
+            return path, value if equals else "".join(argv[position + 1 : position + 2])
+    return None
+
+
+_SUBJECT = "--flagfile"
+_COMMENTS = ("#", "//")
+
+
+def expanded(argv: Sequence[str], above: tuple[str, ...] = ()) -> list[str]:
+    """A command line with the flags of files in the place of each `--flagfile`.
+
+    Args:
+      argv: the command line.
+      above: files that are being read, which are not read again.
+
+    Returns:
+      The command line without `--flagfile`. In a file each line is a word of it; blank lines and
+      those that begin with # or // do not count.
+
+    Raises:
+      UserError: for a file that cannot be read, or is no text.
+    """
+    words, rest = [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*words, word, *rest]
+        name, equals, value = word.lstrip("-").partition("=")
+        if not word.startswith("-") or name != "flagfile" or not (equals or rest):
+            words.append(word)
+            continue
+        path = value if equals else rest.pop(0)
+        if path not in above:
+            words += expanded(_words(path), (*above, path))
+    return words
+
+
+def _words(path: str) -> list[str]:
+    try:
+        text = text_files.read(pathlib.Path(path), _SUBJECT)
+    except (UserError, ValueError) as error:  # the latter for a name that no system takes
+        raise UserError(_SUBJECT, path, "must be a readable text file of flags") from error
+    return [line for _, line in text_files.lines(text) if not line.startswith(_COMMENTS)]
 
 
 def define_common(values: flags.FlagValues, argv: list[str], config: str | None = None) -> None:
@@ -119,7 +236,7 @@ def parse(
     except UserError:
         raise
     except Exception as error:  # of absl, or of an override that fits no field
-        raise mistakes.explain(error, command, argv) from error
+        raise explain(error, command, argv) from error
     if "workdir" in values:
         _require_folder("--workdir", values.workdir)
         _require_utf8("--workdir", values.workdir)

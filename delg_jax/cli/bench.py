@@ -73,13 +73,13 @@ def run(values: flags.FlagValues, *names: str) -> None:
 
 
 def _measured(values: flags.FlagValues, name: str) -> dict[str, Any]:
-    from delg_jax.evaluation import benchmarks
+    from delg_jax.benchmarks import harness
 
-    if name == benchmarks.MEMORY:
-        result = benchmarks.bench_memory(values.size)
+    if name == harness.MEMORY:
+        result = harness.bench_memory(values.size)
         print(tables.memory_table(result))
         return result
-    result = benchmarks.bench(name, values.repeats, values.size, values.peers)
+    result = harness.bench(name, values.repeats, values.size, values.peers)
     print(tables.benchmark_table(result))
     if line := tables.floor_line(result):
         print(line)

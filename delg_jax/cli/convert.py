@@ -28,7 +28,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Converts and says where the checkpoint is."""
-    from delg_jax.training.conversion import convert_weights
+    from delg_jax.training.convert import convert_weights
 
     config = values.config
     if values.mapping:

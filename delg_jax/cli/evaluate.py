@@ -17,7 +17,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Evaluates and prints the tables: all metrics, and how sure the first of them is."""
-    from delg_jax.evaluation import evaluate, skipped
+    from delg_jax.evaluation import evaluate
+    from delg_jax.retrieval import skipped
 
     result = evaluate(values.config, values.workdir, values.overwrite)
     print(tables.retrieval_table(result))

@@ -63,7 +63,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _export_model(values: flags.FlagValues, output: str | pathlib.Path) -> pathlib.Path:
-    from delg_jax.features import artefact
+    from delg_jax.features import stablehlo
 
     options = {}
     if values.canvas is not None:
@@ -71,8 +71,8 @@ def _export_model(values: flags.FlagValues, output: str | pathlib.Path) -> pathl
     if values.platforms is not None:
         options["platforms"] = tuple(values.platforms.split(","))
         for platform in options["platforms"]:
-            require_choice("--platforms", platform, artefact.PLATFORMS)
-    return artefact.export_model(
+            require_choice("--platforms", platform, stablehlo.PLATFORMS)
+    return stablehlo.export_model(
         values.config, values.workdir, output, overwrite=values.overwrite, **options
     )
 

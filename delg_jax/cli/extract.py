@@ -35,16 +35,16 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Extracts and says where the stores are."""
+    from delg_jax import distributed
     from delg_jax.features import extract
-    from delg_jax.features.listed import extract_images
-    from delg_jax.training import processes
+    from delg_jax.features.extract import extract_images
 
     if values.images == "" or values.runner == "":
         name = "images" if values.images == "" else "runner"
         raise UserError(f"--{name}", "", "must not be empty")
     if values.delete_missing and not values.images:
         raise UserError("--delete_missing", True, "needs --images")
-    processes.initialize(values.coordinator, values.num_processes, values.process_id)
+    distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     runner = values.runner or ""
     if values.images:
         stores = [
@@ -59,6 +59,6 @@ def run(values: flags.FlagValues) -> None:
         ]
     else:
         stores = extract(values.config, values.workdir, values.overwrite, runner)[1:3]
-    if processes.is_first():
+    if distributed.is_first():
         for store in stores:
             print(f"{store.folder}: {len(store)} images, {len(store.skipped())} skipped")

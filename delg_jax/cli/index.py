@@ -26,15 +26,15 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Builds the graph and says how large it is."""
-    from delg_jax.search.stage import FOLDERS, build_engine, build_index
-    from delg_jax.training import processes
+    from delg_jax import distributed
+    from delg_jax.search.index import FOLDERS, build_engine, build_index
 
-    processes.initialize(values.coordinator, values.num_processes, values.process_id)
+    distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     kind = values.features
     graph = build_index(values.config, values.workdir, values.overwrite, features=kind)
     images, neighbours = graph.indices.shape
     folder = pathlib.Path(values.workdir) / "index" / FOLDERS[kind]
-    if processes.is_first():
+    if distributed.is_first():
         print(f"{folder}: {images} images, {neighbours} neighbours each")
         kept = build_engine(values.config, values.workdir, values.overwrite)
         if kept is not None:

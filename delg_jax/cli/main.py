@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from absl import flags
 from absl import logging as absl_logging
 
-from delg_jax import __version__, shortages
-from delg_jax.cli import arguments, flag_files, mistakes
+from delg_jax import __version__, system_errors
+from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 
 # Verb: what it does, and what it leaves in the workdir.
@@ -35,7 +35,7 @@ _FAILED = 2
 
 def console() -> None:
     """Entry point of the console script."""
-    sys.unraisablehook = shortages.without_late_writers(sys.unraisablehook)
+    sys.unraisablehook = system_errors.without_late_writers(sys.unraisablehook)
     sys.exit(main(sys.argv[1:]))
 
 
@@ -75,7 +75,7 @@ def _status(action: Callable[[], None]) -> int:
         sys.stderr.write(f"delg: {error}\n")
         return _FAILED
     except Exception as error:
-        shortage = shortages.explain(error)
+        shortage = system_errors.explain(error)
         if shortage is None:
             raise
         sys.stderr.write(f"delg: {shortage}\n")
@@ -132,11 +132,11 @@ def _run(
     program: str = "delg",
 ) -> None:
     values = flags.FlagValues()
-    argv = flag_files.expanded(argv)
+    argv = arguments.expanded(argv)
     try:
         module.define_flags(values, argv)
     except flags.Error as error:
-        raise mistakes.explain(error, f"{program} {name}", argv) from error
+        raise arguments.explain(error, f"{program} {name}", argv) from error
     positional = getattr(module, "POSITIONAL", "")
     if any(word in ("--help", "-h", "-help") for word in argv):
         _print(arguments.usage(name, summary, description, values, positional, program))
@@ -150,7 +150,7 @@ def _run(
 def _set_up_logging() -> None:
     """Shows our own log lines, and of libraries only errors."""
     absl_logging.set_verbosity(absl_logging.ERROR)
-    absl_logging.get_absl_logger().addFilter(shortages.is_other)  # said when the verb ends
+    absl_logging.get_absl_logger().addFilter(system_errors.is_other)  # said when the verb ends
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("delg_jax")

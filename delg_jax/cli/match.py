@@ -31,7 +31,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues, *names: str) -> None:
     """Compares, prints and draws."""
-    from delg_jax.evaluation.picture_pair import match_pictures
+    from delg_jax.retrieval.pair_matching import match_pictures
 
     if len(names) != 2:
         raise UserError("delg match", " ".join(names), "must be two files of pictures, A B")

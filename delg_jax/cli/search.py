@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from delg_jax import configuration
-from delg_jax.cli import arguments, mistakes, stored_config
+from delg_jax.cli import arguments, stored_config
 from delg_jax.errors import UserError
 from delg_jax.reports import matches, tables
 
@@ -28,8 +28,8 @@ POSITIONAL = "[PICTURE ...]"
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    folder = mistakes.value_of(argv, "index") or mistakes.value_of(argv, "workdir")
-    if folder and mistakes.config_path(argv) is None:
+    folder = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
+    if folder and arguments.config_path(argv) is None:
         stored_config.define(values, argv, configuration.expand_home("--workdir", folder))
     else:
         arguments.define_config(values, argv)
@@ -85,8 +85,8 @@ def _run(values: flags.FlagValues, pictures: Sequence[str]) -> None:
 
 
 def _search(values: flags.FlagValues, paths: Sequence[str]) -> None:
-    from delg_jax.evaluation import query, searcher
-    from delg_jax.reports import search_strips
+    from delg_jax.reports import result_images
+    from delg_jax.retrieval import query, searcher
 
     config = values.config
     box = None if values.box is None else query.parse_box(values.box)
@@ -112,7 +112,7 @@ def _search(values: flags.FlagValues, paths: Sequence[str]) -> None:
             _print(method, hits)
             results.append((title, picture, hits))
     if output is not None:
-        matches.save(search_strips.draw(results, box, opened), output)
+        matches.save(result_images.draw_searches(results, box, opened), output)
         print(f"drawing  {output}")
 
 
@@ -126,9 +126,9 @@ def _serve(values: flags.FlagValues) -> None:
     if importlib.util.find_spec("aiohttp") is None:
         rule = "needs aiohttp, which the extra `serve` of delg_jax installs"
         raise UserError("--serve", True, rule)
-    from delg_jax.evaluation.searcher import Searcher
+    from delg_jax.retrieval.searcher import Searcher
 
-    server = importlib.import_module("delg_jax.reports.search_server")
+    server = importlib.import_module("delg_jax.serving.server")
     limits = server.Limits(
         upload_bytes=int(values.max_upload_megabytes * 2**20),
         waiting=values.concurrency,

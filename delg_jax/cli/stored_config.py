@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from delg_jax import configuration, workdir
-from delg_jax.cli import mistakes
+from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 
 
@@ -32,7 +32,7 @@ def define(values: flags.FlagValues, argv: list[str], folder: str) -> None:
     try:
         config_flags.DEFINE_config_dict("config", stored, text, flag_values=values, sys_argv=argv)
     except (AttributeError, KeyError) as error:  # an override of an unknown field
-        raise mistakes.explain(error, "delg search", argv) from error
+        raise arguments.explain(error, "delg search", argv) from error
 
 
 def read(folder: pathlib.Path) -> ml_collections.ConfigDict:

@@ -1,7 +1,7 @@
 """Trains and evaluates with many values of configuration fields, and makes one table.
 
     delg sweep --config=FILE --workdir=DIR --sweep=train.learning_rate=0.003,0.01 --seeds=0,1,2
-    delg sweep --config=FILE --workdir=DIR --sweep='rerank.sp.residual=uniform(5,50)' --draws=8
+    delg sweep --config=FILE --workdir=DIR --sweep='rerank.sp.min_inliers=integers(4,10)' --draws=8
     delg sweep --config=FILE --workdir=DIR --sweep=sweep.json --jobs=4 --gpus=0,1,2,3
 
 All --sweep are multiplied. Random values are uniform(a,b), loguniform(a,b), integers(a,b), ends
@@ -60,14 +60,14 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Sweeps and prints the table; raises a UserError at the end if a run failed."""
-    from delg_jax.evaluation import sweep_expansion, sweep_spec
-    from delg_jax.evaluation.sweep_jobs import interruptible
+    from delg_jax.sweeps import expansion, sweep_spec
+    from delg_jax.sweeps.parallel_jobs import interruptible
 
     _check(values)
     given = {name: values[name].value for name in ("draws", "draw_seed", "verbs")}
     given["seeds"] = values.seeds and [_whole_number(seed) for seed in values.seeds]
     spec = sweep_spec.read(values.sweep, given)
-    runs = sweep_expansion.expand(values.config, spec, values.max_runs)
+    runs = expansion.expand(values.config, spec, values.max_runs)
     with interruptible():
         if values.only:
             _do_one(values, runs)
@@ -100,8 +100,8 @@ def _whole_number(text: str) -> int:
 
 def _do_all(values: flags.FlagValues, runs: Sequence) -> None:
     """Does all runs, or gathers those that are done, and writes the table."""
-    from delg_jax.evaluation import sweep, sweep_jobs
     from delg_jax.reports.sweep_tables import sweep_report
+    from delg_jax.sweeps import parallel_jobs, sweep
 
     base, root, missing = values.config, pathlib.Path(values.workdir), []
     if values.gather:
@@ -109,7 +109,7 @@ def _do_all(values: flags.FlagValues, runs: Sequence) -> None:
         sweep.write(root, results, missing)
     elif values.jobs:
         commands = _commands(values, runs)
-        results = sweep_jobs.run(
+        results = parallel_jobs.run(
             base, runs, root, commands, values.jobs, values.gpus, values.overwrite
         )
     else:
@@ -121,8 +121,8 @@ def _do_all(values: flags.FlagValues, runs: Sequence) -> None:
 
 
 def _do_one(values: flags.FlagValues, runs: Sequence) -> None:
-    from delg_jax.evaluation import sweep
-    from delg_jax.evaluation.sweep_record import Record
+    from delg_jax.sweeps import sweep
+    from delg_jax.sweeps.run_record import Record
 
     one = next((one for one in runs if one.name == values.only), None)
     if one is None:
@@ -138,24 +138,24 @@ def _do_one(values: flags.FlagValues, runs: Sequence) -> None:
 
 def _hand_out(values: flags.FlagValues, runs: Sequence) -> None:
     """Prints the commands, or writes a script of them."""
-    from delg_jax.evaluation import cluster
+    from delg_jax.sweeps import slurm
 
     commands = _commands(values, runs)
     if values.print_commands:
-        print(*cluster.lines(commands), sep="\n")
+        print(*slurm.lines(commands), sep="\n")
     elif not commands:
         print("every run is finished")
     else:
         gather, folder = [*_words(values), "--gather"], pathlib.Path.cwd()
-        script = cluster.slurm_script(commands, gather, values.workdir, folder, values.jobs)
+        script = slurm.slurm_script(commands, gather, values.workdir, folder, values.jobs)
         artefacts.write_text(pathlib.Path(values.slurm), script)
         print(f"{values.slurm}: {len(commands)} runs; submit it by sbatch")
 
 
 def _commands(values: flags.FlagValues, runs: Sequence) -> dict[str, list[str]]:
     """Words of a command for each run that is not finished, by its name."""
-    from delg_jax.evaluation import sweep
-    from delg_jax.evaluation.sweep_record import Record
+    from delg_jax.sweeps import sweep
+    from delg_jax.sweeps.run_record import Record
 
     root = pathlib.Path(values.workdir)
     commands = {}

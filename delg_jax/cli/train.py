@@ -22,10 +22,10 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Trains and prints the last metrics."""
-    from delg_jax.training import processes
-    from delg_jax.training.loop import train_and_evaluate
+    from delg_jax import distributed
+    from delg_jax.training.train import train_and_evaluate
 
-    processes.initialize(values.coordinator, values.num_processes, values.process_id)
+    distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     metrics = train_and_evaluate(values.config, values.workdir, values.overwrite)
-    if processes.is_first():
+    if distributed.is_first():
         print(tables.training_table(metrics))

@@ -4,32 +4,26 @@ import importlib
 
 import ml_collections
 
-from delg_jax.data.sources import (
-    FileSource,
-    ImageSource,
-    JoinedSource,
-    RetrievalData,
-    TrainingData,
-)
+from delg_jax.data.sources import FileSource, ImageSource, JoinedSource, RetrievalData, TrainingData
 from delg_jax.errors import UserError, require_choice
 
 # Modules of this package with a function `training` and, or, `retrieval`, by data set.
 _TRAINING = {
-    "embedded": "embedded",
+    "synthetic": "synthetic",
     "folder": "folder",
-    "image_folder": "prepared",
-    "gldv1": "prepared",
-    "gldv2": "prepared",
-    "gldv2_clean": "prepared",
+    "image_folder": "tfds_builders",
+    "gldv1": "tfds_builders",
+    "gldv2": "tfds_builders",
+    "gldv2_clean": "tfds_builders",
 }
 _RETRIEVAL = {
-    "embedded": "embedded",
+    "synthetic": "synthetic",
     "revisited": "revisited",
-    "revisited_oxford": "prepared",
-    "revisited_paris": "prepared",
-    "gldv2": "prepared",
-    "gldv2_recognition": "prepared",
-    "gldv2_clean_recognition": "prepared",
+    "revisited_oxford": "tfds_builders",
+    "revisited_paris": "tfds_builders",
+    "gldv2": "tfds_builders",
+    "gldv2_recognition": "tfds_builders",
+    "gldv2_clean_recognition": "tfds_builders",
 }
 
 # Numbers that every data set is read with, and the least value of each
@@ -56,7 +50,7 @@ def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     found = _open(data, "retrieval", _RETRIEVAL)
     if not data.distractors:
         return found
-    return importlib.import_module("delg_jax.data.prepared").with_distractors(found, data)
+    return importlib.import_module("delg_jax.data.tfds_builders").with_distractors(found, data)
 
 
 def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):

@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 
 from delg_jax import file_names
+from delg_jax.data.image_files import LeftOut, images_below, is_hidden
 from delg_jax.data.sources import FileSource, TrainingData
-from delg_jax.data.walk import LeftOut, images_below, is_hidden
 from delg_jax.errors import UserError
 
 _MOST_LISTED = 8

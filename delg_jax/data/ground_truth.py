@@ -6,9 +6,43 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from delg_jax import text_files
 from delg_jax.data import pickles
 from delg_jax.errors import UserError
+
+# Protocol -> lists of a ground truth entry that are positives, and those that are ignored
+PROTOCOLS = {
+    "easy": (("easy",), ("junk", "hard")),
+    "medium": (("easy", "hard"), ("junk",)),
+    "hard": (("hard",), ("junk", "easy")),
+}
+
+
+def protocol_sets(
+    entry: Mapping[str, Sequence[int]], protocol: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images of one query that a protocol wants found, and those that it ignores.
+
+    Args:
+      entry: ground truth of the query, lists `easy`, `hard` and `junk` of image indices.
+      protocol: easy, medium or hard.
+
+    Returns:
+      Positives int64 [P] and ignored int64 [E].
+
+    Raises:
+      ValueError: for an unknown protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"`protocol` (={protocol!r}) must be one of {', '.join(PROTOCOLS)}")
+    positives, ignored = (
+        np.concatenate([np.asarray(entry[name], np.int64) for name in names])
+        for names in PROTOCOLS[protocol]
+    )
+    return positives, ignored
+
 
 LISTS = ("easy", "hard", "junk")
 _OLD = ("good", "ok")  # the images to find, before there were easy and hard ones

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from delg_jax.data import pixels
-from delg_jax.data.formats import FORMATS
+from delg_jax.data.image_files import FORMATS
 from delg_jax.data.pixels import BadImageError
 
 REDUCTIONS = (1, 2, 4, 8)  # how many times smaller a JPEG can be decoded

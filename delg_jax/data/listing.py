@@ -8,9 +8,8 @@ import numpy as np
 
 from delg_jax import file_names, text_files
 from delg_jax.data import tar_images
-from delg_jax.data.formats import SUFFIXES, UNDECODABLE
+from delg_jax.data.image_files import SUFFIXES, UNDECODABLE, LeftOut, images_below, is_hidden
 from delg_jax.data.sources import FileSource, ImageSource
-from delg_jax.data.walk import LeftOut, images_below, is_hidden
 from delg_jax.errors import UserError
 
 KINDS = (

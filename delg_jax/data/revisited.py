@@ -12,7 +12,7 @@ import numpy as np
 from delg_jax import file_names
 from delg_jax.data import ground_truth
 from delg_jax.data.folder import existing_root
-from delg_jax.data.formats import SUFFIXES
+from delg_jax.data.image_files import SUFFIXES
 from delg_jax.data.sources import FileSource, RetrievalData
 from delg_jax.errors import UserError
 

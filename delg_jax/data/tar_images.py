@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from delg_jax.data.walk import LeftOut, is_hidden
+from delg_jax.data.image_files import LeftOut, is_hidden
 from delg_jax.errors import UserError
 
 _UNPACKERS = {

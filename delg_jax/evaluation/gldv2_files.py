@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from delg_jax.data.prepared import tables
-from delg_jax.data.prepared.gldv2_tables import IGNORED
+from delg_jax.data.tfds_builders import tables
+from delg_jax.data.tfds_builders.gldv2_files import IGNORED
 
 # Task -> column of the answers, in solutions and in predictions
 TASKS = {"retrieval": "images", "recognition": "landmarks"}

@@ -8,10 +8,10 @@ import numpy as np
 
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gap_bootstrap, gldv2, uncertainty
-from delg_jax.evaluation.bootstrap import Interval
-from delg_jax.evaluation.ranking import Ranked
-from delg_jax.evaluation.scores import Scores, percent
+from delg_jax.evaluation import gldv2, significance
+from delg_jax.evaluation.revisited import Scores, percent
+from delg_jax.evaluation.significance import Interval
+from delg_jax.retrieval.ranking import Ranked
 
 # Task by config.data.name
 _TASKS = {
@@ -99,16 +99,16 @@ def score(task: str, said: dict[str, Any], data: RetrievalData, kappas: Sequence
     metrics = {
         f"map@{COUNTED}": percent(gldv2.mean_average_precision(said, solution, COUNTED)),
         **{f"p@{kappa}": percent(precisions[kappa - 1]) for kappa in kappas},
-        "mean_position": uncertainty.number_or_none(positions[0]),
-        "median_position": uncertainty.number_or_none(positions[1]),
+        "mean_position": significance.number_or_none(positions[0]),
+        "median_position": significance.number_or_none(positions[1]),
     }
     each = {task: [percent(ap) for ap in gldv2.average_precisions(said, solution, COUNTED)]}
-    return Scores({task: metrics}, each, uncertainty.intervals(each))
+    return Scores({task: metrics}, each, significance.intervals(each))
 
 
 def recognition_comparisons(
     said: Mapping[str, dict[str, Any]], data: RetrievalData
-) -> dict[str, dict[str, uncertainty.Gain]]:
+) -> dict[str, dict[str, significance.Gain]]:
     """Compares the `gap` of every re-ranking with that of the search that it starts from.
 
     Args:
@@ -120,12 +120,12 @@ def recognition_comparisons(
     """
     solution, found = answers("recognition", data), {}
     for method, mine in said.items():
-        over = uncertainty.first_stage(method, said)
+        over = significance.first_stage(method, said)
         if over:
-            compared = gap_bootstrap.paired(mine, said[over], solution)
+            compared = significance.gap_paired(mine, said[over], solution)
             difference = Interval(*(100.0 * bound for bound in compared.difference))
             compared = compared._replace(difference=difference)
-            found[method] = {"recognition": uncertainty.gain(over, compared)}
+            found[method] = {"recognition": significance.gain(over, compared)}
     return found
 
 
@@ -146,7 +146,7 @@ def answers(task: str, data: RetrievalData) -> dict[str, list]:
 
 
 def _recognition(said: dict[str, Any], solution: dict[str, list[int]]) -> Scores:
-    gap, low, high = gap_bootstrap.interval(said, solution)
+    gap, low, high = significance.gap_interval(said, solution)
     ignoring = gldv2.global_average_precision(said, solution, ignore_non_gt=True)
     together = gldv2.global_average_precision(said, solution, ties="together")
     metrics = {

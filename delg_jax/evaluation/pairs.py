@@ -1,57 +1,178 @@
-"""Verification of image pairs: average precision of "both show the same landmark".
+"""Image pairs of an experiment, verified: average precision of "both show the same landmark".
 
-DELG, section 4.1 and Table 1: 200 thousand pairs of a test and a train image of Google Landmarks,
-one thousand of them of the same landmark, ranked by their number of inliers.
+The protocol of DELG's Table 1 (section 4.1), on pairs of a query and a database image: positives
+and negatives are drawn, and ranked by their number of inliers.
 """
 
+from typing import NamedTuple
+
+import ml_collections
 import numpy as np
 
-# together: equal scores are one threshold; order: one after the other, lower index first
-TIES = ("together", "order")
+from delg_jax.data.ground_truth import protocol_sets
+from delg_jax.errors import UserError
+from delg_jax.evaluation import gldv2
+from delg_jax.evaluation.significance import Interval
+from delg_jax.features import Extracted
+from delg_jax.features.extract import has_local
+from delg_jax.progress import Progress
+from delg_jax.retrieval import verification
 
 
-def average_precision(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    ties: str = "together",
-    positives: int | None = None,
-) -> float:
-    """Mean, over the positives, of the precision of the ranking down to each of them.
+class Drawn(NamedTuple):
+    """Pairs.
 
-    Most pairs have no inlier at all, so that ties decide. Taken together, the result does not
-    depend on the order of the pairs: every positive of a tie gets the precision at the tie's end.
+    Attributes:
+      queries: int64 [P], number of each pair's query, ascending.
+      images: int64 [P], of its database image.
+      labels: bool [P], whether both show the same landmark.
+    """
+
+    queries: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for pairs in `config.eval` that cannot be verified."""
+    for name in ("pairs", "negative_pairs"):
+        if config.eval[name] < 0:
+            raise UserError(f"config.eval.{name}", config.eval[name], "must not be negative")
+    if config.eval.pairs and not has_local(config):
+        rule = "must be 0 without local features"
+        raise UserError("config.eval.pairs", config.eval.pairs, rule)
+
+
+def pair_average_precision(
+    extracted: Extracted,
+    rerank: ml_collections.ConfigDict,
+    positives: int,
+    negatives: int,
+    seed: int,
+) -> dict[str, int | float]:
+    """Draws pairs, verifies them and scores their ranking by inliers.
 
     Args:
-      scores: float or int [P], larger is better.
-      labels: bool [P], whether a pair is a positive.
-      ties: one of `TIES`.
-      positives: number of positives there are, if some have no score; None = those of `labels`.
+      extracted: features, and the ground truth that says what the same landmark is: easy and hard
+        images; junk ones are in no pair.
+      rerank: the `config.rerank` tree. Its least number of inliers does not matter: it would only
+        make ties.
+      positives: pairs of the same landmark that are drawn.
+      negatives: pairs of different ones.
+      seed: of all draws.
 
     Returns:
-      A fraction in [0, 1]; NaN if there are no positives.
+      `positives` and `negatives`; how many of each, `skipped_positives` and `skipped_negatives`,
+      have an image without local features; and in percent `average_precision` (ties together)
+      with its 95 % bootstrap interval, `low` and `high`. A skipped positive counts as not found.
 
     Raises:
-      ValueError: for arrays of different shapes, a score that is NaN, an unknown rule of ties, or
-        fewer `positives` than `labels` has.
+      UserError: if there are fewer pairs than asked for.
     """
-    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        rule = f"must be one list as long as `labels` (shape {labels.shape})"
-        raise ValueError(f"`scores` (shape {scores.shape}) {rule}")
-    if np.isnan(scores).any():
-        raise ValueError(f"`scores` (nan at {np.isnan(scores).argmax()}) must be numbers")
-    if ties not in TIES:
-        raise ValueError(f"`ties` (={ties!r}) must be one of {', '.join(TIES)}")
-    found = int(labels.sum())
-    positives = found if positives is None else positives
-    if positives < found:
-        raise ValueError(f"`positives` (={positives}) must be at least the {found} of `labels`")
-    if not positives:
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = labels[order]
-    precisions = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    if ties == "together":
-        descending = -scores[order]
-        precisions = precisions[np.searchsorted(descending, descending, side="right") - 1]
-    return float(precisions[hits].sum() / positives)
+    drawn = draw(extracted.data.ground_truth, len(extracted.database), positives, negatives, seed)
+    settings = rerank.copy_and_resolve_references().unlock()
+    settings.sp.min_inliers = 0
+    images, queries = (part.present("local") for part in (extracted.database, extracted.queries))
+    found = images[drawn.images] & queries[drawn.queries]
+    count_inliers = verification.inlier_counter(extracted, settings, seed)
+    scores = np.zeros(len(drawn.images), np.int32)
+    numbers, starts = np.unique(drawn.queries, return_index=True)
+    groups = np.split(np.arange(len(scores)), starts[1:])
+    with Progress("verification of pairs", len(numbers), "query") as progress:
+        for number, group in zip(numbers, groups, strict=True):
+            candidates = drawn.images[group]
+            scores[group] = count_inliers(int(number), candidates)[candidates]
+            progress.advance()
+    over = interval(scores, drawn.labels, seed=seed, found=found)
+    shares = {"average_precision": over.mean, "low": over.low, "high": over.high}
+    percent = {name: 100.0 * value for name, value in shares.items()}
+    sides = {"positives": drawn.labels, "negatives": ~drawn.labels}
+    skipped = {f"skipped_{name}": int((side & ~found).sum()) for name, side in sides.items()}
+    return {"positives": positives, "negatives": negatives, **skipped, **percent}
+
+
+def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, seed: int) -> Drawn:
+    """Draws pairs of a query and a database image without replacement.
+
+    Args:
+      ground_truth: for each query `easy` and `hard`, the images of its landmark, and `junk`.
+      images: number of database images.
+      positives: pairs of the same landmark.
+      negatives: pairs of different ones.
+      seed: of the draw.
+
+    Returns:
+      The pairs, by query.
+
+    Raises:
+      UserError: if there are fewer pairs of a kind.
+    """
+    same, known = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for number, entry in enumerate(ground_truth):
+        wanted, ignored = protocol_sets(entry, "medium")
+        same.append(number * images + wanted)
+        known.append(number * images + np.concatenate([wanted, ignored]))
+    same, known = np.unique(np.concatenate(same)), np.unique(np.concatenate(known))
+    others = len(ground_truth) * images - len(known)
+    for field, asked, there in (
+        ("config.eval.pairs", positives, len(same)),
+        ("config.eval.negative_pairs", negatives, others),
+    ):
+        if not 1 <= asked <= there:
+            raise UserError(field, asked, f"must be from 1 to {there}, the pairs that there are")
+    rng = np.random.default_rng(seed)
+    right = rng.choice(same, positives, replace=False)
+    # The n-th pair that is not known lies behind as many known ones as have at most n others before
+    ranks = rng.choice(others, negatives, replace=False)
+    wrong = ranks + np.searchsorted(known - np.arange(len(known)), ranks, side="right")
+    codes = np.concatenate([right, wrong])
+    order = np.argsort(codes)
+    labels = np.arange(len(codes)) < positives
+    return Drawn(codes[order] // images, codes[order] % images, labels[order])
+
+
+def interval(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    found: np.ndarray | None = None,
+) -> Interval:
+    """Percentile bootstrap interval of `pairs.average_precision`, ties together.
+
+    Positives and negatives are drawn apart, with replacement, as the protocol fixes their numbers.
+
+    Args:
+      scores: int [P], larger is better.
+      labels: bool [P], whether a pair is a positive; at least one of each kind.
+      level: share of the intervals that should hold the true value.
+      resamples: number of times that the pairs are drawn.
+      seed: of the random numbers.
+      found: bool [P], False for pairs that have no score: they are not in the ranking, and
+        positives among them are not found; None if all have one.
+
+    Returns:
+      The average precision, a fraction, and its interval.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels, bool)
+    found = np.ones(len(labels), bool) if found is None else found
+    # Pairs of one score are alike, so that drawing pairs is drawing how many have each score
+    values, bins = np.unique(-scores[found], return_inverse=True)
+    right, wrong = (np.bincount(bins[s[found]], minlength=len(values)) for s in (labels, ~labels))
+    if not found.all():  # a last bin, which no rank looks into
+        right, wrong = (
+            np.append(kind, (side & ~found).sum())
+            for kind, side in ((right, labels), (wrong, ~labels))
+        )
+    rng = np.random.default_rng(seed)
+    hits, misses = (
+        rng.multinomial(kind.sum(), kind / kind.sum(), resamples)[:, : len(values)]
+        for kind in (right, wrong)
+    )
+    hit, ranks = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
+    drawn = (hits * hit / np.maximum(ranks, 1)).sum(axis=1) / right.sum()
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    positives = int(labels.sum())
+    mean = gldv2.average_precision(scores[found], labels[found], positives=positives)
+    return Interval(mean, float(low), float(high))

@@ -4,41 +4,12 @@ Radenovic, Iscen, Tolias, Avrithis, Chum, "Revisiting Oxford and Paris", CVPR 20
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from delg_jax.data.ground_truth import contradiction
-
-# Protocol -> lists of a ground truth entry that are positives, and those that are ignored
-PROTOCOLS = {
-    "easy": (("easy",), ("junk", "hard")),
-    "medium": (("easy", "hard"), ("junk",)),
-    "hard": (("hard",), ("junk", "easy")),
-}
-
-
-def protocol_sets(
-    entry: Mapping[str, Sequence[int]], protocol: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The images of one query that a protocol wants found, and those that it ignores.
-
-    Args:
-      entry: ground truth of the query, lists `easy`, `hard` and `junk` of image indices.
-      protocol: easy, medium or hard.
-
-    Returns:
-      Positives int64 [P] and ignored int64 [E].
-
-    Raises:
-      ValueError: for an unknown protocol.
-    """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"`protocol` (={protocol!r}) must be one of {', '.join(PROTOCOLS)}")
-    positives, ignored = (
-        np.concatenate([np.asarray(entry[name], np.int64) for name in names])
-        for names in PROTOCOLS[protocol]
-    )
-    return positives, ignored
+from delg_jax.data.ground_truth import PROTOCOLS, contradiction, protocol_sets
+from delg_jax.evaluation import significance
 
 
 def evaluate(
@@ -140,3 +111,52 @@ def _precision_at(hits: np.ndarray, kappa: int, positives: int) -> float:
         return 0.0
     depth = min(kappa, int(hits[-1]) + 1) if len(hits) == positives else kappa
     return float((hits < depth).sum() / depth)
+
+
+Metrics = dict[str, dict[str, float | None]]
+
+
+class Scores(NamedTuple):
+    """All numbers of one method, in percent where they are shares; None where nothing counts.
+
+    Attributes:
+      metrics: values by protocol and metric, the one that intervals are of first.
+      average_precisions: of each query, by protocol; empty where there are none.
+      intervals: 95 % interval of the first metric by protocol, lower and upper bound.
+    """
+
+    metrics: Metrics
+    average_precisions: dict[str, list[float | None]]
+    intervals: dict[str, list[float | None]]
+
+
+def by_protocol(
+    rankings: Mapping[str, np.ndarray],
+    ground_truth: Sequence[Mapping[str, Sequence[int]]],
+    kappas: Sequence[int],
+) -> Scores:
+    """Scores one method on the easy, medium and hard protocol.
+
+    Args:
+      rankings: int [Q, N] by protocol, or under "all" for protocols without their own.
+      ground_truth: for each query `easy`, `hard` and `junk`.
+      kappas: ranks of the mean precisions.
+
+    Returns:
+      The scores; metrics are `map` and `mp@k`.
+    """
+    source = {name: name if name in rankings else "all" for name in PROTOCOLS}
+    scored = {
+        name: evaluate(rankings[name].T, ground_truth, kappas) for name in set(source.values())
+    }
+    metrics, precisions = {}, {}
+    for protocol in PROTOCOLS:
+        values = dict(scored[source[protocol]][protocol])
+        precisions[protocol] = [None if ap is None else 100.0 * ap for ap in values.pop("aps")]
+        metrics[protocol] = {name: percent(value) for name, value in values.items()}
+    return Scores(metrics, precisions, significance.intervals(precisions))
+
+
+def percent(share: float) -> float | None:
+    """A share in percent, None for NaN."""
+    return significance.number_or_none(100.0 * share)

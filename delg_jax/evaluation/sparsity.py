@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.models.delg import Delg
-from delg_jax.training import summaries
+from delg_jax.training import step
 
 MAPS = ("conv4", "conv5")
 
@@ -46,4 +46,4 @@ def _shares(
     """Shares of zeros of both maps, and how many activations these have."""
     outputs = module.apply(variables, images.astype(jnp.float32))
     maps = tuple(getattr(outputs, name) for name in MAPS)
-    return tuple(map(summaries.sparsity, maps)), tuple(activations.size for activations in maps)
+    return tuple(map(step.sparsity, maps)), tuple(activations.size for activations in maps)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from delg_jax.features import pyramid
-from delg_jax.features.level import LevelPlan
+from delg_jax.features.pyramid_level import LevelPlan
 
 
 class Member(NamedTuple):

@@ -9,10 +9,9 @@ from typing import Any
 
 from delg_jax.errors import UserError
 from delg_jax.features.extraction import RunExtractor
-from delg_jax.features.filling import by_chunk, fill
-from delg_jax.features.network import Network
-from delg_jax.features.parts import Part
+from delg_jax.features.network import Network, Part
 from delg_jax.features.store import FeatureStore
+from delg_jax.features.store_writing import by_chunk, fill
 
 
 def extract_with_beam(

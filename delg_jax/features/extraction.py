@@ -11,10 +11,10 @@ import numpy as np
 from delg_jax.data import images
 from delg_jax.data.sources import ImageSource
 from delg_jax.features.extractor import Extractor, in_original_pixels
-from delg_jax.features.filling import fill
 from delg_jax.features.origins import Box, Origins, content_of, places_of
 from delg_jax.features.storage.rows import Row
 from delg_jax.features.store import FeatureStore
+from delg_jax.features.store_writing import fill
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,14 +11,48 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from delg_jax.compiled_programs import release_if_many
+from delg_jax.compilation_cache import release_if_many
 from delg_jax.data.images import limit_size
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import adaptation, batches, level, pyramid, selection
+from delg_jax.features import batches, pyramid, pyramid_level, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
 from delg_jax.models.delg import Delg
+
+SCALE_POOLINGS = ("mean", "max")
+
+
+def check_heads(settings: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for fields of `config.extract` that no network can be adapted by."""
+    require_choice("config.extract.dtype", settings.dtype, ("float32", "bfloat16"))
+    require_choice("config.extract.scale_pooling", settings.scale_pooling, SCALE_POOLINGS)
+    for field in ("gem_power", "relup"):
+        if not settings[field] >= 0:
+            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
+    if not 0 <= settings.regional <= 1:
+        raise UserError("config.extract.regional", settings.regional, "must lie in [0, 1]")
+
+
+def adapted(module: Delg, settings: ml_collections.ConfigDict) -> Delg:
+    """The network with the precision and the test-time pooling of `config.extract`.
+
+    Args:
+      module: as it was trained; the variables stay the same.
+      settings: the `config.extract` tree.
+
+    Returns:
+      The network to extract with (SuperGlobal, Shao et al., ICCV 2023).
+    """
+    fields = {
+        "dtype": jnp.dtype(settings.dtype),
+        "relup": float(settings.relup),
+        "regional": float(settings.regional),
+    }
+    if settings.gem_power:
+        fields |= {"gem_power": float(settings.gem_power), "gem_learned": False}
+    return module.clone(**fields)
+
 
 _IN_FLIGHT = 2  # batches that are not copied back before the next is started
 _ACCELERATOR_PIXELS = 4_194_304  # in a batch
@@ -45,7 +79,7 @@ def deciding(variables: Any) -> Any:
 
 def check(settings: ml_collections.ConfigDict) -> None:
     """Raises a UserError for a `config.extract` tree that no features can be extracted with."""
-    adaptation.check(settings)
+    check_heads(settings)
     require_choice("config.extract.local_encoding", settings.local_encoding, ENCODINGS)
     require_choice("config.extract.global_dtype", settings.global_dtype, GLOBAL_DTYPES)
     if not 0 <= settings.compression <= 19:
@@ -57,7 +91,7 @@ def check(settings: ml_collections.ConfigDict) -> None:
     for field in ("max_features", "chunk_images", "pca_images"):
         if settings[field] < 1:
             raise UserError(f"config.extract.{field}", settings[field], "must be at least 1")
-    for field in ("max_size", "pca_dim", "batch_pixels", "suppression"):
+    for field in ("max_size", "pca_dim", "batch_pixels", "nms_radius"):
         if settings[field] < 0:
             raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
     for field in ("local_scales", "global_scales"):
@@ -94,7 +128,7 @@ class Extractor:
         settings: ml_collections.ConfigDict,
         pca: Pca | None = None,
     ) -> None:
-        self.module = adaptation.adapted(module, settings)
+        self.module = adapted(module, settings)
         self.variables = jax.device_put(deciding(variables))
         self.settings = settings
         self.pca = pca
@@ -102,14 +136,14 @@ class Extractor:
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Features]:
         """Extracts from uint8 images [h, w, 3]; the result does not depend on their company."""
-        plans = level.plan(self.module, self.settings)
-        found: list[dict[level.LevelPlan, _Found]] = [{} for _ in images]
+        plans = pyramid_level.plan(self.module, self.settings)
+        found: list[dict[pyramid_level.LevelPlan, _Found]] = [{} for _ in images]
         for batch, result in self._run(images, plans):
             for row, member in enumerate(batch.members):
                 found[member.index][member.plan] = self._read(result, row, batch.shape, member)
         return [self._join([levels[plan] for plan in plans]) for levels in found]
 
-    def _run(self, images: Sequence[np.ndarray], plans: list[level.LevelPlan]):
+    def _run(self, images: Sequence[np.ndarray], plans: list[pyramid_level.LevelPlan]):
         """Yields (Batch, Level as NumPy); later batches run while an earlier one is copied."""
         sizes = [image.shape[:2] for image in images]
         sources = [
@@ -124,7 +158,7 @@ class Extractor:
                 yield _finish(*waiting.popleft())
         yield from (_finish(*entry) for entry in waiting)
 
-    def _start(self, batch: batches.Batch, sources, sizes) -> level.Level:
+    def _start(self, batch: batches.Batch, sources, sizes) -> pyramid_level.Level:
         """Resizes and runs the network, without waiting for the result."""
         levels = [
             _resize(sources[member.index], sizes[member.index], member.target, batch.shape)
@@ -134,7 +168,7 @@ class Extractor:
         if key not in self.compiled_shapes:
             release_if_many()
         start = time.perf_counter()
-        result = level.compute(
+        result = pyramid_level.compute(
             self.module,
             self.variables,
             self.pca,
@@ -143,23 +177,23 @@ class Extractor:
             batch.count,
             batch.pooled,
             float(self.settings.attention_threshold),
-            self.settings.suppression,
+            self.settings.nms_radius,
         )
         self.compiled_shapes.setdefault(key, time.perf_counter() - start)
         jax.tree.map(lambda array: array.copy_to_host_async(), result)
         return result
 
-    def _read(self, result: level.Level, row: int, shape, member: batches.Member) -> _Found:
+    def _read(self, result: pyramid_level.Level, row: int, shape, member: batches.Member) -> _Found:
         scale, count, pooled = member.plan
         stride = self.module.conv4_stride
-        local = level.local_features(result, row, shape, stride, scale) if count else None
+        local = pyramid_level.local_features(result, row, shape, stride, scale) if count else None
         return _Found(result.global_descriptor[row] if pooled else None, local)
 
     def _join(self, levels: list[_Found]) -> Features:
         local = [found.local for found in levels if found.local is not None]
         pooled = [found.descriptor for found in levels if found.descriptor is not None]
         return Features(
-            level.pool_scales(pooled, self.settings.scale_pooling),
+            pyramid_level.pool_scales(pooled, self.settings.scale_pooling),
             selection.merge(local, self.settings.max_features) if local else None,
         )
 
@@ -177,7 +211,9 @@ def _resize(image, size, target, shape: tuple[int, int]) -> jax.Array:
     return pyramid.resize(image[None], size, target, shape)[0]
 
 
-def _finish(batch: batches.Batch, result: level.Level) -> tuple[batches.Batch, level.Level]:
+def _finish(
+    batch: batches.Batch, result: pyramid_level.Level
+) -> tuple[batches.Batch, pyramid_level.Level]:
     return batch, jax.tree.map(np.asarray, result)
 
 

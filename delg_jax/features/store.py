@@ -13,13 +13,7 @@ from delg_jax.features.pca import Pca
 from delg_jax.features.storage import chunked_array, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
 from delg_jax.features.storage.index import FORMAT, INDEX_1, write_index
-from delg_jax.features.storage.rows import (
-    DELETED,
-    EVERY_IMAGE,
-    LOCAL_ARRAYS,
-    WRITTEN,
-    Layout,
-)
+from delg_jax.features.storage.rows import DELETED, EVERY_IMAGE, LOCAL_ARRAYS, WRITTEN, Layout
 from delg_jax.features.storage.writing import StoreWriting
 
 _PCA = "pca.npz"

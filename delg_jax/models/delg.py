@@ -9,15 +9,7 @@ import ml_collections
 from flax import struct
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models import (
-    attention,
-    classifiers,
-    dim_reduction,
-    extent,
-    pooling,
-    regional,
-    resnet,
-)
+from delg_jax.models import extent, heads, pooling, regional, resnet
 from delg_jax.models.convention import get_convention, preprocess
 
 
@@ -105,21 +97,15 @@ class Delg(nn.Module):
         if self.whitening:
             self.whiten = nn.Dense(self.global_dim)
         if self.global_loss == "arcface":
-            self.global_classifier = classifiers.CosineClassifier(
-                self.num_classes, self.initial_scale
-            )
+            self.global_classifier = heads.CosineClassifier(self.num_classes, self.initial_scale)
         else:
-            self.global_classifier = classifiers.SoftmaxClassifier(self.num_classes)
+            self.global_classifier = heads.SoftmaxClassifier(self.num_classes)
         if self.local_head:
             if self.attention == "learned":
                 epsilon = get_convention(self.convention).epsilon
-                self.attend = attention.Attention(
-                    self.attention_dim, epsilon, dtype=self.dtype, **norm
-                )
-            self.reduce = dim_reduction.DimReduction(
-                self.dim_reduction, self.local_dim, dtype=self.dtype
-            )
-            self.local_classifier = classifiers.SoftmaxClassifier(self.num_classes)
+                self.attend = heads.Attention(self.attention_dim, epsilon, dtype=self.dtype, **norm)
+            self.reduce = heads.DimReduction(self.dim_reduction, self.local_dim, dtype=self.dtype)
+            self.local_classifier = heads.SoftmaxClassifier(self.num_classes)
 
     def __call__(
         self, images: jax.Array, sizes: jax.Array | None = None, train: bool = False
@@ -156,7 +142,7 @@ class Delg(nn.Module):
         scores = (
             self.attend(local, train=learn_norm)
             if self.attention == "learned"
-            else attention.norm_attention(local)
+            else heads.norm_attention(local)
         )
         return outputs.replace(attention=scores, local_descriptors=codes, reconstruction=restored)
 
@@ -190,7 +176,7 @@ class Delg(nn.Module):
             return outputs, global_scores, None
         # The attention loss sees what the autoencoder restores, or the descriptors without one.
         maps = outputs.reconstruction
-        pooled = attention.attend(
+        pooled = heads.attend(
             outputs.local_descriptors if maps is None else maps,
             outputs.attention,
             self.attention_pooling,
@@ -204,7 +190,7 @@ _CHOICES = {
     "global_loss": ("arcface", "softmax"),
     "attention": ("learned", "norm"),
     "attention_pooling": ("mean", "sum"),
-    "dim_reduction": dim_reduction.KINDS,
+    "dim_reduction": heads.KINDS,
 }
 _POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
 # Fields of config.model that say where weights come from, not what the network is.

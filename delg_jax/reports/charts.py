@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from delg_jax.evaluation.revisited import protocol_sets
-from delg_jax.reports.lanes import Lane
+from delg_jax.data.ground_truth import protocol_sets
+from delg_jax.reports.method_results import Lane
 
 _LEVELS = 51  # of recall
 _PERCENT = (0.0, 100.0)

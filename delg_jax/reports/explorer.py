@@ -5,15 +5,15 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
-from delg_jax.evaluation.revisited import PROTOCOLS
 from delg_jax.progress import Progress
-from delg_jax.reports.evaluated import Evaluated
-from delg_jax.reports.evidence import UNIT, Evidence, Shape
-from delg_jax.reports.findings import findings
-from delg_jax.reports.lanes import Lane, ground_truth
+from delg_jax.reports.local_feature_views import UNIT, Evidence, Shape
+from delg_jax.reports.method_results import Lane, ground_truth
 from delg_jax.reports.query_choice import choose
+from delg_jax.reports.query_results import findings
 from delg_jax.reports.thumbnails import Thumbnails
+from delg_jax.reports.workdir_results import Evaluated
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,11 @@ import jinja2
 import markupsafe
 
 from delg_jax import workdir as artefacts
+from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
-from delg_jax.evaluation.revisited import PROTOCOLS
-from delg_jax.reports import charts, comparison, lanes, tables
-from delg_jax.reports.evaluated import Evaluated, read
+from delg_jax.reports import charts, method_results, significance_tables, tables
 from delg_jax.reports.explorer import Amounts, Explorer
-from delg_jax.reports.stored_metrics import read_training
+from delg_jax.reports.workdir_results import Evaluated, read, read_training
 from delg_jax.training.metrics import read_records
 
 # Folders that keep a configuration, by what it decided.
@@ -56,7 +55,7 @@ def write_report(
     shown = [_run(run) for run in runs]
     groups = [
         _group([runs[number] for number in members], amounts or Amounts())
-        for members in lanes.groups(runs)
+        for members in method_results.groups(runs)
     ]
     style, script = ("\n".join(map(_part, names)) for names in (_STYLES, _SCRIPTS))
     page = (
@@ -122,7 +121,7 @@ def _run(run: Evaluated) -> dict[str, Any]:
     return {
         "name": str(folder),
         "methods": tables.retrieval_cells(result) if result else None,
-        "intervals": comparison.interval_cells(result),
+        "intervals": significance_tables.interval_cells(result),
         "queries": result.get("queries"),
         "images": result.get("images"),
         "notes": run.notes,
@@ -135,9 +134,9 @@ def _run(run: Evaluated) -> dict[str, Any]:
 def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
     """What the template shows of the queries of runs on the same data."""
     sides = {}
-    for lane in lanes.lanes(runs):
+    for lane in method_results.lanes(runs):
         sides[f"{lane.run + 1}: {lane.method}" if len(runs) > 1 else lane.method] = lane
-    truth, explorer = lanes.ground_truth(runs), Explorer(runs, sides, amounts)
+    truth, explorer = method_results.ground_truth(runs), Explorer(runs, sides, amounts)
     plots = [charts.by_query(sides, explorer.chosen, protocol) for protocol in PROTOCOLS]
     compared = [
         charts.differences(sides, number, explorer.chosen, "medium")
@@ -154,7 +153,7 @@ def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
         "left_out": content["leftOut"],
         "recall": [drawn for drawn in recall if drawn],
         "by_query": [drawn for drawn in plots if drawn],
-        "differences": comparison.difference_cells(sides),
+        "differences": significance_tables.difference_cells(sides),
         "by_difference": [drawn for drawn in compared if drawn],
         "content": json_for_script(content),
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from delg_jax.errors import require_choice
-from delg_jax.reports.lanes import Lane, changes, mean_precisions
+from delg_jax.reports.method_results import Lane, changes, mean_precisions
 
 CHOICES = ("changed", "worst", "best")
 

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Callable, Collection, Sequence
 
 from delg_jax.evaluation import revisited
-from delg_jax.evaluation.sweep import Result
 from delg_jax.reports.tables import markdown
+from delg_jax.sweeps.sweep import Result
 
 _PROTOCOLS = tuple(revisited.PROTOCOLS)
 # What each re-ranking starts from.

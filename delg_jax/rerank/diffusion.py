@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.errors import WrongField
-from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import MAX_POWER
 

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from delg_jax.search import cosines
+from delg_jax.search import descriptor_similarity
 
 
 @partial(
@@ -51,12 +51,12 @@ def match(
     Raises:
       ValueError: if the two sides are of different kinds.
     """
-    cosines.check_kinds(query_descriptors, descriptors)
+    descriptor_similarity.check_kinds(query_descriptors, descriptors)
 
     def one_image(image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Matches the query to one image's descriptors [K, D] and mask [K]."""
         features, present = image
-        found = cosines.between(query_descriptors, features, hamming, dimension)
+        found = descriptor_similarity.between(query_descriptors, features, hamming, dimension)
         found = jnp.where(present[None, :], found, -jnp.inf)
         return _nearest(found, query_mask, max_distance, ratio, mutual)
 

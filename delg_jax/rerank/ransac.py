@@ -9,13 +9,206 @@ import jax
 import jax.numpy as jnp
 
 from delg_jax.errors import WrongField
-from delg_jax.rerank import samples, scoring, transforms, weak_geometry
+from delg_jax.rerank import transforms
+from delg_jax.rerank.transforms import at_match
+
+# A degenerate sample is drawn again this often at most: where only one sample in three is good,
+# two hypotheses in a hundred still stay empty; where all matches lie on a line, the draws end.
+REDRAWS = 10
+
+
+def distinct_ranks(key: jax.Array, count: jax.Array, size: int, samples: int) -> jax.Array:
+    """Draws samples of distinct ranks below `count`, uniformly.
+
+    Each rank is drawn among those left and then moved past the ones taken before it.
+
+    Args:
+      key: random key.
+      count: int [], number of matches.
+      size: ranks in a sample.
+      samples: how many.
+
+    Returns:
+      int32 [size, samples]; not distinct if `count` < `size`.
+    """
+    left = count - jnp.arange(size)[:, None]
+    drawn = jnp.floor(jax.random.uniform(key, (size, samples)) * left).astype(jnp.int32)
+    ranks, taken = [], []  # `taken` is in ascending order
+    for rank in jnp.clip(drawn, 0, jnp.maximum(left - 1, 0)):
+        for other in taken:
+            rank += rank >= other
+        ranks.append(rank)
+        taken = _inserted(taken, rank)
+    return jnp.stack(ranks)
+
+
+def _inserted(ascending: list[jax.Array], rank: jax.Array) -> list[jax.Array]:
+    result = []
+    for other in ascending:
+        result.append(jnp.minimum(other, rank))
+        rank = jnp.maximum(other, rank)
+    return [*result, rank]
+
+
+def draw(
+    keys: jax.Array,
+    count: jax.Array,
+    size: int,
+    samples: int,
+    is_good: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Draws samples for many pairs, and again those that are degenerate.
+
+    A good sample is never touched by the redraws of others, so that what a pair gets depends on
+    its own key and matches alone.
+
+    Args:
+      keys: random keys [M].
+      count: int [M], number of matches.
+      size: matches in a sample.
+      samples: how many, H.
+      is_good: from ranks int32 [M, size, H] to bool [M, H].
+
+    Returns:
+      int32 [M, size, H], ranks below `count`; degenerate only where `REDRAWS` were too.
+    """
+    ranks_of = jax.vmap(partial(distinct_ranks, size=size, samples=samples))
+    enough = (count >= size)[:, None]
+
+    def is_wanting(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        attempt, _, good = state
+        return (attempt < REDRAWS) & (~good & enough).any()
+
+    def redraw(
+        state: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        attempt, ranks, good = state
+        again = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, attempt)
+        ranks = jnp.where(good[:, None, :], ranks, ranks_of(again, count))
+        return attempt + 1, ranks, is_good(ranks)
+
+    ranks = ranks_of(keys, count)
+    start = (jnp.zeros((), jnp.int32), ranks, is_good(ranks))
+    return jax.lax.while_loop(is_wanting, redraw, start)[1]
+
+
+def hypotheses(
+    points: jax.Array, scale_ratios: jax.Array, count: jax.Array, wanted: int
+) -> tuple[jax.Array, jax.Array]:
+    """Upright views through one match each: a change of scale and a shift.
+
+    Photographs are mostly upright, and the ratio of the sizes of two matched regions is the change
+    of scale (Philbin et al., CVPR 2007; Jegou et al., "Weak geometric consistency", ECCV 2008).
+    One inlier then makes a good hypothesis, where an affine sample needs three.
+
+    Args:
+      points: float [M, K, 4], source (y, x) and target (y, x), matches first.
+      scale_ratios: float [M, K], size of the target feature over that of the source feature.
+      count: int [M], number of matches.
+      wanted: hypotheses per pair; the first matches make them, which are of the strongest features.
+
+    Returns:
+      Coefficients [6, M, H] with H = min(wanted, K), and bool [M, H], False beyond the matches.
+    """
+    points, ratios = points[:, :wanted], scale_ratios[:, :wanted]
+    present = jnp.arange(points.shape[1])[None, :] < count[:, None]
+    possible = present & (ratios > 0) & jnp.isfinite(ratios)
+    ratios = jnp.where(possible, ratios, 1.0)
+    zero = jnp.zeros_like(ratios)
+    return at_match(jnp.moveaxis(points, 2, 0), ratios, zero, zero, ratios), possible
+
+
+SCORINGS = ("inliers", "msac")
+
+
+def squared_error(model: jax.Array, point: jax.Array) -> jax.Array:
+    """Squared distance in pixels between a transformed source point and its target.
+
+    Args:
+      model: float [6, ...], coefficients of an affine transformation, or [9, ...] of a homography;
+        see `transforms`.
+      point: float [4, ...], source (y, x) and target (y, x); broadcast against the model.
+
+    Returns:
+      float [...]; infinite where a homography maps to behind the horizon.
+    """
+    y, x, target_y, target_x = point
+    if len(model) == 6:
+        yy, yx, xy, xx, b_y, b_x = model
+        error_y = yy * y + yx * x + (b_y - target_y)
+        error_x = xy * y + xx * x + (b_x - target_x)
+        return error_y**2 + error_x**2
+    yy, yx, b_y, xy, xx, b_x, wy, wx, one = model
+    depth = wy * y + wx * x + one
+    inverse = 1.0 / jnp.where(depth > 0, depth, 1.0)
+    error_y = (yy * y + yx * x + b_y) * inverse - target_y
+    error_x = (xy * y + xx * x + b_x) * inverse - target_x
+    return jnp.where(depth > 0, error_y**2 + error_x**2, jnp.inf)
+
+
+def score_of(error: jax.Array, inlier_threshold: float, scoring: str) -> jax.Array:
+    """What a match adds to a score.
+
+    Args:
+      error: squared, in pixels.
+      inlier_threshold: pixels; an inlier lies strictly nearer.
+      scoring: `inliers` counts them (paper); `msac` weighs each by 1 - error / threshold^2, the
+        truncated quadratic loss of Torr and Zisserman ("MLESAC", CVIU 2000) turned around.
+
+    Returns:
+      int32 or float32, of the shape of `error`.
+    """
+    if scoring == "inliers":
+        return (error < inlier_threshold**2).astype(jnp.int32)
+    return jnp.where(error < inlier_threshold**2, 1.0 - error / inlier_threshold**2, 0.0)
+
+
+def score(
+    models: jax.Array,
+    points: jax.Array,
+    count: jax.Array,
+    inlier_threshold: float,
+    scoring: str,
+    chunk: int,
+) -> jax.Array:
+    """Scores every hypothesis, `chunk` matches per pass.
+
+    A pass is one fused, vectorised loop over all hypotheses; the passes end with the last match
+    of the pair that has most. No array of hypotheses by matches is ever made.
+
+    Args:
+      models: float [C, M, H], coefficients.
+      points: float [M, K, 4], matches first.
+      count: int [M], number of matches.
+      inlier_threshold: pixels.
+      scoring: one of `SCORINGS`.
+      chunk: matches per pass; any value gives the same result.
+
+    Returns:
+      Scores [M, H], int32 for `inliers`, else float32; larger is better.
+    """
+    pairs, size, _ = points.shape
+    present = jnp.arange(size)[None, :] < count[:, None]
+    target = jnp.where(present[:, :, None], points[:, :, 2:], jnp.inf)  # never an inlier
+    points = jnp.concatenate([points[:, :, :2], target], axis=2)
+    points = jnp.pad(points, ((0, 0), (0, -size % chunk), (0, 0)), constant_values=jnp.inf)
+    points = points.reshape(pairs, -1, chunk, 4).transpose(1, 2, 3, 0)  # [passes, chunk, 4, M]
+
+    def one_pass(step: jax.Array, scores: jax.Array) -> jax.Array:
+        for point in jax.lax.dynamic_index_in_dim(points, step, keepdims=False):
+            scores += score_of(squared_error(models, point[:, :, None]), inlier_threshold, scoring)
+        return scores
+
+    passes = (count.max() + chunk - 1) // chunk
+    dtype = jnp.int32 if scoring == "inliers" else jnp.float32
+    return jax.lax.fori_loop(0, passes, one_pass, jnp.zeros(models.shape[1:], dtype))
+
 
 # Local optimisation starts from this many of the best hypotheses of a pair and refits each up to
 # this often; more of either was seen to add nothing.
 FINALISTS = 10
 REFITS = 4
-_MOST_PIXELS = 1e9  # of a residual, whose square is a float32
+_MOST_PIXELS = 1e9  # of a inlier_threshold, whose square is a float32
 
 
 class Estimate(NamedTuple):
@@ -39,7 +232,7 @@ class Options:
 
     Attributes:
       hypotheses: drawn per pair, H.
-      residual: pixels; a match is an inlier if it is transformed to strictly nearer its target.
+      inlier_threshold: pixels; an inlier is transformed to strictly nearer its target.
       model: key of `transforms.FAMILIES`.
       scoring: one of `scoring.SCORINGS`.
       local_optimization: refit the best hypotheses to their inliers for as long as that scores
@@ -49,7 +242,7 @@ class Options:
     """
 
     hypotheses: int = 1000
-    residual: float = 20.0
+    inlier_threshold: float = 20.0
     model: str = "affine"
     scoring: str = "inliers"
     local_optimization: bool = False
@@ -59,9 +252,11 @@ class Options:
         """Raises a WrongField for the first that is wrong."""
         if self.hypotheses < 1:
             raise WrongField("hypotheses", self.hypotheses, "must be at least 1")
-        if not 0 < self.residual <= _MOST_PIXELS:
-            raise WrongField("residual", self.residual, f"must lie in (0, {_MOST_PIXELS:g}]")
-        choices = (("model", transforms.FAMILIES), ("scoring", scoring.SCORINGS))
+        if not 0 < self.inlier_threshold <= _MOST_PIXELS:
+            raise WrongField(
+                "inlier_threshold", self.inlier_threshold, f"must lie in (0, {_MOST_PIXELS:g}]"
+            )
+        choices = (("model", transforms.FAMILIES), ("scoring", SCORINGS))
         for name, known in choices:
             if getattr(self, name) not in known:
                 given = getattr(self, name)
@@ -111,14 +306,14 @@ def estimate(
     points_first = jnp.take_along_axis(points, order[:, :, None], axis=1)
     if options.guided:
         ratios = jnp.take_along_axis(scale_ratios, order, axis=1)
-        models, possible = weak_geometry.hypotheses(points_first, ratios, count, options.hypotheses)
+        models, possible = hypotheses(points_first, ratios, count, options.hypotheses)
     else:
         models, possible = _drawn(points_first, count, pair_ids, key, options)
-    scores = scoring.score(models, points_first, count, options.residual, options.scoring, chunk)
+    scores = score(models, points_first, count, options.inlier_threshold, options.scoring, chunk)
     model = _best(models, jnp.where(possible, scores, 0), points_first, count, options)
     found = (count >= transforms.FAMILIES[options.model].least_matches) & possible.any(axis=1)
-    error = scoring.squared_error(model[:, :, None], jnp.moveaxis(points, 2, 0))
-    inlier_mask = (error < options.residual**2) & mask & found[:, None]
+    error = squared_error(model[:, :, None], jnp.moveaxis(points, 2, 0))
+    inlier_mask = (error < options.inlier_threshold**2) & mask & found[:, None]
     transform = transforms.matrix(model, source_centre, target_centre)
     transform = jnp.where(found[:, None, None], transform, 0.0)
     return Estimate(transform, inlier_mask.sum(axis=1, dtype=jnp.int32), inlier_mask)
@@ -144,9 +339,7 @@ def _drawn(
         return family.through(jnp.moveaxis(corners, (1, 3), (0, 1)))
 
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, pair_ids)
-    ranks = samples.draw(
-        keys, count, family.sample, options.hypotheses, lambda ranks: through(ranks)[1]
-    )
+    ranks = draw(keys, count, family.sample, options.hypotheses, lambda ranks: through(ranks)[1])
     return through(ranks)
 
 
@@ -182,11 +375,11 @@ def _optimized(
     def one_refit(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Refits all models once."""
         models, scores = state
-        error = scoring.squared_error(models[..., None], match)
-        inlier = (error < options.residual**2) & present & (scores > 0)[..., None]
+        error = squared_error(models[..., None], match)
+        inlier = (error < options.inlier_threshold**2) & present & (scores > 0)[..., None]
         again, good = refit(points, inlier.astype(jnp.float32))
-        error = scoring.squared_error(again[..., None], match)
-        gains = scoring.score_of(error, options.residual, options.scoring)
+        error = squared_error(again[..., None], match)
+        gains = score_of(error, options.inlier_threshold, options.scoring)
         rescored = jnp.where(present, gains, 0).sum(axis=-1)
         better = good & (rescored > scores)
         return jnp.where(better[None], again, models), jnp.where(better, rescored, scores)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.blocks import starts
+from delg_jax.search.batching import starts
 
 Array = jax.Array | np.ndarray
 

@@ -10,9 +10,9 @@ import dataclasses
 import jax
 import numpy as np
 
-from delg_jax.search.blocks import padded_rows, starts
-from delg_jax.search.index_parts import require_counts, require_images, require_runs
-from delg_jax.search.random_grids import Grids, GridSettings
+from delg_jax.search.batching import padded_rows, starts
+from delg_jax.search.index_checks import require_counts, require_images, require_runs
+from delg_jax.search.lsh_grids import Grids, GridSettings
 
 Array = jax.Array | np.ndarray
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from delg_jax.search import cann as grids
-from delg_jax.search import cells as voronoi
-from delg_jax.search import local_search, rarity
-from delg_jax.search.blocks import padded_rows, starts
+from delg_jax.search import cann as cann_index
+from delg_jax.search import idf, local_search
+from delg_jax.search import ivf as inverted_file
+from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.cann import CannIndex
-from delg_jax.search.cells import CellIndex
+from delg_jax.search.ivf import IvfIndex
 from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
 
-ENGINES = ("exact", "cann", "cells")
+ENGINES = ("exact", "cann", "ivf")
 
 # From descriptors [Q, Kq, ...] and their mask [Q, Kq] to similarities float32 [Q, N].
 LocalSearch = Callable[[Array, Array], np.ndarray]
@@ -78,7 +78,7 @@ class ExactSearch:
             arguments |= {"database": self.database, "mask": self.mask, **self.options}
             if self.sample is not None:
                 block, hamming = self.options["block"], self.options["hamming"]
-                arguments["weights"] = rarity.weights(
+                arguments["weights"] = idf.weights(
                     some, present, *self.sample, self.kernel, block, hamming
                 )
             yield rows, arguments
@@ -89,7 +89,7 @@ def exact(
     mask: Array,
     kernel: SimilarityKernel,
     block: int = 32,
-    rarity_images: int = 0,
+    idf_images: int = 0,
     query_block: int = 64,
     hamming: str = "popcount",
     devices: Sequence[jax.Device] | None = None,
@@ -101,7 +101,7 @@ def exact(
       mask: bool [N, K].
       kernel: of the similarity.
       block: database images in a block of similarities, on each device.
-      rarity_images: evenly spaced images of the database on which the `rarity` of query features
+      idf_images: evenly spaced images of the database on which the `rarity` of query features
         is estimated; 0 = every feature weighs the same.
       query_block: queries compared at a time; their descriptors are in memory, and the database
         is read once for each block.
@@ -112,8 +112,8 @@ def exact(
       The search.
     """
     sample = None
-    if rarity_images and len(database):
-        chosen = np.unique(np.linspace(0, len(database) - 1, rarity_images).astype(int))
+    if idf_images and len(database):
+        chosen = np.unique(np.linspace(0, len(database) - 1, idf_images).astype(int))
         sample = database[chosen], mask[chosen]
     options = {"block": block, "hamming": hamming, "devices": devices}
     return ExactSearch(database, mask, kernel, sample, query_block, options)
@@ -124,15 +124,15 @@ def cann(index: CannIndex) -> LocalSearch:
 
     def search(queries: Array, query_mask: Array) -> np.ndarray:
         """Similarities [Q, N]."""
-        return grids.similarity(index, queries, query_mask)
+        return cann_index.similarity(index, queries, query_mask)
 
     return search
 
 
-def cells(
-    index: CellIndex, kernel: SimilarityKernel, probes: int = 24, query_block: int = 64
+def ivf(
+    index: IvfIndex, kernel: SimilarityKernel, probes: int = 24, query_block: int = 64
 ) -> LocalSearch:
-    """The engine of exact cosines within nearest cells, `cells.similarity`.
+    """The engine of exact cosines within nearest cells, `ivf.similarity`.
 
     Args:
       index: of N images.
@@ -149,7 +149,7 @@ def cells(
         result = np.zeros((len(queries), index.count), np.float32)
         for rows, some, present in _query_blocks(queries, query_mask, query_block):
             part = result[rows]
-            part[:] = voronoi.similarity(index, some, present, kernel, probes)[: len(part)]
+            part[:] = inverted_file.similarity(index, some, present, kernel, probes)[: len(part)]
         return result
 
     return search

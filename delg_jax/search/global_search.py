@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.blocks import even, is_aligned, read_ahead
+from delg_jax.search.batching import even, is_aligned, read_ahead
 
 Array = jax.Array | np.ndarray
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from delg_jax.features.storage.stored_rows import StoredRows
-from delg_jax.search.blocks import starts
+from delg_jax.search.batching import starts
 
 Array = jax.Array | np.ndarray
 Lists = tuple[np.ndarray, np.ndarray]  # similarities float32 and images int32 [B, r], best first

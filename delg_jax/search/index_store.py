@@ -13,18 +13,18 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from delg_jax import json_files, upgrades, workdir
+from delg_jax import json_files, migrations, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
 from delg_jax.errors import UserError
 from delg_jax.search.cann import CannIndex
-from delg_jax.search.cells import CellIndex, CellSettings
-from delg_jax.search.random_grids import GridSettings
+from delg_jax.search.ivf import IvfIndex, IvfSettings
+from delg_jax.search.lsh_grids import GridSettings
 
-Index = CannIndex | CellIndex
+Index = CannIndex | IvfIndex
 
-_KINDS = {"cann": (CannIndex, GridSettings), "cells": (CellIndex, CellSettings)}
+_KINDS = {"cann": (CannIndex, GridSettings), "ivf": (IvfIndex, IvfSettings)}
 # Settings that older indices of a kind do not say
-_BEFORE = {"cells": {"rounds": upgrades.ADDED["search.cells.rounds"]}}
+_BEFORE = {"ivf": {"rounds": migrations.ADDED["search.ivf.rounds"]}}
 _PLAIN = ("settings", "dimension", "count")  # fields that are no arrays
 _MAPPED = ("descriptors", "keys")  # arrays that are checked where they are read
 _HEADER = "index.json"
@@ -100,7 +100,7 @@ def load(folder: str | pathlib.Path) -> Index:
 
 def kept(
     place: Place | None,
-    settings: GridSettings | CellSettings,
+    settings: GridSettings | IvfSettings,
     shape: tuple[int, ...],
     build: Callable[[], Index],
 ) -> Index:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from delg_jax.search import cosines
-from delg_jax.search.blocks import read_ahead
+from delg_jax.search import descriptor_similarity
+from delg_jax.search.batching import read_ahead
 from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
@@ -143,7 +143,7 @@ def _columns(
     devices: Sequence[jax.Device] | None,
 ) -> Iterator[tuple[int, jax.Array]]:
     """First image and similarities [Q, n] of block after block; the last may go beyond N."""
-    cosines.check_kinds(queries, database)
+    descriptor_similarity.check_kinds(queries, database)
     devices = tuple(devices or jax.local_devices())
     if block > 0:
         share = -(-len(database) // len(devices))
@@ -227,7 +227,7 @@ def votes(
     """
     images, features, width = database.shape
     flat = database.reshape(images * features, width)
-    found = cosines.between(descriptors, flat, hamming).reshape(-1, images, features)
+    found = descriptor_similarity.between(descriptors, flat, hamming).reshape(-1, images, features)
     best_found = jnp.where(mask[None], found, -jnp.inf).max(axis=2)
     voted = jnp.where(jnp.isfinite(best_found), kernel(best_found), 0.0)
     return jnp.where(valid[:, None], voted, 0.0)

@@ -17,7 +17,7 @@ from delg_jax.errors import UserError
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import SOURCES, Delg, build
 from delg_jax.training import integrity
-from delg_jax.training.state import TrainState
+from delg_jax.training.optimizer import TrainState
 
 FOLDER = "checkpoints"
 _VARIABLES = ("params", "batch_stats")

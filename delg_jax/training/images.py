@@ -8,8 +8,8 @@ from typing import Any
 
 from delg_jax import json_files
 from delg_jax import workdir as artefacts
-from delg_jax.data.prepared.stamps import stamp
 from delg_jax.data.sources import FileSource, ImageSource, TrainingData
+from delg_jax.data.tfds_builders.manifest import stamp
 from delg_jax.errors import UserError
 
 FILE = "images.json"

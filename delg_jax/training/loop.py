@@ -1,189 +1,219 @@
-"""Training from a configuration: what a run needs, put together and checked."""
+"""One run: steps, records, validation and checkpoints, until the end or a request to stop."""
 
-import functools
+import contextlib
 import json
 import logging
+import math
 import pathlib
+import time
 from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import ml_collections
+import optax
 
-from delg_jax import workdir as artefacts
-from delg_jax.configuration import flatten, require_seed
-from delg_jax.data import open_training, pipeline, skips
-from delg_jax.data.sources import TrainingData
-from delg_jax.errors import UserError, require_choice
-from delg_jax.models import variables as model_variables
-from delg_jax.models.delg import Delg, build
-from delg_jax.training import feature_cache, images, processes
-from delg_jax.training import state as train_state
+from delg_jax import distributed
+from delg_jax.data import pipeline, skips
+from delg_jax.data.sources import ImageSource
+from delg_jax.errors import UserError
+from delg_jax.models.delg import Delg
+from delg_jax.progress import Progress
+from delg_jax.training import health
+from delg_jax.training import optimizer as train_state
 from delg_jax.training import step as train_step
-from delg_jax.training.checkpoints import FOLDER, Checkpoints, start_from_checkpoint
-from delg_jax.training.run import Run
+from delg_jax.training.checkpoints import Checkpoints
+from delg_jax.training.interruption import StopRequest
+from delg_jax.training.metrics import MetricsWriter
 
 _LOG = logging.getLogger(__name__)
 
-_DECISIVE = ("seed", "model", "data", "train")
-_FREE = (  # fields under those that may change when a run goes on
-    "data.root",  # the images themselves are compared
-    "data.tfds_dir",
-    "data.beam_options",
-    "data.memory_megabytes",
-    "data.max_skipped",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.best_metric",
-    "train.chance_after",
-    "train.tensorboard",
-    "train.cache_gigabytes",
-)
 
-# Least values of fields
-_LEAST = {
-    **dict.fromkeys(("steps", "accumulation_steps", "log_every", "eval_every"), 1),
-    **dict.fromkeys(("checkpoint_every", "keep_checkpoints"), 1),
-    **dict.fromkeys(("learning_rate", "momentum", "arcface_margin", "chance_after"), 0),
-    **dict.fromkeys(("global_weight", "reconstruction_weight", "attention_weight"), 0),
-}
-
-
-def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
-) -> dict[str, float]:
-    """Trains a network, or goes on where an earlier run in `workdir` stopped.
+class Run:
+    """What stays the same from step to step.
 
     Args:
       config: the whole tree.
-      workdir: gets `checkpoints/` and `logs/`.
-      overwrite: whether a run of another configuration is deleted instead of refused.
-
-    Returns:
-      The last record of metrics, validation included.
-
-    Raises:
-      UserError: for a configuration that cannot be run, bad data, or a loss that is not finite.
+      module: the network.
+      tx: the optimiser.
+      validation: labelled images; without any, nothing is measured on them.
+      folder: gets the records.
+      skip_log: where bad images are listed.
     """
-    root = pathlib.Path(workdir)
-    with processes.first_before_others("data"):
-        data = open_training(config.data)
-    config = with_classes(config, data)
-    _check(config)
-    module = build(config.model, **module_options(config.train))
-    tx = train_state.optimizer(config.train)
-    state = _initial_state(config, module, tx)
-    skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
-    _claim(root, config, data, overwrite)
-    batches = _batches(config, module, state, data, root, skip_log)
-    with _checkpoints(root, config) as checkpoints:
-        if checkpoints.latest() is not None:
-            state, input_state = checkpoints.restore(state)
-            if input_state:  # converted weights have none
-                batches.set_state(json.loads(input_state))
-            _LOG.info("resumed at step %d", int(state.step))
-        run = Run(config, module, tx, data.validation, root / "logs", skip_log)
-        record = run.train(train_step.replicate(state), batches, checkpoints)
-    if processes.is_first():
-        skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
-        artefacts.write_json(root / "train_metrics.json", record)
-    processes.wait_for_all("trained")
-    return record
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        module: Delg,
+        tx: optax.GradientTransformation,
+        validation: ImageSource,
+        folder: pathlib.Path,
+        skip_log: skips.SkipLog,
+    ) -> None:
+        train = config.train
+        weights = train_step.loss_weights(train)
+        self._config, self._validation, self._skip_log = config, validation, skip_log
+        self._folder = folder
+        penalty = train_state.penalty(train)
+        self._train_step = train_step.parallel_train_step(
+            module, tx, weights, penalty, train.accumulation_steps
+        )
+        self._eval_step = train_step.parallel_eval_step(module, weights)
+        self._learning_rate = train_state.learning_rate(train)
+        learns_attention = (
+            module.local_head and module.attention == "learned" and train.heads != "global"
+        )
+        self._diagnosis = health.Diagnosis(train, learns_attention, validation.labels)
+        self._nonfinite: list[jax.Array] = []  # of each step since the last record
+        if not len(validation):
+            text = "no validation images: only losses of training are recorded"
+            best = train.best_metric.startswith("validation_")
+            _LOG.warning(text + (", and no checkpoint is kept as the best" if best else ""))
+
+    def train(
+        self,
+        state: train_state.TrainState,
+        batches: grain.DatasetIterator,
+        checkpoints: Checkpoints,
+    ) -> dict[str, float]:
+        """Takes all steps that are left and returns the last record.
+
+        Args:
+          state: to begin with, on all devices.
+          batches: of this process, where `state` stands.
+          checkpoints: of the run.
+
+        Raises:
+          SystemExit: with status 0, after a SIGTERM and the checkpoint that followed it.
+          UserError: if a tensor is not finite, or too many images are bad.
+        """
+        train = self._config.train
+        first, record = int(state.step), {}
+        self._writer = MetricsWriter(self._folder, first, train.tensorboard)
+        self._clock = (time.monotonic(), first)
+        with (
+            contextlib.closing(self._writer),
+            StopRequest() as stop,
+            Progress("train", train.steps, "step", done=first) as progress,
+        ):
+            for step in range(first + 1, train.steps + 1):
+                batch = train_step.split_over_devices(self._next(batches))
+                state, metrics = self._train_step(state, batch)
+                self._nonfinite.append(metrics.pop("nonfinite"))
+                last, stopped = step == train.steps, stop.arrived(step)
+                saves = last or stopped or step % train.checkpoint_every == 0
+                # Also before each checkpoint, because it finds a network that diverged
+                if saves or step % train.log_every == 0:
+                    record = self._log(step, metrics, state, checkpoints.latest())
+                if last or step % train.eval_every == 0:
+                    measured = self.evaluate(state, step)
+                    record |= self._write(step, measured) if measured else {}
+                    self._clock = (time.monotonic(), step)
+                if saves:
+                    input_state = json.dumps(_plain(batches.get_state()))
+                    checkpoints.save(state, input_state, record)
+                if stopped and not last:
+                    _LOG.info("stopped at step %d; the same command goes on from there", step)
+                    raise SystemExit(0)
+                progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
+        return record or self._writer.read(train.steps)
+
+    def _next(self, batches: grain.DatasetIterator) -> pipeline.Batch:
+        try:
+            return next(batches)
+        except Exception:
+            self._check_skipped()  # says it better if there is no good image
+            raise
+
+    def _log(
+        self, step: int, metrics: dict[str, Any], state: train_state.TrainState, saved: int | None
+    ) -> dict[str, float]:
+        """Writes the metrics of a step, and ends a run that diverged."""
+        metrics = jax.device_get(metrics)  # waits for the step
+        (since, done), now = self._clock, time.monotonic()
+        self._clock = (now, step)
+        seconds = (now - since) / (step - done)
+        speed = {
+            "step_seconds": seconds,
+            "images_per_second": self._config.train.batch_size / seconds,
+            **_device_memory(),
+        }
+        rates = {"learning_rate": self._learning_rate(step - 1)}
+        record = self._write(step, {**metrics, **rates, **speed})
+        self._refuse_nonfinite(step, record, state, saved)
+        self._check_skipped()
+        return record
+
+    def _write(self, step: int, values: dict[str, Any]) -> dict[str, float]:
+        return self._writer.write(step, values | self._diagnosis.examine(step, values))
+
+    def _refuse_nonfinite(
+        self,
+        step: int,
+        record: dict[str, float],
+        state: train_state.TrainState,
+        saved: int | None,
+    ) -> None:
+        found = [int(position) for position in jax.device_get(self._nonfinite)]
+        self._nonfinite.clear()
+        for number, position in enumerate(found, start=step - len(found) + 1):
+            if position >= 0:
+                name = list(health.watched(record, state.params, state.variables))[position]
+                kept = "there is no checkpoint" if saved is None else f"checkpoint {saved} is kept"
+                rule = (
+                    f"training diverged at step {number}: {name} is not finite; lower it ({kept})"
+                )
+                rate = self._config.train.learning_rate
+                raise UserError("config.train.learning_rate", rate, rule)
+
+    def _check_skipped(self) -> None:
+        skipped = self._skip_log.read()
+        if len(skipped) > self._config.data.max_skipped:
+            skips.report(self._skip_log.path.parent, skipped, self._config.data.max_skipped)
+
+    def evaluate(self, state: train_state.TrainState, step: int) -> dict[str, float]:
+        """Means over the validation images, names with the prefix `validation_`.
+
+        None at all if there is no image, or no good one: a mean of nothing is no loss of 0.
+        """
+        totals: dict[str, float] = {}
+        train = self._config.train
+        batches = pipeline.validation_batches(
+            self._validation,
+            self._config.data,
+            train.batch_size // train.accumulation_steps,
+            self._skip_log,
+            distributed.shard(),
+        )
+        for number, batch in enumerate(batches):
+            sums, scores = self._eval_step(state, train_step.split_over_devices(batch))
+            if number == 0:
+                self._writer.draw(step, batch["image"], scores)
+            for name, value in jax.device_get(sums).items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+        count = totals.pop("count", 0.0)
+        if not count:
+            return {}
+        means = {f"validation_{name}": total / count for name, total in totals.items()}
+        self._check_best_metric(means)
+        return means
+
+    def _check_best_metric(self, means: dict[str, float]) -> None:
+        best = self._config.train.best_metric
+        if best.startswith("validation_") and best not in means:
+            rule = f"must be one of {', '.join(sorted(means))}, or another metric, or empty"
+            raise UserError("config.train.best_metric", best, rule)
 
 
-def _claim(
-    root: pathlib.Path, config: ml_collections.ConfigDict, data: TrainingData, overwrite: bool
-) -> None:
-    """Makes the folders those of this configuration and these images, in the first process."""
-    with processes.first_before_others("folders"):
-        if not processes.is_first():
-            return
-        found = images.summary(data)
-        for folder in (root / "logs", root / FOLDER):
-            same = functools.partial(images.require_same, folder, found)
-            artefacts.claim_usable(folder, config, _sections(config), same, overwrite)
+def _device_memory() -> dict[str, float]:
+    """Peak of the first device, where the backend tells it."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    found = stats.get("peak_bytes_in_use")
+    return {} if found is None else {"device_memory_bytes": float(found)}
 
 
-def _checkpoints(root: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
-    train = config.train
-    return Checkpoints(
-        root / FOLDER, config.model, train.keep_checkpoints, train.best_metric, config
-    )
-
-
-def _batches(
-    config: ml_collections.ConfigDict,
-    module: Delg,
-    state: train_state.TrainState,
-    data: TrainingData,
-    root: pathlib.Path,
-    skip_log: skips.SkipLog,
-) -> grain.DatasetIterator:
-    """The input of this process: images, or maps of a frozen backbone."""
-    read = None
-    if config.train.cache_features:
-        read = feature_cache.build(module, state.variables, data.train, config, root, skip_log)
-    size = config.train.batch_size
-    shard = processes.shard()
-    return pipeline.training_batches(
-        data.train, config.data, size, config.seed, skip_log, shard, read
-    )
-
-
-def _sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """The fields that decide what a run learns."""
-    return tuple(path for path in flatten(config, _DECISIVE) if path not in _FREE)
-
-
-def with_classes(
-    config: ml_collections.ConfigDict, data: TrainingData
-) -> ml_collections.ConfigDict:
-    """A copy of the tree in which `config.model.num_classes` is that of the data."""
-    found = len(data.classes)
-    if config.model.num_classes not in (0, found):
-        rule = f"must be 0 or the {found} classes of the training data"
-        raise UserError("config.model.num_classes", config.model.num_classes, rule)
-    config = config.copy_and_resolve_references()
-    config.model.num_classes = found
-    return config.lock()
-
-
-def module_options(train: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What `config.train` says about the network."""
-    return {
-        "dtype": jnp.dtype(train.dtype),
-        "freeze_backbone": train.freeze_backbone or train.heads == "local",
-        "freeze_norm": train.batch_norm == "frozen",
-        "norm_axis": train_step.AXIS if train.batch_norm == "sync" else None,
-        "initial_scale": train.arcface_scale,
-    }
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-    train = config.train
-    require_choice("config.train.batch_norm", train.batch_norm, ("train", "frozen", "sync"))
-    require_choice("config.train.dtype", train.dtype, ("float32", "bfloat16"))
-    for field, least in _LEAST.items():
-        if train[field] < least:
-            raise UserError(f"config.train.{field}", train[field], f"must be at least {least}")
-    for field in ("clip_norm", "arcface_scale"):
-        if not train[field] > 0:
-            raise UserError(f"config.train.{field}", train[field], "must be above 0")
-    if train.batch_size < 1 or train.batch_size % (jax.device_count() * train.accumulation_steps):
-        rule = f"must be a positive multiple of the {jax.device_count()} devices"
-        parts = train.accumulation_steps
-        rule += f" times config.train.accumulation_steps={parts}" if parts > 1 else ""
-        raise UserError("config.train.batch_size", train.batch_size, rule)
-    require_seed(config)
-    train_state.penalty(train)
-    if train.cache_features:
-        feature_cache.check(config)
-
-
-def _initial_state(config: ml_collections.ConfigDict, module: Delg, tx) -> train_state.TrainState:
-    variables = model_variables.initialize(module, jax.random.key(config.seed))
-    variables = model_variables.load_pretrained(variables, config.model)
-    return train_state.create(start_from_checkpoint(variables, config), tx)
+def _plain(value: Any) -> Any:
+    """A Grain iterator's state as JSON values."""
+    if isinstance(value, dict):
+        return {name: _plain(child) for name, child in value.items()}
+    return value.decode() if isinstance(value, bytes) else value

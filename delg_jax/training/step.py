@@ -12,8 +12,8 @@ import optax
 
 from delg_jax.losses import LossWeights, total_loss
 from delg_jax.models.delg import Delg
-from delg_jax.training import feature_cache, health, summaries
-from delg_jax.training.state import TrainState
+from delg_jax.training import feature_cache, health
+from delg_jax.training.optimizer import TrainState
 
 AXIS = "batch"
 Metrics = dict[str, jax.Array]
@@ -67,7 +67,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     state = TrainState(state.step + 1, params, stats, opt_state)
     if scores is not None:
-        metrics |= summaries.attention_summary(jax.lax.all_gather(scores, AXIS))
+        metrics |= attention_summary(jax.lax.all_gather(scores, AXIS))
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     metrics["update_norm"] = optax.tree.norm(updates)
     metrics["parameter_norm"] = optax.tree.norm(params)
@@ -82,8 +82,8 @@ def _loss(params: Any, stats: Any, batch: dict[str, jax.Array], module: Delg, we
     loss, metrics = total_loss(
         outputs, scores, logits, batch["label"], weights, module.stop_gradient
     )
-    metrics["sparsity_conv4"] = summaries.sparsity(outputs.conv4)
-    metrics["sparsity_conv5"] = summaries.sparsity(outputs.conv5)
+    metrics["sparsity_conv4"] = sparsity(outputs.conv4)
+    metrics["sparsity_conv5"] = sparsity(outputs.conv5)
     stats = {**stats, **changed.get("batch_stats", {})}
     return jnp.mean(loss), (stats, metrics, outputs.attention)
 
@@ -174,3 +174,18 @@ def split_over_devices(batch: dict[str, Any]) -> dict[str, Any]:
     if size % devices:
         raise ValueError(f"batch (={size}) must be a multiple of the {devices} local devices")
     return {name: x.reshape(devices, size // devices, *x.shape[1:]) for name, x in batch.items()}
+
+
+_QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
+
+
+def sparsity(maps: jax.Array) -> jax.Array:
+    """Share of activations that are zero (Figure 3), float32 scalar."""
+    return jnp.mean(maps == 0)
+
+
+def attention_summary(scores: jax.Array) -> dict[str, jax.Array]:
+    """Mean, extremes and quartiles of attention scores of any shape, by name."""
+    values = jnp.quantile(scores.ravel(), jnp.asarray(list(_QUANTILES.values())))
+    summary = {f"attention_{name}": values[i] for i, name in enumerate(_QUANTILES)}
+    return summary | {"attention_mean": jnp.mean(scores)}

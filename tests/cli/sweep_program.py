@@ -7,7 +7,7 @@ from pathlib import Path
 from delg_jax.cli import sweep as verb
 from delg_jax.cli.main import main
 from delg_jax.errors import UserError
-from delg_jax.evaluation import sweep
+from delg_jax.sweeps import sweep
 
 
 def train(config, workdir, overwrite):

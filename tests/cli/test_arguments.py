@@ -6,7 +6,7 @@ from absl import flags
 
 from delg_jax import configuration
 from delg_jax.cli.main import VERBS, main
-from delg_jax.training import loop
+from delg_jax.training import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CONFIG = f"--config={CONFIGS / 'revisited.py'}"
@@ -22,7 +22,7 @@ def called(monkeypatch):
         noted.append(arguments)
         return {"loss": 0.5}
 
-    monkeypatch.setattr(loop, "train_and_evaluate", train_and_evaluate)
+    monkeypatch.setattr(train, "train_and_evaluate", train_and_evaluate)
     return noted
 
 

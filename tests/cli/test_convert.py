@@ -5,7 +5,7 @@ import pytest
 
 from delg_jax.cli.main import main
 from delg_jax.models.weights.names import NAMINGS
-from delg_jax.training import conversion
+from delg_jax.training import convert
 from tests.models.weights.foreign import foreign, model_of
 
 CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:smoke"
@@ -16,7 +16,7 @@ def test_the_folder_is_printed(monkeypatch, capsys, tmp_path):
         assert (config.model.pretrained, overwrite) == ("weights.npz", True)
         return Path(workdir) / "checkpoints"
 
-    monkeypatch.setattr(conversion, "convert_weights", convert_weights)
+    monkeypatch.setattr(convert, "convert_weights", convert_weights)
     weights = "--config.model.pretrained=weights.npz"
     assert main(["convert", CONFIG, weights, f"--workdir={tmp_path}", "--overwrite"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'checkpoints'}\n"
@@ -33,7 +33,7 @@ def test_weights_are_required(capsys, tmp_path):
 def test_a_mapping_is_a_field_of_the_configuration(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(
-        conversion, "convert_weights", lambda config, *_: seen.append(config.model) or tmp_path
+        convert, "convert_weights", lambda config, *_: seen.append(config.model) or tmp_path
     )
     assert main(["convert", CONFIG, f"--workdir={tmp_path}", "--mapping=map.json"]) == 0
     assert seen[0].pretrained_mapping == "map.json"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from delg_jax.cli.main import main
-from delg_jax.features import artefact
+from delg_jax.features import stablehlo
 from delg_jax.features.formats import exported
 
 CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:smoke"
@@ -31,7 +31,7 @@ def fake_export_model(calls):
 )
 def test_the_model_is_the_default(monkeypatch, capsys, tmp_path, arguments, name, options):
     calls = []
-    monkeypatch.setattr(artefact, "export_model", fake_export_model(calls))
+    monkeypatch.setattr(stablehlo, "export_model", fake_export_model(calls))
     arguments = [argument.format(tmp_path) for argument in arguments]
     backbone = "--config.model.backbone=resnet18"
     assert main(["export", CONFIG, backbone, f"--workdir={tmp_path}", *arguments]) == 0

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from delg_jax.cli.main import main
-from delg_jax.evaluation import picture_pair
 from delg_jax.rerank.spatial_verification import Verification
+from delg_jax.retrieval import pair_matching
 
 CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:smoke"
 
@@ -21,9 +21,9 @@ def calls(monkeypatch):
         locations = np.zeros((6, 2)), np.ones((6, 2))
         transform = np.array([[1.0, 2, 3], [4, 5, 6]]) * config.rerank.sp.hypotheses
         found = Verification(np.zeros((6, 2), int), np.arange(6) < 5, transform)
-        return picture_pair.PicturePair(pictures, locations, found)
+        return pair_matching.PicturePair(pictures, locations, found)
 
-    monkeypatch.setattr(picture_pair, "match_pictures", match_pictures)
+    monkeypatch.setattr(pair_matching, "match_pictures", match_pictures)
     return noted
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from delg_jax import configuration, workdir
 from delg_jax.cli.main import main
-from delg_jax.evaluation import searcher
-from delg_jax.evaluation.searcher import Found, Hit
-from tests import serving
+from delg_jax.retrieval import searcher
+from delg_jax.retrieval.searcher import Found, Hit
+from tests import search_page
 
 CONFIG_FILE = Path(__file__).parents[2] / "configs" / "quickstart.py"
 CONFIG = f"--config={CONFIG_FILE}:smoke"
@@ -19,7 +19,7 @@ CONFIG = f"--config={CONFIG_FILE}:smoke"
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "a.jpg"
-    path.write_bytes(serving.jpeg())
+    path.write_bytes(search_page.jpeg())
     return str(path)
 
 
@@ -28,7 +28,7 @@ def calls(monkeypatch):
     """What the searcher was asked."""
     noted = []
 
-    class Searcher(serving.QuickSearcher):
+    class Searcher(search_page.QuickSearcher):
         def __init__(self, config, folder, overwrite):
             super().__init__()
             noted.append((folder, overwrite))
@@ -172,7 +172,7 @@ def test_without_aiohttp_its_extra_is_named(calls, capsys, monkeypatch):
 
 def test_the_page_is_served(calls, capsys, monkeypatch):
     pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
-    from delg_jax.reports import search_server
+    from delg_jax.serving import server
 
     noted = []
 
@@ -181,7 +181,7 @@ def test_the_page_is_served(calls, capsys, monkeypatch):
         assert listening.getsockname()[0] == host
         announce("http://x/")
 
-    monkeypatch.setattr(search_server, "serve", serve)
+    monkeypatch.setattr(server, "serve", serve)
     flags = ["--port=0", "--allowed_hosts=a.b,c", "--max_upload_megabytes=0.5", "--concurrency=9"]
     assert main(["search", CONFIG, "--index=w", "--serve", *flags]) == 0
     ((host, further, limits),) = noted

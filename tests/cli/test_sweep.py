@@ -11,7 +11,7 @@ import pytest
 
 from delg_jax.cli import sweep as verb
 from delg_jax.cli.main import main
-from delg_jax.evaluation import sweep
+from delg_jax.sweeps import sweep
 from tests.cli import sweep_program
 
 ROOT = Path(__file__).parents[2]

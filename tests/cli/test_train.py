@@ -2,8 +2,8 @@ import pytest
 
 from delg_jax.cli.main import main
 from delg_jax.models.delg import build
-from delg_jax.training import loop
-from delg_jax.training import state as train_state
+from delg_jax.training import optimizer as train_state
+from delg_jax.training import train
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from tests.photographs import make_folder, make_revisited
 from tests.tiny import command_line, random_variables, retrieval_config, training_config
@@ -15,7 +15,7 @@ def root(tmp_path_factory):
 
 
 def test_the_last_metrics_are_printed(root, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(loop, "train_and_evaluate", lambda *_: {"loss": 0.12345, "accuracy": 1})
+    monkeypatch.setattr(train, "train_and_evaluate", lambda *_: {"loss": 0.12345, "accuracy": 1})
     assert main(["train", *command_line(training_config(root)), f"--workdir={tmp_path}"]) == 0
     header, _, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["|", "metric", "|", "value", "|"]

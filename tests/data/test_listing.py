@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from delg_jax.data.formats import UNDECODABLE
+from delg_jax.data.image_files import UNDECODABLE
 from delg_jax.data.images import decode
 from delg_jax.data.listing import open_images
 from delg_jax.errors import UserError

@@ -80,7 +80,7 @@ def test_a_data_set_is_opened_by_its_name(data):
     with pytest.raises(UserError, match=r"config\.data\.name = 'folder': has no retrieval images"):
         open_retrieval(data)
     data.name = "revisited"
-    with pytest.raises(UserError, match=r"'revisited': has no training images.* embedded, folder"):
+    with pytest.raises(UserError, match=r"'revisited': has no training images.* synthetic, folder"):
         open_training(data)
     data.name = "oxford"
     with pytest.raises(UserError, match=r"config\.data\.name = 'oxford': must be one of"):

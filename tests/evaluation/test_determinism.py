@@ -5,8 +5,8 @@ import pytest
 
 from configs import quickstart
 from delg_jax import configuration
-from delg_jax.evaluation.methods import METHODS
 from delg_jax.features.store import FeatureStore
+from delg_jax.retrieval.methods import METHODS
 from tests.folders import contents
 from tests.training import programs
 

@@ -6,7 +6,7 @@ import pytest
 from delg_jax.data.sources import FileSource, Landmarks, RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2_tasks
-from delg_jax.evaluation.ranking import Ranked
+from delg_jax.retrieval.ranking import Ranked
 from tests import tiny
 
 DATABASE, QUERIES = ["a", "b", "c", "d"], ["p", "q", "r"]

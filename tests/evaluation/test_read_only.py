@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from delg_jax.evaluation import evaluate, searcher
+from delg_jax.evaluation import evaluate
 from delg_jax.features.formats.exported import export_features
 from delg_jax.reports.html import write_report
+from delg_jax.retrieval import searcher
 from tests.folders import read_only
 from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
@@ -20,7 +21,7 @@ def place(request, tmp_path_factory):
     config = retrieval_config(make_revisited(root / "photographs"))
     config = config.copy_and_resolve_references().unlock()
     config.eval.methods, config.search.engine = METHODS, request.param
-    config.search.cells.count = config.search.cells.probes = 4
+    config.search.ivf.count = config.search.ivf.probes = 4
     return config.lock(), root / "run", evaluate(config, root / "run")
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delg_jax.evaluation.revisited import average_precision, evaluate, protocol_sets
+from delg_jax.data.ground_truth import protocol_sets
+from delg_jax.evaluation.revisited import average_precision, evaluate
 
 PROTOCOLS = ("easy", "medium", "hard")
 LISTS = ("easy", "hard", "junk")

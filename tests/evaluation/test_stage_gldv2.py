@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from delg_jax.data import open_retrieval
-from delg_jax.evaluation import evaluate, gldv2, gldv2_files, stage
+from delg_jax.evaluation import evaluate, gldv2, gldv2_files
+from delg_jax.evaluation import evaluate as evaluate_module
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from tests import tiny
-from tests.data.prepared.published import image_id, jpeg, make_gldv2, place
+from tests.data.tfds_builders.published import image_id, jpeg, make_gldv2, place
 from tests.photographs import truncate
 
 
@@ -67,7 +68,7 @@ def local(rng):
 
 @pytest.mark.parametrize("usage", ["", "public"])
 def test_perfect_features_find_everything(config, usage, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "extract", oracle)
+    monkeypatch.setattr(evaluate_module, "extract", oracle)
     config.data.name, config.data.ground_truth = "gldv2", usage
     result = evaluate(config, tmp_path)
     for method in config.eval.methods:
@@ -83,7 +84,7 @@ def test_perfect_features_find_everything(config, usage, tmp_path, monkeypatch):
     ("name", "usage"), [("gldv2_recognition", ""), ("gldv2_clean_recognition", "public")]
 )
 def test_perfect_features_recognise_everything(config, name, usage, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "extract", oracle)
+    monkeypatch.setattr(evaluate_module, "extract", oracle)
     config.data.name, config.data.ground_truth = name, usage
     result = evaluate(config, tmp_path)
     for method in config.eval.methods:

@@ -9,7 +9,8 @@ import pytest
 from configs import default
 from delg_jax import configuration
 from delg_jax import workdir as artefacts
-from delg_jax.evaluation import evaluate, stage
+from delg_jax.evaluation import evaluate
+from delg_jax.evaluation.evaluate import decided_by
 from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
 
@@ -44,7 +45,7 @@ def other_value(value):
 def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     config = default.get_config()
     config.search.engine = engine
-    artefacts.claim(tmp_path, config, stage.decided_by(config))
+    artefacts.claim(tmp_path, config, decided_by(config))
     idle = {f"search.{name}." for name in ("cann", "cells") if name != engine}
     undecided = set()
     for path, value in configuration.flatten(config).items():
@@ -54,7 +55,7 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
         for part in filter(None, section.split(".")):
             tree = tree[part]
         tree[name] = other_value(value)
-        if artefacts.is_of(tmp_path, other, stage.decided_by(other)):
+        if artefacts.is_of(tmp_path, other, decided_by(other)):
             undecided.add(path)
     assert {path for path in undecided if not path.startswith(tuple(idle))} == _UNDECIDED
 
@@ -66,7 +67,7 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
 @pytest.mark.parametrize("change", ["order", "pictures"])
 def test_nothing_stale_is_used(tmp_path, engine, method, change):
     data = make_revisited(tmp_path / "data", PLACES)
-    changes = {"eval.methods": (method,), "search.engine": engine, "search.cells.count": 8}
+    changes = {"eval.methods": (method,), "search.engine": engine, "search.ivf.count": 8}
     config = configuration.override(retrieval_config(data), changes | {"search.cann.grids": 2})
     evaluate(config, tmp_path / "run")
     before = dict(np.load(tmp_path / "run" / "rankings.npz"))

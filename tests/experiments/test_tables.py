@@ -1,6 +1,5 @@
 """Every table of the papers: its place, its numbers, and that all its runs can be configured."""
 
-import importlib
 import json
 
 import pytest
@@ -8,26 +7,35 @@ import pytest
 from delg_jax import configuration
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
-from delg_jax.evaluation import experiment_plan, sweep
-from delg_jax.evaluation.experiment_plan import Options
 from delg_jax.models.delg import build
-from experiments import local_to_global, table5_reranking
-
-NAMES = (
-    "table1_local_ablation",
-    "table2_global_ablation",
-    "table3_retrieval",
-    "table4_gldv2",
-    "table5_reranking",
-    "latency_memory",
-    "local_to_global",
-    "directions",
+from delg_jax.sweeps import sweep
+from experiments.framework import plan
+from experiments.framework.plan import Options
+from experiments.local_to_global import table
+from experiments.tables import (
+    latency_memory,
+    paper_claims,
+    table1_local_ablation,
+    table2_global_ablation,
+    table3_retrieval,
+    table4_gldv2,
+    table5_reranking,
 )
-MODULES = {name: importlib.import_module(f"experiments.{name}") for name in NAMES}
+
+MODULES = {
+    "table1_local_ablation": table1_local_ablation,
+    "table2_global_ablation": table2_global_ablation,
+    "table3_retrieval": table3_retrieval,
+    "table4_gldv2": table4_gldv2,
+    "table5_reranking": table5_reranking,
+    "latency_memory": latency_memory,
+    "local_to_global": table,
+    "paper_claims": paper_claims,
+}
 EXPERIMENTS = [module.EXPERIMENT for module in MODULES.values()]
 AT_SIZES = [(one, size) for one in EXPERIMENTS for size in one.sizes]
 SMOKE = (
-    "data.embedded.size=tiny",
+    "data.synthetic.size=tiny",
     "data.image_size=64",
     "train.steps=3",
     "train.warmup_steps=1",
@@ -49,7 +57,7 @@ def title(case):
 def test_a_table_says_where_it_stands(one):
     module = MODULES[one.name]
     assert one.place
-    assert f"python -m experiments.{one.name} --size=quick" in module.__doc__
+    assert f"python -m {module.__name__} --size=quick" in module.__doc__
     assert "quick" in one.sizes
     assert "paper" in one.sizes or not any(row.paper for row in one.rows)
     titles = [column.title for column in one.columns]
@@ -73,14 +81,14 @@ def test_rows_differ_and_claims_are_about_rows(case):
 def test_every_run_is_a_configuration(case, tmp_path):
     one, size = case
     options = Options(size, tmp_path, "data", "weights")
-    base = experiment_plan.base(one.sizes[size].evaluation, options)
-    found = experiment_plan.evaluations(one, options)
+    base = plan.base(one.sizes[size].evaluation, options)
+    found = plan.evaluations(one, options)
     assert len({run.name for _, run in found.values()}) == len(found)
     for _, run in found.values():
         build(configuration.override(base, run.overrides).model)
-    trained = experiment_plan.trainings(one, options)
+    trained = plan.trainings(one, options)
     for run in trained:
-        network = experiment_plan.base(one.sizes[size].training, options)
+        network = plan.base(one.sizes[size].training, options)
         build(configuration.override(network, run.overrides).model)
     folders = {str(tmp_path / "trained" / run.name) for run in trained}
     for run in [run for _, run in found.values()] + trained:
@@ -93,7 +101,7 @@ def test_tables_share_networks_of_one_name(size, tmp_path):
     known = {}
     for one in EXPERIMENTS:
         if size in one.sizes:
-            for run in experiment_plan.trainings(one, Options(size, tmp_path)):
+            for run in plan.trainings(one, Options(size, tmp_path)):
                 assert known.setdefault(run.name, run) == run
 
 
@@ -103,13 +111,12 @@ def test_a_network_is_evaluated_as_it_was_trained(size, tmp_path):
         if size not in one.sizes or one.sizes[size].training is None:
             continue
         options = Options(size, tmp_path)
-        networks = experiment_plan.base(one.sizes[size].training, options)
-        base = experiment_plan.base(one.sizes[size].evaluation, options)
+        networks = plan.base(one.sizes[size].training, options)
+        base = plan.base(one.sizes[size].evaluation, options)
         trained = {
-            str(tmp_path / "trained" / run.name): run
-            for run in experiment_plan.trainings(one, options)
+            str(tmp_path / "trained" / run.name): run for run in plan.trainings(one, options)
         }
-        for _, run in experiment_plan.evaluations(one, options).values():
+        for _, run in plan.evaluations(one, options).values():
             origin = trained[run.overrides["model.checkpoint"]]
             models = [
                 configuration.flatten(configuration.override(tree, each.overrides).model)
@@ -204,13 +211,13 @@ def test_sift_without_opencv_is_one_line_at_the_end(instant, monkeypatch, capsys
 )
 def test_mistakes_are_one_line(capsys, tmp_path, mistake):
     arguments = [f"--workdir={tmp_path}", "--size=quick", mistake]
-    assert run_experiment(local_to_global, arguments) == 2
+    assert run_experiment(table, arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_absent_folder_of_photographs_is_one_line(capsys, tmp_path):
     folders = [f"--data={tmp_path}", f"--weights={tmp_path}"]
-    assert run_experiment(local_to_global, [f"--workdir={tmp_path}", "--size=real", *folders]) == 2
+    assert run_experiment(table, [f"--workdir={tmp_path}", "--size=real", *folders]) == 2
     rule = "must be a folder that holds roxford5k_1614"
     assert capsys.readouterr().err == f"delg: --data = {str(tmp_path)!r}: {rule}\n"
 
@@ -238,7 +245,7 @@ def test_no_folder_is_taken_that_was_not_named(case, instant, capsys, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODULES)
 def test_it_runs_at_size_quick(name, capsys, tmp_path):
     if name == "table5_reranking":
         pytest.importorskip("cv2", reason="SIFT needs OpenCV")

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Imported here so that a forked program starts at once
-import delg_jax.evaluation.sweep
 import delg_jax.reports.sweep_tables  # noqa: F401
+
+# Imported here so that a forked program starts at once
 from delg_jax.cli.main import console
 
 DEADLINE = 600  # seconds, after which a program counts as hanging

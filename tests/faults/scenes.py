@@ -78,7 +78,7 @@ SCENES = {
     "evaluate": Scene(
         ("evaluate",), ("features",), ("index", "evaluation", "metrics.json", "rankings.npz")
     ),
-    "sweep": Scene(("sweep", "--sweep=rerank.sp.residual=10.0,30.0"), (), ("*",)),
+    "sweep": Scene(("sweep", "--sweep=rerank.sp.inlier_threshold=10.0,30.0"), (), ("*",)),
 }
 
 

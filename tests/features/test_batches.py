@@ -3,7 +3,7 @@ import collections
 import pytest
 
 from delg_jax.features import batches
-from delg_jax.features.level import LevelPlan
+from delg_jax.features.pyramid_level import LevelPlan
 
 SIZES = [(40, 56), (64, 64), (33, 61), (130, 70), (50, 50)]
 PLANS = [LevelPlan(0.5, 9, False), LevelPlan(1.0, 9, True), LevelPlan(1.2, 9, True)]

@@ -5,8 +5,7 @@ import warnings
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.listed import extract_images
-from delg_jax.features.stage import extract
+from delg_jax.features.extract import extract, extract_images
 from tests.folders import contents
 from tests.photographs import draw, make_revisited, save, truncate
 from tests.tiny import retrieval_config

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
+from delg_jax.features.extract import extract
 from delg_jax.features.extractor import Extractor
-from delg_jax.features.stage import extract
 from tests.folders import contents, read_only
 from tests.photographs import draw, make_revisited, save
 from tests.tiny import retrieval_config

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from delg_jax.data import images, listing
+from delg_jax.features.extract import extract_images
 from delg_jax.features.extraction import Loader
-from delg_jax.features.listed import extract_images
 from tests.photographs import draw
 from tests.tiny import retrieval_config
 

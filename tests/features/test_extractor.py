@@ -194,7 +194,7 @@ def test_bfloat16_is_near_float32(config, model, images, together):
 
 def test_suppression_keeps_the_best_of_a_neighbourhood(config, model, images, together):
     settings = config.extract.copy_and_resolve_references()
-    settings.suppression = 1
+    settings.nms_radius = 1
     local = Extractor(*model, settings)(images[3:4])[0].local
     expected = together[3].local
     assert local.scores[0] == pytest.approx(expected.scores[0], rel=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from delg_jax.features import Extractor, receptive_field
+from delg_jax.features import Extractor, pyramid_level
 from delg_jax.models import delg, weights
 from tests.models.test_goldens import seeded
 
@@ -35,7 +35,7 @@ def unit(vectors):
 def test_the_same_regions_are_chosen(features, golden):
     local = features.local
     assert local.mask.sum() == len(golden["boxes"])
-    boxes = receptive_field.boxes(local.locations, local.scales)
+    boxes = pyramid_level.boxes(local.locations, local.scales)
     np.testing.assert_allclose(boxes, golden["boxes"], atol=0.05)
     np.testing.assert_allclose(local.scales, golden["feature_scales"], rtol=1e-5)
 

@@ -17,12 +17,13 @@ from PIL import Image
 
 from delg_jax.data import ground_truth, images
 from delg_jax.data.listing import open_images
-from delg_jax.data.prepared import records, split
+from delg_jax.data.tfds_builders import records, relabelling
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gldv2_files, sweep_spec
+from delg_jax.evaluation import gldv2_files
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.models.weights.read import read_arrays
+from delg_jax.sweeps import sweep_spec
 
 _FEATURES = LocalFeatures(
     np.ones((2, 2), np.float32),
@@ -150,7 +151,9 @@ TARGETS = {
         lambda path: records.read(path.parent, path.stem),
         lambda: [b"name,label,height,width\nabc,-1,20,30\n"],
     ),
-    "split": Target(".csv", split.read, lambda: [b"id,landmark_id,label,split\nabc,12,0,train\n"]),
+    "split": Target(
+        ".csv", relabelling.read, lambda: [b"id,landmark_id,label,split\nabc,12,0,train\n"]
+    ),
     "sweep": Target(
         ".json",
         lambda path: sweep_spec.read([str(path)], {}),

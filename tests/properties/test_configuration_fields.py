@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gldv2_tasks, methods, pair_protocol, rerank_settings
+from delg_jax.evaluation import gldv2_tasks, pairs
 from delg_jax.features import extractor
 from delg_jax.models.delg import build
-from delg_jax.search import stage as search_stage
+from delg_jax.retrieval import methods, settings
+from delg_jax.search import index as search_stage
 from delg_jax.training import feature_cache
-from delg_jax.training import loop as training
-from delg_jax.training import state as train_state
+from delg_jax.training import optimizer as train_state
+from delg_jax.training import train as training
 from tests.properties.cases import cases, hold, outcome
 
 _NUMBERS = st.one_of(
@@ -26,7 +27,7 @@ _NUMBERS = st.one_of(
 _WORDS = st.one_of(
     st.text(max_size=6),
     st.sampled_from(
-        ("float32", "bfloat16", "gem", "cann", "embedded", "local+mds", "tiny", "slim")
+        ("float32", "bfloat16", "gem", "cann", "synthetic", "local+mds", "tiny", "slim")
     ),
 )
 _SCALARS = st.one_of(
@@ -97,10 +98,10 @@ def _check_all(config):
     """What the stages look at before they begin."""
     for method in config.eval.methods:
         methods.check("config.eval.methods", method, config)
-    rerank_settings.check(config.rerank)
+    settings.check_rerank(config.rerank)
     search_stage.check(config.search)
     extractor.check(config.extract)
-    pair_protocol.check(config)
+    pairs.check(config)
     gldv2_tasks.check(config)
     feature_cache.check(config)
     build(config.model, **training.module_options(config.train))

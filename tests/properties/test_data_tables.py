@@ -1,7 +1,15 @@
 import pytest
 from hypothesis import strategies as st
 
-from delg_jax.data.prepared import gldv2_tables, records, split, tables
+from delg_jax.data.tfds_builders import records, relabelling, tables
+from delg_jax.data.tfds_builders.gldv2_files import (
+    RECOGNITION,
+    RETRIEVAL,
+    clean_images,
+    read_recognition,
+    read_retrieval,
+    train_images,
+)
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2_files
 from tests.properties.cases import cases, hold, outcome
@@ -44,11 +52,9 @@ _READERS = {
     "submission": lambda path: gldv2_files.read_predictions(path, "retrieval", _SOLUTION),
     "recognised": lambda path: gldv2_files.read_predictions(path, "recognition", _SOLUTION),
     "records": lambda path: records.read(path.parent, path.stem),
-    "split": split.read,
-    "train": lambda path: _lines(gldv2_tables.train_images({"train.csv": path})),
-    "clean": lambda path: _lines(
-        gldv2_tables.clean_images({"train.csv": path, "train_clean.csv": path})
-    ),
+    "split": relabelling.read,
+    "train": lambda path: _lines(train_images({"train.csv": path})),
+    "clean": lambda path: _lines(clean_images({"train.csv": path, "train_clean.csv": path})),
     "answers": lambda path: _answers(path),
 }
 _REQUIRE = {"recognised": _require_finite, "records": _require_sizes}
@@ -56,11 +62,11 @@ _REQUIRE = {"recognised": _require_finite, "records": _require_sizes}
 
 def _answers(path):
     folder = path.parent
-    for name in (gldv2_tables.RETRIEVAL, gldv2_tables.RECOGNITION):
+    for name in (RETRIEVAL, RECOGNITION):
         (folder / name).write_bytes(path.read_bytes())
     return [
-        gldv2_tables.read_retrieval(folder, "Public"),
-        gldv2_tables.read_recognition(folder, "Public"),
+        read_retrieval(folder, "Public"),
+        read_recognition(folder, "Public"),
     ]
 
 

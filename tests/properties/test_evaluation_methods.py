@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.evaluation import methods
+from delg_jax.retrieval import methods
 from tests.properties import worlds
 from tests.properties.cases import cases, hold, outcome
 
 _WHOLE = st.sampled_from((-(2**63) + 1, -1, 0, 1, 2, 3, 5))
 _REAL = st.sampled_from((-1e30, -1.0, -1e-9, 0.0, 1e-30, 0.5, 0.99, 1.0, 2.0, 1e30))
 _TEXT = st.sampled_from(
-    ("", "zzz", "identity", "power", "cann", "cells", "exact", "products", "complement", "smacof")
+    ("", "zzz", "identity", "power", "cann", "ivf", "exact", "products", "complement", "smacof")
     + ("reciprocal", "landmark", "subspace", "largest", "row_minimum", "similarity", "homography")
     + ("msac", "combined")
 )
@@ -51,10 +51,10 @@ def found(tmp_path_factory):
         ("search.power", -1.0),
         ("search.power", 1e30),
         ("search.cann.seed", -1),
-        ("search.cells.seed", -1),
+        ("search.ivf.seed", -1),
         ("rerank.sp.max_features", -1),
         ("rerank.sp.max_distance", 1e30),
-        ("rerank.sp.residual", 1e30),
+        ("rerank.sp.inlier_threshold", 1e30),
         ("rerank.diffusion.power", 1e30),
     ],
 )

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.evaluation import sweep_draws, sweep_expansion, sweep_record, sweep_spec
-from delg_jax.evaluation.sweep_record import FINISHED, Record
+from delg_jax.sweeps import expansion, run_record, sweep_spec
+from delg_jax.sweeps.run_record import FINISHED, Record
 from tests.properties.cases import cases, hold, outcome
 from tests.properties.mutations import changed_json, damaged
 
@@ -31,7 +31,7 @@ _WORDS = (
 )
 _CALL = st.builds(
     lambda kind, arguments: f"{kind}({','.join(arguments)})",
-    st.sampled_from((*sweep_draws.KINDS, "normal", "")),
+    st.sampled_from((*sweep_spec.KINDS, "normal", "")),
     st.lists(st.sampled_from(_WORDS), max_size=3),
 )
 _VALUES = st.one_of(_CALL, st.lists(st.sampled_from(_WORDS), max_size=4).map(",".join))
@@ -78,7 +78,7 @@ def _require_runs(base, runs, most):
 
 
 def _expand(base, specs, given):
-    return sweep_expansion.expand(base, sweep_spec.read(specs, given), max_runs=40)
+    return expansion.expand(base, sweep_spec.read(specs, given), max_runs=40)
 
 
 @cases(500)
@@ -115,7 +115,7 @@ def test_draws_lie_in_their_range_and_repeat(examples):
 
     def check(case):
         kind, ends, seed = case
-        found = outcome(lambda: sweep_draws.distribution("--sweep", kind, list(ends)))
+        found = outcome(lambda: sweep_spec.distribution("--sweep", kind, list(ends)))
         if isinstance(found, UserError):
             return
         values = [found.draw("train.learning_rate", seed, number) for number in range(5)]
@@ -132,13 +132,13 @@ def test_a_changed_record_of_a_run_is_not_believed(tmp_path, examples):
     config, metrics = default.get_config(), {"train": {"loss": 1.5}, "evaluate": {"images": 3}}
     record = Record(FINISHED, configuration.flatten(config), ("train", "evaluate"), metrics)
     record.write(tmp_path)
-    path = tmp_path / sweep_record.FILE
+    path = tmp_path / run_record.FILE
     whole = path.read_text()
-    assert sweep_record.read(tmp_path) is not None
+    assert run_record.read(tmp_path) is not None
 
     def check(case):
         path.write_text(case.draw(changed_json(whole)))
-        found = outcome(lambda: sweep_record.read(tmp_path))
+        found = outcome(lambda: run_record.read(tmp_path))
         if found is not None and "checksum" in path.read_text():
             assert (found.status, found.metrics) == (record.status, record.metrics)
 

@@ -6,10 +6,10 @@ import pytest
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.evaluation.methods import METHODS
 from delg_jax.models import pooling
 from delg_jax.rerank import MdsSettings, distances
 from delg_jax.rerank.mds import scores
+from delg_jax.retrieval.methods import METHODS
 from tests import stores
 from tests.properties import worlds
 
@@ -59,7 +59,7 @@ def test_every_method_ranks_every_image_once_and_again_alike(kind, monkeypatch, 
             np.testing.assert_array_equal(ranks[0], np.arange(len(database)), name)
 
 
-@pytest.mark.parametrize("engine", ["cann", "cells"])
+@pytest.mark.parametrize("engine", ["cann", "ivf"])
 @pytest.mark.parametrize("kind", ["one keypoint", "one image", "duplicates", "zero descriptors"])
 def test_approximate_engines_rank_every_image_once(engine, kind, monkeypatch, tmp_path):
     database, queries = _images(kind)

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from delg_jax import workdir
 from delg_jax.errors import UserError
-from delg_jax.search import cann, cells, index_store
-from delg_jax.search.cells import CellSettings
+from delg_jax.search import cann, index_store, ivf
 from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.random_grids import GridSettings
+from delg_jax.search.lsh_grids import GridSettings
 from tests import stores, tiny
 from tests.properties.cases import cases, hold, outcome
 from tests.properties.mutations import changed_json, damaged
@@ -39,7 +39,7 @@ def _changed(case, whole):
 
 
 def _cells(images):
-    return cells.build(*images, CellSettings(3, seed=1))
+    return ivf.build(*images, IvfSettings(3, seed=1))
 
 
 def _cann(images):
@@ -50,7 +50,7 @@ def _found(folder, images):
     index = index_store.load(folder)
     if isinstance(index, cann.CannIndex):
         return cann.similarity(index, *images)
-    return cells.similarity(index, *images, SimilarityKernel("threshold", 0.2), 2)
+    return ivf.similarity(index, *images, SimilarityKernel("threshold", 0.2), 2)
 
 
 @cases(60)

@@ -8,12 +8,12 @@ import numpy as np
 
 from configs import default
 from delg_jax.data.sources import FileSource, RetrievalData
-from delg_jax.evaluation import stage
-from delg_jax.evaluation.methods import METHODS
+from delg_jax.evaluation import evaluate as evaluate_module
+from delg_jax.features.extract import Extracted
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.stage import Extracted
 from delg_jax.features.store import FeatureStore
+from delg_jax.retrieval.methods import METHODS
 from tests import stores
 
 FEATURES, LOCAL_DIM, GLOBAL_DIM = 4, 8, 6
@@ -25,7 +25,7 @@ def small_config() -> ml_collections.ConfigDict:
     config.eval.methods = METHODS
     config.rerank.sp.hypotheses = 8
     config.rerank.sp.min_inliers = 0
-    config.search.cann.grids = config.search.cells.count = config.search.cells.probes = 2
+    config.search.cann.grids = config.search.ivf.count = config.search.ivf.probes = 2
     config.search.graph_neighbours, config.rerank.mds.dim = 5, 2
     config.rerank.diffusion.neighbours = 4
     config.rerank.mds.iterations = config.rerank.diffusion.iterations = 2
@@ -66,8 +66,8 @@ def evaluate(
     monkeypatch, config: ml_collections.ConfigDict, found: Extracted, workdir: Path
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Metrics and rankings of `delg evaluate` on these features."""
-    monkeypatch.setattr(stage, "extract", lambda *_: found)
-    metrics = stage.evaluate(config, workdir)
+    monkeypatch.setattr(evaluate_module, "extract", lambda *_: found)
+    metrics = evaluate_module.evaluate(config, workdir)
     with np.load(workdir / "rankings.npz") as arrays:
         return metrics, dict(arrays)
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from configs import revisited
-from delg_jax.features.artefact import export_model
 from delg_jax.features.extractor import extract_image
+from delg_jax.features.stablehlo import export_model
 from delg_jax.training.checkpoints import load_model
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests import serving
+from tests import search_page
 
 
 @pytest.fixture(scope="module")
 def server():
     """A server in a thread, with its `port` and `searcher`."""
-    searcher = serving.QuickSearcher()
-    with serving.running(searcher, serving.LIMITS) as inside:
+    searcher = search_page.QuickSearcher()
+    with search_page.running(searcher, search_page.LIMITS) as inside:
         inside.searcher = searcher
         yield inside
 

@@ -12,7 +12,7 @@ from delg_jax.reports.charts import (
     precision_recall,
     training,
 )
-from delg_jax.reports.lanes import Lane
+from delg_jax.reports.method_results import Lane
 
 
 def test_training_is_drawn_over_steps_from_zero():

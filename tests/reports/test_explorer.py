@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.reports.evaluated import read
 from delg_jax.reports.explorer import Amounts, Explorer
-from delg_jax.reports.findings import RIGHT, UNKNOWN
-from delg_jax.reports.lanes import lanes
+from delg_jax.reports.method_results import lanes
+from delg_jax.reports.query_results import RIGHT, UNKNOWN
+from delg_jax.reports.workdir_results import read
 from tests.reports import workdirs
 
 

@@ -95,7 +95,13 @@ def report(folders, tmp_path, **amounts):
 
 def test_a_report_shows_methods_curves_and_configurations(trained, tmp_path):
     page = report([trained], tmp_path)
-    for text in ("12.35", "50.00", "E map", "2 queries, 7 database images", "rerank.sp.residual"):
+    for text in (
+        "12.35",
+        "50.00",
+        "E map",
+        "2 queries, 7 database images",
+        "rerank.sp.inlier_threshold",
+    ):
         assert text in page.text
     assert page.tags.count("figure") == 2
     drawn = [json.loads(value) for name, value in page.attributes if name == "data-chart"]

@@ -1,5 +1,5 @@
-from delg_jax.evaluation.sweep import Result, Run
 from delg_jax.reports import sweep_tables
+from delg_jax.sweeps.sweep import Result, Run
 
 
 def result(group, seed, maps=None, error="", **train):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from delg_jax import workdir as artefacts
-from delg_jax.evaluation import scores, uncertainty
+from delg_jax.evaluation import revisited, significance
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage.rows import Layout
@@ -38,7 +38,7 @@ def make(folder: Path, data: Path, names=None, seed: int = 0, copies: int = 1) -
         _copy(data, copies)
     truth = json.loads((data / "gnd_drawn.json").read_text())
     config = tiny.retrieval_config(data).unlock()
-    config.rerank.sp.residual = 2.0
+    config.rerank.sp.inlier_threshold = 2.0
     artefacts.claim(folder / "evaluation", config.lock(), ("eval",))
     rng = np.random.default_rng(0)
     base = [_features(rng) for _ in range(PLACES)]
@@ -125,13 +125,13 @@ def _rankings(ground_truth, rng) -> dict[str, dict[str, np.ndarray]]:
 def _metrics(rankings, ground_truth) -> dict:
     """Of the first queries; of their copies a report has to find out the precisions itself."""
     few = {m: {p: order[:PLACES] for p, order in r.items()} for m, r in rankings.items()}
-    found = {m: scores.by_protocol(r, ground_truth[:PLACES], (1, 5)) for m, r in few.items()}
+    found = {m: revisited.by_protocol(r, ground_truth[:PLACES], (1, 5)) for m, r in few.items()}
     precisions = {method: score.average_precisions for method, score in found.items()}
     return {
         "methods": {method: score.metrics for method, score in found.items()},
         "average_precisions": precisions,
         "intervals": {method: score.intervals for method, score in found.items()},
-        "comparisons": uncertainty.comparisons(precisions),
+        "comparisons": significance.comparisons(precisions),
         "seconds": dict.fromkeys(found, 1.0),
         "images": 2 * PLACES,
         "queries": len(ground_truth),

@@ -4,9 +4,8 @@ import pytest
 
 from delg_jax.rerank import superglobal
 from delg_jax.rerank.distances import FORMS, distances
-from delg_jax.rerank.mds import embed, scores
-from delg_jax.rerank.mds_settings import MdsSettings
-from tests.rerank.test_embedding import reference_mds
+from delg_jax.rerank.mds import MdsSettings, embed, scores
+from tests.rerank.test_classical_mds import reference_mds
 from tests.rerank.test_superglobal import reference_scores as superglobal_reference
 
 ENGINES = (

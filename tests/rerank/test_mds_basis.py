@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from delg_jax.rerank import mds
-from delg_jax.rerank.mds import embed, scores
-from delg_jax.rerank.mds_settings import MdsSettings
+from delg_jax.rerank.mds import MdsSettings, embed, scores
 from tests.rerank.test_mds import ENGINES, unit
 from tests.rerank.test_superglobal import rotations
 

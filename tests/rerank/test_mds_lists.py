@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from delg_jax.rerank.distances import above
-from delg_jax.rerank.mds import list_scores, rerank, scores
-from delg_jax.rerank.mds_settings import MdsSettings
+from delg_jax.rerank.mds import MdsSettings, list_scores, rerank, scores
 from delg_jax.search.graph import SimilarityGraph
 from tests.rerank.test_mds import ENGINES, unit
 

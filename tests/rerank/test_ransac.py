@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from delg_jax.rerank import samples
+from delg_jax.rerank import ransac
 from delg_jax.rerank.ransac import Options, estimate
 
 KEY = jax.random.key(3)
@@ -31,13 +31,13 @@ def one(source, target, mask, key=KEY, pair_id=0, chunk=8, scale_ratios=None, **
     return jax.tree.map(lambda array: np.asarray(array[0]), result)
 
 
-def reference(source, target, mask, pair_id, hypotheses, residual):
+def reference(source, target, mask, pair_id, hypotheses, inlier_threshold):
     """RANSAC one hypothesis at a time in double precision, on the draws of the kernel."""
     valid = np.flatnonzero(mask)
     key = jax.random.fold_in(KEY, pair_id)
-    keys = [key, *(jax.random.fold_in(key, attempt) for attempt in range(samples.REDRAWS))]
+    keys = [key, *(jax.random.fold_in(key, attempt) for attempt in range(ransac.REDRAWS))]
     count = jnp.array(len(valid))
-    draws = [valid[np.asarray(samples.distinct_ranks(k, count, 3, hypotheses)).T] for k in keys]
+    draws = [valid[np.asarray(ransac.distinct_ranks(k, count, 3, hypotheses)).T] for k in keys]
     best, best_inliers = None, np.zeros(len(mask), bool)
     for candidates in zip(*draws, strict=True):
         good = [c for c in candidates if not (_flat(source[c]) or _flat(target[c]))]
@@ -46,7 +46,7 @@ def reference(source, target, mask, pair_id, hypotheses, residual):
         corners = np.concatenate([source[good[0]], np.ones((3, 1))], axis=1).astype(float)
         transform = np.linalg.solve(corners, target[good[0]].astype(float)).T
         fitted = source @ transform[:, :2].T + transform[:, 2]
-        inliers = mask & (np.linalg.norm(fitted - target, axis=1) < residual)
+        inliers = mask & (np.linalg.norm(fitted - target, axis=1) < inlier_threshold)
         if best is None or inliers.sum() > best_inliers.sum():
             best, best_inliers = transform, inliers
     return best, best_inliers
@@ -61,7 +61,7 @@ def _flat(corners):
 @pytest.mark.parametrize("noise", [0.0, 2.0])
 def test_finds_the_planted_view(rng, noise):
     source, target, mask, is_inlier = planted(rng, noise=noise)
-    result = one(source, target, mask, residual=10.0)
+    result = one(source, target, mask, inlier_threshold=10.0)
     assert result.inlier_mask[is_inlier].mean() >= 0.99
     assert not result.inlier_mask[~is_inlier].any()
     assert result.inliers == result.inlier_mask.sum()
@@ -94,7 +94,9 @@ def test_degenerate_samples_cost_no_hypothesis(rng):
     source[:3, 1] = [100, 200, 300]
     target = source @ PLANTED[:, :2].T + PLANTED[:, 2]
     for name in range(20):
-        result = one(source, target, np.ones(33, bool), pair_id=name, hypotheses=1, residual=1.0)
+        result = one(
+            source, target, np.ones(33, bool), pair_id=name, hypotheses=1, inlier_threshold=1.0
+        )
         assert result.inliers == 33
 
 
@@ -102,7 +104,7 @@ def test_exact_sample_by_hand():
     # (y, x) -> (2 x + 1, 3 y - 2), and a fifth point that does not belong
     source = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5]], np.float32)
     target = np.array([[1, -2], [1, 28], [21, -2], [21, 28], [90, 90]], np.float32)
-    result = one(source, target, np.ones(5, bool), residual=1.0)
+    result = one(source, target, np.ones(5, bool), inlier_threshold=1.0)
     assert result.inlier_mask.tolist() == [True, True, True, True, False]
     np.testing.assert_allclose(result.transform, [[0, 2, 1], [3, 0, -2]], atol=1e-4)
 
@@ -110,8 +112,8 @@ def test_exact_sample_by_hand():
 def test_residual_is_strict():
     source = np.array([[0, 0], [64, 0], [0, 64], [64, 64]], np.float32)
     target = source + np.array([[0, 0], [0, 0], [0, 0], [16, 0]], np.float32)
-    assert one(source, target, np.ones(4, bool), residual=16.0).inliers == 3
-    assert one(source, target, np.ones(4, bool), residual=16.5).inliers == 4
+    assert one(source, target, np.ones(4, bool), inlier_threshold=16.0).inliers == 3
+    assert one(source, target, np.ones(4, bool), inlier_threshold=16.5).inliers == 4
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 32])
@@ -166,7 +168,7 @@ def test_translation_moves_the_transform_only(rng):
 def test_order_of_matches_does_not_matter_without_noise(rng):
     source, target, mask, is_inlier = planted(rng, noise=0.0)
     order = rng.permutation(len(mask))
-    result = one(source[order], target[order], mask[order], residual=5.0)
+    result = one(source[order], target[order], mask[order], inlier_threshold=5.0)
     np.testing.assert_array_equal(result.inlier_mask, is_inlier[order])
 
 
@@ -193,7 +195,7 @@ def test_degenerate_matches_verify_nothing(rng, case):
 def test_duplicated_matches_do_not_spoil_good_ones(rng):
     source, target, mask, _ = planted(rng, outliers=0, noise=0.0)
     source[30:60], target[30:60] = source[0], target[0]
-    assert one(source, target, mask, residual=1.0).inliers == 60
+    assert one(source, target, mask, inlier_threshold=1.0).inliers == 60
 
 
 @pytest.mark.parametrize(("matches", "inliers"), [(0, 0), (1, 0), (3, 0), (4, 4)])

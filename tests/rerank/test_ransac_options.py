@@ -43,7 +43,9 @@ def run(matches, ratios=None, ids=None, chunk=8, **options):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_finds_its_planted_view(rng, model, scoring, optimized):
     matches = planted(rng, VIEWS[model])
-    result = run(matches, model=model, scoring=scoring, local_optimization=optimized, residual=12.0)
+    result = run(
+        matches, model=model, scoring=scoring, local_optimization=optimized, inlier_threshold=12.0
+    )
     assert result.inlier_mask[:, :40].mean() >= 0.99
     assert not result.inlier_mask[:, 40:].any()
     places = rng.uniform(100, 500, (20, 2))
@@ -54,7 +56,7 @@ def test_every_model_finds_its_planted_view(rng, model, scoring, optimized):
 @pytest.mark.parametrize("model", ["affine", "homography"])
 def test_local_optimisation_never_finds_fewer(rng, model):
     matches = planted(rng, VIEWS[model], pairs=10, noise=6.0)
-    options = {"model": model, "residual": 8.0, "hypotheses": 40}
+    options = {"model": model, "inlier_threshold": 8.0, "hypotheses": 40}
     plain = run(matches, **options).inliers
     optimized = run(matches, local_optimization=True, **options).inliers
     assert (optimized >= plain).all()
@@ -78,7 +80,7 @@ def test_guided_hypotheses_are_few_and_find_upright_views(rng, model):
     view = view if model == "homography" else view[:2]
     matches = planted(rng, view, inliers=8)  # one in ten: an affine sample is good once in 1000
     ratios = jnp.full((3, 90), 1.45)
-    options = {"model": model, "hypotheses": 80, "residual": 10.0}
+    options = {"model": model, "hypotheses": 80, "inlier_threshold": 10.0}
     found = run(matches, ratios, guided=True, **options)
     assert (found.inlier_mask[:, :8].sum(axis=1) == 8).all()
     assert run(matches, **options).inliers.sum() < found.inliers.sum()
@@ -129,7 +131,7 @@ DEGENERATE = {
 def test_degenerate_matches_verify_nothing(rng, model, case):
     source, target, mask = planted(rng, VIEWS[model], inliers=90)
     source, target = DEGENERATE[case](source, target)
-    result = run((source, target, mask), model=model, local_optimization=True, residual=3.0)
+    result = run((source, target, mask), model=model, local_optimization=True, inlier_threshold=3.0)
     assert np.isfinite(result.transform).all()
     if model == "similarity" and "line" in case:
         assert result.inliers.max() < 20  # two points decide one, but no line fits a plane
@@ -148,7 +150,8 @@ def test_a_sample_alone_verifies_nothing(rng, model, least):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"hypotheses": 0}, {"residual": 0.0}, {"model": "spline"}, {"scoring": "median"}]
+    "wrong",
+    [{"hypotheses": 0}, {"inlier_threshold": 0.0}, {"model": "spline"}, {"scoring": "median"}],
 )
 def test_wrong_options_are_named(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):

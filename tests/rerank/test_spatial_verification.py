@@ -10,7 +10,7 @@ from delg_jax.rerank.spatial_verification import rerank, short_list, verify, ver
 from delg_jax.search.binary import binarize
 
 KEY = jax.random.key(0)
-SETTINGS = SpatialSettings(hypotheses=200, residual=5.0, min_inliers=4, pair_block=2)
+SETTINGS = SpatialSettings(hypotheses=200, inlier_threshold=5.0, min_inliers=4, pair_block=2)
 
 
 def features(locations, descriptors, mask=None):
@@ -164,7 +164,7 @@ def test_one_pair_says_what_fits(scene):
     "wrong",
     [
         {"max_distance": 0},
-        {"residual": 0},
+        {"inlier_threshold": 0},
         {"hypotheses": 0},
         {"pair_block": 0},
         {"ratio": 2},

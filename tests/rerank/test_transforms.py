@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from delg_jax.rerank import transforms
-from delg_jax.rerank.scoring import squared_error
+from delg_jax.rerank.ransac import squared_error
 from delg_jax.rerank.transforms import FAMILIES
 
 TRUE = {

@@ -5,7 +5,7 @@ import pytest
 
 from delg_jax.search import cann, local_search
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.random_grids import Grids, GridSettings
+from delg_jax.search.lsh_grids import Grids, GridSettings
 
 SETTINGS = GridSettings(grids=3, axes=3, approximation=1.6)
 

@@ -2,11 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax.search import cann, cells, engines
+from delg_jax.search import cann, engines, ivf
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import similarity
-from delg_jax.search.random_grids import GridSettings
-from tests.search.test_cells import halves
+from delg_jax.search.lsh_grids import GridSettings
+from tests.search.test_ivf import halves
 
 KERNEL = SimilarityKernel("threshold", threshold=0.3)
 GRIDS = GridSettings(grids=3, axes=3, approximation=2.0)
@@ -26,7 +26,7 @@ def searches(database):
     return {
         "exact": engines.exact(*database, KERNEL, 4),
         "cann": engines.cann(cann.build(*database, GRIDS)),
-        "cells": engines.cells(cells.build(*database, cells.CellSettings(4)), KERNEL, 4),
+        "ivf": engines.ivf(ivf.build(*database, ivf.IvfSettings(4)), KERNEL, 4),
     }
 
 
@@ -36,7 +36,7 @@ def test_all_engines_answer_alike(database, queries):
     for similarities in found.values():
         assert (similarities.shape, similarities.dtype) == ((5, 9), np.float32)
         assert (similarities > 0).any()
-    np.testing.assert_allclose(found["cells"], found["exact"], atol=2e-6)
+    np.testing.assert_allclose(found["ivf"], found["exact"], atol=2e-6)
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)
@@ -48,22 +48,22 @@ def test_an_image_is_most_similar_to_itself(database, name):
     assert (found.max(axis=1) <= np.diag(found) + 1e-6).all()
 
 
-@pytest.mark.parametrize("rarity_images", [0, 9])
+@pytest.mark.parametrize("idf_images", [0, 9])
 @pytest.mark.parametrize("query_block", [1, 2, 3, 64])
-def test_any_query_block_gives_the_same(database, queries, query_block, rarity_images):
-    whole = engines.exact(*database, KERNEL, 4, rarity_images, 5)
-    search = engines.exact(*database, KERNEL, 4, rarity_images, query_block)
+def test_any_query_block_gives_the_same(database, queries, query_block, idf_images):
+    whole = engines.exact(*database, KERNEL, 4, idf_images, 5)
+    search = engines.exact(*database, KERNEL, 4, idf_images, query_block)
     np.testing.assert_allclose(search(*queries), whole(*queries), atol=1e-6)
     for found, expected in zip(search.top(*queries, 4), whole.top(*queries, 4), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    index = cells.build(*database, cells.CellSettings(4))
-    some, every = (engines.cells(index, KERNEL, 2, block) for block in (query_block, 5))
+    index = ivf.build(*database, ivf.IvfSettings(4))
+    some, every = (engines.ivf(index, KERNEL, 2, block) for block in (query_block, 5))
     np.testing.assert_allclose(some(*queries), every(*queries), atol=1e-6)
 
 
-@pytest.mark.parametrize("rarity_images", [0, 4])
-def test_the_top_is_that_of_all_similarities(database, queries, rarity_images):
-    search = engines.exact(*database, KERNEL, 2, rarity_images, 2)
+@pytest.mark.parametrize("idf_images", [0, 4])
+def test_the_top_is_that_of_all_similarities(database, queries, idf_images):
+    search = engines.exact(*database, KERNEL, 2, idf_images, 2)
     everything = search(*queries)
     order = np.argsort(-everything, axis=1, kind="stable")[:, :4]
     values, images = search.top(*queries, 4)

@@ -6,9 +6,9 @@ import pytest
 
 from delg_jax.array_files import CheckedArray, save_array
 from delg_jax.errors import UserError
-from delg_jax.search import cann, cells, index_store
+from delg_jax.search import cann, index_store, ivf
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.random_grids import GridSettings
+from delg_jax.search.lsh_grids import GridSettings
 from tests.flips import flips
 
 SETTINGS = GridSettings(grids=2, axes=3, approximation=2.0, seed=3)
@@ -91,16 +91,16 @@ def test_what_is_no_index_is_refused(index, tmp_path):
 
 
 def test_cells_are_saved_and_mapped(images, tmp_path):
-    index = cells.build(*images, cells.CellSettings(4))
-    index_store.save(index, tmp_path / "cells")
-    loaded = index_store.load(tmp_path / "cells")
+    index = ivf.build(*images, ivf.IvfSettings(4))
+    index_store.save(index, tmp_path / "ivf")
+    loaded = index_store.load(tmp_path / "ivf")
     assert isinstance(loaded.descriptors[:3], np.memmap)
-    assert (loaded.settings, loaded.dimension, loaded.count) == (cells.CellSettings(4), 5, 6)
+    assert (loaded.settings, loaded.dimension, loaded.count) == (ivf.IvfSettings(4), 5, 6)
     for name in ("centres", "descriptors", "images", "offsets"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(index, name))
-    save_array(tmp_path / "cells" / "images.npy", index.images[:-1])
+    save_array(tmp_path / "ivf" / "images.npy", index.images[:-1])
     with pytest.raises(UserError, match="search index.*do not follow"):
-        index_store.load(tmp_path / "cells")
+        index_store.load(tmp_path / "ivf")
 
 
 def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path, caplog):
@@ -140,11 +140,11 @@ def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path, 
     assert built == [SETTINGS, SETTINGS, SETTINGS]
 
 
-@pytest.mark.parametrize("name", ["cells", "cann"])
+@pytest.mark.parametrize("name", ["ivf", "cann"])
 def test_flipped_bits_of_an_index_are_noticed_or_change_nothing(images, tmp_path, name):
-    settings = {"cann": SETTINGS, "cells": cells.CellSettings(4)}[name]
+    settings = {"cann": SETTINGS, "ivf": ivf.IvfSettings(4)}[name]
     folder = tmp_path / name
-    build = {"cann": cann, "cells": cells}[name].build
+    build = {"cann": cann, "ivf": ivf}[name].build
     index_store.save(build(*images, settings), folder, "source")
     sides = images[0][:2], images[1][:2]
 
@@ -152,7 +152,7 @@ def test_flipped_bits_of_an_index_are_noticed_or_change_nothing(images, tmp_path
         index = index_store.load(folder)
         if name == "cann":
             return cann.similarity(index, *sides)
-        return cells.similarity(index, *sides, SimilarityKernel("identity"), 4)
+        return ivf.similarity(index, *sides, SimilarityKernel("identity"), 4)
 
     expected, refused, tried = found(), 0, 0
     for path in sorted(folder.iterdir()):

@@ -7,10 +7,10 @@ from configs import default
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
-from delg_jax.search import engines, index_store, stage
+from delg_jax.search import engines, index, index_store
 from delg_jax.search.index_store import Place
-from delg_jax.search.random_grids import GridSettings
-from tests.search.test_cells import halves
+from delg_jax.search.lsh_grids import GridSettings
+from tests.search.test_ivf import halves
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def search():
     search = default.get_config().search
     search.kernel, search.threshold, search.local_block = "power", 0.1, 4
     search.cann.grids, search.cann.axes, search.cann.approximation = 2, 3, 2.0
-    search.cells.count = search.cells.probes = 6
+    search.ivf.count = search.ivf.probes = 6
     return search
 
 
@@ -31,7 +31,7 @@ def database(rng):
 
 def test_the_defaults_are_those_of_the_original():
     search = default.get_config().search
-    stage.check(search)
+    index.check(search)
     assert GridSettings.from_scale(**search.cann) == GridSettings()
     assert len(GridSettings.from_scale(**search.cann).radii()) == 36
 
@@ -41,24 +41,24 @@ def test_the_engine_is_chosen(search, database, tmp_path):
     found = {}
     for search.engine in engines.ENGINES:
         folder = tmp_path / search.engine
-        found[search.engine] = stage.engine(database, search)(*queries)
-        kept = stage.engine(database, search, Place(folder, "digest"))(*queries)
+        found[search.engine] = index.engine(database, search)(*queries)
+        kept = index.engine(database, search, Place(folder, "digest"))(*queries)
         np.testing.assert_array_equal(kept, found[search.engine])
         assert folder.exists() == (search.engine != "exact")
-    np.testing.assert_allclose(found["cells"], found["exact"], atol=2e-6)
+    np.testing.assert_allclose(found["ivf"], found["exact"], atol=2e-6)
     assert not np.allclose(found["cann"], found["exact"], atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["cann", "cells"])
+@pytest.mark.parametrize("name", ["cann", "ivf"])
 def test_an_index_is_built_again_for_other_settings_only(search, database, tmp_path, name):
     search.engine, search[name].seed = name, 3
     place = Place(tmp_path / "index", "digest")
-    stage.engine(database, search, place)
+    index.engine(database, search, place)
     before = (tmp_path / "index").stat().st_ino
-    stage.engine(database, search, place)
+    index.engine(database, search, place)
     assert (tmp_path / "index").stat().st_ino == before
     search[name].seed = 4
-    stage.engine(database, search, place)
+    index.engine(database, search, place)
     assert index_store.load(tmp_path / "index").settings.seed == 4
 
 
@@ -68,8 +68,8 @@ def test_packed_codes_are_searched(search, database, hamming):
     search.hamming = hamming
     packed = database._replace(descriptors=codes.values)
     plain = database._replace(descriptors=encodings.decode(codes, "sign"))
-    found = stage.engine(packed, search)(packed.descriptors, packed.mask)
-    expected = stage.engine(plain, search)(plain.descriptors, plain.mask)
+    found = index.engine(packed, search)(packed.descriptors, packed.mask)
+    expected = index.engine(plain, search)(plain.descriptors, plain.mask)
     np.testing.assert_allclose(found, expected, atol=2e-3)  # half precision of the decoded
 
 
@@ -80,25 +80,25 @@ def test_packed_codes_are_searched(search, database, hamming):
         ("hamming", "lookup"),
         ("query_block", 0),
         ("local_block", 0),
-        ("cells.probes", 0),
+        ("ivf.probes", 0),
     ],
 )
 def test_wrong_values_are_named(search, field, value):
     search.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.search.{field} = "):
-        stage.check(search)
+        index.check(search)
 
 
-@pytest.mark.parametrize(("tree", "field"), [("cann", "grids"), ("cells", "count")])
+@pytest.mark.parametrize(("tree", "field"), [("cann", "grids"), ("ivf", "count")])
 def test_wrong_settings_are_named(search, tree, field):
     search[tree][field] = 0
     with pytest.raises(UserError, match=rf"config.search.{tree}.{field} = 0: must be at least 1"):
-        stage.check(search)
+        index.check(search)
 
 
-@pytest.mark.parametrize("field", ["packed", "rarity_images"])
+@pytest.mark.parametrize("field", ["packed", "idf_images"])
 def test_what_only_exact_search_does_is_refused(search, field):
-    search.engine = "cells"
+    search.engine = "ivf"
     search[field] = type(search[field])(1)
     with pytest.raises(UserError, match=f"config.search.{field} = .*for the engine exact"):
-        stage.check(search)
+        index.check(search)

@@ -7,7 +7,7 @@ from flax import traverse_util
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.models.delg import build
-from delg_jax.training import state as train_state
+from delg_jax.training import optimizer as train_state
 from delg_jax.training.checkpoints import (
     FOLDER,
     Checkpoints,

@@ -11,8 +11,8 @@ from delg_jax.errors import UserError
 from delg_jax.models.delg import build
 from delg_jax.training import feature_cache
 from delg_jax.training.checkpoints import load_model
-from delg_jax.training.loop import train_and_evaluate
-from tests.data.prepared.published import image_id, jpeg, make_gldv1, opened, place
+from delg_jax.training.train import train_and_evaluate
+from tests.data.tfds_builders.published import image_id, jpeg, make_gldv1, opened, place
 from tests.photographs import make_folder, truncate
 from tests.tiny import random_variables, training_config
 

@@ -5,7 +5,7 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.training import step as train_step
-from delg_jax.training.loop import train_and_evaluate
+from delg_jax.training.train import train_and_evaluate
 from tests.photographs import make_folder
 from tests.tiny import training_config
 

@@ -11,9 +11,9 @@ from delg_jax.losses import LossWeights
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
 from delg_jax.training import health
-from delg_jax.training import state as train_state
+from delg_jax.training import optimizer as train_state
 from delg_jax.training import step as train_step
-from delg_jax.training.loop import module_options
+from delg_jax.training.train import module_options
 from tests.photographs import draw
 from tests.tiny import training_config
 

@@ -12,19 +12,19 @@ from flax import traverse_util
 
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.evaluation.stage import evaluate
-from delg_jax.features.claiming import claimed
+from delg_jax.evaluation.evaluate import evaluate
+from delg_jax.features.extract import sections
 from delg_jax.features.extractor import deciding
-from delg_jax.features.stage import sections
 from delg_jax.features.store import FeatureStore
+from delg_jax.features.store_writing import claimed
 from delg_jax.models.variables import digest
 from delg_jax.reports.html import write_report
 from delg_jax.search import index_store
-from delg_jax.search.graph_filling import claimed as claimed_graph
+from delg_jax.search.graph_building import claimed as claimed_graph
 from delg_jax.search.graph_store import GraphStore
-from delg_jax.search.stage import deciding as deciding_search
+from delg_jax.search.index import deciding as deciding_search
 from delg_jax.training.checkpoints import load_model
-from delg_jax.training.loop import train_and_evaluate
+from delg_jax.training.train import train_and_evaluate
 from tests.folders import contents
 from tests.upgrades import tiny_run
 from tests.upgrades.tiny_run import (
@@ -114,7 +114,7 @@ def test_the_graph_is_that_which_was_stored(version, tmp_path):
 
 
 @pytest.mark.parametrize("version", WITH_GRAPH)
-@pytest.mark.parametrize("engine", ["cann", "cells"])
+@pytest.mark.parametrize("engine", ["cann", "ivf"])
 def test_the_index_of_an_approximate_engine_is_read(version, engine, tmp_path):
     root, numbers = unpacked(version, tmp_path)
     found = index_store.load(root / "index" / engine / "index")

@@ -6,8 +6,7 @@ import numpy as np
 
 from delg_jax import file_names
 from delg_jax.features.formats import delf
-from delg_jax.features.formats.names import AbsentImageError, spellings
-from delg_jax.features.formats.order import best_first
+from delg_jax.features.formats.image_order import AbsentImageError, best_first, spellings
 from delg_jax.features.local_features import LocalFeatures
 
 LOCAL_SUFFIX, GLOBAL_SUFFIX = ".delg_local", ".delg_global"

@@ -11,13 +11,13 @@ import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import stage
+from delg_jax.features.extract import Extracted, extract, has_global, has_local
 from delg_jax.features.extraction import Loader
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX
 from delg_jax.features.formats.imported import HDF5_SUFFIXES
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.parts import query_boxes
+from delg_jax.features.network import query_boxes
 from delg_jax.features.store import FeatureStore
 from delg_jax.progress import Progress
 
@@ -87,7 +87,7 @@ def export_features(
     require_choice("kind of export", kind, KINDS)
     path = pathlib.Path(output)
     _check_output(kind, path, overwrite)
-    extracted = stage.extract(config, workdir, overwrite)
+    extracted = extract(config, workdir, overwrite)
     write = _write_hloc if kind == "hloc" else _write_delf
     chosen = _to_write(_parts(config, extracted), kind)
     with Progress(f"export {path.name}", len(chosen)) as progress:
@@ -107,14 +107,14 @@ def _check_output(kind: str, path: pathlib.Path, overwrite: bool) -> None:
             raise UserError("output", str(path), rule)
 
 
-def _parts(config: ml_collections.ConfigDict, extracted: stage.Extracted) -> list[_Part]:
+def _parts(config: ml_collections.ConfigDict, extracted: Extracted) -> list[_Part]:
     data, boxes = extracted.data, query_boxes(config, extracted.data)
     return [
         _Part(
             name,
             store,
-            store.global_descriptors() if stage.has_global(config) else None,
-            store.local_features(0) if stage.has_local(config) else None,
+            store.global_descriptors() if has_global(config) else None,
+            store.local_features(0) if has_local(config) else None,
             Loader(source, config.data, 0, crops),
         )
         for name, store, source, crops in (

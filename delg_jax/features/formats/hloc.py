@@ -10,8 +10,7 @@ import numpy as np
 
 from delg_jax import workdir
 from delg_jax.errors import UserError
-from delg_jax.features.formats.names import AbsentImageError, spellings
-from delg_jax.features.formats.order import best_first
+from delg_jax.features.formats.image_order import AbsentImageError, best_first, spellings
 from delg_jax.features.local_features import LocalFeatures
 
 _LARGEST = 2**32  # bytes of a field of one image

@@ -10,12 +10,12 @@ import numpy as np
 
 from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
-from delg_jax.features.filling import fill
 from delg_jax.features.formats import hloc
 from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
-from delg_jax.features.formats.names import AbsentImageError
+from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.store import FeatureStore
+from delg_jax.features.store_writing import fill
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 # The fields of config.extract that decide what an import leaves, beside the digest of the files.

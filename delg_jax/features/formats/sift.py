@@ -10,11 +10,11 @@ import numpy as np
 
 from delg_jax.data import ImageSource
 from delg_jax.errors import UserError
+from delg_jax.features.extract import Extracted
 from delg_jax.features.extraction import Box, Loader
 from delg_jax.features.formats import hloc
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.parts import query_boxes
-from delg_jax.features.stage import Extracted
+from delg_jax.features.network import query_boxes
 from delg_jax.progress import Progress
 
 _LENGTH = 128  # of a descriptor

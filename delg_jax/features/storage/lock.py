@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import filelock
 
+from delg_jax import distributed
 from delg_jax.errors import UserError
-from delg_jax.training import processes
 
 T = TypeVar("T")
 
@@ -58,12 +58,12 @@ def held_by_first(
     """
     with contextlib.ExitStack() as stack:
         claimed, refusal = None, None
-        if processes.is_first():
+        if distributed.is_first():
             try:
                 stack.enter_context(exclusive(folder, subject))
                 claimed = claim()
             except UserError as error:
                 refusal = error
-        if not processes.agree(refusal is None):
+        if not distributed.agree(refusal is None):
             raise refusal or UserError(subject, str(folder), "was refused to process 0")
         yield claimed

@@ -12,8 +12,8 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings, rows
 from delg_jax.features.storage.chunked_array import ChunkedArray
-from delg_jax.features.storage.digest import digest, digest_of_first
 from delg_jax.features.storage.encodings import Codes
+from delg_jax.features.storage.index import digest, digest_of_first
 from delg_jax.features.storage.stored_rows import StoredRows
 
 Rows = np.ndarray | StoredRows

@@ -1,8 +1,7 @@
 """Weights from elsewhere: names, reading and conversion."""
 
 from delg_jax.models.weights.convert import convert
-from delg_jax.models.weights.mapping import read_mapping
 from delg_jax.models.weights.mismatch import convention_of
-from delg_jax.models.weights.read import read_arrays
+from delg_jax.models.weights.read import read_arrays, read_mapping
 
 __all__ = ["convention_of", "convert", "read_arrays", "read_mapping"]

@@ -6,8 +6,7 @@ import ml_collections
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.resnet import ARCHITECTURES
-from delg_jax.models.weights.names import NAMINGS
-from delg_jax.models.weights.naming import Naming
+from delg_jax.models.weights.names import NAMINGS, Naming
 
 Shape = tuple[int, ...]
 

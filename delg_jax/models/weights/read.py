@@ -1,14 +1,40 @@
 """Reads files of foreign weights into arrays by name."""
 
 import os
+import pathlib
 from types import ModuleType
 
 import jax
 import numpy as np
 
+from delg_jax import text_files
 from delg_jax.errors import UserError
 from delg_jax.models.weights.readers import keras_h5, npz, pytorch, safetensors, tensorflow
 from delg_jax.models.weights.readers.refusal import refusal
+
+
+def read_mapping(path: str) -> dict[str, str | float]:
+    """Reads a JSON object of our variables to a source's, as `{"whiten/kernel": "fc/weights"}`.
+
+    Args:
+      path: the file; empty for no mapping.
+
+    Returns:
+      The source's name, or the number that fills the variable, by our name.
+
+    Raises:
+      UserError: if the file is absent or something else.
+    """
+    if not path:
+        return {}
+    subject = "config.model.pretrained_mapping"
+    content = text_files.read_json(pathlib.Path(path), subject)
+    values = list(content.values()) if isinstance(content, dict) else [None]
+    if not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values):
+        rule = "must be a JSON object whose values are names of variables or numbers"
+        raise UserError(subject, path, rule)
+    return content
+
 
 _READERS = {
     ".npz": npz,

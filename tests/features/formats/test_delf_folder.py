@@ -3,7 +3,7 @@ import pytest
 
 from delg_jax.features.formats import delf
 from delg_jax.features.formats.delf_folder import DelfFolder
-from delg_jax.features.formats.names import AbsentImageError
+from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures
 
 

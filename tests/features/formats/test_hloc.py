@@ -5,7 +5,7 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.features.formats import hloc
-from delg_jax.features.formats.names import AbsentImageError
+from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures
 
 h5py = pytest.importorskip("h5py", reason="HDF5 files need h5py")

@@ -5,12 +5,12 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
-from delg_jax.evaluation.query import search_image
 from delg_jax.features import extract, network
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.formats.imported import ImportedFeatures
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.store import FeatureStore
+from delg_jax.retrieval.query import search_image
 from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
 

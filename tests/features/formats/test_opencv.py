@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from delg_jax.evaluation import evaluate, methods
+from delg_jax.evaluation import evaluate
 from delg_jax.features import extract
+from delg_jax.retrieval import methods
 from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
 

@@ -6,7 +6,7 @@ from flax import traverse_util
 
 from configs import default
 from delg_jax.models import delg
-from delg_jax.models.weights.naming import is_norm
+from delg_jax.models.weights.names import is_norm
 
 
 def model_of(backbone, convention="torchvision", **changes):

@@ -1,0 +1,1 @@
+"""Benchmarks: each kernel beside other libraries, on the same inputs, in turn."""

@@ -1,0 +1,1 @@
+"""The libraries and networks that benchmarks compare with."""

@@ -1,0 +1,62 @@
+"""The kernels as a careful NumPy user would write them: what benchmarks compare ours with."""
+
+import numpy as np
+
+
+def top_k(queries: np.ndarray, database: np.ndarray, count: int) -> np.ndarray:
+    """Indices int [Q, count] of the largest inner products, best first."""
+    products = queries @ database.T
+    chosen = np.argpartition(-products, count - 1, axis=1)[:, :count]
+    values = np.take_along_axis(products, chosen, axis=1)
+    return np.take_along_axis(chosen, np.argsort(-values, axis=1, kind="stable"), axis=1)
+
+
+def match(
+    query: np.ndarray, image: np.ndarray, max_distance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest neighbour int [Kq] of unit vectors [Kq, D] in [K, D], and which are near enough."""
+    cosines = query @ image.T
+    index = cosines.argmax(axis=1)
+    return index, cosines.max(axis=1) > 1.0 - 0.5 * max_distance**2
+
+
+def ransac(
+    source: np.ndarray,
+    target: np.ndarray,
+    hypotheses: int,
+    inlier_threshold: float,
+    rng: np.random.Generator,
+) -> int:
+    """Most inliers of affine hypotheses through three matches each.
+
+    Args:
+      source: float [K, 2], points in pixels.
+      target: float [K, 2], the points they are matched with.
+      hypotheses: samples to draw.
+      inlier_threshold: pixels that an inlier stays below.
+      rng: for the draws.
+
+    Returns:
+      The number; 0 for fewer than four matches.
+    """
+    if len(source) < 4:
+        return 0
+    points = np.concatenate([source, np.ones((len(source), 1), source.dtype)], axis=1)
+    best = 0
+    for _ in range(hypotheses):
+        sample = rng.choice(len(source), 3, replace=False)
+        try:
+            model = np.linalg.solve(points[sample], target[sample])
+        except np.linalg.LinAlgError:  # the three lie on a line
+            continue
+        errors = np.square(points @ model - target).sum(axis=1)
+        best = max(best, int((errors < inlier_threshold**2).sum()))
+    return best
+
+
+def classical_mds(distances: np.ndarray, dim: int) -> np.ndarray:
+    """Points [n, dim] with the given distances [n, n], by double centring and `eigh`."""
+    squares = distances**2
+    gram = squares - squares.mean(axis=0)[None, :] - squares.mean(axis=1)[:, None] + squares.mean()
+    values, vectors = np.linalg.eigh(-0.5 * gram)
+    return vectors[:, ::-1][:, :dim] * np.sqrt(np.maximum(values[::-1][:dim], 0.0))[None, :]

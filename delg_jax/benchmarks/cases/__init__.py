@@ -1,0 +1,1 @@
+"""What `delg bench` times, one module per case."""

@@ -1,0 +1,151 @@
+"""Extraction, with random weights of real networks."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from delg_jax.benchmarks.baselines.torch_extraction import TorchExtractor
+from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work
+from delg_jax.features import Extractor, pyramid, pyramid_level
+from delg_jax.models.delg import Delg
+from delg_jax.models.variables import initialize
+
+_SEVEN = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)
+_THREE = _SEVEN[3:6]
+# Scales of local features; global descriptors always have three [4.1]
+_PYRAMIDS = {3: _THREE, 7: _SEVEN}
+_BACKBONES = {"r18": "resnet18", "r50": "resnet50"}
+
+# By name: the backbone and how many scales
+VARIANTS = {
+    f"extract_{short}_{scales}": (backbone, scales)
+    for short, backbone in _BACKBONES.items()
+    for scales in _PYRAMIDS
+}
+_ACCELERATOR = {"images": 32, "long": 1024, "short": 768, "step": 32}
+SIZES = {
+    "standard": {"images": 8, "long": 512, "short": 384, "step": 32, "dtype": "float32"},
+    "gpu": {**_ACCELERATOR, "dtype": "bfloat16"},
+    "gpu_float32": {**_ACCELERATOR, "dtype": "float32"},
+    "tiny": {"images": 2, "long": 48, "short": 40, "step": 32, "dtype": "float32"},
+}
+
+
+def network(backbone: str) -> Delg:
+    """DELG as it is trained on torchvision's backbones, with conv4 at 16 pixels."""
+    return Delg(
+        backbone=backbone,
+        convention="torchvision",
+        conv4_stride=16,
+        pooling="gem",
+        gem_power=3.0,
+        gem_learned=False,
+        whitening=True,
+        global_dim=2048,
+        global_loss="arcface",
+        local_head=True,
+        attention="learned",
+        attention_dim=512,
+        attention_pooling="mean",
+        attention_normalize=True,
+        dim_reduction="ae",
+        local_dim=128,
+        stop_gradient=True,
+        num_classes=1,
+    )
+
+
+def settings(scales: int, step: int, dtype: str) -> ml_collections.ConfigDict:
+    """The fields of `config.extract` that extraction reads, with 3 or 7 local scales."""
+    return ml_collections.ConfigDict(
+        {
+            "local_scales": _PYRAMIDS[scales],
+            "global_scales": _THREE,
+            "max_features": 1000,
+            "attention_threshold": 0.0,
+            "nms_radius": 0,
+            "scale_pooling": "mean",
+            "gem_power": 0.0,
+            "relup": 0.0,
+            "regional": 0.0,
+            "dtype": dtype,
+            "batch_pixels": 0,
+            "shape_step": step,
+        }
+    )
+
+
+def compare(
+    backbone: str,
+    scales: int,
+    rng: np.random.Generator,
+    images: int,
+    long: int,
+    short: int,
+    step: int,
+    dtype: str,
+) -> Comparison:
+    """All extractors on the same pictures.
+
+    Args:
+      backbone: of the network.
+      scales: 3 or 7.
+      rng: for weights and pictures.
+      images: number of pictures, every other of them upright.
+      long: pixels, their longer side.
+      short: pixels, their shorter side.
+      step: pixels, `config.extract.shape_step`.
+      dtype: of the computation.
+
+    Returns:
+      Comparison, per image.
+    """
+    module, asked = network(backbone), settings(scales, step, dtype)
+    variables = initialize(module, jax.random.key(int(rng.integers(2**31))))
+    pictures = [
+        rng.integers(0, 256, (*((long, short) if n % 2 else (short, long)), 3), np.uint8)
+        for n in range(images)
+    ]
+    ours = Extractor(module, variables, asked)
+
+    def torch(name: str, batch: int) -> Contender:
+        peer = TorchExtractor(module, variables, asked, batch)
+        return Contender(name, lambda: peer(pictures), images)
+
+    return Comparison(
+        "image",
+        Contender("Extractor", lambda: ours(pictures), images),
+        {
+            "loop": lambda: torch("PyTorch, an image and a scale at a time", 1),
+            "batched": lambda: torch("PyTorch, batches of a size", images),
+        },
+        work=Work(operations(module, variables, asked, (short, long)), dtype=dtype),
+    )
+
+
+def operations(
+    module: Delg, variables: Any, asked: ml_collections.ConfigDict, size: Sequence[int]
+) -> float:
+    """Floating-point operations for an image of `size` (rows and columns), without padding."""
+    total = 0.0
+    module = module.clone(dtype=jnp.dtype(asked.dtype))
+    for scale, count, pooled in pyramid_level.plan(module, asked):
+        target = pyramid.scaled_size(size, scale)
+        shape = pyramid.canvas_shape(target, asked.shape_step)
+        image = jax.ShapeDtypeStruct((*shape, 3), np.float32)
+        covered = jax.ShapeDtypeStruct((1, 2), np.int32)
+        lowered = pyramid_level.compute.lower(
+            module, variables, None, [image], covered, count, pooled
+        )
+        total += lowered.cost_analysis()["flops"] * np.prod(target) / np.prod(shape)
+    return total
+
+
+BENCHES = {
+    name: Bench(functools.partial(compare, *variant), SIZES) for name, variant in VARIANTS.items()
+}

@@ -1,0 +1,148 @@
+"""Local search: exact Chamfer similarity, and the engines that approximate it."""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from delg_jax.benchmarks.baselines import faiss_search
+from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work
+from delg_jax.benchmarks.cases import vectors
+from delg_jax.search import SimilarityKernel, cann, engines, ivf
+from delg_jax.search.ivf import IvfSettings
+from delg_jax.search.lsh_grids import GridSettings
+
+_KERNEL = SimilarityKernel("cann")
+_GRIDS = GridSettings(grids=5, approximation=2.0, axes=16, width=2.0)
+_TOP = 50  # images of which the engines should find as many as they can
+_BLOCK = 32  # images
+
+
+def compare(
+    rng: np.random.Generator,
+    queries: int,
+    exact_queries: int,
+    peer_queries: int,
+    images: int,
+    features: int,
+    dim: int,
+    cell_count: int,
+    probes: int,
+    nearest: int,
+) -> Comparison:
+    """Queries and a database of the same places; the slower one is, the fewer queries it does."""
+    asked, database = vectors.places(rng, queries, images, features, dim)
+    asked_mask, mask = (np.ones(side.shape[:2], bool) for side in (asked, database))
+    search_all = engines.exact(database, mask, _KERNEL, _BLOCK)
+    top = min(_TOP, images)
+
+    def exact() -> np.ndarray:
+        return search_all(asked[:exact_queries], asked_mask[:exact_queries])
+
+    truth = exact()
+
+    def engine(name: str, search: engines.LocalSearch) -> Contender:
+        found = search(asked, asked_mask)[:exact_queries]
+        facts = {"overlap": overlap(found, truth, top)}
+        return Contender(name, lambda: search(asked, asked_mask), queries, facts)
+
+    def faiss() -> Contender:
+        search = _by_faiss(asked[:peer_queries], database, nearest)
+        facts = {"overlap": overlap(search(), truth[:peer_queries], top)}
+        return Contender(f"faiss flat, {nearest} nearest, vote", search, peer_queries, facts)
+
+    def product() -> Contender:
+        products = functools.partial(_products, asked[:peer_queries], database)
+        return Contender("its matrix product alone", products, peer_queries)
+
+    cell_index = ivf.build(database, mask, IvfSettings(cell_count))
+    return Comparison(
+        "query",
+        Contender("local_search", exact, exact_queries),
+        {"product": product, "faiss": faiss},
+        (
+            engine("engine ivf", engines.ivf(cell_index, _KERNEL, probes)),
+            engine("engine cann", engines.cann(cann.build(database, mask, _GRIDS))),
+        ),
+        Work(2.0 * features * features * images * dim, database.nbytes / exact_queries),
+    )
+
+
+def _products(queries: np.ndarray, database: np.ndarray) -> None:
+    """The products of exact search, block by block into memory that is used again."""
+    images, features, dim = database.shape
+    held = np.empty((features, _BLOCK * features), np.float32)
+    for query in queries:
+        for start in range(0, images, _BLOCK):
+            rows = database[start : start + _BLOCK].reshape(-1, dim)
+            np.matmul(query, rows.T, out=held[:, : len(rows)])
+
+
+def _by_faiss(queries: np.ndarray, database: np.ndarray, nearest: int) -> Callable[[], np.ndarray]:
+    """A search by the votes of the nearest features, float32 [Q, N]."""
+    images, features, dim = database.shape
+    index = faiss_search.flat(database.reshape(-1, dim))
+
+    def search() -> np.ndarray:
+        return np.stack(
+            [
+                faiss_search.voted(index, query, features, images, nearest, _vote)
+                for query in queries
+            ]
+        )
+
+    return search
+
+
+def overlap(found: np.ndarray, exact: np.ndarray, top: int) -> float:
+    """Mean share of the exact search's first images among those found first.
+
+    Args:
+      found: similarities [Q, N].
+      exact: similarities [Q, N].
+      top: images compared.
+
+    Returns:
+      The share, from 0 to 1.
+    """
+    lists = [np.argsort(-side, axis=1, kind="stable")[:, :top] for side in (found, exact)]
+    shares = [np.isin(one, other).mean() for one, other in zip(*lists, strict=True)]
+    return float(np.mean(shares))
+
+
+def _vote(cosines: np.ndarray) -> np.ndarray:
+    return np.where(cosines > _KERNEL.least, np.asarray(_KERNEL(jnp.asarray(cosines))), 0.0)
+
+
+_STANDARD = {
+    "queries": 64,
+    "exact_queries": 8,
+    "peer_queries": 1,
+    "images": 1600,
+    "features": 300,
+    "dim": 128,
+    "cell_count": 2000,
+    "probes": 32,
+    "nearest": 1000,
+}
+BENCHES = {
+    "local": Bench(
+        compare,
+        {
+            "standard": _STANDARD,
+            "gpu": {**_STANDARD, "exact_queries": 64, "peer_queries": 2},
+            "tiny": {
+                "queries": 2,
+                "exact_queries": 2,
+                "peer_queries": 1,
+                "images": 5,
+                "features": 6,
+                "dim": 8,
+                "cell_count": 3,
+                "probes": 2,
+                "nearest": 10,
+            },
+        },
+    )
+}

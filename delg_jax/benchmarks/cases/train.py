@@ -1,0 +1,114 @@
+"""A step of training, on made up images."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+
+from delg_jax.benchmarks.baselines.torch_training import TorchTrainer
+from delg_jax.benchmarks.case import Bench, Comparison, Contender, Unavailable, Work
+from delg_jax.benchmarks.cases.extract import network
+from delg_jax.losses import LossWeights
+from delg_jax.models.variables import initialize
+from delg_jax.training import optimizer, step
+
+_RATE, _CLIP = 1e-3, 10.0
+_WEIGHTS = LossWeights(1.0, 10.0, 1.0, 0.1)  # the paper's
+_TRAIN = SimpleNamespace(
+    steps=1000,
+    warmup_steps=0,
+    learning_rate=_RATE,
+    momentum=0.9,
+    clip_norm=_CLIP,
+    heads="joint",
+    freeze_backbone=False,
+    arcface_scale_learned=True,
+)
+
+
+def compare(
+    rng: np.random.Generator, backbone: str, images: int, side: int, classes: int, dtype: str
+) -> Comparison:
+    """DELG on a ResNet with torchvision's weights' layout; times are per image.
+
+    Args:
+      rng: for weights, images and labels.
+      backbone: of the network.
+      images: in a batch.
+      side: pixels.
+      classes: of the labels.
+      dtype: of the computation; weights are float32.
+
+    Returns:
+      The comparison.
+    """
+    module = network(backbone).clone(num_classes=classes, dtype=jax.numpy.dtype(dtype))
+    variables = jax.device_get(initialize(module, jax.random.key(0)))  # the step donates its own
+    pixels = rng.integers(0, 256, (images, side, side, 3), np.uint8)
+    labels = rng.integers(0, classes, images).astype(np.int32)
+
+    def torch(name: str, compiled: bool) -> Contender:
+        trainer = TorchTrainer(module, variables, _WEIGHTS, _RATE, _CLIP, dtype, compiled)
+        if compiled:
+            try:
+                trainer(pixels, labels)
+            except Exception as error:  # of the compiler, of any kind, without one for example
+                raise Unavailable("peer", "torch.compile", _first_line(error)) from error
+        return Contender(name, lambda: trainer(pixels, labels), images)
+
+    ours, operations = _ours(module, variables, {"image": pixels, "label": labels})
+    return Comparison(
+        "image",
+        Contender("train_step", ours, images),
+        {
+            "torch": lambda: torch("PyTorch, channels last", False),
+            "compiled": lambda: torch("PyTorch, channels last, compiled", True),
+        },
+        work=Work(operations / images, dtype=dtype),
+    )
+
+
+def _ours(module, variables, batch: dict[str, np.ndarray]) -> tuple[Callable[[], float], float]:
+    """The step, which keeps its state, and the operations that it takes on all devices."""
+    tx = optimizer.optimizer(_TRAIN)
+    update = step.parallel_train_step(module, tx, _WEIGHTS)
+    held = [step.replicate(optimizer.create(variables, tx))]
+    parts = step.split_over_devices(batch)
+    of_device = update.lower(held[0], parts).cost_analysis()["flops"]
+
+    def call() -> float:
+        held[0], metrics = update(held[0], parts)
+        return float(metrics["loss"])
+
+    return call, of_device * jax.local_device_count()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+_GPU = {"backbone": "resnet50", "side": 512, "classes": 1000}
+BENCHES = {
+    "train": Bench(
+        compare,
+        {
+            "standard": {
+                "backbone": "resnet50",
+                "images": 2,
+                "side": 128,
+                "classes": 100,
+                "dtype": "float32",
+            },
+            "gpu": {**_GPU, "images": 64, "dtype": "bfloat16"},
+            "gpu_float32": {**_GPU, "images": 32, "dtype": "float32"},
+            "tiny": {
+                "backbone": "tiny",
+                "images": 8,
+                "side": 32,
+                "classes": 3,
+                "dtype": "float32",
+            },
+        },
+    )
+}

@@ -1,0 +1,171 @@
+"""What the TFDS builders of published image sets have in common.
+
+They write array_record shard by shard, so that the order is that of the lists, memory holds one
+shard at a time, and the same shards are written by this process or by Apache Beam. (TFDS's other
+kind of builder spills large sets to disk through TensorFlow, which this package does without.)
+"""
+
+import abc
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from delg_jax.data import skips
+from delg_jax.data.tfds_builders import manifest, records, relabelling
+from delg_jax.data.tfds_builders.manifest import ImageFile, Source
+from delg_jax.data.tfds_builders.records import Item, Limits, Shard, in_shards
+from delg_jax.errors import UserError
+
+_NAMING = frozenset(field.name for field in dataclasses.fields(tfds.core.BuilderConfig))
+
+Groups = list[Callable[[], Iterable[Item]]]  # one for each shard
+
+
+@dataclasses.dataclass
+class ImageSetConfig(tfds.core.BuilderConfig):
+    """How a data set is prepared.
+
+    Attributes:
+      name: of the variant, and of its folder.
+      split_seed: of the draw of validation images, where the set has no split of its own.
+      validation_share: share of each class that is drawn, from 0 to below 1.
+      min_side: pixels; an image with a smaller side is skipped.
+      max_pixels: a larger image is skipped before it is decoded.
+    """
+
+    name: str = "default"
+    split_seed: int = 0
+    validation_share: float = 0.2
+    min_side: int = 16
+    max_pixels: int = 100_000_000
+
+
+class ImageSetBuilder(tfds.core.ShardBasedBuilder):
+    """Base of the builders; each says which items its splits have.
+
+    Beside the records lie `<split>.csv` with name, label, height, width and digest of each record
+    in order, and what the data were prepared of (`manifest`). `skipped.csv` lies one folder up,
+    where it stays if the preparation ends in an error.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    BUILDER_CONFIGS = [ImageSetConfig()]
+    HOMEPAGE = ""
+    max_skipped = 0  # images that may be skipped before a preparation ends in an error
+    MAY_BE_EMPTY: tuple[str, ...] = ()  # splits that need no images
+
+    @abc.abstractmethod
+    def find(self, root: pathlib.Path) -> Source:
+        """The published files in a folder; a UserError if they are not all there."""
+
+    def _fetch(self, dl_manager: tfds.download.DownloadManager) -> Source:
+        """The published files, downloaded; a UserError for a data set that is not."""
+        del dl_manager
+        raise UserError("config.data.root", "", "must be the folder with the files of the data set")
+
+    @abc.abstractmethod
+    def _groups(self, source: Source) -> dict[str, Groups]:
+        """Items of each shard of each split; the largest split comes last.
+
+        With Beam, TFDS runs the shards of a split again with those of the next.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the records beside the published files."""
+        config = dataclasses.asdict(self.builder_config)
+        return {name: config[name] for name in sorted(config) if name not in _NAMING}
+
+    def _features(self) -> dict[str, Any]:
+        """Features beside name and label."""
+        return {"image": tfds.features.Image(shape=(None, None, 3))}
+
+    def _absent(self, found: dict[str, set[str]]) -> dict[str, str]:
+        """Reasons by name of images that no shard came across; `found` is names by split."""
+        del found
+        return {}
+
+    def _report(self, skipped: dict[str, str]) -> None:
+        """Lists what was skipped; raises a UserError if it is too much."""
+        skips.report(pathlib.Path(self.data_path).parent, skipped, self.max_skipped)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"name": tfds.features.Text(), "label": np.int64, **self._features()}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            homepage=self.HOMEPAGE,
+            features=tfds.features.FeaturesDict(features),
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, list[Shard]]:
+        config = self.builder_config
+        limits = Limits(config.min_side, config.max_pixels, self.max_skipped)
+        folder = pathlib.Path(self.data_path)
+        root = _raw_folder(dl_manager)
+        source = self._fetch(dl_manager) if root is None else self.find(root)
+        self._manifest = manifest.begin(source, self.settings())
+        self._shards = {}
+        for split, groups in self._groups(source).items():
+            if not groups and split not in self.MAY_BE_EMPTY:
+                rule = f"leaves the split {split} of {self.name} without images"
+                raise UserError("data set", str(root or "download"), rule)
+            self._shards[split] = [
+                Shard(folder, split, number, group, limits) for number, group in enumerate(groups)
+            ]
+        return {split: shards for split, shards in self._shards.items() if shards}
+
+    def _download_and_prepare(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig | None = None,
+    ) -> None:
+        folder = pathlib.Path(self.data_path)
+        try:
+            super()._download_and_prepare(dl_manager, download_config)
+        except Exception:
+            self._report(records.take_skipped(folder))  # if they are the cause, they are the error
+            raise
+        found = {split: records.merge(folder, split, len(s)) for split, s in self._shards.items()}
+        skipped = {**self._absent(found), **records.take_skipped(folder)}
+        self._report(skipped)
+        manifest.write(folder, self._manifest, records.take_files(folder), skipped)
+
+
+def _raw_folder(dl_manager: tfds.download.DownloadManager) -> pathlib.Path | None:
+    """The folder with the published files that the user named, or None."""
+    try:
+        return pathlib.Path(dl_manager.manual_dir)
+    except AssertionError:  # how TFDS says that there is none
+        return None
+
+
+class LabelledBuilder(ImageSetBuilder):
+    """Splits the images of each class and leaves `relabelling.csv` beside the records."""
+
+    MAY_BE_EMPTY = ("validation",)  # with validation_share=0, or where classes have one image
+
+    def _relabel(self, images: Iterable[tuple[str, str]]) -> list[relabelling.Labelled]:
+        """Splits images, given by name and class, and writes `relabelling.csv`."""
+        config = self.builder_config
+        labelled = relabelling.relabel(images, config.split_seed, config.validation_share)
+        relabelling.write(pathlib.Path(self.data_path), labelled)
+        return labelled
+
+    def _file_groups(
+        self, labelled: list[relabelling.Labelled], image_file: Callable[[str], ImageFile]
+    ) -> dict[str, Groups]:
+        """Shards of images that are files, which `image_file` gives by name."""
+        groups = {}
+        for name in reversed(relabelling.SPLITS):
+            images = [image for image in labelled if image.split == name]
+            groups[name] = in_shards(
+                Item(image.name, {"image": image_file(image.name)}, image.label) for image in images
+            )
+        return groups

@@ -1,0 +1,379 @@
+"""What a data set was prepared of, kept beside its records.
+
+`manifest.json` has the folder, the lists and archives, what was skipped, the settings, and a digest
+of each table beside the records. `source.csv` has a line for each image that is a file.
+"""
+
+import concurrent.futures
+import csv
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+from delg_jax import file_names, workdir
+from delg_jax.data.image_files import SUFFIXES
+from delg_jax.data.images import BadImageError
+from delg_jax.data.tfds_builders import tables
+from delg_jax.errors import UserError
+
+
+def by_id(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of a Google Landmarks image: `a/b/c/abc….jpg` by its first characters, or `abc….jpg`.
+
+    Args:
+      folder: of the images of a split.
+      name: id of the image, at least three characters.
+    """
+    nested, flat = folder.joinpath(*name[:3], f"{name}.jpg"), folder / f"{name}.jpg"
+    return flat if flat.is_file() and not nested.is_file() else nested
+
+
+def inside(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of a file given relative to a folder.
+
+    Args:
+      folder: that the file must lie in.
+      name: relative path; `.jpg` is added if it has no ending of an image.
+
+    Raises:
+      BadImageError: if the name is absolute or leads upwards.
+    """
+    relative = pathlib.PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise BadImageError("must be a path inside the folder")
+    full = name if relative.suffix.lower() in SUFFIXES else f"{name}.jpg"
+    return file_names.to_path(folder, full)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image that is a file; can be pickled.
+
+    Attributes:
+      root: folder of the data set.
+      part: folder of the images, relative to `root`; "" if they lie in it.
+      name: of the image.
+      find: `by_id` or `inside`.
+    """
+
+    root: pathlib.Path
+    part: str
+    name: str
+    find: Callable[[pathlib.Path, str], pathlib.Path]
+
+    def path(self) -> pathlib.Path:
+        """Where it is; a BadImageError if that is outside the folder."""
+        return self.find(self.root / self.part, self.name)
+
+    def __call__(self) -> bytes:
+        """The encoded bytes; an OSError if there is no such file."""
+        return self.path().read_bytes()
+
+
+_WHOLE = 2**26  # bytes; of a larger file only blocks are read
+_BLOCKS, _BLOCK = 16, 2**16  # number, and bytes of each
+
+
+class Stamp(NamedTuple):
+    """A file as it was.
+
+    Attributes:
+      size: bytes, -1 of a file that was not there.
+      time: of its last change, nanoseconds.
+      digest: of its content, "" if it could not be read.
+    """
+
+    size: int
+    time: int
+    digest: str = ""
+
+
+def stamp(path: str | os.PathLike) -> Stamp:
+    """Size and time of a file, without a digest; size -1 if it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return Stamp(-1, 0)
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def digest(file: BinaryIO, whole: bool = False) -> str:
+    """Digest of a file's content, 32 hexadecimal digits.
+
+    Args:
+      file: open for reading.
+      whole: whether all of it is read; else, above 64 MiB, its size and 16 blocks of 64 KiB stand
+        for it, the first and the last among them.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if whole or size <= _WHOLE:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    found = hashlib.sha256(str(size).encode())
+    for number in range(_BLOCKS):
+        file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
+        found.update(file.read(_BLOCK))
+    return found.hexdigest()[:32]
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """As `digest`, of bytes in memory."""
+    return digest(io.BytesIO(data))
+
+
+def digest_of_path(path: pathlib.Path, whole: bool = False) -> str:
+    """As `digest`, of the file at a path; "" if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return digest(file, whole)
+    except OSError:
+        return ""
+
+
+FILE, IMAGES = "manifest.json", "source.csv"
+COLUMNS = ("path", "size", "time", "digest")
+FORMAT = 1
+
+Archive = tuple[pathlib.Path, pathlib.Path | None]  # a tar, and the file with its MD5 sum
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The published files of a data set.
+
+    Attributes:
+      root: folder of the files; None if they were downloaded.
+      lists: path of each list by its name, which is its path in `root`.
+      archives: tars with their MD5 files, by name.
+      images: paths in `root` of the images, where no list names them.
+    """
+
+    root: pathlib.Path | None
+    lists: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+    archives: Mapping[str, Archive] = dataclasses.field(default_factory=dict)
+    images: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a data set was prepared of.
+
+    Attributes:
+      root: resolved folder of the files; "" if they were downloaded.
+      settings: of the builder, by name.
+      lists: stamp of each list by name.
+      archives: stamp of each archive by name.
+      skipped: reasons by name of the images that were left out.
+      outputs: digest by name of each table beside the records.
+    """
+
+    root: str
+    settings: Mapping[str, Any]
+    lists: Mapping[str, Stamp]
+    archives: Mapping[str, Stamp]
+    skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    outputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def begin(source: Source, settings: Mapping[str, Any]) -> Manifest:
+    """The manifest of a source that is about to be read: a later change of it will show."""
+    lists = {n: stamped(path, whole=True) for n, path in source.lists.items()}
+    archives = {name: stamped(tar) for name, (tar, _) in source.archives.items()}
+    root = "" if source.root is None else str(source.root.resolve())
+    return Manifest(root, settings, lists, archives)
+
+
+def stamped(path: pathlib.Path, whole: bool = False) -> Stamp:
+    """Stamp of a file with its digest."""
+    return stamp(path)._replace(digest=digest_of_path(path, whole))
+
+
+def write(
+    folder: pathlib.Path,
+    begun: Manifest,
+    images: Iterable[tuple],
+    skipped: Mapping[str, str],
+) -> None:
+    """Writes both files beside the records, when all other tables are there.
+
+    Args:
+      folder: of the records.
+      begun: of `begin`.
+      images: path in the root, size, time and digest of each image that is a file.
+      skipped: reasons by name.
+    """
+    tables.write(folder / IMAGES, COLUMNS, images)
+    outputs = {path.name: _sha256(path) for path in _outputs(folder)}
+    whole = dataclasses.replace(begun, skipped=dict(skipped), outputs=outputs)
+    content = dataclasses.asdict(whole)
+    workdir.write_json(
+        folder / FILE, {"format": FORMAT, "sha256": _digest(content), "content": content}
+    )
+
+
+def read(folder: pathlib.Path) -> Manifest | None:
+    """Reads a manifest; None if an earlier version prepared the data without one.
+
+    Raises:
+      UserError: if it, or a table beside the records, is damaged.
+    """
+    path = folder / FILE
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        content = stored["content"]
+        if stored["format"] != FORMAT or stored["sha256"] != _digest(content):
+            raise ValueError("its checksum or format is another")
+        content["lists"], content["archives"] = (
+            {name: Stamp(*values) for name, values in content[kind].items()}
+            for kind in ("lists", "archives")
+        )
+        found = Manifest(**content)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, str(error)) from error
+    for name, expected in found.outputs.items():
+        if _sha256(folder / name) != expected:
+            raise _damaged(folder / name, "it is not what was written")
+    return found
+
+
+def _outputs(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The tables of this package in a folder, which TFDS shares."""
+    return sorted([*folder.glob("*.csv"), *folder.glob("ground_truth.json")])
+
+
+def _damaged(path: pathlib.Path, what: str) -> UserError:
+    rule = f"is damaged ({what}); delete the folder {path.parent} to prepare it again"
+    return UserError("prepared data", str(path), rule)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: pathlib.Path) -> str:
+    """Digest of a whole file; "" if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+CONTENTS = 2000  # images read at most; more are drawn evenly from all whose times differ
+_READERS = 8  # stat and hashing leave the interpreter lock
+_ROWS = 4096  # images looked up at a time
+_SHOWN = 3  # files that are named
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Image(NamedTuple):
+    """A line of `source.csv`."""
+
+    path: str
+    stamp: Stamp
+
+
+def differences(folder: pathlib.Path, found: Manifest, source: Source) -> list[str]:
+    """How published files differ from those that were read.
+
+    Args:
+      folder: of the records.
+      found: the manifest in it.
+      source: the files now; where they lie does not matter.
+
+    Returns:
+      A text for each kind of difference, with the first files; none if there is none.
+    """
+    tars = {name: tar for name, (tar, _) in source.archives.items()}
+    changed = [
+        *_changed(found.lists, source.lists, whole=True),
+        *_changed(found.archives, tars, whole=False),
+    ]
+    texts = changed[:_SHOWN]
+    if len(changed) > _SHOWN:
+        texts.append(f"{len(changed) - _SHOWN} more files differ")
+    # Lists that changed name other images: those of before would only add to the confusion
+    return texts or _changed_images(folder, source)
+
+
+def _changed(
+    before: Mapping[str, Stamp], now: Mapping[str, pathlib.Path], whole: bool
+) -> Iterator[str]:
+    for name in sorted({*before, *now}):
+        old = before.get(name)
+        new = stamp(now[name]) if name in now else Stamp(-1, 0)
+        if old is None:
+            yield f"{name} is new"
+        elif new.size < 0:
+            yield f"{name} is absent"
+        elif new.size != old.size:
+            yield f"{name} has {new.size} bytes, not {old.size}"
+        elif new.time != old.time and digest_of_path(now[name], whole) != old.digest:
+            yield f"{name} has other content"
+
+
+def _changed_images(folder: pathlib.Path, source: Source) -> list[str]:
+    if source.root is None:
+        return []
+    new, absent, other, retimed = set(source.images or ()), [], [], []
+    count = 0
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        rows = _images(folder)
+        while images := list(itertools.islice(rows, _ROWS * _READERS)):
+            parts = [images[i : i + _ROWS] for i in range(0, len(images), _ROWS)]
+            looked_up = pool.map(lambda part: _stamps(source.root, part), parts)
+            for image, now in zip(images, itertools.chain.from_iterable(looked_up), strict=True):
+                count += 1
+                new.discard(image.path)
+                if now == image.stamp[:2]:
+                    continue
+                if now[0] < 0:
+                    absent.append(image.path)
+                elif now[0] != image.stamp.size:
+                    other.append(image.path)
+                else:
+                    retimed.append(image)
+        other += _with_other_content(source.root, retimed, pool)
+    return [
+        f"{len(paths)} of {count} images {verb} (first {min(paths)})"
+        for verb, paths in (("are new", new), ("are absent", absent), ("have changed", other))
+        if paths
+    ]
+
+
+def _images(folder: pathlib.Path) -> Iterator[_Image]:
+    with (folder / IMAGES).open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows)
+        for path, size, time, digest in rows:
+            yield _Image(path, Stamp(int(size), int(time), digest))
+
+
+def _stamps(root: pathlib.Path, images: Iterable[_Image]) -> list[tuple[int, int]]:
+    """Size and time now of each image."""
+    return [stamp(os.path.join(root, image.path))[:2] for image in images]
+
+
+def _with_other_content(
+    root: pathlib.Path, images: list[_Image], pool: concurrent.futures.Executor
+) -> list[str]:
+    """Paths of images of the same size whose content is another."""
+    step = max(len(images) / CONTENTS, 1)
+    drawn = [images[int(n * step)] for n in range(min(len(images), CONTENTS))]
+    digests = pool.map(lambda image: digest_of_path(root / image.path), drawn)
+    pairs = zip(drawn, digests, strict=True)
+    other = [image.path for image, digest in pairs if digest != image.stamp.digest]
+    if len(images) > len(drawn) and not other:
+        text = "%s: %d images have another time than when they were prepared; %d of them were read"
+        _LOG.info(text + ", and are the same", root, len(images), len(drawn))
+    return other

@@ -1,0 +1,228 @@
+"""The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from delg_jax import configuration
+from delg_jax import workdir as artefacts
+from delg_jax.configuration import require_seed
+from delg_jax.data import RetrievalData
+from delg_jax.errors import UserError
+from delg_jax.evaluation import gldv2_files, gldv2_tasks, pairs, revisited, significance
+from delg_jax.evaluation.cost import Cost, measured
+from delg_jax.evaluation.pairs import pair_average_precision
+from delg_jax.features import Extracted, extract
+from delg_jax.features.extract import sections
+from delg_jax.features.store import FeatureStore
+from delg_jax.retrieval import methods, settings, skipped, verification
+from delg_jax.retrieval.ranking import Ranked, Ranking
+from delg_jax.search import SimilarityGraph
+from delg_jax.search.index import build_index, deciding, index_place
+
+_BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # change speed and memory alone
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+) -> dict[str, Any]:
+    """Extracts what is missing, ranks by every method of `config.eval.methods`, and scores.
+
+    Args:
+      config: the whole tree.
+      workdir: gets `metrics.json` and `rankings.npz`, beside features and index; of Google
+        Landmarks v2 also `submission_TASK_METHOD.csv` of the queries, in the format of Kaggle.
+      overwrite: whether artefacts of another configuration are deleted instead of refused.
+
+    Returns:
+      What `metrics.json` holds: `methods`, from method to protocol to metric in percent;
+      `average_precisions` and `intervals`, as of `scores.Scores`, by method; `comparisons` with
+      first stages; `seconds`, `milliseconds_per_query` and `megabytes` by method, of search and
+      re-ranking without extraction and similarity graph; the `images` and `queries` that were
+      there; `skipped`, as of `skipped.count`, by search (global, local); and `pairs`, as of
+      `pair_average_precision`, if `config.eval.pairs` asks for any.
+
+    Raises:
+      UserError: for a wrong configuration, or data or weights that cannot be used.
+    """
+    root = pathlib.Path(workdir)
+    _check(config)
+    extracted = extract(config, root, overwrite)
+    _begin(config, root, extracted, overwrite)
+    ranked, costs = _rank(config, root, extracted, overwrite)
+    queries = max(len(extracted.queries), 1)
+    marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
+    scored, comparisons = _score(config, root, marked, extracted.data)
+    precisions = {method: found.average_precisions for method, found in scored.items()}
+    result = {
+        "methods": {method: found.metrics for method, found in scored.items()},
+        "average_precisions": precisions,
+        "intervals": {method: found.intervals for method, found in scored.items()},
+        "comparisons": comparisons,
+        "seconds": {method: cost.seconds for method, cost in costs.items()},
+        "milliseconds_per_query": {m: 1000 * cost.seconds / queries for m, cost in costs.items()},
+        "megabytes": {method: cost.megabytes for method, cost in costs.items()},
+        "images": len(extracted.database),
+        "queries": len(extracted.queries),
+        "skipped": {
+            kind: skipped.count(extracted, kind) for kind in _searches(config.eval.methods)
+        },
+    }
+    if config.eval.pairs:
+        counts = config.eval.pairs, config.eval.negative_pairs
+        result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
+    with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
+        artefacts.write_arrays(root / "rankings.npz", _named(ranked, marked))
+        artefacts.write_json(root / "metrics.json", result)
+    return result
+
+
+def decided_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Prefixes of the fields that decide rankings and metrics."""
+    rerank = [path for path in configuration.flatten(config, ("rerank",)) if path not in _BLOCKS]
+    return ("seed", "data.name", *sections(config), *deciding(config.search), *rerank, "eval")
+
+
+def sources(
+    database: FeatureStore, queries: FeatureStore, data: RetrievalData | None
+) -> dict[str, str]:
+    """Digests of what rankings and metrics are made from, by name; without data none of it."""
+    found = {"database": database.digest(), "queries": queries.digest()}
+    if data is None:
+        return found
+    text = json.dumps(data.ground_truth, sort_keys=True, default=np.ndarray.tolist)
+    return {**found, "ground_truth": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+
+
+def _begin(
+    config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
+) -> None:
+    """Writes what this evaluation is made of, and first deletes the results of any other."""
+    folder, fields = root / "evaluation", decided_by(config)
+    extra = {"weights": extracted.weights}
+    made_from = sources(extracted.database, extracted.queries, extracted.data)
+    known = artefacts.is_of(folder, config, fields, extra)
+    if not known and not overwrite:
+        artefacts.claim(folder, config, fields, extra=extra)  # refuses, or there is none yet
+    if not known or artefacts.sources(folder) != made_from:
+        for result in ("metrics.json", "rankings.npz", *root.glob("submission_*.csv")):
+            (root / result).unlink(missing_ok=True)
+    artefacts.claim(folder, config, fields, overwrite, extra)
+    artefacts.describe(folder, config, fields, extra, made_from)
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Finds mistakes before hours of extraction do."""
+    evaluation = config.eval
+    settings.check_depth(evaluation.methods, config)
+    for method in evaluation.methods:
+        methods.check("config.eval.methods", method, config)
+    kappas = tuple(evaluation.kappas)
+    if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
+        raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
+    settings.check_ranks(config, gldv2_tasks.counted(config))
+    require_seed(config)
+    gldv2_tasks.check(config)
+    pairs.check(config)
+
+
+def _rank(
+    config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
+) -> tuple[dict[str, Ranked], dict[str, Cost]]:
+    """Rankings and costs by method."""
+    wanted = tuple(config.eval.methods)
+    ranked, costs = {}, {}
+    for search in _searches(wanted):
+        mine = [method for method in wanted if method.split("+")[0] == search]
+        with measured() as searched:
+            place = index_place(config, root, extracted, overwrite)
+            first = methods.search(search, extracted, config.search, place, config.eval.depth)
+        graph = None
+        if any(map(methods.needs_graph, mine)):
+            graph = build_index(config, root, overwrite, extracted, search)
+        for method in mine:
+            with measured() as reranked:
+                ranked[method] = _rerank(method, config, extracted, first, graph)
+            costs[method] = searched + reranked
+    return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
+
+
+def _searches(wanted: Sequence[str]) -> list[str]:
+    """The searches that methods begin with."""
+    return sorted({method.split("+")[0] for method in wanted})
+
+
+def _rerank(
+    method: str,
+    config: ml_collections.ConfigDict,
+    extracted: Extracted,
+    first: Ranking,
+    graph: SimilarityGraph | None,
+) -> Ranked:
+    """What a method makes of its search."""
+    task = gldv2_tasks.task_of(config)
+    if method.endswith("+sp"):
+        if task:
+            return verification.verify(extracted, first, config.rerank, config.seed)
+        return Ranked(methods.verify_spatially(extracted, first, config.rerank, config.seed))
+    block = config.search.global_block
+    found = methods.rerank(method, extracted, first, graph, config.rerank, block)
+    return Ranked({"all": found.images}, found.similarities if task else None)
+
+
+def _score(
+    config: ml_collections.ConfigDict,
+    root: pathlib.Path,
+    ranked: dict[str, Ranked],
+    data: RetrievalData,
+) -> tuple[dict[str, revisited.Scores], dict[str, dict[str, significance.Gain]]]:
+    """Scores by method, and comparisons with first stages.
+
+    Of Google Landmarks v2, what methods say of the queries is written, too.
+    """
+    task, kappas = gldv2_tasks.task_of(config), config.eval.kappas
+    if not task:
+        scored = {
+            method: revisited.by_protocol(found.by_protocol, data.ground_truth, kappas)
+            for method, found in ranked.items()
+        }
+    else:
+        said = {
+            method: gldv2_tasks.predictions(task, found, data, config.eval.recognition_top)
+            for method, found in ranked.items()
+        }
+        for method, mine in said.items():
+            path = root / f"submission_{task}_{method}.csv"
+            asked = list(gldv2_tasks.answers(task, data))
+            with artefacts.where_writable(str(path)):
+                gldv2_files.write_predictions(path, task, asked, mine)
+        scored = {m: gldv2_tasks.score(task, mine, data, kappas) for m, mine in said.items()}
+    if task == "recognition":
+        return scored, gldv2_tasks.recognition_comparisons(said, data)
+    precisions = {method: found.average_precisions for method, found in scored.items()}
+    return scored, significance.comparisons(precisions)
+
+
+def score(
+    rankings: dict[str, np.ndarray], ground_truth: list[dict], kappas: tuple[int, ...]
+) -> revisited.Metrics:
+    """The metrics of `scores.by_protocol`."""
+    return revisited.by_protocol(rankings, ground_truth, kappas).metrics
+
+
+def _named(ranked: dict[str, Ranked]) -> dict[str, np.ndarray]:
+    """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ.
+
+    All of every image once; skipped ones stand last. Metrics count them, and all images of a
+    skipped query, as not found.
+    """
+    return {
+        method if protocol == "all" else f"{method}:{protocol}": ranks.astype(np.int32)
+        for method, found in ranked.items()
+        for protocol, ranks in found.by_protocol.items()
+    }

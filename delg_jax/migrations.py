@@ -1,0 +1,134 @@
+"""What configurations stored by earlier versions do not say yet."""
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+# Field that was added after artefacts of this format had been written -> the value with which the
+# program does what it did before there was the field
+ADDED = {
+    "model.pretrained_mapping": "",
+    "data.distractors": "",
+    "data.beam_options": "",
+    "data.split_seed": 0,
+    "data.validation_share": 0.2,
+    "data.memory_megabytes": 4096,
+    "data.reduced_decode": False,
+    "train.accumulation_steps": 1,
+    "train.cache_features": False,
+    "train.cache_gigabytes": 8.0,
+    "train.best_metric": "",
+    "train.chance_after": 1000,
+    "train.tensorboard": True,
+    "extract.scale_pooling": "mean",
+    "extract.gem_power": 0.0,
+    "extract.regional": 0.0,
+    "extract.relup": 0.0,
+    "extract.attention_quantile": 0.0,
+    "extract.nms_radius": 0,
+    "extract.imported_local": "",
+    "extract.imported_global": "",
+    "extract.local_encoding": "float16",
+    "extract.global_dtype": "float32",
+    "extract.compression": 1,
+    "search.reach": 1.0,
+    "search.curve": 0.459176,
+    "search.idf_images": 0,
+    "search.engine": "exact",
+    "search.query_block": 64,
+    "search.hamming": "popcount",
+    "search.packed": False,
+    "search.cann.norm": 120.0,
+    "search.cann.first_radius": 28.283,
+    "search.cann.reach": 120.0,
+    "search.cann.curve": 0.459176,
+    "search.cann.approximation": 1.16594,
+    "search.cann.grids": 20,
+    "search.cann.axes": 0,
+    "search.cann.width": 1.0,
+    "search.cann.seed": 0,
+    "search.ivf.count": 1000,
+    "search.ivf.probes": 24,
+    "search.ivf.seed": 0,
+    "search.ivf.rounds": 0,
+    "search.graph_features": 0,
+    "search.graph_block": 32,
+    "rerank.sp.one_bit": False,
+    "rerank.sp.hamming": "popcount",
+    "rerank.sp.model": "affine",
+    "rerank.sp.scoring": "inliers",
+    "rerank.sp.local_optimization": False,
+    "rerank.sp.guided": False,
+    "rerank.sp.score": "inliers",
+    "rerank.mds.background": 0.0,
+    "rerank.mds.background_rank": 0,
+    "rerank.mds.power": 1.0,
+    "rerank.mds.missing": "zero",
+    "rerank.mds.method": "classical",
+    "rerank.mds.solver": "eigh",
+    "rerank.mds.landmarks": 200,
+    "rerank.mds.iterations": 30,
+    "rerank.mds.missing_weight": 0.1,
+    "rerank.mds.concat_weight": 0.5,
+    "rerank.mds.neighbours": 0,
+    "rerank.mds.beta": 0.3,
+    "rerank.mds.query_block": 8,
+    "rerank.superglobal.short_list": 400,
+    "rerank.superglobal.neighbours": 9,
+    "rerank.superglobal.beta": 0.15,
+    "rerank.qe.images": 10,
+    "rerank.qe.alpha": 3.0,
+    "rerank.diffusion.neighbours": 50,
+    "rerank.diffusion.query_neighbours": 10,
+    "rerank.diffusion.power": 3.0,
+    "rerank.diffusion.spread": 0.99,
+    "rerank.diffusion.iterations": 20,
+    "eval.depth": 0,
+    "eval.recognition_top": 3,
+    "eval.pairs": 0,
+    "eval.negative_pairs": 1000,
+}
+
+
+# Field, or section of fields, and the value of a field, that had another name -> the name of now
+RENAMED = {
+    "data.embedded": "data.synthetic",
+    "extract.suppression": "extract.nms_radius",
+    "search.cells": "search.ivf",
+    "search.rarity_images": "search.idf_images",
+    "rerank.sp.residual": "rerank.sp.inlier_threshold",
+}
+RENAMED_VALUES = {
+    ("data.name", "embedded"): "synthetic",
+    ("search.engine", "cells"): "ivf",
+}
+
+
+def new_name(path: str) -> str:
+    """The name of now of a field or section that was renamed, by dotted path; "" of any other."""
+    for old, new in RENAMED.items():
+        if path == old or path.startswith(f"{old}."):
+            return new + path.removeprefix(old)
+    return ""
+
+
+def renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A flattened configuration with the names of now.
+
+    Args:
+      stored: values by dotted path.
+    """
+    fields = {new_name(path) or path: value for path, value in stored.items()}
+    for (path, old), new in RENAMED_VALUES.items():
+        if fields.get(path) == old:
+            fields[path] = new
+    return fields
+
+
+def completed(stored: Mapping[str, Any], known: Container[str] = ADDED) -> dict[str, Any]:
+    """A flattened configuration of an earlier version as this version would have stored it.
+
+    Args:
+      stored: values by dotted path.
+      known: only fields among these are added.
+    """
+    return {**{name: value for name, value in ADDED.items() if name in known}, **renamed(stored)}

@@ -1,0 +1,138 @@
+"""The attention module: a score for every position of conv4 (section 3.2)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from delg_jax.models.pooling import l2_norm, l2_normalize
+
+
+class Attention(nn.Module):
+    """Two 1x1 convolutions, ReLU between, softplus after (Noh et al., ICCV 2017).
+
+    Attributes:
+      features: channels of the first convolution.
+      epsilon: of its BatchNorm.
+      norm_momentum: of BatchNorm's running statistics.
+      norm_axis: name of the device axis over which BatchNorm shares statistics, or None.
+      dtype: of the computation.
+    """
+
+    features: int
+    epsilon: float
+    norm_momentum: float = 0.9
+    norm_axis: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, train: bool = False) -> jax.Array:
+        """Maps [B, H, W, C] to scores float32 [B, H, W], not negative."""
+        x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv1")(maps)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.norm_momentum,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            axis_name=self.norm_axis if train else None,
+            name="norm1",
+        )(x)
+        x = nn.Conv(1, (1, 1), dtype=self.dtype, name="conv2")(nn.relu(x))
+        return nn.softplus(x[..., 0].astype(jnp.float32))
+
+
+def norm_attention(maps: jax.Array) -> jax.Array:
+    """Scores float32 [B, H, W] without parameters: the L2 norm of each position of [B, H, W, C]."""
+    return l2_norm(maps.astype(jnp.float32))
+
+
+def attend(maps: jax.Array, scores: jax.Array, pooling: str, normalize: bool) -> jax.Array:
+    """Pools features weighted by attention, for the attention's classifier (equation 5).
+
+    Args:
+      maps: float [B, H, W, C], usually the autoencoder's reconstruction.
+      scores: float32 [B, H, W].
+      pooling: `sum` (the paper) or `mean` (the official code).
+      normalize: whether each position is L2-normalised first (the official code).
+
+    Returns:
+      float32 [B, C].
+    """
+    maps = maps.astype(jnp.float32)
+    if normalize:
+        maps = l2_normalize(maps)
+    weighted = maps * scores[..., None]
+    return jnp.sum(weighted, axis=(1, 2)) if pooling == "sum" else jnp.mean(weighted, axis=(1, 2))
+
+
+KINDS = ("ae", "fc", "none")
+
+
+class DimReduction(nn.Module):
+    """1x1 convolutions that shorten conv4's vectors and, for `ae`, restore them (section 3.2).
+
+    Attributes:
+      kind: `ae` (encoder and decoder), `fc` (one layer, learned by the attention loss alone) or
+        `none` (conv4 itself).
+      features: C_T, the length of a local descriptor.
+      dtype: of the computation.
+    """
+
+    kind: str
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Shortens every position.
+
+        Args:
+          maps: float [B, H, W, C].
+
+        Returns:
+          Descriptors [B, H, W, features], not normalised, and for `ae` the reconstruction
+          [B, H, W, C], else None.
+        """
+        if self.kind == "none":
+            return maps, None
+        codes = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="encoder")(maps)
+        if self.kind == "fc":
+            return codes, None
+        decoder = nn.Conv(maps.shape[-1], (1, 1), dtype=self.dtype, name="decoder")
+        return codes, nn.relu(decoder(codes))
+
+
+class CosineClassifier(nn.Module):
+    """Cosines between unit descriptors and unit class vectors, with the scale gamma (section 3.3).
+
+    Attributes:
+      num_classes: number of classes.
+      initial_scale: gamma at the start.
+    """
+
+    num_classes: int
+    initial_scale: float
+
+    @nn.compact
+    def __call__(self, descriptors: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps unit vectors [B, D] to cosines [B, classes] and the scalar gamma."""
+        init = nn.initializers.lecun_normal()
+        kernel = self.param("kernel", init, (descriptors.shape[-1], self.num_classes))
+        scale = self.param("scale", nn.initializers.constant(self.initial_scale), ())
+        return descriptors @ l2_normalize(kernel, axis=0), jnp.asarray(scale)
+
+
+class SoftmaxClassifier(nn.Module):
+    """A dense layer to class logits.
+
+    Attributes:
+      num_classes: number of classes.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps [B, D] to logits [B, classes]."""
+        return nn.Dense(self.num_classes, name="dense")(features)

@@ -1,0 +1,256 @@
+"""What a workdir holds for a report; only `metrics.json` must be there, or `train_metrics.json`."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from delg_jax import configuration, json_files
+from delg_jax import workdir as artefacts
+from delg_jax.array_files import read_arrays
+from delg_jax.data import RetrievalData, open_retrieval
+from delg_jax.data.ground_truth import PROTOCOLS
+from delg_jax.errors import UserError
+from delg_jax.evaluation.evaluate import sources
+from delg_jax.features.store import FeatureStore
+from delg_jax.json_files import count, each, every, fields, finite, known, number, require, text
+from delg_jax.retrieval import skipped
+
+ALL = "all"  # the ranking of protocols that have none of their own
+
+# What an older or a damaged artefact, or a data set that moved, can raise
+_UNUSABLE = (UserError, OSError, AttributeError, KeyError, TypeError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """One run, as far as it is still there.
+
+    Attributes:
+      folder: the workdir.
+      metrics: of `metrics.json`; empty if nothing was evaluated.
+      config: the whole tree; None if nothing was evaluated.
+      data: images and ground truth; None if they cannot be opened.
+      queries: features of the Q queries, or None.
+      database: features of the N images, or None.
+      rankings: int [Q, N] by method, then by protocol or "all".
+      notes: what is absent, and why, in sentences.
+    """
+
+    folder: pathlib.Path
+    metrics: dict[str, Any]
+    config: ml_collections.ConfigDict | None = None
+    data: RetrievalData | None = None
+    queries: FeatureStore | None = None
+    database: FeatureStore | None = None
+    rankings: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @functools.cached_property
+    def names(self) -> tuple[list[str], list[str]] | None:
+        """Names of queries and database images; None if nothing tells them."""
+        if self.data is not None:
+            return list(self.data.queries.names), list(self.data.database.names)
+        if self.queries is not None and self.database is not None:
+            return self.queries.names, self.database.names
+        return None
+
+
+def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
+    """Opens what is there, without changing or computing anything in the workdir.
+
+    Args:
+      folder: the workdir.
+      data_root: where the data set lies now; "" for where the configuration says.
+
+    Returns:
+      The run.
+
+    Raises:
+      UserError: if `metrics.json` is there and damaged.
+    """
+    metrics = read_evaluation(folder / "metrics.json")
+    if metrics is None:
+        return Evaluated(folder, {})
+    counts = skipped.line(metrics)
+    notes = [f"{line[0].upper()}{line[1:]}." for line in counts.splitlines()]
+    try:
+        config = configuration.unflatten(artefacts.stored_config(folder / "evaluation"))
+    except _UNUSABLE as error:
+        return Evaluated(
+            folder, metrics, notes=[*notes, f"The configuration cannot be read: {_reason(error)}."]
+        )
+    queries, database = _stores(folder, notes)
+    data = _data(folder, config, data_root, notes)
+    stored = None if queries is None else [queries.names, database.names]
+    listed = data and [list(data.queries.names), list(data.database.names)]
+    if None not in (listed, stored) and listed != stored:
+        notes.append("The data set has other images than when it was evaluated: no pictures.")
+        data = None
+    if queries is not None:
+        queries, database, data = _unchanged(folder, queries, database, data, notes)
+    run = Evaluated(folder, metrics, config, data, queries, database, notes=notes)
+    return dataclasses.replace(run, rankings=_rankings(run))
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong; a field or array that is not there comes from another version."""
+    text = str(error).strip("\"'")
+    absent = isinstance(error, AttributeError | KeyError)
+    return f"it is of another version of this program, without {text}" if absent else text
+
+
+def _stores(
+    folder: pathlib.Path, notes: list[str]
+) -> tuple[FeatureStore | None, FeatureStore | None]:
+    """Features of queries and database; neither if one cannot be read."""
+    try:
+        parts = ("queries", "database")
+        queries, database = (FeatureStore(folder / "features" / part) for part in parts)
+        _ = queries.names, database.names
+    except _UNUSABLE as error:
+        notes.append(f"The features cannot be read, so matches are not shown: {_reason(error)}.")
+        return None, None
+    return queries, database
+
+
+def _unchanged(
+    folder: pathlib.Path,
+    queries: FeatureStore,
+    database: FeatureStore,
+    data: RetrievalData | None,
+    notes: list[str],
+) -> tuple[FeatureStore | None, FeatureStore | None, RetrievalData | None]:
+    """What the evaluation was made from, as far as it is still the same."""
+    try:
+        before = artefacts.sources(folder / "evaluation")
+        now = sources(database, queries, data)
+    except _UNUSABLE as error:
+        notes.append(f"The features cannot be read, so matches are not shown: {_reason(error)}.")
+        return None, None, data
+    others = {name for name, digest in before.items() if now.get(name, digest) != digest}
+    if "ground_truth" in others:
+        text = "The ground truth is not that which was evaluated, so the report has no pictures, "
+        notes.append(
+            f"{text}and does not mark what is right; delg evaluate makes the metrics again."
+        )
+        data = None
+    if others - {"ground_truth"}:
+        text = "The features are not those that were evaluated, so matches are not shown; "
+        notes.append(f"{text}delg evaluate makes the rankings again.")
+        return None, None, data
+    return queries, database, data
+
+
+def _data(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, root: str, notes: list[str]
+) -> RetrievalData | None:
+    try:
+        if root:
+            config.data.root = root
+        absent = not pathlib.Path(config.data.root or "-").is_dir()
+        if absent and config.data.name.startswith("gldv2"):
+            from delg_jax.data.tfds_builders import is_prepared  # TFDS, which others do without
+
+            # What is prepared is used as it is. Else all of it would be downloaded; a folder
+            # without its files is an error
+            config.data.root = "" if is_prepared(config.data) else str(folder)
+        return open_retrieval(config.data)
+    except _UNUSABLE as error:
+        rule = "so the report has no pictures, and does not mark what is right"
+        notes.append(f"The data set cannot be opened, {rule}: {_reason(error)}.")
+        return None
+
+
+def _rankings(run: Evaluated) -> dict[str, dict[str, np.ndarray]]:
+    """Rankings of the shape that the names ask for; others are left out with a note."""
+    if run.names is None:
+        run.notes.append("Neither data set nor features are there, so no queries are shown.")
+        return {}
+    shape = tuple(map(len, run.names))
+    rankings: dict[str, dict[str, np.ndarray]] = {}
+    try:
+        for name, order in read_arrays(run.folder / "rankings.npz").items():
+            method, _, protocol = name.partition(":")
+            fits = order.ndim == 2 and order.dtype.kind == "i" and order.shape == shape
+            if not fits or order.min(initial=0) < -1 or order.max(initial=0) >= shape[1]:
+                raise ValueError(f"{name} does not rank {shape[1]} images of {shape[0]} queries")
+            if run.database is not None and run.queries is not None:  # as metrics count them
+                kind = method.split("+")[0]
+                present, asked = run.database.present(kind), run.queries.present(kind)
+                order = np.where(present[order] & asked[:, None], order, -1)
+            if protocol in ("", ALL, *PROTOCOLS):
+                rankings.setdefault(method, {})[protocol or ALL] = order
+    except _UNUSABLE as error:
+        run.notes.append(f"The rankings cannot be read, so no queries are shown: {_reason(error)}.")
+        return {}
+    return rankings
+
+
+_SUBJECT = "metrics"
+
+
+def read_evaluation(path: pathlib.Path) -> dict[str, Any] | None:
+    """What `evaluation.evaluate` returned.
+
+    Args:
+      path: of `metrics.json`.
+
+    Returns:
+      Its content, which may lack what versions before did not write; None if there is no file.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    return json_files.read(path, _SUBJECT, _evaluation)
+
+
+def read_training(path: pathlib.Path) -> dict[str, float] | None:
+    """The last metrics of a training run; as `read_evaluation`, for `train_metrics.json`."""
+    return json_files.read(path, _SUBJECT, each(number))
+
+
+def _bounds(value: Any, where: str) -> None:
+    every(known)(value, where)
+    require(len(value) == 2, where, "must have two bounds")
+
+
+_GAIN = {"over": text, "difference": known, "low": known, "high": known, "p_value": known}
+_PARTS = fields(
+    {
+        "methods": each(each(each(known))),
+        "seconds": each(finite),
+        "images": count,
+        "queries": count,
+    },
+    {
+        "average_precisions": each(each(every(known))),
+        "intervals": each(each(_bounds)),
+        "comparisons": each(each(fields(_GAIN))),
+        "megabytes": each(known),
+        "skipped": each(each(count)),
+    },
+)
+
+
+def _evaluation(content: Any, where: str) -> None:
+    """Each part by itself, and that parts speak of the methods and protocols that there are."""
+    _PARTS(content, where)
+    methods = content["methods"]
+    shapes = [[(name, list(found)) for name, found in table.items()] for table in methods.values()]
+    for method, shape in zip(methods, shapes, strict=True):
+        same = shape == shapes[0] and all(metrics for _, metrics in shape)
+        require(same, f"methods.{method}", "must have the metrics of the first method")
+    _require_all(methods, content["seconds"], "seconds")
+    for method, by_protocol in content.get("intervals", {}).items():
+        _require_all([method], methods, "methods")
+        _require_all(by_protocol, methods[method], f"methods.{method}")
+
+
+def _require_all(names: Iterable[str], there: Iterable[str], where: str) -> None:
+    for name in names:
+        require(name in there, f"{where}.{name}", "must be there")

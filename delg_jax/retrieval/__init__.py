@@ -1,0 +1,1 @@
+"""Retrieval: a search with its re-rankings, and a database opened for queries."""

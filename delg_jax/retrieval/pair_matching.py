@@ -1,0 +1,93 @@
+"""Two pictures compared by their local features, as spatial verification sees them."""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from delg_jax.errors import UserError
+from delg_jax.features import LocalFeatures, dimensions, extract
+from delg_jax.features.extract import has_local
+from delg_jax.features.extraction import prepare
+from delg_jax.features.extractor import in_original_pixels
+from delg_jax.features.formats.imported import is_imported
+from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.features.network import Network
+from delg_jax.rerank.spatial_verification import Verification, verify_pair
+from delg_jax.retrieval.query import read_picture
+from delg_jax.retrieval.settings import spatial_settings
+
+
+class PicturePair(NamedTuple):
+    """Two pictures and what of them fits together.
+
+    Attributes:
+      pictures: uint8 [H, W, 3] each.
+      locations: float32 [L, 2] each, where the L matches lie, (y, x) in pixels.
+      verification: matches, inliers, and the transformation from the second to the first.
+    """
+
+    pictures: tuple[np.ndarray, np.ndarray]
+    locations: tuple[np.ndarray, np.ndarray]
+    verification: Verification
+
+
+def match_pictures(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    first: str | pathlib.Path,
+    second: str | pathlib.Path,
+    overwrite: bool = False,
+) -> PicturePair:
+    """Extracts, matches and verifies two pictures; the first stands for the query.
+
+    Args:
+      config: the whole tree; `config.rerank.sp` decides.
+      workdir: whose network is used, and whose PCA if there is one; the database that it is fitted
+        on is then extracted if need be.
+      first: file of a picture.
+      second: file of the other.
+      overwrite: whether artefacts of another configuration are deleted instead of refused.
+
+    Returns:
+      The pair.
+
+    Raises:
+      UserError: for a picture or a configuration that cannot be used.
+    """
+    if is_imported(config.extract):
+        rule = "features of this experiment come from files, and no picture can be compared"
+        raise UserError("config.extract.imported_local", config.extract.imported_local, rule)
+    if not has_local(config):
+        raise UserError(
+            "config.model.local_head", False, "must be True: local features are matched"
+        )
+    settings = spatial_settings(config.rerank)
+    dimensions.check(config)
+    pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
+    sides = _extract(config, pathlib.Path(workdir), pictures, overwrite)
+    found = verify_pair(*sides, jax.random.key(config.seed), settings)
+    locations = tuple(
+        np.asarray(side.locations)[found.matches[:, column]] for column, side in enumerate(sides)
+    )
+    return PicturePair(pictures, locations, found)
+
+
+def _extract(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    pictures: tuple[np.ndarray, np.ndarray],
+    overwrite: bool,
+) -> list[LocalFeatures]:
+    """Local features of whole pictures, as a store would return them."""
+    extractor = Network(config, workdir).extractor
+    if config.extract.pca_dim:
+        extractor.pca = extract(config, workdir, overwrite).database.read_pca()
+    prepared, scales, _ = zip(
+        *(prepare(picture, None, config.extract.max_size) for picture in pictures), strict=True
+    )
+    features = map(in_original_pixels, extractor(prepared), scales)
+    both = InMemoryFeatures(list(features), config.extract.local_encoding).local_features(0)
+    return [LocalFeatures(*(field[row] for field in both)) for row in range(2)]

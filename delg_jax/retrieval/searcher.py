@@ -1,0 +1,290 @@
+"""A workdir opened for many searches: the network and the database are read once."""
+
+import dataclasses
+import logging
+import pathlib
+import threading
+import time
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from delg_jax.data import ImageSource, images
+from delg_jax.errors import UserError
+from delg_jax.features import Extracted, LocalFeatures, extract
+from delg_jax.features.extract import has_local
+from delg_jax.features.extraction import Box, prepare
+from delg_jax.features.extractor import in_original_pixels
+from delg_jax.features.formats.imported import is_imported
+from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.features.network import Network
+from delg_jax.rerank import spatial_verification
+from delg_jax.rerank.spatial_verification import Verification
+from delg_jax.retrieval import methods, verification
+from delg_jax.retrieval.cached_features import HeldFeatures
+from delg_jax.retrieval.ranking import Ranking
+from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.search import SimilarityGraph
+from delg_jax.search.engines import LocalSearch
+from delg_jax.search.index import build_index, index_place
+
+_LOG = logging.getLogger(__name__)
+
+
+class Query(NamedTuple):
+    """A picture that is ready to be searched.
+
+    Attributes:
+      features: of the one picture, or of its box.
+      size: rows and columns of the whole picture.
+      corner: (y, x) in pixels, where the box begins; features are located from there.
+      milliseconds: that extraction took.
+    """
+
+    features: InMemoryFeatures
+    size: tuple[int, int]
+    corner: tuple[int, int]
+    milliseconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A database image that was found.
+
+    Attributes:
+      image: its index in the database.
+      name: its name.
+      score: what the method ranks by, a similarity or a score; of `...+sp` the number of inliers,
+        0 below the short list, also where `config.rerank.sp.score` ranks by more than that; of
+        `global+superglobal` the similarity of the search before. Minus infinity below the short
+        list of other re-rankings.
+    """
+
+    image: int
+    name: str
+    score: float
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+      hits: best first.
+      milliseconds: of the stages `features`, `search` and `rerank`.
+    """
+
+    hits: list[Hit]
+    milliseconds: dict[str, float]
+
+
+class Matches(NamedTuple):
+    """How a query and a database image fit together.
+
+    Attributes:
+      locations: float32 [L, 2] of the query and of the image, where the L matches lie, (y, x) in
+        pixels of the whole pictures.
+      verification: matches, inliers, and the transformation from the image to the query's box.
+    """
+
+    locations: tuple[np.ndarray, np.ndarray]
+    verification: Verification
+
+
+class Searcher:
+    """Searches the database of a workdir; threads may share it, the device serves one at a time.
+
+    Args:
+      config: the whole tree.
+      workdir: whose network, features and index are used; features are extracted if need be, and a
+        graph or an index is built when a method first needs it.
+      overwrite: whether artefacts of another configuration are deleted instead of refused.
+
+    Attributes:
+      config: as given.
+      source: the images of the database.
+      methods: those of `methods.METHODS` that the configuration can do.
+
+    Raises:
+      UserError: for a configuration, weights or data that cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: str | pathlib.Path,
+        overwrite: bool = False,
+    ) -> None:
+        check_has_network(config)
+        self.config, self._root, self._overwrite = config, pathlib.Path(workdir), overwrite
+        self.methods = possible_methods(config)
+        network = Network(config, self._root)
+        self._stored = extract(config, self._root, overwrite, network=network)
+        self._extractor = network.extractor
+        self._database = HeldFeatures(self._stored.database)
+        self.source: ImageSource = self._stored.data.database
+        self._engine: LocalSearch | None = None
+        self._graphs: dict[str, SimilarityGraph] = {}
+        self._device = threading.Lock()
+
+    def query(self, picture: np.ndarray, box: Box | None = None) -> Query:
+        """Extracts the features of a picture.
+
+        Args:
+          picture: uint8 [H, W, 3].
+          box: the part to look for, [x1, y1, x2, y2] in pixels; None for all of it.
+
+        Returns:
+          The query.
+
+        Raises:
+          UserError: if nothing of the picture lies in the box.
+        """
+        start = time.perf_counter()
+        try:
+            prepared, scale, _ = prepare(picture, box, self.config.extract.max_size)
+        except images.BadImageError as error:
+            raise UserError("--box", box, str(error)) from error
+        spent = _milliseconds_since(start)
+        with self._device:
+            start = time.perf_counter()  # without the waiting for other threads
+            found = self._extractor([prepared])[0]
+            spent += _milliseconds_since(start)
+        features = in_original_pixels(found, scale)
+        settings = self.config.extract
+        one = InMemoryFeatures([features], settings.local_encoding, settings.global_dtype)
+        x, y = (0, 0) if box is None else (max(round(float(side)), 0) for side in box[:2])
+        return Query(one, picture.shape[:2], (y, x), spent)
+
+    def search(self, query: Query, method: str = "global", top: int = 10) -> Found:
+        """Ranks the database.
+
+        Args:
+          query: to look for.
+          method: one of `methods.METHODS`.
+          top: hits wanted, at most.
+
+        Returns:
+          What was found, as evaluation ranks it; at most `config.eval.depth` hits, if that is set.
+
+        Raises:
+          UserError: for a wrong method or number of hits.
+        """
+        check_request(method, top, self.config)
+        extracted = self._stored._replace(database=self._database, queries=query.features)
+        with self._device:
+            start = time.perf_counter()
+            first = self._first(method, extracted)
+            searched = _milliseconds_since(start)
+            start = time.perf_counter()
+            order, scores = self._reranked(method, extracted, first)
+        milliseconds = {"features": query.milliseconds, "search": searched}
+        milliseconds["rerank"] = _milliseconds_since(start)
+        names = self._database.names
+        best = zip(order[:top].tolist(), scores[:top].tolist(), strict=True)
+        hits = [Hit(image, names[image], float(score)) for image, score in best]
+        return Found(hits, milliseconds)
+
+    def matches(self, query: Query, image: int) -> Matches:
+        """Matches a query and a database image, as re-ranking by `...+sp` does.
+
+        Args:
+          query: the one.
+          image: index of the other.
+
+        Returns:
+          The matches; as many inliers as spatial verification counts.
+
+        Raises:
+          UserError: if there is no such image, or there are no local features.
+        """
+        if not has_local(self.config):
+            rule = "must be True: local features are matched"
+            raise UserError("config.model.local_head", False, rule)
+        if not 0 <= image < len(self._database):
+            rule = f"must be the index of an image, 0 to {len(self._database) - 1}"
+            raise UserError("image", image, rule)
+        settings = spatial_settings(self.config.rerank)
+        with self._device:
+            sides = [
+                LocalFeatures(*(np.asarray(field[row]) for field in part))
+                for part, row in (
+                    (query.features.local_features(settings.max_features), 0),
+                    (self._database.local_features(settings.max_features), image),
+                )
+            ]
+            key = jax.random.key(self.config.seed)  # as `verification.inlier_counter` draws
+            found = spatial_verification.verify_pair(*sides, key, settings, image)
+        first, second = (
+            np.asarray(side.locations)[found.matches[:, column]]
+            for column, side in enumerate(sides)
+        )
+        corner = np.array(query.corner, np.float32)
+        return Matches((first + corner[None, :], second), found)
+
+    def _first(self, method: str, extracted: Extracted) -> Ranking:
+        """The search that a method begins with, by an engine that is kept."""
+        config = self.config
+        if method.startswith("local") and self._engine is None:
+            place = index_place(config, self._root, self._stored, self._overwrite)
+            self._engine = methods.open_locally(extracted, config.search, place)
+        depth = config.eval.depth
+        return methods.search(method, extracted, config.search, depth=depth, opened=self._engine)
+
+    def _reranked(
+        self, method: str, extracted: Extracted, first: Ranking
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The database's images for the one query, best first, int [N], and their scores [N]."""
+        if method.endswith("+sp"):
+            given = extracted, first, self.config.rerank, self.config.seed
+            found = verification.verify(*given, quiet=True)
+            images, inliers = found.by_protocol["all"][0], found.inliers[0]
+            return images, np.pad(inliers, (0, len(images) - len(inliers)))
+        graph = None
+        if methods.needs_graph(method):
+            kind = method.split("+")[0]
+            if kind not in self._graphs:
+                self._graphs[kind] = build_index(
+                    self.config, self._root, self._overwrite, self._stored, kind
+                )
+            graph = self._graphs[kind]
+        block = self.config.search.global_block
+        found = methods.rerank(method, extracted, first, graph, self.config.rerank, block)
+        return found.images[0], found.similarities[0]
+
+
+def check_has_network(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError if features of the experiment come from files: none of a picture can."""
+    if is_imported(config.extract):
+        rule = "no picture can be searched: the features of this experiment come from files, and "
+        rule += "the network that made them is not here"
+        field = "imported_local" if config.extract.imported_local else "imported_global"
+        raise UserError(f"config.extract.{field}", config.extract[field], rule)
+
+
+def check_request(method: str, top: int, config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a method or a number of hits that no search can have."""
+    methods.check("--method", method, config)
+    if top < 1:
+        raise UserError("--top", top, "must be at least 1")
+
+
+def possible_methods(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The methods that a configuration can do; a UserError if it is wrong for all of them."""
+    methods.check("--method", "global", config)
+    return tuple(method for method in methods.METHODS if _suits(method, config))
+
+
+def _suits(method: str, config: ml_collections.ConfigDict) -> bool:
+    try:
+        methods.check("--method", method, config)
+    except UserError as error:
+        if error.subject != "--method":  # not for want of features, but by a mistake
+            _LOG.warning("%s is left out: %s", method, error)
+        return False
+    return True
+
+
+def _milliseconds_since(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)

@@ -1,0 +1,157 @@
+"""Fields that contradict each other: numbers that would be cut short without a word.
+
+What is larger than a database is no mistake, as one configuration serves small and large ones.
+"""
+
+from collections.abc import Sequence
+
+import ml_collections
+
+from delg_jax.errors import UserError, fields_of
+from delg_jax.features.dimensions import local_dimension
+from delg_jax.rerank import MdsSettings, SpatialSettings
+from delg_jax.rerank.diffusion import DiffusionSettings
+
+# Fields that no class of settings checks, and the least value of each
+_LEAST = {
+    "superglobal": {"short_list": 1, "neighbours": 1, "beta": 0},
+    "qe": {"images": 1, "alpha": 0},
+}
+
+
+def check_rerank(rerank: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a wrong value in `config.rerank`."""
+    spatial_settings(rerank)
+    mds_settings(rerank)
+    diffusion_settings(rerank)
+    for section, fields in _LEAST.items():
+        for name, least in fields.items():
+            value = rerank[section][name]
+            if value < least:
+                rule = f"must be at least {least}"
+                raise UserError(f"config.rerank.{section}.{name}", value, rule)
+
+
+def spatial_settings(rerank: ml_collections.ConfigDict) -> SpatialSettings:
+    """`config.rerank.sp` without its short list; raises a UserError for a wrong value."""
+    if rerank.sp.short_list < 1:
+        raise UserError("config.rerank.sp.short_list", rerank.sp.short_list, "must be at least 1")
+    fields = {name: value for name, value in rerank.sp.items() if name != "short_list"}
+    with fields_of("config.rerank.sp", fields):
+        return SpatialSettings(**fields)
+
+
+def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:
+    """`config.rerank.mds`; raises a UserError for a wrong value."""
+    with fields_of("config.rerank.mds", rerank.mds):
+        return MdsSettings(**rerank.mds)
+
+
+def diffusion_settings(rerank: ml_collections.ConfigDict) -> DiffusionSettings:
+    """`config.rerank.diffusion`; raises a UserError for a wrong value."""
+    with fields_of("config.rerank.diffusion", rerank.diffusion):
+        return DiffusionSettings(**rerank.diffusion)
+
+
+_SHORT_LISTS = {
+    "sp": ("rerank.sp.short_list",),
+    "superglobal": ("rerank.superglobal.short_list",),
+    "qe": ("rerank.qe.images",),
+    "mds": ("rerank.mds.short_list", "rerank.mds.background_rank"),
+}
+
+
+def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> None:
+    """Looks at the fields that decide a method.
+
+    Args:
+      method: one of `methods.METHODS`.
+      config: the whole tree.
+
+    Raises:
+      UserError: for the first field that goes beyond another.
+    """
+    steps = method.split("+")
+    check_depth([method], config)
+    kept = "the images of a query that are kept"
+    for step in steps if config.eval.depth else ():
+        for field in _SHORT_LISTS.get(step, ()):
+            _at_most(config, field, "eval.depth", kept)
+    if "superglobal" in steps:
+        others = "an image of the short list has fewer others"
+        _below(config, "rerank.superglobal.neighbours", "rerank.superglobal.short_list", others)
+    if "diffusion" in steps:
+        others = "the graph keeps an image itself, and fewer others"
+        _below(config, "rerank.diffusion.neighbours", "search.graph_neighbours", others)
+    if "mds" in steps:
+        _check_embedding(config)
+    if steps[0] == "local" and config.search.engine == "cann":
+        _check_axes(config)
+
+
+def check_depth(methods: Sequence[str], config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a depth that rankings, or one of these methods, cannot have."""
+    depth = config.eval.depth
+    if depth < 0:
+        raise UserError("config.eval.depth", depth, "must not be negative")
+    whole = [method for method in methods if "diffusion" in method]
+    if depth and whole:
+        rule = f"must be 0 for {whole[0]}, which re-ranks the whole database"
+        raise UserError("config.eval.depth", depth, rule)
+
+
+def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
+    """Looks at the ranks that metrics read.
+
+    Args:
+      config: the whole tree.
+      counted: images of a query that count for the task; 0 for all.
+
+    Raises:
+      UserError: for a rank that no ranking is kept to.
+    """
+    depth, kappas = config.eval.depth, tuple(config.eval.kappas)
+    if not depth:
+        return
+    if max(kappas, default=0) > depth:
+        rule = f"must be at most config.eval.depth (={depth}), the images of a query that are kept"
+        raise UserError("config.eval.kappas", kappas, rule)
+    if depth < counted:
+        rule = f"must be 0 or at least {counted}, the images that count for {config.data.name}"
+        raise UserError("config.eval.depth", depth, rule)
+
+
+def _check_axes(config: ml_collections.ConfigDict) -> None:
+    field, dimension = local_dimension(config)
+    axes = config.search.cann.axes
+    if dimension and axes > dimension:
+        rule = f"must be at most {field} (={dimension}), the axes of a descriptor; 0 = all"
+        raise UserError("config.search.cann.axes", axes, rule)
+
+
+def _check_embedding(config: ml_collections.ConfigDict) -> None:
+    mds = "rerank.mds"
+    kept = "the similarities of an image that are kept"
+    _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
+    others = "an image of the short list has fewer others"
+    _below(config, f"{mds}.neighbours", f"{mds}.short_list", others)
+    if config.rerank.mds.method == "landmark":
+        _at_most(config, f"{mds}.landmarks", f"{mds}.short_list", "the images to choose from")
+
+
+def _at_most(config: ml_collections.ConfigDict, field: str, bound: str, what: str) -> None:
+    if _value(config, field) > _value(config, bound):
+        rule = f"must be at most config.{bound} (={_value(config, bound)}), {what}"
+        raise UserError(f"config.{field}", _value(config, field), rule)
+
+
+def _below(config: ml_collections.ConfigDict, field: str, bound: str, why: str) -> None:
+    if _value(config, field) >= _value(config, bound):
+        rule = f"must be below config.{bound} (={_value(config, bound)}): {why}"
+        raise UserError(f"config.{field}", _value(config, field), rule)
+
+
+def _value(config: ml_collections.ConfigDict, field: str) -> int:
+    for name in field.split("."):
+        config = config[name]
+    return config

@@ -1,0 +1,1 @@
+"""Sweeps: many configurations trained and evaluated, here, in parallel or by Slurm."""

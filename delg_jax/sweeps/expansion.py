@@ -1,0 +1,124 @@
+"""The runs of a sweep: every combination of what it varies, checked against a configuration."""
+
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from delg_jax import configuration
+from delg_jax.errors import UserError
+from delg_jax.sweeps.sweep import Run
+from delg_jax.sweeps.sweep_spec import SUBJECT, Spec
+
+MAX_RUNS = 1000
+_LONGEST = 120  # characters of a name; file systems take 255 bytes and some tools add to it
+_SEED = "seed"
+
+
+def expand(base: ml_collections.ConfigDict, spec: Spec, max_runs: int = MAX_RUNS) -> list[Run]:
+    """Lists the runs of a sweep; the seeds vary fastest, then draws, grid and settings.
+
+    Draws that turn out equal to one before, as those of a choice may, are left out.
+
+    Args:
+      base: the configuration whose fields are varied.
+      spec: what varies.
+      max_runs: more are refused.
+
+    Returns:
+      The runs. Fields whose last name part is `seed` do not count for the group.
+
+    Raises:
+      UserError: for too many runs, a field that does not exist, a value of another type, or a
+        setting that occurs twice.
+    """
+    counts = [max(len(spec.settings), 1), *map(len, spec.grid.values())]
+    count = math.prod([*counts, max(spec.draws, 1), max(len(spec.seeds), 1)])
+    if count > max_runs:
+        raise UserError(SUBJECT, count, f"are more runs than --max_runs={max_runs}")
+    grid = {field: _alternatives(base, field, values) for field, values in spec.grid.items()}
+    settings = [_fitted(base, setting) for setting in spec.settings] or [{}]
+    for number, setting in enumerate(settings):
+        if setting in settings[:number]:
+            raise UserError(f"{SUBJECT}: settings", setting, "occurs twice")
+    draws = [_fitted(base, draw) for draw in _draws(spec)]
+    seeds = [_fitted(base, {_SEED: seed}) for seed in spec.seeds] or [{}]
+    combinations = [dict(zip(grid, values, strict=True)) for values in _product(grid)]
+    parts = itertools.product(settings, combinations, draws, seeds)
+    return _named([{k: v for part in run for k, v in part.items()} for run in parts], spec.verbs)
+
+
+def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+    return itertools.product(*grid.values())
+
+
+def _draws(spec: Spec) -> list[dict[str, Any]]:
+    """Values of the random fields, each combination once; one empty draw if there are none."""
+    draws: list[dict[str, Any]] = []
+    for number in range(max(spec.draws, 1)):
+        draw = {
+            field: chances.draw(field, spec.draw_seed, number)
+            for field, chances in spec.random.items()
+        }
+        if draw not in draws:
+            draws.append(draw)
+    return draws
+
+
+def _alternatives(base: ml_collections.ConfigDict, field: str, values: Sequence[Any]) -> list[Any]:
+    """Values of a field in its type, none twice."""
+    fitted = [_fitted(base, {field: value})[field] for value in values]
+    for number, value in enumerate(fitted):
+        if value in fitted[:number]:
+            raise UserError(f"config.{field}", value, "occurs twice in the sweep")
+    return fitted
+
+
+def _fitted(base: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides in the types of their fields: lists are tuples, and 1 may be 1.0."""
+    changed = configuration.override(base, overrides)
+    return {path: _field(changed, path) for path in overrides}
+
+
+def _field(tree: ml_collections.ConfigDict, path: str) -> Any:
+    for part in path.split("."):
+        tree = tree[part]
+    return tree
+
+
+def _named(settings: Sequence[Mapping[str, Any]], verbs: tuple[str, ...]) -> list[Run]:
+    names = [_folder(overrides) for overrides in settings]
+    same = [name.lower() for name in names]  # which some file systems do not tell apart
+    runs = []
+    for name, overrides in zip(names, settings, strict=True):
+        if same.count(name.lower()) > 1:
+            name = _hashed(name, overrides)
+        group = {f: v for f, v in overrides.items() if f.rpartition(".")[2] != _SEED}
+        runs.append(Run(name, overrides, verbs, _readable(group) or "all"))
+    return runs
+
+
+def _readable(overrides: Mapping[str, Any]) -> str:
+    return " ".join(f"{path}={_text(value)}" for path, value in overrides.items())
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(_text, value)) if isinstance(value, tuple) else str(value)
+
+
+def _folder(overrides: Mapping[str, Any]) -> str:
+    """A name that is fit for a folder, and readable as far as it can be."""
+    text = "_".join(f"{path}={_text(value)}" for path, value in overrides.items())
+    name = re.sub(r"[^A-Za-z0-9._=,+-]", "-", text)
+    return name if name == text and len(name) <= _LONGEST else _hashed(name, overrides)
+
+
+def _hashed(name: str, overrides: Mapping[str, Any]) -> str:
+    content = json.dumps(overrides, sort_keys=True)
+    suffix = hashlib.sha256(content.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST - len(suffix) - 1]}-{suffix}"

@@ -1,0 +1,189 @@
+"""Runs of a sweep as processes of their own, several at once; none of them outlives the sweep."""
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import ml_collections
+
+from delg_jax.errors import UserError
+from delg_jax.features.storage.lock import exclusive
+from delg_jax.sweeps import run_record, sweep
+from delg_jax.sweeps.run_record import BEGUN, FAILED, Record
+from delg_jax.sweeps.sweep import Result, Run
+
+_LOG = logging.getLogger(__name__)
+
+_PARENT = "DELG_SWEEP_PROCESS"  # environment variable: the process whose end is that of a run
+_PAUSE = 0.1  # seconds between two looks at the processes
+_GRACE = 30.0  # seconds from SIGTERM, after which training saves a checkpoint, to SIGKILL
+
+
+def run(
+    base: ml_collections.ConfigDict,
+    runs: Sequence[Run],
+    workdir: str | pathlib.Path,
+    commands: Mapping[str, Sequence[str]],
+    jobs: int,
+    gpus: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[Result]:
+    """Does what `sweep.run` does, `jobs` runs at a time, each by a command.
+
+    A run that is killed, for example for its memory, is one that failed. What a run says goes to
+    `run.log` in its folder.
+
+    Args:
+      base: the configuration that runs change.
+      runs: see `Run`.
+      workdir: gets a folder for each run, and `sweep.json`.
+      commands: words of a program that does one run by `sweep.run_one`, by the run's name.
+      jobs: how many run at a time.
+      gpus: values of CUDA_VISIBLE_DEVICES that the jobs take in turn; empty changes nothing.
+      overwrite: whether a finished run of another configuration is no mistake.
+
+    Returns:
+      A result for each run, in their order.
+
+    Raises:
+      UserError: before the first run, as `sweep.run`.
+    """
+    root = pathlib.Path(workdir)
+    configs = sweep.check(base, runs, root, overwrite)
+    wanted = {
+        one.name: Record.begin(config, one.verbs) for one, config in zip(runs, configs, strict=True)
+    }
+    known = {one.name: sweep.finished(one, wanted[one.name], root / one.name) for one in runs}
+    results = {name: result for name, result in known.items() if result}
+    by_name = {one.name: one for one in runs}
+    waiting = {name: commands[name] for name in by_name if name not in results}
+    with contextlib.closing(_ended(waiting, root, jobs, gpus)) as ends:
+        for name, status in ends:
+            results[name] = _result(by_name[name], wanted[name], root / name, status)
+            said = results[name].error or "finished"
+            _LOG.info("run %d/%d: %s: %s", len(results), len(runs), name, said)
+            sweep.write(root, [results[name] for name in by_name if name in results])
+    sweep.write(root, [results[name] for name in by_name])
+    return [results[name] for name in by_name]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    name: str
+    place: int
+    process: subprocess.Popen
+
+
+def _ended(
+    commands: Mapping[str, Sequence[str]], root: pathlib.Path, jobs: int, gpus: Sequence[str]
+) -> Iterator[tuple[str, int]]:
+    """Yields name and exit status of each command as it ends; closed early, it ends them all."""
+    waiting = collections.deque(commands)
+    active: list[_Job] = []
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                place = min(set(range(jobs)) - {job.place for job in active})
+                gpu = gpus[place % len(gpus)] if gpus else None
+                name = waiting.popleft()
+                process = _start(commands[name], root / name, gpu)
+                active.append(_Job(name, place, process))
+            ended = [job for job in active if job.process.poll() is not None]
+            for job in ended:
+                active.remove(job)
+                if job.process.returncode < 0:
+                    _kill(job)  # processes that it had started
+                yield job.name, job.process.returncode
+            if not ended:
+                time.sleep(_PAUSE)
+    finally:
+        _end(active)
+
+
+def _start(command: Sequence[str], folder: pathlib.Path, gpu: str | None) -> subprocess.Popen:
+    environment = {**os.environ, _PARENT: str(os.getpid())}
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = (folder / run_record.LOG).open("ab")
+    except OSError as error:
+        rule = f"must be a folder that can be written ({error.strerror})"
+        raise UserError("workdir", str(folder), rule) from error
+    with log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone, which ends it
+        )
+
+
+def _end(active: Sequence[_Job]) -> None:
+    """Asks the processes to end, and kills those that do not within the grace."""
+    for job in active:
+        job.process.terminate()
+    deadline = time.monotonic() + _GRACE
+    try:
+        for job in active:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.process.wait(max(deadline - time.monotonic(), 0))
+    finally:  # also after a second Ctrl-C
+        for job in active:
+            if job.process.poll() is None:
+                _kill(job)
+                job.process.wait()
+
+
+def _kill(job: _Job) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(job.process.pid, signal.SIGKILL)
+
+
+def _result(one: Run, wanted: Record, folder: pathlib.Path, status: int) -> Result:
+    """What became of a run whose process ended."""
+    found = run_record.read(folder)
+    mine = found is not None and found.is_of(wanted)
+    if mine and found.status != BEGUN:
+        return Result(one, dict(found.metrics), found.error)
+    error = f"ended with status {status}"
+    if status < 0:
+        error = f"was killed by {signal.Signals(-status).name}"
+        error += " (out of memory?)" if -status == signal.SIGKILL else ""
+    error += f"; see {folder / run_record.LOG}"
+    failed = dataclasses.replace(found if mine else wanted, status=FAILED, error=error)
+    with contextlib.suppress(UserError), exclusive(folder, "run"):  # else another job does it
+        failed.write(folder)
+    return Result(one, dict(failed.metrics), error)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Makes SIGTERM a KeyboardInterrupt within the block, so that all is put away.
+
+    In the process of a run it also watches the sweep, and ends the run if that was killed.
+    """
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parent = int(os.environ.get(_PARENT, "0"))
+    if parent:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)

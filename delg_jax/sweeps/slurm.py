@@ -1,0 +1,71 @@
+"""The runs of a sweep as shell commands, and as an array of jobs for Slurm."""
+
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+
+from delg_jax.sweeps.run_record import LOG
+
+_SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name=delg-sweep
+#SBATCH --array={array}
+# Submit it with what the runs need, as: sbatch --gres=gpu:1 --time=8:00:00 SCRIPT
+# For the table, also while runs are still at work:
+#   cd {folder}
+#   {gather}
+set -eu
+cd {folder}
+
+# run FOLDER COMMAND...: what it says goes to a file in the folder
+run() {{
+  mkdir -p "$1"
+  exec "${{@:2}}" >>"$1/{log}" 2>&1
+}}
+
+case "${{SLURM_ARRAY_TASK_ID:?is set by sbatch}}" in
+{cases}
+esac
+"""
+
+
+def lines(commands: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line for a shell per command.
+
+    Args:
+      commands: words of each, by the name of the run.
+    """
+    return [shlex.join(words) for words in commands.values()]
+
+
+def slurm_script(
+    commands: Mapping[str, Sequence[str]],
+    gather: Sequence[str],
+    workdir: str | pathlib.Path,
+    folder: pathlib.Path,
+    jobs: int = 0,
+) -> str:
+    """A script for sbatch, with one element of an array per command.
+
+    Args:
+      commands: words of each, by the name of the run; at least one.
+      gather: words of the command that makes the table.
+      workdir: of the sweep, which gets the logs; relative to `folder` or absolute.
+      folder: where the commands are run.
+      jobs: how many may run at a time; 0 leaves it to Slurm.
+
+    Returns:
+      The text of the script.
+    """
+    root = pathlib.Path(workdir)
+    cases = [
+        f"  {number}) run {shlex.join([str(root / name), *words])} ;;"
+        for number, (name, words) in enumerate(commands.items())
+    ]
+    return _SCRIPT.format(
+        array=f"0-{len(commands) - 1}" + (f"%{jobs}" if jobs else ""),
+        folder=shlex.quote(str(folder)),
+        gather=shlex.join(gather),
+        log=LOG,
+        cases="\n".join(cases),
+    )

@@ -1,0 +1,1 @@
+"""Benchmarks that are more than one case: growth, load, whole trainings."""

@@ -1,0 +1,160 @@
+"""RANSAC on planted and on random matches, beside scikit-image and OpenCV with as many trials.
+
+    python -m experiments.benchmarks.bench_ransac --output=ransac.json
+
+Planted pairs show a known view by some of their matches, with noise; the others are random. The
+first table gives the share of planted matches that come out as inliers. Random pairs show nothing:
+the second table says how many inliers chance finds, which is what config.rerank.sp.min_inliers has
+to exceed. Peers that are not installed are left out.
+"""
+
+import contextlib
+import pathlib
+import sys
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from delg_jax import workdir as artefacts
+from delg_jax.benchmarks.baselines import ransac_libraries
+from delg_jax.cli import arguments
+from delg_jax.cli.main import run_experiment
+from delg_jax.errors import UserError
+from delg_jax.reports import tables
+from delg_jax.rerank.ransac import Options, estimate
+
+SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)
+NOISES = (0.0, 2.0, 5.0)  # pixels, standard deviation
+MATCHES = (20, 100, 1000)
+LEAST_PLANTED = 8  # fewer matches on one view than chance may bring are no view
+SIDE = 1000.0  # pixels of a square image
+RESIDUAL = 20.0  # pixels
+
+
+class Planted(NamedTuple):
+    """Matches of pairs, source and target [M, K, 2], and which of them share a view [M, K]."""
+
+    source: np.ndarray
+    target: np.ndarray
+    truth: np.ndarray
+
+
+def plant(
+    rng: np.random.Generator, model: str, pairs: int, matches: int, share: float, noise: float
+) -> Planted:
+    """Draws pairs whose views are turned by up to 30 degrees and scaled by 0.6 to 1.6."""
+    source = rng.uniform(0, SIDE, (pairs, matches, 2))
+    angles, scales = rng.uniform(-0.5, 0.5, pairs), rng.uniform(0.6, 1.6, pairs)
+    cosine, sine = scales * np.cos(angles), scales * np.sin(angles)
+    linear = np.stack([cosine, -sine, sine, cosine], axis=1).reshape(-1, 2, 2)
+    linear += rng.uniform(-0.15, 0.15, linear.shape)
+    centred = source - SIDE / 2
+    target = np.einsum("mij,mkj->mki", linear, centred)
+    if model == "homography":
+        tilt = rng.uniform(-4e-4, 4e-4, (pairs, 1, 2))
+        target /= 1 + (tilt * centred).sum(axis=2, keepdims=True)
+    target += SIDE / 2 + rng.normal(scale=noise, size=target.shape)
+    truth = np.broadcast_to(np.arange(matches) < round(share * matches), (pairs, matches))
+    chance = rng.uniform(0, SIDE, target.shape)
+    return Planted(source, np.where(truth[:, :, None], target, chance), truth)
+
+
+def ours(planted: Planted, options: Options) -> np.ndarray:
+    """Inliers bool [M, K] by our kernel."""
+    pairs, matches, _ = planted.source.shape
+    arguments = (jnp.asarray(side, jnp.float32) for side in (planted.source, planted.target))
+    mask, ids = jnp.ones((pairs, matches), bool), jnp.arange(pairs)
+    return np.asarray(estimate(*arguments, mask, ids, jax.random.key(0), options).inlier_mask)
+
+
+def peers(model: str, trials: int) -> dict[str, ransac_libraries.Ransac]:
+    """The other libraries' RANSAC that are installed."""
+    makers = {"OpenCV": ransac_libraries.opencv, "scikit-image": ransac_libraries.scikit_image}
+    found = {}
+    for name, make in makers.items():
+        with contextlib.suppress(UserError):
+            found[name] = make(model, trials, RESIDUAL)
+    return found
+
+
+def recalls(
+    model: str, share: float, noise: float, matches: int, pairs: int, trials: int
+) -> dict[str, float] | None:
+    """Share of planted matches that each program finds; None where there are too few to find."""
+    if share * matches < LEAST_PLANTED:
+        return None
+    rng = np.random.default_rng([round(100 * share), round(noise), matches])
+    planted = plant(rng, model, pairs, matches, share, noise)
+    options = Options(trials, RESIDUAL, model)
+    optimized = Options(trials, RESIDUAL, model, local_optimization=True)
+    found = {"ours": ours(planted, options), "ours, optimised": ours(planted, optimized)}
+    for name, peer in peers(model, trials).items():
+        pairs_of = zip(planted.source, planted.target, strict=True)
+        found[name] = np.stack([peer(source, target) for source, target in pairs_of])
+    return {name: float(inliers[planted.truth].mean()) for name, inliers in found.items()}
+
+
+def by_chance(matches: int, pairs: int, options: Options, block: int = 100) -> np.ndarray:
+    """Inliers int [pairs] of pairs whose matches are random."""
+    counts = []
+    for start in range(0, pairs, block):
+        rng = np.random.default_rng([matches, start])
+        random = plant(rng, options.model, min(block, pairs - start), matches, 0.0, 0.0)
+        counts.append(ours(random, options).sum(axis=1))
+    return np.concatenate(counts)
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags."""
+    del argv
+    flags.DEFINE_integer("pairs", 5, "Planted pairs of each kind.", flag_values=values)
+    flags.DEFINE_integer("random_pairs", 10_000, "Random pairs in all.", flag_values=values)
+    flags.DEFINE_integer("trials", 1000, "Hypotheses per pair.", flag_values=values)
+    arguments.define_path(values, "output", None, "JSON file for the numbers.")
+
+
+def run(values: flags.FlagValues) -> None:
+    """Does both comparisons and prints the tables."""
+    rows = []
+    for model in ("affine", "homography"):
+        for share in SHARES:
+            cells = [
+                recalls(model, share, noise, matches, values.pairs, values.trials)
+                for noise in NOISES
+                for matches in MATCHES
+            ]
+            cells = [cell for cell in cells if cell is not None]
+            mean = {name: float(np.mean([cell[name] for cell in cells])) for name in cells[0]}
+            rows.append({"model": model, "share": share, "cells": cells, "recall": mean})
+    header = ("view, planted", *rows[0]["recall"])
+    lines = [
+        (f"{row['model']}, {row['share']:.0%}", *(f"{v:.3f}" for v in row["recall"].values()))
+        for row in rows
+    ]
+    print(tables.markdown(header, lines), end="\n\n")
+    chance = {}
+    for matches in MATCHES:
+        counts = by_chance(matches, values.random_pairs // len(MATCHES), Options(values.trials))
+        chance[matches] = np.bincount(counts).tolist()
+    lines = [
+        (str(matches), *(str(v) for v in _quantiles(histogram)))
+        for matches, histogram in chance.items()
+    ]
+    print(tables.markdown(("random matches", "median", "99 %", "most"), lines))
+    if values.output:
+        result = {"planted": rows, "by_chance": chance}
+        artefacts.write_json(pathlib.Path(values.output), result)
+
+
+def _quantiles(histogram: list[int]) -> tuple[int, int, int]:
+    """Median, 99th percentile and maximum of what a histogram counts."""
+    total = np.cumsum(histogram)
+    median, high = (int(np.searchsorted(total, share * total[-1])) for share in (0.5, 0.99))
+    return median, high, len(histogram) - 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_experiment(sys.modules[__name__], sys.argv[1:]))

@@ -1,0 +1,282 @@
+"""The search page's server under load: 50 good clients, and slow, broken and hostile ones.
+
+    python -m experiments.benchmarks.bench_serve --index=runs/quickstart
+
+Starts `delg search --serve` on a workdir in a process of its own. Each good client searches random
+boxes of the database's pictures, looks at the matches of the best result and fetches its picture,
+one request after the other. Counts answers, times them, and reads the server's memory; on Linux.
+Writes bench_serve.json and bench_serve.md into --results.
+"""
+
+import asyncio
+import collections
+import contextlib
+import io
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import numpy as np
+from absl import flags
+
+from delg_jax import workdir
+from delg_jax.cli import arguments
+from delg_jax.cli.main import run_experiment
+from delg_jax.errors import UserError
+
+_PICTURES = 8  # of the database, that are searched
+_SLOW, _BROKEN, _HOSTILE = 10, 5, 5  # clients beside the good ones
+_IMAGE = {"Content-Type": "image/jpeg"}
+
+
+class Load:
+    """What clients did and saw.
+
+    Args:
+      port: of the server.
+      method: of the searches.
+      limit: searches of good clients, at most.
+
+    Attributes:
+      seconds: by kind of request, of each good answer.
+      statuses: by kind of request, how many answers had which status.
+    """
+
+    def __init__(self, port: int, method: str, limit: int) -> None:
+        self.port, self._method, self._left = port, method, limit
+        self._pictures: list[bytes] = []
+        self.seconds: dict[str, list[float]] = collections.defaultdict(list)
+        self.statuses: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+
+    async def good(self, session, rng: np.random.Generator) -> None:
+        """Searches, compares, and fetches a picture."""
+        if not self._left:
+            await asyncio.sleep(0.1)
+            return
+        self._left -= 1
+        x1, y1, x2, y2 = *rng.uniform(0, 20, 2), *rng.uniform(80, 110, 2)
+        asked = {"method": self._method, "box": f"{x1},{y1},{x2},{y2}", "top": "10"}
+        picture = self._pictures[rng.integers(len(self._pictures))]
+        found = await self._ask(
+            session, "search", "POST", "/api/search", params=asked, data=picture, headers=_IMAGE
+        )
+        if found is None:
+            return
+        best = found["hits"][0]["image"]
+        pair = {"query": found["query"], "image": best}
+        await self._ask(session, "matches", "POST", "/api/matches", json=pair)
+        await self._ask(session, "image", "GET", f"/api/image/{best}")
+
+    async def slow(self, session, rng: np.random.Generator) -> None:
+        """Sends a byte a second, of the head or of the body, until the server has enough."""
+        del session
+        line = b"POST /api/search HTTP/1.1\r\n"
+        if rng.integers(2):
+            line += f"Host: localhost:{self.port}\r\nContent-Type: image/jpeg\r\n".encode()
+            line += b"Content-Length: 100000\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(line)
+        answer = asyncio.ensure_future(reader.read(100))
+        try:
+            while not answer.done():
+                writer.write(b"x")
+                await asyncio.sleep(1)
+            words = answer.result().split()
+            self.statuses["slow"][words[1].decode() if words else "closed"] += 1
+        finally:
+            answer.cancel()
+            writer.close()
+
+    async def broken(self, session, rng: np.random.Generator) -> None:
+        """Goes away in the middle of a request, or before its answer."""
+        del session
+        picture = self._pictures[0]
+        head = f"POST /api/search HTTP/1.1\r\nHost: localhost:{self.port}\r\n"
+        head += f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+        request = head.encode() + picture
+        client = socket.create_connection(("127.0.0.1", self.port), 10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(request[: rng.integers(1, len(request) + 1)])
+        await asyncio.sleep(0.05)
+        client.close()
+        self.statuses["broken"]["gone"] += 1
+        await asyncio.sleep(0.5)
+
+    async def hostile(self, session, rng: np.random.Generator) -> None:
+        """Asks for what must be refused."""
+        path, kinds = "/api/search", rng.integers(5)
+        asks = (
+            {"data": io.BytesIO(bytes(30 << 20)), "headers": _IMAGE},
+            {"data": b"<script>", "headers": _IMAGE},
+            {"data": self._pictures[0], "headers": {**_IMAGE, "Host": "evil.example"}},
+            {"data": self._pictures[0], "headers": {**_IMAGE, "Origin": "http://evil.example"}},
+            {"data": self._pictures[0], "headers": _IMAGE, "params": {"box": "nan,0,1,1"}},
+        )
+        await self._ask(session, "hostile", "POST", path, **asks[kinds])
+        await asyncio.sleep(0.5)
+
+    async def prepare(self, session) -> None:
+        """Fetches the pictures that are searched."""
+        for index in range(_PICTURES):
+            async with session.get(f"http://127.0.0.1:{self.port}/api/image/{index}") as answer:
+                if answer.status == 200:
+                    self._pictures.append(await answer.read())
+
+    async def _ask(self, session, kind: str, method: str, path: str, **options):
+        """The JSON of a good answer, which is timed; None of any other."""
+        start = time.perf_counter()
+        try:
+            url = f"http://127.0.0.1:{self.port}{path}"
+            async with session.request(method, url, **options) as answer:
+                content = await answer.read()
+                self.statuses[kind][str(answer.status)] += 1
+                if answer.status != 200:
+                    return None
+                self.seconds[kind].append(time.perf_counter() - start)
+                return await answer.json() if answer.content_type.endswith("json") else content
+        except OSError as error:
+            self.statuses[kind][type(error).__name__] += 1
+            return None
+
+
+async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
+    """Lets clients ask for some time."""
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        await load.prepare(session)
+        kinds: list[Callable[..., Awaitable[None]]] = [load.good] * clients
+        if others:
+            kinds += [load.slow] * _SLOW + [load.broken] * _BROKEN + [load.hostile] * _HOSTILE
+        end = time.monotonic() + seconds
+
+        async def repeat(action: Callable[..., Awaitable[None]], seed: int) -> None:
+            rng = np.random.default_rng(seed)
+            while time.monotonic() < end:
+                try:
+                    await action(session, rng)
+                except OSError:  # of clients that misbehave
+                    load.statuses[action.__name__]["closed"] += 1
+                    await asyncio.sleep(0.1)
+
+        tasks = [asyncio.ensure_future(repeat(*task[::-1])) for task in enumerate(kinds)]
+        await asyncio.gather(*tasks[:clients])
+        for task in tasks[clients:]:  # slow ones would go on until the server has enough
+            task.cancel()
+        await asyncio.gather(*tasks[clients:], return_exceptions=True)
+
+
+@contextlib.contextmanager
+def served(index: str, config: str | None) -> Iterator[tuple[int, int]]:
+    """Yields process and port of a server, which must end in peace."""
+    command = [sys.executable, "-m", "delg_jax", "search", "--serve", "--port=0"]
+    command += [f"--index={index}", *([f"--config={config}"] if config else [])]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline()
+        if "http://" not in line:
+            raise UserError("--index", index, "cannot be served; see above")
+        yield server.pid, int(line.split("http://")[1].split("/")[0].rpartition(":")[2])
+    finally:
+        server.send_signal(signal.SIGTERM)
+        status = server.wait(60)
+        server.stdout.close()
+    if status:
+        raise UserError("delg search --serve", status, "must end with status 0 after SIGTERM")
+
+
+def _memory(process: int) -> float:
+    """Megabytes of a process in memory."""
+    lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def summarize(load: Load) -> dict[str, dict]:
+    """Answers, median, 99th percentile and slowest in milliseconds, by kind of request."""
+    found = {}
+    for kind, statuses in load.statuses.items():
+        found[kind] = {"answers": dict(statuses)}
+        if load.seconds[kind]:
+            times = 1000 * np.array(load.seconds[kind])
+            p50, p99 = np.percentile(times, [50, 99])
+            found[kind] |= {"p50": float(p50), "p99": float(p99), "slowest": float(times.max())}
+    return found
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags."""
+    del argv
+    arguments.define_path(values, "index", None, "The workdir.", required=True)
+    text = "Config file; without it that of the workdir's features."
+    arguments.define_path(values, "config_file", None, text)
+    flags.DEFINE_string("method", "global", "Of the searches.", flag_values=values)
+    flags.DEFINE_integer("clients", 50, "Good ones.", 1, flag_values=values)
+    flags.DEFINE_float(
+        "seconds",
+        60.0,
+        "Of load, after a quarter of it to warm up.",
+        0.1,
+        600.0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer("requests", 20_000, "Searches, at most.", 1, flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the table.")
+
+
+def run(values: flags.FlagValues) -> None:
+    """Serves, drives, prints."""
+    memory = {}
+    with served(values.index, values.config_file) as (process, port):
+        memory["start"] = _memory(process)
+        warming = Load(port, values.method, values.requests)
+        asyncio.run(drive(warming, values.clients, values.seconds / 4, others=False))
+        memory["warm"] = _memory(process)
+        load = Load(port, values.method, values.requests)
+        start = time.monotonic()
+        asyncio.run(drive(load, values.clients, values.seconds, others=True))
+        seconds = time.monotonic() - start
+        memory["end"] = _memory(process)
+    found = summarize(load)
+    content = {
+        "clients": values.clients,
+        "method": values.method,
+        "seconds": seconds,
+        "cores": os.cpu_count(),
+        "memory_megabytes": memory,
+        "requests": found,
+    }
+    results = pathlib.Path(values.results)
+    workdir.write_json(results / "bench_serve.json", content)
+    text = _table(values, seconds, memory, found)
+    workdir.write_text(results / "bench_serve.md", text)
+    print(text, end="")
+
+
+def _table(values: flags.FlagValues, seconds: float, memory: dict, found: dict) -> str:
+    lines = [
+        f"{values.clients} clients for {seconds:.0f} s, method {values.method}, "
+        f"{os.cpu_count()} cores; with {_SLOW} slow, {_BROKEN} broken and {_HOSTILE} hostile ones",
+        "",
+        "| requests | answers by status | p50 ms | p99 ms | slowest ms |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for kind, entry in sorted(found.items()):
+        answers = ", ".join(f"{status}: {count}" for status, count in entry["answers"].items())
+        times = (
+            f"{entry[name]:.0f}" if name in entry else "" for name in ("p50", "p99", "slowest")
+        )
+        lines.append(f"| {kind} | {answers} | {' | '.join(times)} |")
+    sizes = ", ".join(f"{value:.0f} MB {name}" for name, value in memory.items())
+    return "\n".join([*lines, "", f"Memory of the server: {sizes}.", ""])
+
+
+if __name__ == "__main__":
+    sys.exit(run_experiment(sys.modules[__name__], sys.argv[1:]))

@@ -1,0 +1,177 @@
+"""A feature store of a million images: bytes, opening, memory, and reading beside the bare disk.
+
+    python -m experiments.benchmarks.bench_store --store=DIR
+
+Writes the store if DIR has none (about 13 GB for a million images), then measures it in processes
+of their own, with the system's file cache emptied of the store before each pass; on Linux. Writes
+bench_store.json and bench_store.md into --results.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from absl import flags
+
+from delg_jax import workdir
+from delg_jax.cli import arguments
+from delg_jax.cli.main import run_experiment
+from delg_jax.features.extractor import Features
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage.rows import Layout
+from delg_jax.features.store import FeatureStore
+from delg_jax.progress import Progress
+from delg_jax.search.batching import read_ahead
+
+_GLOBAL_DIM, _LOCAL_DIM, _FEATURES, _CHUNK = 2048, 128, 300, 1024
+
+
+def write(folder: pathlib.Path, images: int) -> FeatureStore:
+    """Makes a store of random features; every chunk holds the same images in another order."""
+    layout = Layout(_CHUNK, "sign", "float16", _FEATURES)
+    names = [f"images/{number:07d}.jpg" for number in range(images)]
+    store = FeatureStore.prepare(folder, names, layout)
+    rng = np.random.default_rng(0)
+    rows = [_image(rng) for _ in range(_CHUNK)]
+    with Progress("write", images) as progress:
+        for run in store.missing():
+            order = rng.permutation(_CHUNK)[: len(run)]
+            store.write(run, [rows[row] for row in order], np.full((len(run), 2), 1024))
+            progress.advance(len(run))
+    store.finish()
+    return store
+
+
+def _image(rng: np.random.Generator) -> Features:
+    descriptor = rng.standard_normal(_GLOBAL_DIM, np.float32)
+    local = LocalFeatures(
+        locations=1024 * rng.random((_FEATURES, 2), np.float32),
+        scales=2.0 ** rng.integers(-2, 5, _FEATURES).astype(np.float32),
+        scores=rng.random(_FEATURES, np.float32),
+        descriptors=rng.standard_normal((_FEATURES, _LOCAL_DIM), np.float32),
+        mask=np.ones(_FEATURES, bool),
+    )
+    return Features(descriptor / np.linalg.norm(descriptor), local)
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _forget(folder: pathlib.Path) -> None:
+    """Lets the system drop the store from its cache of files."""
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def open_store(folder: pathlib.Path, megabytes: float) -> int:
+    """Opens the store; returns the number of images."""
+    return len(FeatureStore(folder, megabytes))
+
+
+def read_raw(folder: pathlib.Path, megabytes: float) -> int:
+    """Reads every file of the store whole; returns the bytes."""
+    del megabytes
+    total = 0
+    for path in _files(folder):
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(1 << 22):
+                total += len(block)
+    return total
+
+
+def read_features(folder: pathlib.Path, megabytes: float) -> int:
+    """Reads every feature of every image, with checksums, as search does; returns the bytes."""
+    store = FeatureStore(folder, megabytes)
+    total = 0
+    for block in _blocks(store):
+        total += block.nbytes
+    return total
+
+
+def _blocks(store: FeatureStore) -> Iterator[np.ndarray]:
+    local = store.local_features(0, packed=True)
+    for _, arrays in read_ahead((store.global_descriptors(), *local), _CHUNK):
+        yield from arrays
+
+
+def _measured(call: Callable[[pathlib.Path, float], int], folder: str, megabytes: float) -> tuple:
+    """Seconds, result, and by how many megabytes the process grew; in a process of its own."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is used now
+    before = _status("VmRSS")
+    start = time.monotonic()
+    result = call(pathlib.Path(folder), megabytes)
+    seconds = time.monotonic() - start
+    return seconds, result, _status("VmHWM") - before
+
+
+def _status(field: str) -> float:
+    """Megabytes that Linux counts for this process."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def measure(folder: pathlib.Path, megabytes: float) -> dict[str, dict[str, float]]:
+    """Seconds, result and megabytes of every pass, by its name."""
+    found = {}
+    context = multiprocessing.get_context("spawn")
+    for call in (open_store, read_raw, read_features):
+        _forget(folder)
+        with context.Pool(1) as pool:
+            seconds, result, grown = pool.apply(_measured, (call, str(folder), megabytes))
+        found[call.__name__] = {"seconds": seconds, "result": result, "megabytes": grown}
+    return found
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags."""
+    del argv
+    arguments.define_path(values, "store", None, "Folder of the store.", required=True)
+    flags.DEFINE_integer("images", 1_000_000, "Images of a new store.", 1, flag_values=values)
+    text = "config.data.memory_megabytes of the reader."
+    flags.DEFINE_float("memory", 256.0, text, 0.0, flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Of the table.")
+
+
+def run(values: flags.FlagValues) -> None:
+    """Writes, measures, prints."""
+    folder = pathlib.Path(values.store)
+    is_new, start = not (folder / "store.json").is_file(), time.monotonic()
+    store = write(folder, values.images)
+    seconds = time.monotonic() - start if is_new else None
+    found = measure(folder, values.memory)
+    raw, features = found["read_raw"], found["read_features"]
+    size = raw["result"]
+    content = {
+        "images": len(store),
+        "bytes": size,
+        "layout": store.layout._asdict(),
+        "write_seconds": seconds,
+        "memory_megabytes": values.memory,
+        "cores": os.cpu_count(),
+        **found,
+    }
+    workdir.write_json(pathlib.Path(values.results) / "bench_store.json", content)
+    rate = {name: size / found[name]["seconds"] / 1e6 for name in ("read_raw", "read_features")}
+    lines = [
+        f"| {len(store)} images, {size / 1e9:.2f} GB | |",
+        "| --- | ---: |",
+        f"| open | {1000 * found['open_store']['seconds']:.0f} ms |",
+        f"| bare read of the files | {rate['read_raw']:.0f} MB/s |",
+        f"| every feature, checksums checked | {rate['read_features']:.0f} MB/s |",
+        f"| ratio | {raw['seconds'] / features['seconds']:.2f} |",
+        f"| memory that reading takes, of {values.memory:.0f} MB allowed for the cache "
+        f"| {features['megabytes']:.0f} MB |",
+    ]
+    text = "\n".join(lines) + "\n"
+    workdir.write_text(pathlib.Path(values.results) / "bench_store.md", text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    sys.exit(run_experiment(sys.modules[__name__], sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""What each option of training costs: time of a step and peak memory, on this machine.
+
+    python -m experiments.benchmarks.bench_training --workdir=runs/bench_training
+    python -m experiments.benchmarks.bench_training --workdir=runs/gld --config=delg_r50_gld
+
+Every option changes the configuration given by --config, and runs in a process of its own on made
+up images. Writes bench_training.json and bench_training.md into --results. Memory is the peak of
+the first device where the backend tells it, else of the process, which holds some hundred MB before
+it does anything.
+"""
+
+import concurrent.futures
+import multiprocessing
+import pathlib
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+
+from delg_jax import configuration, workdir
+from delg_jax.cli import arguments
+from delg_jax.cli.main import run_experiment
+from delg_jax.models import variables as model_variables
+from delg_jax.models.delg import build
+from delg_jax.training import feature_cache
+from delg_jax.training import optimizer as train_state
+from delg_jax.training import step as train_step
+from delg_jax.training.train import module_options
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "joint, float32": {},
+    "bfloat16": {"train.dtype": "bfloat16"},
+    "2 accumulation steps": {"train.accumulation_steps": 2},
+    "4 accumulation steps": {"train.accumulation_steps": 4},
+    "BatchNorm synchronised": {"train.batch_norm": "sync"},
+    "BatchNorm frozen": {"train.batch_norm": "frozen"},
+    "weight decay": {"train.weight_decay": 1e-4},
+    "gradients not stopped": {"model.stop_gradient": False},
+    "global head only": {"train.heads": "global"},
+    "local head only": {"train.heads": "local"},
+    "frozen backbone": {"train.freeze_backbone": True},
+    "frozen backbone, cached maps": {
+        "train.freeze_backbone": True,
+        "train.cache_features": True,
+    },
+}
+_CLASSES = 100  # where the configuration does not say
+
+
+def measure(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
+    """Times training steps on made up images.
+
+    Args:
+      config: the whole tree.
+      steps: that are timed, after one that compiles.
+
+    Returns:
+      `step_seconds` (of the fastest, which other programs disturbed least), `images_per_second`,
+      `compile_seconds` and `peak_bytes`.
+    """
+    train = config.train
+    module = build(config.model, **module_options(train))
+    tx = train_state.optimizer(train)
+    variables = model_variables.initialize(module, jax.random.key(0))
+    state = train_step.replicate(train_state.create(variables, tx))
+    step = train_step.parallel_train_step(
+        module,
+        tx,
+        train_step.loss_weights(train),
+        train_state.penalty(train),
+        train.accumulation_steps,
+    )
+    batch = train_step.split_over_devices(_batch(config, module, variables))
+    times = []
+    for _ in range(steps + 1):
+        start = time.monotonic()
+        state, metrics = step(state, batch)
+        jax.block_until_ready((state, metrics))
+        times.append(time.monotonic() - start)
+    seconds = min(times[1:])
+    return {
+        "step_seconds": seconds,
+        "images_per_second": train.batch_size / seconds,
+        "compile_seconds": times[0] - seconds,
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def _batch(config: ml_collections.ConfigDict, module: Any, variables: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    count, size = config.train.batch_size, config.data.image_size
+    labels = rng.integers(0, config.model.num_classes, count, np.int32)
+    images = rng.integers(0, 256, (count, size, size, 3), np.uint8)
+    if not config.train.cache_features:
+        return {"image": images, "label": labels}
+    outputs = jax.eval_shape(module.apply, variables, images)
+    maps = {
+        name: np.maximum(rng.normal(size=getattr(outputs, name).shape), 0).astype(np.float32)
+        for name in feature_cache.MAPS
+    }
+    return {**maps, "label": labels}
+
+
+def _peak_bytes() -> float:
+    stats = jax.local_devices()[0].memory_stats() or {}
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return float(stats.get("peak_bytes_in_use", process))
+
+
+def configured(
+    base: ml_collections.ConfigDict, overrides: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """The configuration of one option, with a number of classes."""
+    classes = base.model.num_classes or _CLASSES
+    return configuration.override(base, {"model.num_classes": classes, **overrides})
+
+
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A Markdown table; shares are of the first row."""
+    first = next(iter(rows.values()))
+    lines = [
+        "| option | step, ms | share | images/s | peak memory, MB | share |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in rows.items():
+        time_share = row["step_seconds"] / first["step_seconds"]
+        memory_share = row["peak_bytes"] / first["peak_bytes"]
+        lines.append(
+            f"| {name} | {1e3 * row['step_seconds']:.1f} | {time_share:.2f} "
+            f"| {row['images_per_second']:.1f} | {row['peak_bytes'] / 1e6:.0f} "
+            f"| {memory_share:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags."""
+    arguments.define_common(values, argv, config="quickstart")
+    flags.DEFINE_integer("steps", 10, "Steps that are timed.", 1, flag_values=values)
+    flags.DEFINE_multi_enum(
+        "option", list(OPTIONS), list(OPTIONS), "May be repeated; all if absent.",
+        flag_values=values,
+    )  # fmt: skip
+    arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
+
+
+def run(values: flags.FlagValues) -> None:
+    """Measures every option and prints the table."""
+    spawn = multiprocessing.get_context("spawn")
+    rows = {}
+    for name in values.option:
+        config = configured(values.config, OPTIONS[name])
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            rows[name] = pool.submit(measure, config, values.steps).result()
+        print(f"{name}: {rows[name]['step_seconds']:.3f} s a step", file=sys.stderr)
+    device = jax.devices()[0].device_kind
+    content = {
+        "device": device,
+        "devices": jax.device_count(),
+        "cores": multiprocessing.cpu_count(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "config": configuration.flatten(values.config, ("model", "data.image_size", "train")),
+        "options": rows,
+    }
+    results = pathlib.Path(values.results)
+    workdir.write_json(results / "bench_training.json", content)
+    model, train = values.config.model, values.config.train
+    caption = (
+        f"{model.backbone} at {values.config.data.image_size} px, batch {train.batch_size}, on "
+        f"{jax.device_count()} x {device} ({multiprocessing.cpu_count()} cores), "
+        f"jax {jax.__version__}; shares are of the first row."
+    )
+    text = f"{table(rows)}\n\n{caption}\n"
+    workdir.write_text(results / "bench_training.md", text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    sys.exit(run_experiment(sys.modules[__name__], sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The engine of the papers' tables: experiments, their trainings, evaluations and cells."""

@@ -1,0 +1,115 @@
+"""What each component of local-to-global retrieval does: one field changed at a time."""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from delg_jax import configuration
+from delg_jax.data.ground_truth import PROTOCOLS
+from delg_jax.evaluation import revisited
+from delg_jax.features import Extracted, extract
+from delg_jax.reports.tables import markdown
+from delg_jax.retrieval import methods, skipped
+from delg_jax.retrieval.ranking import Ranked, Ranking
+from delg_jax.search import SimilarityGraph
+from delg_jax.search.index import build_index
+
+METHODS = ("local", "local+mds", "local+mds+global")
+Values = Mapping[str, Sequence[Any]]  # of a field
+Rows = dict[str, dict[str, dict[str, float | None]]]  # from value to method to protocol
+
+
+def measure(
+    config: ml_collections.ConfigDict,
+    extracted: Extracted,
+    graph: SimilarityGraph | None,
+    first: Ranking | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """Mean average precision by method and protocol.
+
+    Args:
+      config: the whole tree.
+      extracted: features.
+      graph: similarities among the database; None to measure local search alone.
+      first: result of local search, if the caller has it.
+
+    Returns:
+      Percent.
+    """
+    first = first or methods.search("local", extracted, config.search)
+    found = {}
+    for method in METHODS if graph else METHODS[:1]:
+        ranks = methods.rerank(method, extracted, first, graph, config.rerank).images
+        ranked = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol
+        scored = revisited.by_protocol(ranked, extracted.data.ground_truth, (1,)).metrics
+        found[method] = {name: scored[name]["map"] for name in PROTOCOLS}
+    return found
+
+
+def ablate(
+    config: ml_collections.ConfigDict,
+    root: pathlib.Path,
+    rerank: Values,
+    search: Values,
+    graphs: bool = False,
+) -> Iterator[tuple[str, Rows]]:
+    """Changes one field at a time; features and graph of the base are made once.
+
+    Args:
+      config: the base.
+      root: its working directory; gets the graphs under `ablation`.
+      rerank: values by field of `config.rerank.mds`.
+      search: values by field of `config.search`. They change the local similarity, and are shown
+        by local search alone unless `graphs`.
+      graphs: whether a similarity graph is built for each value of the search.
+
+    Yields:
+      The name of a field, and what its values give; first `base`, unchanged.
+    """
+    extracted = extract(config, root)
+    graph = build_index(config, root, extracted=extracted)
+    first = methods.search("local", extracted, config.search)
+    yield "base", {"as configured": measure(config, extracted, graph, first)}
+    for field, values in rerank.items():
+        path, rows = f"rerank.mds.{field}", {}
+        for value in values:
+            other = configuration.override(config, {path: value})
+            rows[str(value)] = measure(other, extracted, graph, first)
+        yield path, rows
+    for field, values in search.items():
+        path, rows = f"search.{field}", {}
+        for value in values:
+            other = configuration.override(config, {path: value})
+            folder = root / "ablation" / f"{field}_{value}"
+            mine = build_index(other, folder, extracted=extracted) if graphs else None
+            rows[str(value)] = measure(other, extracted, mine)
+        yield path, rows
+
+
+def ablation_table(field: str, rows: Mapping[str, Mapping[str, Any]], base: str) -> str:
+    """One row per value: mAP Medium and Hard of each method, in percent.
+
+    Args:
+      field: its name, for the header.
+      rows: from value to method to protocol to mAP.
+      base: the value that is configured, which is marked.
+
+    Returns:
+      A Markdown table.
+    """
+    names = list(next(iter(rows.values())))
+    header = [field, *(f"{name} M / H" for name in names)]
+    cells = [
+        [
+            f"{value} *" if value == base else value,
+            *(f"{_number(row['medium'])} / {_number(row['hard'])}" for row in found.values()),
+        ]
+        for value, found in rows.items()
+    ]
+    return markdown(header, cells)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,178 @@
+"""The table of an experiment: what the paper has, what we have, and the difference."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from delg_jax import workdir
+from delg_jax.reports.tables import markdown
+from experiments.framework.experiment import Experiment, Row
+from experiments.framework.plan import Options
+from experiments.framework.table_cells import Cell, Cells, compare
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperTable:
+    """All that is reported of an experiment at one size.
+
+    Attributes:
+      experiment: whose table it is.
+      options: it was run with.
+      cells: what was measured.
+      failures: runs that failed, with the reason.
+    """
+
+    experiment: Experiment
+    options: Options
+    cells: Cells
+    failures: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """Title, what the data are, a table for each data set, and one of the claims."""
+        experiment = self.experiment
+        parts = [f"# {experiment.place}", _about(experiment, self.options)]
+        if experiment.measure is None:
+            parts[-1] += " In brackets: 95 % bootstrap intervals over queries."
+        titles = self._titles()
+        for data in dict.fromkeys(column.data for column in experiment.columns):
+            mine = [c.title for c in experiment.columns if c.data == data and c.title in titles]
+            if mine:
+                parts.append(self._table(mine))
+        parts += self._choices()
+        if claims := self._claims():
+            parts.append(_claims_table(claims))
+        parts += [experiment.note] if experiment.note else []
+        parts += [f"Failed: {failure}" for failure in self.failures]
+        return "\n\n".join(parts) + "\n"
+
+    def content(self) -> dict[str, Any]:
+        """The same as JSON takes it."""
+        experiment, size = self.experiment, self.experiment.sizes[self.options.size]
+        return {
+            "name": experiment.name,
+            "place": experiment.place,
+            "size": self.options.size,
+            "data": size.about,
+            "of_paper": size.of_paper,
+            "seeds": list(self.options.seeds),
+            "changes": dict(self.options.changes),
+            "cells": [
+                _entry(row, title, self.cells[row.name, title])
+                for row in self._rows()
+                for title in self._titles()
+            ],
+            "claims": self._claims(),
+            "failures": list(self.failures),
+        }
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes NAME_SIZE.json and .md into a folder."""
+        name = f"{self.experiment.name}_{self.options.size}"
+        workdir.write_json(folder / f"{name}.json", self.content())
+        workdir.write_text(folder / f"{name}.md", self.markdown())
+
+    def _rows(self) -> list[Row]:
+        return self.experiment.rows_at(self.options.size)
+
+    def _titles(self) -> list[str]:
+        return list(dict.fromkeys(title for _, title in self.cells))
+
+    def _table(self, titles: Sequence[str]) -> str:
+        header = [self.experiment.place.partition(":")[0]]
+        published = {title for row in self._rows() for title in row.paper}
+        for title in titles:
+            header += [f"{title}: paper", "ours", "difference"] if title in published else [title]
+        rows = []
+        for row in self._rows():
+            cells = [row.name]
+            for title in titles:
+                texts = _texts(row.paper.get(title), self.cells[row.name, title])
+                cells += texts if title in published else texts[1:2]
+            rows.append(cells)
+        return markdown(header, rows)
+
+    def _choices(self) -> list[str]:
+        """How rows chose a setting, and which."""
+        choice = self.experiment.choice
+        if choice is None:
+            return []
+        rule = (
+            f"Queries are taken {choice.group} at a time, in turn to choose the setting of a row, "
+            f"by the sum of {' and '.join(choice.columns)}, and to measure all rows."
+        )
+        first = self._titles()[:1]
+        cells = {row.name: self.cells[row.name, title] for row in self._rows() for title in first}
+        chosen = [f"{name}: {cell.chosen}." for name, cell in cells.items() if cell.chosen]
+        return [" ".join([rule, "Chosen were", *chosen])] if chosen else [rule]
+
+    def _claims(self) -> list[dict[str, Any]]:
+        found = []
+        for claim in self.experiment.claims_at(self.options.size):
+            for title in self._titles():
+                better, worse = (self.cells[name, title] for name in (claim.better, claim.worse))
+                if better.value is not None and worse.value is not None:
+                    names = {"better": claim.better, "worse": claim.worse, "column": title}
+                    found.append(names | _tested(better, worse))
+        return found
+
+
+def _tested(better: Cell, worse: Cell) -> dict[str, float | int | None]:
+    tested = compare(better, worse)
+    return {
+        "difference": better.value - worse.value,
+        "low": tested.difference.low if tested else None,
+        "high": tested.difference.high if tested else None,
+        "p_value": tested.p_value if tested else None,
+        "queries": tested.queries if tested else None,
+    }
+
+
+def _about(experiment: Experiment, options: Options) -> str:
+    size = experiment.sizes[options.size]
+    same = "the paper's" if size.of_paper else "not the paper's"
+    if any(row.paper for row in experiment.rows) and not size.of_paper:
+        same += ", whose numbers only stand beside"
+    seeds = ", ".join(map(str, options.seeds))
+    changes = "".join(f"; {path}={value}" for path, value in options.changes.items())
+    return f"Size {options.size}: {size.about}. These data are {same}. Seeds: {seeds}{changes}."
+
+
+def _texts(paper: float | None, cell: Cell) -> list[str]:
+    ours = _number(cell.value)
+    if cell.low is not None:
+        ours += f" [{cell.low:.2f}, {cell.high:.2f}]"
+    return [_number(paper), ours, _number(_difference(paper, cell), "+")]
+
+
+def _entry(row: Row, title: str, cell: Cell) -> dict[str, Any]:
+    paper = row.paper.get(title)
+    return {
+        "row": row.name,
+        "column": title,
+        "paper": paper,
+        "ours": cell.value,
+        "low": cell.low,
+        "high": cell.high,
+        "difference": _difference(paper, cell),
+        **({"chosen": cell.chosen} if cell.chosen else {}),
+    }
+
+
+def _difference(paper: float | None, cell: Cell) -> float | None:
+    return None if paper is None or cell.value is None else cell.value - paper
+
+
+def _claims_table(claims: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for claim in claims:
+        gain = f"{claim['difference']:+.2f}"
+        if claim["low"] is not None:
+            gain += f" [{claim['low']:+.2f}, {claim['high']:+.2f}]"
+        p_value = "-" if claim["p_value"] is None else f"{claim['p_value']:.4f}"
+        rows.append([f"{claim['better']} over {claim['worse']}", claim["column"], gain, p_value])
+    return markdown(["claimed", "column", "difference", "p"], rows)
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else format(value, f"{sign}.2f")

@@ -1,0 +1,200 @@
+"""Which trainings and evaluations an experiment needs, each of them once."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from delg_jax import configuration
+from delg_jax.errors import UserError, require_choice
+from delg_jax.sweeps.sweep import Run
+from experiments.framework.experiment import Base, Experiment, Setting, Training
+
+TRAINED, EVALUATED = "trained", "evaluated"  # folders under the working directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line decides.
+
+    Attributes:
+      size: key of `Experiment.sizes`.
+      workdir: of everything; tables that share it share networks and features.
+      data: folder that {data} stands for.
+      weights: folder that {weights} stands for.
+      seeds: each training and evaluation is done with each of them.
+      changes: fields of all runs, over what the experiment says.
+      datasets: those that are evaluated; empty for all.
+      overwrite: whether artefacts of another configuration are deleted instead of refused.
+    """
+
+    size: str
+    workdir: pathlib.Path
+    data: str = ""
+    weights: str = ""
+    seeds: tuple[int, ...] = (0,)
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    overwrite: bool = False
+
+
+def base(part: Base, options: Options) -> ml_collections.ConfigDict:
+    """The configuration that runs change, with the folders of the command line."""
+    return configuration.override(part.get_config(part.argument), _placed(part.overrides, options))
+
+
+def data_sets(experiment: Experiment, options: Options) -> list[str]:
+    """Names of the data sets that are evaluated.
+
+    Raises:
+      UserError: for a size that the experiment lacks, or a data set that the size lacks.
+    """
+    require_choice("--size", options.size, tuple(experiment.sizes))
+    known = list(dict.fromkeys(column.data for column in experiment.columns_at(options.size)))
+    for name in options.datasets:
+        require_choice("--datasets", name, known)
+    return [name for name in known if not options.datasets or name in options.datasets]
+
+
+def settings(experiment: Experiment, size: str) -> list[Setting]:
+    """Every setting that a row of this size reads, once.
+
+    Raises:
+      ValueError: if two settings have one name.
+    """
+    found: dict[str, Setting] = {}
+    for row in experiment.rows_at(size):
+        for one in row.settings:
+            if found.setdefault(one.name, one) != one:
+                raise ValueError(f"`rows` (setting {one.name}) must not name two settings alike")
+    return list(found.values())
+
+
+def trainings(experiment: Experiment, options: Options) -> list[Run]:
+    """The trainings, each after the one that it starts from; none where the size has none."""
+    network = experiment.sizes[options.size].training
+    if network is None:
+        return []
+    train = base(network, options).train
+    steps = options.changes.get("train.steps", train.steps)
+    warmup = options.changes.get("train.warmup_steps", train.warmup_steps)
+    ordered: dict[str, Training] = {}
+
+    def add(training: Training | None) -> None:
+        if training is not None and training.name not in ordered:
+            add(training.start)
+            ordered[training.name] = training
+
+    for one in settings(experiment, options.size):
+        add(one.training)
+    return [
+        _training(one, seed, options, max(1, round(one.share * steps)), warmup)
+        for one in ordered.values()
+        for seed in options.seeds
+    ]
+
+
+def _training(training: Training, seed: int, options: Options, steps: int, warmup: int) -> Run:
+    overrides = {**_placed(training.overrides, options), **_seeded(seed)}
+    if training.start is not None:
+        overrides["model.checkpoint"] = str(_trained(training.start, seed, options))
+    overrides |= options.changes | {"train.steps": steps}
+    if warmup >= steps:  # a share of few steps
+        overrides["train.warmup_steps"] = steps - 1
+    return Run(_folder(training, seed), overrides, ("train",), training.name)
+
+
+def evaluations(
+    experiment: Experiment, options: Options
+) -> dict[tuple[str, str, int], tuple[Setting, Run]]:
+    """The evaluations by the name of the setting, data set and seed."""
+    size = experiment.sizes[options.size]
+    found = {}
+    for one in settings(experiment, options.size):
+        for name in data_sets(experiment, options):
+            for seed in options.seeds:
+                overrides = _network(one.training, seed, options, size.training is not None)
+                overrides |= _placed(size.data[name], options) | _placed(one.overrides, options)
+                overrides |= {**_seeded(seed), "eval.methods": one.methods, **options.changes}
+                run = Run(f"{one.name}_{name}_{seed}", overrides, ("evaluate",), one.name)
+                found[one.name, name, seed] = (one, run)
+    return found
+
+
+def _network(
+    training: Training | None, seed: int, options: Options, is_trained: bool
+) -> dict[str, Any]:
+    """The fields of `config.model` that a training decides, and where its network is."""
+    if training is None:
+        return {}
+    fields = _placed(training.overrides, options)
+    model = {path: value for path, value in fields.items() if path.startswith("model.")}
+    if is_trained:
+        model["model.checkpoint"] = str(_trained(training, seed, options))
+    return model
+
+
+def _trained(training: Training, seed: int, options: Options) -> pathlib.Path:
+    return options.workdir / TRAINED / _folder(training, seed)
+
+
+def _folder(training: Training, seed: int) -> str:
+    return f"{training.name}_{seed}"
+
+
+def _seeded(seed: int) -> dict[str, int]:
+    return {"seed": seed, "data.synthetic.seed": seed}
+
+
+def _placed(overrides: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    return {path: place(value, options) for path, value in overrides.items()}
+
+
+def place(value: Any, options: Options) -> Any:
+    """A value with the folders of the command line in the place of {data} and {weights}."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("{data}", options.data).replace("{weights}", options.weights)
+
+
+def check_places(experiment: Experiment, options: Options) -> None:
+    """Finds a missing folder or file of weights before hours of training do.
+
+    Raises:
+      UserError: naming the flag that is not given, or what its folder lacks.
+    """
+    size = experiment.sizes[options.size]
+    used: list[Any] = [*size.evaluation.overrides.values()]
+    if size.training is not None:
+        used += size.training.overrides.values()
+    for name in data_sets(experiment, options):
+        used += size.data[name].values()
+    for one in settings(experiment, options.size):
+        used += [
+            *one.overrides.values(),
+            *(one.training.overrides if one.training else {}).values(),
+        ]
+    wanted = _wanted(used)
+    absent = [flag for flag in wanted if not getattr(options, flag)]
+    if absent:
+        held = " and ".join(f"--{flag} a folder that holds {wanted[flag][0]}" for flag in absent)
+        raise UserError(f"--{absent[0]}", "", f"must be given at --size={options.size}: {held}")
+    for flag, parts in wanted.items():
+        folder = getattr(options, flag)
+        for part in parts:
+            if not (pathlib.Path(folder) / part).exists():
+                raise UserError(f"--{flag}", folder, f"must be a folder that holds {part}")
+
+
+def _wanted(values: Iterable[Any]) -> dict[str, list[str]]:
+    """Names of the flags for folders that `values` mention, each with the paths under it."""
+    texts = [value for value in values if isinstance(value, str)]
+    found = {}
+    for flag in ("data", "weights"):
+        mark = f"{{{flag}}}"
+        parts = [text.removeprefix(mark).lstrip("/") for text in texts if text.startswith(mark)]
+        if parts:
+            found[flag] = parts
+    return found

@@ -1,0 +1,170 @@
+"""Does what an experiment needs: trainings, then evaluations on shared features."""
+
+import hashlib
+import json
+import logging
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from delg_jax import configuration
+from delg_jax.errors import UserError
+from delg_jax.features import extract
+from delg_jax.features.extract import sections
+from delg_jax.features.formats import sift
+from delg_jax.models.delg import SOURCES
+from delg_jax.sweeps import sweep
+from experiments.framework import plan
+from experiments.framework.experiment import Experiment, Setting
+from experiments.framework.plan import EVALUATED, TRAINED, Options
+
+_LOG = logging.getLogger(__name__)
+_SHARED = "features"  # folder of the features that evaluations link to
+
+# By the name of the setting, data set and seed
+Results = dict[tuple[str, str, int], sweep.Result]
+
+
+def execute(experiment: Experiment, options: Options) -> tuple[Results, list[sweep.Result]]:
+    """Trains and evaluates; called again, goes on where it stopped.
+
+    Args:
+      experiment: what is done.
+      options: of the command line.
+
+    Returns:
+      The evaluations, and the trainings before them. What failed has an error and does not stop
+      the rest.
+
+    Raises:
+      UserError: before the first run, for folders or fields that do not exist.
+    """
+    plan.check_places(experiment, options)
+    planned = plan.evaluations(experiment, options)
+    size = experiment.sizes[options.size]
+    base = plan.base(size.evaluation, options)
+    configs = {
+        key: configuration.override(base, run.overrides) for key, (_, run) in planned.items()
+    }
+    trained = []
+    if runs := plan.trainings(experiment, options):
+        network = plan.base(size.training, options)
+        trained = sweep.run(network, runs, options.workdir / TRAINED, options.overwrite)
+    if experiment.measure is not None:
+        return _measure(experiment, planned, configs), trained
+    return _evaluate(planned, configs, base, options), trained
+
+
+def first_evaluation(
+    experiment: Experiment, options: Options
+) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
+    """Configuration and working directory of the first evaluation, for what goes on from there."""
+    setting, run = next(iter(plan.evaluations(experiment, options).values()))
+    base = plan.base(experiment.sizes[options.size].evaluation, options)
+    config = configuration.override(base, run.overrides)
+    overrides = _prepare(setting, run, config, options)
+    return configuration.override(config, overrides), options.workdir / EVALUATED / run.name
+
+
+def _measure(experiment: Experiment, planned: dict, configs: dict) -> Results:
+    found = {}
+    for key, (_, run) in planned.items():
+        _LOG.info("%s: %s", experiment.name, run.name)
+        found[key] = sweep.Result(run, {"evaluate": experiment.measure(configs[key])})
+    return found
+
+
+def _evaluate(
+    planned: dict[tuple[str, str, int], tuple[Setting, sweep.Run]],
+    configs: dict[tuple[str, str, int], ml_collections.ConfigDict],
+    base: ml_collections.ConfigDict,
+    options: Options,
+) -> Results:
+    root, refused = options.workdir / EVALUATED, {}
+    ready = {}
+    for key, (setting, run) in planned.items():
+        try:
+            extra = _prepare(setting, run, configs[key], options)
+        except UserError as error:
+            refused[key] = sweep.Result(run, {}, str(error))
+        else:
+            overrides = {**run.overrides, **extra}
+            ready[key] = sweep.Run(run.name, overrides, run.verbs, run.group)
+    results = sweep.run(base, list(ready.values()), root, options.overwrite) if ready else []
+    done = dict(zip(ready, results, strict=True))
+    return {key: done.get(key) or refused[key] for key in planned}
+
+
+def _prepare(
+    setting: Setting, run: sweep.Run, config: ml_collections.ConfigDict, options: Options
+) -> dict[str, Any]:
+    """Links the features of a run, and extracts SIFT if it wants that; returns further fields."""
+    shared, folder = options.workdir / _SHARED, options.workdir / EVALUATED / run.name
+    if not setting.imports_sift:
+        link(config, folder, shared)
+        return {}
+    path = _sift_file(config, options.workdir)
+    imported = {"extract.imported_local": str(path), "extract.imported_global": str(path)}
+    link(configuration.override(config, imported), folder, shared)
+    return imported
+
+
+def _sift_file(config: ml_collections.ConfigDict, root: pathlib.Path) -> pathlib.Path:
+    """SIFT beside the global descriptors of the network, which give all rows one short list."""
+    name = digest(config)
+    path = root / "sift" / f"{name}.h5"
+    if not path.is_file():
+        sift.require_opencv()
+        folder = root / "sift" / name
+        link(config, folder, root / _SHARED)
+        sift.write(path, extract(config, folder), config)
+    return path
+
+
+# Fields of config.data that say which images there are
+_IMAGES = ("name", "root", "ground_truth", "distractors", "synthetic")
+_DIGITS = 12  # of the digest, in the name of a folder
+
+
+def digest(config: ml_collections.ConfigDict) -> str:
+    """Names the features that a configuration gives; others that give the same have the name too.
+
+    Args:
+      config: the whole tree.
+
+    Returns:
+      Hexadecimal digits.
+    """
+    weights = ("seed", *(f"model.{name}" for name in SOURCES))
+    images = (f"data.{name}" for name in _IMAGES)
+    files = (f"extract.imported_{kind}" for kind in ("local", "global"))
+    fields = configuration.flatten(config, (*sections(config), *weights, *images, *files))
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def link(config: ml_collections.ConfigDict, folder: pathlib.Path, shared: pathlib.Path) -> None:
+    """Makes `folder/features` lead to the features of this configuration under `shared`.
+
+    What stands there already stays, features that were extracted in place among it.
+
+    Args:
+      config: the whole tree of an evaluation.
+      folder: its working directory.
+      shared: folder of all shared features.
+
+    Raises:
+      UserError: if the folders cannot be made.
+    """
+    place = folder / "features"
+    target = (shared / digest(config)).resolve()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink() and place.resolve() != target:
+            place.unlink()
+        if not place.exists():
+            place.symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        rule = f"must be a folder that can be written ({error.strerror})"
+        raise UserError("workdir", str(folder), rule) from error

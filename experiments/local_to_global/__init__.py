@@ -1,0 +1,1 @@
+"""Local-to-global retrieval: its table, its choices, a picture, approximate search."""

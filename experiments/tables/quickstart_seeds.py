@@ -1,0 +1,47 @@
+"""The quickstart with three seeds: what training and each re-ranking give, beyond chance.
+
+    python -m experiments.tables.quickstart_seeds --workdir=runs/seeds
+
+For each seed, which decides the rendered landmarks too, a random network and a trained one are
+evaluated. Prints mean and standard deviation over the seeds, and the gain of each re-ranking over
+its first stage within each run. Any field may be changed, as --config.data.tfds_dir=DIR.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from delg_jax.cli import arguments
+from delg_jax.cli.main import run_experiment
+from delg_jax.reports import sweep_tables
+from delg_jax.sweeps import sweep
+
+SEEDS = (0, 1, 2)
+GROUPS = {"untrained": ("evaluate",), "trained": ("train", "evaluate")}
+
+
+def runs(seeds: Sequence[int] = SEEDS) -> list[sweep.Run]:
+    """Every group with every seed."""
+    return [
+        sweep.Run(f"{group}_{seed}", {"seed": seed, "data.synthetic.seed": seed}, verbs, group)
+        for seed in seeds
+        for group, verbs in GROUPS.items()
+    ]
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags."""
+    arguments.define_common(values, argv, config="quickstart")
+    flags.DEFINE_multi_integer("seed", SEEDS, "Seed to run; may be repeated.", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Does all runs and prints the tables."""
+    results = sweep.run(values.config, runs(values.seed), values.workdir, values.overwrite)
+    print(sweep_tables.methods_table(results), sweep_tables.gains_table(results), sep="\n\n")
+    sweep.require_success(results)
+
+
+if __name__ == "__main__":
+    sys.exit(run_experiment(sys.modules[__name__], sys.argv[1:]))

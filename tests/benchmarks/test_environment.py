@@ -1,0 +1,46 @@
+import subprocess
+
+import jax
+import numpy as np
+
+import delg_jax
+from delg_jax.benchmarks import environment
+
+
+def test_says_what_matters_for_a_time():
+    found = environment.describe()
+    assert found["cpus"] >= 1
+    assert found["devices"] == jax.device_count()
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["versions"]["jax"] == jax.__version__
+
+
+def test_without_git_the_version_stands_for_the_commit(monkeypatch):
+    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    assert environment.commit() == delg_jax.__version__
+
+
+def test_a_folder_without_commits_has_the_version(monkeypatch):
+    def nothing(*_, **__):
+        return subprocess.CompletedProcess([], 128, "", "fatal")
+
+    monkeypatch.setattr(environment.subprocess, "run", nothing)
+    assert environment.commit() == delg_jax.__version__
+
+
+def test_results_do_not_make_a_checkout_dirty(tmp_path, monkeypatch):
+    code, readme = tmp_path / "delg_jax" / "__init__.py", tmp_path / "README.md"
+    result = tmp_path / "experiments" / "results" / "bench.json"
+    for path in (code, readme, result):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("old\n", encoding="utf-8")
+    who = ("-c", "user.name=A", "-c", "user.email=a@b")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "all")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(delg_jax, "__file__", str(code))
+    clean = environment.commit()
+    for path in (readme, result):
+        path.write_text("new\n", encoding="utf-8")
+    assert environment.commit() == clean
+    code.write_text("new\n", encoding="utf-8")
+    assert environment.commit() == f"{clean}-dirty"

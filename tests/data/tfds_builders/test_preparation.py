@@ -1,0 +1,160 @@
+"""What is prepared is used only with the files that it was prepared of, wherever they lie now."""
+
+import json
+import pathlib
+
+import pytest
+
+from delg_jax.data.tfds_builders import GoogleLandmarksV1, preparation
+from delg_jax.errors import UserError
+from tests.data.tfds_builders.published import (
+    edit,
+    image_id,
+    image_path,
+    jpeg,
+    make_gldv1,
+    opened,
+    place,
+    prepared_folder,
+    refused,
+)
+
+
+@pytest.fixture
+def root(tmp_path):
+    make_gldv1(tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def test_a_folder_that_is_named_and_absent_is_refused(tmp_path, root):
+    rule = "must be an existing folder"
+    assert refused(tmp_path / "absent", tmp_path) == rule
+    opened(root, tmp_path)
+    folder = prepared_folder(tmp_path)
+    absent = refused(tmp_path / "absent", tmp_path)
+    assert absent == f"{rule}; leave it empty to use {folder} as it is"
+
+
+def test_without_a_root_the_recorded_one_is_logged(tmp_path, root, caplog):
+    before = opened(root, tmp_path).train
+    root.rename(tmp_path / "gone")
+    caplog.set_level("INFO", "delg_jax")
+    assert opened("", tmp_path).train.read(3) == before.read(3)
+    assert f"{prepared_folder(tmp_path)} was prepared of {root}" in caplog.text
+
+
+def test_images_that_were_left_out_count_again(tmp_path, root):
+    edit(image_path(root, 6), lambda data: b"no image")
+    opened(root, tmp_path, max_skipped=1)
+    for named in (root, ""):
+        with pytest.raises(
+            UserError, match=r"config\.data\.max_skipped = 0: 1 images are left"
+        ) as e:
+            opened(named, tmp_path, max_skipped=0)
+        assert f"{image_id(6)} (not an image file)" in e.value.rule
+        assert "delete that folder to prepare it again" in e.value.rule
+        assert len(opened(named, tmp_path, max_skipped=1).train) >= 12
+    place(root / "train", image_id(6), jpeg(6))
+    assert "1 of 16 images have changed" in refused(root, tmp_path, max_skipped=1)
+
+
+def test_an_absent_image_that_came_is_a_change(tmp_path, root):
+    data = image_path(root, 6).read_bytes()
+    image_path(root, 6).unlink()
+    opened(root, tmp_path, max_skipped=1)
+    opened(root, tmp_path, max_skipped=1)
+    image_path(root, 6).write_bytes(data)
+    assert "1 of 16 images have changed" in refused(root, tmp_path, max_skipped=1)
+
+
+def test_what_an_earlier_version_prepared_is_used_and_said(tmp_path, root, caplog):
+    """It left no manifest, no list of files and no digests."""
+    edit(image_path(root, 6), lambda data: b"no image")
+    before = opened(root, tmp_path, max_skipped=1).train.names
+    folder = prepared_folder(tmp_path)
+    for name in ("manifest.json", "source.csv"):
+        (folder / name).unlink()
+    for split in ("train", "validation"):
+        lines = (folder / f"{split}.csv").read_text().splitlines()
+        (folder / f"{split}.csv").write_text(
+            "".join(line.rpartition(",")[0] + "\n" for line in lines)
+        )
+    train = opened(root, tmp_path, max_skipped=1).train
+    assert train.names == before
+    assert set(train.digests) == {""}
+    text = f"{folder} was prepared by an earlier version and cannot be compared with its source"
+    assert caplog.text.count(text) == 1
+    with pytest.raises(UserError, match="max_skipped = 0: 1 images are left out of"):
+        opened(root, tmp_path, max_skipped=0)
+
+
+def test_settings_of_another_default_are_refused(tmp_path, root):
+    opened(root, tmp_path)
+    path = prepared_folder(tmp_path) / "manifest.json"
+    stored = json.loads(path.read_text())
+    assert stored["content"]["settings"] == {
+        **{"max_pixels": 100_000_000, "min_side": 16},
+        **{"split_seed": 0, "validation_share": 0.2},
+    }
+    builder = GoogleLandmarksV1(data_dir=str(tmp_path / "tfds"), file_format="array_record")
+    builder.builder_config.min_side = 20
+    try:
+        with pytest.raises(UserError, match="min_side is 20, not 16; delete"):
+            preparation.prepare(builder, str(root))
+    finally:
+        builder.builder_config.min_side = 16
+
+
+@pytest.mark.parametrize("name", ["relabelling.csv", "train.csv", "source.csv", "manifest.json"])
+def test_flipped_bits_beside_the_records_are_found(tmp_path, root, name):
+    opened(root, tmp_path)
+    path = prepared_folder(tmp_path) / name
+    whole = path.read_bytes()
+    for place_ in range(len(whole) // 2, len(whole), max(len(whole) // 40, 1)):
+        damaged = bytearray(whole)
+        damaged[place_] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"prepared data = '.*is damaged .*delete the folder"):
+            opened(root, tmp_path)
+    path.unlink()
+    if name != "manifest.json":
+        with pytest.raises(UserError, match=rf"prepared data = '.*{name}': is damaged"):
+            opened(root, tmp_path)
+
+
+def test_what_is_prepared_is_read_on_a_mount_that_cannot_be_written(tmp_path, root):
+    before = opened(root, tmp_path).train.names
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "tfds").rglob("*")}
+    assert opened(root, tmp_path).train.names == before
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "tfds").rglob("*")}
+
+
+def test_the_slower_of_two_processes_takes_what_the_other_prepared_only_if_it_fits(
+    tmp_path, root, monkeypatch
+):
+    make_gldv1(tmp_path / "other", counts=(5, 3))
+    builder = GoogleLandmarksV1(data_dir=str(tmp_path / "tfds"), file_format="array_record")
+    groups = builder._groups
+
+    def overtaken(source):
+        opened(root, tmp_path)
+        return groups(source)
+
+    monkeypatch.setattr(builder, "_groups", overtaken)
+    with pytest.raises(UserError, match=r"config\.data\.root = .*train\.csv has "):
+        preparation.prepare(builder, str(tmp_path / "other"))
+    assert prepared_folder(tmp_path) == pathlib.Path(builder.data_path)
+
+
+def test_a_source_that_changes_while_it_is_prepared_shows_later(tmp_path, root, monkeypatch):
+    builder = GoogleLandmarksV1(data_dir=str(tmp_path / "tfds"), file_format="array_record")
+    groups = builder._groups
+
+    def late(source):
+        found = groups(source)
+        edit(root / "train.csv", lambda data: data.replace(b",17\n", b",27\n"))
+        return found
+
+    monkeypatch.setattr(builder, "_groups", late)
+    preparation.prepare(builder, str(root))
+    assert "train.csv has other content" in refused(root, tmp_path)

@@ -1,0 +1,200 @@
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from delg_jax.evaluation import significance
+from delg_jax.evaluation.significance import interval, paired
+
+
+@pytest.mark.parametrize(("method", "theirs"), [("percentile", "percentile"), ("bca", "BCa")])
+@pytest.mark.parametrize(("count", "level"), [(2, 0.9), (23, 0.95), (70, 0.5), (400, 0.99)])
+def test_intervals_equal_those_of_scipy(rng, method, theirs, count, level):
+    """Both draw the same queries from the same seed."""
+    values = rng.beta(0.4, 1.0, count)
+    found = interval(values, level, 2000, seed=3, method=method)
+    reference = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=2000,
+        confidence_level=level,
+        method=theirs,
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert found.mean == pytest.approx(values.mean(), abs=1e-15)
+    assert found.low == pytest.approx(reference.low, abs=1e-9)
+    assert found.high == pytest.approx(reference.high, abs=1e-9)
+    assert found.low < found.mean < found.high
+
+
+def test_an_interval_of_two_values_by_hand():
+    # The means are 0, 1/2 and 1 with shares 1/4, 1/2 and 1/4: quantiles far from the steps
+    assert interval([0.0, 1.0], level=0.8) == (0.5, 0.0, 1.0)
+    assert interval([0.0, 1.0], level=0.4) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("method", significance.METHODS)
+def test_intervals_hold_the_true_mean_as_often_as_they_say(rng, method):
+    covered = 0
+    for seed in range(300):
+        found = interval(rng.random(40) < 0.4, 0.9, 400, seed, method)
+        covered += found.low <= 0.4 <= found.high
+    assert 0.84 < covered / 300 < 0.96
+
+
+def test_a_larger_level_and_fewer_queries_widen_the_interval(rng):
+    values = rng.random(80)
+    widths = [
+        found.high - found.low
+        for found in (interval(values, 0.5), interval(values), interval(values[:20]))
+    ]
+    assert widths[0] < widths[1] < widths[2]
+
+
+@pytest.mark.parametrize("method", significance.METHODS)
+def test_units_do_not_matter(rng, method):
+    values = rng.beta(0.4, 1.0, 30)
+    found = interval(values, resamples=500, method=method)
+    percent = interval(100 * values + 7, resamples=500, method=method)
+    np.testing.assert_allclose(percent, 100 * np.array(found) + 7)
+
+
+def test_a_seed_decides_and_the_block_does_not(rng, monkeypatch):
+    first, second = rng.random(33), rng.random(33)
+    results = [paired(first, second, resamples=300, seed=seed) for seed in (0, 0, 1)]
+    assert results[0] == results[1]
+    assert results[0].difference.low != results[2].difference.low
+    assert results[0].p_value != results[2].p_value
+    for block in (1, 100, 1000):
+        monkeypatch.setattr(significance, "_BLOCK", block)
+        again = paired(first, second, resamples=300)
+        np.testing.assert_allclose(again.difference, results[0].difference, rtol=0, atol=1e-15)
+        assert again.p_value == results[0].p_value
+        assert paired(first[:5], second[:5]).p_value == exact(first[:5] - second[:5])
+
+
+def test_a_block_of_draws_is_bounded(rng):
+    blocks = significance._draws(rng, 2, 5000, 1000)
+    sizes = [len(block) for block in blocks]
+    assert sum(sizes) == 5000
+    assert max(sizes) == 2**20 // 1000
+
+
+@pytest.mark.parametrize("method", significance.METHODS)
+def test_degenerate_values(method):
+    assert interval([0.3], resamples=50, method=method) == (0.3, 0.3, 0.3)
+    np.testing.assert_allclose(interval([0.1] * 9, resamples=50, method=method), [0.1] * 3)
+    assert interval([0.0] * 9, resamples=50, method=method) == (0.0, 0.0, 0.0)
+    for values in ([], [np.nan, np.nan], [None]):
+        assert np.isnan(interval(values, method=method)).all()
+    low, high = interval([0.2, 0.9], resamples=1, method=method)[1:]
+    assert low == high
+
+
+def test_queries_without_a_value_are_left_out(rng):
+    values = rng.random(20)
+    holed = np.insert(values, [0, 7, 20], np.nan)
+    assert interval(holed, resamples=300) == interval(values, resamples=300)
+    assert interval([0.5, None, 1.0], resamples=300) == interval([0.5, 1.0], resamples=300)
+
+
+def exact(differences):
+    """Share of all exchanges that reach the difference seen."""
+    sums = [
+        np.dot(signs, differences) for signs in itertools.product((-1, 1), repeat=len(differences))
+    ]
+    return np.mean(np.abs(sums) >= abs(sum(differences)) - 1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 10])
+def test_few_queries_are_exchanged_in_every_way(rng, count):
+    first, second = rng.random(count), rng.random(count)
+    assert paired(first, second).p_value == exact(first - second)
+
+
+@pytest.mark.parametrize("count", [4, 7, 10])
+def test_equal_sums_are_not_lost_to_rounding(rng, count):
+    """Tenths that add up to the same do so only up to rounding; whole numbers do exactly."""
+    for _ in range(20):
+        whole = rng.integers(-4, 5, count)
+        assert paired(whole / 10, np.zeros(count)).p_value == exact(whole)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.3])
+def test_many_queries_come_near_the_test_of_scipy(rng, shift):
+    first = rng.random(60)
+    second = first + shift + rng.normal(0, 0.2, 60)
+    reference = stats.permutation_test(
+        (first, second),
+        lambda a, b, axis: np.abs(np.mean(a - b, axis=axis)),
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=10_000,
+        rng=np.random.default_rng(1),
+    )
+    assert paired(first, second).p_value == pytest.approx(reference.pvalue, abs=0.025)
+
+
+def test_drawn_exchanges_near_the_exact_share(rng):
+    first, second = rng.random(12), rng.random(12) + 0.15
+    drawn = paired(first, second, resamples=4095).p_value  # one fewer than all of them
+    assert drawn == pytest.approx(paired(first, second, resamples=4096).p_value, abs=0.025)
+    assert paired(first, second, resamples=4096).p_value == exact(first - second)
+
+
+def test_a_sure_difference_has_the_least_p_value_and_never_zero():
+    found = paired(np.ones(50), np.zeros(50), resamples=999)
+    assert found == ((1.0, 1.0, 1.0), 1 / 1000, 50)
+
+
+def test_p_values_are_uniform_where_there_is_no_difference(rng):
+    found = [
+        paired(rng.random(25), rng.random(25), resamples=200, seed=seed).p_value
+        for seed in range(300)
+    ]
+    for level in (0.1, 0.5):
+        assert abs(np.mean(np.array(found) <= level) - level) < 0.08
+
+
+def test_a_comparison_has_the_interval_of_the_difference_and_a_sign(rng):
+    first, second = rng.random(30), rng.random(30)
+    forth = paired(first, second, resamples=400, method="bca")
+    assert forth.difference == interval(first - second, resamples=400, method="bca")
+    back = paired(second, first, resamples=400)
+    assert back.difference.mean == -forth.difference.mean
+    assert back.p_value == forth.p_value
+
+
+def test_a_query_without_a_value_in_one_is_left_out_of_both():
+    first, second = [0.5, None, 0.25, 0.75], [0.0, 1.0, np.nan, 0.5]
+    found = paired(first, second)
+    assert found == paired([0.5, 0.75], [0.0, 0.5])
+    assert found.difference.mean == 0.375
+    assert found.queries == 2
+
+
+def test_degenerate_comparisons():
+    assert paired([0.4], [0.1]).p_value == 1.0
+    assert paired([0.4] * 20, [0.4] * 20) == ((0.0, 0.0, 0.0), 1.0, 20)
+    for values in ([], [np.nan] * 3):
+        found = paired(values, values)
+        assert np.isnan([*found.difference, found.p_value]).all()
+        assert found.queries == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: interval([[1.0]]), r"`values` \(shape \(1, 1\)\)"),
+        (lambda: interval([1.0], level=95), r"`level` \(=95\)"),
+        (lambda: interval([1.0], resamples=0), r"`resamples` \(=0\)"),
+        (lambda: interval([1.0], method="basic"), r"`method` \(='basic'\).*percentile, bca"),
+        (lambda: paired([1.0, 2.0], [1.0]), r"`first` \(of 2 values\).*the 1 of `second`"),
+        (lambda: paired([1.0], [[1.0]]), r"`second` \(shape \(1, 1\)\)"),
+    ],
+)
+def test_misuse_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,43 @@
+import contextlib
+import json
+import os
+import sys
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
+
+from delg_jax.cli.main import run_experiment
+from delg_jax.serving.requests import Limits
+from experiments.benchmarks import bench_serve
+from tests import search_page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads memory as Linux counts it")
+def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch):
+    @contextlib.contextmanager
+    def served(index, config):
+        assert (index, config) == ("w", None)
+        with search_page.running(search_page.QuickSearcher(), Limits(body_seconds=1.0)) as server:
+            yield os.getpid(), server.port
+
+    monkeypatch.setattr(bench_serve, "served", served)
+    flags = ["--index=w", "--clients=12", "--seconds=2", f"--results={tmp_path}", "--requests=300"]
+    assert run_experiment(bench_serve, flags) == 0
+    found = json.loads((tmp_path / "bench_serve.json").read_text())
+    answers = {kind: entry["answers"] for kind, entry in found["requests"].items()}
+    searches = answers["search"]["200"]
+    assert 12 <= searches <= 300
+    for kind in ("search", "matches", "image"):
+        assert answers[kind] == {"200": searches}
+        entry = found["requests"][kind]
+        assert 0 < entry["p50"] <= entry["p99"] <= entry["slowest"]
+    assert set(answers["hostile"]) <= {"400", "403", "413", "422"}
+    assert answers["broken"]["gone"] > 0
+    assert set(found["memory_megabytes"]) == {"start", "warm", "end"}
+    assert (tmp_path / "bench_serve.md").read_text() == capsys.readouterr().out
+
+
+def test_a_workdir_that_cannot_be_served_is_one_line(tmp_path, capsys):
+    assert run_experiment(bench_serve, [f"--index={tmp_path}", f"--results={tmp_path}"]) == 2
+    assert "--index" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments.framework.paper_table import PaperTable
+from experiments.framework.plan import Options
+from experiments.framework.table_cells import Cell
+from tests.experiments.framework.test_plan import EXPERIMENT, SIZE
+
+CELLS = {
+    ("a", "One Medium"): Cell(3.0, 2.0, 4.0, np.array([2.0, 4.0])),
+    ("a", "Two Hard"): Cell(5.0),
+    ("b", "One Medium"): Cell(6.0, 5.0, 7.0, np.array([5.0, 7.0])),
+    ("b", "Two Hard"): Cell(6.5),
+    ("c", "One Medium"): Cell(),
+    ("c", "Two Hard"): Cell(),
+}
+
+
+@pytest.fixture
+def table(tmp_path):
+    return PaperTable(EXPERIMENT, Options("quick", tmp_path), CELLS, ["c (no memory)"])
+
+
+def rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_each_data_set_has_a_table_of_paper_ours_and_difference(table):
+    found = rows(table.markdown())
+    assert found[0] == ["Table 0", "One Medium: paper", "ours", "difference"]
+    assert found[2] == ["a", "1.00", "3.00 [2.00, 4.00]", "+2.00"]
+    assert found[3] == ["b", "-", "6.00 [5.00, 7.00]", "-"]
+    assert found[4] == ["c", "-", "-", "-"]
+    assert found[5] == ["Table 0", "Two Hard"]  # of which the paper has nothing
+
+
+def test_claims_have_a_p_value_where_there_are_queries(table):
+    found = rows(table.markdown())
+    assert found[-2] == ["b over a", "One Medium", "+3.00 [+3.00, +3.00]", "0.5000"]
+    assert found[-1] == ["b over a", "Two Hard", "+1.50", "-"]
+
+
+def test_it_says_whose_data_they_are_and_what_failed(table):
+    text = table.markdown()
+    assert "These data are not the paper's, whose numbers only stand beside." in text
+    assert "Failed: c (no memory)" in text
+    of_paper = dataclasses.replace(
+        EXPERIMENT, sizes={"quick": dataclasses.replace(SIZE, of_paper=True)}
+    )
+    text = dataclasses.replace(table, experiment=of_paper).markdown()
+    assert "These data are the paper's." in text
+    without = [dataclasses.replace(row, paper={}) for row in EXPERIMENT.rows]
+    unknown = dataclasses.replace(EXPERIMENT, rows=tuple(without))
+    text = dataclasses.replace(table, experiment=unknown).markdown()
+    assert "These data are not the paper's." in text
+
+
+def test_files_hold_the_same_numbers(table, tmp_path):
+    table.write(tmp_path)
+    content = json.loads((tmp_path / "toy_quick.json").read_text())
+    assert (tmp_path / "toy_quick.md").read_text() == table.markdown()
+    assert content["cells"][0] == {
+        "row": "a",
+        "column": "One Medium",
+        "paper": 1.0,
+        "ours": 3.0,
+        "low": 2.0,
+        "high": 4.0,
+        "difference": 2.0,
+    }
+    assert [claim["difference"] for claim in content["claims"]] == [3.0, 1.5]
+    assert content["claims"][0]["queries"] == 2
+    assert content["failures"] == ["c (no memory)"]

@@ -1,0 +1,207 @@
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.features import network
+from delg_jax.features.extract import extract_images
+from delg_jax.features.extraction import Loader
+from delg_jax.features.store import FeatureStore
+from tests.folders import contents
+from tests.holding import held
+from tests.photographs import draw, save, truncate
+from tests.tiny import retrieval_config
+
+COUNT = 5
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for number in range(COUNT):
+        save(tmp_path / "photos" / f"{number}.jpg", draw(number, 64, 64))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = retrieval_config(tmp_path).copy_and_resolve_references()
+    config.extract.local_scales = config.extract.global_scales = (1.0,)
+    return config
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Names of the images that were read, in order of their number."""
+    names = []
+    original = Loader.with_content
+
+    def call(self, index):
+        names.append(self._source.names[index])
+        return original(self, index)
+
+    monkeypatch.setattr(Loader, "with_content", call)
+    return names
+
+
+def features_of(store):
+    """Global descriptors and local descriptors by name of the image."""
+    local = store.local_features(0)
+    pooled = store.global_descriptors()
+    return {
+        name: (pooled[i], local.descriptors[i], local.locations[i], local.mask[i])
+        for i, name in enumerate(store.names)
+    }
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        for one, other in zip(found[name], values, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_any_way_of_naming_the_same_pictures_gives_the_same(config, photos, tmp_path):
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"photos/{number}.jpg\n" for number in range(COUNT)))
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for path in sorted(photos.iterdir()):
+            archive.add(path, path.name)
+    specs = {"folder": photos, "glob": photos / "*.jpg", "tar": tmp_path / "photos.tar"}
+    stores = {
+        kind: extract_images(config, tmp_path / kind, str(spec)) for kind, spec in specs.items()
+    }
+    assert stores["folder"].names == [f"{number}.jpg" for number in range(COUNT)]
+    assert stores["folder"].sizes().tolist() == [[64, 64]] * COUNT
+    whole = contents(stores["folder"].folder)
+    assert contents(stores["glob"].folder) == whole
+    assert stores["tar"].digest() == stores["folder"].digest()
+    origins = "origins/c.0.0", "origins/c.1.0"  # times are those of the tar
+    found = contents(stores["tar"].folder)
+    assert {path for path in whole if found[path] != whole[path]} == {*origins}
+    listed = features_of(extract_images(config, tmp_path / "list", str(listing)))
+    named = {name.removeprefix("photos/"): values for name, values in listed.items()}
+    assert_same(named, features_of(stores["folder"]))
+
+
+def test_only_new_images_are_extracted_and_stand_behind(config, photos, tmp_path, loaded):
+    store = extract_images(config, tmp_path, str(photos))
+    before = features_of(store)
+    assert sorted(loaded) == store.names
+    loaded.clear()
+    save(photos / "0b.jpg", draw(20, 64, 64))
+    save(photos / "zz" / "deep.png", draw(21, 64, 64))
+    store = extract_images(config, tmp_path, str(photos))
+    assert sorted(loaded) == ["0b.jpg", "zz/deep.png"]
+    assert store.names == [*before, "0b.jpg", "zz/deep.png"]
+    found = features_of(store)
+    assert_same({name: found[name] for name in before}, before)
+    loaded.clear()
+    whole = contents(store.folder)
+    extract_images(config, tmp_path, str(photos))
+    assert loaded == []
+    assert contents(store.folder) == whole
+
+
+def test_images_that_are_gone_are_deleted_only_if_asked_for(config, photos, tmp_path, loaded):
+    store = extract_images(config, tmp_path, str(photos))
+    before, wanted = contents(store.folder), features_of(store)
+    (photos / "1.jpg").unlink()
+    (photos / "3.jpg").unlink()
+    loaded.clear()
+    for overwrite in (False, True):
+        rule = r"lacks 2 images of .*images, first 1\.jpg; --delete_missing deletes them"
+        with pytest.raises(UserError, match=rule):
+            extract_images(config, tmp_path, str(photos), overwrite)
+    assert contents(store.folder) == before
+    store = extract_images(config, tmp_path, str(photos), delete_missing=True)
+    assert store.names == ["0.jpg", "2.jpg", "4.jpg"]
+    assert_same(features_of(store), {name: wanted[name] for name in store.names})
+    assert loaded == []
+    chunks = [path for path in before if "/c." in path and not path.startswith("state/")]
+    after = contents(store.folder)
+    assert {path: after[path] for path in chunks} == {path: before[path] for path in chunks}
+
+
+def test_an_image_that_comes_back_is_extracted_again(config, photos, tmp_path, loaded):
+    wanted = features_of(extract_images(config, tmp_path, str(photos)))
+    shutil.move(photos / "1.jpg", tmp_path)
+    extract_images(config, tmp_path, str(photos), delete_missing=True)
+    shutil.move(tmp_path / "1.jpg", photos)
+    loaded.clear()
+    store = extract_images(config, tmp_path, str(photos))
+    assert loaded == ["1.jpg"]
+    assert store.names == ["0.jpg", "2.jpg", "3.jpg", "4.jpg", "1.jpg"]
+    for one, other in zip(features_of(store)["1.jpg"], wanted["1.jpg"], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_a_store_of_listed_images_is_read_while_another_job_holds_it(config, photos, tmp_path):
+    store = extract_images(config, tmp_path, str(photos))
+    with held(store.folder):
+        assert len(extract_images(config, tmp_path, str(photos))) == COUNT
+        save(photos / "new.jpg", draw(9, 64, 64))
+        with pytest.raises(UserError, match="is being written by another job"):
+            extract_images(config, tmp_path, str(photos))
+
+
+def test_bad_images_are_skipped_up_to_the_limit(config, photos, tmp_path):
+    truncate(photos / "2.jpg")
+    config.data.max_skipped = 1
+    store = extract_images(config, tmp_path, str(photos))
+    assert store.skipped().keys() == {"2.jpg"}
+    assert not store.global_descriptors()[2].any()
+    config.data.max_skipped = 0
+    with pytest.raises(UserError, match=r"max_skipped = 0: 1 images .*first 2\.jpg"):
+        extract_images(config, tmp_path, str(photos))
+
+
+def test_other_weights_are_refused(config, photos, tmp_path, monkeypatch):
+    extract_images(config, tmp_path, str(photos))
+    monkeypatch.setattr(network, "digest", lambda variables: "other")
+    with pytest.raises(UserError, match=r"weights: '\w{64}' -> 'other'"):
+        extract_images(config, tmp_path, str(photos))
+
+
+def test_data_sets_do_not_matter(config, photos, tmp_path):
+    extract_images(config, tmp_path, str(photos))
+    config.data.name, config.data.root = "folder", "/no/such/folder"
+    assert len(extract_images(config, tmp_path, str(photos))) == COUNT
+
+
+def test_the_projection_is_fitted_once(config, photos, tmp_path):
+    config.extract.pca_dim, config.extract.pca_images = 3, 5
+    store = extract_images(config, tmp_path, str(photos))
+    assert store.local_features(0).descriptors.shape[2] == 3
+    before, wanted = contents(store.folder)["pca.npz"], features_of(store)
+    save(photos / "new.jpg", draw(9, 64, 64))
+    store = extract_images(config, tmp_path, str(photos))
+    assert contents(store.folder)["pca.npz"] == before
+    found = features_of(FeatureStore(store.folder))
+    assert_same({name: found[name] for name in wanted}, wanted)
+
+
+def test_another_folder_with_the_same_names_is_extracted(config, photos, tmp_path, loaded):
+    extract_images(config, tmp_path, str(photos))
+    for number in range(COUNT):
+        save(tmp_path / "other" / f"{number}.jpg", draw(50 + number, 64, 64))
+    shutil.copy(photos / "2.jpg", tmp_path / "other" / "2.jpg")
+    loaded.clear()
+    store = extract_images(config, tmp_path, str(tmp_path / "other"))
+    assert sorted(loaded) == ["0.jpg", "1.jpg", "3.jpg", "4.jpg"]
+    wanted = features_of(extract_images(config, tmp_path / "new", str(tmp_path / "other")))
+    for name, values in features_of(store).items():
+        for one, other in zip(values, wanted[name], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_images_that_a_list_names_and_that_are_gone_stay_searchable(
+    config, photos, tmp_path, caplog
+):
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"photos/{number}.jpg\n" for number in range(COUNT)))
+    before = extract_images(config, tmp_path, str(listing)).digest()
+    photos.rename(tmp_path / "elsewhere")
+    assert extract_images(config, tmp_path, str(listing)).digest() == before
+    assert "5 of 5 images are not there, first photos/0.jpg; what was extracted" in caplog.text

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from delg_jax.data.sources import FileSource
+from delg_jax.errors import UserError
+from delg_jax.features import pca
+from delg_jax.features.extractor import Extractor
+from delg_jax.features.network import fit_pca
+from delg_jax.models.delg import build
+from tests.photographs import draw, save, truncate
+from tests.tiny import random_variables, retrieval_config
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = retrieval_config(tmp_path).copy_and_resolve_references().unlock()
+    config.extract.pca_dim, config.extract.pca_whitening = 3, 1.0
+    config.extract.batch_pixels = 1
+    return config
+
+
+@pytest.fixture
+def source(tmp_path):
+    for number in range(5):
+        save(tmp_path / f"{number}.png", draw(number, 64, 64))
+    return FileSource(tmp_path, [f"{n}.png" for n in range(5)], np.full(5, -1))
+
+
+def extractor(config, **fields):
+    config.model.update(fields)
+    module = build(config.model)
+    return Extractor(module, random_variables(module), config.extract)
+
+
+def test_fits_on_evenly_spaced_images_at_their_own_scale(config, source):
+    config.extract.pca_images = 3
+    found = fit_pca(source, extractor(config), config.data)
+    config.extract.local_scales = config.extract.global_scales = (1.0,)
+    pictures = [draw(number, 64, 64) for number in (0, 2, 4)]
+    local = [features.local for features in extractor(config)(pictures)]
+    sample = np.concatenate([one.descriptors[one.mask] for one in local])
+    expected = pca.fit(sample, 3, 1.0)
+    np.testing.assert_allclose(found.matrix, expected.matrix, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+
+
+def test_bad_images_are_left_out(config, source):
+    truncate(source.root / "0.png")
+    assert fit_pca(source, extractor(config), config.data).matrix.shape == (8, 3)
+
+
+def test_there_is_none_unless_asked_for(config, source):
+    assert fit_pca(source, extractor(config, local_head=False), config.data) is None
+    config.extract.pca_dim = 0
+    assert fit_pca(source, extractor(config, local_head=True), config.data) is None
+
+
+def test_a_sample_without_descriptors_is_refused(config, source):
+    for path in source.root.glob("*.png"):
+        path.write_text("no image")
+    with pytest.raises(UserError, match=r"pca_dim = 3: must not exceed the sample's 0 desc"):
+        fit_pca(source, extractor(config), config.data)

@@ -1,0 +1,83 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from delg_jax.models.heads import Attention, attend, norm_attention
+
+
+def test_scores_by_hand():
+    """Two channels in, two features, one position with each sign."""
+    maps = jnp.asarray([[[[1.0, 2.0], [0.0, -1.0]]]])
+    variables = {
+        "params": {
+            "conv1": {"kernel": jnp.asarray([[[[1.0, -1.0], [0.5, 1.0]]]]), "bias": jnp.ones(2)},
+            "norm1": {"scale": jnp.asarray([2.0, 1.0]), "bias": jnp.asarray([0.0, -0.5])},
+            "conv2": {"kernel": jnp.asarray([[[[0.5], [2.0]]]]), "bias": jnp.asarray([-1.0])},
+        },
+        "batch_stats": {"norm1": {"mean": jnp.asarray([1.0, 0.0]), "var": jnp.asarray([3.0, 0.0])}},
+    }
+    scores = Attention(features=2, epsilon=1.0).apply(variables, maps)
+    # conv1: (3, 2) and (0.5, 0); norm1: (2, 1.5) and (-0.5, -0.5); ReLU; conv2: 3 and -1
+    np.testing.assert_allclose(scores, [[np.log1p(np.exp([3.0, -1.0]))]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_scores_are_positive_float32(rng, random_variables, dtype):
+    maps = 5 * rng.normal(size=(2, 3, 4, 6)).astype(np.float32)
+    module = Attention(features=8, epsilon=1e-5, dtype=dtype)
+    scores = module.apply(random_variables(module, maps), maps)
+    assert scores.shape == (2, 3, 4)
+    assert scores.dtype == jnp.float32
+    assert (scores > 0).all()
+    assert np.std(scores) > 0.1
+
+
+def test_batch_norm_takes_the_batch_in_training_only(rng, random_variables):
+    maps = rng.normal(3.0, 2.0, size=(2, 3, 4, 6)).astype(np.float32)
+    module = Attention(features=8, epsilon=1e-5, norm_momentum=0.5)
+    variables = random_variables(module, maps)
+    scores, changed = module.apply(variables, maps, train=True, mutable=["batch_stats"])
+    scaled, _ = module.apply(variables, 2 * maps, train=True, mutable=["batch_stats"])
+    first = np.einsum("bhwc,cf->bhwf", maps, variables["params"]["conv1"]["kernel"][0, 0])
+    first += variables["params"]["conv1"]["bias"]
+    mean = 0.5 * variables["batch_stats"]["norm1"]["mean"] + 0.5 * first.mean((0, 1, 2))
+    np.testing.assert_allclose(changed["batch_stats"]["norm1"]["mean"], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scaled, scores, rtol=1e-3)  # the batch's own scale drops out
+    assert not np.allclose(module.apply(variables, maps), scores, rtol=1e-2)
+
+
+def test_norm_attention_is_the_length_of_each_vector(rng):
+    maps = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_allclose(norm_attention(maps), np.linalg.norm(maps, axis=-1), rtol=1e-6)
+    assert norm_attention(maps.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_norm_attention_has_a_finite_gradient_where_relu_left_nothing():
+    gradient = jax.grad(lambda m: jnp.sum(norm_attention(m)))(jnp.zeros((1, 2, 2, 3)))
+    np.testing.assert_array_equal(gradient, np.zeros((1, 2, 2, 3)))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+def test_attend_equals_a_loop(rng, pooling, normalize):
+    maps = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    scores = rng.random((2, 3, 4)).astype(np.float32)
+    expected = np.zeros((2, 5))
+    for image, row, column in np.ndindex(2, 3, 4):
+        vector = maps[image, row, column].astype(float)
+        vector = vector / np.linalg.norm(vector) if normalize else vector
+        expected[image] += scores[image, row, column] * vector
+    expected = expected / 12 if pooling == "mean" else expected
+    np.testing.assert_allclose(attend(maps, scores, pooling, normalize), expected, rtol=1e-4)
+
+
+def test_attend_does_not_depend_on_where_things_are(rng):
+    maps = rng.normal(size=(1, 2, 6, 5)).astype(np.float32)
+    scores = rng.random((1, 2, 6)).astype(np.float32)
+    order = rng.permutation(12)
+    moved = maps.reshape(1, 12, 5)[:, order].reshape(maps.shape)
+    moved_scores = scores.reshape(1, 12)[:, order].reshape(scores.shape)
+    np.testing.assert_allclose(
+        attend(moved, moved_scores, "sum", True), attend(maps, scores, "sum", True), atol=1e-5
+    )

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.models import variables
+from delg_jax.retrieval.pair_matching import match_pictures
+from tests import photographs, tiny
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A configuration, a workdir without artefacts, and a folder of pictures."""
+    root = tmp_path_factory.mktemp("pair")
+    config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
+    config.rerank.sp.inlier_threshold = 3.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
+        yield config, root / "run", root / "data" / "jpg"
+
+
+def test_a_crop_is_found_where_it_was_cut(place):
+    config, workdir, pictures = place
+    pair = match_pictures(
+        config, workdir, pictures / "place0_near.jpg", pictures / "place0_far.jpg"
+    )
+    assert [picture.shape for picture in pair.pictures] == [(96, 112, 3), (80, 96, 3)]
+    found = pair.verification
+    assert found.inlier_mask.sum() >= 5
+    first, second = (places[found.inlier_mask] for places in pair.locations)
+    # Cut at (8, 8); cells are 16 pixels wide
+    np.testing.assert_allclose(np.median(first - second, axis=0), 8, atol=8)
+    assert not (workdir / "features").exists()
+
+
+def test_a_picture_fits_itself(place):
+    config, workdir, pictures = place
+    pair = match_pictures(config, workdir, *[pictures / "place1_near.jpg"] * 2)
+    np.testing.assert_array_equal(*pair.locations)
+    assert pair.verification.inlier_mask.all()
+    np.testing.assert_allclose(pair.verification.transform, np.eye(3)[:2], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("names", "subject"),
+    [(("absent.jpg", "query0.jpg"), "A"), (("query0.jpg", "../gnd_drawn.json"), "B")],
+)
+def test_pictures_that_cannot_be_used_are_named(place, names, subject):
+    config, workdir, pictures = place
+    with pytest.raises(UserError) as raised:
+        match_pictures(config, workdir, *(pictures / name for name in names))
+    assert raised.value.subject == subject
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "subject"),
+    [
+        ("model.local_head", False, "config.model.local_head"),
+        ("extract.imported_local", "a.h5", "config.extract.imported_local"),
+        ("rerank.sp.model", "spline", "config.rerank.sp.model"),
+        ("extract.pca_dim", 5, "config.extract.pca_dim"),
+    ],
+)
+def test_configurations_that_cannot_compare_are_named(place, field, value, subject):
+    config, workdir, pictures = place
+    config = config.copy_and_resolve_references()
+    section, _, name = field.rpartition(".")
+    config.update_from_flattened_dict({f"{section}.{name}": value})
+    config.extract.local_encoding = "sign"  # whose bits are packed by eight
+    with pytest.raises(UserError) as raised:
+        match_pictures(config, workdir, *[pictures / "query0.jpg"] * 2)
+    assert raised.value.subject == subject

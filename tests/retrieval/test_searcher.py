@@ -1,0 +1,131 @@
+import concurrent.futures
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from delg_jax.errors import UserError
+from delg_jax.features import network
+from delg_jax.models import variables
+from delg_jax.retrieval import methods, searcher
+from delg_jax.retrieval.searcher import Searcher
+from tests import photographs, tiny
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A searcher over eight pictures of four places, and the folder of the pictures."""
+    root = tmp_path_factory.mktemp("searcher")
+    config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
+    loads, load = [], network.load_model
+
+    def counted(*arguments):
+        loads.append(arguments)
+        return load(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
+        patch.setattr(network, "load_model", counted)
+        made = Searcher(config, root / "run")
+    assert len(loads) == 1
+    return made, root / "data" / "jpg"
+
+
+def picture(opened, name):
+    return np.asarray(Image.open(opened[1] / f"{name}.jpg"))
+
+
+def test_one_query_is_searched_by_every_method(opened):
+    assert opened[0].methods == methods.METHODS
+    query = opened[0].query(picture(opened, "query1"))
+    for method in opened[0].methods:
+        found = opened[0].search(query, method, top=3)
+        if method in ("global", "local") or method.endswith("+sp"):
+            assert found.hits[0].name == "place1_near", method
+        assert [opened[0].source.names[hit.image] for hit in found.hits] == [
+            hit.name for hit in found.hits
+        ]
+        assert list(found.milliseconds) == ["features", "search", "rerank"]
+        assert min(found.milliseconds.values()) >= 0
+        assert found.milliseconds["features"] == query.milliseconds > 0
+
+
+def test_the_database_is_read_once(opened, monkeypatch):
+    def search_all():
+        query = opened[0].query(picture(opened, "query2"))
+        return [opened[0].search(query, method).hits for method in opened[0].methods]
+
+    before = search_all()
+    for name in ("global_descriptors", "local_features"):
+        monkeypatch.setattr(type(opened[0]._stored.database), name, None)
+    monkeypatch.setattr(searcher, "build_index", None)
+    monkeypatch.setattr(methods, "open_locally", None)
+    assert search_all() == before
+
+
+def test_matches_count_as_many_inliers_as_the_ranking(opened):
+    query = opened[0].query(picture(opened, "query3"))
+    hits = opened[0].search(query, "global+sp", top=4).hits
+    assert hits[0].score > 4
+    least = opened[0].config.rerank.sp.min_inliers
+    for hit in hits:
+        inliers = int(opened[0].matches(query, hit.image).verification.inlier_mask.sum())
+        assert hit.score == (inliers if inliers >= least else 0)
+
+
+def test_locations_of_a_box_are_those_in_the_whole_picture(opened):
+    whole = picture(opened, "place0_near")
+    query = opened[0].query(whole, (16, 8.4, 112, 96))
+    assert (query.size, query.corner) == ((96, 112), (8, 16))
+    found = opened[0].matches(query, opened[0].source.names.index("place0_near"))
+    mask = found.verification.inlier_mask
+    assert mask.sum() >= 5
+    first, second = (side[mask] for side in found.locations)
+    np.testing.assert_allclose(np.median(first - second, axis=0), 0, atol=8)
+    assert opened[0].query(whole, (-5, -5, 50, 50)).corner == (0, 0)
+
+
+def test_threads_get_what_one_alone_gets(opened):
+    names = ["query0", "query1", "place2_far", "place3_near"] * 2
+
+    def search(name):
+        query = opened[0].query(picture(opened, name))
+        hits = opened[0].search(query, "local+sp", 5).hits
+        return hits, opened[0].matches(query, hits[0].image).verification.matches.tolist()
+
+    alone = [search(name) for name in names]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(search, names)) == alone
+
+
+def test_mistakes_are_named(opened):
+    query = opened[0].query(picture(opened, "query0"))
+    for subject, call in {
+        "--box": lambda: opened[0].query(picture(opened, "query0"), (500, 0, 600, 9)),
+        "--method": lambda: opened[0].search(query, "magic"),
+        "--top": lambda: opened[0].search(query, "global", 0),
+        "image": lambda: opened[0].matches(query, 8),
+    }.items():
+        with pytest.raises(UserError) as raised:
+            call()
+        assert raised.value.subject == subject
+
+
+def test_a_method_that_a_mistake_leaves_out_is_named(opened, caplog):
+    config = opened[0].config.copy_and_resolve_references()
+    config.rerank.mds.background_rank = 1001
+    found = searcher.possible_methods(config)
+    assert set(methods.METHODS) - set(found) == {"local+mds", "local+mds+global"}
+    fault = "is left out: config.rerank.mds.background_rank = 1001: must be at most config.search"
+    assert [fault in message for message in caplog.messages] == [True, True]
+
+
+def test_methods_depend_on_the_configuration(opened):
+    config = opened[0].config.copy_and_resolve_references()
+    config.model.local_head = False
+    found = searcher.possible_methods(config)
+    assert found == ("global", "global+superglobal", "global+qe", "global+diffusion")
+    config.rerank.mds.method = "magic"
+    rule = "config.rerank.mds.method = 'magic': must be one of classical, smacof, landmark"
+    with pytest.raises(UserError, match=rule):
+        searcher.possible_methods(config)

@@ -1,0 +1,144 @@
+import pytest
+
+from delg_jax import configuration
+from delg_jax.errors import UserError
+from delg_jax.evaluation.evaluate import _check
+from delg_jax.retrieval import methods, settings
+from tests import tiny
+
+_MDS = ("local+mds", "local+mds+global")
+_LOCAL = ("local", "local+sp", *_MDS, "local+diffusion")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "message"),
+    [
+        (
+            _MDS,
+            {"rerank.mds.background_rank": 1001},
+            "config.rerank.mds.background_rank = 1001: must be at most "
+            "config.search.graph_neighbours (=1000), the similarities of an image that are kept",
+        ),
+        (
+            _MDS,
+            {"rerank.mds.background_rank": 60, "rerank.mds.short_list": 50, "eval.depth": 50},
+            "config.rerank.mds.background_rank = 60: must be at most config.eval.depth (=50), "
+            "the images of a query that are kept",
+        ),
+        (
+            _MDS,
+            {"eval.depth": 399},
+            "config.rerank.mds.short_list = 400: must be at most config.eval.depth (=399), "
+            "the images of a query that are kept",
+        ),
+        (
+            ("global+sp", "local+sp"),
+            {"rerank.sp.short_list": 100, "eval.depth": 99},
+            "config.rerank.sp.short_list = 100: must be at most config.eval.depth (=99), ",
+        ),
+        (
+            ("global+superglobal",),
+            {"eval.depth": 100},
+            "config.rerank.superglobal.short_list = 400: must be at most config.eval.depth (=100)",
+        ),
+        (
+            ("global+qe",),
+            {"eval.depth": 9},
+            "config.rerank.qe.images = 10: must be at most config.eval.depth (=9), ",
+        ),
+        (
+            ("global+diffusion", "local+diffusion"),
+            {"eval.depth": 500},
+            "config.eval.depth = 500: must be 0 for ",
+        ),
+        (
+            ("global+diffusion", "local+diffusion"),
+            {"search.graph_neighbours": 50},
+            "config.rerank.diffusion.neighbours = 50: must be below config.search.graph_neighbours "
+            "(=50): the graph keeps an image itself, and fewer others",
+        ),
+        (
+            ("global+superglobal",),
+            {"rerank.superglobal.short_list": 9},
+            "config.rerank.superglobal.neighbours = 9: must be below "
+            "config.rerank.superglobal.short_list (=9): an image of the short list has fewer",
+        ),
+        (
+            _MDS,
+            {"rerank.mds.neighbours": 6, "rerank.mds.short_list": 6},
+            "config.rerank.mds.neighbours = 6: must be below config.rerank.mds.short_list (=6): ",
+        ),
+        (
+            _MDS,
+            {"rerank.mds.method": "landmark", "rerank.mds.short_list": 199},
+            "config.rerank.mds.landmarks = 200: must be at most config.rerank.mds.short_list "
+            "(=199), the images to choose from",
+        ),
+        (
+            _LOCAL,
+            {"search.engine": "cann", "search.cann.axes": 9},
+            "config.search.cann.axes = 9: must be at most config.model.local_dim (=8), the axes",
+        ),
+        (
+            _LOCAL,
+            {"search.engine": "cann", "search.cann.axes": 5, "extract.pca_dim": 4},
+            "config.search.cann.axes = 5: must be at most config.extract.pca_dim (=4), the axes",
+        ),
+    ],
+)
+def test_what_would_be_cut_short_is_refused(wanted, changes, message):
+    config = configuration.override(tiny.tiny_config(), changes)
+    for method in wanted:
+        with pytest.raises(UserError) as raised:
+            methods.check("--method", method, config)
+        assert str(raised.value).startswith(message)
+    for method in set(methods.METHODS) - set(wanted):  # those that do not use the field
+        if not config.eval.depth:
+            settings.refuse_contradictions(method, config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rerank.mds.background_rank": 1000},
+        {"eval.depth": 400, "rerank.mds.background_rank": 400},
+        {"rerank.mds.neighbours": 5, "rerank.mds.short_list": 6},
+        {"rerank.mds.method": "landmark", "rerank.mds.short_list": 200},
+        {"rerank.superglobal.short_list": 10},
+        {"search.engine": "ivf", "search.ivf.count": 23},  # of 24 all are looked into
+        {"search.engine": "cann", "search.cann.axes": 8},
+        {"search.engine": "cann", "search.cann.axes": 9, "model.dim_reduction": "none"},
+        {"rerank.mds.short_list": 3},  # dimensions that are not needed are zero
+    ],
+)
+def test_what_just_fits_is_taken(changes):
+    config = configuration.override(tiny.tiny_config(), changes)
+    for method in methods.METHODS:
+        if not (config.eval.depth and "diffusion" in method):
+            methods.check("--method", method, config)
+    config = configuration.override(config, {"search.graph_neighbours": 51})
+    if not config.eval.depth:
+        settings.refuse_contradictions("local+diffusion", config)
+
+
+def test_ranks_that_are_not_kept_are_refused():
+    changes = {"eval.depth": 9, "eval.methods": ("global",)}
+    config = configuration.override(tiny.tiny_config(), changes)
+    rule = r"config.eval.kappas = \(1, 5, 10\): must be at most config.eval.depth \(=9\)"
+    with pytest.raises(UserError, match=rule):
+        _check(config)
+    _check(configuration.override(config, {"eval.depth": 10}))
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("gldv2", 100), ("gldv2_recognition", 12), ("revisited", 10)]
+)
+def test_a_task_needs_the_images_that_count_for_it(name, least):
+    changes = {"data.name": name, "eval.recognition_top": 12, "eval.methods": ("global",)}
+    config = configuration.override(tiny.tiny_config(), changes)
+    for depth in (0, least):
+        _check(configuration.override(config, {"eval.depth": depth}))
+    if least > 10:
+        rule = f"config.eval.depth = {least - 1}: must be 0 or at least {least}, the images that"
+        with pytest.raises(UserError, match=rule):
+            _check(configuration.override(config, {"eval.depth": least - 1}))

@@ -1,0 +1,79 @@
+import dataclasses
+import json
+
+import pytest
+
+from configs import default
+from delg_jax import configuration
+from delg_jax.errors import UserError
+from delg_jax.sweeps import run_record
+from delg_jax.sweeps.run_record import FILE, FINISHED, Record
+
+CONFIG = default.get_config()
+
+
+def finished(config=CONFIG, verbs=("train",)):
+    return dataclasses.replace(
+        Record.begin(config, verbs), status=FINISHED, metrics={"train": {"loss": 0.1}}
+    )
+
+
+def test_what_is_written_is_read(tmp_path):
+    record = dataclasses.replace(finished(), error="é")
+    record.write(tmp_path / "new")
+    assert run_record.read(tmp_path / "new") == record
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [FILE]
+
+
+def test_the_digest_is_of_configuration_and_verbs():
+    record = Record.begin(CONFIG, ("train",))
+    assert record.digest == finished().digest == Record.begin(CONFIG, ["train"]).digest
+    other = CONFIG.copy_and_resolve_references()
+    other.train.steps += 1
+    assert Record.begin(other, ("train",)).digest != record.digest
+    assert Record.begin(CONFIG, ("train", "evaluate")).digest != record.digest
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": 2}, {"config": {"seed": 1}}, {"verbs": 3}, {"verbs": ["evaluate"]}]
+)
+def test_a_record_that_is_damaged_or_changed_does_not_count(tmp_path, change):
+    assert run_record.read(tmp_path) is None
+    finished().write(tmp_path)
+    path = tmp_path / FILE
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | change))
+    assert run_record.read(tmp_path) is None
+    for text in ("", "[]", "{}", json.dumps(content)[:-5]):
+        path.write_text(text)
+        assert run_record.read(tmp_path) is None
+    path.write_bytes(b"\xff")
+    assert run_record.read(tmp_path) is None
+
+
+def test_only_a_finished_run_of_another_configuration_is_kept(tmp_path):
+    other = CONFIG.copy_and_resolve_references()
+    other.train.steps = 7
+    wanted = Record.begin(other, ("train",))
+    run_record.require_unchanged(tmp_path, wanted)
+    Record.begin(CONFIG, ("train",)).write(tmp_path)
+    run_record.require_unchanged(tmp_path, wanted)
+    finished().write(tmp_path)
+    run_record.require_unchanged(tmp_path, Record.begin(CONFIG, ("train", "evaluate")))
+    with pytest.raises(UserError, match="config.train.steps: 1500000 -> 7"):
+        run_record.require_unchanged(tmp_path, wanted)
+
+
+def test_fields_that_are_new_or_of_another_engine_change_nothing(tmp_path):
+    """A sweep goes on after an upgrade, unless a field that decides something is another."""
+    before = {name: value for name, value in finished().config.items() if "search.ivf" not in name}
+    dataclasses.replace(finished(), config=before).write(tmp_path)
+    found = run_record.read(tmp_path)
+    assert found.is_of(finished())
+    assert not found.is_of(Record.begin(CONFIG, ("train", "evaluate")))
+    cells = configuration.override(CONFIG, {"search.engine": "ivf"})
+    changes = found.changes(Record.begin(cells, found.verbs))
+    assert any("search.engine: 'exact' -> 'ivf'" in change for change in changes)
+    old = dataclasses.replace(found, config={**before, "search.engine": "ivf"})
+    (change,) = old.changes(Record.begin(cells, found.verbs))
+    assert change == "config.search.ivf.rounds: 0 -> 2"

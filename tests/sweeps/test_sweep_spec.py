@@ -1,0 +1,133 @@
+import json
+
+import pytest
+
+from delg_jax.errors import UserError
+from delg_jax.sweeps import sweep_spec
+from delg_jax.sweeps.sweep_spec import Distribution, Spec
+
+
+def write(tmp_path, content):
+    path = tmp_path / "sweep.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_fields_are_read_from_the_command_line():
+    specs = ["train.steps=1,2", "model.pooling=gem", "train.learning_rate=loguniform(1e-4,1e-2)"]
+    given = {"draws": 3, "draw_seed": None, "seeds": [0, 1], "verbs": ["train"]}
+    assert sweep_spec.read(specs, given) == Spec(
+        grid={"train.steps": (1, 2), "model.pooling": ("gem",)},
+        random={"train.learning_rate": Distribution("loguniform", (1e-4, 1e-2))},
+        draws=3,
+        seeds=(0, 1),
+        verbs=("train",),
+    )
+
+
+def test_a_file_holds_everything(tmp_path):
+    content = {
+        "settings": [{"model.pooling": "gem", "train.steps": 10}, {"model.pooling": "avg"}],
+        "grid": {"extract.local_scales": [[0.5, 1.0], [1.0]]},
+        "random": {"train.batch_size": {"choice": [8, 16]}},
+        "draws": 2,
+        "draw_seed": 5,
+        "seeds": [0, 1],
+        "verbs": ["evaluate"],
+    }
+    found = sweep_spec.read([write(tmp_path, content)], {"draws": None})
+    assert found == Spec(
+        settings=tuple(content["settings"]),
+        grid={"extract.local_scales": ([0.5, 1.0], [1.0])},
+        random={"train.batch_size": Distribution("choice", (8, 16))},
+        draws=2,
+        draw_seed=5,
+        seeds=(0, 1),
+        verbs=("evaluate",),
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_is_read_as_editors_write_it(tmp_path, encoding):
+    path = tmp_path / "sweep.json"
+    path.write_bytes('{"grid": {"data.name": ["é\u2028"]}}\r\n\r\n'.encode(encoding))
+    assert sweep_spec.read([str(path)], {}).grid == {"data.name": ("é\u2028",)}
+
+
+def test_file_and_command_line_add_up(tmp_path):
+    path = write(tmp_path, {"grid": {"train.steps": [1]}})
+    found = sweep_spec.read([path, "model.pooling=gem,avg"], {"seeds": [3]})
+    assert found == Spec(grid={"train.steps": (1,), "model.pooling": ("gem", "avg")}, seeds=(3,))
+    folder = tmp_path / "a=b"  # a path may look like a field
+    folder.mkdir()
+    assert sweep_spec.read([write(folder, {"seeds": [1]})], {}).seeds == (1,)
+
+
+@pytest.mark.parametrize(
+    ("specs", "given", "rule"),
+    [
+        (["seed"], {}, "existing JSON file"),
+        (["=1"], {}, "must be field=value"),
+        (["seed="], {}, "must be field=value"),
+        (["seed=1", "seed=2"], {}, "seed occurs twice"),
+        (["seed=1", "seed=integers(1,2)"], {"draws": 1}, "seed occurs twice"),
+        (["seed=1"], {"seeds": [1]}, "stands in both grid and seeds"),
+        (["seed=integers(1,2)"], {}, "needs --draws"),
+        (["seed=1"], {"draws": 2}, "no field is random"),
+        (["seed=1"], {"draws": 0}, "whole number from 1"),
+        (["seed=1"], {"draw_seed": -1}, "whole number from 0"),
+        (["train.steps=1"], {"seeds": [1, 1]}, "occurs twice"),
+        (["train.steps=1"], {"seeds": []}, "at least one"),
+        (["train.steps=1"], {"verbs": ["train", "train"]}, "occurs twice"),
+        (["train.steps=1"], {"verbs": []}, "at least one"),
+        ([], {}, "names no field"),
+        (["a.json", "b.json"], {}, "second file"),
+    ],
+)
+def test_mistakes_of_the_command_line_are_refused(specs, given, rule):
+    with pytest.raises(UserError, match=rule):
+        sweep_spec.read(specs, given)
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("{", "must be a JSON file"),
+        ("[" * 100_000, "must be a JSON file"),
+        ("[1]", "must hold a JSON object"),
+        ("{}", "names no field"),
+        ('{"seeds": [1], "seeds": [2]}', "occurs twice"),
+        ('{"grid": {"seed": [1], "seed": [2]}}', "occurs twice"),
+        ({"gird": {}}, "did you mean grid"),
+        ({"grid": [1]}, "must be an object"),
+        ({"grid": {"seed": 1}}, "must be as in"),
+        ({"grid": {"seed": []}}, "must be as in"),
+        ({"grid": {"seed": {"uniform": [1, 2]}}}, "must be as in"),
+        ({"random": {"seed": [1]}}, "must be as in"),
+        ({"random": {"seed": {"uniform": [1, 2], "choice": [1]}}}, "must be as in"),
+        ({"random": {"seed": {"normal": [1, 2]}}, "draws": 1}, "must be one of uniform"),
+        ({"random": {"seed": {"uniform": 1}}, "draws": 1}, "two numbers"),
+        ({"settings": {}}, "must be a list"),
+        ({"settings": [1]}, "must be an object"),
+        ({"settings": [{}]}, "must be an object"),
+        ({"settings": [{"seed": 1}], "grid": {"seed": [1]}}, "both settings and grid"),
+        ({"settings": [{"a": 1}, {"seed": 1}], "seeds": [1]}, "both settings and seeds"),
+        ({"seeds": 1}, "must be a list"),
+        ({"seeds": [True]}, "must be a whole number"),
+        ({"seeds": ["1"]}, "must be a whole number"),
+        ({"verbs": [1]}, "must be a verb"),
+        ({"draws": 1.5}, "must be a whole number"),
+    ],
+)
+def test_mistakes_of_a_file_are_refused(tmp_path, content, rule):
+    with pytest.raises(UserError, match=rule) as raised:
+        sweep_spec.read([write(tmp_path, content)], {})
+    assert "\n" not in str(raised.value)
+
+
+def test_what_stands_in_a_file_is_not_given_again(tmp_path):
+    path = write(tmp_path, {"seeds": [1]})
+    with pytest.raises(UserError, match="sweep.json too"):
+        sweep_spec.read([path], {"seeds": [1]})
+    with pytest.raises(UserError, match="directory"):
+        sweep_spec.read([str(tmp_path)], {})

@@ -1,0 +1,52 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from delg_jax import compilation_cache
+from delg_jax.compilation_cache import release_if_many
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """Makes a system that allows ten maps, of which some are taken."""
+
+    def make(taken):
+        (tmp_path / "limit").write_text("10\n")
+        (tmp_path / "maps").write_text("a\n" * taken)
+        monkeypatch.setattr(compilation_cache, "_LIMIT", tmp_path / "limit")
+        monkeypatch.setattr(compilation_cache, "_HELD", tmp_path / "maps")
+
+    return make
+
+
+@pytest.mark.parametrize(("taken", "dropped"), [(0, False), (5, False), (6, True), (10, True)])
+def test_programs_are_dropped_when_half_of_the_maps_are_taken(system, taken, dropped):
+    system(taken)
+    function = jax.jit(lambda x: x + 1.0)
+    assert function(jnp.ones(3)).sum() == 6.0
+    assert function._cache_size() == 1
+    assert release_if_many() == dropped
+    assert function._cache_size() == (0 if dropped else 1)
+    assert function(jnp.ones(3)).sum() == 6.0
+
+
+def test_systems_without_the_limit_are_left_alone(system, tmp_path):
+    system(10)
+    (tmp_path / "limit").unlink()
+    assert not release_if_many()
+
+
+def test_dropping_gives_maps_back():
+    def held():
+        return len(compilation_cache._HELD.read_bytes().splitlines())
+
+    if not compilation_cache._HELD.exists():
+        pytest.skip("only Linux lists the maps of a process")
+    jax.clear_caches()
+    before = held()
+    for size in range(1, 41):
+        jax.jit(lambda x: jnp.sort(jnp.sin(x)) @ x)(jnp.ones(size)).block_until_ready()
+    taken = held() - before
+    assert taken > 40
+    jax.clear_caches()
+    assert held() - before < taken / 2

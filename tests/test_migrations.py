@@ -1,0 +1,108 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import default
+from delg_jax import configuration, migrations, workdir
+from delg_jax.errors import UserError, require_choice
+
+# Fields of the oldest version of tests/upgrades
+FIRST = Path(__file__).parent / "upgrades" / "fields_1.json"
+CHANGED_BY_DEFAULT = {
+    "data.reduced_decode": True,
+    "train.best_metric": "validation_global_accuracy",
+    "search.ivf.rounds": 2,
+}
+
+
+def _first():
+    return set(migrations.renamed(dict.fromkeys(json.loads(FIRST.read_text(encoding="utf-8")))))
+
+
+def test_every_field_since_the_first_format_has_what_was_done_without_it():
+    fields = configuration.flatten(default.get_config())
+    assert set(migrations.ADDED) == set(fields) - _first()
+    defaults = {name: fields[name] for name in migrations.ADDED}
+    # What has become the default is not what was done
+    assert defaults == {**migrations.ADDED, **CHANGED_BY_DEFAULT}
+
+
+def test_an_artefact_of_before_is_found_unless_a_new_field_changes_it(tmp_path):
+    config = default.get_config()
+    workdir.claim(tmp_path, config, ("extract",))
+    path = tmp_path / workdir.CONFIG_FILE
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["config"] = {n: v for n, v in content["config"].items() if n not in migrations.ADDED}
+    workdir.write_json(path, content)
+    workdir.claim(tmp_path, config, ("extract",))
+    assert workdir.is_of(tmp_path, config, ("extract",))
+    other = configuration.override(config, {"extract.relup": 0.014})
+    with pytest.raises(UserError, match=r"config\.extract\.relup: 0\.0 -> 0\.014"):
+        workdir.claim(tmp_path, other, ("extract",))
+
+
+def test_what_is_stored_wins():
+    assert migrations.completed({"extract.relup": 0.5})["extract.relup"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"search.cells.count": 7}, {"search.ivf.count": 7}),
+        ({"search.rarity_images": 3}, {"search.idf_images": 3}),
+        ({"rerank.sp.residual": 2.0}, {"rerank.sp.inlier_threshold": 2.0}),
+        ({"extract.suppression": 1}, {"extract.nms_radius": 1}),
+        (
+            {"data.name": "embedded", "data.embedded.size": "tiny"},
+            {"data.name": "synthetic", "data.synthetic.size": "tiny"},
+        ),
+        ({"search.engine": "cells"}, {"search.engine": "ivf"}),
+        ({"search.engine": "cann"}, {"search.engine": "cann"}),
+    ],
+)
+def test_stored_fields_get_the_names_of_now(old, new):
+    assert migrations.renamed(old) == new
+
+
+def test_every_new_name_is_a_field_or_section_and_no_old_one_is():
+    fields = configuration.flatten(default.get_config())
+    for old, new in migrations.RENAMED.items():
+        assert configuration.within(fields, (new,))
+        assert not configuration.within(fields, (old,))
+
+
+def test_an_output_of_before_the_renaming_is_found(tmp_path):
+    config = configuration.override(
+        default.get_config(), {"rerank.sp.inlier_threshold": 3.0, "search.ivf.count": 7}
+    )
+    workdir.claim(tmp_path, config, ("rerank", "search", "data"))
+    path = tmp_path / workdir.CONFIG_FILE
+    content = json.loads(path.read_text(encoding="utf-8"))
+    old = {new: before for before, new in migrations.RENAMED.items()}
+    for name in list(content["config"]):
+        section = next((new for new in old if name == new or name.startswith(f"{new}.")), None)
+        if section:
+            content["config"][old[section] + name.removeprefix(section)] = content["config"].pop(
+                name
+            )
+    content["config"]["data.name"] = "embedded"
+    workdir.write_json(path, {name: v for name, v in content.items() if name != "checksum"})
+    assert "rerank.sp.residual" in path.read_text(encoding="utf-8")
+    assert workdir.is_of(tmp_path, config, ("rerank", "search", "data"))
+    assert workdir.stored_config(tmp_path)["search.ivf.count"] == 7
+
+
+@pytest.mark.parametrize("old", [*migrations.RENAMED, "search.cells.count"])
+def test_an_old_name_is_refused_with_the_new_one(old):
+    rule = f"is now called config.{migrations.new_name(old)}"
+    with pytest.raises(UserError, match=re.escape(f"config.{old} = 1: {rule}")):
+        configuration.override(default.get_config(), {old: 1})
+
+
+@pytest.mark.parametrize(("field", "old"), list(migrations.RENAMED_VALUES))
+def test_an_old_value_is_refused_with_the_new_one(field, old):
+    new = migrations.RENAMED_VALUES[field, old]
+    with pytest.raises(UserError, match=rf"config\.{field} = '{old}': is now called {new}"):
+        require_choice(f"config.{field}", old, (new, "other"))
