@@ -79,7 +79,7 @@ class FileSource:
         """Where an image lies; without the cost of a Path for each of a million plain names."""
         name = f"{self.names[index]}{self.suffix}"
         if name.isascii() and "\\" not in name:
-            return f"{self.root}/{name}"
+            return os.path.join(self.root, name)  # an absolute name stands for itself
         return str(file_names.to_path(self.root, name))
 
     def stamps(self, indices: Sequence[int]) -> np.ndarray:

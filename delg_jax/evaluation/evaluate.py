@@ -77,7 +77,7 @@ def evaluate(
         counts = config.eval.pairs, config.eval.negative_pairs
         result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
     with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
-        artefacts.write_arrays(root / "rankings.npz", _named(ranked, marked))
+        artefacts.write_arrays(root / "rankings.npz", _named(ranked))
         artefacts.write_json(root / "metrics.json", result)
     return result
 

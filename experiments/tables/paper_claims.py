@@ -1,13 +1,13 @@
 r"""Do the directions that the papers claim hold on the rendered landmarks?
 
-    python -m experiments.tables.paper_claims --size=quick --workdir=runs/directions \
+    python -m experiments.tables.paper_claims --size=quick --workdir=runs/paper_claims \
         --seed=0 --seed=1 --seed=2 --seed=3 --seed=4
 
 Six networks, each trained from nothing for 400 steps with each seed, which decides the landmarks,
 too.
 Every claim compares two rankings of the same queries, those of all seeds pooled; queries of one
 seed share their networks, so that the p-values say nothing about other trainings than these. Writes
-directions_quick.json and .md into --results.
+paper_claims_quick.json and .md into --results.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ _PCA = {"extract.pca_dim": 64, "extract.pca_whitening": 0.0}
 
 
 def _trained(name, fields, methods=_FEW, overrides=()):
-    training = Training(f"directions_{name}", fields)
+    training = Training(f"paper_claims_{name}", fields)
     return Setting(name, methods, training, dict(overrides))
 
 

@@ -54,10 +54,10 @@ def test_numbers_and_a_trace_are_left(tmp_path, capsys):
 
 def test_every_benchmark_can_be_imported_without_what_data_needs(bare):
     program = """
-        from experiments import bench_gpu
-        from delg_jax.evaluation import benchmarks
+        from experiments.benchmarks import bench_gpu
+        from delg_jax.benchmarks import harness
         for name in ("train", "extract_r50_7", "verify", "global", "local", "binary", "mds"):
-            benchmarks.load(name)
+            harness.load(name)
         print(*bench_gpu.MISSING)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
