@@ -1,10 +1,10 @@
-"""Several processes that train one network, through `jax.distributed`."""
+"""Runs over several processes, through `jax.distributed`."""
 
 import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -29,23 +29,23 @@ def initialize(
 ) -> bool:
     """Joins the processes of a run; call it before anything touches a device.
 
-    What is None is read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only
-    process 0 goes on logging more than warnings.
+    Arguments that are None are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. Processes other than 0 log warnings only.
 
     Args:
-      coordinator: host:port at which process 0 listens.
-      num_processes: of the run.
+      coordinator: host:port that process 0 listens on.
+      num_processes: number of processes.
       process_id: number of this process, from 0.
-      environment: where the variables are looked up.
+      environment: environment variables.
 
     Returns:
-      Whether there is more than this process.
+      Whether there are several processes.
 
     Raises:
       UserError: if some but not all are given, or a number is out of range.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    values = {
+    values: dict[str, Any] = {
         name: environment.get(variable) if given[name] is None else given[name]
         for name, variable in _VARIABLES.items()
     }
@@ -74,28 +74,28 @@ def _number(name: str, value: str | int) -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is process 0, the one that writes."""
     return jax.process_index() == 0
 
 
 def shard() -> tuple[int, int]:
-    """Number of this process and of all processes."""
+    """Index of this process, and number of processes."""
     return jax.process_index(), jax.process_count()
 
 
 @contextlib.contextmanager
 def first_before_others(name: str) -> Iterator[None]:
-    """Within it, the first process does alone what the others then find done.
+    """Runs the block in the first process, and only then in the others.
 
     Args:
-      name: of what is done, the same in all processes.
+      name: of the work, the same in all processes.
 
     Raises:
       UserError: in the others, if the first one failed.
     """
     if not is_first():
         if not agree(True):
-            raise UserError("process 0", name, "failed; see what it says")
+            raise UserError("process 0", name, "failed; see its log")
         yield
         return
     try:
@@ -110,30 +110,30 @@ def first_before_others(name: str) -> Iterator[None]:
 def shared_out(
     name: str, missing: Sequence[T], finish: Callable[[], object]
 ) -> Iterator[Sequence[T]]:
-    """Yields what of a common work is this process's; the first one finishes it behind all.
+    """Yields this process's share of some work; the first process finishes it after all are done.
 
     Args:
       name: of the work, the same in all processes.
-      missing: what is to be done, the same in all processes.
+      missing: items of the work, the same in all processes.
       finish: called by the first process once all have left the block.
     """
     number, count = shard()
-    wait_for_all(f"{name}: all know what is missing")
+    wait_for_all(f"{name}: all have listed the missing items")
     yield missing[number::count]
     wait_for_all(f"{name}: all have written")
     if is_first():
         finish()
-    wait_for_all(f"{name}: whole")
+    wait_for_all(f"{name}: finished")
 
 
 def agree(yes: bool) -> bool:
-    """Whether all processes say yes; every one must call it."""
+    """Whether all processes pass True; every process must call it."""
     if jax.process_count() == 1:
         return yes
     return bool(np.all(multihost_utils.process_allgather(np.array(yes))))
 
 
 def wait_for_all(name: str) -> None:
-    """Returns once every process has called it with this name."""
+    """Blocks until every process has called it with this name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

@@ -18,13 +18,13 @@ __all__ = [
 ]
 
 
-_SINE_FLOOR = 1e-6  # squared sine below which the gradient of the root is held finite
+_SINE_FLOOR = 1e-6  # lower bound of the squared sine, which keeps the gradient of its root finite
 
 
 def add_margin(cosines: jax.Array, labels: jax.Array, margin: float) -> jax.Array:
     """Adds the ArcFace margin to the angle of the true class (equation 2).
 
-    The margin is left out where the angle would pass pi, as in the official code. Value and
+    The margin is not added where the angle would exceed pi, as in the official code. Value and
     gradient are finite for every cosine in [-1, 1].
 
     Args:
@@ -52,7 +52,7 @@ def arcface_loss(
       cosines: float32 [B, classes], between unit descriptors and unit class vectors.
       labels: int [B].
       scale: gamma, scalar.
-      margin: m, radians; 0 gives the plain cosine classifier.
+      margin: m, radians; 0 for the cosine classifier without margin.
 
     Returns:
       float32 [B].
@@ -67,14 +67,14 @@ def softmax_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def is_correct(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether the highest of scores [B, classes] is that of the label, bool [B]."""
+    """Whether the label has the highest of scores [B, classes], bool [B]."""
     return jnp.argmax(scores, axis=-1) == labels
 
 
 def reconstruction_loss(reconstruction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean squared error over positions and channels of each image.
 
-    Whether a gradient reaches the target is the model's matter (`config.model.stop_gradient`).
+    `total_loss` decides whether a gradient reaches the target.
 
     Args:
       reconstruction: S' of the paper, [B, H, W, C].
@@ -89,7 +89,7 @@ def reconstruction_loss(reconstruction: jax.Array, target: jax.Array) -> jax.Arr
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses and the margin.
+    """Weights of the losses, and the ArcFace margin.
 
     Attributes:
       global_loss: of L_g.
@@ -112,7 +112,7 @@ def total_loss(
     weights: LossWeights,
     stop_target: bool,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Computes every loss and the accuracies of a batch.
+    """Computes all losses and accuracies of a batch.
 
     Args:
       outputs: `DelgOutputs` of the batch.
@@ -120,7 +120,7 @@ def total_loss(
       local_logits: float32 [B, classes]; None without a local head.
       labels: int [B].
       weights: of the losses.
-      stop_target: whether the reconstruction's target is held fixed.
+      stop_target: whether to stop the gradient into the target of the reconstruction.
 
     Returns:
       The total per image, float32 [B], and metrics by name, each float32 [B].

@@ -7,7 +7,7 @@ from flax import traverse_util
 
 from delg_jax import distributed
 from delg_jax.errors import UserError
-from delg_jax.training.checkpoints import load_model
+from delg_jax.training.trained_network import load_model
 from tests.photographs import make_folder
 from tests.tiny import training_config
 from tests.training import programs
@@ -41,7 +41,7 @@ def test_without_flags_and_variables_there_is_one_process(joined):
         distributed.wait_for_all("test")
 
 
-def test_flags_and_variables_join(joined):
+def test_flags_and_environment_variables_start_jax_distributed(joined):
     assert distributed.initialize("host:1", 2, 0, {})
     assert distributed.initialize(environment=variables_of(number="0"))
     assert distributed.initialize(process_id=0, environment=variables_of())
@@ -58,7 +58,7 @@ def test_flags_and_variables_join(joined):
         (variables_of(number="-1"), "--process_id = -1"),
     ],
 )
-def test_half_a_description_is_refused(joined, variables, rule):
+def test_incomplete_or_invalid_arguments_are_refused(joined, variables, rule):
     with pytest.raises(UserError, match=rule):
         distributed.initialize(environment=variables)
     assert joined == []
@@ -105,7 +105,7 @@ def test_devices_and_processes_learn_the_same(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_devices_and_processes(config, tmp_path):
+def test_a_run_resumes_with_other_devices_and_processes(config, tmp_path):
     programs.finish(programs.start(config, tmp_path / "one", devices=1))
     workdir = tmp_path / "changing"
     half = config.copy_and_resolve_references().unlock()

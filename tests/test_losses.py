@@ -20,7 +20,6 @@ PAPER = LossWeights(global_loss=1.0, reconstruction=10.0, attention=1.0, margin=
 LABELS = jnp.asarray([0, 2])
 
 
-
 def reference_logits(cosines, labels, margin):
     """By angles, in float64; past pi the margin is left out."""
     angles = np.arccos(cosines.astype(float))
@@ -115,7 +114,6 @@ def test_arcface_of_an_empty_batch_is_empty():
     assert arcface_loss(cosines, labels, jnp.float32(1.0), 0.1).shape == (0,)
 
 
-
 def test_cross_entropy_by_hand():
     logits = jnp.log(jnp.asarray([[1.0, 2.0, 5.0], [3.0, 3.0, 2.0]]))
     expected = -np.log([5 / 8, 3 / 8])
@@ -135,7 +133,6 @@ def test_cross_entropy_gradients(rng):
 def test_the_highest_score_decides_and_ties_go_to_the_lower_class():
     scores = jnp.asarray([[0.1, 0.9], [0.9, 0.1], [0.5, 0.5], [0.5, 0.5]])
     assert is_correct(scores, jnp.asarray([1, 1, 0, 1])).tolist() == [True, False, True, False]
-
 
 
 def test_reconstruction_loss_by_hand():
@@ -159,7 +156,6 @@ def test_reconstruction_loss_has_a_gradient_for_both_arguments(rng):
     check_grads(reconstruction_loss, (restored, target), 1, ["rev"], rtol=1e-2)
     gradient = jax.grad(lambda t: jnp.sum(reconstruction_loss(restored, t)))(target)
     assert gradient.any()
-
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
-from delg_jax.training.checkpoints import load_model
+from delg_jax.training.trained_network import load_model
 
 LISTED = "images"  # the part whose images are named on the command line
 

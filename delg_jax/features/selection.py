@@ -9,7 +9,7 @@ import numpy as np
 
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.training import checkpoints
+from delg_jax.training import trained_network
 
 _QUANTILES = {0.5: "attention_p50", 0.75: "attention_p75"}
 
@@ -19,7 +19,7 @@ def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathli
 
     Args:
       config: the whole tree.
-      workdir: whose checkpoints are looked into, as `checkpoints.load_model` does.
+      workdir: whose checkpoints are looked into, as `trained_network.load_model` does.
 
     Returns:
       `config.extract.attention_threshold`, or the quantile of the network's training that
@@ -39,13 +39,13 @@ def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathli
     if settings.attention_threshold:
         rule = "must be 0 if config.extract.attention_threshold is set"
         raise UserError("config.extract.attention_quantile", quantile, rule)
-    found = checkpoints.find_checkpoint(config, pathlib.Path(workdir))
+    found = trained_network.find_checkpoint(config, pathlib.Path(workdir))
     if found is None:
         rule = "needs a network from a checkpoint, which knows the attention of its training"
         raise UserError("config.extract.attention_quantile", quantile, rule)
     folder, step = found
     chosen = folder if step is None else folder / str(step)
-    return checkpoints.attention_thresholds(chosen)[_QUANTILES[quantile]]
+    return trained_network.attention_thresholds(chosen)[_QUANTILES[quantile]]
 
 
 def top_cells(

@@ -1,4 +1,4 @@
-"""The published ways to build the same ResNet, as data."""
+"""The conventions in which published ResNets stride, pad and normalise their input."""
 
 import dataclasses
 
@@ -10,17 +10,17 @@ from delg_jax.errors import require_choice
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """Where a ResNet strides, how it pads, and what it expects of its input.
+    """How a ResNet strides, pads and normalises its input.
 
     Attributes:
       stride_on: `last_3x3` (3x3 of a stage's last unit), `first_1x1` or `first_3x3` (of a stage's
         first unit). Basic units have no 1x1 and stride on their first 3x3.
-      stem_same: the 7x7/2 stem pads as TensorFlow's SAME, else 3 pixels on every side.
-      pool_padding: of the 3x3/2 max-pool: `same`, `valid` or `symmetric` (1 pixel).
+      stem_same: whether the 7x7/2 stem pads like TensorFlow's SAME; else 3 pixels on each side.
+      pool_padding: padding of the 3x3/2 max-pool: `same`, `valid` or `symmetric` (1 pixel).
       epsilon: of BatchNorm.
       conv_bias: whether convolutions have biases.
-      mean: of the input per channel, on the scale 0 to 255.
-      std: divisor of the input per channel, on the scale 0 to 255.
+      mean: subtracted from each input channel, on the scale 0 to 255.
+      std: divisor of each input channel, on the scale 0 to 255.
     """
 
     stride_on: str
@@ -37,7 +37,7 @@ _CENTRED = (128.0, 128.0, 128.0)
 CONVENTIONS = {
     "slim": Convention("last_3x3", False, "same", 1e-5, False, _CENTRED, _CENTRED),
     "keras": Convention("first_1x1", True, "valid", 1e-3, True, _CENTRED, _CENTRED),
-    # As those of Keras applications; the channel means are those of the Caffe release.
+    # Channel means of the Caffe release
     "keras_applications": Convention(
         "first_1x1", False, "symmetric", 1.001e-5, True, (123.68, 116.779, 103.939), (1.0,) * 3
     ),
@@ -54,13 +54,13 @@ CONVENTIONS = {
 
 
 def get_convention(name: str) -> Convention:
-    """Returns the convention called `name`; raises a UserError if there is none."""
+    """Returns the convention called `name`; raises a UserError if it is unknown."""
     require_choice("config.model.convention", name, tuple(CONVENTIONS))
     return CONVENTIONS[name]
 
 
 def preprocess(images: jax.Array, convention: Convention) -> jax.Array:
-    """Normalises images [B, H, W, 3] of the scale 0 to 255 to float32, as the weights expect."""
+    """Normalises images [B, H, W, 3], scale 0 to 255, to the float32 input of the network."""
     mean = jnp.asarray(convention.mean, jnp.float32)[None, None, None, :]
     std = jnp.asarray(convention.std, jnp.float32)[None, None, None, :]
     return (images.astype(jnp.float32) - mean) / std

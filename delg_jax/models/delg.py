@@ -1,5 +1,6 @@
-"""DELG: one network, a global descriptor and local features (Cao et al., ECCV 2020, section 3)."""
+"""DELG: one network for global descriptors and local features (Cao et al., ECCV 2020)."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -15,16 +16,16 @@ from delg_jax.models.convention import get_convention, preprocess
 
 @struct.dataclass
 class DelgOutputs:
-    """What the network computes for a batch; None where the model has no such part.
+    """Outputs of the network for a batch; None for parts that the model lacks.
 
     Attributes:
       conv4: S of the paper, [B, H, W, C].
       conv5: D of the paper, [B, H, W, C].
       global_feature: float32 [B, D], g of equation 1, before normalisation.
-      attention: float32 [B, H, W], scores of the positions of conv4.
+      attention: float32 [B, H, W], a score per position of conv4.
       local_descriptors: [B, H, W, D], before normalisation.
       reconstruction: [B, H, W, C], S' of the paper; None without autoencoder.
-      conv4_mask: bool [B, H, W], positions of conv4 that the image covers.
+      conv4_mask: bool [B, H, W], whether the image covers a position of conv4.
     """
 
     conv4: jax.Array
@@ -42,16 +43,16 @@ class DelgOutputs:
 
 
 class Delg(nn.Module):
-    """The whole network; fields are those of `config.model`, see `configs/default.py`.
+    """The network; further fields are those of `config.model`, see `configs/default.py`.
 
     Attributes:
       dtype: of the computation; parameters stay float32.
-      freeze_backbone: whether the backbone gets no gradient and keeps its BatchNorm statistics.
-      norm_axis: name of the device axis over which BatchNorm shares statistics, or None.
-      freeze_norm: whether every BatchNorm keeps its statistics in training.
-      initial_scale: gamma of the cosine classifier at the start.
-      relup: least output of the units of conv2 to conv4, see `resnet.ResNet`.
-      regional: share of regional means before pooling, see `regional.blend`.
+      freeze_backbone: whether to stop gradients and BatchNorm updates in the backbone.
+      norm_axis: device axis over which BatchNorm averages statistics, or None.
+      freeze_norm: whether all BatchNorm statistics are fixed in training.
+      initial_scale: initial gamma of the cosine classifier.
+      relup: lower bound of the units of conv2 to conv4, see `resnet.ResNet`.
+      regional: weight of regional means before pooling, see `regional.blend`.
     """
 
     backbone: str
@@ -82,8 +83,8 @@ class Delg(nn.Module):
     regional: float = 0.0
 
     def setup(self) -> None:
-        """Builds the parts that the configuration names."""
-        norm = {"norm_momentum": self.norm_momentum, "norm_axis": self.norm_axis}
+        """Builds the parts that the configuration asks for."""
+        norm: dict[str, Any] = {"norm_momentum": self.norm_momentum, "norm_axis": self.norm_axis}
         self.resnet = resnet.ResNet(
             self.backbone,
             self.convention,
@@ -97,7 +98,9 @@ class Delg(nn.Module):
         if self.whitening:
             self.whiten = nn.Dense(self.global_dim)
         if self.global_loss == "arcface":
-            self.global_classifier = heads.CosineClassifier(self.num_classes, self.initial_scale)
+            self.global_classifier: nn.Module = heads.CosineClassifier(
+                self.num_classes, self.initial_scale
+            )
         else:
             self.global_classifier = heads.SoftmaxClassifier(self.num_classes)
         if self.local_head:
@@ -115,8 +118,8 @@ class Delg(nn.Module):
         Args:
           images: [B, H, W, 3], RGB, scale 0 to 255; with `sizes`, H and W are multiples of 4.
           sizes: int32 [B, 2], rows and columns that each image covers from the top left; None for
-            all. Results are those that each image would have alone.
-          train: whether BatchNorm learns.
+            all. Results are those of each image alone.
+          train: whether BatchNorm uses and updates batch statistics.
 
         Returns:
           DelgOutputs.
@@ -138,13 +141,18 @@ class Delg(nn.Module):
         if not self.local_head:
             return outputs
         local = jax.lax.stop_gradient(conv4) if self.stop_gradient else conv4
-        codes, restored = self.reduce(local)
+        descriptors, reconstruction = self.reduce(local)
         scores = (
             self.attend(local, train=learn_norm)
             if self.attention == "learned"
             else heads.norm_attention(local)
         )
-        return outputs.replace(attention=scores, local_descriptors=codes, reconstruction=restored)
+        return dataclasses.replace(
+            outputs,
+            attention=scores,
+            local_descriptors=descriptors,
+            reconstruction=reconstruction,
+        )
 
     def _global_feature(self, conv5: jax.Array, sizes: jax.Array | None) -> jax.Array:
         mask = None if sizes is None else extent.inside(conv5.shape, sizes)
@@ -161,7 +169,7 @@ class Delg(nn.Module):
 
         Args:
           images: [B, H, W, 3], RGB, scale 0 to 255.
-          train: whether BatchNorm learns.
+          train: whether BatchNorm uses and updates batch statistics.
 
         Returns:
           DelgOutputs; the global classifier's output, (cosines [B, classes], gamma) for ArcFace or
@@ -174,7 +182,7 @@ class Delg(nn.Module):
             global_scores = self.global_classifier(outputs.global_feature)
         if not self.local_head:
             return outputs, global_scores, None
-        # The attention loss sees what the autoencoder restores, or the descriptors without one.
+        # The attention loss uses the reconstruction, or without an autoencoder the descriptors
         maps = outputs.reconstruction
         pooled = heads.attend(
             outputs.local_descriptors if maps is None else maps,
@@ -193,22 +201,22 @@ _CHOICES = {
     "dim_reduction": heads.KINDS,
 }
 _POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
-# Fields of config.model that say where weights come from, not what the network is.
+# Fields of config.model that give the source of weights; the others define the network
 SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
 
 
 def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:
-    """Makes the network that `config.model` describes.
+    """Builds the network that `config.model` describes.
 
     Args:
       model: the `config.model` tree.
-      **options: fields of `Delg` that training decides (dtype, freeze_backbone, ...).
+      **options: fields of `Delg` that training sets (dtype, freeze_backbone, ...).
 
     Returns:
       The module, without parameters.
 
     Raises:
-      UserError: if a field has a value that does not exist.
+      UserError: if a field has an invalid value.
     """
     resnet.check(model.backbone, model.convention, model.conv4_stride)
     for field, choices in _CHOICES.items():

@@ -1,10 +1,10 @@
-"""Images of unequal size in one batch, computed as if each stood alone.
+"""Images of different sizes in one batch, with the same results as each image alone.
 
-A batch shares one canvas; `sizes` [B, 2] says how much of it each image covers from the top left.
-A convolution pads with zeros, so setting everything beyond an image to zero before each spatial
-convolution gives exactly what the image would give without a canvas. TensorFlow's SAME padding
-depends on the size; shifting the image on its canvas gives each the padding that its own size asks
-for. Thus a few canvas shapes serve every image size, and compilation is bounded.
+A batch shares one canvas; `sizes` [B, 2] gives the part that each image covers from the top left.
+Convolutions pad with zeros, so zeroing everything outside an image before each spatial convolution
+gives the result of the image alone. TensorFlow's SAME padding depends on the size; shifting each
+image on its canvas gives it the padding of its own size. A few canvas shapes thus serve all image
+sizes, which bounds compilation.
 """
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from delg_jax.models.convention import Convention
 
-CANVAS_MULTIPLE = 4  # the shifts below fit inside the canvas only if its sides are multiples
+CANVAS_MULTIPLE = 4  # of the sides, so that the shifts below fit inside the canvas
 
 
 def halve(sizes: jax.Array) -> jax.Array:
@@ -37,7 +37,7 @@ def conv5_sizes(sizes: jax.Array, convention: Convention) -> jax.Array:
 
 
 def stem_shift(sizes: jax.Array, convention: Convention) -> jax.Array:
-    """Pixels [B, 2] to shift each image down and right, so that canvas padding fits its size."""
+    """Pixels [B, 2] to shift each image down and right, for the padding of its own size."""
     if convention.stem_same:
         return sizes % 2
     if convention.pool_padding == "same":
@@ -58,7 +58,7 @@ def shift(images: jax.Array, shifts: jax.Array) -> jax.Array:
 
 
 def inside(shape: tuple[int, ...], sizes: jax.Array, starts: jax.Array | None = None) -> jax.Array:
-    """Mask [B, H, W] of the positions that an image covers.
+    """Mask [B, H, W] of the positions inside each image.
 
     Args:
       shape: of the map, [B, H, W, ...].
@@ -76,7 +76,7 @@ def inside(shape: tuple[int, ...], sizes: jax.Array, starts: jax.Array | None = 
 def clear_outside(
     maps: jax.Array, sizes: jax.Array | None, starts: jax.Array | None = None
 ) -> jax.Array:
-    """Sets what lies beyond each image in [B, H, W, C] to zero; unchanged if `sizes` is None."""
+    """Zeroes [B, H, W, C] outside each image; a no-op if `sizes` is None."""
     if sizes is None:
         return maps
     mask = inside(maps.shape, sizes, starts)[..., None]

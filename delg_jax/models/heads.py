@@ -1,4 +1,4 @@
-"""The attention module: a score for every position of conv4 (section 3.2)."""
+"""Heads: attention and dimensionality reduction of conv4, and classifiers (section 3)."""
 
 from typing import Any
 
@@ -8,15 +8,17 @@ import jax.numpy as jnp
 
 from delg_jax.models.pooling import l2_norm, l2_normalize
 
+KINDS = ("ae", "fc", "none")  # of `DimReduction`
+
 
 class Attention(nn.Module):
-    """Two 1x1 convolutions, ReLU between, softplus after (Noh et al., ICCV 2017).
+    """Attention scores: 1x1 convolution, ReLU, 1x1 convolution, softplus (Noh et al., ICCV 2017).
 
     Attributes:
       features: channels of the first convolution.
       epsilon: of its BatchNorm.
       norm_momentum: of BatchNorm's running statistics.
-      norm_axis: name of the device axis over which BatchNorm shares statistics, or None.
+      norm_axis: device axis over which BatchNorm averages statistics, or None.
       dtype: of the computation.
     """
 
@@ -28,7 +30,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool = False) -> jax.Array:
-        """Maps [B, H, W, C] to scores float32 [B, H, W], not negative."""
+        """Maps [B, H, W, C] to scores float32 [B, H, W], above 0."""
         x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv1")(maps)
         x = nn.BatchNorm(
             use_running_average=not train,
@@ -43,18 +45,18 @@ class Attention(nn.Module):
 
 
 def norm_attention(maps: jax.Array) -> jax.Array:
-    """Scores float32 [B, H, W] without parameters: the L2 norm of each position of [B, H, W, C]."""
+    """Parameter-free attention: the L2 norm of each position of [B, H, W, C], float32 [B, H, W]."""
     return l2_norm(maps.astype(jnp.float32))
 
 
 def attend(maps: jax.Array, scores: jax.Array, pooling: str, normalize: bool) -> jax.Array:
-    """Pools features weighted by attention, for the attention's classifier (equation 5).
+    """Pools features weighted by attention, for the local classifier (equation 5).
 
     Args:
-      maps: float [B, H, W, C], usually the autoencoder's reconstruction.
+      maps: float [B, H, W, C], the reconstruction or the descriptors.
       scores: float32 [B, H, W].
       pooling: `sum` (the paper) or `mean` (the official code).
-      normalize: whether each position is L2-normalised first (the official code).
+      normalize: whether to L2-normalise each position first (the official code).
 
     Returns:
       float32 [B, C].
@@ -66,16 +68,13 @@ def attend(maps: jax.Array, scores: jax.Array, pooling: str, normalize: bool) ->
     return jnp.sum(weighted, axis=(1, 2)) if pooling == "sum" else jnp.mean(weighted, axis=(1, 2))
 
 
-KINDS = ("ae", "fc", "none")
-
-
 class DimReduction(nn.Module):
-    """1x1 convolutions that shorten conv4's vectors and, for `ae`, restore them (section 3.2).
+    """Reduces the dimension of conv4 to that of local descriptors (section 3.2).
 
     Attributes:
-      kind: `ae` (encoder and decoder), `fc` (one layer, learned by the attention loss alone) or
-        `none` (conv4 itself).
-      features: C_T, the length of a local descriptor.
+      kind: `ae` (autoencoder), `fc` (one layer, trained by the attention loss alone) or `none`
+        (conv4 itself).
+      features: C_T, the dimension of a local descriptor.
       dtype: of the computation.
     """
 
@@ -85,7 +84,7 @@ class DimReduction(nn.Module):
 
     @nn.compact
     def __call__(self, maps: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """Shortens every position.
+        """Computes a descriptor per position.
 
         Args:
           maps: float [B, H, W, C].
@@ -108,7 +107,7 @@ class CosineClassifier(nn.Module):
 
     Attributes:
       num_classes: number of classes.
-      initial_scale: gamma at the start.
+      initial_scale: initial gamma.
     """
 
     num_classes: int

@@ -1,10 +1,10 @@
-"""Pooling of a feature map into one vector: GeM, average and maximum."""
+"""Global pooling of feature maps (GeM, average, maximum), and L2 normalisation."""
 
 import jax
 import jax.numpy as jnp
 
 POOLINGS = ("gem", "avg", "max")
-_FLOOR = 1e-6  # activations below count as this, as in the official code
+_FLOOR = 1e-6  # lower bound of activations in GeM, as in the official code
 
 
 def pool(
@@ -16,13 +16,13 @@ def pool(
       maps: float [B, H, W, C], not negative for GeM.
       kind: `gem` (generalised mean), `avg` (SPoC) or `max`.
       power: p of GeM; 1 is the average, infinity the maximum.
-      mask: bool [B, H, W], positions that take part; None for all.
+      mask: bool [B, H, W], positions to pool; None for all.
 
     Returns:
-      float32 [B, C]; zeros where no position takes part.
+      float32 [B, C]; zeros if the mask is empty.
 
     Raises:
-      ValueError: for another `kind`.
+      ValueError: if `kind` is unknown.
     """
     maps = maps.astype(jnp.float32)
     if mask is None:
@@ -39,8 +39,8 @@ def pool(
 
 
 def _generalized_mean(maps: jax.Array, mask: jax.Array, power: jax.Array | float) -> jax.Array:
-    # Dividing by the maximum first keeps every power of float32 within its range, and the root
-    # away from zero, where its gradient is infinite. It cancels, so it needs no gradient itself.
+    # Dividing by the maximum avoids overflow, and keeps the root away from zero, where its gradient
+    # is infinite. The division cancels, so the maximum needs no gradient.
     covered = jnp.any(mask, axis=(1, 2))[:, None]
     largest = jnp.max(jnp.where(mask[..., None], maps, 0.0), axis=(1, 2))
     largest = jax.lax.stop_gradient(jnp.where(covered, largest, 1.0))
@@ -54,7 +54,7 @@ def _masked_mean(maps: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def l2_norm(vectors: jax.Array, axis: int = -1) -> jax.Array:
-    """Lengths of vectors; at a zero vector the gradient is zero instead of undefined."""
+    """L2 norms of vectors; the gradient at a zero vector is zero instead of undefined."""
     squared = jnp.sum(jnp.square(vectors), axis=axis)
     return jnp.where(squared > 0.0, jnp.sqrt(jnp.where(squared > 0.0, squared, 1.0)), 0.0)
 

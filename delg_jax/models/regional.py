@@ -1,20 +1,20 @@
-"""Regional pooling before global pooling (SuperGlobal, Shao et al., ICCV 2023)."""
+"""Regional GeM pooling before global pooling (SuperGlobal, Shao et al., ICCV 2023)."""
 
 import jax
 import jax.numpy as jnp
 
-WINDOW = 5  # positions, the side of a region
-POWER = 2.5  # of the generalised mean over a region
+WINDOW = 5  # side of a region, positions
+POWER = 2.5  # of GeM over a region
 
 
 def blend(maps: jax.Array, share: float, sizes: jax.Array | None = None) -> jax.Array:
-    """Blends a map with the generalised means of the regions around its positions.
+    """Blends a map with the generalised mean of the region around each position.
 
     Args:
       maps: float [B, H, W, C], not negative.
-      share: of the regional means; 0 gives the map itself.
+      share: weight of the regional means; 0 gives the map itself.
       sizes: int32 [B, 2], rows and columns that each image covers from the top left; None for
-        all. Regions are reflected at these borders.
+        all. Regions are padded by reflection at these borders.
 
     Returns:
       float32 [B, H, W, C]; positions beyond an image's own are undefined.
@@ -30,7 +30,7 @@ def blend(maps: jax.Array, share: float, sizes: jax.Array | None = None) -> jax.
 
 
 def _reflected(maps: jax.Array, lengths: jax.Array, axis: int, margin: int) -> jax.Array:
-    """Lengthens an axis by `margin` on both sides, mirrored at its first and last valid place."""
+    """Pads an axis by `margin` on both sides, reflected at its first and last valid position."""
     positions = jnp.arange(-margin, maps.shape[axis] + margin)[None, :]
     last = lengths[:, None] - 1
     mirrored = jnp.where(positions > last, 2 * last - positions, jnp.abs(positions))

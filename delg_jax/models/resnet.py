@@ -1,4 +1,4 @@
-"""ResNet backbones in three conventions, with every stage's output by name."""
+"""ResNet backbones in all conventions, with the output of every stage."""
 
 import functools
 from collections.abc import Callable
@@ -29,10 +29,10 @@ class ResidualUnit(nn.Module):
       features: channels of the 3x3 convolution.
       bottleneck: whether the unit is a bottleneck, with 4 * `features` output channels.
       stride: 1 or 2.
-      stride_first: stride on the first convolution of a bottleneck instead of the 3x3.
-      conv: convolution module, with everything bound but features, kernel, strides and name.
-      norm: BatchNorm module, with everything bound but its name.
-      floor: least output; 0 is the ReLU.
+      stride_first: whether a bottleneck strides on its first convolution instead of the 3x3.
+      conv: convolution module, bound except for features, kernel, strides, padding and name.
+      norm: BatchNorm module, bound except for its name.
+      floor: lower bound of the output; 0 for a ReLU.
     """
 
     features: int
@@ -45,7 +45,7 @@ class ResidualUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, sizes: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        """Maps [B, H, W, C] and valid sizes [B, 2] (or None) to the unit's output and sizes."""
+        """Maps [B, H, W, C] and valid sizes [B, 2] (or None) to the output and its sizes."""
         channels = self.features * (4 if self.bottleneck else 1)
         shortcut = self._shortcut(x, channels)
         if self.bottleneck:
@@ -88,11 +88,11 @@ class ResNet(nn.Module):
     Attributes:
       architecture: a key of `ARCHITECTURES`.
       convention: a key of `convention.CONVENTIONS`.
-      conv4_stride: 16 or 32 pixels between the positions of conv4; conv5 has 32 in any case.
+      conv4_stride: 16 or 32 pixels between positions of conv4; those of conv5 are always 32 apart.
       dtype: of the computation; parameters stay float32.
       norm_momentum: of BatchNorm's running statistics.
-      norm_axis: name of the device axis over which BatchNorm shares statistics, or None.
-      relup: least output of the units of conv2 to conv4 (ReLUP, Shao et al., ICCV 2023).
+      norm_axis: device axis over which BatchNorm averages statistics, or None.
+      relup: lower bound of the units of conv2 to conv4 (ReLUP, Shao et al., ICCV 2023).
     """
 
     architecture: str
@@ -107,16 +107,16 @@ class ResNet(nn.Module):
     def __call__(
         self, images: jax.Array, sizes: jax.Array | None = None, train: bool = False
     ) -> dict[str, jax.Array]:
-        """Computes all stages.
+        """Computes the output of all stages.
 
         Args:
           images: float32 [B, H, W, 3], preprocessed; with `sizes`, H and W are multiples of 4.
           sizes: int32 [B, 2], valid rows and columns of each image; None if all are whole.
-          train: whether BatchNorm uses the batch's statistics and updates the running ones.
+          train: whether BatchNorm uses batch statistics and updates the running ones.
 
         Returns:
           Maps by stage name `conv2` to `conv5`, each [B, H / stride, W / stride, C]. With `sizes`,
-          positions beyond an image's own map are undefined (see `extent.conv4_sizes`).
+          positions outside an image's own map are undefined (see `extent.conv4_sizes`).
 
         Raises:
           ValueError: if `sizes` is given and H or W is not a multiple of 4.
@@ -178,8 +178,8 @@ class ResNet(nn.Module):
 
 
 def _stem_padding(convention: Convention, ragged: bool) -> tuple[Any, Any]:
-    """Paddings of the stem's convolution and max-pool; on a canvas, SAME is a matter of shifts."""
-    stem = [(3, 3), (3, 3)]
+    """Paddings of the stem's convolution and max-pool; on a canvas, shifts implement SAME."""
+    stem: Any = [(3, 3), (3, 3)]
     if convention.stem_same:
         stem = [(2, 3), (2, 3)] if ragged else "SAME"
     pool = {"same": [(0, 1)] * 2 if ragged else "SAME", "valid": "VALID", "symmetric": [(1, 1)] * 2}
@@ -187,7 +187,7 @@ def _stem_padding(convention: Convention, ragged: bool) -> tuple[Any, Any]:
 
 
 def check(architecture: str, convention: str, conv4_stride: int) -> None:
-    """Raises a UserError for a backbone that does not exist."""
+    """Raises a UserError for an unknown backbone, convention or stride."""
     require_choice("config.model.backbone", architecture, tuple(ARCHITECTURES))
     get_convention(convention)
     if conv4_stride not in ((32,) if convention == "slim" else (16, 32)):

@@ -1,4 +1,4 @@
-"""Variables of a network: fresh, or with a backbone from elsewhere."""
+"""Variables of a network: initialised, filled with pretrained weights, and their digest."""
 
 import hashlib
 import logging
@@ -17,12 +17,12 @@ _LOG = logging.getLogger(__name__)
 
 Variables = dict[str, Any]
 
-# Variables are drawn once: to compile that well would take longer than to draw them.
+# Initialisation runs once: optimising its compilation would cost more than it saves
 _COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 
 def initialize(module: Delg, key: jax.Array) -> Variables:
-    """Draws all variables of `module`, classifiers included; deterministic for `key`."""
+    """Initialises all variables of `module`, classifiers included; deterministic for `key`."""
     image = np.zeros((1, 64, 64, 3), np.float32)
     init = jax.jit(
         lambda k: module.init(k, image, method="classify"), compiler_options=_COMPILE_FAST
@@ -34,18 +34,18 @@ def initialize(module: Delg, key: jax.Array) -> Variables:
 def load_pretrained(
     variables: Variables, model: ml_collections.ConfigDict, classifiers: bool = False
 ) -> Variables:
-    """Replaces the parts that `config.model.pretrained` holds; unchanged if it is empty.
+    """Replaces the variables that `config.model.pretrained` holds; a no-op if it is empty.
 
     Args:
       variables: fresh variables of the network.
       model: the `config.model` tree.
-      classifiers: whether to take the classifiers too; they must then be for as many classes.
+      classifiers: whether to load the classifiers too; their number of classes must then be equal.
 
     Returns:
       Variables of the same structure.
 
     Raises:
-      UserError: if the file does not fit the network.
+      UserError: if the weights do not fit the network.
     """
     if not model.pretrained:
         return variables
@@ -62,19 +62,19 @@ def load_pretrained(
     merged.update(traverse_util.flatten_dict(converted))
     fresh = sorted(set(variables["params"]) - set(converted["params"]))
     if fresh:
-        _LOG.info("not in %s and drawn from config.seed: %s", model.pretrained, ", ".join(fresh))
+        _LOG.info("%s lacks %s; initialised at random", model.pretrained, ", ".join(fresh))
     return traverse_util.unflatten_dict(merged)
 
 
 def _check_convention(model: ml_collections.ConfigDict, convention: str) -> None:
-    """Refuses weights whose shapes fit but whose strides and input scaling are others."""
+    """Refuses weights that fit in shape but need other strides or input normalisation."""
     if model.convention != convention:
         rule = f"must be {convention}, the convention of these {model.pretrained_source} weights"
         raise UserError("config.model.convention", model.convention, rule)
 
 
 def digest(variables: Variables) -> str:
-    """A SHA-256 over names, shapes and bytes: equal exactly if the variables are."""
+    """SHA-256 over names, shapes and values: equal exactly if the variables are."""
     total = hashlib.sha256()
     for path, leaf in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
         array = np.asarray(leaf)

@@ -1,4 +1,4 @@
-"""Feature maps of a frozen backbone: computed once per image, then read instead of images."""
+"""Cached feature maps of a frozen backbone: computed once, then read instead of the images."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import functools
 import hashlib
 import math
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from delg_jax import workdir as artefacts
 from delg_jax.array_files import open_array
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
@@ -23,10 +23,11 @@ from delg_jax.models.delg import Delg
 from delg_jax.models.resnet import ResNet
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
+from delg_jax.workdir import claim, replacing
 
 FOLDER = "cache"
 MAPS = ("conv4", "conv5")
-_GOOD = "good"  # which images could be read
+_GOOD = "good"  # which images are readable
 _PIXELS = ("image_size", "reduced_decode", "min_side", "max_pixels")
 _DECISIVE = (
     *("model.backbone", "model.convention", "model.conv4_stride", "train.dtype"),
@@ -36,7 +37,7 @@ _DECISIVE = (
 
 @dataclasses.dataclass(frozen=True)
 class CachedMaps:
-    """Reads the maps of one image, as `pipeline.training_batches` wants it.
+    """Reads the maps of one image; a reader for `pipeline.training_batches`.
 
     Attributes:
       folder: of the files.
@@ -48,12 +49,12 @@ class CachedMaps:
 
     def __call__(self, index: int, rng: np.random.Generator) -> pipeline.Batch | None:
         """`conv4`, `conv5` and `label` of an image; None if the image is bad."""
-        del rng  # maps of whole images: nothing is drawn
+        del rng  # the maps are of whole images, so nothing is random
         files = _open(self.folder)
         if not files[_GOOD][index]:
             return None
         maps = {name: np.array(files[name][index]) for name in MAPS}
-        return {**maps, "label": np.int32(self.labels[index])}
+        return {**maps, "label": np.asarray(self.labels[index], np.int32)}
 
 
 @functools.lru_cache(maxsize=1)
@@ -64,13 +65,13 @@ def _open(folder: pathlib.Path) -> dict[str, np.ndarray]:
         if len(lengths) > 1:
             raise ValueError(f"files of {sorted(lengths)} images")
     except (OSError, ValueError, TypeError) as error:
-        rule = f"must hold whole maps ({error}); delete the folder, and they are made again"
+        rule = f"is damaged ({error}); delete the folder to compute it again"
         raise UserError("training cache", str(folder), rule) from error
     return files
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError unless every image has the same maps in every epoch."""
+    """Raises a UserError unless each image has the same maps in every epoch."""
     data, train = config.data, config.train
     if not (train.freeze_backbone or train.heads == "local"):
         rule = "needs a backbone that does not learn (config.train.freeze_backbone=True)"
@@ -78,7 +79,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     if jax.process_count() > 1:
         rule = f"needs a single process, not {jax.process_count()}"
         raise UserError("config.train.cache_features", True, rule)
-    for field, value in (("crop_area", (1.0, 1.0)), ("crop_aspect", (1.0, 1.0)), ("flip", False)):
+    needed = {"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0), "flip": False}
+    for field, value in needed.items():
         found = tuple(data[field]) if isinstance(value, tuple) else data[field]
         if found != value:
             rule = f"must be {value} with config.train.cache_features: maps are of whole images"
@@ -93,20 +95,20 @@ def build(
     workdir: pathlib.Path,
     skip_log: skips.SkipLog,
 ) -> CachedMaps:
-    """Computes the maps of all images, squashed to the square, unless they are there already.
+    """Computes the maps of all images, resized to the square, unless they are cached.
 
-    Maps that are there are used if they are of the same images, wherever these lie, and backbone.
+    Cached maps are reused if images and backbone are the same; the images may have moved.
 
     Args:
       module: the network.
       variables: of the network.
       source: labelled images.
       config: the whole tree.
-      workdir: gets `cache/`, float32 arrays whatever the dtype of the computation.
+      workdir: gets `cache/`, with float32 arrays whatever the dtype of the computation.
       skip_log: where bad images are listed.
 
     Returns:
-      What reads them.
+      Their reader.
 
     Raises:
       UserError: if they would be larger than `config.train.cache_gigabytes`.
@@ -114,20 +116,20 @@ def build(
     folder = workdir.resolve() / FOLDER
     backbone = {kind: tree.get("resnet", {}) for kind, tree in variables.items()}
     made_of = {"backbone": digest(backbone), "images": _digest_of_images(source)}
-    artefacts.claim(folder, config, _DECISIVE, True, made_of)
+    claim(folder, config, _DECISIVE, True, made_of)
     maps = CachedMaps(folder, source.labels)
     if not (folder / f"{_GOOD}.npy").is_file():
         _write(module, variables, source, config, folder, skip_log)
-        _open.cache_clear()  # it may hold files of before, under the same names
+        _open.cache_clear()  # it may hold earlier files of the same names
     return maps
 
 
 def _digest_of_images(source: ImageSource) -> str:
-    """Digest of names and contents, read anew unless the preparation kept a digest of each."""
-    kept = getattr(source, "digests", [])
+    """Digest of names and contents; reads the images unless the data set stores their digests."""
+    stored = getattr(source, "digests", [])
     found = hashlib.sha256()
     for index, name in enumerate(source.names):
-        content = kept[index] if kept else ""
+        content = stored[index] if stored else ""
         if not content:
             try:
                 content = hashlib.sha256(source.read(index)).hexdigest()
@@ -138,7 +140,7 @@ def _digest_of_images(source: ImageSource) -> str:
 
 
 def _write(module, variables, source, config, folder, skip_log) -> None:
-    """Writes all files; the one that tells good images from bad is the last."""
+    """Writes all files, last the one that marks readable images, as it completes the cache."""
     size, batch_size = config.data.image_size, config.train.batch_size
     compute = jax.pmap(functools.partial(_backbone, module), in_axes=(None, 0))
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
@@ -147,7 +149,7 @@ def _write(module, variables, source, config, folder, skip_log) -> None:
     _check_size(sum(4 * math.prod(shape) for shape in shapes.values()), config.train)
     good = np.zeros(len(source), bool)
     with contextlib.ExitStack() as stack:
-        paths = {n: stack.enter_context(artefacts.replacing(folder / f"{n}.npy")) for n in MAPS}
+        paths = {n: stack.enter_context(replacing(folder / f"{n}.npy")) for n in MAPS}
         files = {
             name: np.lib.format.open_memmap(path, "w+", np.float32, shapes[name])
             for name, path in paths.items()
@@ -164,8 +166,8 @@ def _write(module, variables, source, config, folder, skip_log) -> None:
             progress.advance(count)
         for file in files.values():
             file.flush()
-    with artefacts.replacing(folder / f"{_GOOD}.npy") as path, path.open("wb") as file:
-        np.save(file, good)
+    with replacing(folder / f"{_GOOD}.npy") as path, path.open("wb") as good_file:
+        np.save(good_file, good)
 
 
 def _backbone(module: Delg, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -175,27 +177,28 @@ def _backbone(module: Delg, variables: Any, images: jax.Array) -> dict[str, jax.
 
 def _check_size(needed: int, train: ml_collections.ConfigDict) -> None:
     if needed > train.cache_gigabytes * 1e9:
-        rule = f"the feature maps of all training images take {needed / 1e9:.2f} GB"
+        rule = f"must be at least the {needed / 1e9:.2f} GB of all feature maps"
         raise UserError("config.train.cache_gigabytes", train.cache_gigabytes, rule)
 
 
-def in_place_of_backbone(conv4: jax.Array, conv5: jax.Array) -> contextlib.AbstractContextManager:
-    """Within this context a network takes these maps for what its backbone gives.
+@contextlib.contextmanager
+def images_of(batch: Mapping[str, jax.Array]) -> Iterator[jax.Array]:
+    """Yields the images of a batch, the network's input.
+
+    For a batch of cached maps, yields blank images; within the context, the maps replace the output
+    of the backbone.
 
     Args:
-      conv4: float32 [B, H, W, C].
-      conv5: float32 [B, H, W, C].
+      batch: `image` [B, H, W, 3]; or `conv4`, `conv5` [B, H, W, C] and `label` [B].
     """
+    if "image" in batch:
+        yield batch["image"]
+        return
 
     def replace(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, ResNet) and context.method_name == "__call__":
-            dtype = context.module.dtype
-            return {"conv4": conv4.astype(dtype), "conv5": conv5.astype(dtype)}
+            return {name: batch[name].astype(context.module.dtype) for name in MAPS}
         return call(*args, **kwargs)
 
-    return nn.intercept_methods(replace)
-
-
-def no_images(count: int) -> jax.Array:
-    """What stands for images where the backbone is replaced, float32 [count, 1, 1, 3]."""
-    return jnp.zeros((count, 1, 1, 3))
+    with nn.intercept_methods(replace):
+        yield jnp.zeros((len(batch["label"]), 1, 1, 3))

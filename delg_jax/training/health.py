@@ -1,4 +1,4 @@
-"""What goes wrong in a run: the first tensor that is not finite, and signs of not learning."""
+"""Detects runs that go wrong: tensors that are not finite, and networks that do not learn."""
 
 import logging
 import math
@@ -13,17 +13,17 @@ from flax import traverse_util
 
 _LOG = logging.getLogger(__name__)
 
-_DEAD_SCORE = 1e-4  # attention whose largest score is below selects nothing
-_FLAT_SPREAD = 1e-3  # of scores, relative to the largest, below which all positions are alike
-_SCALE_RANGE = 10.0  # factor by which gamma may leave its initial value
-_DEVIATIONS = 3.0  # standard deviations above chance that count as having learned
+_DEAD_SCORE = 1e-4  # attention is dead if its largest score is lower
+_FLAT_SPREAD = 1e-3  # attention is dead if its scores spread less, relative to the largest
+_SCALE_RANGE = 10.0  # factor by which gamma may differ from its initial value
+_DEVIATIONS = 3.0  # standard deviations above chance from which a network has learned
 
 
 def watched(metrics: Mapping[str, Any], gradients: Any, variables: Any) -> dict[str, Any]:
-    """Everything that must stay finite, by name, in the order in which a step computes it.
+    """All tensors that must stay finite, by name, in the order in which a step computes them.
 
     Args:
-      metrics: of the step; the losses among them count, the total last.
+      metrics: of the step; only losses are watched, the total last.
       gradients: by parameter.
       variables: parameters and statistics after the step.
     """
@@ -36,17 +36,17 @@ def watched(metrics: Mapping[str, Any], gradients: Any, variables: Any) -> dict[
 
 
 def first_nonfinite(tensors: Mapping[str, jax.Array]) -> jax.Array:
-    """Position of the first tensor with a value that is not finite, int32; -1 if there is none."""
+    """Position of the first tensor with a value that is not finite, int32; -1 if all are finite."""
     bad = jnp.stack([~jnp.all(jnp.isfinite(tensor)) for tensor in tensors.values()])
     return jnp.where(jnp.any(bad), jnp.argmax(bad), -1).astype(jnp.int32)
 
 
 class Diagnosis:
-    """Looks for a run that does not learn; each sign is logged once.
+    """Warns of a run that does not learn; each warning is logged once.
 
     Args:
       train: the `config.train` tree.
-      learns_attention: whether there are attention weights to be learned.
+      learns_attention: whether the attention has weights that learn.
       labels: int [N], of the validation images.
     """
 
@@ -55,27 +55,29 @@ class Diagnosis:
     ) -> None:
         self._train, self._learns_attention = train, learns_attention
         self._chance = chance_level(labels)
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def examine(self, step: int, record: Mapping[str, float]) -> dict[str, float]:
-        """Signs in a record of metrics, as fields `warning_...` that are 1."""
-        signs = {}
+        """Logs warnings about a record of metrics and returns them as fields `warning_...` = 1."""
+        warnings: dict[str, str] = {}
         if step >= self._train.chance_after:
-            signs["warning_at_chance"] = self._at_chance(record)
+            warnings["warning_at_chance"] = self._at_chance(record)
         if self._learns_attention and "attention_max" in record:
             low, high = record["attention_min"], record["attention_max"]
             if high < _DEAD_SCORE or high - low < _FLAT_SPREAD * high:
                 text = f"attention is dead: all scores lie in [{low:.3g}, {high:.3g}]"
-                signs["warning_dead_attention"] = text
+                warnings["warning_dead_attention"] = text
         scale, initial = record.get("scale"), self._train.arcface_scale
         if scale is not None and not initial / _SCALE_RANGE < scale < initial * _SCALE_RANGE:
-            text = f"gamma of ArcFace went from {initial:.3g} to {scale:.3g}"
-            signs["warning_scale"] = f"{text}; lower config.train.learning_rate, or fix gamma"
-        signs = {name: text for name, text in signs.items() if text}
-        for name in sorted(set(signs) - self._said):
-            _LOG.warning("step %d: %s", step, signs[name])
-        self._said |= set(signs)
-        return dict.fromkeys(signs, 1.0)
+            text = f"the scale of ArcFace went from {initial:.3g} to {scale:.3g}"
+            warnings["warning_scale"] = (
+                f"{text}; lower config.train.learning_rate, or fix the scale"
+            )
+        warnings = {name: text for name, text in warnings.items() if text}
+        for name in sorted(set(warnings) - self._logged):
+            _LOG.warning("step %d: %s", step, warnings[name])
+        self._logged |= set(warnings)
+        return dict.fromkeys(warnings, 1.0)
 
     def _at_chance(self, record: Mapping[str, float]) -> str:
         heads = {"joint": ("global", "attention"), "global": ("global",), "local": ("attention",)}
@@ -90,7 +92,7 @@ class Diagnosis:
 
 
 def chance_level(labels: np.ndarray) -> float:
-    """The accuracy that always naming the commonest of `labels` would hardly exceed."""
+    """Majority-class accuracy + 3 sigma; -1 without labels."""
     if not len(labels):
         return -1.0
     share = np.bincount(labels).max() / len(labels)

@@ -1,4 +1,4 @@
-"""Which images a run learns from, kept with it, so that it never resumes on others."""
+"""The digest of the images that a run is trained on, so that it never resumes on others."""
 
 import hashlib
 import json
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from delg_jax import json_files
-from delg_jax import workdir as artefacts
 from delg_jax.data.sources import FileSource, ImageSource, TrainingData
 from delg_jax.data.tfds_builders.manifest import stamp
 from delg_jax.errors import UserError
+from delg_jax.workdir import write_json
 
 FILE = "images.json"
 _PART = json_files.fields(
@@ -20,10 +20,10 @@ _CHECK = json_files.fields({"classes": json_files.text, "train": _PART, "validat
 
 
 def summary(data: TrainingData) -> dict[str, Any]:
-    """Numbers and digests of images, in any folder: of names with labels, and of contents.
+    """Counts and digests of the training and validation images, wherever they are stored.
 
-    Of contents, a preparation kept a digest each; of files, the sizes count, because a copy has
-    other times. What has neither has the digest "".
+    There is one digest of names and labels, and one of contents. The latter covers the digests that
+    a prepared data set stores, or the sizes of files (a copy has other times), or else is empty.
     """
     parts = {"train": data.train, "validation": data.validation}
     return {
@@ -33,19 +33,19 @@ def summary(data: TrainingData) -> dict[str, Any]:
 
 
 def require_same(folder: pathlib.Path, found: dict[str, Any]) -> None:
-    """Keeps the summary of a run's images in its folder, or compares it with the one there.
+    """Stores the summary of a run's images in its folder, or compares it with the stored one.
 
     Args:
       folder: of the run.
-      found: `summary` of the images now.
+      found: `summary` of the current images.
 
     Raises:
-      UserError: if the run learnt from other images.
+      UserError: if the run was trained on other images.
     """
-    remedy = "--overwrite deletes the run, or take another --workdir"
+    remedy = "--overwrite deletes the run, or use another --workdir"
     before = json_files.read(folder / FILE, "images of a run", _CHECK, remedy)
     if before is None:  # a new run, or one of an earlier version
-        artefacts.write_json(folder / FILE, found)
+        write_json(folder / FILE, found)
         return
     changes = [
         f"{name}: {change}"

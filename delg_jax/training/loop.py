@@ -1,4 +1,4 @@
-"""One run: steps, records, validation and checkpoints, until the end or a request to stop."""
+"""The training loop: steps, metrics, validation and checkpoints, until the end or SIGTERM."""
 
 import contextlib
 import json
@@ -19,47 +19,52 @@ from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
 from delg_jax.models.delg import Delg
 from delg_jax.progress import Progress
-from delg_jax.training import health
-from delg_jax.training import optimizer as train_state
-from delg_jax.training import step as train_step
+from delg_jax.training import health, optimizer
 from delg_jax.training.checkpoints import Checkpoints
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
+from delg_jax.training.optimizer import TrainState
+from delg_jax.training.step import (
+    loss_weights,
+    parallel_eval_step,
+    parallel_train_step,
+    split_over_devices,
+)
 
 _LOG = logging.getLogger(__name__)
 
 
-class Run:
-    """What stays the same from step to step.
+class TrainingLoop:
+    """Takes the steps of a run; records metrics, validates and saves on the way.
 
     Args:
-      config: the whole tree.
+      train: the `config.train` tree.
+      data: the `config.data` tree.
       module: the network.
       tx: the optimiser.
-      validation: labelled images; without any, nothing is measured on them.
-      folder: gets the records.
-      skip_log: where bad images are listed.
+      validation: labelled images; may be empty.
+      folder: gets the metrics.
+      skip_log: list of bad images.
     """
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        train: ml_collections.ConfigDict,
+        data: ml_collections.ConfigDict,
         module: Delg,
         tx: optax.GradientTransformation,
         validation: ImageSource,
         folder: pathlib.Path,
         skip_log: skips.SkipLog,
     ) -> None:
-        train = config.train
-        weights = train_step.loss_weights(train)
-        self._config, self._validation, self._skip_log = config, validation, skip_log
-        self._folder = folder
-        penalty = train_state.penalty(train)
-        self._train_step = train_step.parallel_train_step(
-            module, tx, weights, penalty, train.accumulation_steps
+        self._train, self._data = train, data
+        self._validation, self._skip_log, self._folder = validation, skip_log, folder
+        weights = loss_weights(train)
+        self._train_step = parallel_train_step(
+            module, tx, weights, optimizer.penalty(train), train.accumulation_steps
         )
-        self._eval_step = train_step.parallel_eval_step(module, weights)
-        self._learning_rate = train_state.learning_rate(train)
+        self._eval_step = parallel_eval_step(module, weights)
+        self._learning_rate = optimizer.learning_rate(train)
         learns_attention = (
             module.local_head and module.attention == "learned" and train.heads != "global"
         )
@@ -70,25 +75,22 @@ class Run:
             best = train.best_metric.startswith("validation_")
             _LOG.warning(text + (", and no checkpoint is kept as the best" if best else ""))
 
-    def train(
-        self,
-        state: train_state.TrainState,
-        batches: grain.DatasetIterator,
-        checkpoints: Checkpoints,
+    def run(
+        self, state: TrainState, batches: grain.DatasetIterator, checkpoints: Checkpoints
     ) -> dict[str, float]:
-        """Takes all steps that are left and returns the last record.
+        """Takes all remaining steps and returns the last record of metrics.
 
         Args:
-          state: to begin with, on all devices.
-          batches: of this process, where `state` stands.
+          state: to start from, on all devices.
+          batches: of this process, at the position of `state`.
           checkpoints: of the run.
 
         Raises:
-          SystemExit: with status 0, after a SIGTERM and the checkpoint that followed it.
+          SystemExit: with status 0, after SIGTERM and the checkpoint that follows it.
           UserError: if a tensor is not finite, or too many images are bad.
         """
-        train = self._config.train
-        first, record = int(state.step), {}
+        train, first = self._train, int(state.step)
+        record: dict[str, float] = {}
         self._writer = MetricsWriter(self._folder, first, train.tensorboard)
         self._clock = (time.monotonic(), first)
         with (
@@ -97,63 +99,64 @@ class Run:
             Progress("train", train.steps, "step", done=first) as progress,
         ):
             for step in range(first + 1, train.steps + 1):
-                batch = train_step.split_over_devices(self._next(batches))
-                state, metrics = self._train_step(state, batch)
+                try:
+                    batch = next(batches)
+                except Exception:
+                    self._check_skipped()  # its error is clearer if no image is good
+                    raise
+                state, metrics = self._train_step(state, split_over_devices(batch))
                 self._nonfinite.append(metrics.pop("nonfinite"))
                 last, stopped = step == train.steps, stop.arrived(step)
                 saves = last or stopped or step % train.checkpoint_every == 0
-                # Also before each checkpoint, because it finds a network that diverged
+                # Also before each checkpoint, because this detects divergence
                 if saves or step % train.log_every == 0:
                     record = self._log(step, metrics, state, checkpoints.latest())
                 if last or step % train.eval_every == 0:
-                    measured = self.evaluate(state, step)
-                    record |= self._write(step, measured) if measured else {}
+                    means = self._evaluate(state, step)
+                    if means:
+                        means |= self._diagnosis.examine(step, means)
+                        record |= self._writer.write(step, means)
                     self._clock = (time.monotonic(), step)
                 if saves:
-                    input_state = json.dumps(_plain(batches.get_state()))
+                    input_state = json.dumps(_to_json(batches.get_state()))
                     checkpoints.save(state, input_state, record)
                 if stopped and not last:
-                    _LOG.info("stopped at step %d; the same command goes on from there", step)
+                    _LOG.info("stopped at step %d; the same command resumes there", step)
                     raise SystemExit(0)
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
         return record or self._writer.read(train.steps)
 
-    def _next(self, batches: grain.DatasetIterator) -> pipeline.Batch:
-        try:
-            return next(batches)
-        except Exception:
-            self._check_skipped()  # says it better if there is no good image
-            raise
-
     def _log(
-        self, step: int, metrics: dict[str, Any], state: train_state.TrainState, saved: int | None
+        self, step: int, metrics: dict[str, Any], state: TrainState, saved: int | None
     ) -> dict[str, float]:
-        """Writes the metrics of a step, and ends a run that diverged."""
-        metrics = jax.device_get(metrics)  # waits for the step
+        """Writes the metrics of a step; raises if the run diverged or skipped too many images."""
+        values = jax.device_get(metrics)  # waits for the step
         (since, done), now = self._clock, time.monotonic()
         self._clock = (now, step)
         seconds = (now - since) / (step - done)
-        speed = {
+        values |= {
+            "learning_rate": self._learning_rate(step - 1),
             "step_seconds": seconds,
-            "images_per_second": self._config.train.batch_size / seconds,
+            "images_per_second": self._train.batch_size / seconds,
             **_device_memory(),
         }
-        rates = {"learning_rate": self._learning_rate(step - 1)}
-        record = self._write(step, {**metrics, **rates, **speed})
-        self._refuse_nonfinite(step, record, state, saved)
+        values |= self._diagnosis.examine(step, values)
+        record = self._writer.write(step, values)
+        self._check_finite(step, record, state, saved)
         self._check_skipped()
         return record
 
-    def _write(self, step: int, values: dict[str, Any]) -> dict[str, float]:
-        return self._writer.write(step, values | self._diagnosis.examine(step, values))
-
-    def _refuse_nonfinite(
-        self,
-        step: int,
-        record: dict[str, float],
-        state: train_state.TrainState,
-        saved: int | None,
+    def _check_finite(
+        self, step: int, record: dict[str, float], state: TrainState, saved: int | None
     ) -> None:
+        """Raises a UserError that names the first tensor that was not finite since the last call.
+
+        Args:
+          step: the last step.
+          record: metrics of this step.
+          state: after this step.
+          saved: step of the latest checkpoint, None if there is none.
+        """
         found = [int(position) for position in jax.device_get(self._nonfinite)]
         self._nonfinite.clear()
         for number, position in enumerate(found, start=step - len(found) + 1):
@@ -163,57 +166,49 @@ class Run:
                 rule = (
                     f"training diverged at step {number}: {name} is not finite; lower it ({kept})"
                 )
-                rate = self._config.train.learning_rate
-                raise UserError("config.train.learning_rate", rate, rule)
+                raise UserError("config.train.learning_rate", self._train.learning_rate, rule)
 
     def _check_skipped(self) -> None:
         skipped = self._skip_log.read()
-        if len(skipped) > self._config.data.max_skipped:
-            skips.report(self._skip_log.path.parent, skipped, self._config.data.max_skipped)
+        if len(skipped) > self._data.max_skipped:
+            skips.report(self._skip_log.path.parent, skipped, self._data.max_skipped)
 
-    def evaluate(self, state: train_state.TrainState, step: int) -> dict[str, float]:
-        """Means over the validation images, names with the prefix `validation_`.
-
-        None at all if there is no image, or no good one: a mean of nothing is no loss of 0.
-        """
+    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+        """Means over the validation images, with the prefix `validation_`; empty without images."""
         totals: dict[str, float] = {}
-        train = self._config.train
         batches = pipeline.validation_batches(
             self._validation,
-            self._config.data,
-            train.batch_size // train.accumulation_steps,
+            self._data,
+            self._train.batch_size // self._train.accumulation_steps,
             self._skip_log,
             distributed.shard(),
         )
         for number, batch in enumerate(batches):
-            sums, scores = self._eval_step(state, train_step.split_over_devices(batch))
+            sums, scores = self._eval_step(state, split_over_devices(batch))
             if number == 0:
-                self._writer.draw(step, batch["image"], scores)
+                self._writer.draw_attention(step, batch["image"], scores)
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
         count = totals.pop("count", 0.0)
         if not count:
             return {}
         means = {f"validation_{name}": total / count for name, total in totals.items()}
-        self._check_best_metric(means)
-        return means
-
-    def _check_best_metric(self, means: dict[str, float]) -> None:
-        best = self._config.train.best_metric
+        best = self._train.best_metric
         if best.startswith("validation_") and best not in means:
             rule = f"must be one of {', '.join(sorted(means))}, or another metric, or empty"
             raise UserError("config.train.best_metric", best, rule)
+        return means
 
 
 def _device_memory() -> dict[str, float]:
-    """Peak of the first device, where the backend tells it."""
+    """Peak memory of the first device, if the backend reports it."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    found = stats.get("peak_bytes_in_use")
-    return {} if found is None else {"device_memory_bytes": float(found)}
+    peak = stats.get("peak_bytes_in_use")
+    return {} if peak is None else {"device_memory_bytes": float(peak)}
 
 
-def _plain(value: Any) -> Any:
-    """A Grain iterator's state as JSON values."""
+def _to_json(value: Any) -> Any:
+    """The state of a Grain iterator as JSON values."""
     if isinstance(value, dict):
-        return {name: _plain(child) for name, child in value.items()}
+        return {name: _to_json(child) for name, child in value.items()}
     return value.decode() if isinstance(value, bytes) else value

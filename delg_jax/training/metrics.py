@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON line a record, a line to the terminal, and TensorBoard's files."""
+"""Metrics of a run: a JSON line and a log line per record, and TensorBoard files."""
 
 import itertools
 import logging
@@ -11,21 +11,23 @@ import numpy as np
 from PIL import Image
 
 from delg_jax import distributed, json_files
-from delg_jax import workdir as artefacts
+from delg_jax.workdir import write_text
 
 _LOG = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 10
-_PICTURES = 4  # images beside each other
+_FILE = "metrics.jsonl"
 _VALIDATION = "validation_"
+_LOGGED = ("loss", "accuracy", "learning_rate", "scale", "images_per_second")  # or name endings
+_FLUSH_SECONDS = 10
+_MAX_DRAWN = 4  # images in a row
 
 
 class TensorBoard:
-    """One run's event file; importing the writer fails where the extra is not installed.
+    """The event file of a run; raises ImportError if the extra is not installed.
 
     Args:
       folder: of the event files.
-      from_step: events of later steps are dropped, as the run resumes there.
+      from_step: where the run resumes; events of later steps are dropped.
     """
 
     def __init__(self, folder: pathlib.Path, from_step: int) -> None:
@@ -36,23 +38,23 @@ class TensorBoard:
         )
 
     def write(self, step: int, record: Mapping[str, float]) -> None:
-        """Writes scalars; those of validation stand in a group of their own."""
+        """Writes scalars, those of validation in their own group."""
         for name, value in record.items():
             group = "validation" if name.startswith(_VALIDATION) else "train"
             self._writer.add_scalar(f"{group}/{name.removeprefix(_VALIDATION)}", value, step)
 
-    def draw(self, step: int, images: np.ndarray, scores: np.ndarray) -> None:
-        """Draws images uint8 [B, H, W, 3], and below them their attention float32 [B, h, w]."""
-        picture = attention_picture(images[:_PICTURES], scores[:_PICTURES])
+    def draw_attention(self, step: int, images: np.ndarray, scores: np.ndarray) -> None:
+        """Draws images uint8 [B, H, W, 3] above their attention float32 [B, h, w]."""
+        picture = attention_picture(images[:_MAX_DRAWN], scores[:_MAX_DRAWN])
         self._writer.add_image("validation/attention", picture, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Writes what is still in memory."""
+        """Writes what is still buffered."""
         self._writer.close()
 
 
-def open_board(folder: pathlib.Path, from_step: int) -> TensorBoard | None:
-    """The event file of a run, or None and a line in the log where the extra is missing."""
+def _open_tensorboard(folder: pathlib.Path, from_step: int) -> TensorBoard | None:
+    """Opens the event file of a run; None, and a log line, if the extra is not installed."""
     try:
         return TensorBoard(folder, from_step)
     except ImportError:
@@ -61,7 +63,7 @@ def open_board(folder: pathlib.Path, from_step: int) -> TensorBoard | None:
 
 
 def attention_picture(images: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Images in a row, and their attention in grey below them, white for its highest score.
+    """Draws images in a row above their attention in grey, white for the highest score.
 
     Args:
       images: uint8 [B, H, W, 3].
@@ -74,27 +76,23 @@ def attention_picture(images: np.ndarray, scores: np.ndarray) -> np.ndarray:
     highest = np.maximum(scores.max(axis=(1, 2), keepdims=True), 1e-12)
     grey = np.nan_to_num(255 * scores / highest).astype(np.uint8)
     maps = [
-        Image.fromarray(map_).resize((width, height), Image.Resampling.NEAREST) for map_ in grey
+        np.asarray(Image.fromarray(map_).resize((width, height), Image.Resampling.NEAREST))
+        for map_ in grey
     ]
     below = np.repeat(np.concatenate(maps, axis=1)[..., None], 3, axis=-1)
     return np.concatenate([np.concatenate(images, axis=1), below])
 
 
-_FILE = "metrics.jsonl"
-
-# Names, or how they end, of what the line to the terminal tells; the files have everything.
-_SHOWN = ("loss", "accuracy", "learning_rate", "scale", "images_per_second")
-
-
 class MetricsWriter:
-    """Appends records to `metrics.jsonl`, dropping those of steps that will be run again.
+    """Appends records to `metrics.jsonl`; drops those of steps that will run again.
 
-    Of several processes, only the first writes.
+    With several processes, only the first writes.
 
     Args:
       folder: of the file; created if absent.
-      from_step: records of later steps are dropped, as the run resumes there.
-      tensorboard: whether `tensorboard/` in the folder gets the same, if its extra is installed.
+      from_step: where the run resumes; records of later steps are dropped.
+      tensorboard: whether to write the same to `tensorboard/` in the folder, if its extra is
+        installed.
     """
 
     def __init__(self, folder: pathlib.Path, from_step: int, tensorboard: bool = False) -> None:
@@ -103,11 +101,13 @@ class MetricsWriter:
         self._board = None
         if distributed.is_first():
             kept = [record for record in read_records(folder) if record["step"] <= from_step]
-            artefacts.write_text(self._path, "".join(map(json_files.line, kept)))
-            self._board = open_board(folder / "tensorboard", from_step) if tensorboard else None
+            write_text(self._path, "".join(map(json_files.line, kept)))
+            self._board = (
+                _open_tensorboard(folder / "tensorboard", from_step) if tensorboard else None
+            )
 
     def read(self, step: int) -> dict[str, float]:
-        """Everything that was written of one step, as one record."""
+        """All that was written for one step, as one record."""
         values = [record for record in read_records(self._folder) if record.pop("step") == step]
         return dict(itertools.chain.from_iterable(record.items() for record in values))
 
@@ -119,13 +119,13 @@ class MetricsWriter:
                 file.write(json_files.line({"step": step, **record}))
         if self._board:
             self._board.write(step, record)
-        shown = sorted(name for name in record if name.endswith(_SHOWN))
-        text = ", ".join(f"{name} {record[name]:.4g}" for name in shown)
+        logged = sorted(name for name in record if name.endswith(_LOGGED))
+        text = ", ".join(f"{name} {record[name]:.4g}" for name in logged)
         _LOG.info("step %d: %s", step, text)
         return record
 
-    def draw(self, step: int, images: np.ndarray, scores: jax.Array | None) -> None:
-        """Draws images and their attention, where there is a local head and TensorBoard.
+    def draw_attention(self, step: int, images: np.ndarray, scores: jax.Array | None) -> None:
+        """Draws images and their attention, if there is a local head and TensorBoard.
 
         Args:
           step: number of the step.
@@ -133,23 +133,23 @@ class MetricsWriter:
           scores: float32 [devices, B / devices, h, w].
         """
         if self._board and scores is not None:
-            scores = jax.device_get(scores)
-            self._board.draw(step, images, scores.reshape(-1, *scores.shape[2:]))
+            values = np.asarray(jax.device_get(scores))
+            self._board.draw_attention(step, images, values.reshape(-1, *values.shape[2:]))
 
     def close(self) -> None:
-        """Ends TensorBoard's file; the records are whole at any time."""
+        """Closes the TensorBoard file; records are complete at any time."""
         if self._board:
             self._board.close()
 
 
 def read_records(folder: pathlib.Path) -> list[dict[str, float]]:
-    """The records of a run.
+    """Reads the records of a run.
 
     Args:
       folder: of `metrics.jsonl`.
 
     Returns:
-      A record for each line, with its `step`; none if nothing was written.
+      One record per line, with its `step`; empty if nothing was written.
 
     Raises:
       UserError: if a line is damaged.

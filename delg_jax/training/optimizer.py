@@ -1,6 +1,6 @@
-"""What training changes from step to step, and the optimiser that changes it."""
+"""The training state, and the optimiser that updates it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +16,10 @@ _LOCAL_PARTS = ("attend", "reduce", "local_classifier")
 
 @struct.dataclass
 class TrainState:
-    """The state of a run.
+    """The state of a training run.
 
     Attributes:
-      step: int32 scalar, updates made.
+      step: int32 scalar, number of updates so far.
       params: parameters of the network.
       batch_stats: running statistics of BatchNorm.
       opt_state: of the optimiser.
@@ -32,12 +32,12 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What the network is applied with."""
+        """The variables that the network is applied with."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def learning_rate(train: ml_collections.ConfigDict) -> optax.Schedule:
-    """Linear decay from the initial rate to zero, after a linear warm-up (section 4.1)."""
+    """Linear decay to zero, after a linear warm-up (section 4.1)."""
     if not 0 <= train.warmup_steps < train.steps:
         rule = f"must be from 0 to below config.train.steps (={train.steps})"
         raise UserError("config.train.warmup_steps", train.warmup_steps, rule)
@@ -48,8 +48,8 @@ def learning_rate(train: ml_collections.ConfigDict) -> optax.Schedule:
     return optax.join_schedules([warmup, decay], [train.warmup_steps])
 
 
-def is_trained(path: tuple[str, ...], train: ml_collections.ConfigDict) -> bool:
-    """Whether the parameter at `path` learns, by `config.train.heads` and `freeze_backbone`."""
+def is_trained(path: Sequence[Any], train: ml_collections.ConfigDict) -> bool:
+    """Whether `config.train` lets the parameter at `path` learn."""
     if path[0] == "resnet" and (train.freeze_backbone or train.heads == "local"):
         return False
     if path[-1] == "scale" and path[0] == "global_classifier" and not train.arcface_scale_learned:
@@ -58,19 +58,19 @@ def is_trained(path: tuple[str, ...], train: ml_collections.ConfigDict) -> bool:
     return {"joint": True, "local": is_local, "global": not is_local}[train.heads]
 
 
-def optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """SGD with momentum and norm clipping; fixed parameters get no update.
+def create_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """SGD with momentum and gradient clipping; fixed parameters are not updated.
 
-    Weight decay is part of the loss (`penalty`), so its gradient is clipped with the others.
+    Weight decay is part of the loss (`penalty`), so its gradient is clipped too.
 
     Args:
       train: the `config.train` tree.
 
     Returns:
-      The transformation, for the parameters of a `Delg`.
+      The gradient transformation for the parameters of a `Delg`.
 
     Raises:
-      UserError: if a field has a value that does not exist.
+      UserError: if `heads` is unknown or the warm-up is too long.
     """
     require_choice("config.train.heads", train.heads, ("joint", "global", "local"))
     chain = optax.chain(
@@ -87,18 +87,18 @@ def optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
 
 
 def penalty(train: ml_collections.ConfigDict) -> Callable[[Any], jax.Array] | None:
-    """The L2 term of the loss: weight_decay / 2 times the squared norm of kernels that learn.
+    """The L2 penalty: weight_decay / 2 times the squared norm of the kernels that learn.
 
-    Neither biases, nor BatchNorm, nor the classifier's scale take part.
+    Biases, BatchNorm and the scale of ArcFace are not penalised.
 
     Args:
       train: the `config.train` tree.
 
     Returns:
-      A function of the parameters, with a scalar; None without weight decay.
+      A function from parameters to a scalar; None without weight decay.
 
     Raises:
-      UserError: if the weight is negative.
+      UserError: if `weight_decay` is negative.
     """
     if train.weight_decay < 0:
         raise UserError("config.train.weight_decay", train.weight_decay, "must not be negative")
@@ -116,8 +116,8 @@ def penalty(train: ml_collections.ConfigDict) -> Callable[[Any], jax.Array] | No
     return compute
 
 
-def create(variables: dict[str, Any], tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step, from a network's variables."""
+def create_state(variables: dict[str, Any], tx: optax.GradientTransformation) -> TrainState:
+    """Makes the state before the first step."""
     params = jax.tree.map(jnp.asarray, variables["params"])
     stats = jax.tree.map(jnp.asarray, variables["batch_stats"])
     return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params))

@@ -1,4 +1,4 @@
-"""One update and one evaluation over all devices of all processes."""
+"""A training step and an evaluation step, over all devices of all processes."""
 
 import functools
 from collections.abc import Callable
@@ -17,10 +17,11 @@ from delg_jax.training.optimizer import TrainState
 
 AXIS = "batch"
 Metrics = dict[str, jax.Array]
+_QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
 
 
 def loss_weights(train: ml_collections.ConfigDict) -> LossWeights:
-    """The weights of `config.train`; a head that does not learn has none."""
+    """The loss weights of `config.train`; zero for a head that does not learn."""
     return LossWeights(
         global_loss=train.global_weight * (train.heads != "local"),
         reconstruction=train.reconstruction_weight * (train.heads != "global"),
@@ -38,7 +39,7 @@ def train_step(
     penalty: Callable[[Any], jax.Array] | None = None,
     accumulation_steps: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """Takes one step on this device's share of a batch; gradients are averaged over `AXIS`.
+    """Takes one step on this device's part of a batch; gradients are averaged over `AXIS`.
 
     Args:
       state: before the step, the same on every device.
@@ -47,22 +48,23 @@ def train_step(
       module: the network.
       tx: the optimiser.
       weights: of the losses.
-      penalty: gives the part of the loss that depends on parameters alone; None for no such part.
-      accumulation_steps: parts of the share that are computed one after the other.
+      penalty: loss term of the parameters alone; None for none.
+      accumulation_steps: sub-batches whose gradients are computed one after the other.
 
     Returns:
       The state after the step and scalar metrics, the same on every device. `nonfinite` is the
       position in `health.watched` of the first tensor with a value that is not finite, or -1.
     """
-    compute = functools.partial(_accumulated, parts=accumulation_steps)
     loss = functools.partial(_loss, module=module, weights=weights)
-    gradients, (stats, metrics, scores) = compute(loss, state, batch)
+    gradients, stats, metrics, scores = _accumulate_gradients(
+        loss, state, batch, accumulation_steps
+    )
     gradients, stats = jax.lax.pmean((gradients, stats), AXIS)
     metrics = jax.lax.pmean(jax.tree.map(jnp.mean, metrics), AXIS)
     if penalty is not None:
-        metrics["decay_loss"], pull = jax.value_and_grad(penalty)(state.params)
+        metrics["decay_loss"], decay = jax.value_and_grad(penalty)(state.params)
         metrics["loss"] += metrics["decay_loss"]
-        gradients = jax.tree.map(jnp.add, gradients, pull)
+        gradients = jax.tree.map(jnp.add, gradients, decay)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = TrainState(state.step + 1, params, stats, opt_state)
@@ -76,9 +78,15 @@ def train_step(
 
 
 def _loss(params: Any, stats: Any, batch: dict[str, jax.Array], module: Delg, weights: LossWeights):
-    """The mean loss of a batch; beside it BatchNorm statistics, metrics and attention scores."""
-    apply = functools.partial(_classify, module, {"params": params, "batch_stats": stats}, batch)
-    (outputs, scores, logits), changed = apply(train=True, mutable=["batch_stats"])
+    """Mean loss of a batch, and BatchNorm statistics, metrics and attention scores."""
+    with feature_cache.images_of(batch) as images:
+        (outputs, scores, logits), changed = module.apply(
+            {"params": params, "batch_stats": stats},
+            images,
+            train=True,
+            method="classify",
+            mutable=["batch_stats"],
+        )
     loss, metrics = total_loss(
         outputs, scores, logits, batch["label"], weights, module.stop_gradient
     )
@@ -88,38 +96,32 @@ def _loss(params: Any, stats: Any, batch: dict[str, jax.Array], module: Delg, we
     return jnp.mean(loss), (stats, metrics, outputs.attention)
 
 
-def _classify(module: Delg, variables: Any, batch: dict[str, jax.Array], **options: Any):
-    """`Delg.classify` of images, or of what a frozen backbone made of them."""
-    if "image" in batch:
-        return module.apply(variables, batch["image"], method="classify", **options)
-    with feature_cache.in_place_of_backbone(batch["conv4"], batch["conv5"]):
-        images = feature_cache.no_images(len(batch["label"]))
-        return module.apply(variables, images, method="classify", **options)
-
-
-def _accumulated(loss: Callable, state: TrainState, batch: dict[str, jax.Array], parts: int):
-    """Gradient of `loss`, averaged over parts of the batch, and what stands beside it."""
+def _accumulate_gradients(
+    loss: Callable, state: TrainState, batch: dict[str, jax.Array], steps: int
+) -> tuple[Any, Any, Metrics, jax.Array | None]:
+    """Gradients averaged over sub-batches; also BatchNorm statistics, metrics and attention."""
     gradient = jax.grad(loss, has_aux=True)
-    if parts == 1:
-        return gradient(state.params, state.batch_stats, batch)
+    if steps == 1:
+        gradients, (stats, metrics, scores) = gradient(state.params, state.batch_stats, batch)
+        return gradients, stats, metrics, scores
 
-    def add(carry: tuple[Any, Any], part: dict[str, jax.Array]):
+    def add(carry: tuple[Any, Any], sub_batch: dict[str, jax.Array]):
         total, stats = carry
-        gradients, (stats, *rest) = gradient(state.params, stats, part)
-        return (jax.tree.map(jnp.add, total, gradients), stats), rest
+        gradients, (stats, metrics, scores) = gradient(state.params, stats, sub_batch)
+        return (jax.tree.map(jnp.add, total, gradients), stats), (metrics, scores)
 
-    batch = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), batch)
+    batch = jax.tree.map(lambda x: x.reshape(steps, len(x) // steps, *x.shape[1:]), batch)
     start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats)
-    # In a loop, convolutions take ten times as long on a CPU
-    unroll = parts if jax.default_backend() == "cpu" else 1
+    # On a CPU, convolutions inside a loop take ten times as long
+    unroll = steps if jax.default_backend() == "cpu" else 1
     (total, stats), (metrics, scores) = jax.lax.scan(add, start, batch, unroll=unroll)
-    return jax.tree.map(lambda x: x / parts, total), (stats, metrics, scores)
+    return jax.tree.map(lambda x: x / steps, total), stats, metrics, scores
 
 
 def eval_step(
     state: TrainState, batch: dict[str, jax.Array], module: Delg, weights: LossWeights
 ) -> tuple[Metrics, jax.Array | None]:
-    """Sums losses and correct answers over all devices.
+    """Sums losses and accuracies over all devices.
 
     Args:
       state: the state to evaluate.
@@ -128,7 +130,7 @@ def eval_step(
       weights: of the losses.
 
     Returns:
-      Scalar sums over valid images by metric name, and `count`; and the attention scores of this
+      Sums over valid images by metric name, with their `count`; and the attention scores of this
       device's images, float32 [B, H, W], None without a local head.
     """
     outputs, scores, logits = module.apply(state.variables, batch["image"], method="classify")
@@ -145,20 +147,26 @@ def parallel_train_step(
     penalty: Callable[[Any], jax.Array] | None = None,
     accumulation_steps: int = 1,
 ):
-    """`train_step` over all devices: state unstacked and donated, batch [local devices, B, ...]."""
-    settings = {"penalty": penalty, "accumulation_steps": accumulation_steps}
-    step = functools.partial(train_step, module=module, tx=tx, weights=weights, **settings)
+    """`train_step` over all devices: one state (donated), batch [local devices, B, ...]."""
+    step = functools.partial(
+        train_step,
+        module=module,
+        tx=tx,
+        weights=weights,
+        penalty=penalty,
+        accumulation_steps=accumulation_steps,
+    )
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
 
 
 def parallel_eval_step(module: Delg, weights: LossWeights):
-    """`eval_step` over all devices, batch [local devices, B, ...]."""
+    """`eval_step` over all devices: batch [local devices, B, ...]."""
     step = functools.partial(eval_step, module=module, weights=weights)
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
 
 
 def replicate(state: TrainState) -> TrainState:
-    """Puts the state on every local device, as the step leaves it, which saves a compilation."""
+    """Puts the state on every local device, placed as after a step, which saves a compilation."""
     devices = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
     return jax.device_put(state, jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec()))
 
@@ -176,11 +184,8 @@ def split_over_devices(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: x.reshape(devices, size // devices, *x.shape[1:]) for name, x in batch.items()}
 
 
-_QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
-
-
 def sparsity(maps: jax.Array) -> jax.Array:
-    """Share of activations that are zero (Figure 3), float32 scalar."""
+    """Fraction of activations that are zero (Figure 3), float32 scalar."""
     return jnp.mean(maps == 0)
 
 

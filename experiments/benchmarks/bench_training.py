@@ -29,8 +29,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
-from delg_jax.training import feature_cache
-from delg_jax.training import optimizer as train_state
+from delg_jax.training import feature_cache, optimizer
 from delg_jax.training import step as train_step
 from delg_jax.training.train import module_options
 
@@ -67,14 +66,14 @@ def measure(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
     """
     train = config.train
     module = build(config.model, **module_options(train))
-    tx = train_state.optimizer(train)
+    tx = optimizer.create_optimizer(train)
     variables = model_variables.initialize(module, jax.random.key(0))
-    state = train_step.replicate(train_state.create(variables, tx))
+    state = train_step.replicate(optimizer.create_state(variables, tx))
     step = train_step.parallel_train_step(
         module,
         tx,
         train_step.loss_weights(train),
-        train_state.penalty(train),
+        optimizer.penalty(train),
         train.accumulation_steps,
     )
     batch = train_step.split_over_devices(_batch(config, module, variables))

@@ -2,8 +2,7 @@ import pytest
 
 from delg_jax.cli.main import main
 from delg_jax.models.delg import build
-from delg_jax.training import optimizer as train_state
-from delg_jax.training import train
+from delg_jax.training import optimizer, train
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from tests.photographs import make_folder, make_revisited
 from tests.tiny import command_line, random_variables, retrieval_config, training_config
@@ -65,8 +64,8 @@ def test_half_a_description_of_processes_is_refused(root, tmp_path, capsys, flag
 def test_a_checkpoint_of_another_network_is_refused_by_extraction(tmp_path, capsys):
     config = training_config(tmp_path).copy_and_resolve_references()
     config.model.num_classes = 2
-    state = train_state.create(
-        random_variables(build(config.model)), train_state.optimizer(config.train)
+    state = optimizer.create_state(
+        random_variables(build(config.model)), optimizer.create_optimizer(config.train)
     )
     with Checkpoints(tmp_path / "run" / FOLDER, config.model, 1) as checkpoints:
         checkpoints.save(state, "")

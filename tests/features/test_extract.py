@@ -11,7 +11,7 @@ from delg_jax.features.extract import extract
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.network import query_boxes
 from delg_jax.models.delg import build
-from delg_jax.training import optimizer as train_state
+from delg_jax.training import optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from tests.folders import contents
 from tests.photographs import make_revisited
@@ -87,7 +87,9 @@ def test_other_settings_are_refused_unless_overwritten(config, workdir, tmp_path
 def test_other_weights_are_refused_with_their_digest(config, workdir, tmp_path):
     model = config.model.copy_and_resolve_references()
     variables = random_variables(build(model), seed=9)
-    state = train_state.create(variables, train_state.optimizer(training_config(tmp_path).train))
+    state = optimizer.create_state(
+        variables, optimizer.create_optimizer(training_config(tmp_path).train)
+    )
     with Checkpoints(tmp_path / FOLDER, model, 1) as checkpoints:
         checkpoints.save(state, "")
     other = config.copy_and_resolve_references().unlock()

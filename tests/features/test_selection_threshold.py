@@ -2,7 +2,8 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.features.selection import attention_threshold
-from delg_jax.training import checkpoints
+from delg_jax.training import trained_network
+from delg_jax.training.checkpoints import FOLDER
 from tests.tiny import retrieval_config
 
 FOUND = {"attention_p50": 0.4, "attention_p75": 0.9}
@@ -17,7 +18,7 @@ def config():
 def asked(monkeypatch):
     """The checkpoints whose quantiles were read."""
     paths = []
-    monkeypatch.setattr(checkpoints, "attention_thresholds", lambda p: paths.append(p) or FOUND)
+    monkeypatch.setattr(trained_network, "attention_thresholds", lambda p: paths.append(p) or FOUND)
     return paths
 
 
@@ -29,14 +30,14 @@ def test_without_a_quantile_it_is_the_threshold(config, tmp_path):
 
 @pytest.mark.parametrize(("quantile", "expected"), [(0.5, 0.4), (0.75, 0.9)])
 def test_the_quantile_is_that_of_the_checkpoint(config, tmp_path, asked, quantile, expected):
-    (tmp_path / checkpoints.FOLDER / "7").mkdir(parents=True)
+    (tmp_path / FOLDER / "7").mkdir(parents=True)
     config.extract.attention_quantile = quantile
     assert attention_threshold(config, tmp_path) == expected
-    named = tmp_path / "other" / checkpoints.FOLDER
+    named = tmp_path / "other" / FOLDER
     (named / "5").mkdir(parents=True)
     config.model.checkpoint = str(named / "5")
     assert attention_threshold(config, tmp_path) == expected
-    assert asked == [tmp_path / checkpoints.FOLDER, named / "5"]
+    assert asked == [tmp_path / FOLDER, named / "5"]
 
 
 @pytest.mark.parametrize(

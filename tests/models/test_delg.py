@@ -86,7 +86,7 @@ def test_softmax_classifies_the_feature_before_normalisation(classify):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_without_local_head_there_is_nothing_local(classify):
+def test_without_local_head_there_are_no_local_outputs(classify):
     variables, (outputs, _, logits) = classify(local_head=False)
     assert logits is outputs.attention is outputs.local_descriptors is outputs.reconstruction
     assert logits is None
@@ -107,7 +107,7 @@ def test_norm_attention_and_conv4_need_no_parameters(classify):
 
 
 @pytest.mark.parametrize(("reduction", "pooled"), [("fc", "descriptors"), ("ae", "restored")])
-def test_attention_classifies_what_the_reduction_gives(classify, reduction, pooled):
+def test_the_local_classifier_uses_the_output_of_the_reduction(classify, reduction, pooled):
     variables, (outputs, _, logits) = classify(
         dim_reduction=reduction, attention_pooling="sum", attention_normalize=False
     )
@@ -189,6 +189,6 @@ def test_a_wrong_value_is_refused(field, value, rule):
     assert rule in error.value.rule
 
 
-def test_training_data_decide_the_number_of_classes():
+def test_the_training_data_determine_the_number_of_classes():
     assert build(small(num_classes=0)).num_classes == 1
     assert build(small(num_classes=0), num_classes=7).num_classes == 7

@@ -3,10 +3,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from delg_jax.models.heads import Attention, attend, norm_attention
+from delg_jax.models.heads import (
+    KINDS,
+    Attention,
+    CosineClassifier,
+    DimReduction,
+    SoftmaxClassifier,
+    attend,
+    norm_attention,
+)
 
 
-def test_scores_by_hand():
+def test_attention_by_hand():
     """Two channels in, two features, one position with each sign."""
     maps = jnp.asarray([[[[1.0, 2.0], [0.0, -1.0]]]])
     variables = {
@@ -23,7 +31,7 @@ def test_scores_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_scores_are_positive_float32(rng, random_variables, dtype):
+def test_attention_is_positive_float32(rng, random_variables, dtype):
     maps = 5 * rng.normal(size=(2, 3, 4, 6)).astype(np.float32)
     module = Attention(features=8, epsilon=1e-5, dtype=dtype)
     scores = module.apply(random_variables(module, maps), maps)
@@ -33,7 +41,7 @@ def test_scores_are_positive_float32(rng, random_variables, dtype):
     assert np.std(scores) > 0.1
 
 
-def test_batch_norm_takes_the_batch_in_training_only(rng, random_variables):
+def test_attention_uses_batch_statistics_in_training_only(rng, random_variables):
     maps = rng.normal(3.0, 2.0, size=(2, 3, 4, 6)).astype(np.float32)
     module = Attention(features=8, epsilon=1e-5, norm_momentum=0.5)
     variables = random_variables(module, maps)
@@ -53,7 +61,7 @@ def test_norm_attention_is_the_length_of_each_vector(rng):
     assert norm_attention(maps.astype(jnp.bfloat16)).dtype == jnp.float32
 
 
-def test_norm_attention_has_a_finite_gradient_where_relu_left_nothing():
+def test_norm_attention_has_a_finite_gradient_at_zero_vectors():
     gradient = jax.grad(lambda m: jnp.sum(norm_attention(m)))(jnp.zeros((1, 2, 2, 3)))
     np.testing.assert_array_equal(gradient, np.zeros((1, 2, 2, 3)))
 
@@ -72,7 +80,7 @@ def test_attend_equals_a_loop(rng, pooling, normalize):
     np.testing.assert_allclose(attend(maps, scores, pooling, normalize), expected, rtol=1e-4)
 
 
-def test_attend_does_not_depend_on_where_things_are(rng):
+def test_attend_does_not_depend_on_the_order_of_positions(rng):
     maps = rng.normal(size=(1, 2, 6, 5)).astype(np.float32)
     scores = rng.random((1, 2, 6)).astype(np.float32)
     order = rng.permutation(12)
@@ -81,3 +89,72 @@ def test_attend_does_not_depend_on_where_things_are(rng):
     np.testing.assert_allclose(
         attend(moved, moved_scores, "sum", True), attend(maps, scores, "sum", True), atol=1e-5
     )
+
+
+def test_autoencoder_is_two_layers_with_relu_after_the_second(rng, random_variables):
+    maps = rng.normal(size=(2, 3, 4, 6)).astype(np.float32)
+    module = DimReduction("ae", 3)
+    variables = random_variables(module, maps)
+    codes, restored = module.apply(variables, maps)
+    encoder, decoder = variables["params"]["encoder"], variables["params"]["decoder"]
+    expected = maps @ encoder["kernel"][0, 0] + encoder["bias"]
+    np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-5)
+    expected = np.maximum(expected @ decoder["kernel"][0, 0] + decoder["bias"], 0)
+    np.testing.assert_allclose(restored, expected, rtol=1e-4, atol=1e-5)
+    assert (codes < 0).any()  # the code is linear
+
+
+def test_fc_reduction_has_no_reconstruction(rng, random_variables):
+    maps = rng.normal(size=(2, 3, 4, 6)).astype(np.float32)
+    module = DimReduction("fc", 3)
+    variables = random_variables(module, maps)
+    codes, restored = module.apply(variables, maps)
+    assert set(variables["params"]) == {"encoder"}
+    assert codes.shape == (2, 3, 4, 3)
+    assert restored is None
+
+
+def test_reduction_none_returns_conv4(rng):
+    maps = jnp.asarray(rng.normal(size=(2, 3, 4, 6)))
+    codes, restored = DimReduction("none", 3).apply({}, maps)
+    assert codes is maps
+    assert restored is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reduction_treats_positions_independently(rng, random_variables, kind):
+    maps = rng.normal(size=(1, 3, 3, 4)).astype(np.float32)
+    module = DimReduction(kind, 2)
+    variables = random_variables(module, maps)
+    gradient = jax.grad(lambda m: jnp.sum(module.apply(variables, m)[0][0, 1, 1]))(maps)
+    assert np.argwhere(gradient.any(axis=-1)).tolist() == [[0, 1, 1]]
+
+
+def test_cosines_do_not_depend_on_the_length_of_class_vectors(rng, random_variables):
+    descriptors = rng.normal(size=(3, 4)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    module = CosineClassifier(num_classes=5, initial_scale=45.25)
+    variables = random_variables(module, descriptors)
+    kernel = variables["params"]["kernel"]
+    cosines, scale = module.apply(variables, descriptors)
+    expected = descriptors @ (kernel / np.linalg.norm(kernel, axis=0, keepdims=True))
+    np.testing.assert_allclose(cosines, expected, rtol=1e-5, atol=1e-6)
+    assert scale == variables["params"]["scale"]
+    longer = {"params": {**variables["params"], "kernel": 7 * kernel}}
+    np.testing.assert_allclose(module.apply(longer, descriptors)[0], cosines, atol=1e-6)
+
+
+def test_gamma_starts_at_initial_scale(rng):
+    module = CosineClassifier(num_classes=5, initial_scale=45.25)
+    params = module.init(jax.random.key(0), np.ones((1, 4), np.float32))["params"]
+    assert params["scale"] == 45.25
+    assert params["scale"].shape == ()
+
+
+def test_softmax_classifier_is_affine(rng, random_variables):
+    features = rng.normal(size=(3, 4)).astype(np.float32)
+    module = SoftmaxClassifier(num_classes=5)
+    variables = random_variables(module, features)
+    dense = variables["params"]["dense"]
+    expected = features @ dense["kernel"] + dense["bias"]
+    np.testing.assert_allclose(module.apply(variables, features), expected, rtol=1e-5, atol=1e-6)

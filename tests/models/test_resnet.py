@@ -122,11 +122,11 @@ def test_batch_norm_learns_only_in_training(rng, random_variables, quick_jit):
         ("tiny", "keras", 8, "config.model.conv4_stride = 8"),
     ],
 )
-def test_a_backbone_that_does_not_exist_is_refused(architecture, convention, conv4_stride, message):
+def test_an_unknown_backbone_is_refused(architecture, convention, conv4_stride, message):
     with pytest.raises(UserError, match=message):
         resnet.check(architecture, convention, conv4_stride)
 
 
 @pytest.mark.parametrize(("convention", "conv4_stride"), BACKBONES)
-def test_a_backbone_that_exists_is_accepted(convention, conv4_stride):
+def test_a_known_backbone_is_accepted(convention, conv4_stride):
     resnet.check("resnet101", convention, conv4_stride)

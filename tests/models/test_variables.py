@@ -52,7 +52,7 @@ def test_initial_variables_have_all_parts_and_depend_on_the_key(model):
     assert {"resnet", "whiten", "attend", "reduce", "local_classifier"} < set(first["params"])
 
 
-def test_without_a_file_variables_stay(model, fresh):
+def test_without_a_file_variables_are_unchanged(model, fresh):
     assert variables.load_pretrained(fresh, model) is fresh
 
 
@@ -107,14 +107,14 @@ def test_weights_of_another_convention_are_refused(model, fresh, pretrained):
         variables.load_pretrained(fresh, model)
 
 
-def test_what_the_file_does_not_hold_is_logged(model, fresh, pretrained, caplog):
+def test_variables_missing_from_the_file_are_logged(model, fresh, pretrained, caplog):
     model.pretrained, _ = pretrained
     with caplog.at_level("INFO", logger="delg_jax"):
         variables.load_pretrained(fresh, model)
     assert "attend, global_classifier, local_classifier, reduce, whiten" in caplog.text
 
 
-def test_a_mapping_goes_before_the_names(model, fresh, pretrained, tmp_path):
+def test_a_mapping_takes_precedence_over_the_names(model, fresh, pretrained, tmp_path):
     model.pretrained, arrays = pretrained
     mapping = {"resnet/stem_norm/bias": "bn1.weight", "resnet/stem_norm/scale": 2}
     (tmp_path / "mapping.json").write_text(json.dumps(mapping))

@@ -13,8 +13,7 @@ from delg_jax.features import extractor
 from delg_jax.models.delg import build
 from delg_jax.retrieval import methods, settings
 from delg_jax.search import index as search_stage
-from delg_jax.training import feature_cache
-from delg_jax.training import optimizer as train_state
+from delg_jax.training import feature_cache, optimizer
 from delg_jax.training import train as training
 from tests.properties.cases import cases, hold, outcome
 
@@ -105,8 +104,8 @@ def _check_all(config):
     gldv2_tasks.check(config)
     feature_cache.check(config)
     build(config.model, **training.module_options(config.train))
-    train_state.optimizer(config.train)
-    train_state.penalty(config.train)
+    optimizer.create_optimizer(config.train)
+    optimizer.penalty(config.train)
 
 
 @cases(500)

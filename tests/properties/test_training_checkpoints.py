@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from delg_jax.errors import UserError
 from delg_jax.models.delg import build
-from delg_jax.training.checkpoints import FOLDER, attention_thresholds, load_model
+from delg_jax.training.checkpoints import FOLDER
+from delg_jax.training.trained_network import attention_thresholds, load_model
 from tests.properties.cases import cases, hold, outcome
 from tests.properties.mutations import damaged
 from tests.tiny import random_variables, training_config
-from tests.training.test_checkpoints import save
+from tests.training.saved_runs import save
 
 
 @pytest.fixture(scope="module")

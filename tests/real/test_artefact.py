@@ -8,7 +8,7 @@ from PIL import Image
 from configs import revisited
 from delg_jax.features.extractor import extract_image
 from delg_jax.features.stablehlo import export_model
-from delg_jax.training.checkpoints import load_model
+from delg_jax.training.trained_network import load_model
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

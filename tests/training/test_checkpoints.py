@@ -1,69 +1,26 @@
+import copy
+from pathlib import Path
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
-from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.models.delg import build
-from delg_jax.training import optimizer as train_state
+from delg_jax.models.variables import digest
 from delg_jax.training.checkpoints import (
     FOLDER,
     Checkpoints,
-    attention_thresholds,
-    load_model,
-    start_from_checkpoint,
+    explain_read_errors,
+    require_intact,
 )
-from tests.tiny import random_variables, training_config
+from delg_jax.training.trained_network import load_model
+from tests.training.saved_runs import assert_same, save, save_with_metrics, state_of, times
 
-CLASSES = 4
-
-
-def state_of(variables, config, step=0):
-    state = train_state.create(variables, train_state.optimizer(config.train))
-    return state.replace(step=jnp.asarray(step, jnp.int32))
-
-
-def save(workdir, config, variables, steps=(3,), keep=10):
-    """Checkpoints of a run as training leaves them; later ones hold larger numbers."""
-    artefacts.claim(workdir / FOLDER, config, ("model", "train"))
-    with Checkpoints(workdir / FOLDER, config.model, keep) as checkpoints:
-        for step in steps:
-            scaled = times(step, variables)
-            checkpoints.save(state_of(scaled, config, step), f'{{"at": {step}}}')
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    config = training_config(tmp_path_factory.mktemp("unused")).copy_and_resolve_references()
-    config.model.num_classes = CLASSES
-    return config
-
-
-@pytest.fixture(scope="module")
-def variables(config):
-    return random_variables(build(config.model))
-
-
-@pytest.fixture(scope="module")
-def saved(config, variables, tmp_path_factory):
-    return save(tmp_path_factory.mktemp("run"), config, variables, steps=(1, 2))
-
-
-def changed(config, **fields):
-    config = config.copy_and_resolve_references().unlock()
-    config.model.update(fields)
-    return config.lock()
-
-
-def assert_same(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
-def times(factor, tree):
-    return jax.tree.map(lambda leaf: np.float32(factor) * leaf, tree)
+VARIABLES = {
+    "params": {"conv": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
+    "batch_stats": {"norm": {"mean": np.ones(3, np.float32)}},
+}
+META = {"digest": digest(VARIABLES)}
 
 
 def test_the_latest_state_comes_back_bit_by_bit(config, variables, saved):
@@ -83,13 +40,6 @@ def test_only_the_latest_are_kept(config, variables, tmp_path):
     assert kept == ["2", "3"]
 
 
-def save_with_metrics(workdir, config, variables, records, **options):
-    with Checkpoints(workdir / FOLDER, config.model, 1, **options) as checkpoints:
-        for step, metrics in records.items():
-            checkpoints.save(state_of(times(step, variables), config, step), "", metrics)
-    return sorted(int(p.name) for p in (workdir / FOLDER).iterdir() if p.name.isdigit())
-
-
 @pytest.mark.parametrize(("name", "kept"), [("accuracy", [2, 5]), ("a_loss", [3, 5]), ("", [5])])
 def test_the_best_is_kept_beside_the_latest(config, variables, tmp_path, name, kept):
     values = {1: 0.3, 2: 0.7, 3: 0.1, 4: None, 5: 0.5}
@@ -104,21 +54,6 @@ def test_the_best_outlives_a_run_that_was_resumed(config, variables, tmp_path):
     assert save_with_metrics(tmp_path, config, variables, later, **options) == [1, 4]
 
 
-def test_one_of_several_checkpoints_may_be_named(config, variables, saved):
-    named = changed(config, checkpoint=str(saved / FOLDER / "1"))
-    assert_same(load_model(named, saved)[1], times(1, variables))
-
-
-def test_quantiles_of_the_attention_are_kept(config, variables, saved, tmp_path):
-    found = {"attention_p50": 0.5, "attention_p75": 0.75}
-    metrics = {**found, "attention_max": 2.0, "loss": 1.0}
-    save_with_metrics(tmp_path, config, variables, {1: metrics, 2: {**metrics, **found}})
-    for path in (tmp_path, tmp_path / FOLDER, tmp_path / FOLDER / "2"):
-        assert attention_thresholds(path) == found
-    with pytest.raises(UserError, match="holds no quantiles of the attention"):
-        attention_thresholds(saved)
-
-
 def test_a_step_is_saved_once(config, variables, tmp_path):
     save(tmp_path, config, variables, steps=(3,))
     with Checkpoints(tmp_path / FOLDER, config.model, 10) as checkpoints:
@@ -126,73 +61,44 @@ def test_a_step_is_saved_once(config, variables, tmp_path):
     assert_same(load_model(config, tmp_path)[1], times(3, variables))
 
 
-@pytest.mark.parametrize("classes", [0, CLASSES])
-def test_extraction_finds_the_network_of_its_workdir(config, variables, saved, classes):
-    module, found = load_model(changed(config, num_classes=classes), saved)
-    assert module.num_classes == CLASSES
-    assert_same(found, times(2, variables))
+def changed_variables(value):
+    variables = copy.deepcopy(VARIABLES)
+    variables["params"]["conv"]["kernel"][1, 2] = value
+    return variables
 
 
-@pytest.mark.parametrize("folder", ["", FOLDER])
-def test_a_named_checkpoint_wins_over_the_workdir(config, variables, saved, tmp_path, folder):
-    own = save(tmp_path, config, random_variables(build(config.model), seed=5))
-    named = changed(config, checkpoint=str(saved / folder))
-    assert_same(load_model(named, own)[1], times(2, variables))
+def test_saved_variables_are_intact():
+    require_intact(VARIABLES, META, Path("run"))
 
 
-def test_a_run_that_started_from_the_named_checkpoint_wins(config, saved, tmp_path):
-    named = changed(config, checkpoint=str(saved))
-    fine_tuned = random_variables(build(config.model), seed=5)
-    save(tmp_path, named, fine_tuned, steps=(1,))
-    assert_same(load_model(named, tmp_path)[1], fine_tuned)
+def test_one_changed_number_is_damage():
+    with pytest.raises(UserError, match=r"config.model.checkpoint = 'run': .*is damaged"):
+        require_intact(changed_variables(-5.0), META, Path("run"))
 
 
-def test_another_architecture_is_refused_with_the_difference(config, saved):
-    other = changed(config, local_dim=16, pooling="avg")
-    expected = (
-        r"config\.model\.checkpoint = .*stored -> asked for.*"
-        r"config\.model\.local_dim: 8 -> 16; config\.model\.pooling: 'gem' -> 'avg'"
-    )
-    with pytest.raises(UserError, match=expected):
-        load_model(other, saved)
+def test_checkpoints_of_older_versions_have_no_digest():
+    require_intact(changed_variables(-5.0), {"input": ""}, Path("run"))
 
 
-def test_another_number_of_classes_is_refused(config, saved):
-    with pytest.raises(UserError, match=r"config\.model\.num_classes: 4 -> 7"):
-        load_model(changed(config, num_classes=7), saved)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_tensor_that_is_not_finite_is_named(value):
+    variables = changed_variables(value)
+    with pytest.raises(UserError, match="finite numbers; params/conv/kernel"):
+        require_intact(variables, {"digest": digest(variables)}, Path("run"))
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_folder_without_checkpoint_is_refused(config, tmp_path, exists):
-    folder = tmp_path / "run"
-    if exists:
-        folder.mkdir()
-    with pytest.raises(UserError, match=r"config\.model\.checkpoint = '.*run': must be"):
-        load_model(changed(config, checkpoint=str(folder)), tmp_path)
+@pytest.mark.parametrize(
+    "error", [ValueError("a\nb"), KeyError("x"), RuntimeError(), IndexError(3)]
+)
+def test_any_read_error_becomes_one_line(error):
+    block = explain_read_errors(Path("run"))
+    with pytest.raises(UserError, match="config.model.checkpoint = 'run'") as caught, block:
+        raise error
+    assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_refused(config, variables, tmp_path):
-    save(tmp_path, config, variables)
-    for path in (tmp_path / FOLDER / "3" / "variables").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    with pytest.raises(UserError, match=r"config\.model\.checkpoint"):
-        load_model(config, tmp_path)
-
-
-def test_training_starts_from_a_checkpoint(config, variables, saved):
-    fresh = jax.tree.map(np.zeros_like, variables)
-    assert start_from_checkpoint(fresh, config) is fresh
-    assert_same(
-        start_from_checkpoint(fresh, changed(config, checkpoint=str(saved))), times(2, variables)
-    )
-
-
-def test_classifiers_of_other_classes_start_fresh(config, variables, saved):
-    other = changed(config, num_classes=7, checkpoint=str(saved))
-    fresh = random_variables(build(other.model), seed=3)
-    started = traverse_util.flatten_dict(start_from_checkpoint(fresh, other))
-    fresh, stored = (traverse_util.flatten_dict(tree) for tree in (fresh, times(2, variables)))
-    for path, value in started.items():
-        is_classifier = path[1] in ("global_classifier", "local_classifier")
-        np.testing.assert_array_equal(value, (fresh if is_classifier else stored)[path])
+def test_a_user_error_is_passed_through():
+    mistake = UserError("config.model.checkpoint", "x", "holds another network")
+    with pytest.raises(UserError) as caught, explain_read_errors(Path("run")):
+        raise mistake
+    assert caught.value is mistake

@@ -11,14 +11,13 @@ from flax import traverse_util
 from configs import default
 from delg_jax.configuration import flatten
 from delg_jax.errors import UserError
-from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
 from delg_jax.models.variables import digest
 from delg_jax.models.weights.names import NAMINGS
-from delg_jax.training import convert
-from delg_jax.training.checkpoints import load_model, start_from_checkpoint
+from delg_jax.training import convert, trained_network
 from delg_jax.training.convert import convert_weights
 from delg_jax.training.train import train_and_evaluate
+from delg_jax.training.trained_network import load_model, start_from_checkpoint
 from tests import photographs, tiny
 from tests.models.weights.foreign import foreign
 
@@ -32,7 +31,7 @@ def _fast_initialisers(monkeypatch):
     def initialize(module, key):
         return tiny.random_variables(module, int(jax.random.key_data(key)[-1]))
 
-    monkeypatch.setattr(model_variables, "initialize", initialize)
+    monkeypatch.setattr(trained_network, "initialize", initialize)
     monkeypatch.setattr(convert, "initialize", initialize)
 
 
@@ -66,7 +65,7 @@ def without_weights(config, checkpoint=""):
     return config
 
 
-def test_the_checkpoint_is_equal_to_the_bit(config, tmp_path):
+def test_the_checkpoint_holds_the_same_bits(config, tmp_path):
     _, direct = load_model(config, tmp_path / "nowhere")
     folder = convert_weights(config, tmp_path / "run")
     for taken in (
@@ -112,7 +111,7 @@ def test_training_starts_from_it_with_fresh_classifiers(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_started_from_it_is_what_is_evaluated(tmp_path):
+def test_a_run_started_from_it_takes_precedence(tmp_path):
     config = tiny.training_config(photographs.make_folder(tmp_path / "data"))
     with config.unlocked():
         config.train.steps, config.train.learning_rate = 1, 0.1
@@ -134,7 +133,7 @@ from pathlib import Path
 import jax, numpy as np
 from configs import default
 from delg_jax.configuration import override
-from delg_jax.training.checkpoints import load_model
+from delg_jax.training.trained_network import load_model
 
 config = override(default.get_config(), json.loads(sys.argv[4]))
 module, variables = load_model(config, Path(sys.argv[1]))
@@ -159,7 +158,7 @@ def test_a_fresh_process_computes_the_same_bits(config, tmp_path, rng):
         np.testing.assert_array_equal(found["s"], expected.attention)
 
 
-def test_classifiers_are_taken_if_asked_for(tmp_path, rng):
+def test_classifiers_are_converted_on_request(tmp_path, rng):
     """With num_classes they must fit; without, the checkpoint has fresh ones."""
     config = tiny.tiny_config()
     config.model.update(convention="keras", pretrained_source="keras", num_classes=3)

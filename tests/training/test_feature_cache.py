@@ -10,8 +10,8 @@ from delg_jax.data.skips import SkipLog
 from delg_jax.errors import UserError
 from delg_jax.models.delg import build
 from delg_jax.training import feature_cache
-from delg_jax.training.checkpoints import load_model
 from delg_jax.training.train import train_and_evaluate
+from delg_jax.training.trained_network import load_model
 from tests.data.tfds_builders.published import image_id, jpeg, make_gldv1, opened, place
 from tests.photographs import make_folder, truncate
 from tests.tiny import random_variables, training_config
@@ -65,7 +65,7 @@ def test_the_cache_is_built_once_for_one_backbone(config, tmp_path, monkeypatch)
         built(config, tmp_path)
 
 
-def test_a_replaced_image_makes_the_cache_again(config, tmp_path):
+def test_a_replaced_image_invalidates_the_cache(config, tmp_path):
     first, *_ = built(config, tmp_path)
     before = [first(n, None)["conv4"] for n in (3, 4)]
     source = folder.training(config.data).train
@@ -86,7 +86,7 @@ def test_images_that_moved_keep_their_cache(config, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again(3, None)["conv4"], first(3, None)["conv4"])
 
 
-def test_prepared_images_are_told_by_the_digests_of_their_preparation(tmp_path):
+def test_stored_digests_identify_prepared_images(tmp_path):
     root = tmp_path / "raw"
     make_gldv1(root)
     found = []
@@ -126,7 +126,7 @@ def test_images_that_change_are_not_cached(config, tmp_path, section, field, val
 
 
 @pytest.mark.slow
-def test_heads_learn_from_cached_maps_what_they_learn_from_images(config, tmp_path):
+def test_training_on_cached_maps_equals_training_on_images(config, tmp_path):
     config.model.num_classes = 0
     train_and_evaluate(config, tmp_path / "cached")
     config.train.cache_features = False

@@ -46,7 +46,7 @@ def test_without_bad_values_none_is_found():
 @pytest.mark.parametrize(
     ("scores", "dead"), [((0.2, 0.9), 0), ((0.0, 5e-5), 1), ((0.7, 0.7), 1), ((0.0, 0.5), 0)]
 )
-def test_attention_that_is_nothing_or_the_same_everywhere_is_dead(train, scores, dead):
+def test_zero_or_constant_attention_is_dead(train, scores, dead):
     record = dict(zip(("attention_min", "attention_max"), scores, strict=True))
     signs = health.Diagnosis(train, True, np.zeros(0, int)).examine(1, record)
     assert names(signs) == ({"warning_dead_attention"} if dead else set())
@@ -54,7 +54,7 @@ def test_attention_that_is_nothing_or_the_same_everywhere_is_dead(train, scores,
 
 
 @pytest.mark.parametrize(("factor", "bad"), [(0.05, 1), (0.5, 0), (9, 0), (11, 1), (-1, 1)])
-def test_a_scale_far_from_its_start_is_reported(train, factor, bad):
+def test_a_scale_far_from_its_initial_value_is_reported(train, factor, bad):
     signs = health.Diagnosis(train, True, np.zeros(0, int)).examine(
         1, {"scale": factor * train.arcface_scale}
     )
@@ -84,7 +84,7 @@ def test_accuracy_at_chance_is_reported_of_heads_that_learn(train, step, heads, 
     assert names(signs) == ({"warning_at_chance"} if sign else set())
 
 
-def test_each_sign_is_logged_once_and_is_a_field_each_time(train, caplog, monkeypatch):
+def test_each_warning_is_logged_once_and_recorded_each_time(train, caplog, monkeypatch):
     diagnosis = health.Diagnosis(train, True, np.arange(100) % 10)
     record = {"validation_global_accuracy": 0.1}
     assert [diagnosis.examine(step, record) for step in (10, 20)] == [{"warning_at_chance": 1}] * 2
@@ -93,7 +93,7 @@ def test_each_sign_is_logged_once_and_is_a_field_each_time(train, caplog, monkey
     assert "step 10: accuracy on validation images is at chance (global 0.1)" in lines[0]
 
 
-def test_chance_is_what_guessing_the_commonest_class_gives():
+def test_chance_level_is_the_majority_class_accuracy_plus_3_sigma():
     assert health.chance_level(np.zeros(0, int)) < 0  # no accuracy is at chance without images
     assert health.chance_level(np.repeat([0, 1], [90, 10])) == pytest.approx(0.9 + 3 * 0.03)
     draws = np.random.default_rng(0).integers(0, 10, (1000, 400))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.training import step as train_step
+from delg_jax.training import loop
 from delg_jax.training.train import train_and_evaluate
 from tests.photographs import make_folder
 from tests.tiny import training_config
@@ -21,7 +21,7 @@ def stand_in(monkeypatch):
 
         return step
 
-    monkeypatch.setattr(train_step, "parallel_train_step", parallel_train_step)
+    monkeypatch.setattr(loop, "parallel_train_step", parallel_train_step)
 
 
 def on_images(root, **fields):
@@ -31,7 +31,7 @@ def on_images(root, **fields):
     return config.lock()
 
 
-def test_a_run_resumes_where_its_images_lie_now(tmp_path):
+def test_a_run_resumes_after_its_images_moved(tmp_path):
     make_folder(tmp_path / "photographs")
     record = train_and_evaluate(on_images(tmp_path / "photographs"), tmp_path / "run")
     shutil.copytree(tmp_path / "photographs", tmp_path / "moved")
@@ -68,7 +68,7 @@ def test_a_run_is_not_resumed_on_other_images(tmp_path, change, rule):
     train_and_evaluate(on_images(root), tmp_path / "run")
 
 
-def test_a_run_of_an_earlier_version_is_resumed_and_bound_from_then_on(tmp_path):
+def test_a_run_without_stored_images_resumes_and_then_stores_them(tmp_path):
     root = make_folder(tmp_path / "photographs")
     record = train_and_evaluate(on_images(root), tmp_path / "run")
     for path in (tmp_path / "run").rglob("images.json"):

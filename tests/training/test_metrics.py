@@ -1,6 +1,12 @@
+import logging
+import sys
+
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 from delg_jax import json_files
+from delg_jax.training import metrics
 from delg_jax.training.metrics import MetricsWriter
 
 
@@ -15,7 +21,7 @@ def test_records_are_appended_as_plain_numbers(tmp_path):
     assert lines(tmp_path / "logs") == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
 
 
-def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
+def test_a_resumed_run_drops_later_records(tmp_path):
     writer = MetricsWriter(tmp_path, 0)
     for step in range(1, 6):
         writer.write(step, {"loss": step})
@@ -23,7 +29,7 @@ def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
     assert [(r["step"], r["loss"]) for r in lines(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]
 
 
-def test_half_a_line_left_by_a_kill_is_dropped(tmp_path):
+def test_an_incomplete_last_line_is_dropped(tmp_path):
     MetricsWriter(tmp_path, 0).write(1, {"loss": 1})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
@@ -40,9 +46,63 @@ def test_reading_a_step_joins_its_records(tmp_path):
     assert writer.read(7) == {}
 
 
-def test_the_line_to_the_terminal_tells_the_essential(tmp_path, caplog):
+def test_the_log_line_shows_the_main_metrics(tmp_path, caplog):
     caplog.set_level("INFO")
     values = {"validation_loss": 0.25, "scale": 16, "attention_p50": 1, "update_norm": 2}
     MetricsWriter(tmp_path, 0).write(7, values)
     assert [r.getMessage() for r in caplog.records] == ["step 7: scale 16, validation_loss 0.25"]
     assert lines(tmp_path) == [{"step": 7, **values}]
+
+
+def test_images_are_drawn_in_a_row_above_their_attention():
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    scores = np.asarray([[[0.0, 1.0], [0.5, 0.25]], [[0.0, 0.0], [0.0, 0.0]]], np.float32)
+    picture = metrics.attention_picture(images, scores)
+    assert picture.shape == (8, 8, 3)
+    np.testing.assert_array_equal(picture[:4, 4:], images[1])
+    np.testing.assert_array_equal(picture[4, :, 0], [0, 0, 255, 255, 0, 0, 0, 0])
+    np.testing.assert_array_equal(picture[7, :4, 2], [127, 127, 63, 63])
+
+
+def test_without_the_extra_one_line_is_logged_and_nothing_written(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    caplog.set_level(logging.INFO)
+    writer = MetricsWriter(tmp_path, 0, tensorboard=True)
+    writer.write(1, {"loss": 0.5})
+    writer.draw_attention(1, np.zeros((1, 4, 4, 3), np.uint8), jnp.ones((1, 1, 2, 2)))
+    lines = [r.getMessage() for r in caplog.records if "TensorBoard" in r.getMessage()]
+    assert lines == ["no TensorBoard files: pip install 'delg_jax[tensorboard]' for them"]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_tensorboard_files_hold_the_records(tmp_path):
+    reason = "the extra [tensorboard] is not installed"
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason=reason)
+    writer = MetricsWriter(tmp_path, 0, tensorboard=True)
+    writer.write(3, {"loss": 0.5, "validation_loss": 0.25})
+    writer.draw_attention(3, np.zeros((2, 4, 4, 3), np.uint8), jnp.ones((2, 1, 2, 2)))
+    writer.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    values = {}
+    for record in payloads(path.read_bytes()):
+        event = event_pb2.Event.FromString(record)
+        for value in event.summary.value:
+            values[value.tag, event.step] = value
+    assert values["train/loss", 3].simple_value == 0.5
+    assert values["validation/loss", 3].simple_value == 0.25
+    assert values["validation/attention", 3].image.height == 8
+    assert "tensorflow" not in sys.modules
+
+
+def payloads(content):
+    """Payloads of a file of TFRecords: length, its checksum, payload, its checksum."""
+    start = 0
+    while start < len(content):
+        length = int.from_bytes(content[start : start + 8], "little")
+        yield content[start + 12 : start + 12 + length]
+        start += 16 + length
+
+
+def test_tensorboard_files_are_written_only_on_request(tmp_path):
+    MetricsWriter(tmp_path, 0).write(1, {"loss": 0.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

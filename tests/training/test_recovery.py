@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax.training.checkpoints import load_model
+from delg_jax.training.trained_network import load_model
 from tests.photographs import make_folder
 from tests.tiny import training_config
 from tests.training import programs
@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_three_times_learns_the_same_bits(config, tmp_path)
 
 
 @pytest.mark.slow
-def test_sigterm_saves_where_the_run_stands_and_ends_well(config, tmp_path):
+def test_sigterm_saves_a_checkpoint_and_exits_with_status_0(config, tmp_path):
     config = config.copy_and_resolve_references().unlock()
     config.train.checkpoint_every, config.data.workers = STEPS, 1
     programs.finish(programs.start(config, tmp_path / "whole", devices=2))

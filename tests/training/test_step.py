@@ -8,10 +8,9 @@ import pytest
 from flax import traverse_util
 
 from delg_jax.losses import LossWeights
-from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
-from delg_jax.training import health
-from delg_jax.training import optimizer as train_state
+from delg_jax.models.variables import initialize
+from delg_jax.training import health, optimizer
 from delg_jax.training import step as train_step
 from delg_jax.training.train import module_options
 from tests.photographs import draw
@@ -35,15 +34,15 @@ def batch():
 
 
 def fresh_state(config, module):
-    variables = model_variables.initialize(module, jax.random.key(0))
-    return train_state.create(variables, train_state.optimizer(config.train))
+    variables = initialize(module, jax.random.key(0))
+    return optimizer.create_state(variables, optimizer.create_optimizer(config.train))
 
 
 def run(config, batch, devices, steps=3, parts=1, **options):
     """The state and the metrics after some steps on the first `devices` devices."""
     module = build(config.model, **{**module_options(config.train), **options})
-    tx = train_state.optimizer(config.train)
-    weights, penalty = train_step.loss_weights(config.train), train_state.penalty(config.train)
+    tx = optimizer.create_optimizer(config.train)
+    weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
     step = train_step.parallel_train_step(module, tx, weights, penalty, parts)
     split = {n: x.reshape(devices, len(x) // devices, *x.shape[1:]) for n, x in batch.items()}
     state = fresh_state(config, module)
@@ -81,9 +80,9 @@ def test_statistics_of_each_device_differ_without_sync(config, batch):
     assert np.abs(one - eight).max() > 1e-3
 
 
-def test_the_state_after_a_step_lies_where_it_began(config, batch):
+def test_a_step_keeps_the_sharding_of_the_state(config, batch):
     module = build(config.model, **module_options(config.train))
-    tx = train_state.optimizer(config.train)
+    tx = optimizer.create_optimizer(config.train)
     step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
     before = train_step.replicate(fresh_state(config, module))
     placed = before.step.sharding
@@ -148,7 +147,7 @@ def test_computing_in_bfloat16_keeps_weights_in_float32(config, batch):
 )
 def test_the_first_tensor_that_is_not_finite_is_found(config, batch, part, expected):
     module = build(config.model, **module_options(config.train))
-    tx = train_state.optimizer(config.train)
+    tx = optimizer.create_optimizer(config.train)
     step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
     state = fresh_state(config, module)
     flat = traverse_util.flatten_dict(state.params)
@@ -274,3 +273,19 @@ def test_with_flowing_gradients_a_step_for_local_losses_moves_the_backbone(moved
 def test_a_step_for_the_global_loss_leaves_the_local_head_as_it_is(moved, stop_gradient):
     parts = {path[0] for path in moved(("global",), stop_gradient)}
     assert parts == {"resnet", "whiten", "global_classifier"}
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (1, 7, 2, 3)])
+def test_the_attention_summary_equals_numpy(rng, shape):
+    scores = rng.gamma(2.0, size=shape).astype(np.float32)
+    found = train_step.attention_summary(jnp.asarray(scores))
+    expected = {f"attention_p{q}": np.percentile(scores, q) for q in (25, 50, 75)}
+    expected |= {f"attention_{name}": getattr(scores, name)() for name in ("min", "mean", "max")}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+def test_sparsity_is_the_share_of_zeros():
+    maps = jnp.asarray([[0.0, 1.0], [0.0, 0.0]])
+    assert float(train_step.sparsity(maps)) == 0.75

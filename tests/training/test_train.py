@@ -5,11 +5,11 @@ import jax
 import numpy as np
 import pytest
 
+from delg_jax import json_files
 from delg_jax.errors import UserError
-from delg_jax.training import step as train_step
-from delg_jax.training import train
-from delg_jax.training.checkpoints import load_model
+from delg_jax.training import loop
 from delg_jax.training.train import train_and_evaluate
+from delg_jax.training.trained_network import load_model
 from tests.data.tfds_builders.published import make_gldv1
 from tests.photographs import make_folder, truncate
 from tests.tiny import training_config
@@ -53,7 +53,7 @@ def without_speed(record):
 
 
 def fake_step(metrics, nonfinite=lambda step: -1):
-    """Stands in for the compiled step where a test is about what surrounds it."""
+    """Replaces the compiled step in tests of the code around it."""
 
     def parallel_train_step(*_):
         def step(state, batch):
@@ -69,7 +69,7 @@ def test_a_run_leaves_checkpoints_metrics_and_configuration(run, config):
     folder, record = run
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir() if path.is_dir())
     assert kept == ["12", "24"]
-    assert json.loads((folder / "train_metrics.json").read_text()) == record
+    assert json_files.read(folder / "train_metrics.json", "metrics", json_files.anything) == record
     stored = json.loads((folder / "checkpoints" / "config.json").read_text())["config"]
     assert stored["train.steps"] == STEPS
     assert stored["model.num_classes"] == 4
@@ -92,15 +92,15 @@ def test_losses_fall(run):
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
 
 
-def test_a_whole_run_called_again_returns_the_same(run, config, monkeypatch):
+def test_a_finished_run_called_again_returns_the_same_record(run, config, monkeypatch):
     folder, record = run
-    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({}))
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({}))
     before = records(folder)
     assert train_and_evaluate(config, folder) == record
     assert records(folder) == before
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(run, config, tmp_path):
+def test_a_killed_run_resumes_to_the_same_result(run, config, tmp_path):
     whole, record = run
     killed = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(killed / "checkpoints" / "24")
@@ -119,14 +119,14 @@ def test_another_configuration_is_refused_with_the_difference(run, config):
     assert (folder / "checkpoints" / "24").is_dir()
 
 
-def test_how_often_to_log_may_change(run, config):
+def test_a_run_resumes_with_another_logging_interval(run, config):
     folder, record = run
     fields = {"log_every": 5, "eval_every": 7, "checkpoint_every": 9, "keep_checkpoints": 1}
     assert train_and_evaluate(changed(config, **fields), folder) == record
 
 
-def test_overwrite_starts_anew(run, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(7)}))
+def test_overwrite_starts_again(run, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(7)}))
     folder = shutil.copytree(run[0], tmp_path / "run")
     record = train_and_evaluate(changed(config, learning_rate=0.5, steps=1), folder, True)
     assert record["loss"] == 7
@@ -137,7 +137,7 @@ def test_overwrite_starts_anew(run, config, tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
     metrics = {"loss": np.float32(np.nan), "global_loss": np.float32(1)}
     fake = fake_step(metrics, lambda step: 1 if step >= 4 else -1)
-    monkeypatch.setattr(train_step, "parallel_train_step", fake)
+    monkeypatch.setattr(loop, "parallel_train_step", fake)
     rule = r"config\.train\.learning_rate = 0\.01: .* step 4: loss is not .*no checkpoint"
     with pytest.raises(UserError, match=rule):
         train_and_evaluate(changed(config, log_every=5, checkpoint_every=5), tmp_path)
@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
 
 def test_the_checkpoint_before_a_run_diverged_is_kept(config, tmp_path, monkeypatch):
     fake = fake_step({"loss": np.float32(1)}, lambda step: 7 if step >= 5 else -1)
-    monkeypatch.setattr(train_step, "parallel_train_step", fake)
+    monkeypatch.setattr(loop, "parallel_train_step", fake)
     expected = r"step 5: gradient global_classifier/kernel is not finite.*checkpoint 3 is kept"
     with pytest.raises(UserError, match=expected):
         train_and_evaluate(changed(config, log_every=100, checkpoint_every=3), tmp_path)
@@ -155,8 +155,8 @@ def test_the_checkpoint_before_a_run_diverged_is_kept(config, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("limit", [0, 1])
-def test_a_bad_photograph_counts_against_the_limit(config, tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+def test_a_bad_image_counts_towards_max_skipped(config, tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
     config = config.copy_and_resolve_references().unlock()
     config.data.root = str(make_folder(tmp_path / "photographs"))
     config.data.max_skipped = limit
@@ -188,7 +188,7 @@ def test_a_bad_photograph_counts_against_the_limit(config, tmp_path, monkeypatch
         ("heads", "both", "must be one of joint, global, local"),
     ],
 )
-def test_a_configuration_that_cannot_run_is_refused(config, tmp_path, field, value, rule):
+def test_an_invalid_field_is_refused(config, tmp_path, field, value, rule):
     with pytest.raises(UserError, match=rf"config\.train\.{field} = .*{rule}"):
         train_and_evaluate(changed(config, **{field: value}), tmp_path / "run")
     assert not (tmp_path / "run").exists()  # else the corrected run would be refused there
@@ -202,7 +202,7 @@ def test_the_number_of_classes_must_be_that_of_the_data(config, tmp_path):
 
 
 def prepared(config, tmp_path, counts, **fields):
-    """The configuration on drawn landmarks with so many images each."""
+    """The configuration on synthetic landmarks with the given numbers of images."""
     make_gldv1(tmp_path / "raw", counts)
     config = changed(
         config, steps=2, eval_every=1, checkpoint_every=1
@@ -215,7 +215,7 @@ def prepared(config, tmp_path, counts, **fields):
 @pytest.mark.parametrize(
     ("counts", "share"), [((5, 2, 3), 0.0), ((1,) * 9, 0.2)], ids=["share 0", "single images"]
 )
-def test_a_run_without_validation_images_says_so(config, tmp_path, caplog, counts, share):
+def test_a_run_without_validation_images_logs_a_warning(config, tmp_path, caplog, counts, share):
     config = prepared(config, tmp_path, counts, validation_share=share)
     record = train_and_evaluate(config, tmp_path / "run")
     assert np.isfinite(record["loss"])
@@ -228,7 +228,7 @@ def test_a_run_without_validation_images_says_so(config, tmp_path, caplog, count
 
 
 def test_validation_images_that_are_all_bad_have_no_loss(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
     root = make_folder(tmp_path / "photographs", classes=2, validation=1)
     for path in (root / "validation").rglob("*.jpg"):
         truncate(path)
@@ -238,10 +238,10 @@ def test_validation_images_that_are_all_bad_have_no_loss(config, tmp_path, monke
     assert not [name for name in record if name.startswith("validation_")]
 
 
-def test_the_same_seed_draws_the_same_network(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_step, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+def test_the_same_seed_gives_the_same_network(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
     found = []
     for name in ("first", "second"):
-        train.train_and_evaluate(changed(config, steps=1), tmp_path / name)
+        train_and_evaluate(changed(config, steps=1), tmp_path / name)
         found.append(load_model(config, tmp_path / name)[1])
     jax.tree.map(np.testing.assert_array_equal, *found)

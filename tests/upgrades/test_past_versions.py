@@ -23,8 +23,8 @@ from delg_jax.search import index_store
 from delg_jax.search.graph_building import claimed as claimed_graph
 from delg_jax.search.graph_store import GraphStore
 from delg_jax.search.index import deciding as deciding_search
-from delg_jax.training.checkpoints import load_model
 from delg_jax.training.train import train_and_evaluate
+from delg_jax.training.trained_network import load_model
 from tests.folders import contents
 from tests.upgrades import tiny_run
 from tests.upgrades.tiny_run import (
@@ -141,7 +141,7 @@ def test_what_was_measured_is_reported(version, tmp_path):
 
 def test_a_run_of_another_optimizer_is_refused_with_what_to_do(tmp_path):
     root, _ = unpacked(NPZ_STORE, tmp_path)
-    rule = r"^checkpoint = '.*/checkpoints': cannot be gone on from .*config\.model\.checkpoint"
+    rule = r"^checkpoint = '.*/checkpoints': cannot resume .*config\.model\.checkpoint"
     with pytest.raises(UserError, match=rule) as caught:
         train_and_evaluate(config(data__reduced_decode=False), root)
     assert "\n" not in str(caught.value)

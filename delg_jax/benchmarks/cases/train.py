@@ -71,9 +71,9 @@ def compare(
 
 def _ours(module, variables, batch: dict[str, np.ndarray]) -> tuple[Callable[[], float], float]:
     """The step, which keeps its state, and the operations that it takes on all devices."""
-    tx = optimizer.optimizer(_TRAIN)
+    tx = optimizer.create_optimizer(_TRAIN)
     update = step.parallel_train_step(module, tx, _WEIGHTS)
-    held = [step.replicate(optimizer.create(variables, tx))]
+    held = [step.replicate(optimizer.create_state(variables, tx))]
     parts = step.split_over_devices(batch)
     of_device = update.lower(held[0], parts).cost_analysis()["flops"]
 

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: names, reading and conversion."""
+"""Published weights: reading their files, naming schemes, and conversion."""
 
 from delg_jax.models.weights.convert import convert
 from delg_jax.models.weights.mismatch import convention_of

@@ -1,4 +1,4 @@
-"""Foreign weights, given as arrays by name, become Flax variables."""
+"""Converts published weights, given as arrays by name, to Flax variables."""
 
 import dataclasses
 import re
@@ -19,18 +19,18 @@ _STEM = "resnet/stem_conv/kernel"
 
 
 def to_flax(array: np.ndarray, path: str, shape: tuple[int, ...], naming: Naming) -> np.ndarray:
-    """Turns the axes of one array into those of our variable.
+    """Converts one array to the layout of our variable.
 
-    A dense layer and a 1x1 convolution hold the same numbers; one is taken for the other.
+    A dense layer and a 1x1 convolution hold the same numbers; each can fill the other.
 
     Args:
-      array: as the source has it.
-      path: of our variable, as `resnet/stem_conv/kernel`.
+      array: of the source.
+      path: of our variable, such as `resnet/stem_conv/kernel`.
       shape: of our variable.
       naming: of the source.
 
     Returns:
-      float32, of `shape` where the source's array can be; else what the axes give.
+      float32, in `shape` if the array fits, else with its own shape.
     """
     array = np.asarray(array, np.float32)
     if naming.output_first and array.ndim == 4:
@@ -45,14 +45,14 @@ def to_flax(array: np.ndarray, path: str, shape: tuple[int, ...], naming: Naming
 
 
 def same_but_ones(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes differ by axes of length 1 at most."""
+    """Whether two shapes are equal except for axes of length 1."""
     return [n for n in shape if n != 1] == [n for n in other if n != 1]
 
 
 def fuse(
     kernel: np.ndarray, bias: np.ndarray, norm: dict[str, np.ndarray], epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A convolution that does what another and the BatchNorm after it do.
+    """Fuses a convolution with the BatchNorm after it.
 
     Args:
       kernel: [out, in, h, w].
@@ -85,10 +85,10 @@ def find(
     expected: Mapping[str, tuple[int, ...]],
     arrays: Mapping[str, np.ndarray],
 ) -> dict[str, str]:
-    """Names of our variables in a source whose naming has patterns.
+    """Finds our variables in a source whose naming has patterns.
 
-    The backbone is looked for under any prefix, the heads by their patterns. A module is found if
-    exactly one of the source's has all its variables in the right shapes.
+    The backbone may have any prefix; heads are found by their patterns. A module is found if
+    exactly one of the source's modules has all its variables in the right shapes.
 
     Args:
       naming: with `patterns`.
@@ -97,7 +97,7 @@ def find(
       arrays: the source's arrays by name.
 
     Returns:
-      The source's name by our path, of the variables that were found.
+      The source's name by our path, for the variables found.
     """
     wanted: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, shape in expected.items():
@@ -113,9 +113,9 @@ def find(
         else:
             continue
         fits = [_fit(owner, module, shapes, arrays) for owner in _matching(pattern, owners)]
-        fits = [fit for fit in fits if fit]
-        if len(fits) == 1:
-            found |= {f"{module}/{leaf}": name for leaf, name in fits[0].items()}
+        whole_fits = [fit for fit in fits if fit]
+        if len(whole_fits) == 1:
+            found |= {f"{module}/{leaf}": name for leaf, name in whole_fits[0].items()}
     return found
 
 
@@ -129,7 +129,7 @@ def _fit(
     shapes: Mapping[str, tuple[int, ...]],
     arrays: Mapping[str, np.ndarray],
 ) -> dict[str, str] | None:
-    """The names of a module's leaves under `owner`, or None if not all are there in shape."""
+    """Names of a module's leaves under `owner`; None if one is missing or misshapen."""
     endings = _NORM if is_norm(module) else _CONVOLUTION
     names = {}
     for leaf, shape in shapes.items():
@@ -146,25 +146,23 @@ def convert(
     model_config: ml_collections.ConfigDict,
     mapping: Mapping[str, str | float] | None = None,
 ) -> dict[str, dict]:
-    """Turns arrays under a source's names into variables of our network.
+    """Converts the arrays of a source to variables of our network.
 
-    BatchNorm whose running statistics are all absent counts as folded into its scale and bias. A
-    head of which the source holds nothing is left out, and so are the classifiers if
-    `model_config.num_classes` is 0.
+    If all running statistics are missing, BatchNorm is taken as folded into its scale and bias.
+    Heads that the source lacks are left out, as are classifiers if `model_config.num_classes` is 0.
 
     Args:
       source: a key of `names.NAMINGS`.
       arrays: the source's arrays by name.
       model_config: `config.model`, the network to fill.
-      mapping: our variable, as `whiten/kernel`, to the source's, or to a number that fills it;
-        goes before what the tables say.
+      mapping: our variable, such as `whiten/kernel`, to the source's or to a number that fills it;
+        takes precedence over the tables.
 
     Returns:
-      {"params": tree, "batch_stats": tree} of float32 arrays, of the parts that the source has.
+      {"params": tree, "batch_stats": tree} of float32 arrays, for the parts that the source has.
 
     Raises:
-      UserError: for weights of another network, or listing every missing, surplus and misshapen
-        array, or naming one that is not finite.
+      UserError: if the weights are of another network, or not finite.
     """
     require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
     plan = _plan(source, arrays, model_config, mapping or {})
@@ -173,7 +171,7 @@ def convert(
         source,
         arrays,
         model_config,
-        missing=[plan.names[path] or path for path, value in found.items() if value is None],
+        missing=[str(plan.names[path] or path) for path, value in found.items() if value is None],
         surplus=plan.surplus(),
         misshapen={
             path: (str(plan.names[path]), value.shape, plan.shapes[path])
@@ -182,7 +180,7 @@ def convert(
         },
     )
     for path, value in found.items():
-        if not np.isfinite(value).all():
+        if value is not None and not np.isfinite(value).all():
             rule = f"must be finite numbers, for {path}"
             raise UserError("config.model.pretrained", plan.names[path], rule)
     _check_power(plan)
@@ -194,7 +192,7 @@ def convert(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Which of the source's arrays goes where; paths are ours, as `resnet/stem_conv/kernel`."""
+    """Assigns the source's arrays to our variables, by paths such as `resnet/stem_conv/kernel`."""
 
     naming: Naming
     arrays: Mapping[str, np.ndarray]
@@ -205,24 +203,26 @@ class _Plan:
     names: Mapping[str, str | float | None]
 
     def value(self, path: str) -> np.ndarray | None:
-        """The array for our variable, in our layout; None if the source has none."""
+        """The array for our variable, in our layout; None if the source lacks it."""
         name, shape = self.names[path], self.shapes[path]
         if isinstance(name, int | float):
             return np.full(shape, name, np.float32)
-        if name in self.arrays:
+        if name is not None and name in self.arrays:
             return to_flax(self.arrays[name], path, shape, self.naming)
         if self.collections[path] == "batch_stats" and self._is_folded():
-            # With these BatchNorm only scales and shifts: (x - 0) / sqrt(1).
+            # With these statistics BatchNorm only scales and shifts: (x - 0) / sqrt(1)
             epsilon = get_convention(self.model.convention).epsilon
             return np.full(shape, 0.0 if path.endswith("/mean") else 1.0 - epsilon, np.float32)
         return None
 
     def surplus(self) -> list[str]:
-        """Arrays that found no place, though they do not belong to a part we are without."""
+        """Unused arrays, except of parts that our network lacks."""
         used = set(self.names.values())
-        return sorted(name for name in self.arrays if name not in used and not self._passed(name))
+        return sorted(
+            name for name in self.arrays if name not in used and not self._is_ignored(name)
+        )
 
-    def _passed(self, name: str) -> bool:
+    def _is_ignored(self, name: str) -> bool:
         naming = self.naming
         if any(name.startswith(mark) or name.endswith(mark) for mark in naming.ignored):
             return True
@@ -246,7 +246,7 @@ def _plan(
     model: ml_collections.ConfigDict,
     mapping: Mapping[str, str | float],
 ) -> _Plan:
-    naming = mismatch.dialect(source, arrays, model.backbone)
+    naming = mismatch.best_naming(source, arrays, model.backbone)
     arrays = {**arrays, **_fused(naming, arrays, model)}
     modules = naming.modules(model.backbone)
     expected = _expected(model)
@@ -268,7 +268,7 @@ def _plan(
 
 
 def _expected(model: ml_collections.ConfigDict) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Collection and shape of our variables by path, without computing any."""
+    """Collection and shape of our variables by path, without initialising them."""
     module = build(model)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = jax.eval_shape(
@@ -286,7 +286,7 @@ def _checked(
     shapes: Mapping[str, tuple[int, ...]],
     arrays: Mapping[str, np.ndarray],
 ) -> Mapping[str, str | float]:
-    """The mapping, if both of its sides exist."""
+    """The mapping; refused if it names an unknown variable."""
     subject = "config.model.pretrained_mapping"
     for ours, theirs in mapping.items():
         if ours not in shapes:
@@ -299,7 +299,7 @@ def _checked(
 def _fused(
     naming: Naming, arrays: Mapping[str, np.ndarray], model: ml_collections.ConfigDict
 ) -> dict[str, np.ndarray]:
-    """The arrays of convolutions that take the BatchNorm after them in."""
+    """The arrays of convolutions fused with the BatchNorm after them."""
     if model.dim_reduction != "fc":
         return {}
     epsilon = get_convention(naming.convention).epsilon
@@ -319,7 +319,7 @@ def _fused(
 
 
 def _check_power(plan: _Plan) -> None:
-    """Refuses to pool with another power than that which the weights were trained with."""
+    """Refuses another GeM power than that of the weights."""
     power = plan.arrays.get(plan.naming.single.get("power", ""))
     if power is None or plan.model.gem_learned or plan.model.pooling != "gem":
         return
@@ -330,7 +330,7 @@ def _check_power(plan: _Plan) -> None:
 
 
 def _part(path: str) -> str:
-    """The part of the network that a module or variable belongs to, as `attend`."""
+    """The part of the network that a module or variable belongs to, such as `attend`."""
     return path.partition("/")[0]
 
 

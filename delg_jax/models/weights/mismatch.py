@@ -1,4 +1,4 @@
-"""Says in one line why weights do not fit the network."""
+"""Explains in one line why weights do not fit the network."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,28 +11,28 @@ from delg_jax.models.weights.names import NAMINGS, Naming
 Shape = tuple[int, ...]
 
 
-def dialect(source: str, names: Iterable[str], architecture: str) -> Naming:
-    """The naming of `source` that knows most of the names; the first if several do."""
-    names = set(names)
-    return max(NAMINGS[source], key=lambda n: len(_present(n, names, n.kernels(architecture))))
+def best_naming(source: str, names: Iterable[str], architecture: str) -> Naming:
+    """The naming of `source` that matches most names; the first of several."""
+    known = set(names)
+    return max(NAMINGS[source], key=lambda n: len(_present(n, known, n.kernels(architecture))))
 
 
 def convention_of(source: str, names: Iterable[str], model: ml_collections.ConfigDict) -> str:
-    """The convention of the networks whose weights come under such names.
+    """The convention of the networks whose weights have these names.
 
     Args:
       source: a key of `names.NAMINGS`.
-      names: all that the source has.
+      names: all names in the file.
       model: `config.model`.
 
     Returns:
       A key of `convention.CONVENTIONS`.
 
     Raises:
-      UserError: for another `source`.
+      UserError: if `source` is unknown.
     """
     require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
-    return dialect(source, names, model.backbone).convention
+    return best_naming(source, names, model.backbone).convention
 
 
 def explain(
@@ -43,19 +43,19 @@ def explain(
     surplus: list[str],
     misshapen: Mapping[str, tuple[str, Shape, Shape]],
 ) -> None:
-    """Raises what is wrong, if anything is.
+    """Raises an error that explains the mismatch, if there is one.
 
     Args:
       source: a key of `names.NAMINGS`.
-      names: all that the source has.
+      names: all names in the file.
       model: `config.model`.
-      missing: names that it lacks.
-      surplus: names that have no place.
-      misshapen: the source's name, the shape that its axes give and ours, by our path.
+      missing: names that the file lacks.
+      surplus: names that the network lacks.
+      misshapen: the source's name, its converted shape and our shape, by our path.
 
     Raises:
-      UserError: naming the one field that is wrong where that explains it: the architecture, the
-        source, or the number of classes; else listing every name.
+      UserError: that names the wrong field (architecture, source or number of classes) if that
+        explains the mismatch, else all names.
     """
     if not (missing or surplus or misshapen):
         return
@@ -66,7 +66,7 @@ def explain(
         rule = f"must be {found}, the architecture of these weights"
         raise UserError("config.model.backbone", model.backbone, rule)
     if not found and others:
-        rule = f"must be {others[0]}, whose names those of config.model.pretrained are"
+        rule = f"must be {others[0]}, the naming scheme of config.model.pretrained"
         raise UserError("config.model.pretrained_source", source, rule)
     for path, (_, shape, _) in misshapen.items():
         if path.partition("/")[0].endswith("_classifier") and shape[-1:] != (model.num_classes,):
@@ -80,14 +80,14 @@ def _list(source: str, problems: dict[str, list[str]]) -> None:
     texts = [
         f"{len(names)} {label} ({', '.join(names)})" for label, names in problems.items() if names
     ]
-    rule = f"config.model.pretrained must fit these names: {'; '.join(texts)}"
+    rule = f"config.model.pretrained does not fit these names: {'; '.join(texts)}"
     if NAMINGS[source][0].patterns:
-        rule += "; --mapping=FILE, a JSON object of our names to theirs, completes it"
+        rule += "; map names with --mapping=FILE, a JSON object from ours to theirs"
     raise UserError("config.model.pretrained_source", source, rule)
 
 
 def _architecture(source: str, names: set[str]) -> str | None:
-    """The architecture of whose units, and of no others, kernels are under the source's names."""
+    """The architecture whose kernels, and no others, have the source's names; None if none."""
     for naming in NAMINGS[source]:
         kernels = {name: naming.kernels(name) for name in ARCHITECTURES}
         present = _present(naming, names, set().union(*kernels.values()))
@@ -98,7 +98,7 @@ def _architecture(source: str, names: set[str]) -> str | None:
 
 
 def _present(naming: Naming, names: set[str], kernels: set[str]) -> set[str]:
-    """Which of the kernels are among the names; under any prefix where names have patterns."""
+    """The kernels that are among the names, under any prefix if the naming has patterns."""
     if not naming.patterns:
         return kernels & names
     return {

@@ -1,7 +1,6 @@
-"""The names under which weights are published: tables, no logic elsewhere.
+"""Naming schemes of published weights, as tables.
 
-A source that is published under several namings has several; the one that knows most of the arrays
-is taken.
+If a source has several namings, the one that matches most arrays is used.
 """
 
 import dataclasses
@@ -13,27 +12,27 @@ from delg_jax.models.resnet import ARCHITECTURES, STAGES
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """One source's names.
+    """The naming scheme of a source.
 
     In the names of `unit`, {layer} counts stages from 1, {stage} from 2 (conv2), {unit} units from
     1, {index} from 0, {letter} from a, {n} convolutions from 1 and {branch} from a.
 
     Attributes:
-      convention: of the networks that come under these names.
-      whole: our module path to the source's, for modules outside of residual units; {depth} is the
+      convention: of the networks with these names.
+      whole: our module path to the source's, for modules outside residual units; {depth} is the
         number in the architecture's name.
       unit: our module name to the source's, for the modules of a residual unit.
       convolution: our leaf name to the source's, for convolutions and dense layers.
       norm: our leaf name to the source's, for BatchNorm.
       separator: between module and leaf.
       output_first: whether kernels are [out, in, h, w] instead of [h, w, in, out].
-      ignored: endings or beginnings of variables that have no place here (counters, momenta).
-      single: our path to the source's name, for variables that no module table describes.
-      fused: name for a convolution to the source's convolution and the BatchNorm after it, which
-        become one: its descriptors are what our network has without a BatchNorm.
-      patterns: our module path to a regular expression of the source's, where names are not
-        published; the shape decides together with it.
-      bgr: whether the network reads blue, green, red.
+      ignored: prefixes or suffixes of variables to skip (counters, momenta).
+      single: our path to the source's name, for variables outside the module tables.
+      fused: name of a convolution to the source's convolution and the BatchNorm after it, which are
+        fused because our network has no BatchNorm there.
+      patterns: our module path to a regular expression for the source's, where names are not
+        published; shapes must fit too.
+      bgr: whether the channel order of the input is BGR.
     """
 
     convention: str
@@ -50,7 +49,7 @@ class Naming:
     bgr: bool = False
 
     def modules(self, architecture: str) -> dict[str, str]:
-        """The source's module path by ours, for every module of an architecture."""
+        """The source's path of every module of an architecture, by ours."""
         depth = architecture.removeprefix("resnet")
         names = {ours: theirs.format(depth=depth) for ours, theirs in self.whole.items()}
         for root, place, n in _convolutions(architecture):
@@ -72,7 +71,7 @@ class Naming:
         return f"{modules[module]}{self.separator}{self.leaf(module, leaf)}"
 
     def kernels(self, architecture: str) -> set[str]:
-        """The source's names of all kernels of a backbone but those of shortcuts."""
+        """The source's names of all kernels of a backbone except shortcuts."""
         modules = self.modules(architecture)
         kernel = self.separator + self.convolution["kernel"]
         return {
@@ -88,12 +87,12 @@ def is_norm(module: str) -> bool:
 
 
 def _convolutions(architecture: str) -> Iterator[tuple[str, dict[str, int | str], int]]:
-    """Yields for every convolution of a unit: our unit's path, its place, and its number."""
+    """Yields, for every convolution of a unit: our path of the unit, name fields, and number."""
     counts, bottleneck, _ = ARCHITECTURES[architecture]
     for stage, count in enumerate(counts):
         for index in range(count):
             for n in range(1, 4 if bottleneck else 3):
-                place = {
+                place: dict[str, int | str] = {
                     "layer": stage + 1,
                     "stage": stage + 2,
                     "unit": index + 1,
@@ -151,8 +150,8 @@ _SLIM = Naming(
     ignored=("/logits/weights", "/logits/biases", "mean_rgb", *_TENSORFLOW_TRAINING),
 )
 
-# The released models: Slim backbones under any prefix. What their heads are called is not
-# published, so those are found by what the names must contain.
+# The released models: Slim backbones under any prefix. The names of their heads are not published,
+# so they are found by patterns.
 _DELG_SAVEDMODEL = dataclasses.replace(
     _SLIM,
     ignored=("/logits/weights", "/logits/biases", *_TENSORFLOW_TRAINING),
@@ -214,7 +213,7 @@ _KERAS_APPLICATIONS = dataclasses.replace(
 
 
 def _pycls(prefix: str, ignored: tuple[str, ...] = (), **fields) -> Naming:
-    """ResNets of the pycls code base, which reads images as OpenCV does, under a prefix."""
+    """ResNets of the pycls code base, which reads BGR images, under a prefix."""
     heads = fields.pop("whole", {})
     single = fields.pop("single", {})
     return Naming(
@@ -249,7 +248,7 @@ _DELG_PYTORCH = _pycls(
         "attend/conv1": "localmodel.conv1",
         "attend/norm1": "localmodel.bn",
         "attend/conv2": "localmodel.conv2",
-        # Its local descriptors are the attention's first layer before the ReLU.
+        # Its local descriptors are the first attention layer before the ReLU
         "reduce/encoder": "localmodel.descriptors",
         "local_classifier/dense": "att_cls.fc",
     },

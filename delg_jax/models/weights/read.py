@@ -1,4 +1,4 @@
-"""Reads files of foreign weights into arrays by name."""
+"""Reads files of published weights into arrays by name."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ from delg_jax.models.weights.readers.refusal import refusal
 
 
 def read_mapping(path: str) -> dict[str, str | float]:
-    """Reads a JSON object of our variables to a source's, as `{"whiten/kernel": "fc/weights"}`.
+    """Reads a JSON object from our names to a source's, such as `{"whiten/kernel": "fc/weights"}`.
 
     Args:
       path: the file; empty for no mapping.
@@ -23,7 +23,7 @@ def read_mapping(path: str) -> dict[str, str | float]:
       The source's name, or the number that fills the variable, by our name.
 
     Raises:
-      UserError: if the file is absent or something else.
+      UserError: if the file is missing or invalid.
     """
     if not path:
         return {}
@@ -31,7 +31,7 @@ def read_mapping(path: str) -> dict[str, str | float]:
     content = text_files.read_json(pathlib.Path(path), subject)
     values = list(content.values()) if isinstance(content, dict) else [None]
     if not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values):
-        rule = "must be a JSON object whose values are names of variables or numbers"
+        rule = "must be a JSON object from names to names or numbers"
         raise UserError(subject, path, rule)
     return content
 
@@ -55,11 +55,11 @@ _READABLE = (
     "or the folder of one or of a SavedModel"
 )
 _NUMBERS = "fiub"  # kinds of data type: float, integer, unsigned integer, boolean
-_MOST_SHOWN = 200  # characters of a library's message
+_LONGEST_REASON = 200  # characters of a library's message
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
-    """Reads weights of any known format; nothing in a file is ever executed.
+    """Reads weights of any supported format without executing anything in the file.
 
     Args:
       path: a file, the prefix of a TensorFlow checkpoint, or a folder.
@@ -68,7 +68,7 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
       Arrays by name; floats of fewer than 32 bits become float32.
 
     Raises:
-      UserError: if it is absent, of another kind, damaged, or needs a package that is absent.
+      UserError: if it is missing, of another format, damaged, or needs a package that is missing.
     """
     reader = _reader_of(path)
     try:
@@ -78,8 +78,8 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
     except ModuleNotFoundError as error:
         rule = f"needs the package {error.name}: pip install 'delg_jax[convert]'"
         raise refusal(path, rule) from error
-    except Exception as error:  # a damaged file makes the libraries fail in any way
-        raise refusal(path, f"must be a whole {reader.KIND} ({_line(error)})") from error
+    except Exception as error:  # on a damaged file, the libraries can raise anything
+        raise refusal(path, f"must be an intact {reader.KIND} ({_line(error)})") from error
     if not arrays:
         raise refusal(path, f"must hold weights; this {reader.KIND} holds none")
     return {name: _numbers(array, name, path) for name, array in arrays.items()}
@@ -97,9 +97,9 @@ def _reader_of(path: str) -> ModuleType:
 
 
 def _line(error: Exception) -> str:
-    """What a library said, as part of one line."""
+    """The first line of an error message, shortened."""
     lines = str(error).strip().splitlines()
-    return lines[0][:_MOST_SHOWN] if lines else type(error).__name__
+    return lines[0][:_LONGEST_REASON] if lines else type(error).__name__
 
 
 def _numbers(array: np.ndarray, name: str, path: str) -> np.ndarray:

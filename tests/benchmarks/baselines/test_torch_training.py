@@ -14,8 +14,8 @@ def test_takes_the_steps_that_ours_takes(rng):
     variables = initialize(module, jax.random.key(0))
     images = rng.integers(0, 256, (2, 48, 48, 3), np.uint8)
     labels = np.array([0, 2], np.int32)
-    tx = optimizer.optimizer(train._TRAIN)
-    ours, losses = optimizer.create(variables, tx), []
+    tx = optimizer.create_optimizer(train._TRAIN)
+    ours, losses = optimizer.create_state(variables, tx), []
     update = jax.jit(
         jax.vmap(
             lambda s, b: step.train_step(s, b, module, tx, train._WEIGHTS),

@@ -49,7 +49,7 @@ def test_torchvision_has_the_names_and_axes_of_a_state_dict(rng):
         ("keras", "keras", ["desc_fc/kernel", "att_fc/bias", "cosine_weights", "SGD/iter"]),
     ],
 )
-def test_classifiers_and_counters_are_passed_over(rng, source, convention, names):
+def test_classifiers_and_counters_are_ignored(rng, source, convention, names):
     model = model_of("tiny", convention)
     model.num_classes = 0
     _, theirs = foreign(NAMINGS[source][0], model, rng)
@@ -77,7 +77,7 @@ def test_missing_surplus_and_misshapen_arrays_are_listed(rng):
     assert found[2] == "1 misshapen (bn1.weight (5,) instead of (16,))"
 
 
-def test_a_long_list_is_whole(rng):
+def test_a_long_list_is_not_shortened(rng):
     model = model_of("tiny")
     _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
     names = {f"layer9.{n}.weight": np.ones(1) for n in range(20)}
@@ -133,7 +133,7 @@ def test_a_source_may_hold_the_backbone_alone(rng):
         weights.convert("keras", backbone, model)
 
 
-def test_parts_that_the_model_is_without_are_passed_over(rng):
+def test_parts_that_the_model_lacks_are_ignored(rng):
     _, theirs = foreign(NAMINGS["keras"][0], model_of("tiny", "keras"), rng)
     without = model_of("tiny", "keras", local_head=False, whitening=False, num_classes=0)
     assert set(weights.convert("keras", theirs, without)["params"]) == {"resnet"}

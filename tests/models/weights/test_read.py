@@ -1,5 +1,6 @@
-"""What all formats share: choice of the reader, and one line for whatever cannot be read."""
+"""Reading weights of all formats, errors of one line, and mappings of names."""
 
+import json
 import sys
 import warnings
 
@@ -10,7 +11,9 @@ import pytest
 import safetensors.numpy
 
 from delg_jax.errors import UserError
-from delg_jax.models.weights import read_arrays
+from delg_jax.models.weights import convert, read_arrays, read_mapping
+from delg_jax.models.weights.names import NAMINGS
+from tests.models.weights.foreign import foreign, model_of
 
 ARRAYS = {"conv1.weight": np.arange(600, dtype=np.float32).reshape(20, 30), "steps": np.ones(5)}
 
@@ -111,7 +114,7 @@ def test_truncated_files_are_refused(tmp_path, suffix, write, share):
     write(path, ARRAYS)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    refused(path, "must be a whole|must hold tensors alone")
+    refused(path, "must be an intact|must hold tensors alone")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_other_content_is_refused(tmp_path, suffix, content):
     need_reader_of(suffix)
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    refused(path, "must be a whole|must hold tensors alone")
+    refused(path, "must be an intact|must hold tensors alone")
 
 
 @pytest.mark.parametrize(("suffix", "write"), WRITERS[:-1])  # TensorFlow writes none such
@@ -144,14 +147,14 @@ def test_short_floats_become_float32(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("array", [np.array(["text"]), np.array([1j]), np.zeros(2, "V2")])
-def test_what_is_no_number_is_refused(tmp_path, array):
+def test_arrays_other_than_numbers_are_refused(tmp_path, array):
     path = tmp_path / "weights.npz"
     np.savez(path, good=np.ones(3), bad=array)
     refused(path, "must hold numbers; bad is")
 
 
 @pytest.mark.parametrize("name", ["absent.npz", "model.ckpt-7", "absent/", ""])
-def test_what_is_absent_is_refused(tmp_path, name):
+def test_a_missing_file_is_refused(tmp_path, name):
     path = str(tmp_path / name) + "/" * name.endswith("/") if name else ""
     refused(path, r"does not exist; must be a file ending in \.npz, .*\.pth.*\.h5.* SavedModel")
 
@@ -171,7 +174,7 @@ def test_another_suffix_is_refused(tmp_path, name):
         (".index", "tensorflow"),
     ],
 )
-def test_an_absent_package_is_named(tmp_path, monkeypatch, suffix, package):
+def test_a_missing_package_is_named(tmp_path, monkeypatch, suffix, package):
     for module in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, module, None)
     path = tmp_path / f"weights{suffix}"
@@ -199,3 +202,54 @@ def test_a_folder_without_variables_is_refused(tmp_path, content):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
     refused(tmp_path, "must hold variables/variables.index .* or `checkpoint`; both are missing")
+
+
+def test_a_mapping_of_names_and_numbers_is_read(tmp_path):
+    content = {"whiten/kernel": "fc/weights", "attend/conv1/bias": 0.5}
+    (tmp_path / "map.json").write_text(json.dumps(content))
+    assert read_mapping(str(tmp_path / "map.json")) == content
+    assert read_mapping("") == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": null}', '{"a": true}', '{"a": ["b"]}'])
+def test_an_invalid_mapping_is_an_error_of_one_line(tmp_path, text):
+    (tmp_path / "map.json").write_text(text)
+    with pytest.raises(UserError, match="pretrained_mapping = .*must be a JSON") as error:
+        read_mapping(str(tmp_path / "map.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_mapping_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "mapping.json"
+    path.write_bytes('\ufeff{"a/kernel": "b"}\r\n\r\n'.encode())
+    assert read_mapping(str(path)) == {"a/kernel": "b"}
+
+
+def test_a_missing_mapping_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(UserError, match="pretrained_mapping.*No such file"):
+        read_mapping(str(tmp_path / "map.json"))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"resnet/stem/kernel": "conv1.weight"}, "'resnet/stem/kernel': must name a variable of"),
+        ({"resnet/stem_conv/kernel": "conv0.weight"}, "'conv0.weight': must name a variable of"),
+    ],
+)
+def test_both_sides_of_a_mapping_must_exist(rng, mapping, message):
+    model = model_of("tiny")
+    _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
+    with pytest.raises(UserError, match=message):
+        convert("torchvision", theirs, model, mapping)
+
+
+def test_a_mapping_finds_a_renamed_array(rng):
+    model = model_of("tiny")
+    ours, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
+    theirs["stem"] = theirs.pop("conv1.weight")
+    converted = convert("torchvision", theirs, model, {"resnet/stem_conv/kernel": "stem"})
+    np.testing.assert_array_equal(
+        converted["params"]["resnet"]["stem_conv"]["kernel"],
+        ours["params", "resnet", "stem_conv", "kernel"],
+    )

@@ -166,14 +166,14 @@ def test_heads_of_a_released_model_are_found_by_pattern_and_shape(rng):
     assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
 
 
-def test_parts_that_the_model_is_without_are_passed_over(rng):
+def test_parts_that_the_model_lacks_are_ignored(rng):
     model = savedmodel()
     _, theirs = released(model, rng, HEADS)
     model.update(local_head=False, whitening=False)
     assert set(weights.convert("delg_savedmodel", theirs, model)["params"]) == {"resnet"}
 
 
-def test_what_no_pattern_matches_is_listed_on_both_sides_and_mapped(rng):
+def test_names_that_match_no_pattern_are_listed_and_can_be_mapped(rng):
     odd = HEADS | {"whiten/kernel": "delg/x/weights", "whiten/bias": "delg/x/biases"}
     model = savedmodel()
     ours, theirs = released(model, rng, odd)
@@ -187,7 +187,7 @@ def test_what_no_pattern_matches_is_listed_on_both_sides_and_mapped(rng):
     assert_equal(weights.convert("delg_savedmodel", theirs, model, mapping), ours)
 
 
-def test_two_candidates_are_none(rng):
+def test_two_candidates_are_ambiguous(rng):
     model = savedmodel()
     _, theirs = released(model, rng, HEADS)
     for leaf in ("weights", "biases"):

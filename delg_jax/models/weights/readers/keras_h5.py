@@ -17,8 +17,8 @@ KIND = "HDF5 file of Keras weights"
 
 _KERAS3_WEIGHTS = "model.weights.h5"  # the member of a `.keras` archive
 
-# Keras 1 wrote the layer and one of these, and perhaps a number; Keras applications of 2015 to 2018
-# still do. "running_std" holds the variance.
+# Keras 1, and Keras applications until 2018, name a variable by its layer, one of these and
+# optionally a number. "running_std" holds the variance.
 _KERAS1_LEAVES = {
     "W": "kernel",
     "b": "bias",
@@ -29,7 +29,7 @@ _KERAS1_LEAVES = {
 }
 _KERAS1_LEAF = re.compile(rf"_({'|'.join(_KERAS1_LEAVES)})(_\d+)?")
 
-# Keras 3 only numbers the variables of a layer; their count tells which layer it is.
+# Keras 3 only numbers the variables of a layer; their count tells its type
 _KERAS3_LEAVES = {
     1: ("kernel",),
     2: ("kernel", "bias"),
@@ -40,11 +40,10 @@ _KERAS3_LEAVES = {
 def read(path: str) -> dict[str, np.ndarray]:
     """Reads the weights of a Keras model, not its optimiser's.
 
-    The attributes `layer_names` and `weight_names` only repeat where the arrays lie, and are not
-    needed.
+    The attributes `layer_names` and `weight_names` are redundant and ignored.
 
     Args:
-      path: an HDF5 file, or the zip archive with one inside that Keras 3 writes.
+      path: an HDF5 file, or a `.keras` archive with one inside.
 
     Returns:
       Arrays by layer/leaf, with the leaves of Keras 2.
@@ -68,13 +67,13 @@ def read(path: str) -> dict[str, np.ndarray]:
             require_size(path, place, dataset.nbytes)
             name = _name(place, root)
             if name in arrays:
-                raise refusal(path, f"must hold each array once; {name} is there twice")
+                raise refusal(path, f"must hold each array once; {name} occurs twice")
             arrays[name] = np.asarray(dataset)
     return arrays
 
 
 def _plain(path: str) -> str | io.BytesIO:
-    """The HDF5 file itself, unpacked in memory if need be."""
+    """The HDF5 file, unpacked in memory if it is in an archive."""
     if not zipfile.is_zipfile(path):
         return path
     with zipfile.ZipFile(path) as archive:
@@ -96,7 +95,7 @@ def _name(place: str, root: "h5py.Group") -> str:
 
 
 def _keras3_name(groups: list[str], leaf: str, root: "h5py.Group") -> str:
-    """Layers are called by their class; their own names are attributes, in all but the oldest."""
+    """Layer names are attributes of groups; the oldest files name groups by class only."""
     names = []
     for depth in range(1, len(groups)):
         layer = root["/".join(groups[:depth])]

@@ -24,6 +24,7 @@ def read(path: str) -> dict[str, np.ndarray]:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise refusal(path, "must be an .npz archive of named arrays")
-        sizes = [member.file_size for member in archive.zip.infolist()]
+        members = archive.zip.infolist() if archive.zip else []
+        sizes = [member.file_size for member in members]
         require_size(path, "the whole", sum(sizes))
         return {name: np.asarray(archive[name]) for name in archive.files}

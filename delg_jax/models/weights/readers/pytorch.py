@@ -12,16 +12,16 @@ from delg_jax.models.weights.readers.refusal import refusal
 
 KIND = "PyTorch file of tensors"
 
-# Under these names training programs keep the state dict, beside optimiser, epoch and options.
+# Keys under which training programs store the state dict
 _CONTAINERS = ("model_state", "state_dict", "model_state_dict", "model", "net")
-_PARALLEL = "module."  # what DataParallel puts before every name
+_PARALLEL = "module."  # prefix that DataParallel adds
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Reads the tensors of a PyTorch file; no code in it is ever executed.
+    """Reads the tensors of a PyTorch file without executing code in it.
 
     Args:
-      path: the file, in PyTorch's zip format or the one before.
+      path: the file, in PyTorch's zip or legacy format.
 
     Returns:
       Arrays by name, floats of fewer than 32 bits as float32.
@@ -34,7 +34,7 @@ def read(path: str) -> dict[str, np.ndarray]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about protocols; where one matters, an error follows
+            warnings.simplefilter("ignore")  # on protocols; an error follows if one matters
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise refusal(path, _why_unsafe(str(error))) from error
@@ -53,7 +53,7 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def _why_unsafe(message: str) -> str:
-    """Replaces PyTorch's own message, which advises to read the file with less care."""
+    """Replaces PyTorch's message, which advises to load the file unsafely."""
     found = re.search(r"GLOBAL (\S+)", message)
     what = (
         f"code or other objects ({found[1]})" if found else "code or other objects, or is damaged"
@@ -62,7 +62,7 @@ def _why_unsafe(message: str) -> str:
 
 
 def _state_dict(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The innermost container, so that one inside another is found too."""
+    """The innermost container of tensors."""
     for name in _CONTAINERS:
         if isinstance(content.get(name), Mapping):
             return _state_dict(content[name])

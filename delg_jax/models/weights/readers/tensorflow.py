@@ -14,22 +14,22 @@ KIND = "TensorFlow checkpoint"
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Parts of keys: what training keeps beside the weights.
+# Parts of keys of training state other than weights
 _BESIDE = {"save_counter", "optimizer", ".OPTIMIZER_SLOT", "keras_api"}
-# Keras 3 lets the optimiser own the weights of a compiled model.
+# In Keras 3 the optimiser owns the weights of a compiled model
 _TRAINED = "_trainable_variables"
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Reads the numeric variables of a checkpoint or SavedModel; no graph in it is executed.
+    """Reads the numeric variables of a checkpoint or SavedModel without executing its graph.
 
     Args:
       path: the prefix of a checkpoint, its `.index` file, a single-file checkpoint of the first
         format, a folder whose file `checkpoint` names the latest, or the folder of a SavedModel.
 
     Returns:
-      Arrays by name. Checkpoints by objects name a variable as the program did, or by its place
-      among the objects where that is empty or ambiguous; their optimisers are left out.
+      Arrays by name. In object-based checkpoints this is the name that the program gave, or the
+      object path if that is empty or ambiguous; optimiser state is left out.
 
     Raises:
       UserError: if a folder holds neither a checkpoint nor variables.
@@ -47,9 +47,9 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def _import_tensorflow() -> ModuleType:
-    """Imports TensorFlow without its banner and without its warnings about its own needs."""
+    """Imports TensorFlow without its banner and warnings."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # oneDNN announces itself whatever the level, and reading has no use for it.
+    # oneDNN logs at every level, and is not needed for reading
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -69,7 +69,7 @@ def _require_variables(path: str) -> None:
 
 
 def _prefix(path: str, tf: ModuleType) -> str:
-    """The path without the endings of the checkpoint's files."""
+    """The path without file suffixes."""
     if not os.path.isdir(path):
         return path.removesuffix(".index")
     if os.path.isfile(_saved_variables(path) + ".index"):
@@ -78,7 +78,7 @@ def _prefix(path: str, tf: ModuleType) -> str:
     if state is None:
         raise refusal(path, "must hold a readable file `checkpoint`")
     latest = state.model_checkpoint_path
-    moved = os.path.join(path, os.path.basename(latest))  # the folder may have been, since
+    moved = os.path.join(path, os.path.basename(latest))  # if the folder was moved
     for prefix in (latest, moved):
         if os.path.isfile(f"{prefix}.index"):
             return prefix
@@ -86,7 +86,7 @@ def _prefix(path: str, tf: ModuleType) -> str:
 
 
 def _named(arrays: dict[str, np.ndarray], reader: Any) -> dict[str, np.ndarray]:
-    """Arrays by the variables' names instead of by keys."""
+    """Arrays by variable name instead of key."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     graph = TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH))
@@ -101,7 +101,7 @@ def _named(arrays: dict[str, np.ndarray], reader: Any) -> dict[str, np.ndarray]:
             keys_of[names.get(key) or key.removesuffix(_KEY_END)].append(key)
     named = {}
     for name, (first, *others) in keys_of.items():
-        # An export may hold a variable twice, from two places among the objects.
+        # An export may hold a variable twice, under two object paths
         if all(np.array_equal(arrays[first], arrays[key]) for key in others):
             named[name] = arrays[first]
         else:

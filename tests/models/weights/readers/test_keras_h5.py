@@ -39,13 +39,13 @@ def test_keras2_names_lose_repetition_and_output_number(tmp_path, root, end):
     assert names[3:] == [f"bn_conv1/{leaf}" for leaf in NORM]
 
 
-def test_names_without_repetition_stay(tmp_path):
+def test_names_without_repetition_are_kept(tmp_path):
     places = ["attention/attn_conv1/kernel:0", "a/b/a/kernel:0", "alone:0"]
     assert names_of(tmp_path, places) == ["attention/attn_conv1/kernel", "a/b/a/kernel", "alone"]
 
 
 @pytest.mark.parametrize("end", ["", "_1", "_1:0", "_12:0", ":0"])
-def test_keras1_leaves_get_their_names_of_today(tmp_path, end):
+def test_keras1_leaves_get_keras2_names(tmp_path, end):
     old = ("gamma", "beta", "running_mean", "running_std")
     places = [f"conv1/conv1_W{end}", f"conv1/conv1_b{end}"]
     places += [f"bn_conv1/bn_conv1_{leaf}{end}" for leaf in old]
@@ -53,7 +53,7 @@ def test_keras1_leaves_get_their_names_of_today(tmp_path, end):
     assert names == ["conv1/kernel", "conv1/bias", *(f"bn_conv1/{leaf}" for leaf in NORM)]
 
 
-def test_old_endings_after_another_layer_stay(tmp_path):
+def test_keras1_endings_after_another_layer_are_kept(tmp_path):
     assert names_of(tmp_path, ["conv1/other_W:0", "fc/W:0"]) == ["conv1/other_W", "fc/W"]
 
 
@@ -110,7 +110,7 @@ def test_keras3_numbers_become_names(tmp_path, packed):
 def test_two_arrays_of_one_name_are_refused(tmp_path):
     path = tmp_path / "weights.h5"
     write(path, ["conv1/conv1_W:0", "conv1/conv1_W_1:0"])
-    with pytest.raises(UserError, match="each array once; conv1/kernel is there twice"):
+    with pytest.raises(UserError, match="each array once; conv1/kernel occurs twice"):
         read_arrays(str(path))
 
 
@@ -134,11 +134,11 @@ def test_an_archive_without_weights_is_refused(tmp_path):
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
-    with pytest.raises(UserError, match="must be a whole HDF5 file of Keras weights"):
+    with pytest.raises(UserError, match="must be an intact HDF5 file of Keras weights"):
         read_arrays(str(path))
 
 
-def test_a_bomb_is_refused_before_there_is_room_for_it(tmp_path):
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
     path = tmp_path / "weights.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("conv1/kernel", (2**20, 2**20), "float32", chunks=True)

@@ -25,7 +25,7 @@ def test_changed_bytes_are_refused(tmp_path, rng, save):
     content = bytearray(path.read_bytes())
     content[1000:1100] = bytes(255 - byte for byte in content[1000:1100])
     path.write_bytes(content)
-    with pytest.raises(UserError, match="must be a whole .npz archive"):
+    with pytest.raises(UserError, match="must be an intact .npz archive"):
         read_arrays(str(path))
 
 
@@ -40,7 +40,7 @@ def test_a_single_array_is_refused(tmp_path):
 def test_nothing_pickled_is_executed(tmp_path):
     path, trace = tmp_path / "weights.npz", tmp_path / "trace"
     np.savez(path, a=np.ones(3), b=np.array([Bomb(trace)], dtype=object))
-    with pytest.raises(UserError, match="must be a whole .npz archive of plain arrays"):
+    with pytest.raises(UserError, match="must be an intact .npz archive of plain arrays"):
         read_arrays(str(path))
     assert not trace.exists()
     np.load(path, allow_pickle=True)["b"]
@@ -56,7 +56,7 @@ def test_a_zip_of_other_files_is_refused(tmp_path):
         read_arrays(str(path))
 
 
-def test_what_says_to_be_huge_is_refused(tmp_path):
+def test_a_declared_huge_size_is_refused(tmp_path):
     """The size stands in the directory at the end of the file; nothing need be behind it."""
     path = tmp_path / "weights.npz"
     np.savez(path, a=np.ones(3))

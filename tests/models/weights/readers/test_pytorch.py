@@ -53,7 +53,7 @@ def refused(path, rule):
         lambda table: {"net": {"state_dict": table, "best": 0.5}},
     ],
 )
-def test_state_dicts_are_found_where_programs_put_them(tmp_path, nest, options):
+def test_state_dicts_are_found_inside_training_checkpoints(tmp_path, nest, options):
     found = read_back(tmp_path, nest(TABLE), **options)
     assert set(found) == set(TABLE)
     assert found["conv1.weight"].dtype == np.float32
@@ -70,7 +70,7 @@ def test_a_real_module_with_gradients_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("module.a", "module.b"), ("module.a", "b"), ("a", "b")])
-def test_the_mark_of_parallel_training_goes_if_all_have_it(tmp_path, names):
+def test_the_dataparallel_prefix_is_removed_if_all_names_have_it(tmp_path, names):
     found = read_back(tmp_path, {name: WEIGHT for name in names})
     assert set(found) == ({"a", "b"} if names[1] == "module.b" else set(names))
 
@@ -82,7 +82,7 @@ def test_short_floats_become_float32(tmp_path, dtype):
     np.testing.assert_array_equal(found["a"], [1.5, -2.0])
 
 
-def test_views_are_read_as_what_they_show(tmp_path):
+def test_views_are_read_as_their_values(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
     found = read_back(tmp_path, {"turned": whole.T, "part": whole[1:, ::2]})
     np.testing.assert_array_equal(found["turned"], whole.numpy().T)
@@ -130,4 +130,4 @@ def test_another_zip_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "text")
-    refused(path, "must be a whole PyTorch file")
+    refused(path, "must be an intact PyTorch file")

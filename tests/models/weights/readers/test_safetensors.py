@@ -29,5 +29,5 @@ def test_places_beyond_the_file_are_refused(tmp_path):
     text = json.dumps(header).encode()
     path = tmp_path / "weights.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
-    with pytest.raises(UserError, match="must be a whole safetensors file"):
+    with pytest.raises(UserError, match="must be an intact safetensors file"):
         read_arrays(str(path))

@@ -1,0 +1,172 @@
+"""The network to extract with, or to start training from: found, checked and restored."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import orbax.checkpoint as ocp
+
+from delg_jax import configuration
+from delg_jax.errors import UserError
+from delg_jax.models.delg import SOURCES, Delg, build
+from delg_jax.models.variables import initialize, load_pretrained
+from delg_jax.training.checkpoints import FOLDER, explain_read_errors, require_intact
+from delg_jax.workdir import CONFIG_FILE, stored_config
+
+
+def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tuple[Delg, Any]:
+    """Loads the network to extract with: trained, pretrained or random, in this order.
+
+    The checkpoint that `config.model.checkpoint` names (a workdir, its checkpoint folder, or one
+    checkpoint) takes precedence over one in `workdir`, unless the run in `workdir` started from it.
+    Without a checkpoint, `config.model.pretrained` fills the backbone.
+
+    Args:
+      config: the whole tree.
+      workdir: searched for `checkpoints/`.
+
+    Returns:
+      The network and its variables.
+
+    Raises:
+      UserError: if the checkpoint or the weights do not fit `config.model`.
+    """
+    found = find_checkpoint(config, workdir)
+    if found is None:
+        module = build(config.model)
+        variables = initialize(module, jax.random.key(config.seed))
+        return module, load_pretrained(variables, config.model)
+    return _restore(config, *found)
+
+
+def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> Any:
+    """Replaces fresh variables with those of `config.model.checkpoint`; a no-op if it is empty.
+
+    Args:
+      variables: of the network to train, classifiers included.
+      config: the whole tree, with the number of classes of the training data.
+
+    Returns:
+      Variables of the same structure. Classifiers stay fresh if the checkpoint has another number
+      of classes.
+
+    Raises:
+      UserError: if there is no checkpoint, or it holds another network.
+    """
+    if not config.model.checkpoint:
+        return variables
+    config = config.copy_and_resolve_references()
+    num_classes, config.model.num_classes = config.model.num_classes, 0
+    module, restored = _restore(config, *_locate(config.model.checkpoint))
+    if module.num_classes != num_classes:
+        fresh = {n: v for n, v in variables["params"].items() if n.endswith("_classifier")}
+        restored = {**restored, "params": {**restored["params"], **fresh}}
+    return restored
+
+
+def find_checkpoint(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> tuple[pathlib.Path, int | None] | None:
+    """Folder and step (None for the latest) of the checkpoint to extract with, or None."""
+    named, own = config.model.checkpoint, workdir / FOLDER
+    if named and not (_has_checkpoint(own) and _started_from(own, named)):
+        return _locate(named)
+    return (own, None) if _has_checkpoint(own) else None
+
+
+def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
+    """Attention quantiles in the last step before a checkpoint, candidates for tau (section 4.1).
+
+    Args:
+      checkpoint: a workdir, its checkpoint folder, or one checkpoint.
+
+    Returns:
+      Scores `attention_p50` (median) and `attention_p75`.
+
+    Raises:
+      UserError: if there is no checkpoint, or it was trained without a local head.
+    """
+    folder, step = _locate(str(checkpoint))
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with (
+        explain_read_errors(folder),
+        ocp.CheckpointManager(folder.resolve(), options=options) as manager,
+    ):
+        step = manager.latest_step() if step is None else step
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    if not meta.get("attention"):
+        rule = "holds no quantiles of the attention"
+        raise UserError("config.model.checkpoint", str(checkpoint), rule)
+    return meta["attention"]
+
+
+def _locate(checkpoint: str) -> tuple[pathlib.Path, int | None]:
+    """Folder and step (None for the latest) of a checkpoint given as `config.model.checkpoint`."""
+    path = pathlib.Path(checkpoint)
+    if path.name.isdigit() and path.is_dir() and not _has_checkpoint(path / FOLDER):
+        return path.parent, int(path.name)
+    for folder in (path, path / FOLDER):
+        if _has_checkpoint(folder):
+            return folder, None
+    rule = "must be the workdir of a training run with a checkpoint"
+    raise UserError("config.model.checkpoint", checkpoint, rule)
+
+
+def _has_checkpoint(folder: pathlib.Path) -> bool:
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def _started_from(folder: pathlib.Path, checkpoint: str) -> bool:
+    """Whether the run in `folder` started from `checkpoint`, and so supersedes it."""
+    if not (folder / CONFIG_FILE).is_file():
+        return False
+    return stored_config(folder).get("model.checkpoint") == checkpoint
+
+
+def _restore(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
+) -> tuple[Delg, Any]:
+    """Restores the network of a checkpoint in `folder` and its variables; None for the latest."""
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with (
+        explain_read_errors(folder),
+        ocp.CheckpointManager(folder.resolve(), options=options) as manager,
+    ):
+        step = manager.latest_step() if step is None else step
+        stored = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        module = _stored_module(config, stored["meta"]["model"], folder)
+        shapes = jax.eval_shape(
+            lambda key: module.init(key, jnp.zeros((1, 64, 64, 3)), method="classify"),
+            jax.random.key(0),
+        )
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+            {name: shapes.get(name, {}) for name in ("params", "batch_stats")},
+        )
+        restored = manager.restore(
+            step, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
+        )
+        require_intact(restored["variables"], stored["meta"], folder)
+    return module, restored["variables"]
+
+
+def _stored_module(
+    config: ml_collections.ConfigDict, stored: dict[str, Any], folder: pathlib.Path
+) -> Delg:
+    """Builds the network that the checkpoint holds; refused if `config.model` is another."""
+    ours = configuration.flatten(config.model)
+    free = {*SOURCES, *(() if ours["num_classes"] else ("num_classes",))}
+    changes = configuration.difference(
+        {name: value for name, value in stored.items() if name not in free},
+        {name: value for name, value in ours.items() if name not in free},
+    )
+    if changes:
+        text = "; ".join(change.replace("config.", "config.model.", 1) for change in changes)
+        rule = f"holds another network (stored -> asked for): {text}"
+        raise UserError("config.model.checkpoint", str(folder), rule)
+    with config.model.copy_and_resolve_references().unlocked() as model:
+        model.num_classes = stored["num_classes"]
+    return build(model)

@@ -1,0 +1,108 @@
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from delg_jax.errors import UserError
+from delg_jax.models.delg import build
+from delg_jax.training.checkpoints import FOLDER
+from delg_jax.training.trained_network import (
+    attention_thresholds,
+    load_model,
+    start_from_checkpoint,
+)
+from tests.tiny import random_variables
+from tests.training.saved_runs import CLASSES, assert_same, save, save_with_metrics, times
+
+
+def changed(config, **fields):
+    config = config.copy_and_resolve_references().unlock()
+    config.model.update(fields)
+    return config.lock()
+
+
+def test_one_of_several_checkpoints_may_be_named(config, variables, saved):
+    named = changed(config, checkpoint=str(saved / FOLDER / "1"))
+    assert_same(load_model(named, saved)[1], times(1, variables))
+
+
+def test_quantiles_of_the_attention_are_kept(config, variables, saved, tmp_path):
+    found = {"attention_p50": 0.5, "attention_p75": 0.75}
+    metrics = {**found, "attention_max": 2.0, "loss": 1.0}
+    save_with_metrics(tmp_path, config, variables, {1: metrics, 2: {**metrics, **found}})
+    for path in (tmp_path, tmp_path / FOLDER, tmp_path / FOLDER / "2"):
+        assert attention_thresholds(path) == found
+    with pytest.raises(UserError, match="holds no quantiles of the attention"):
+        attention_thresholds(saved)
+
+
+@pytest.mark.parametrize("classes", [0, CLASSES])
+def test_extraction_finds_the_network_of_its_workdir(config, variables, saved, classes):
+    module, found = load_model(changed(config, num_classes=classes), saved)
+    assert module.num_classes == CLASSES
+    assert_same(found, times(2, variables))
+
+
+@pytest.mark.parametrize("folder", ["", FOLDER])
+def test_a_named_checkpoint_wins_over_the_workdir(config, variables, saved, tmp_path, folder):
+    own = save(tmp_path, config, random_variables(build(config.model), seed=5))
+    named = changed(config, checkpoint=str(saved / folder))
+    assert_same(load_model(named, own)[1], times(2, variables))
+
+
+def test_a_run_that_started_from_the_named_checkpoint_wins(config, saved, tmp_path):
+    named = changed(config, checkpoint=str(saved))
+    fine_tuned = random_variables(build(config.model), seed=5)
+    save(tmp_path, named, fine_tuned, steps=(1,))
+    assert_same(load_model(named, tmp_path)[1], fine_tuned)
+
+
+def test_another_architecture_is_refused_with_the_difference(config, saved):
+    other = changed(config, local_dim=16, pooling="avg")
+    expected = (
+        r"config\.model\.checkpoint = .*stored -> asked for.*"
+        r"config\.model\.local_dim: 8 -> 16; config\.model\.pooling: 'gem' -> 'avg'"
+    )
+    with pytest.raises(UserError, match=expected):
+        load_model(other, saved)
+
+
+def test_another_number_of_classes_is_refused(config, saved):
+    with pytest.raises(UserError, match=r"config\.model\.num_classes: 4 -> 7"):
+        load_model(changed(config, num_classes=7), saved)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_without_checkpoint_is_refused(config, tmp_path, exists):
+    folder = tmp_path / "run"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(UserError, match=r"config\.model\.checkpoint = '.*run': must be"):
+        load_model(changed(config, checkpoint=str(folder)), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(config, variables, tmp_path):
+    save(tmp_path, config, variables)
+    for path in (tmp_path / FOLDER / "3" / "variables").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(UserError, match=r"config\.model\.checkpoint"):
+        load_model(config, tmp_path)
+
+
+def test_training_starts_from_a_checkpoint(config, variables, saved):
+    fresh = jax.tree.map(np.zeros_like, variables)
+    assert start_from_checkpoint(fresh, config) is fresh
+    assert_same(
+        start_from_checkpoint(fresh, changed(config, checkpoint=str(saved))), times(2, variables)
+    )
+
+
+def test_classifiers_of_other_classes_start_fresh(config, variables, saved):
+    other = changed(config, num_classes=7, checkpoint=str(saved))
+    fresh = random_variables(build(other.model), seed=3)
+    started = traverse_util.flatten_dict(start_from_checkpoint(fresh, other))
+    fresh, stored = (traverse_util.flatten_dict(tree) for tree in (fresh, times(2, variables)))
+    for path, value in started.items():
+        is_classifier = path[1] in ("global_classifier", "local_classifier")
+        np.testing.assert_array_equal(value, (fresh if is_classifier else stored)[path])
