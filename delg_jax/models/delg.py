@@ -13,6 +13,17 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.models import extent, heads, pooling, regional, resnet
 from delg_jax.models.convention import get_convention, preprocess
 
+_CHOICES = {
+    "pooling": pooling.POOLINGS,
+    "global_loss": ("arcface", "softmax"),
+    "attention": ("learned", "norm"),
+    "attention_pooling": ("mean", "sum"),
+    "dim_reduction": heads.KINDS,
+}
+_POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
+# Fields of config.model that give the source of weights; the others define the network
+SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
+
 
 @struct.dataclass
 class DelgOutputs:
@@ -180,29 +191,18 @@ class Delg(nn.Module):
             global_scores = self.global_classifier(outputs.global_descriptor)
         else:
             global_scores = self.global_classifier(outputs.global_feature)
-        if not self.local_head:
-            return outputs, global_scores, None
         # The attention loss uses the reconstruction, or without an autoencoder the descriptors
         maps = outputs.reconstruction
+        maps = outputs.local_descriptors if maps is None else maps
+        if maps is None or outputs.attention is None:  # no local head
+            return outputs, global_scores, None
         pooled = heads.attend(
-            outputs.local_descriptors if maps is None else maps,
+            maps,
             outputs.attention,
             self.attention_pooling,
             self.attention_normalize,
         )
         return outputs, global_scores, self.local_classifier(pooled)
-
-
-_CHOICES = {
-    "pooling": pooling.POOLINGS,
-    "global_loss": ("arcface", "softmax"),
-    "attention": ("learned", "norm"),
-    "attention_pooling": ("mean", "sum"),
-    "dim_reduction": heads.KINDS,
-}
-_POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
-# Fields of config.model that give the source of weights; the others define the network
-SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
 
 
 def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:

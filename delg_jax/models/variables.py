@@ -51,7 +51,11 @@ def load_pretrained(
         return variables
     arrays = weights.read_arrays(model.pretrained)
     source = model.pretrained_source
-    _check_convention(model, weights.convention_of(source, arrays, model))
+    # Shapes fit weights of another convention too, but strides and input normalisation do not
+    convention = weights.convention_of(source, arrays, model.backbone)
+    if model.convention != convention:
+        rule = f"must be {convention}, the convention of these {source} weights"
+        raise UserError("config.model.convention", model.convention, rule)
     if not classifiers:
         model = model.copy_and_resolve_references()
         model.num_classes = 0
@@ -64,13 +68,6 @@ def load_pretrained(
     if fresh:
         _LOG.info("%s lacks %s; initialised at random", model.pretrained, ", ".join(fresh))
     return traverse_util.unflatten_dict(merged)
-
-
-def _check_convention(model: ml_collections.ConfigDict, convention: str) -> None:
-    """Refuses weights that fit in shape but need other strides or input normalisation."""
-    if model.convention != convention:
-        rule = f"must be {convention}, the convention of these {model.pretrained_source} weights"
-        raise UserError("config.model.convention", model.convention, rule)
 
 
 def digest(variables: Variables) -> str:

@@ -100,7 +100,7 @@ def _accumulate_gradients(
     loss: Callable, state: TrainState, batch: dict[str, jax.Array], steps: int
 ) -> tuple[Any, Any, Metrics, jax.Array | None]:
     """Gradients averaged over sub-batches; also BatchNorm statistics, metrics and attention."""
-    gradient = jax.grad(loss, has_aux=True)
+    gradient: Callable[..., Any] = jax.grad(loss, has_aux=True)
     if steps == 1:
         gradients, (stats, metrics, scores) = gradient(state.params, state.batch_stats, batch)
         return gradients, stats, metrics, scores
@@ -133,7 +133,8 @@ def eval_step(
       Sums over valid images by metric name, with their `count`; and the attention scores of this
       device's images, float32 [B, H, W], None without a local head.
     """
-    outputs, scores, logits = module.apply(state.variables, batch["image"], method="classify")
+    result: Any = module.apply(state.variables, batch["image"], method="classify")
+    outputs, scores, logits = result
     _, metrics = total_loss(outputs, scores, logits, batch["label"], weights, True)
     metrics["count"] = jnp.ones_like(metrics["loss"])
     sums = {name: jnp.sum(jnp.where(batch["valid"], value, 0.0)) for name, value in metrics.items()}

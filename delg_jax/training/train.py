@@ -18,8 +18,9 @@ from delg_jax.data.sources import TrainingData
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.delg import Delg, build
 from delg_jax.models.variables import initialize, load_pretrained
-from delg_jax.training import feature_cache, images, optimizer
+from delg_jax.training import feature_cache, optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
+from delg_jax.training.data_fingerprint import fingerprint, require_same
 from delg_jax.training.loop import TrainingLoop
 from delg_jax.training.step import AXIS, replicate
 from delg_jax.training.trained_network import start_from_checkpoint
@@ -156,9 +157,9 @@ def _claim_folders(
     with distributed.first_before_others("folders"):
         if not distributed.is_first():
             return
-        found = images.summary(data)
+        found = fingerprint(data)
         for folder in (root / "logs", root / FOLDER):
-            same = functools.partial(images.require_same, folder, found)
+            same = functools.partial(require_same, folder, found)
             claim_usable(folder, config, decisive, same, overwrite)
 
 

@@ -16,60 +16,6 @@ from delg_jax.models.weights import mismatch
 from delg_jax.models.weights.names import NAMINGS, Naming, is_norm
 
 _STEM = "resnet/stem_conv/kernel"
-
-
-def to_flax(array: np.ndarray, path: str, shape: tuple[int, ...], naming: Naming) -> np.ndarray:
-    """Converts one array to the layout of our variable.
-
-    A dense layer and a 1x1 convolution hold the same numbers; each can fill the other.
-
-    Args:
-      array: of the source.
-      path: of our variable, such as `resnet/stem_conv/kernel`.
-      shape: of our variable.
-      naming: of the source.
-
-    Returns:
-      float32, in `shape` if the array fits, else with its own shape.
-    """
-    array = np.asarray(array, np.float32)
-    if naming.output_first and array.ndim == 4:
-        array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
-    elif naming.output_first and array.ndim == 2:
-        array = array.T
-    if naming.bgr and path == _STEM:
-        array = array[:, :, ::-1]
-    if same_but_ones(array.shape, shape):
-        array = array.reshape(shape)
-    return np.array(array, order="C")
-
-
-def same_but_ones(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes are equal except for axes of length 1."""
-    return [n for n in shape if n != 1] == [n for n in other if n != 1]
-
-
-def fuse(
-    kernel: np.ndarray, bias: np.ndarray, norm: dict[str, np.ndarray], epsilon: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fuses a convolution with the BatchNorm after it.
-
-    Args:
-      kernel: [out, in, h, w].
-      bias: [out].
-      norm: `scale`, `bias`, `mean` and `var`, each [out].
-      epsilon: of the BatchNorm.
-
-    Returns:
-      Kernel and bias of the same shapes, float32.
-    """
-    slope = norm["scale"] / np.sqrt(norm["var"] + epsilon)
-    return (
-        np.asarray(kernel * slope[:, None, None, None], np.float32),
-        np.asarray((bias - norm["mean"]) * slope + norm["bias"], np.float32),
-    )
-
-
 _CONVOLUTION = {"kernel": ("weights", "kernel"), "bias": ("biases", "bias")}
 _NORM = {
     "scale": ("gamma",),
@@ -77,67 +23,6 @@ _NORM = {
     "mean": ("moving_mean",),
     "var": ("moving_variance", "moving_var"),
 }
-
-
-def find(
-    naming: Naming,
-    modules: Mapping[str, str],
-    expected: Mapping[str, tuple[int, ...]],
-    arrays: Mapping[str, np.ndarray],
-) -> dict[str, str]:
-    """Finds our variables in a source whose naming has patterns.
-
-    The backbone may have any prefix; heads are found by their patterns. A module is found if
-    exactly one of the source's modules has all its variables in the right shapes.
-
-    Args:
-      naming: with `patterns`.
-      modules: the source's module by ours, as `naming.modules` gives.
-      expected: shape of each of our variables, by path.
-      arrays: the source's arrays by name.
-
-    Returns:
-      The source's name by our path, for the variables found.
-    """
-    wanted: dict[str, dict[str, tuple[int, ...]]] = {}
-    for path, shape in expected.items():
-        module, _, leaf = path.rpartition("/")
-        wanted.setdefault(module, {})[leaf] = shape
-    owners = {name.rpartition("/")[0] for name in arrays}
-    found: dict[str, str] = {}
-    for module, shapes in wanted.items():
-        if module in modules:
-            pattern = rf"(^|/){re.escape(modules[module])}$"
-        elif module in naming.patterns:
-            pattern = naming.patterns[module]
-        else:
-            continue
-        fits = [_fit(owner, module, shapes, arrays) for owner in _matching(pattern, owners)]
-        whole_fits = [fit for fit in fits if fit]
-        if len(whole_fits) == 1:
-            found |= {f"{module}/{leaf}": name for leaf, name in whole_fits[0].items()}
-    return found
-
-
-def _matching(pattern: str, owners: set[str]) -> list[str]:
-    return sorted(owner for owner in owners if re.search(pattern, owner, re.IGNORECASE))
-
-
-def _fit(
-    owner: str,
-    module: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    arrays: Mapping[str, np.ndarray],
-) -> dict[str, str] | None:
-    """Names of a module's leaves under `owner`; None if one is missing or misshapen."""
-    endings = _NORM if is_norm(module) else _CONVOLUTION
-    names = {}
-    for leaf, shape in shapes.items():
-        for ending in endings[leaf]:
-            name = f"{owner}/{ending}"
-            if name in arrays and same_but_ones(np.shape(arrays[name]), shape):
-                names[leaf] = name
-    return names if len(names) == len(shapes) else None
 
 
 def convert(
@@ -208,7 +93,7 @@ class _Plan:
         if isinstance(name, int | float):
             return np.full(shape, name, np.float32)
         if name is not None and name in self.arrays:
-            return to_flax(self.arrays[name], path, shape, self.naming)
+            return _to_flax(self.arrays[name], path, shape, self.naming)
         if self.collections[path] == "batch_stats" and self._is_folded():
             # With these statistics BatchNorm only scales and shifts: (x - 0) / sqrt(1)
             epsilon = get_convention(self.model.convention).epsilon
@@ -253,8 +138,8 @@ def _plan(
     shapes = {path: shape for path, (_, shape) in expected.items()}
     names: dict[str, str | float | None] = {p: naming.name(p, modules) for p in shapes}
     if naming.patterns:
-        names |= find(naming, modules, shapes, arrays)
-    names |= _checked(mapping, shapes, arrays)
+        names |= _find_by_pattern(naming, modules, shapes, arrays)
+    names |= _check_mapping(mapping, shapes, arrays)
     wanted = {_part(module) for module in naming.patterns}
     present = {_part(p) for p, name in names.items() if p in mapping or name in arrays}
     kept = {"resnet"} | wanted | present
@@ -281,7 +166,7 @@ def _expected(model: ml_collections.ConfigDict) -> dict[str, tuple[str, tuple[in
     }
 
 
-def _checked(
+def _check_mapping(
     mapping: Mapping[str, str | float],
     shapes: Mapping[str, tuple[int, ...]],
     arrays: Mapping[str, np.ndarray],
@@ -294,6 +179,67 @@ def _checked(
         if isinstance(theirs, str) and theirs not in arrays:
             raise UserError(subject, theirs, "must name a variable of config.model.pretrained")
     return mapping
+
+
+def _find_by_pattern(
+    naming: Naming,
+    modules: Mapping[str, str],
+    expected: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, np.ndarray],
+) -> dict[str, str]:
+    """Finds our variables in a source whose naming has patterns.
+
+    The backbone may have any prefix; heads are found by their patterns. A module is found if
+    exactly one of the source's modules has all its variables in the right shapes.
+
+    Args:
+      naming: with `patterns`.
+      modules: the source's module by ours, as `naming.modules` gives.
+      expected: shape of each of our variables, by path.
+      arrays: the source's arrays by name.
+
+    Returns:
+      The source's name by our path, for the variables found.
+    """
+    wanted: dict[str, dict[str, tuple[int, ...]]] = {}
+    for path, shape in expected.items():
+        module, _, leaf = path.rpartition("/")
+        wanted.setdefault(module, {})[leaf] = shape
+    owners = {name.rpartition("/")[0] for name in arrays}
+    found: dict[str, str] = {}
+    for module, shapes in wanted.items():
+        if module in modules:
+            pattern = rf"(^|/){re.escape(modules[module])}$"
+        elif module in naming.patterns:
+            pattern = naming.patterns[module]
+        else:
+            continue
+        fits = [_fit(owner, module, shapes, arrays) for owner in _matching(pattern, owners)]
+        whole_fits = [fit for fit in fits if fit]
+        if len(whole_fits) == 1:
+            found |= {f"{module}/{leaf}": name for leaf, name in whole_fits[0].items()}
+    return found
+
+
+def _matching(pattern: str, owners: set[str]) -> list[str]:
+    return sorted(owner for owner in owners if re.search(pattern, owner, re.IGNORECASE))
+
+
+def _fit(
+    owner: str,
+    module: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, np.ndarray],
+) -> dict[str, str] | None:
+    """Names of a module's leaves under `owner`; None if one is missing or misshapen."""
+    endings = _NORM if is_norm(module) else _CONVOLUTION
+    names = {}
+    for leaf, shape in shapes.items():
+        for ending in endings[leaf]:
+            name = f"{owner}/{ending}"
+            if name in arrays and _same_but_ones(np.shape(arrays[name]), shape):
+                names[leaf] = name
+    return names if len(names) == len(shapes) else None
 
 
 def _fused(
@@ -312,10 +258,62 @@ def _fused(
         needed = [convolution + kernel, convolution + bias, *sources.values()]
         if all(name in arrays for name in needed):
             statistics = {leaf: arrays[name] for leaf, name in sources.items()}
-            made[target + kernel], made[target + bias] = fuse(
+            made[target + kernel], made[target + bias] = _fuse(
                 arrays[needed[0]], arrays[needed[1]], statistics, epsilon
             )
     return made
+
+
+def _fuse(
+    kernel: np.ndarray, bias: np.ndarray, norm: dict[str, np.ndarray], epsilon: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fuses a convolution with the BatchNorm after it.
+
+    Args:
+      kernel: [out, in, h, w].
+      bias: [out].
+      norm: `scale`, `bias`, `mean` and `var`, each [out].
+      epsilon: of the BatchNorm.
+
+    Returns:
+      Kernel and bias of the same shapes, float32.
+    """
+    slope = norm["scale"] / np.sqrt(norm["var"] + epsilon)
+    return (
+        np.asarray(kernel * slope[:, None, None, None], np.float32),
+        np.asarray((bias - norm["mean"]) * slope + norm["bias"], np.float32),
+    )
+
+
+def _to_flax(array: np.ndarray, path: str, shape: tuple[int, ...], naming: Naming) -> np.ndarray:
+    """Converts one array to the layout of our variable.
+
+    A dense layer and a 1x1 convolution hold the same numbers; each can fill the other.
+
+    Args:
+      array: of the source.
+      path: of our variable, such as `resnet/stem_conv/kernel`.
+      shape: of our variable.
+      naming: of the source.
+
+    Returns:
+      float32, in `shape` if the array fits, else with its own shape.
+    """
+    array = np.asarray(array, np.float32)
+    if naming.output_first and array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
+    elif naming.output_first and array.ndim == 2:
+        array = array.T
+    if naming.bgr and path == _STEM:
+        array = array[:, :, ::-1]
+    if _same_but_ones(array.shape, shape):
+        array = array.reshape(shape)
+    return np.array(array, order="C")
+
+
+def _same_but_ones(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes are equal except for axes of length 1."""
+    return [n for n in shape if n != 1] == [n for n in other if n != 1]
 
 
 def _check_power(plan: _Plan) -> None:

@@ -17,13 +17,13 @@ def best_naming(source: str, names: Iterable[str], architecture: str) -> Naming:
     return max(NAMINGS[source], key=lambda n: len(_present(n, known, n.kernels(architecture))))
 
 
-def convention_of(source: str, names: Iterable[str], model: ml_collections.ConfigDict) -> str:
+def convention_of(source: str, names: Iterable[str], architecture: str) -> str:
     """The convention of the networks whose weights have these names.
 
     Args:
       source: a key of `names.NAMINGS`.
       names: all names in the file.
-      model: `config.model`.
+      architecture: a key of `resnet.ARCHITECTURES`.
 
     Returns:
       A key of `convention.CONVENTIONS`.
@@ -32,7 +32,7 @@ def convention_of(source: str, names: Iterable[str], model: ml_collections.Confi
       UserError: if `source` is unknown.
     """
     require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
-    return best_naming(source, names, model.backbone).convention
+    return best_naming(source, names, architecture).convention
 
 
 def explain(

@@ -12,30 +12,6 @@ from delg_jax.errors import UserError
 from delg_jax.models.weights.readers import keras_h5, npz, pytorch, safetensors, tensorflow
 from delg_jax.models.weights.readers.refusal import refusal
 
-
-def read_mapping(path: str) -> dict[str, str | float]:
-    """Reads a JSON object from our names to a source's, such as `{"whiten/kernel": "fc/weights"}`.
-
-    Args:
-      path: the file; empty for no mapping.
-
-    Returns:
-      The source's name, or the number that fills the variable, by our name.
-
-    Raises:
-      UserError: if the file is missing or invalid.
-    """
-    if not path:
-        return {}
-    subject = "config.model.pretrained_mapping"
-    content = text_files.read_json(pathlib.Path(path), subject)
-    values = list(content.values()) if isinstance(content, dict) else [None]
-    if not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values):
-        rule = "must be a JSON object from names to names or numbers"
-        raise UserError(subject, path, rule)
-    return content
-
-
 _READERS = {
     ".npz": npz,
     ".safetensors": safetensors,
@@ -108,3 +84,26 @@ def _numbers(array: np.ndarray, name: str, path: str) -> np.ndarray:
     if array.dtype.kind not in _NUMBERS:
         raise refusal(path, f"must hold numbers; {name} is {array.dtype}")
     return array
+
+
+def read_mapping(path: str) -> dict[str, str | float]:
+    """Reads a JSON object from our names to a source's, such as `{"whiten/kernel": "fc/weights"}`.
+
+    Args:
+      path: the file; empty for no mapping.
+
+    Returns:
+      The source's name, or the number that fills the variable, by our name.
+
+    Raises:
+      UserError: if the file is missing or invalid.
+    """
+    if not path:
+        return {}
+    subject = "config.model.pretrained_mapping"
+    content = text_files.read_json(pathlib.Path(path), subject)
+    values = list(content.values()) if isinstance(content, dict) else [None]
+    if not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values):
+        rule = "must be a JSON object from names to names or numbers"
+        raise UserError(subject, path, rule)
+    return content

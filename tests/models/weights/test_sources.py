@@ -18,14 +18,14 @@ def assert_equal(variables, expected):
 
 
 @pytest.mark.parametrize("source", sorted(NAMINGS))
-@pytest.mark.parametrize("dialect", [0, 1, 2])
-def test_every_naming_of_a_source_is_recognised(rng, source, dialect):
-    if dialect >= len(NAMINGS[source]):
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_every_naming_of_a_source_is_recognised(rng, source, number):
+    if number >= len(NAMINGS[source]):
         pytest.skip("the source has fewer namings")
-    naming = NAMINGS[source][dialect]
+    naming = NAMINGS[source][number]
     model = model_of("resnet50", naming.convention, gem_learned=True, local_head=False)
     ours, theirs = foreign(naming, model, rng)
-    assert weights.convention_of(source, theirs, model) == naming.convention
+    assert weights.convention_of(source, theirs, model.backbone) == naming.convention
     if source == "delg_savedmodel":
         model.whitening = False  # whose name is not published; tested below
     assert_equal(weights.convert(source, theirs, model), ours)

@@ -1,4 +1,4 @@
-"""The digest of the images that a run is trained on, so that it never resumes on others."""
+"""The fingerprint of a run's images, so that it never resumes on others."""
 
 import hashlib
 import json
@@ -13,31 +13,31 @@ from delg_jax.errors import UserError
 from delg_jax.workdir import write_json
 
 FILE = "images.json"
-_PART = json_files.fields(
+_SOURCE = json_files.fields(
     {"images": json_files.count, "labelled": json_files.text, "contents": json_files.text}
 )
-_CHECK = json_files.fields({"classes": json_files.text, "train": _PART, "validation": _PART})
+_CHECK = json_files.fields({"classes": json_files.text, "train": _SOURCE, "validation": _SOURCE})
 
 
-def summary(data: TrainingData) -> dict[str, Any]:
+def fingerprint(data: TrainingData) -> dict[str, Any]:
     """Counts and digests of the training and validation images, wherever they are stored.
 
     There is one digest of names and labels, and one of contents. The latter covers the digests that
     a prepared data set stores, or the sizes of files (a copy has other times), or else is empty.
     """
-    parts = {"train": data.train, "validation": data.validation}
+    sources = {"train": data.train, "validation": data.validation}
     return {
         "classes": _digest(data.classes),
-        **{name: _summary(source) for name, source in parts.items()},
+        **{name: _of_source(source) for name, source in sources.items()},
     }
 
 
 def require_same(folder: pathlib.Path, found: dict[str, Any]) -> None:
-    """Stores the summary of a run's images in its folder, or compares it with the stored one.
+    """Stores the fingerprint of a run's images in its folder, or compares it with the stored one.
 
     Args:
       folder: of the run.
-      found: `summary` of the current images.
+      found: `fingerprint` of the current images.
 
     Raises:
       UserError: if the run was trained on other images.
@@ -68,7 +68,7 @@ def _change(before: dict[str, Any], now: dict[str, Any]) -> str:
     return "other contents" if len(contents) > 1 and "" not in contents else ""
 
 
-def _summary(source: ImageSource) -> dict[str, Any]:
+def _of_source(source: ImageSource) -> dict[str, Any]:
     labelled = zip(source.names, source.labels.tolist(), strict=True)
     return {
         "images": len(source),
@@ -81,8 +81,8 @@ def _contents(source: ImageSource) -> str:
     if isinstance(source, FileSource):
         paths = (source.root / f"{name}{source.suffix}" for name in source.names)
         return _digest(stamp(path).size for path in paths)
-    kept = getattr(source, "digests", [])
-    return _digest(kept) if kept and all(kept) else ""
+    stored = getattr(source, "digests", [])
+    return _digest(stored) if stored and all(stored) else ""
 
 
 def _digest(values: Iterable[Any]) -> str:
