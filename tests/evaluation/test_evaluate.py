@@ -50,11 +50,10 @@ def without_seconds(result):
 
 @pytest.fixture
 def nothing_is_extracted(monkeypatch):
-    def check(network, part, source, store, *_):
+    def check(loader, extractor, store, *_):
         assert store.missing() == []
-        return store
 
-    monkeypatch.setattr(features_stage.Network, "fill", check)
+    monkeypatch.setattr(features_stage, "extract_to_store", check)
 
 
 def test_metrics_are_written_as_returned(run):

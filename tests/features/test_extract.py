@@ -6,10 +6,9 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.features import extract as extract_module
-from delg_jax.features import network
 from delg_jax.features.extract import extract
 from delg_jax.features.extractor import Extractor
-from delg_jax.features.network import query_boxes
+from delg_jax.features.image_sets import query_boxes
 from delg_jax.models.delg import build
 from delg_jax.training import optimizer as train_state
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
@@ -98,7 +97,9 @@ def test_other_weights_are_refused_with_their_digest(config, workdir, tmp_path):
 
 def test_queries_are_cropped_only_if_asked_for(config, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(network, "extract_to_store", lambda *arguments: seen.append(arguments[4]))
+    monkeypatch.setattr(
+        extract_module, "extract_to_store", lambda loader, *_: seen.append(loader._boxes)
+    )
     extract(config, tmp_path / "cropped")
     extract(changed(config, crop_queries=False), tmp_path / "whole")
     assert seen == [None, [(0, 0, 112, 96)] * 4, None, None]
@@ -118,7 +119,7 @@ def test_the_projection_is_fitted_once_on_the_database(config, tmp_path):
 
 
 def test_a_projection_needs_enough_descriptors(config, tmp_path):
-    with pytest.raises(UserError, match=r"config\.extract\.pca_dim = 9: .* descriptors of 8"):
+    with pytest.raises(UserError, match=r"config\.extract\.pca_dim = 9: must be at most .*=8"):
         extract(changed(config, pca_dim=9), tmp_path)
 
 

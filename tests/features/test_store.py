@@ -166,7 +166,7 @@ def test_any_order_of_writing_gives_the_same_bytes(tmp_path, rows):
         run = range(start, start + 3)
         part.write(run, [rows[i] for i in run], np.full((3, 2), start))
     assert part.missing() == [range(6, 7)]
-    with pytest.raises(UserError, match="is not whole; delg extract goes on"):
+    with pytest.raises(UserError, match="is not whole; delg extract resumes it"):
         FeatureStore(tmp_path / "part")
     with pytest.raises(UserError, match="lacks 1 images"):
         part.finish()
