@@ -1,3 +1,4 @@
+import importlib
 import json
 
 import jax
@@ -5,8 +6,7 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features import extract as extract_module
-from delg_jax.features.extract import extract
+from delg_jax.features.extract import extract, has_global, has_local
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.models.delg import build
@@ -97,9 +97,8 @@ def test_other_weights_are_refused_with_their_digest(config, workdir, tmp_path):
 
 def test_queries_are_cropped_only_if_asked_for(config, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        extract_module, "extract_to_store", lambda loader, *_: seen.append(loader._boxes)
-    )
+    module = importlib.import_module("delg_jax.features.extract")  # not the function of its name
+    monkeypatch.setattr(module, "extract_to_store", lambda loader, *_: seen.append(loader._boxes))
     extract(config, tmp_path / "cropped")
     extract(changed(config, crop_queries=False), tmp_path / "whole")
     assert seen == [None, [(0, 0, 112, 96)] * 4, None, None]
@@ -124,7 +123,7 @@ def test_a_projection_needs_enough_descriptors(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("local_head", "imported", "has_global", "has_local"),
+    ("local_head", "imported", "with_global", "with_local"),
     [
         (True, {}, True, True),
         (False, {}, True, False),
@@ -134,14 +133,11 @@ def test_a_projection_needs_enough_descriptors(config, tmp_path):
     ],
 )
 def test_what_an_experiment_has_depends_on_the_network_or_the_files(
-    config, local_head, imported, has_global, has_local
+    config, local_head, imported, with_global, with_local
 ):
     config = changed(config, **imported).unlock()
     config.model.local_head = local_head
-    assert (extract_module.has_global(config), extract_module.has_local(config)) == (
-        has_global,
-        has_local,
-    )
+    assert (has_global(config), has_local(config)) == (with_global, with_local)
 
 
 def test_only_extracted_queries_are_cropped(config, workdir):

@@ -89,7 +89,7 @@ def test_features_are_those_that_were_stored(version, tmp_path):
 @pytest.mark.parametrize("version", [NPZ_STORE, CHECKPOINTS])
 def test_a_store_of_npz_files_is_refused_and_left(version, tmp_path):
     root, numbers = unpacked(version, tmp_path)
-    rule = "is of format 1, this program reads 2; delg extract --overwrite makes it again$"
+    rule = "is of format 1, this program reads 2; delg extract --overwrite replaces it$"
     with pytest.raises(UserError, match=rule), claim(root, numbers["names"].tolist()):
         pass
     with pytest.raises(UserError, match=rule):
@@ -114,19 +114,25 @@ def test_the_graph_is_that_which_was_stored(version, tmp_path):
 
 
 @pytest.mark.parametrize("version", WITH_GRAPH)
-@pytest.mark.parametrize("engine", ["cann", "ivf"])
-def test_the_index_of_an_approximate_engine_is_read(version, engine, tmp_path):
+def test_the_index_of_the_engine_cann_is_read(version, tmp_path):
     root, numbers = unpacked(version, tmp_path)
-    found = index_store.load(root / "index" / engine / "index")
+    found = index_store.load(root / "index" / "cann" / "index")
     found.check()
     assert found.count == len(numbers["names"])
+
+
+@pytest.mark.parametrize("version", WITH_GRAPH)
+def test_the_index_of_the_engine_ivf_under_its_old_name_is_refused(version, tmp_path):
+    root, _ = unpacked(version, tmp_path)
+    with pytest.raises(UserError, match=r"kind 'cells', .*delete the folder"):
+        index_store.load(root / "index" / "cells" / "index")
 
 
 def test_a_store_of_a_newer_version_is_refused_with_what_to_do(tmp_path):
     root, numbers = unpacked(VERSIONS[-1], tmp_path)
     path = root / "features" / "database" / "store.json"
     workdir.write_json(path, {"format": 3, "layout": {"shape": "another"}})
-    rule = "is of format 3, this program reads 2; delg extract --overwrite makes it again$"
+    rule = "is of format 3, this program reads 2; delg extract --overwrite replaces it$"
     with pytest.raises(UserError, match=rule), claim(root, numbers["names"].tolist()):
         pass
 

@@ -30,7 +30,7 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if there is no index, it has another format, or it is damaged.
     """
-    path, remedy = folder / "store.json", "delg extract --overwrite makes the store again"
+    path, remedy = folder / "store.json", "delg extract --overwrite replaces the store"
     index = json_files.read(path, "feature store", json_files.anything, remedy)
     try:
         _require_format(folder, index["format"])  # first, because all else may differ
@@ -111,7 +111,7 @@ def digest_of_first(
 def _require_format(folder: pathlib.Path, found: object) -> None:
     if found != FORMAT:
         rule = f"is of format {found}, this program reads {FORMAT}; delg extract --overwrite "
-        raise UserError("feature store", str(folder), f"{rule}makes it again")
+        raise UserError("feature store", str(folder), f"{rule}replaces it")
 
 
 def _is_count(value: object) -> bool:
@@ -136,5 +136,5 @@ def _checksum(path: pathlib.Path) -> bytes:
             file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
             return length.to_bytes(8, "little") + file.read(_CHECKSUM_BYTES)
     except OSError as error:
-        rule = f"cannot be used: {error.strerror}; delg verify --repair makes it again"
+        rule = f"cannot be used: {error.strerror}; delg verify --repair discards it"
         raise UserError("feature store", str(path), rule) from error

@@ -56,7 +56,7 @@ def test_an_index_that_was_cut_is_refused(tmp_path, length):
 )
 def test_an_index_of_other_values_is_refused(tmp_path, name, value):
     content = json.dumps({**WHOLE, name: value})
-    with pytest.raises(UserError, match="delg extract --overwrite makes"):
+    with pytest.raises(UserError, match="delg extract --overwrite replaces"):
         read_index(write(tmp_path, content))
 
 
