@@ -74,7 +74,7 @@ def repair(store: FeatureStore, damages: list[Damage]) -> int:
     """
     for damage in damages:
         if damage.array.startswith("names"):
-            rule = "holds names, which cannot be repaired; delg extract --overwrite extracts again"
+            rule = "holds names, which cannot be repaired; delg extract --overwrite starts again"
             raise UserError("feature store", damage.path, rule)
     # States first, because discarding another chunk reads the states
     for damage in sorted(damages, key=lambda damage: damage.array != "state"):
