@@ -1,4 +1,4 @@
-"""Which pyramid levels of which images go through the network together."""
+"""Batching of pyramid levels of many images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,28 +11,28 @@ class Member(NamedTuple):
     """One level of one image.
 
     Attributes:
-      index: of the image.
-      plan: of the level.
-      target: rows and columns of the level.
+      image: number of the image.
+      plan: what to extract from the level.
+      target: height and width of the level.
     """
 
-    index: int
+    image: int
     plan: LevelPlan
     target: tuple[int, int]
 
 
 class Batch(NamedTuple):
-    """Levels of one canvas that ask for the same.
+    """Levels with the same canvas and outputs.
 
     Attributes:
-      shape: rows and columns of the canvas.
-      count: local features to find; 0 for none.
-      pooled: whether global descriptors are asked for.
+      shape: height and width of the canvas.
+      max_features: maximum number of local features; 0 for none.
+      pooled: whether to compute global descriptors.
       members: the levels, of any images and scales.
     """
 
     shape: tuple[int, int]
-    count: int
+    max_features: int
     pooled: bool
     members: list[Member]
 
@@ -40,31 +40,31 @@ class Batch(NamedTuple):
 def arrange(
     sizes: Sequence[tuple[int, int]], plans: Sequence[LevelPlan], step: int, pixels: int
 ) -> list[Batch]:
-    """Arranges all levels of all images into batches of 1, 2, 4, 8, ... levels.
+    """Groups all levels of all images into batches of 1, 2, 4, 8, ... levels.
 
-    Powers of two add up to any number of levels, so that nothing is padded with filler, and each
-    canvas meets only as many batch sizes as the logarithm of the largest.
+    Powers of two add up to any number of levels, so that no batch is padded and few batch sizes
+    are compiled for each canvas.
 
     Args:
-      sizes: rows and columns of each image.
-      plans: the levels of every image.
+      sizes: height and width of each image.
+      plans: levels of every image.
       step: pixels, see `pyramid.canvas_shape`.
-      pixels: of the canvases of a batch together, at most, unless one canvas alone has more.
+      pixels: maximum total of the canvases of a batch; a single larger canvas is a batch of one.
 
     Returns:
-      Batches in which each image meets each plan once.
+      Batches that contain each level of each image once.
     """
     groups: dict[tuple, list[Member]] = {}
     for plan in plans:
-        for index, size in enumerate(sizes):
+        for image, size in enumerate(sizes):
             target = pyramid.scaled_size(size, plan.scale)
-            key = (pyramid.canvas_shape(target, step), plan.count, plan.pooled)
-            groups.setdefault(key, []).append(Member(index, plan, target))
+            key = (pyramid.canvas_shape(target, step), plan.max_features, plan.pooled)
+            groups.setdefault(key, []).append(Member(image, plan, target))
     batches = []
-    for (shape, count, pooled), members in groups.items():
+    for (shape, max_features, pooled), members in groups.items():
         largest = pyramid.power_of_two(pixels // (shape[0] * shape[1]))
         while members:
-            size = min(largest, pyramid.power_of_two(len(members)))
-            batches.append(Batch(shape, count, pooled, members[:size]))
-            members = members[size:]
+            length = min(largest, pyramid.power_of_two(len(members)))
+            batches.append(Batch(shape, max_features, pooled, members[:length]))
+            members = members[length:]
     return batches

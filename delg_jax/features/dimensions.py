@@ -1,4 +1,4 @@
-"""The dimension of local descriptors, where the configuration alone decides it."""
+"""Dimension of local descriptors, as far as the configuration determines it."""
 
 import ml_collections
 
@@ -9,7 +9,7 @@ _BITS = 8  # of a byte
 
 
 def local_dimension(config: ml_collections.ConfigDict) -> tuple[str, int]:
-    """D, and the field that decides it; 0 if only the network, or files to import, say it."""
+    """The field that determines D, and D; 0 if it depends on the network or on imported files."""
     extract, model = config.extract, config.model
     if is_imported(extract) or not model.local_head:
         return "", 0
@@ -21,7 +21,7 @@ def local_dimension(config: ml_collections.ConfigDict) -> tuple[str, int]:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for a dimension that an encoding or a projection cannot have."""
+    """Raises a UserError for a dimension that the encoding or the projection does not allow."""
     field, dimension = local_dimension(config)
     if config.extract.local_encoding == "sign" and dimension % _BITS:
         rule = f"must be a multiple of {_BITS}: config.extract.local_encoding = 'sign' packs bits"
@@ -29,5 +29,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if field == "config.extract.pca_dim" and config.model.dim_reduction != "none":
         most = config.model.local_dim
         if dimension > most:
-            rule = f"must be at most config.model.local_dim (={most}), what is projected"
+            rule = (
+                f"must be at most config.model.local_dim (={most}), the dimension before projection"
+            )
             raise UserError(field, dimension, rule)

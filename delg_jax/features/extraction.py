@@ -1,20 +1,19 @@
-"""Extracts images of a source into runs of a store, decoding the next while one is computed."""
+"""Extraction of the images of a source into a store."""
 
 import concurrent.futures
 import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import ml_collections
 import numpy as np
 
 from delg_jax.data import images
 from delg_jax.data.sources import ImageSource
 from delg_jax.features.extractor import Extractor, in_original_pixels
-from delg_jax.features.origins import Box, Origins, content_of, places_of
+from delg_jax.features.origins import Box, content_digest, origin, rows_to_images
 from delg_jax.features.storage.rows import Row
 from delg_jax.features.store import FeatureStore
-from delg_jax.features.store_writing import fill
+from delg_jax.features.store_writing import missing_rows
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ class Loaded(NamedTuple):
     Attributes:
       image: uint8 [H, W, 3], shrunk to the size limit.
       scale: size of `image` / size of the original.
-      size: rows and columns of the original.
+      size: height and width of the original, after cropping.
     """
 
     image: np.ndarray
@@ -33,127 +32,60 @@ class Loaded(NamedTuple):
     size: tuple[int, int]
 
 
-def extract_to_store(
-    source: ImageSource,
-    extractor: Extractor,
-    store: FeatureStore,
-    data: ml_collections.ConfigDict,
-    boxes: list[Box] | None = None,
-) -> FeatureStore:
-    """Fills what is missing in a store.
-
-    Args:
-      source: the images.
-      extractor: the network and its pyramid.
-      store: where features go; its images are among those of the source.
-      data: the `config.data` tree.
-      boxes: what to crop each image to, [x1, y1, x2, y2] in pixels; None for whole images.
-
-    Returns:
-      The store, whole.
-
-    Raises:
-      UserError: if more than `config.data.max_skipped` images could not be used.
-    """
-    runs = RunExtractor(source, extractor, store, data, boxes)
-    title = f"extract {store.folder.name}"
-    fill(store, runs, title, data.max_skipped)
-    if extractor.compiled_shapes:
-        _LOG.info("%s: %d shapes compiled", title, len(extractor.compiled_shapes))
-    return store
-
-
-class RunExtractor:
-    """Extracts runs of rows of one store; arguments as of `extract_to_store`."""
-
-    def __init__(
-        self,
-        source: ImageSource,
-        extractor: Extractor,
-        store: FeatureStore,
-        data: ml_collections.ConfigDict,
-        boxes: list[Box] | None = None,
-    ) -> None:
-        self._load = Loader(source, data, extractor.settings.max_size, boxes)
-        self._extractor, self._store = extractor, store
-        self._workers = max(1, data.workers)
-        self._origins = Origins(source, boxes)
-        # Rows of deleted images may have no place; they are never missing
-        self._places = places_of(store, source.names)
-
-    def __call__(self, runs: Sequence[range], advance: Callable[[int], None]) -> None:
-        """Writes runs; `advance` is called with the number of images done."""
-        with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
-            ahead = self._submit(pool, runs[0])
-            for run, following in zip(runs, [*runs[1:], range(0)], strict=True):
-                loaded, origins = zip(*(future.result() for future in ahead), strict=True)
-                ahead = self._submit(pool, following)
-                sizes = [(0, 0) if isinstance(item, str) else item.size for item in loaded]
-                self._store.write(
-                    run, self._rows(loaded), np.array(sizes, np.int32), np.stack(origins)
-                )
-                advance(len(run))
-
-    def _submit(self, pool: concurrent.futures.Executor, run: range) -> list:
-        return [pool.submit(self._load_with_origin, int(self._places[row])) for row in run]
-
-    def _load_with_origin(self, index: int) -> tuple[Loaded | str, np.ndarray]:
-        """An image or why there is none, and what it is made from, `ORIGIN` []."""
-        source = self._origins.source
-        stamp = source.stamps([index])[0]  # first, so that a change while it is read is noticed
-        loaded, content = self._load.with_content(index)
-        return loaded, self._origins.of(index, stamp, content)
-
-    def _rows(self, loaded: Sequence[Loaded | str]) -> list[Row]:
-        rows: list[Row] = [item if isinstance(item, str) else "" for item in loaded]
-        good = [index for index, item in enumerate(loaded) if not isinstance(item, str)]
-        found = self._extractor([loaded[index].image for index in good])
-        for index, features in zip(good, found, strict=True):
-            rows[index] = in_original_pixels(features, loaded[index].scale)
-        return rows
-
-
 class Loader:
-    """Reads, decodes, crops and shrinks one image by its index.
+    """Reads, decodes, crops and shrinks images.
 
     Args:
       source: the images.
-      data: the `config.data` tree.
-      max_size: pixels, see `prepare`.
-      boxes: what to crop each image to, or None.
+      boxes: that each is cropped to, [x1, y1, x2, y2] in pixels; None for whole images.
+      max_size: pixels of the longer side, see `prepare`; 0 for no limit.
+      min_side: pixels; smaller images are skipped.
+      max_pixels: larger images are skipped.
+
+    Attributes:
+      source: the images.
     """
 
     def __init__(
         self,
         source: ImageSource,
-        data: ml_collections.ConfigDict,
+        boxes: Sequence[Box] | None,
         max_size: float,
-        boxes: list[Box] | None,
+        min_side: int,
+        max_pixels: int,
     ) -> None:
-        self._source, self._max_size, self._boxes = source, max_size, boxes
-        self._limits = (data.min_side, data.max_pixels)
+        self.source = source
+        self._boxes, self._max_size = boxes, max_size
+        self._min_side, self._max_pixels = min_side, max_pixels
 
-    def __call__(self, index: int) -> Loaded | str:
-        """The image, or the reason why there is none."""
-        return self.with_content(index)[0]
+    def load(self, index: int) -> tuple[Loaded | str, np.ndarray]:
+        """Loads one image.
 
-    def with_content(self, index: int) -> tuple[Loaded | str, bytes]:
-        """As when called, and `content_of` the file; empty if it could not be read."""
+        Args:
+          index: of the image in the source.
+
+        Returns:
+          The image, or the reason why it cannot be used; and its origin, `ORIGIN` [].
+        """
+        stamp = self.source.stamps([index])[0]  # before reading, so that a change is noticed later
+        box = self._boxes[index] if self._boxes is not None else None
         content = b""
+        loaded: Loaded | str
         try:
-            data = self._source.read(index)
-            content = content_of(data)
-            image = images.decode(data, *self._limits)
-            box = self._boxes[index] if self._boxes else None
-            return prepare(image, box, self._max_size), content
+            data = self.source.read(index)
+            content = content_digest(data)
+            image = images.decode(data, self._min_side, self._max_pixels)
+            loaded = prepare(image, box, self._max_size)
         except (images.BadImageError, OSError) as error:
-            return " ".join(str(error).split()) or type(error).__name__, content
+            loaded = " ".join(str(error).split()) or type(error).__name__
+        return loaded, origin(stamp, content, box)
 
 
 def prepare(image: np.ndarray, box: Box | None, max_size: float) -> Loaded:
-    """Crops to a box and shrinks by the official rule: the limit shrinks with the crop.
+    """Crops an image to a box and shrinks it by the official rule.
 
-    A query thereby keeps the resolution that it has inside the full image.
+    The size limit shrinks with the crop, so that a query keeps the resolution that it has inside
+    the full image.
 
     Args:
       image: uint8 [H, W, 3].
@@ -161,10 +93,76 @@ def prepare(image: np.ndarray, box: Box | None, max_size: float) -> Loaded:
       max_size: pixels, for the full image; 0 for no limit.
 
     Returns:
-      The image, its scale, and its size before.
+      The image, its scale, and its original size.
     """
     if box is None:
         return Loaded(*images.limit_size(image, max_size), image.shape[:2])
     cut = images.crop(image, box)
     share = max(cut.shape[:2]) / max(image.shape[:2])
     return Loaded(*images.limit_size(cut, max_size * share), cut.shape[:2])
+
+
+def extract_to_store(
+    loader: Loader, extractor: Extractor, store: FeatureStore, workers: int, max_skipped: int
+) -> None:
+    """Extracts the images whose rows are missing in a store.
+
+    Args:
+      loader: of the images, which include those of the store.
+      extractor: the network and its pyramid.
+      store: open for writing; whole afterwards.
+      workers: threads that load images.
+      max_skipped: maximum number of images that may be skipped.
+
+    Raises:
+      UserError: if more images were skipped.
+    """
+    title = f"extract {store.folder.name}"
+    with missing_rows(store, title, max_skipped) as (runs, advance):
+        extract_rows(runs, loader, extractor, store, workers, advance)
+    if extractor.compiled_shapes:
+        _LOG.info("%s: %d shapes compiled", title, len(extractor.compiled_shapes))
+
+
+def extract_rows(
+    runs: Sequence[range],
+    loader: Loader,
+    extractor: Extractor,
+    store: FeatureStore,
+    workers: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Extracts and writes runs of rows; the next run is loaded while the network works.
+
+    Args:
+      runs: of rows, each within one chunk.
+      loader: as of `extract_to_store`.
+      extractor: as of `extract_to_store`.
+      store: as of `extract_to_store`.
+      workers: as of `extract_to_store`.
+      advance: called with the number of images just written.
+    """
+    if not runs:
+        return
+    # -1 for deleted rows, which are never missing
+    image_of_row = rows_to_images(store, loader.source.names)
+    with concurrent.futures.ThreadPoolExecutor(max(1, workers)) as pool:
+
+        def start_loading(run: range) -> list[concurrent.futures.Future]:
+            return [pool.submit(loader.load, int(image_of_row[row])) for row in run]
+
+        loading = start_loading(runs[0])
+        for run, next_run in zip(runs, [*runs[1:], range(0)], strict=True):
+            loaded, origins = zip(*(future.result() for future in loading), strict=True)
+            loading = start_loading(next_run)
+            features = iter(extractor([one.image for one in loaded if isinstance(one, Loaded)]))
+            rows: list[Row] = []
+            sizes = np.zeros((len(run), 2), np.int32)
+            for number, one in enumerate(loaded):
+                if isinstance(one, Loaded):
+                    rows.append(in_original_pixels(next(features), one.scale))
+                    sizes[number] = one.size
+                else:
+                    rows.append(one)
+            store.write(run, rows, sizes, np.stack(origins))
+            advance(len(run))

@@ -1,4 +1,4 @@
-"""Features of a few images that never go to disk, read as those of a store are."""
+"""Features of a few images in memory, with the reading methods of a store."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,13 +13,12 @@ from delg_jax.features.storage import encodings
 
 @dataclasses.dataclass(frozen=True)
 class InMemoryFeatures:
-    """Features that rankings can take in the place of a `FeatureStore`.
+    """Features that can be ranked like a `FeatureStore`.
 
     Attributes:
       features: of each image; local features padded to one size, as an `Extractor` returns them.
-      local_encoding: of the store that these features stand beside; its rounding decides
-        similarities.
-      global_dtype: of that store, alike.
+      local_encoding: of the store that they are compared with, so that both are rounded alike.
+      global_dtype: of the store that they are compared with.
     """
 
     features: Sequence[Features]
@@ -31,7 +30,7 @@ class InMemoryFeatures:
         return len(self.features)
 
     def present(self, kind: str) -> np.ndarray:
-        """Which images have anything to compare, by `kind` global or local: bool [N]."""
+        """Which images have features of `kind` global or local, bool [N]."""
         if kind == "global":
             return np.array([image.global_descriptor.any() for image in self.features], bool)
         local = (image.local for image in self.features)
@@ -43,11 +42,11 @@ class InMemoryFeatures:
         return descriptors.astype(self.global_dtype).astype(np.float32)
 
     def local_features(self, count: int, packed: bool = False) -> LocalFeatures:
-        """The strongest features of every image.
+        """Returns the strongest features of every image.
 
         Args:
-          count: features per image at most; 0 for all.
-          packed: whether descriptors are codes, int8 or packed signs, where a store has them.
+          count: K, maximum per image; 0 for all.
+          packed: whether int8 or sign descriptors are returned without decoding.
 
         Returns:
           LocalFeatures [N, K].
@@ -60,6 +59,6 @@ class InMemoryFeatures:
             raise UserError("config.model.local_head", False, rule)
         fields = zip(*(image.local for image in self.features), strict=True)
         local = strongest(LocalFeatures(*map(np.stack, fields)), count)
-        codes = encodings.encode(local.descriptors, self.local_encoding)
+        codes = encodings.encode(np.asarray(local.descriptors), self.local_encoding)
         descriptors = codes.values if packed else encodings.decode(codes, self.local_encoding)
         return local._replace(descriptors=descriptors)

@@ -1,4 +1,4 @@
-"""Local features as padded arrays with a mask, the form that every kernel takes."""
+"""Local features as padded arrays with a mask, the input of all kernels."""
 
 from typing import NamedTuple
 
@@ -27,11 +27,11 @@ class LocalFeatures(NamedTuple):
 
 
 def strongest(features: LocalFeatures, count: int) -> LocalFeatures:
-    """Keeps the `count` best features of each image (they are stored best first).
+    """Keeps the `count` best features of each image; features are stored best first.
 
     Args:
       features: LocalFeatures with leading axes [..., K].
-      count: number of features to keep, at most; 0 keeps all.
+      count: maximum number of features; 0 keeps all.
 
     Returns:
       LocalFeatures [..., min(count, K)].

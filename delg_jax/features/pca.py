@@ -22,7 +22,7 @@ class Pca(NamedTuple):
 
     Attributes:
       mean: float32 [C].
-      matrix: float32 [C, D], eigenvectors times their share of whitening.
+      matrix: float32 [C, D], eigenvectors scaled by whitening.
     """
 
     mean: np.ndarray
@@ -35,7 +35,8 @@ def fit(descriptors: np.ndarray, dim: int, whitening: float) -> Pca:
     Args:
       descriptors: float [M, C].
       dim: D, at most C.
-      whitening: exponent share: 0 keeps variances, 0.5 divides by their fourth root, 1 whitens.
+      whitening: each dimension is divided by variance ** (whitening / 2): 0 keeps variances, 1
+        whitens.
 
     Returns:
       Pca; each eigenvector's largest entry is positive.
@@ -58,26 +59,26 @@ def fit(descriptors: np.ndarray, dim: int, whitening: float) -> Pca:
 
 
 def project(descriptors: jax.Array, pca: Pca) -> jax.Array:
-    """Centres and projects descriptors [..., C] and gives them unit length, [..., D]."""
+    """Centres, projects and normalises descriptors, [..., C] to [..., D]."""
     flat = descriptors.reshape(-1, descriptors.shape[-1])
     projected = (flat - jnp.asarray(pca.mean)[None, :]) @ jnp.asarray(pca.matrix)
     return l2_normalize(projected).reshape(*descriptors.shape[:-1], -1)
 
 
 def equal(one: Pca | None, other: Pca | None) -> bool:
-    """Whether two projections are the same numbers, or both none."""
+    """Whether two projections are equal, or both None."""
     if one is None or other is None:
         return one is other
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def save(pca: Pca, path: pathlib.Path, fitted_on: Sequence[str] = ()) -> None:
-    """Writes a projection as `.npz` with a checksum, whole or not at all.
+    """Writes a projection atomically as `.npz` with a checksum.
 
     Args:
       pca: the projection.
       path: of the file.
-      fitted_on: names of the images that decided it.
+      fitted_on: names of the images that it was fitted on.
     """
     names = np.frombuffer("\0".join(fitted_on).encode(), np.uint8)
     arrays = {**pca._asdict(), _NAMES: names}
@@ -85,13 +86,13 @@ def save(pca: Pca, path: pathlib.Path, fitted_on: Sequence[str] = ()) -> None:
 
 
 def load(path: pathlib.Path) -> Pca | None:
-    """What `save` wrote; None if there is no file, a UserError if it is damaged."""
+    """Reads a projection; None if there is no file, a UserError if it is damaged."""
     arrays = _read(path)
     return None if arrays is None else Pca(arrays["mean"], arrays["matrix"])
 
 
 def fitted_on(path: pathlib.Path) -> list[str]:
-    """Names of the images that decided a projection; none if nobody knows."""
+    """Names of the images that a projection was fitted on; empty if unknown."""
     arrays = _read(path)
     if arrays is None or not arrays.get(_NAMES, np.zeros(0)).size:
         return []
@@ -110,13 +111,13 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
         if checksum is not None and not np.array_equal(checksum, _checksum(arrays)):
             raise ValueError("it differs from its checksum")
     except (OSError, ValueError, KeyError) as error:
-        rule = f"must hold a mean and a matrix ({error}); extract again with --overwrite"
+        rule = f"must hold a mean and a matrix ({error}); --overwrite extracts again"
         raise UserError("feature store", str(path), rule) from error
     return arrays
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Of names, types, shapes and bytes, uint8 [16]."""
+    """Checksum of names, types, shapes and bytes, uint8 [16]."""
     found = hashlib.blake2b(digest_size=16)
     for name, array in sorted(arrays.items()):
         found.update(repr((name, array.dtype.str, array.shape)).encode() + array.tobytes())

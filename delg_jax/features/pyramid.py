@@ -12,10 +12,10 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def canvas_shape(size: tuple[int, int], step: int) -> tuple[int, int]:
-    """The canvas for a level: each side rounded up to a multiple of `step` pixels.
+    """Canvas of a level: each side rounded up to a multiple of `step` pixels.
 
-    Sides far above `step` round to multiples of a sixteenth of their power of two instead, so that
-    the number of canvases grows with the logarithm of the size and the padding stays below 1/16.
+    Sides far above `step` are rounded up to a multiple of 1/16 of their power of two, so that the
+    number of canvases grows with the logarithm of the size and padding stays below 1/16.
     """
     return _round_up(size[0], step), _round_up(size[1], step)
 
@@ -31,15 +31,15 @@ def power_of_two(number: int) -> int:
 
 
 def source_shape(size: tuple[int, int]) -> tuple[int, int]:
-    """The canvas for an image before it is resized: each side rounded up to a power of two.
+    """Canvas of an image before resizing: each side rounded up to a power of two.
 
-    The resize reads only the image, so that a large canvas costs memory alone.
+    Resizing reads only the image, so that a large canvas costs memory but no time.
     """
     return 1 << (size[0] - 1).bit_length(), 1 << (size[1] - 1).bit_length()
 
 
 def place(images: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Puts images uint8 [h, w, 3] top left on canvases uint8 [B, *shape, 3] of zeros."""
+    """Places images uint8 [h, w, 3] at the top left of zero canvases uint8 [B, *shape, 3]."""
     canvas = np.zeros((len(images), *shape, 3), np.uint8)
     for row, image in zip(canvas, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
@@ -49,16 +49,16 @@ def place(images: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 def resize(
     images: jax.Array, sizes: jax.Array, targets: jax.Array, shape: tuple[int, int]
 ) -> jax.Array:
-    """Bilinear resize with half-pixel centres and no antialias, as TensorFlow 2 does.
+    """Bilinear resize with half-pixel centres and without antialiasing, as in TensorFlow 2.
 
     Args:
-      images: [B, H, W, 3], each image top left on its canvas.
-      sizes: int32 [B, 2], rows and columns that an image covers.
-      targets: int32 [B, 2], rows and columns to resize to.
+      images: [B, H, W, 3], each image at the top left of its canvas.
+      sizes: int32 [B, 2], height and width of each image.
+      targets: int32 [B, 2], height and width to resize to.
       shape: static canvas of the result.
 
     Returns:
-      float32 [B, *shape, 3]; beyond the targets it repeats the border.
+      float32 [B, *shape, 3]; the border is repeated beyond the targets.
     """
     return jax.vmap(lambda image, size, target: _resize_one(image, size, target, shape))(
         images, sizes, targets
@@ -68,15 +68,15 @@ def resize(
 def _resize_one(image, size, target, shape: tuple[int, int]) -> jax.Array:
     image = image.astype(jnp.float32)
     for axis in (0, 1):
-        low, high, share = _taps(size[axis], target[axis], shape[axis])
-        share = share.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        low, high, weight = _taps(size[axis], target[axis], shape[axis])
+        weight = weight.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         first = jnp.take(image, low, axis=axis)
-        image = first + (jnp.take(image, high, axis=axis) - first) * share
+        image = first + (jnp.take(image, high, axis=axis) - first) * weight
     return image
 
 
 def _taps(size, target, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two source positions of each target position, and the share of the second."""
+    """The two source positions of each target position, and the weight of the second."""
     scale = size.astype(jnp.float32) / target.astype(jnp.float32)
     position = (jnp.arange(length, dtype=jnp.float32) + 0.5) * scale - 0.5
     floor = jnp.floor(position)

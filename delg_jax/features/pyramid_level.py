@@ -1,9 +1,9 @@
-"""One level of the pyramid: the network on a batch of resized images, and its best positions."""
+"""One pyramid level: the network on a batch of resized images, and its local features."""
 
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -17,9 +17,11 @@ from delg_jax.features.pca import Pca, project
 from delg_jax.models.delg import Delg
 from delg_jax.models.pooling import l2_normalize
 
-# Of conv4, as the official extractor has them for every backbone, in pixels. All conventions are
-# centred: the padding is half of the size, so that the centre of position i is stride * i.
-SIZE = 291
+AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
+
+# Receptive field of conv4 in pixels, as in the official extractor for every backbone. The padding
+# is half of the size, so that the centre of position i is stride * i.
+RECEPTIVE_FIELD = 291
 PADDING = 145
 
 
@@ -27,20 +29,20 @@ def centres(cells: np.ndarray, stride: int, scale: float) -> np.ndarray:
     """Centres of receptive fields in pixels of the image before it was scaled.
 
     Args:
-      cells: int [K, 2], row and column on the map.
+      cells: int [K, 2], row and column on the feature map.
       stride: pixels between positions, 16 or 32.
       scale: of the pyramid level.
 
     Returns:
       float32 [K, 2], (y, x).
     """
-    return ((stride * cells.astype(np.float32) - PADDING + (SIZE - 1) / 2) / scale).astype(
-        np.float32
-    )
+    return (
+        (stride * cells.astype(np.float32) - PADDING + (RECEPTIVE_FIELD - 1) / 2) / scale
+    ).astype(np.float32)
 
 
 def boxes(locations: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Receptive fields around keypoints, as the official files list them.
+    """Receptive fields around keypoints, as in the official files.
 
     Args:
       locations: float32 [K, 2], centres (y, x) in pixels.
@@ -49,33 +51,29 @@ def boxes(locations: np.ndarray, scales: np.ndarray) -> np.ndarray:
     Returns:
       float32 [K, 4]: y1, x1, y2, x2 in pixels.
     """
-    half = ((SIZE - 1) / 2 * scales)[:, None]
+    half = ((RECEPTIVE_FIELD - 1) / 2 * scales)[:, None]
     return np.concatenate([locations - half, locations + half], axis=1).astype(np.float32)
 
 
-def as_products() -> contextlib.AbstractContextManager[None]:
-    """Within it, every `nn.Conv` of kernel 1x1 that a Flax module calls is a matrix product."""
-    return nn.intercept_methods(_multiply)
+def conv1x1_as_matmul() -> contextlib.AbstractContextManager[None]:
+    """Inside the context, Flax computes every `nn.Conv` with a 1x1 kernel as a matrix product."""
+    return nn.intercept_methods(_conv1x1_as_matmul)
 
 
-def _multiply(
+def _conv1x1_as_matmul(
     call: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     context: nn.module.InterceptorContext,
 ) -> Any:
     layer = context.module
-    if not isinstance(layer, nn.Conv) or tuple(layer.kernel_size) != (1, 1):
+    if not isinstance(layer, nn.Conv) or layer.kernel_size != (1, 1):
         return call(*args, **kwargs)
     (maps,) = args
-    return _product(layer, maps)
-
-
-def _product(layer: nn.Conv, maps: jax.Array) -> jax.Array:
     rows, columns = layer.strides if isinstance(layer.strides, tuple) else (1, 1)
-    kernel = layer.get_variable("params", "kernel")
-    bias = layer.get_variable("params", "bias")
-    maps, kernel, bias = layer.promote_dtype(maps, kernel, bias, dtype=layer.dtype)
+    variables: list[Any] = [layer.get_variable("params", name) for name in ("kernel", "bias")]
+    promote: Callable[..., Any] = layer.promote_dtype  # its type allows None for every array
+    maps, kernel, bias = promote(maps, *variables, dtype=layer.dtype)
     maps = maps[:, ::rows, ::columns]
     products = jnp.dot(maps.reshape(-1, maps.shape[-1]), kernel[0, 0])
     products = products if bias is None else products + bias[None, :]
@@ -83,29 +81,29 @@ def _product(layer: nn.Conv, maps: jax.Array) -> jax.Array:
 
 
 class LevelPlan(NamedTuple):
-    """What one level is asked for.
+    """What to extract from one level.
 
     Attributes:
       scale: of the image.
-      count: local features to find; 0 for none.
-      pooled: whether its global descriptor counts.
+      max_features: maximum number of local features; 0 for none.
+      pooled: whether to compute the global descriptor.
     """
 
     scale: float
-    count: int
+    max_features: int
     pooled: bool
 
 
 class Level(NamedTuple):
-    """What the network found on one level; K is `count`, or all positions if there are fewer.
+    """Features of one level of B images; K is `count`, or all positions if there are fewer.
 
     Attributes:
-      global_descriptor: float32 [B, D], unit norm; None where it was not asked for.
-      cells: int32 [B, K], flat positions on the conv4 map of the canvas, best first; None, as
-        all that follows, where no local features were asked for.
+      global_descriptor: float32 [B, D], unit norm; None if it was not asked for.
+      cells: int32 [B, K], flat positions on the conv4 map of the canvas, best first. This and the
+        following fields are None if no local features were asked for.
       scores: float32 [B, K], attention.
       descriptors: float32 [B, K, D], unit norm.
-      valid: bool [B, K], False where there was no further position.
+      valid: bool [B, K], False on padding.
     """
 
     global_descriptor: jax.Array | None
@@ -128,7 +126,7 @@ def plan(module: Delg, settings: ml_collections.ConfigDict) -> list[LevelPlan]:
 @functools.partial(
     jax.jit, static_argnames=("module", "count", "pooled", "threshold", "nms_radius")
 )
-def compute(
+def extract_level(
     module: Delg,
     variables: Any,
     pca: Pca | None,
@@ -139,7 +137,7 @@ def compute(
     threshold: float = 0.0,
     nms_radius: int = 0,
 ) -> Level:
-    """Runs the network on one level; what is not asked for is not computed either.
+    """Runs the network on one level and selects its local features.
 
     Args:
       module: the network.
@@ -147,16 +145,16 @@ def compute(
       pca: projection of the local descriptors, or None.
       images: float32 [H, W, 3], B of them, resized and top left on a canvas of one shape.
       sizes: int32 [B, 2], rows and columns that an image covers.
-      count: local features to find at most; 0 for none.
+      count: maximum number of local features; 0 for none.
       pooled: whether to compute the global descriptor.
-      threshold: tau; features of lower attention are never found.
+      threshold: tau, minimum attention of local features.
       nms_radius: cells, see `selection.suppress`.
 
     Returns:
-      Level; apart from `cells`, it does not depend on the canvas.
+      Level. Only `cells` depends on the canvas.
     """
-    with as_products():
-        outputs = module.apply(variables, jnp.stack(images), sizes)
+    with conv1x1_as_matmul():
+        outputs: Any = module.apply(variables, jnp.stack(images), sizes)
     descriptor = outputs.global_descriptor.astype(jnp.float32) if pooled else None
     if not count:
         return Level(descriptor, None, None, None, None)
@@ -178,7 +176,7 @@ def local_features(
 
     Args:
       level: with local features; NumPy or JAX.
-      row: of the image in the batch.
+      row: number of the image in the batch.
       shape: canvas of the level.
       stride: of conv4, 16 or 32 pixels.
       scale: of the level.
@@ -186,31 +184,30 @@ def local_features(
     Returns:
       LocalFeatures [K] of the same kind of arrays.
     """
-    cells = level.cells[row]
+    found: Any = level  # its local fields are not None
+    cells = found.cells[row]
     rows, columns = shape[0] // stride, shape[1] // stride
-    # Looked up, because accelerators divide less exactly than NumPy
+    # A table, because accelerators divide less exactly than NumPy
     grid = np.stack(np.divmod(np.arange(rows * columns), columns), axis=-1)
     arrays = cells.__array_namespace__()
     return LocalFeatures(
         locations=arrays.take(centres(grid, stride, scale), cells, axis=0),
         scales=arrays.full(cells.shape, 1.0 / scale, np.float32),
-        scores=level.scores[row],
-        descriptors=level.descriptors[row],
-        mask=level.valid[row],
+        scores=found.scores[row],
+        descriptors=found.descriptors[row],
+        mask=found.valid[row],
     )
 
 
-def pool_scales(
-    descriptors: list[np.ndarray] | list[jax.Array], pooling: str = "mean"
-) -> np.ndarray | jax.Array:
-    """One unit vector [D] of an image from those [D] of its scales.
+def pool_scales(descriptors: list[AnyArray], pooling: str = "mean") -> AnyArray:
+    """Pools the global descriptors of all scales of an image into one.
 
     Args:
       descriptors: float32 [D] each, NumPy or JAX.
       pooling: `mean` (section 4.1), or `max` of each element (SuperGlobal).
 
     Returns:
-      float32 [D], of the same kind of arrays.
+      float32 [D], unit norm, of the same kind of arrays.
     """
     arrays = descriptors[0].__array_namespace__()
     pooled = getattr(arrays, pooling)(arrays.stack(descriptors), axis=0)

@@ -1,4 +1,4 @@
-"""Which positions of conv4 become local features (section 4.1)."""
+"""Selection of local features among the positions of conv4 (section 4.1)."""
 
 import pathlib
 
@@ -15,19 +15,19 @@ _QUANTILES = {0.5: "attention_p50", 0.75: "attention_p75"}
 
 
 def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> float:
-    """The attention below which no feature is extracted.
+    """Returns tau, the minimum attention of local features.
 
     Args:
       config: the whole tree.
-      workdir: whose checkpoints are looked into, as `trained_network.load_model` does.
+      workdir: whose checkpoints are searched, as in `trained_network.load_model`.
 
     Returns:
-      `config.extract.attention_threshold`, or the quantile of the network's training that
+      `config.extract.attention_threshold`, or the quantile of the attention in training that
       `config.extract.attention_quantile` asks for.
 
     Raises:
-      UserError: if both are set, there is no such quantile, or the network comes from no
-        checkpoint that knows its own.
+      UserError: if both are set, the quantile is not one of the known ones, or the network does
+        not come from a checkpoint that stores its quantiles.
     """
     settings = config.extract
     quantile = settings.attention_quantile
@@ -41,7 +41,7 @@ def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathli
         raise UserError("config.extract.attention_quantile", quantile, rule)
     found = trained_network.find_checkpoint(config, pathlib.Path(workdir))
     if found is None:
-        rule = "needs a network from a checkpoint, which knows the attention of its training"
+        rule = "needs a network from a checkpoint, which stores the attention in training"
         raise UserError("config.extract.attention_quantile", quantile, rule)
     folder, step = found
     chosen = folder if step is None else folder / str(step)
@@ -51,17 +51,17 @@ def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathli
 def top_cells(
     scores: jax.Array, mask: jax.Array, count: int, threshold: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Finds the positions with the highest attention on one pyramid level.
+    """Selects the positions with the highest attention on one pyramid level.
 
     Args:
       scores: float32 [B, H, W], attention.
       mask: bool [B, H, W], positions that the image covers.
       count: number of positions, at most H * W.
-      threshold: tau; lower scores are never chosen.
+      threshold: tau, the minimum score.
 
     Returns:
       Flat positions int32 [B, count], best first, ties in reading order; scores float32
-      [B, count]; bool [B, count], False where there was no further position.
+      [B, count]; bool [B, count], False on padding.
     """
     flat = jnp.where(mask & (scores >= threshold), scores, -jnp.inf)
     flat = flat.reshape(scores.shape[0], -1)
@@ -71,16 +71,15 @@ def top_cells(
 
 
 def suppress(scores: jax.Array, mask: jax.Array, radius: int) -> jax.Array:
-    """Non-maximum suppression: keeps the positions that are the best of their neighbourhood.
+    """Non-maximum suppression: keeps the best position of each neighbourhood.
 
     Args:
       scores: float32 [B, H, W], attention.
-      mask: bool [B, H, W], positions that the image covers; no other suppresses one.
+      mask: bool [B, H, W], positions that the image covers; others suppress nothing.
       radius: cells; the neighbourhood is a square of 2 * radius + 1. 0 keeps all.
 
     Returns:
-      bool [B, H, W], positions of `mask` that are kept. Of equal scores the first in reading
-      order is the best.
+      bool [B, H, W], positions of `mask` that are kept; ties go to the first in reading order.
     """
     if not radius:
         return mask
@@ -96,11 +95,11 @@ def suppress(scores: jax.Array, mask: jax.Array, radius: int) -> jax.Array:
 
 
 def merge(levels: list[LocalFeatures], count: int) -> LocalFeatures:
-    """Joins the features of all levels of one image and keeps the best.
+    """Merges the features of all levels of one image and keeps the best.
 
     Args:
       levels: LocalFeatures [K_level] of one image, NumPy or JAX, in the order of the scales.
-      count: features to keep and to pad to.
+      count: number of features to keep, and to pad to.
 
     Returns:
       LocalFeatures [count] of the same kind of arrays, best first; ties keep the order of the

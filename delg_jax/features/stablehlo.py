@@ -1,14 +1,14 @@
-"""The network with its weights and its whole extraction as one StableHLO file.
+"""Export of the network, its weights and the whole extraction as one StableHLO file.
 
-Whoever has jax, numpy and flatbuffers runs it, without this package, on a CPU, a GPU or a TPU:
+It runs without this package, with jax, numpy and flatbuffers, on a CPU, GPU or TPU:
 
     exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
     canvas = np.zeros(exported.in_avals[0].shape, np.uint8)
     canvas[: picture.shape[0], : picture.shape[1]] = picture
     features = exported.call(canvas, np.array(picture.shape[:2], np.int32))
 
-`picture` is uint8 [H, W, 3], RGB. One larger than the canvas must be shrunk first, and locations
-and scales be divided by new size / old size. `jax.jit(exported.call)` fits into other programs.
+`picture` is uint8 [H, W, 3], RGB. Shrink an image that is larger than the canvas first, and divide
+locations and scales by new size / old size. `exported.call` can be used inside `jax.jit`.
 """
 
 import importlib.util
@@ -24,7 +24,6 @@ import ml_collections
 import numpy as np
 
 from delg_jax import configuration
-from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import extractor, pyramid, pyramid_level, selection
 from delg_jax.features.extract import sections
@@ -33,6 +32,7 @@ from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import Delg
+from delg_jax.workdir import FORMAT, claim, replacing, write_json
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 Outputs = dict[str, jax.Array]
@@ -46,15 +46,15 @@ def export_model(
     platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes the network that `extract` would use, and beside it, as `.json`, what it is.
+    """Exports the network that `extract` would use, with its description as `.json`.
 
     Args:
-      config: the whole tree; scales, threshold and number of features become fixed.
+      config: the whole tree; scales, threshold and number of features become constants.
       workdir: whose checkpoints, and features/database if `pca_dim` is set, are read.
       output: the file to write.
-      canvas: rows and columns of the largest picture that it takes; None for a square of
-        `config.extract.max_size`. Every picture costs as much as one that fills it.
-      platforms: of `PLATFORMS`, that it shall run on.
+      canvas: height and width of the largest image; None for a square of
+        `config.extract.max_size`. Every image costs as much as one that fills the canvas.
+      platforms: to run on, of `PLATFORMS`.
       overwrite: whether an existing file is replaced.
 
     Returns:
@@ -89,19 +89,19 @@ def extraction(
     canvas: tuple[int, int],
     pca: Pca | None = None,
 ) -> Callable[[jax.Array, jax.Array], Outputs]:
-    """The extraction of one image as a pure function of static shapes, weights inside.
+    """Returns the extraction of one image as a pure function with constant weights.
 
     Args:
       module: the network.
       variables: its parameters and BatchNorm statistics.
       settings: the `config.extract` tree; its `max_size` is not applied.
-      canvas: rows and columns of the largest image.
+      canvas: height and width of the largest image.
       pca: projection of the local descriptors, or None.
 
     Returns:
-      Function of an image uint8 [*canvas, 3], top left on its canvas, and of the rows and columns
-      int32 [2] that it covers. It gives `global_descriptor` [D] and, for a network with a local
-      head, the fields of `LocalFeatures` [max_features] by name: what an `Extractor` gives.
+      Function of an image uint8 [*canvas, 3], at the top left of its canvas, and of its height and
+      width int32 [2]. It returns the features of an `Extractor`: `global_descriptor` [D] and, for
+      a network with a local head, the fields of `LocalFeatures` [max_features] by name.
     """
     module = extractor.adapted(module, settings)
 
@@ -113,7 +113,7 @@ def extraction(
             shape = pyramid.canvas_shape(pyramid.scaled_size(canvas, scale), settings.shape_step)
             target = _scaled(size, canvas, scale)[None]
             images = pyramid.resize(image[None], size[None], target, shape)
-            result = pyramid_level.compute(
+            result = pyramid_level.extract_level(
                 module,
                 variables,
                 pca,
@@ -129,7 +129,7 @@ def extraction(
             if count:
                 stride = module.conv4_stride
                 found.append(pyramid_level.local_features(result, 0, shape, stride, scale))
-        outputs = {
+        outputs: dict[str, Any] = {
             "global_descriptor": pyramid_level.pool_scales(descriptors, settings.scale_pooling)
         }
         if found:
@@ -140,7 +140,7 @@ def extraction(
 
 
 def _scaled(size: jax.Array, canvas: tuple[int, int], scale: float) -> jax.Array:
-    """`pyramid.scaled_size` of a traced size; looked up, so that no device rounds otherwise."""
+    """`pyramid.scaled_size` of a traced size, from a table, so that all devices round alike."""
     sides = range(max(canvas) + 1)
     return jnp.take(
         np.array([pyramid.scaled_size((n, n), scale)[0] for n in sides], np.int32), size
@@ -149,11 +149,11 @@ def _scaled(size: jax.Array, canvas: tuple[int, int], scale: float) -> jax.Array
 
 def _check_can_write(output: pathlib.Path, overwrite: bool) -> None:
     if output.is_dir():
-        raise UserError("output", str(output), "must be the name of a file, not of a folder")
+        raise UserError("output", str(output), "must be a file, not a folder")
     if output.exists() and not overwrite:
         raise UserError("output", str(output), "exists; --overwrite replaces it")
-    if importlib.util.find_spec("flatbuffers") is None:  # jax needs it but does not require it
-        rule = "needs a package that is absent: pip install flatbuffers"
+    if importlib.util.find_spec("flatbuffers") is None:  # jax needs it but does not install it
+        rule = "needs a package that is not installed: pip install flatbuffers"
         raise UserError("output", str(output), rule)
 
 
@@ -171,13 +171,13 @@ def _checked_canvas(
 
 
 def _stored_pca(config: ml_collections.ConfigDict, root: pathlib.Path, weights: str) -> Pca | None:
-    """The projection that the extraction of the database has fitted, if one is asked for."""
+    """The projection that was fitted when the database was extracted, if there is one."""
     if not config.extract.pca_dim:
         return None
     folder = root / "features" / "database"
     pca = FeatureStore(folder).read_pca()
     # Refuses a projection that belongs to other weights or data
-    artefacts.claim(folder, config, sections(config), extra={"weights": weights})
+    claim(folder, config, sections(config), extra={"weights": weights})
     if pca is None:
         rule = "needs the projection in features/database; delg extract makes it"
         raise UserError("config.extract.pca_dim", config.extract.pca_dim, rule)
@@ -198,7 +198,7 @@ def _describe(
 
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     return {
-        "format": artefacts.FORMAT,
+        "format": FORMAT,
         "inputs": shapes(("image", "size"), exported.in_avals),
         "outputs": shapes(outputs, outputs.values()),
         "canvas": list(canvas),
@@ -214,10 +214,10 @@ def _describe(
 
 def _write(output: pathlib.Path, content: bytearray, description: dict[str, Any]) -> None:
     try:
-        with artefacts.replacing(output) as temporary:
+        with replacing(output) as temporary:
             temporary.write_bytes(content)
-            description = {**description, "crc32": f"{zlib.crc32(content):08x}"}  # of the model
-            artefacts.write_json(output.with_name(f"{output.name}.json"), description)
+            description = {**description, "crc32": f"{zlib.crc32(content):08x}"}  # of the file
+            write_json(output.with_name(f"{output.name}.json"), description)
     except OSError as error:
         rule = f"must be a file that can be written ({error.strerror})"
         raise UserError("output", str(output), rule) from error

@@ -1,8 +1,10 @@
-"""Reads every chunk of a store against its checksum, and prepares what is damaged for repair."""
+"""`delg verify`: checks every chunk of a store against its checksum, and discards damaged ones."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+import tensorstore as ts
 
 from delg_jax.errors import UserError
 from delg_jax.features.storage.chunked_array import ChunkedArray
@@ -12,13 +14,13 @@ _AHEAD = 4  # chunks that are read at a time
 
 
 class Damage(NamedTuple):
-    """A chunk that cannot be read.
+    """A chunk that is missing or damaged.
 
     Attributes:
       array: name of its array in the store.
-      rows: that it holds.
-      path: of its file.
-      reason: in one line.
+      rows: in the chunk.
+      path: of the file.
+      reason: one line.
     """
 
     array: str
@@ -30,20 +32,20 @@ class Damage(NamedTuple):
 def verify(
     store: FeatureStore, progress: Callable[[int], object] | None = None
 ) -> Iterator[Damage]:
-    """Reads all chunks, a few at a time.
+    """Reads all chunks of a store, a few at a time.
 
     Args:
       store: a whole one.
-      progress: called with the bytes just read.
+      progress: called with the number of bytes just read.
 
     Yields:
-      Damage, of every chunk that is absent or differs from its checksum.
+      Damage of each chunk that is missing or differs from its checksum.
 
     Raises:
-      UserError: if the description of an array is damaged.
+      UserError: if the metadata of an array is damaged.
     """
     for name, array in store.arrays():
-        pending: deque = deque()
+        pending: deque[tuple[range, ts.Future]] = deque()
         for rows in _chunks(array):
             pending.append((rows, array.start_reading(slice(rows.start, rows.stop))))
             if len(pending) == _AHEAD:
@@ -53,28 +55,28 @@ def verify(
 
 
 def size(store: FeatureStore) -> int:
-    """Bytes of all arrays of a store once they are decoded."""
+    """Bytes of all arrays of a store, decoded."""
     return sum(array.nbytes for _, array in store.arrays())
 
 
 def repair(store: FeatureStore, damages: list[Damage]) -> int:
-    """Deletes damaged chunks and marks their images as missing, so that extraction fills them.
+    """Deletes damaged chunks and marks their rows as missing, so that they are extracted again.
 
     Args:
       store: a whole one.
-      damages: what `verify` found.
+      damages: from `verify`.
 
     Returns:
-      Number of rows that are now missing.
+      Number of missing rows.
 
     Raises:
-      UserError: if names are damaged, which nothing in the store can bring back.
+      UserError: if names are damaged, which cannot be repaired.
     """
     for damage in damages:
         if damage.array.startswith("names"):
             rule = "holds names, which cannot be repaired; delg extract --overwrite starts again"
             raise UserError("feature store", damage.path, rule)
-    # States first: what they are read from must not be needed after it is gone
+    # States first, because discarding another chunk reads the states
     for damage in sorted(damages, key=lambda damage: damage.array != "state"):
         store.discard(damage.array, damage.rows)
     return sum(len(run) for run in store.missing())
@@ -90,7 +92,7 @@ def _finish(
     name: str,
     array: ChunkedArray,
     rows: range,
-    future: object,
+    future: ts.Future,
     progress: Callable[[int], object] | None,
 ) -> Iterator[Damage]:
     try:

@@ -1,4 +1,4 @@
-"""Who may write a store: one job at a time, of the configuration that the store was made with."""
+"""Opening a store for writing, by one job at a time, and filling its missing rows."""
 
 import contextlib
 import logging
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import ml_collections
 import numpy as np
 
-from delg_jax import distributed
-from delg_jax import workdir as artefacts
+from delg_jax import distributed, workdir
 from delg_jax.data import skips
 from delg_jax.errors import UserError
-from delg_jax.features.origins import Comparison, Origins, say
+from delg_jax.features import origins
+from delg_jax.features.origins import Comparison, CurrentImages
 from delg_jax.features.pca import Pca, equal
 from delg_jax.features.storage.lock import exclusive, held_by_first
 from delg_jax.features.storage.rows import WRITTEN, Layout
@@ -21,71 +21,68 @@ from delg_jax.progress import Progress
 
 _LOG = logging.getLogger(__name__)
 
-# Brings the images of an opened store up to date.
-Listing = Callable[[FeatureStore], None]
-
 
 @contextlib.contextmanager
-def claimed(
+def open_for_writing(
     folder: pathlib.Path,
     config: ml_collections.ConfigDict,
     sections: tuple[str, ...],
     weights: str,
     names: Sequence[str],
     overwrite: bool = False,
-    listing: Listing | None = None,
-    origins: Origins | None = None,
+    update_images: Callable[[FeatureStore], None] | None = None,
+    images: CurrentImages | None = None,
     projection: Pca | None = None,
 ) -> Iterator[FeatureStore]:
-    """Yields a store that this job alone may write; one that is whole is not locked.
+    """Yields a store that only this job may write; a whole and current store is not locked.
 
     Args:
       folder: of the store.
       config: the whole tree.
-      sections: prefixes of the fields that decide the features.
-      weights: digest of what the features come from.
+      sections: prefixes of the fields that the features depend on.
+      weights: digest of what the features are made from.
       names: of the images, in order.
-      overwrite: whether a store of another configuration or of other images, or one that is
-        damaged, is deleted instead of refused.
-      listing: changes the images of the store to `names`; None adds what is behind the last.
-      origins: the images as they are now: what the store has of others is missing afterwards.
-      projection: that local descriptors must have gone through; None if the store decides it.
+      overwrite: whether a damaged store, or one of another configuration or other images, is
+        deleted instead of refused.
+      update_images: makes `names` the images of the store; None appends what the store lacks.
+      images: the current images; rows extracted from other ones become missing.
+      projection: that local descriptors must have gone through; None keeps that of the store.
 
     Raises:
       UserError: if another job writes the store, it was made by another configuration, or its
         projection was fitted on images that have changed.
     """
     extra = {"weights": weights}
-    known = artefacts.is_of(folder, config, sections, extra)
-    store = _whole(folder, config, names, projection) if known else None
-    found = _compare(store, origins) if store is not None else None
-    if distributed.agree(
-        store is not None and not _changed(found)
-    ):  # before any of them changes it
-        if found is not None:
-            say(store, found)
-            _note_if_possible(store, found)
+    known = workdir.is_of(folder, config, sections, extra)
+    store = _open_if_whole(folder, config, names, projection) if known else None
+    comparison = _compare(store, images) if store is not None else None
+    current = store is not None and (comparison is None or not len(comparison.changed))
+    # All processes must agree before one of them changes the store
+    if distributed.agree(current) and store is not None:
+        if comparison is not None:
+            origins.log_changes(store, comparison)
+            _record_origins_if_writable(store, comparison)
         yield store
         return
 
-    def use() -> FeatureStore:
-        """Opens the store, unless its projection is of other images."""
-        store = _open(folder, config, names, listing is not None)
-        if (found := _compare(store, origins)) is not None:
-            _require_projection(store, found)
+    def open_or_create() -> FeatureStore:
+        """Opens the store; refuses a projection that was fitted on other images."""
+        store = _open_or_create(folder, config, names, append=update_images is None)
+        if (comparison := _compare(store, images)) is not None:
+            _require_projection_is_current(store, comparison)
         return store
 
     def claim() -> FeatureStore:
-        """Opens the store and brings its images up to date."""
-        store = artefacts.claim_usable(folder, config, sections, use, overwrite, extra)
-        if listing is not None:
-            listing(store)
-        if (found := _compare(store, origins)) is not None:
-            say(store, found)
-            store.note_origins(found.noted, found.origins)
-            if len(found.changed):
-                store.forget(found.changed)
-        _take(store, projection)
+        """Opens the store and updates its images."""
+        store = workdir.claim_usable(folder, config, sections, open_or_create, overwrite, extra)
+        if update_images is not None:
+            update_images(store)
+        if (comparison := _compare(store, images)) is not None:
+            origins.log_changes(store, comparison)
+            store.record_origins(comparison.same, comparison.origins)
+            if len(comparison.changed):
+                store.mark_missing(comparison.changed)
+        _replace_projection(store, projection)
         return store
 
     with held_by_first(folder, claim) as store:
@@ -94,123 +91,118 @@ def claimed(
         yield store
 
 
+@contextlib.contextmanager
+def missing_rows(
+    store: FeatureStore, title: str, max_skipped: int
+) -> Iterator[tuple[list[range], Callable[[int], None]]]:
+    """Yields the missing rows that this process must write; at the end, the store is whole.
+
+    Args:
+      store: the same in all processes of the job.
+      title: of the progress bar.
+      max_skipped: `config.data.max_skipped`.
+
+    Yields:
+      Runs of rows, and a function to call with the number of images just written.
+
+    Raises:
+      UserError: if more than `max_skipped` images were skipped.
+    """
+    chunks = group_by_chunk(store, store.missing())
+    with distributed.shared_out(str(store.folder), chunks, store.finish) as own_chunks:
+        runs = [run for chunk in own_chunks for run in chunk]
+        if runs:
+            images = sum(map(len, runs))
+            done = len(store) - images if distributed.shard()[1] == 1 else 0
+            with Progress(title, images + done, done=done) as progress:
+                yield runs, progress.advance
+        else:
+            yield [], lambda count: None
+    store.reload()
+    skips.report(store.folder, store.skipped(), max_skipped)
+
+
+def group_by_chunk(store: FeatureStore, runs: Sequence[range]) -> list[list[range]]:
+    """Groups runs by chunk, because only one process may write a chunk."""
+    chunks: dict[int, list[range]] = {}
+    for run in runs:
+        chunks.setdefault(run.start // store.layout.chunk_images, []).append(run)
+    return list(chunks.values())
+
+
 def layout(settings: ml_collections.ConfigDict) -> Layout:
-    """The arrays that the `config.extract` tree asks for."""
+    """The layout that the `config.extract` tree asks for."""
     return Layout(**{name: settings[name] for name in Layout._fields})
 
 
-def _compare(store: FeatureStore, origins: Origins | None) -> Comparison | None:
-    """What the first process finds changed; None in others, and where nothing is to be compared."""
-    if origins is None or not distributed.is_first():
+def _open_if_whole(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    names: Sequence[str],
+    projection: Pca | None,
+) -> FeatureStore | None:
+    """The store if it is whole and has these images and projection; else None, never an error."""
+    try:
+        store = FeatureStore(folder, config.data.memory_megabytes)
+        whole = store.names == list(names) and not store.missing()
+        same_projection = projection is None or equal(store.read_pca(), projection)
+        return store if whole and same_projection else None
+    except UserError:
         return None
-    return origins.compare(store)
 
 
-def _changed(found: Comparison | None) -> bool:
-    return found is not None and len(found.changed) > 0
+def _open_or_create(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, names: Sequence[str], append: bool
+) -> FeatureStore:
+    """Opens or creates the store, and appends what it lacks of `names` if asked for."""
+    wanted, memory = layout(config.extract), config.data.memory_megabytes
+    if append:
+        store = FeatureStore.prepare(folder, names, wanted, memory)
+    else:
+        store = FeatureStore.open_or_make(folder, wanted, memory)
+    store.row_names(), store.missing()  # raises if damaged, while the store can be replaced
+    return store
 
 
-def _note_if_possible(store: FeatureStore, found: Comparison) -> None:
-    """Keeps new times of the same images, which saves reading them again, where that can be."""
-    if not len(found.noted):
+def _compare(store: FeatureStore, images: CurrentImages | None) -> Comparison | None:
+    """What the first process finds changed; None in others and if there is nothing to compare."""
+    if images is None or not distributed.is_first():
+        return None
+    return images.compare(store)
+
+
+def _record_origins_if_writable(store: FeatureStore, comparison: Comparison) -> None:
+    """Records new times of unchanged images, so that they need not be read again."""
+    if not len(comparison.same):
         return
     try:
         with exclusive(store.folder):
-            if FeatureStore(store.folder).index == store.index:  # nobody wrote it meanwhile
-                store.note_origins(found.noted, found.origins)
+            if FeatureStore(store.folder).index == store.index:  # no other job has written it
+                store.record_origins(comparison.same, comparison.origins)
     except (UserError, OSError) as error:
-        _LOG.info("%s: times of images are not noted: %s", store.folder, error)
+        _LOG.info("%s: times of images are not recorded: %s", store.folder, error)
 
 
-def _require_projection(store: FeatureStore, found: Comparison) -> None:
+def _require_projection_is_current(store: FeatureStore, comparison: Comparison) -> None:
     """Refuses a projection that was fitted on images that have changed since."""
     fitted = set(store.projection_names())
     if not fitted:
         return
     names = store.row_names()
-    changed = [names[row] for row in found.changed if names[row] in fitted]
+    changed = [names[row] for row in comparison.changed if names[row] in fitted]
     if changed:
         rule = f"has a projection (pca.npz) that was fitted on images of which {len(changed)} have "
         rule += f"changed, first {changed[0]}; --overwrite fits it and extracts all images again"
         raise UserError("feature store", str(store.folder), rule)
 
 
-def _take(store: FeatureStore, projection: Pca | None) -> None:
-    """Makes all rows missing that another projection was applied to."""
+def _replace_projection(store: FeatureStore, projection: Pca | None) -> None:
+    """Stores a projection; rows that another projection was applied to become missing."""
     if projection is None or equal(store.read_pca(), projection):
         return
     written = np.flatnonzero(store.states() & WRITTEN)
     if len(written):
-        text = "%s: the projection has changed, so that %d images are extracted again"
+        text = "%s: the projection has changed, extracting %d images again"
         _LOG.info(text, store.folder, len(written))
-        store.forget(written)
+        store.mark_missing(written)
     store.write_pca(projection)
-
-
-def _whole(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    names: Sequence[str],
-    projection: Pca | None,
-) -> FeatureStore | None:
-    """The store, if it is whole and of these images; what is wrong is for its writer to say."""
-    try:
-        store = FeatureStore(folder, config.data.memory_megabytes)
-        whole = store.names == list(names) and not store.missing()
-        right = projection is None or equal(store.read_pca(), projection)
-        return store if whole and right else None
-    except UserError:
-        return None
-
-
-def _open(
-    folder: pathlib.Path, config: ml_collections.ConfigDict, names: Sequence[str], listed: bool
-) -> FeatureStore:
-    """The store, new or that of before; with the images `names` unless another lists them."""
-    wanted, memory = layout(config.extract), config.data.memory_megabytes
-    if listed:
-        store = FeatureStore.open_or_make(folder, wanted, memory)
-    else:
-        store = FeatureStore.prepare(folder, names, wanted, memory)
-    store.row_names(), store.missing()  # damage shows here, where a new store helps
-    return store
-
-
-# Writes runs of rows; calls its second argument with the number of images done.
-Work = Callable[[Sequence[range], Callable[..., None]], None]
-
-
-def fill(store: FeatureStore, work: Work, title: str, max_skipped: int) -> FeatureStore:
-    """Lets every process of the job write its share of what is missing.
-
-    Args:
-      store: prepared, the same in all processes.
-      work: writes the runs it is given.
-      title: of the progress bar.
-      max_skipped: `config.data.max_skipped`.
-
-    Returns:
-      The store, whole.
-
-    Raises:
-      UserError: if more than `max_skipped` images could not be used.
-    """
-    runs = store.missing()
-    with distributed.shared_out(str(store.folder), by_chunk(store, runs), store.finish) as chunks:
-        mine = [run for chunk in chunks for run in chunk]
-        images = sum(map(len, mine))
-        if mine:
-            done = len(store) - images if distributed.shard()[1] == 1 else 0
-            with Progress(title, images + done, done=done) as progress:
-                work(mine, progress.advance)
-    store.reread()
-    skips.report(store.folder, store.skipped(), max_skipped)
-    return store
-
-
-def by_chunk(store: FeatureStore, runs: Sequence[range]) -> list[list[range]]:
-    """Runs that lie in one chunk together: only one process may write it."""
-    chunks: dict[int, list[range]] = {}
-    for run in runs:
-        chunks.setdefault(run.start // store.layout.chunk_images, []).append(run)
-    return list(chunks.values())

@@ -6,7 +6,7 @@ import numpy as np
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
 from delg_jax.features import LocalFeatures
-from delg_jax.features.network import query_boxes
+from delg_jax.features.image_sets import query_boxes
 from delg_jax.reports.workdir_results import Evaluated
 from delg_jax.rerank.spatial_verification import verify_pair
 from delg_jax.retrieval.settings import spatial_settings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from delg_jax.features.extraction import Box
+from delg_jax.features.origins import Box
 from delg_jax.reports.thumbnails import SIZES, Pictures
 from delg_jax.retrieval.searcher import Hit, Searcher
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from delg_jax.features import FeatureStore, LocalFeatures
-from delg_jax.features.storage.reading import Rows
+from delg_jax.features.store import Rows
 
 
 class HeldFeatures:

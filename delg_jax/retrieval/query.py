@@ -8,7 +8,7 @@ import numpy as np
 
 from delg_jax.data import images
 from delg_jax.errors import UserError
-from delg_jax.features.extraction import Box
+from delg_jax.features.origins import Box
 from delg_jax.retrieval.searcher import Hit, Searcher, check_has_network, check_request
 
 

@@ -15,11 +15,12 @@ from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.extract import has_local
-from delg_jax.features.extraction import Box, prepare
+from delg_jax.features.extraction import prepare
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.network import Network
+from delg_jax.features.origins import Box
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import methods, verification

@@ -10,7 +10,7 @@ from typing import Any
 from delg_jax.data import images
 from delg_jax.errors import UserError
 from delg_jax.features.extract import has_local
-from delg_jax.features.extraction import Box
+from delg_jax.features.origins import Box
 from delg_jax.reports.thumbnails import Pictures
 from delg_jax.retrieval.searcher import Query, Searcher, check_request
 from delg_jax.serving.requests import Refusal

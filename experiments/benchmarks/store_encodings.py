@@ -24,7 +24,7 @@ from delg_jax.evaluation import evaluate
 from delg_jax.features import Extracted, Features, FeatureStore, LocalFeatures, extract
 from delg_jax.features.extract import sections
 from delg_jax.features.storage.encodings import ENCODINGS
-from delg_jax.features.store_writing import claimed
+from delg_jax.features.store_writing import open_for_writing
 from delg_jax.progress import Progress
 
 METHODS = ("global", "global+sp", "local")
@@ -44,7 +44,7 @@ def transcode(
     for source in (extracted.database, extracted.queries):
         target = folder / "features" / source.folder.name
         known, weights = sections(config), extracted.weights
-        with claimed(target, config, known, weights, source.names) as store:
+        with open_for_writing(target, config, known, weights, source.names) as store:
             _copy(source, store)
             if (projection := source.read_pca()) is not None:
                 store.write_pca(projection)

@@ -26,7 +26,7 @@ from delg_jax.data.synthetic.datasets import scale_and_tilt
 from delg_jax.errors import UserError
 from delg_jax.evaluation import repeatability
 from delg_jax.features import Extracted, LocalFeatures, extract
-from delg_jax.features.network import query_boxes
+from delg_jax.features.image_sets import query_boxes
 from delg_jax.reports import tables
 from delg_jax.reports.line_chart import line_chart
 from delg_jax.retrieval.settings import spatial_settings

@@ -11,7 +11,7 @@ PLANS = [LevelPlan(0.5, 9, False), LevelPlan(1.0, 9, True), LevelPlan(1.2, 9, Tr
 
 def test_levels_of_one_canvas_go_together_by_hand():
     found = batches.arrange([(60, 60), (64, 32), (65, 10)], PLANS[1:], 64, 3 * 64 * 128)
-    members = [[(m.index, m.plan.scale) for m in batch.members] for batch in found]
+    members = [[(m.image, m.plan.scale) for m in batch.members] for batch in found]
     # Batches of 3 would fit; 2 is the power of two below
     assert members == [[(0, 1.0), (1, 1.0)], [(2, 1.0), (1, 1.2)], [(2, 1.2)], [(0, 1.2)]]
     assert [batch.shape for batch in found] == [(64, 64), (128, 64), (128, 64), (128, 128)]
@@ -20,7 +20,7 @@ def test_levels_of_one_canvas_go_together_by_hand():
 @pytest.mark.parametrize("pixels", [1, 64 * 64, 7 * 64 * 64, 10**9])
 def test_every_image_meets_every_plan_once_without_filler(pixels):
     found = batches.arrange(SIZES, PLANS, 64, pixels)
-    pairs = collections.Counter((m.index, m.plan) for batch in found for m in batch.members)
+    pairs = collections.Counter((m.image, m.plan) for batch in found for m in batch.members)
     assert pairs == {(i, plan): 1 for i in range(len(SIZES)) for plan in PLANS}
     for batch in found:
         count = len(batch.members)
@@ -28,7 +28,10 @@ def test_every_image_meets_every_plan_once_without_filler(pixels):
         assert count == 1 or count * batch.shape[0] * batch.shape[1] <= pixels
         for member in batch.members:
             assert all(t <= s for t, s in zip(member.target, batch.shape, strict=True))
-            assert (member.plan.count, member.plan.pooled) == (batch.count, batch.pooled)
+            assert (member.plan.max_features, member.plan.pooled) == (
+                batch.max_features,
+                batch.pooled,
+            )
 
 
 def test_batch_sizes_of_a_canvas_are_few():
@@ -44,5 +47,5 @@ def test_levels_that_ask_for_less_go_apart():
     found = batches.arrange(
         [(64, 64)], [LevelPlan(0.9, 9, True), LevelPlan(1.0, 0, True)], 64, 10**6
     )
-    assert [(batch.count, batch.pooled) for batch in found] == [(9, True), (0, True)]
+    assert [(batch.max_features, batch.pooled) for batch in found] == [(9, True), (0, True)]
     assert batches.arrange([], PLANS, 64, 1) == []

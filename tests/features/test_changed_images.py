@@ -176,5 +176,5 @@ def test_whole_features_are_read_from_a_read_only_place(photographs, tmp_path):
         os.utime(photographs / "jpg" / "query1.jpg")
         assert len(extract(at(photographs), tmp_path / "run").queries) == 4
         save(photographs / "jpg" / "query1.jpg", draw(77, 96, 112))
-        with pytest.raises(UserError, match=r"can be written \(Read-only file system\)"):
+        with pytest.raises(UserError, match=r"written and locked \(Read-only file system\)"):
             extract(at(photographs), tmp_path / "run")

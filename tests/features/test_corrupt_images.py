@@ -238,9 +238,9 @@ def test_many_threads_read_all_in_order(folder, good, bad):
     data = retrieval_config(folder).data
     source = listing.open_images(str(folder))
     assert source.names == sorted(good | bad)
-    load = Loader(source, data, 0, None)
+    loader = Loader(source, None, 0, data.min_side, data.max_pixels)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(load, range(len(source))))
+        found = [image for image, _ in pool.map(loader.load, range(len(source)))]
     refused = {
         name for name, item in zip(source.names, found, strict=True) if isinstance(item, str)
     }

@@ -39,7 +39,7 @@ def test_the_dimension_is_that_of_the_last_step(changes, expected):
         (
             {"extract.pca_dim": 16},
             "config.extract.pca_dim = 16: must be at most config.model.local_dim (=8), "
-            "what is projected",
+            "the dimension before projection",
         ),
     ],
 )

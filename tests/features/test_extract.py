@@ -1,3 +1,4 @@
+import importlib
 import json
 
 import jax
@@ -5,11 +6,9 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features import extract as extract_module
-from delg_jax.features import network
-from delg_jax.features.extract import extract
+from delg_jax.features.extract import extract, has_global, has_local
 from delg_jax.features.extractor import Extractor
-from delg_jax.features.network import query_boxes
+from delg_jax.features.image_sets import query_boxes
 from delg_jax.models.delg import build
 from delg_jax.training import optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
@@ -100,7 +99,8 @@ def test_other_weights_are_refused_with_their_digest(config, workdir, tmp_path):
 
 def test_queries_are_cropped_only_if_asked_for(config, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(network, "extract_to_store", lambda *arguments: seen.append(arguments[4]))
+    module = importlib.import_module("delg_jax.features.extract")  # not the function of its name
+    monkeypatch.setattr(module, "extract_to_store", lambda loader, *_: seen.append(loader._boxes))
     extract(config, tmp_path / "cropped")
     extract(changed(config, crop_queries=False), tmp_path / "whole")
     assert seen == [None, [(0, 0, 112, 96)] * 4, None, None]
@@ -120,12 +120,12 @@ def test_the_projection_is_fitted_once_on_the_database(config, tmp_path):
 
 
 def test_a_projection_needs_enough_descriptors(config, tmp_path):
-    with pytest.raises(UserError, match=r"config\.extract\.pca_dim = 9: .* descriptors of 8"):
+    with pytest.raises(UserError, match=r"config\.extract\.pca_dim = 9: must be at most .*=8"):
         extract(changed(config, pca_dim=9), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("local_head", "imported", "has_global", "has_local"),
+    ("local_head", "imported", "with_global", "with_local"),
     [
         (True, {}, True, True),
         (False, {}, True, False),
@@ -135,14 +135,11 @@ def test_a_projection_needs_enough_descriptors(config, tmp_path):
     ],
 )
 def test_what_an_experiment_has_depends_on_the_network_or_the_files(
-    config, local_head, imported, has_global, has_local
+    config, local_head, imported, with_global, with_local
 ):
     config = changed(config, **imported).unlock()
     config.model.local_head = local_head
-    assert (extract_module.has_global(config), extract_module.has_local(config)) == (
-        has_global,
-        has_local,
-    )
+    assert (has_global(config), has_local(config)) == (with_global, with_local)
 
 
 def test_only_extracted_queries_are_cropped(config, workdir):

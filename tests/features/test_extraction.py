@@ -1,13 +1,12 @@
 import dataclasses
 
-import ml_collections
 import numpy as np
 import pytest
 
 from delg_jax.data.images import crop
 from delg_jax.data.sources import FileSource
 from delg_jax.errors import UserError
-from delg_jax.features.extraction import extract_to_store, prepare
+from delg_jax.features.extraction import Loader, extract_to_store, prepare
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage.rows import Layout
@@ -24,8 +23,7 @@ class SizeExtractor:
 
     compiled_shapes = ()
 
-    def __init__(self, max_size=0.0):
-        self.settings = ml_collections.ConfigDict({"max_size": max_size})
+    def __init__(self):
         self.seen = []
 
     def __call__(self, images):
@@ -57,9 +55,16 @@ def data(tmp_path):
     return retrieval_config(tmp_path).data.copy_and_resolve_references().unlock()
 
 
-def run(source, data, folder, extractor=None, boxes=None):
+def extract_missing(source, data, store, extractor=None, boxes=None, max_size=0):
+    loader = Loader(source, boxes, max_size, data.min_side, data.max_pixels)
+    extractor = extractor or SizeExtractor()
+    extract_to_store(loader, extractor, store, data.workers, data.max_skipped)
+    return store
+
+
+def run(source, data, folder, extractor=None, boxes=None, max_size=0):
     store = FeatureStore.prepare(folder, source.names, Layout(2, max_features=2))
-    return extract_to_store(source, extractor or SizeExtractor(), store, data, boxes)
+    return extract_missing(source, data, store, extractor, boxes, max_size)
 
 
 def test_features_stand_in_the_order_of_the_images(source, data, tmp_path):
@@ -85,7 +90,7 @@ def test_images_are_found_by_name_after_others_were_deleted_and_added(source, da
     store = run(first, data, tmp_path / "store")
     store.delete(["1"])
     store.append(["4", "3"])
-    extract_to_store(source, SizeExtractor(), store, data)
+    extract_missing(source, data, store)
     assert store.names == ["0", "2", "4", "3"]
     wanted = [SIZES[number] for number in (0, 2, 4, 3)]
     np.testing.assert_array_equal(store.global_descriptors(), wanted)
@@ -93,7 +98,7 @@ def test_images_are_found_by_name_after_others_were_deleted_and_added(source, da
 
 
 def test_locations_are_in_pixels_of_the_original(source, data, tmp_path):
-    store = run(source, data, tmp_path / "store", SizeExtractor(max_size=50))
+    store = run(source, data, tmp_path / "store", max_size=50)
     local = store.local_features(0)
     shrunk = [50 / max(size) for size in SIZES]
     np.testing.assert_allclose(local.locations[:, 0], [[10 / s, 20 / s] for s in shrunk], rtol=1e-6)

@@ -2,7 +2,6 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax.features import extractor as extractor_module
 from delg_jax.features.extractor import Extractor, extract_image, in_original_pixels
 from delg_jax.features.pca import Pca
 from delg_jax.models.delg import build
@@ -145,7 +144,7 @@ def test_the_same_chunk_gives_the_same_bits(extractor, images, together):
 
 def test_a_bounded_number_of_batches_waits(config, model, images, monkeypatch):
     running, most = 0, []
-    start, finish = Extractor._start, extractor_module._finish
+    start, collect = Extractor._start, Extractor._collect
 
     def counting_start(self, *arguments):
         nonlocal running
@@ -153,13 +152,13 @@ def test_a_bounded_number_of_batches_waits(config, model, images, monkeypatch):
         most.append(running)
         return start(self, *arguments)
 
-    def counting_finish(*arguments):
+    def counting_collect(self, *arguments):
         nonlocal running
         running -= 1
-        return finish(*arguments)
+        return collect(self, *arguments)
 
     monkeypatch.setattr(Extractor, "_start", counting_start)
-    monkeypatch.setattr(extractor_module, "_finish", counting_finish)
+    monkeypatch.setattr(Extractor, "_collect", counting_collect)
     settings = config.extract.copy_and_resolve_references()
     settings.batch_pixels = 1
     Extractor(*model, settings)(images)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from delg_jax.data import tar_images
+from delg_jax.data.image_files import LeftOut
 from delg_jax.data.sources import FileSource, JoinedSource
-from delg_jax.features.extraction import extract_to_store
-from delg_jax.features.origins import Origins, content_of, places_of
+from delg_jax.features.origins import CurrentImages, content_digest, rows_to_images
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
-from tests.features.test_extraction import SizeExtractor
+from tests.features.test_extraction import extract_missing
 from tests.folders import contents
 from tests.photographs import draw, save
 from tests.stores import features, fill
@@ -49,18 +49,17 @@ def reads(monkeypatch):
 
 def extracted(source, folder, boxes=None):
     store = FeatureStore.prepare(folder, source.names, Layout(2, max_features=2))
-    data = retrieval_config(folder).data
-    return extract_to_store(source, SizeExtractor(), store, data, boxes)
+    return extract_missing(source, retrieval_config(folder).data, store, boxes=boxes)
 
 
 def changed(source, store, boxes=None):
-    return Origins(source, boxes).compare(store).changed.tolist()
+    return CurrentImages(source, boxes).compare(store).changed.tolist()
 
 
 def test_nothing_is_read_where_nothing_changed(photos, tmp_path, reads):
     store = extracted(listed(photos), tmp_path / "store")
     reads.clear()
-    found = Origins(listed(photos)).compare(store)
+    found = CurrentImages(listed(photos)).compare(store)
     assert [len(rows) for rows in found[:4]] == [0, 0, 0, 0]
     assert found.unknown == 0
     assert reads == []
@@ -71,7 +70,7 @@ def test_what_was_kept_is_size_times_and_content(photos, tmp_path):
     status = (photos / "3.png").stat()
     assert origins["known"].tolist() == [1] * COUNT
     assert origins["stamp"][3].tolist() == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    assert origins["content"][3].tobytes() == content_of((photos / "3.png").read_bytes())
+    assert origins["content"][3].tobytes() == content_digest((photos / "3.png").read_bytes())
     assert np.isnan(origins["box"]).all()
 
 
@@ -94,14 +93,14 @@ def test_a_touched_or_copied_image_is_read_once_and_unchanged(photos, tmp_path, 
     store = extracted(listed(photos), tmp_path / "store")
     shutil.copytree(photos, tmp_path / "copy")
     reads.clear()
-    found = Origins(listed(tmp_path / "copy")).compare(store)
+    found = CurrentImages(listed(tmp_path / "copy")).compare(store)
     assert found.changed.tolist() == []
-    assert found.noted.tolist() == list(range(COUNT))
+    assert found.same.tolist() == list(range(COUNT))
     assert sorted(reads) == listed(photos).names
     digest = store.digest()
-    store.note_origins(found.noted, found.origins)
+    store.record_origins(found.same, found.origins)
     reads.clear()
-    again = Origins(listed(tmp_path / "copy")).compare(FeatureStore(store.folder))
+    again = CurrentImages(listed(tmp_path / "copy")).compare(FeatureStore(store.folder))
     assert [len(rows) for rows in again[:4]] == [0, 0, 0, 0]
     assert reads == []
     assert FeatureStore(store.folder).digest() == store.digest() == digest
@@ -122,7 +121,7 @@ def test_absent_images_are_not_changed_but_counted(photos, tmp_path):
     store = extracted(listed(photos), tmp_path / "store")
     source = listed(photos)
     (photos / "1.png").unlink()
-    found = Origins(source).compare(store)
+    found = CurrentImages(source).compare(store)
     assert (found.changed.tolist(), found.absent.tolist()) == ([], [1])
 
 
@@ -132,7 +131,7 @@ def test_an_image_that_was_absent_is_changed_once_it_is_there(photos, tmp_path):
     store = FeatureStore.prepare(tmp_path / "store", source.names, Layout(2, max_features=2))
     data = retrieval_config(tmp_path).data.copy_and_resolve_references().unlock()
     data.max_skipped = 1
-    extract_to_store(source, SizeExtractor(), store, data)
+    extract_missing(source, data, store)
     assert changed(source, store) == []
     shutil.move(tmp_path / "1.png", photos / "1.png")
     assert changed(source, store) == [1]
@@ -145,12 +144,12 @@ def test_of_a_store_of_before_images_are_taken_as_they_are(photos, tmp_path, rng
         store.write(run, [features(rng, 2) for _ in run])
     store.finish()
     assert not (store.folder / "origins").exists()
-    found = Origins(listed(photos)).compare(store)
+    found = CurrentImages(listed(photos)).compare(store)
     assert (found.changed.tolist(), found.unknown) == ([], COUNT)
-    store.note_origins(found.noted, found.origins)
-    assert Origins(listed(photos)).compare(store).unknown == 0
+    store.record_origins(found.same, found.origins)
+    assert CurrentImages(listed(photos)).compare(store).unknown == 0
     os.chmod(photos / "0.png", 0o600)  # other times of the file, not of its content
-    assert Origins(listed(photos)).compare(store).noted.tolist() == [0]
+    assert CurrentImages(listed(photos)).compare(store).same.tolist() == [0]
     save(photos / "2.png", draw(99, 50, 50))
     assert changed(listed(photos), store) == [2]
     assert reads == []
@@ -160,7 +159,7 @@ def test_a_changed_image_is_written_again_and_the_store_is_as_new(photos, tmp_pa
     store = extracted(listed(photos), tmp_path / "store")
     before = store.digest()
     save(photos / "2.png", draw(99, 50, 50))
-    store.forget(np.array([2]))
+    store.mark_missing(np.array([2]))
     assert store.missing() == [range(2, 3)]
     again = extracted(listed(photos), tmp_path / "store")
     assert again.digest() != before
@@ -170,7 +169,7 @@ def test_a_changed_image_is_written_again_and_the_store_is_as_new(photos, tmp_pa
 def test_what_an_image_had_is_gone_when_it_cannot_be_used_any_more(tmp_path, rng):
     rows = [features(rng, 3) for _ in range(4)]
     store = fill(tmp_path / "store", rows, 2)
-    store.forget(np.array([1]))
+    store.mark_missing(np.array([1]))
     store.write(range(1, 2), ["broken"], np.zeros((1, 2)))
     store.finish()
     assert not store.global_descriptors()[1].any()
@@ -186,13 +185,13 @@ def test_what_an_image_had_is_gone_when_it_cannot_be_used_any_more(tmp_path, rng
 
 def test_images_of_one_name_are_told_apart_by_their_order(tmp_path, rng):
     store = FeatureStore.prepare(tmp_path, ["a", "b", "a", "c"], Layout(2, max_features=5))
-    assert places_of(store, ["a", "b", "a", "c"]).tolist() == [0, 1, 2, 3]
-    assert places_of(store, ["c", "a", "a", "d"]).tolist() == [1, -1, 2, 0]
+    assert rows_to_images(store, ["a", "b", "a", "c"]).tolist() == [0, 1, 2, 3]
+    assert rows_to_images(store, ["c", "a", "a", "d"]).tolist() == [1, -1, 2, 0]
     for run in store.missing():
         store.write(run, [features(rng, 2) for _ in run])
     store.finish()
     store.delete(["b"])
-    assert places_of(store, ["a", "a", "c"]).tolist() == [0, -1, 1, 2]
+    assert rows_to_images(store, ["a", "a", "c"]).tolist() == [0, -1, 1, 2]
     store.delete(["a"])
     assert store.names == ["c"]
 
@@ -205,10 +204,10 @@ def test_images_in_a_tar_are_compared_too(photos, tmp_path, monkeypatch):
                 member.mtime = 0  # as reproducible archives have it
                 with path.open("rb") as file:
                     archive.addfile(member, file)
-        return tar_images.open_tar(tmp_path / name, (".png",), "--images")
+        return tar_images.open_tar(tmp_path / name, "--images", LeftOut())
 
     store = extracted(packed("a.tar"), tmp_path / "store")
-    assert changed(tar_images.open_tar(tmp_path / "a.tar", (".png",), ""), store) == []
+    assert changed(tar_images.open_tar(tmp_path / "a.tar", "--images", LeftOut()), store) == []
     data = bytearray((photos / "3.png").read_bytes())
     data[-20] ^= 1
     (photos / "3.png").write_bytes(data)
@@ -218,7 +217,7 @@ def test_images_in_a_tar_are_compared_too(photos, tmp_path, monkeypatch):
     source = packed("a.tar")
     assert changed(source, store) == [3]
     (tmp_path / "a.tar").unlink()
-    assert len(Origins(source).compare(store).absent) == COUNT
+    assert len(CurrentImages(source).compare(store).absent) == COUNT
 
 
 def test_joined_sources_are_compared_one_by_one(photos, tmp_path):

@@ -21,7 +21,7 @@ def run(model, source, shape, **options):
     target = np.array([pyramid.scaled_size(SIZE, SCALE)], np.int32)
     resized = pyramid.resize(images, np.array([SIZE], np.int32), target, shape)
     asked = {"count": COUNT, "pooled": True, **options}
-    return pyramid_level.compute(*model, None, resized, target, **asked)
+    return pyramid_level.extract_level(*model, None, resized, target, **asked)
 
 
 def found(model, source, shape):
@@ -55,9 +55,9 @@ def test_what_is_not_asked_for_is_absent_and_the_rest_the_same(model):
 def test_conv5_is_computed_only_for_a_global_descriptor(model):
     def operations(**options):
         image, size = np.zeros((1, 64, 64, 3), np.float32), np.array([[64, 64]], np.int32)
-        return pyramid_level.compute.lower(*model, None, image, size, **options).cost_analysis()[
-            "flops"
-        ]
+        return pyramid_level.extract_level.lower(
+            *model, None, image, size, **options
+        ).cost_analysis()["flops"]
 
     everything = operations(count=COUNT, pooled=True)
     assert operations(count=COUNT, pooled=False) < 0.95 * everything

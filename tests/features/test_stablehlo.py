@@ -11,7 +11,7 @@ from delg_jax.errors import UserError
 from delg_jax.features import network as features_network
 from delg_jax.features import stablehlo
 from delg_jax.features.extract import sections
-from delg_jax.features.extractor import Extractor, deciding, extract_image
+from delg_jax.features.extractor import Extractor, extract_image, feature_variables
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
@@ -176,7 +176,7 @@ def test_one_file_serves_all_platforms(exported):
 
 def test_the_weights_are_inside_once(written):
     _, variables = network(settings())
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(deciding(variables)))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(feature_variables(variables)))
     assert size < written.stat().st_size < 1.2 * size
 
 
@@ -193,7 +193,7 @@ def test_the_description_says_what_is_inside(written, exported):
     }
     assert described["local_scales"] == described["global_scales"] == list(SCALES)
     assert described["canvas"] == list(CANVAS)
-    assert described["weights"] == digest(deciding(network(settings())[1]))
+    assert described["weights"] == digest(feature_variables(network(settings())[1]))
     assert described["config"]["model.conv4_stride"] == 16
     assert described["jax"] == jax.__version__
     assert described["calling_convention_version"] == exported.calling_convention_version
@@ -230,7 +230,7 @@ def test_descriptors_go_through_the_projection_of_the_store(tmp_path):
     config = settings((1.0,))
     config.extract.pca_dim = 3
     module, variables = network(config)
-    pca = keep_pca(config, tmp_path, digest(deciding(variables)))
+    pca = keep_pca(config, tmp_path, digest(feature_variables(variables)))
     path = stablehlo.export_model(config, tmp_path, tmp_path / "model", CANVAS)
     picture = draw(5, 70, 90)
     (expected,) = Extractor(module, variables, config.extract, pca)([picture])

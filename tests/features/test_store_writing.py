@@ -5,7 +5,7 @@ import pytest
 from delg_jax import distributed
 from delg_jax.errors import UserError
 from delg_jax.features.storage.lock import exclusive
-from delg_jax.features.store_writing import claimed, layout
+from delg_jax.features.store_writing import layout, open_for_writing
 from tests.folders import contents
 from tests.holding import held
 from tests.stores import features, names
@@ -30,7 +30,7 @@ def folder(tmp_path):
 @pytest.fixture
 def whole(config, folder, rng):
     """A whole store of four images."""
-    with claimed(folder, config, SECTIONS, "digest", names(4)) as store:
+    with open_for_writing(folder, config, SECTIONS, "digest", names(4)) as store:
         fill(store, rng)
     return folder
 
@@ -43,7 +43,7 @@ def fill(store, rng):
 
 def claim(config, folder, **changes):
     arguments = {"sections": SECTIONS, "weights": "digest", "names": names(4), **changes}
-    return claimed(folder, config, **arguments)
+    return open_for_writing(folder, config, **arguments)
 
 
 def test_the_layout_is_that_of_the_configuration(config):
@@ -143,13 +143,13 @@ def test_images_are_added_behind_the_last_and_others_refused(config, whole):
         claim(config, whole, names=names(6)[::-1]).__enter__()
 
 
-def test_a_listing_decides_the_images(config, whole):
-    def listing(store):
+def test_a_given_function_may_update_the_images(config, whole):
+    def update_images(store):
         store.delete(["image1"])
         store.append(["image9"])
 
     wanted = ["image0", "image2", "image3", "image9"]
-    with claim(config, whole, names=wanted, listing=listing) as store:
+    with claim(config, whole, names=wanted, update_images=update_images) as store:
         assert store.names == wanted
 
 
@@ -164,12 +164,12 @@ def test_a_store_of_the_format_before_is_made_again_only_if_asked_for(config, wh
 
 
 @pytest.mark.parametrize("array", ["store.json", "names_64/c.0.0", "state/zarr.json"])
-@pytest.mark.parametrize("listing", [None, lambda store: store.append(names(4))])
-def test_what_is_damaged_is_made_again_only_if_asked_for(config, whole, array, listing):
+@pytest.mark.parametrize("update_images", [None, lambda store: store.append(names(4))])
+def test_what_is_damaged_is_made_again_only_if_asked_for(config, whole, array, update_images):
     (whole / array).write_text("rubbish")
-    with pytest.raises(UserError, match=r"cannot be used|must be a feature store"):
-        claim(config, whole, listing=listing).__enter__()
-    with claim(config, whole, listing=listing, overwrite=True) as store:
+    with pytest.raises(UserError, match=r"cannot be used|must be"):
+        claim(config, whole, update_images=update_images).__enter__()
+    with claim(config, whole, update_images=update_images, overwrite=True) as store:
         assert store.names == names(4)
         assert not store.is_whole()
 
@@ -180,13 +180,13 @@ def test_other_images_replace_those_of_before_only_if_asked_for(config, whole):
         assert not store.is_whole()
 
 
-def test_a_refusal_of_the_listing_deletes_nothing(config, whole):
+def test_refusing_new_images_deletes_nothing(config, whole):
     def refuse(store):
         raise UserError("--images", "photos", "lacks images")
 
     before = contents(whole)
     for overwrite in (False, True):
-        refused = claim(config, whole, names=["new"], listing=refuse, overwrite=overwrite)
+        refused = claim(config, whole, names=["new"], update_images=refuse, overwrite=overwrite)
         with pytest.raises(UserError, match="lacks images"), refused:
             pass
     assert contents(whole) == before

@@ -112,15 +112,17 @@ def test_hdf5_of_other_arrays_is_imported_whole_or_refused(tmp_path, examples):
         folder = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
         store = FeatureStore.prepare(folder, ["a"], Layout(1, max_features=4))
         names = {"database": ["a"]}
-        found = outcome(lambda: ImportedFeatures(settings, names).fill("database", store, 0))
+        found = outcome(
+            lambda: ImportedFeatures(settings, names).import_to_store("database", store, 0)
+        )
         if isinstance(found, UserError):
             assert "a.h5" in str(found)
             return
-        held = found.local_features(0)
+        held = store.local_features(0)
         assert all(np.isfinite(np.asarray(part)).all() for part in held[:4])
         norms = np.linalg.norm(np.asarray(held.descriptors, np.float64), axis=-1)
         assert (np.isclose(norms, 1, atol=1e-3) | (norms == 0)).all()
-        assert np.isfinite(found.global_descriptors()).all()
+        assert np.isfinite(store.global_descriptors()).all()
 
     names = st.sampled_from(sorted(fields))
     hold(examples, check, st.tuples(names, _ARRAYS, numbers, st.integers(0, 5)))

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir
 from delg_jax.errors import UserError
 from delg_jax.evaluation.evaluate import evaluate
 from delg_jax.features.extract import sections
-from delg_jax.features.extractor import deciding
+from delg_jax.features.extractor import feature_variables
 from delg_jax.features.store import FeatureStore
-from delg_jax.features.store_writing import claimed
+from delg_jax.features.store_writing import open_for_writing
 from delg_jax.models.variables import digest
 from delg_jax.reports.html import write_report
 from delg_jax.search import index_store
@@ -62,14 +62,14 @@ def test_weights_are_those_that_were_saved(version, tmp_path):
     assert found.hexdigest() == str(numbers["variables"])
     # The name by which features and index say of what weights they are
     stored = json.loads((root / "features" / "database" / "config.json").read_text())
-    assert digest(deciding(variables)) == stored["extra"]["weights"]
+    assert digest(feature_variables(variables)) == stored["extra"]["weights"]
 
 
 def claim(root, names):
     """As extraction claims the database's store."""
     folder = root / "features" / "database"
     weights = json.loads((folder / "config.json").read_text())["extra"]["weights"]
-    return claimed(folder, config(), sections(config()), weights, names)
+    return open_for_writing(folder, config(), sections(config()), weights, names)
 
 
 @pytest.mark.parametrize("version", WITH_STORE)
@@ -89,7 +89,7 @@ def test_features_are_those_that_were_stored(version, tmp_path):
 @pytest.mark.parametrize("version", [NPZ_STORE, CHECKPOINTS])
 def test_a_store_of_npz_files_is_refused_and_left(version, tmp_path):
     root, numbers = unpacked(version, tmp_path)
-    rule = "is of format 1, this program reads 2; delg extract --overwrite makes it again$"
+    rule = "is of format 1, this program reads 2; delg extract --overwrite replaces it$"
     with pytest.raises(UserError, match=rule), claim(root, numbers["names"].tolist()):
         pass
     with pytest.raises(UserError, match=rule):
@@ -104,7 +104,7 @@ def test_the_graph_is_that_which_was_stored(version, tmp_path):
     store = GraphStore(root / "index" / "graph", numbers["names"].tolist())
     weights = json.loads((store.folder / "config.json").read_text())["extra"]["weights"]
     decided_by = (*sections(config()), *deciding_search(config().search))
-    assert artefacts.is_of(store.folder, config(), decided_by, {"weights": weights})
+    assert workdir.is_of(store.folder, config(), decided_by, {"weights": weights})
     with claimed_graph(store, config(), decided_by, weights):
         found = store.graph()
     for name in ("indices", "similarities"):
@@ -114,19 +114,25 @@ def test_the_graph_is_that_which_was_stored(version, tmp_path):
 
 
 @pytest.mark.parametrize("version", WITH_GRAPH)
-@pytest.mark.parametrize("engine", ["cann", "ivf"])
-def test_the_index_of_an_approximate_engine_is_read(version, engine, tmp_path):
+def test_the_index_of_the_engine_cann_is_read(version, tmp_path):
     root, numbers = unpacked(version, tmp_path)
-    found = index_store.load(root / "index" / engine / "index")
+    found = index_store.load(root / "index" / "cann" / "index")
     found.check()
     assert found.count == len(numbers["names"])
+
+
+@pytest.mark.parametrize("version", WITH_GRAPH)
+def test_the_index_of_the_engine_ivf_under_its_old_name_is_refused(version, tmp_path):
+    root, _ = unpacked(version, tmp_path)
+    with pytest.raises(UserError, match=r"kind 'cells', .*delete the folder"):
+        index_store.load(root / "index" / "cells" / "index")
 
 
 def test_a_store_of_a_newer_version_is_refused_with_what_to_do(tmp_path):
     root, numbers = unpacked(VERSIONS[-1], tmp_path)
     path = root / "features" / "database" / "store.json"
-    artefacts.write_json(path, {"format": 3, "layout": {"shape": "another"}})
-    rule = "is of format 3, this program reads 2; delg extract --overwrite makes it again$"
+    workdir.write_json(path, {"format": 3, "layout": {"shape": "another"}})
+    rule = "is of format 3, this program reads 2; delg extract --overwrite replaces it$"
     with pytest.raises(UserError, match=rule), claim(root, numbers["names"].tolist()):
         pass
 
@@ -166,14 +172,20 @@ def test_training_goes_on_to_the_same_weights(version, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", WITH_STORE)
-def test_evaluation_extracts_nothing_and_ranks_the_same(version, tmp_path):
+def test_evaluation_extracts_nothing_and_searches_give_the_same_rankings(version, tmp_path):
     root, _ = unpacked(version, tmp_path)
     before = dict(np.load(root / "rankings.npz"))
-    features = contents(root / "features")
+    stored = contents(root / "features")
     # The graph had no blocks when the store was new
     changes = {"search__graph_block": 32} if version == STORE else {}
     evaluate(config(**changes), root)
     after = dict(np.load(root / "rankings.npz"))
-    assert contents(root / "features") == features
-    for name, ranking in before.items():
-        np.testing.assert_array_equal(after[name], ranking, err_msg=name)
+    found = contents(root / "features")
+    assert {path: found[path] for path in stored} == stored
+    # Earlier versions kept no origins of the images, and locked other files
+    added = {path for path in found.keys() - stored.keys() if "/origins/" not in path}
+    assert added <= {".database.lock", ".queries.lock"}
+    # Re-rankings draw other samples and weigh similarities otherwise than earlier versions
+    for name in ("global", "local"):
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+    assert after.keys() == before.keys()

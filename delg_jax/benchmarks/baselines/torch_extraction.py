@@ -58,7 +58,7 @@ class TorchExtractor:
         for wanted in self._plan:
             vector, local = self._level(pixels, images.shape[1:3], wanted)
             vectors += [vector] if wanted.pooled else []
-            levels += [local] if wanted.count else []
+            levels += [local] if wanted.max_features else []
         means = torch.nn.functional.normalize(torch.stack(vectors).mean(dim=0), dim=1)
         joined = [torch.cat(field, dim=1) for field in zip(*levels, strict=True)]
         order = torch.argsort(joined[2], dim=1, descending=True, stable=True)
@@ -79,13 +79,13 @@ class TorchExtractor:
             pixels = functional.interpolate(pixels, target, mode="bilinear", align_corners=False)
         maps = self._network.stages(self._network.normalized(pixels), wanted.pooled)
         vectors = self._network.global_descriptors(maps["conv5"]) if wanted.pooled else None
-        return vectors, self._local(maps["conv4"], wanted) if wanted.count else None
+        return vectors, self._local(maps["conv4"], wanted) if wanted.max_features else None
 
     def _local(self, maps, wanted: LevelPlan):
         torch = self._torch
         scores = self._network.attention(maps).flatten(1)
         codes = self._network.codes(maps).flatten(2)
-        values, cells = scores.topk(min(wanted.count, scores.shape[1]), dim=1)
+        values, cells = scores.topk(min(wanted.max_features, scores.shape[1]), dim=1)
         places = torch.stack([cells // maps.shape[3], cells % maps.shape[3]], dim=2)
         chosen = codes.gather(2, cells[:, None].expand(-1, codes.shape[1], -1))
         descriptors = torch.nn.functional.normalize(chosen.transpose(1, 2).float(), dim=2)

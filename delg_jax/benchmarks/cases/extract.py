@@ -139,7 +139,7 @@ def operations(
         shape = pyramid.canvas_shape(target, asked.shape_step)
         image = jax.ShapeDtypeStruct((*shape, 3), np.float32)
         covered = jax.ShapeDtypeStruct((1, 2), np.int32)
-        lowered = pyramid_level.compute.lower(
+        lowered = pyramid_level.extract_level.lower(
             module, variables, None, [image], covered, count, pooled
         )
         total += lowered.cost_analysis()["flops"] * np.prod(target) / np.prod(shape)

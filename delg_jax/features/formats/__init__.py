@@ -1,1 +1,1 @@
-"""Feature files of other systems: read, written, imported into stores and exported from them."""
+"""Feature files of other systems: import into stores, and export from them."""

@@ -1,4 +1,4 @@
-"""The files `.delg_local` and `.delg_global` of the official code, which are protocol buffers."""
+"""Reads and writes `.delg_local` and `.delg_global`, the protocol buffers of the official code."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 
 _PACKAGE = "delg_jax.delf"
-# From message to its fields in the order of their numbers: name, type, whether a packed list.
+# Fields of each message in the order of their numbers: name, type, whether a packed list
 _SCHEMA = {
     "Shape": (("dim", "int64", True),),
     "FloatList": (("value", "float", True),),
@@ -39,8 +39,8 @@ def read_local(path: str | pathlib.Path) -> LocalFeatures:
       path: of the file; an empty file holds no features.
 
     Returns:
-      LocalFeatures [K] in the order of the file, which need not be that of the scores; descriptors
-      float32, not normalised; the orientation is left out.
+      LocalFeatures [K] in the order of the file, which may not be sorted by score; descriptors
+      float32, not normalised. The orientation is ignored.
 
     Raises:
       UserError: if the file is absent, damaged or of another kind.
@@ -48,11 +48,11 @@ def read_local(path: str | pathlib.Path) -> LocalFeatures:
     features = _parse(path, "Features").feature
     for feature in features:
         if not all(feature.HasField(name) for name in (*_NUMBERS, "descriptor")):
-            raise _mistake(path, f"must give each feature {', '.join(_NUMBERS)} and descriptor")
+            raise _error(path, f"must give each feature {', '.join(_NUMBERS)} and descriptor")
     descriptors = [_read_datum(path, feature.descriptor) for feature in features]
     widths = sorted({len(descriptor) for descriptor in descriptors})
     if len(widths) > 1:
-        raise _mistake(path, f"must hold descriptors of one length, not of {widths}")
+        raise _error(path, f"must hold descriptors of one length, not of {widths}")
     x, y, scales, scores = (
         _finite(path, name, [getattr(feature, name) for feature in features]) for name in _NUMBERS
     )
@@ -66,11 +66,11 @@ def read_local(path: str | pathlib.Path) -> LocalFeatures:
 
 
 def write_local(path: str | pathlib.Path, features: LocalFeatures) -> None:
-    """Writes a `.delg_local` file, whole or not at all.
+    """Writes a `.delg_local` file atomically.
 
     Args:
       path: of the file.
-      features: LocalFeatures [K]; those that are masked out are left out. Orientations become 0.
+      features: LocalFeatures [K]; masked ones are left out. Orientations are 0.
     """
     message = _messages()["Features"]()
     fields = zip(*(np.asarray(field)[features.mask] for field in features[:4]), strict=True)
@@ -98,7 +98,7 @@ def read_global(path: str | pathlib.Path) -> np.ndarray:
 
 
 def write_global(path: str | pathlib.Path, descriptor: np.ndarray) -> None:
-    """Writes a `.delg_global` file of a descriptor [D], whole or not at all."""
+    """Writes a `.delg_global` file of a descriptor [D] atomically."""
     message = _messages()["Datum"]()
     _fill_datum(message, descriptor)
     _write(path, message)
@@ -106,7 +106,7 @@ def write_global(path: str | pathlib.Path, descriptor: np.ndarray) -> None:
 
 @functools.cache
 def _messages() -> dict[str, type[Message]]:
-    """Classes of the messages of `_SCHEMA`; presence as in proto2, so that a 0 is written."""
+    """Message classes of `_SCHEMA`; proto2, so that zeros are written."""
     file = descriptor_pb2.FileDescriptorProto(
         name="delg_jax/delf.proto", package=_PACKAGE, syntax="proto2"
     )
@@ -131,23 +131,23 @@ def _parse(path: str | pathlib.Path, kind: str) -> Any:
     try:
         message.ParseFromString(pathlib.Path(path).read_bytes())
     except OSError as error:
-        raise _mistake(path, f"cannot be read: {error.strerror}") from error
+        raise _error(path, f"cannot be read: {error.strerror}") from error
     except DecodeError as error:
-        raise _mistake(path, "is damaged or no protocol buffer") from error
+        raise _error(path, "is damaged or not a protocol buffer") from error
     size = message.ByteSize()
     message.DiscardUnknownFields()
     if message.ByteSize() != size:
-        raise _mistake(path, "holds fields that this kind of file does not have")
+        raise _error(path, "holds unknown fields")
     return message
 
 
 def _read_datum(path: str | pathlib.Path, datum: Any) -> np.ndarray:
     values = _finite(path, "descriptor", datum.float_list.value)
     if not len(values):
-        raise _mistake(path, "must hold descriptors as lists of floats")
+        raise _error(path, "must hold descriptors as lists of floats")
     if datum.HasField("shape") and math.prod(datum.shape.dim) != len(values):
         rule = f"holds {len(values)} values for a descriptor of shape {list(datum.shape.dim)}"
-        raise _mistake(path, rule)
+        raise _error(path, rule)
     return values
 
 
@@ -159,7 +159,7 @@ def _fill_datum(datum: Any, descriptor: np.ndarray) -> None:
 def _finite(path: str | pathlib.Path, name: str, values: Any) -> np.ndarray:
     array = np.asarray(values, np.float32)
     if not np.isfinite(array).all():
-        raise _mistake(path, f"holds a {name} that is no finite number")
+        raise _error(path, f"holds a {name} that is not a finite number")
     return array
 
 
@@ -168,5 +168,5 @@ def _write(path: str | pathlib.Path, message: Message) -> None:
         temporary.write_bytes(message.SerializeToString(deterministic=True))
 
 
-def _mistake(path: str | pathlib.Path, rule: str) -> UserError:
+def _error(path: str | pathlib.Path, rule: str) -> UserError:
     return UserError("feature file", str(path), rule)

@@ -1,4 +1,4 @@
-"""A folder of the official code's files, read by the names of images."""
+"""A folder of feature files of the official code, read by image name."""
 
 import pathlib
 
@@ -16,18 +16,18 @@ class DelfFolder:
     """Files `NAME.delg_local` and `NAME.delg_global`, whatever image suffix NAME has.
 
     Args:
-      folder: of the files; a name with slashes leads to subfolders.
+      folder: of the files; names with slashes are in subfolders.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
 
     def read_local(self, name: str) -> LocalFeatures:
-        """LocalFeatures [K] of an image, best first; raises a UserError if it cannot."""
+        """LocalFeatures [K] of an image, best first; a UserError if it cannot be read."""
         return best_first(delf.read_local(self._find(name, LOCAL_SUFFIX)))
 
     def read_global(self, name: str) -> np.ndarray:
-        """Global descriptor float32 [D] of an image; raises a UserError if it cannot."""
+        """Global descriptor float32 [D] of an image; a UserError if it cannot be read."""
         return delf.read_global(self._find(name, GLOBAL_SUFFIX))
 
     def _find(self, name: str, suffix: str) -> pathlib.Path:

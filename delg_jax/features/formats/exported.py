@@ -1,24 +1,24 @@
-"""Writes the features of an experiment as files of another system."""
+"""Export of the features of an experiment as files of another system."""
 
 import pathlib
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features.extract import Extracted, extract, has_global, has_local
-from delg_jax.features.extraction import Loader
+from delg_jax.features.extraction import Loaded, Loader
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX
 from delg_jax.features.formats.imported import HDF5_SUFFIXES
+from delg_jax.features.image_sets import query_boxes
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.network import query_boxes
-from delg_jax.features.store import FeatureStore
+from delg_jax.features.store import FeatureStore, Rows
 from delg_jax.progress import Progress
 
 KINDS = ("hloc", "delf")
@@ -27,23 +27,23 @@ _ROUNDING = 2e-3  # of descriptors in half precision
 
 
 class _Image(NamedTuple):
-    """Features of one image, None where the experiment has none; `part` names its store."""
+    """Features of one image, None if the experiment has none; `store` is the name of its store."""
 
-    part: str
+    store: str
     name: str
     descriptor: np.ndarray | None
     local: LocalFeatures | None
     read_size: Callable[[], tuple[int, int] | None]
 
 
-class _Part(NamedTuple):
-    """One store of an experiment, and what its images are read with."""
+class _StoreFeatures(NamedTuple):
+    """The features of one store, and the loader of its images."""
 
     name: str
     store: FeatureStore
-    descriptors: Sequence[np.ndarray] | None
+    descriptors: Rows | None
     local: LocalFeatures | None
-    load: Loader
+    loader: Loader
 
     def image(self, index: int) -> _Image:
         """The features of one image."""
@@ -52,7 +52,7 @@ class _Part(NamedTuple):
             self.store.names[index],
             None if self.descriptors is None else self.descriptors[index],
             None if self.local is None else _without_padding(self.local, index),
-            lambda: _size(self.load(index)),
+            lambda: _size(self.loader.load(index)[0]),
         )
 
 
@@ -63,35 +63,35 @@ def export_features(
     output: str | pathlib.Path,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Extracts what is missing, and writes all features for another system, whole or not at all.
+    """Extracts missing features, and writes all features for another system atomically.
 
-    What is written can be read back by `config.extract.imported_local` and `imported_global`.
-    Skipped images are left out. Keypoints and size of a query that was cropped are of the crop.
+    `config.extract.imported_local` and `imported_global` can read the output. Skipped images are
+    left out. Keypoints and size of a cropped query are those of the crop.
 
     Args:
       config: the whole tree.
       workdir: of the features.
-      kind: `hloc`, one HDF5 file of all images; or `delf`, a folder with the subfolders `database`
-        and `queries` of files `NAME.delg_local` and `NAME.delg_global`.
+      kind: `hloc`, one HDF5 file of all images; or `delf`, folders `database` and `queries` with
+        files `NAME.delg_local` and `NAME.delg_global`.
       output: the file or folder.
-      overwrite: whether an output that exists, and features of another configuration, are replaced
+      overwrite: whether an existing output, and features of another configuration, are replaced
         instead of refused.
 
     Returns:
       The file or folder.
 
     Raises:
-      UserError: for an output that cannot be written, two images with different features that
-        would get one name, as a query with two boxes, or whatever extraction meets.
+      UserError: if the output cannot be written, if two images with different features have the
+        same name, such as a query with two boxes, or if extraction fails.
     """
     require_choice("kind of export", kind, KINDS)
     path = pathlib.Path(output)
     _check_output(kind, path, overwrite)
     extracted = extract(config, workdir, overwrite)
     write = _write_hloc if kind == "hloc" else _write_delf
-    chosen = _to_write(_parts(config, extracted), kind)
+    chosen = _to_write(_store_features(config, extracted), kind)
     with Progress(f"export {path.name}", len(chosen)) as progress:
-        write(path, _counted((part.image(index) for part, index in chosen), progress))
+        write(path, _counted((features.image(index) for features, index in chosen), progress))
     return path
 
 
@@ -107,15 +107,17 @@ def _check_output(kind: str, path: pathlib.Path, overwrite: bool) -> None:
             raise UserError("output", str(path), rule)
 
 
-def _parts(config: ml_collections.ConfigDict, extracted: Extracted) -> list[_Part]:
+def _store_features(
+    config: ml_collections.ConfigDict, extracted: Extracted
+) -> list[_StoreFeatures]:
     data, boxes = extracted.data, query_boxes(config, extracted.data)
     return [
-        _Part(
+        _StoreFeatures(
             name,
             store,
             store.global_descriptors() if has_global(config) else None,
             store.local_features(0) if has_local(config) else None,
-            Loader(source, config.data, 0, crops),
+            Loader(source, crops, 0, config.data.min_side, config.data.max_pixels),
         )
         for name, store, source, crops in (
             ("database", extracted.database, data.database, None),
@@ -124,23 +126,23 @@ def _parts(config: ml_collections.ConfigDict, extracted: Extracted) -> list[_Par
     ]
 
 
-def _to_write(parts: list[_Part], kind: str) -> list[tuple[_Part, int]]:
-    """The images that are not skipped, one of each name; others of the name must be equal to it.
+def _to_write(stores: list[_StoreFeatures], kind: str) -> list[tuple[_StoreFeatures, int]]:
+    """Images to write: not skipped, and one of each name; its duplicates must have equal features.
 
-    In an HDF5 file database and queries stand together, so that a name is of both.
+    An HDF5 file holds database and queries together, so that they share names.
     """
-    first: dict[tuple[str, str], tuple[_Part, int]] = {}
-    for part in parts:
-        skipped = part.store.skipped_places()
-        for index, name in enumerate(part.store.names):
+    first: dict[tuple[str, str], tuple[_StoreFeatures, int]] = {}
+    for features in stores:
+        skipped = features.store.skipped_places()
+        for index, name in enumerate(features.store.names):
             if index in skipped:
                 continue
-            key = ("" if kind == "hloc" else part.name, posixpath.normpath(name))
-            before, place = first.setdefault(key, (part, index))
-            same = before is part and place == index
-            if not same and not _equal(before.image(place), part.image(index)):
+            key = ("" if kind == "hloc" else features.name, posixpath.normpath(name))
+            before, place = first.setdefault(key, (features, index))
+            same = before is features and place == index
+            if not same and not _equal(before.image(place), features.image(index)):
                 what = "HDF5 file" if kind == "hloc" else "folder"
-                remedy = "give each its own" if before is part else "export as delf"
+                remedy = "give each its own" if before is features else "export as delf"
                 rule = f"is the name of two images with different features, which one {what} "
                 rule += f"cannot hold; {remedy}"
                 raise UserError("image", name, rule)
@@ -152,9 +154,9 @@ def _without_padding(local: LocalFeatures, index: int) -> LocalFeatures:
     return LocalFeatures(*(field[index, :count] for field in local))
 
 
-def _size(loaded: tuple[np.ndarray, float] | str) -> tuple[int, int] | None:
-    """Width and height, or None for an image that only the system it was imported from can read."""
-    return None if isinstance(loaded, str) else (loaded[0].shape[1], loaded[0].shape[0])
+def _size(loaded: Loaded | str) -> tuple[int, int] | None:
+    """Width and height; None if the image, whose features were imported, cannot be read here."""
+    return None if isinstance(loaded, str) else (loaded.size[1], loaded.size[0])
 
 
 def _counted(images: Iterable[_Image], progress: Progress) -> Iterator[_Image]:
@@ -173,9 +175,12 @@ def _write_hloc(path: pathlib.Path, images: Iterable[_Image]) -> None:
 
 
 def _equal(one: _Image, other: _Image) -> bool:
-    """Whether features agree, up to the rounding that an image's company in a batch changes."""
-    pairs = [(one.descriptor, other.descriptor)] if one.descriptor is not None else []
-    pairs += list(zip(one.local, other.local, strict=True)) if one.local is not None else []
+    """Whether features agree up to rounding, which depends on the batch of an image."""
+    pairs: list[tuple[Any, Any]] = []
+    if one.descriptor is not None:
+        pairs.append((one.descriptor, other.descriptor))
+    if one.local is not None and other.local is not None:
+        pairs += zip(one.local, other.local, strict=True)
     return all(
         a.shape == b.shape and np.allclose(a, b, rtol=_ROUNDING, atol=_ROUNDING) for a, b in pairs
     )
@@ -187,9 +192,11 @@ def _write_delf(path: pathlib.Path, images: Iterable[_Image]) -> None:
         folder = pathlib.Path(temporary).resolve() / path.name
         folder.mkdir()
         for image in images:
-            target = folder / image.part / image.name
-            if not target.resolve().is_relative_to(folder / image.part):
-                raise UserError("image", image.name, "leads out of the folder of the export")
+            target = folder / image.store / image.name
+            if not target.resolve().is_relative_to(folder / image.store):
+                raise UserError(
+                    "image", image.name, "must not lead out of the folder of the export"
+                )
             if image.local is not None:
                 delf.write_local(f"{target}{LOCAL_SUFFIX}", image.local)
             if image.descriptor is not None:

@@ -1,4 +1,4 @@
-"""The HDF5 files of hloc: a group for each image, named by its path, with one array a field."""
+"""Reads and writes the HDF5 files of hloc: one group per image, with one array per field."""
 
 import contextlib
 import pathlib
@@ -28,20 +28,20 @@ def reading(path: str | pathlib.Path) -> Iterator["HlocReader"]:
       The reader.
 
     Raises:
-      UserError: if the file is absent or no HDF5 file, or the package h5py is not installed.
+      UserError: if the file is missing or not HDF5, or the package h5py is not installed.
     """
     h5py = _h5py()
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise _mistake(path, f"cannot be read as HDF5 ({error})") from error
+        raise _error(path, f"cannot be read as HDF5 ({error})") from error
     with file:
         yield HlocReader(pathlib.Path(path), file)
 
 
 @contextlib.contextmanager
 def writing(path: str | pathlib.Path) -> Iterator["HlocWriter"]:
-    """Opens a file to write; it gets its name only if the block ends well.
+    """Opens a file to write; it gets its name only if the block succeeds.
 
     Args:
       path: of the HDF5 file.
@@ -60,8 +60,8 @@ def writing(path: str | pathlib.Path) -> Iterator["HlocWriter"]:
 class HlocReader:
     """Features by the names of images.
 
-    A name is looked for as it is, with and without an image suffix, and then as the end of exactly
-    one longer path in the file, or as a longer path that ends with exactly one in the file.
+    A name matches itself, with or without an image suffix. Otherwise it matches the only path in
+    the file that ends with it, or that it ends with.
 
     Args:
       path: of the file, for messages.
@@ -84,9 +84,9 @@ class HlocReader:
 
         Raises:
           AbsentImageError: if the file lacks the image.
-          UserError: if what the file has of it is damaged.
+          UserError: if the image's data is damaged.
         """
-        with self._naming(name):
+        with self._name_image_in_errors(name):
             group = self._find(name)
             keypoints = _read(group, "keypoints", (None, 2))
             count = len(keypoints)
@@ -109,32 +109,32 @@ class HlocReader:
 
         Raises:
           AbsentImageError: if the file lacks the image.
-          UserError: if what the file has of it is damaged.
+          UserError: if the image's data is damaged.
         """
-        with self._naming(name):
+        with self._name_image_in_errors(name):
             return _read(self._find(name), "global_descriptor", (None,))
 
     @contextlib.contextmanager
-    def _naming(self, name: str) -> Iterator[None]:
+    def _name_image_in_errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except UserError:
             raise
-        except Exception as error:  # h5py meets damaged files with errors of any kind
+        except Exception as error:  # h5py raises errors of any type for damaged files
             text = " ".join(str(error).split())
-            raise _mistake(self._path, f"cannot be used for image {name}: {text}") from error
+            raise _error(self._path, f"cannot be used for image {name}: {text}") from error
 
     def _find(self, name: str) -> Mapping[str, Any]:
         for spelling in spellings(name):
             if _is_image(self._file.get(spelling)):
                 return self._file[spelling]
-        found = sorted({path for s in spellings(name) for path in self._ending_alike(s)})
+        found = sorted({path for s in spellings(name) for path in self._paths_with_same_end(s)})
         if len(found) == 1:
             return self._file[found[0]]
         several = f": it may be {' or '.join(found[:3])}" if found else ""
         raise AbsentImageError("image", name, f"is not in {self._path}{several}")
 
-    def _ending_alike(self, name: str) -> list[str]:
+    def _paths_with_same_end(self, name: str) -> list[str]:
         """Images whose path ends with `name`, or that `name` ends with."""
         if self._by_file_name is None:
             paths: list[str] = []
@@ -149,7 +149,7 @@ class HlocReader:
 
 
 class HlocWriter:
-    """Appends features of images, in single precision or what the descriptors have.
+    """Writes features of images; descriptors keep their precision.
 
     Args:
       file: the open `h5py.File`.
@@ -164,9 +164,9 @@ class HlocWriter:
         """Writes the local features of one image.
 
         Args:
-          name: of the image; slashes make groups in groups.
-          features: LocalFeatures [K]; those that are masked out are left out.
-          image_size: width and height in pixels, which hloc's matchers ask for.
+          name: of the image; slashes make nested groups.
+          features: LocalFeatures [K]; masked ones are left out.
+          image_size: width and height in pixels, which hloc's matchers need.
         """
         group = self._file.require_group(name)
         locations, scales, scores, descriptors = (
@@ -199,20 +199,20 @@ def _is_field(path: str) -> bool:
 
 
 def _is_image(item: Any) -> bool:
-    """Whether an item of the file is the group of an image; others only hold more groups."""
+    """Whether an item of the file is the group of an image; other groups only hold groups."""
     return isinstance(item, Mapping) and any(field in item for field in _FIELDS)
 
 
 def _read(group: Mapping[str, Any], field: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """A dataset as float32; None in `shape` stands for any size. Raises a ValueError if wrong."""
+    """A dataset as float32; None in `shape` is any size. Raises a ValueError if it is invalid."""
     if field not in group:
         raise ValueError(f"it has no {field}")
     if group[field].external:
         raise ValueError(f"{field} must lie in this file, not in another")
-    size = group[field].nbytes  # as declared, which a small file can do with any
+    size = group[field].nbytes  # as declared; a small file can declare any size
     if size > _LARGEST:
         raise ValueError(f"{field} has {size} bytes, more than {_LARGEST}")
-    with np.errstate(over="ignore"):  # what overflows is found to be infinite
+    with np.errstate(over="ignore"):  # overflow becomes infinite, which is refused below
         array = np.asarray(group[field][()], np.float32)
     fits = [size in (None, found) for size, found in zip(shape, array.shape, strict=False)]
     if array.ndim != len(shape) or not all(fits):
@@ -223,5 +223,5 @@ def _read(group: Mapping[str, Any], field: str, shape: tuple[int | None, ...]) -
     return array
 
 
-def _mistake(path: str | pathlib.Path, rule: str) -> UserError:
+def _error(path: str | pathlib.Path, rule: str) -> UserError:
     return UserError("HDF5 file", str(path), rule)

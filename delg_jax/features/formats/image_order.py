@@ -1,4 +1,4 @@
-"""Names of images in files of other systems, which may carry a suffix that ours lack."""
+"""Matching of image names, and order of features, in files of other systems."""
 
 import posixpath
 
@@ -12,11 +12,11 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
 
 
 class AbsentImageError(UserError):
-    """A file of features lacks an image; `rule` is the reason, fit for `skipped.csv`."""
+    """A feature file lacks an image; `rule` is the reason for `skipped.csv`."""
 
 
 def spellings(name: str) -> list[str]:
-    """How an image may be called elsewhere: as it is, with an image suffix, without its own."""
+    """Possible names of an image: as given, with an image suffix, without its own suffix."""
     stem, suffix = posixpath.splitext(name)
     return [
         name,

@@ -1,9 +1,9 @@
-"""Fills feature stores from files of another system, in the place of a network."""
+"""Import of features from files of another system, instead of computing them."""
 
 import contextlib
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -15,10 +15,10 @@ from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX, D
 from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.store import FeatureStore
-from delg_jax.features.store_writing import fill
+from delg_jax.features.store_writing import missing_rows
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
-# The fields of config.extract that decide what an import leaves, beside the digest of the files.
+# Fields of config.extract that imported features depend on, besides the digest of the files
 DECIDING_FIELDS = (
     "max_features",
     "local_encoding",
@@ -32,22 +32,22 @@ _SUFFIX = {"local": LOCAL_SUFFIX, "global": GLOBAL_SUFFIX}
 
 
 def is_imported(settings: ml_collections.ConfigDict) -> bool:
-    """Whether the `config.extract` tree names files to take features from."""
+    """Whether the `config.extract` tree imports features."""
     return bool(settings.imported_local or settings.imported_global)
 
 
 class ImportedFeatures:
     """The files that `config.extract.imported_local` and `imported_global` name.
 
-    Each is an HDF5 file of hloc, or a folder of the official code's files; if a folder has
-    subfolders `database` and `queries`, they are read for the store of that name.
+    Each is an HDF5 file of hloc, or a folder of the official code's files. The subfolders
+    `database` and `queries` of a folder, if any, are read for the store of that name.
 
     Args:
       settings: the `config.extract` tree.
-      names: of the images, by store, in the order in which the stores are filled.
+      names: of the images, by store, in the order in which the stores are written.
 
     Raises:
-      UserError: if there is no such file or folder.
+      UserError: if a file or folder does not exist.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ImportedFeatures:
         paths = {"local": settings.imported_local, "global": settings.imported_global}
         self._paths = {kind: pathlib.Path(path) for kind, path in paths.items() if path}
         self._settings, self._names = settings, names
-        self._widths: dict[str, int] = {}
+        self._dimensions: dict[str, int] = {}
         for kind, path in self._paths.items():
             if not path.is_dir() and not (path.is_file() and path.suffix in HDF5_SUFFIXES):
                 rule = f"must be an existing {' or '.join(HDF5_SUFFIXES)} file, or a folder of "
@@ -64,7 +64,7 @@ class ImportedFeatures:
                 raise UserError(f"config.extract.imported_{kind}", str(path), rule)
 
     def digest(self) -> str:
-        """A SHA-256 over the bytes of HDF5 files, and over names, sizes and times in folders."""
+        """SHA-256 of the bytes of HDF5 files, and of names, sizes and times in folders."""
         total = hashlib.sha256()
         for kind, path in self._paths.items():
             total.update(kind.encode())
@@ -78,68 +78,62 @@ class ImportedFeatures:
                     total.update(f"{name}\0{status.st_size} {status.st_mtime_ns}\0".encode())
         return total.hexdigest()
 
-    def fill(self, part: str, store: FeatureStore, max_skipped: int) -> FeatureStore:
-        """Fills what is missing in a store.
+    def import_to_store(self, name: str, store: FeatureStore, max_skipped: int) -> None:
+        """Imports the images whose rows are missing in a store.
 
-        Local descriptors become unit vectors, of which the strongest `config.extract.max_features`
-        are kept; so do global ones. Zeros stay zeros.
+        Descriptors are normalised to unit length, except zeros. The strongest
+        `config.extract.max_features` local features of each image are kept.
 
         Args:
-          part: name of the store, a key of `names`.
-          store: where features go.
-          max_skipped: images that the files may lack.
-
-        Returns:
-          The store, whole; without global, or local, features if no file has them.
+          name: of the store, a key of `names`.
+          store: open for writing; whole afterwards.
+          max_skipped: maximum number of images that the files may lack.
 
         Raises:
           UserError: if a file is damaged, descriptors differ in length, or too many images are
-            absent.
+            missing.
         """
         names = store.row_names()
-
-        def work(runs: Sequence[range], advance: Callable[..., None]) -> None:
-            """Reads the features of some rows, and writes them."""
-            self._learn_widths()
-            with self._open(part) as readers:
+        with missing_rows(store, f"import {store.folder.name}", max_skipped) as (runs, advance):
+            if runs:
+                self._read_dimensions()
+            with self._open(name) as readers:
                 for run in runs:
                     store.write(run, [self._read(readers, names[row]) for row in run])
                     advance(len(run))
 
-        return fill(store, work, f"import {store.folder.name}", max_skipped)
+    def _read_dimensions(self) -> None:
+        """Reads images, from the first one, until the dimensions of descriptors are known.
 
-    def _learn_widths(self) -> None:
-        """Reads until the lengths of descriptors are known, which hold for all images.
-
-        An image without local features may not tell; and a resumed import must not take them from
-        where it goes on.
+        An image without local features has none, and a resumed import must find those of the
+        images before.
         """
-        for part, names in self._names.items():
-            with self._open(part) as readers:
+        for store, names in self._names.items():
+            with self._open(store) as readers:
                 for name in names:
-                    if self._widths.keys() == self._paths.keys():
+                    if self._dimensions.keys() == self._paths.keys():
                         return
                     self._read(readers, name)
 
     @contextlib.contextmanager
-    def _open(self, part: str) -> Iterator[dict[str, _Reader]]:
+    def _open(self, store: str) -> Iterator[dict[str, _Reader]]:
         with contextlib.ExitStack() as stack:
             readers: dict[str, _Reader] = {}
             for kind, path in self._paths.items():
                 if path.is_dir():
-                    own = path / part
+                    own = path / store
                     readers[kind] = DelfFolder(own if own.is_dir() else path)
                 else:
                     readers[kind] = stack.enter_context(hloc.reading(path))
             yield readers
 
     def _read(self, readers: dict[str, _Reader], name: str) -> Features | str:
-        """Features of one image, or why there are none."""
+        """Features of one image, or the reason why there are none."""
         descriptor, local = np.zeros(0, np.float32), None
         try:
             if "global" in readers:
                 found = readers["global"].read_global(name)
-                self._check_width("global", name, len(found))
+                self._check_dimension("global", name, len(found))
                 descriptor = _unit(found, np.float32)
             if "local" in readers:
                 local = self._prepare(readers["local"].read_local(name), name)
@@ -150,27 +144,27 @@ class ImportedFeatures:
     def _prepare(self, features: LocalFeatures, name: str) -> LocalFeatures:
         kept = strongest(features, self._settings.max_features)
         if not len(kept.mask):
-            width = self._widths.get("local", 0)
+            width = self._dimensions.get("local", 0)
             return kept._replace(descriptors=np.zeros((0, width), np.float32))
-        self._check_width("local", name, kept.descriptors.shape[1])
+        self._check_dimension("local", name, kept.descriptors.shape[1])
         encoding = self._settings.local_encoding
         dtype = np.dtype(encoding if encoding.startswith("float") else np.float32)
-        return kept._replace(descriptors=_unit(kept.descriptors, dtype))
+        return kept._replace(descriptors=_unit(np.asarray(kept.descriptors), dtype))
 
-    def _check_width(self, kind: str, name: str, found: int) -> None:
+    def _check_dimension(self, kind: str, name: str, found: int) -> None:
         if not found:
             rule = f"holds an empty descriptor for {name}"
             raise UserError(f"config.extract.imported_{kind}", str(self._paths[kind]), rule)
-        expected = self._widths.setdefault(kind, found)
+        expected = self._dimensions.setdefault(kind, found)
         if found != expected:
-            rule = f"holds descriptors of length {found} for {name}, and before of {expected}"
+            rule = f"holds descriptors of length {found} for {name}, but earlier ones of {expected}"
             raise UserError(f"config.extract.imported_{kind}", str(self._paths[kind]), rule)
 
 
 def _unit(vectors: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Divides [..., D] by the L2 norm, except what `dtype` cannot tell from unit vectors.
+    """Divides [..., D] by the L2 norm, except zeros and vectors of unit length within `dtype`.
 
-    What was exported from a store thereby comes back to the bit.
+    Features that were exported from a store are thereby imported bit for bit.
     """
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     keep = (norms == 0) | (np.abs(norms - 1) <= 2 * np.finfo(dtype).eps)

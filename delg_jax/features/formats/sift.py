@@ -1,8 +1,8 @@
-"""SIFT of OpenCV (Lowe, IJCV 2004) for the images of an experiment, as an HDF5 file of hloc."""
+"""SIFT features (Lowe, IJCV 2004) of an experiment by OpenCV, as an HDF5 file of hloc."""
 
 import collections
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -11,10 +11,12 @@ import numpy as np
 from delg_jax.data import ImageSource
 from delg_jax.errors import UserError
 from delg_jax.features.extract import Extracted
-from delg_jax.features.extraction import Box, Loader
+from delg_jax.features.extraction import Loader
 from delg_jax.features.formats import hloc
+from delg_jax.features.image_sets import query_boxes
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.network import query_boxes
+from delg_jax.features.origins import Box
+from delg_jax.features.store import Rows
 from delg_jax.progress import Progress
 
 _LENGTH = 128  # of a descriptor
@@ -31,24 +33,24 @@ def require_opencv() -> Any:
 
 
 def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.ConfigDict) -> None:
-    """Extracts SIFT of database and queries, and writes it beside the global descriptors.
+    """Extracts SIFT of database and queries, and writes it with the global descriptors.
 
-    Images are cropped and shrunk as they are for the network, whose number of features is the
-    largest here too. Images that cannot be read are left out.
+    Images are cropped and shrunk, and the number of features is limited, as for the network.
+    Images that cannot be read are left out.
 
     Args:
-      path: of the HDF5 file; whole or not at all.
-      extracted: features of the network, whose global descriptors are taken.
+      path: of the HDF5 file, which is written atomically.
+      extracted: features of the network, whose global descriptors are written.
       config: the whole tree.
 
     Raises:
-      UserError: if OpenCV or h5py is not installed, or two images have one name.
+      UserError: if OpenCV or h5py is not installed, or two images have the same name.
     """
     detector = require_opencv().SIFT_create(nfeatures=config.extract.max_features)
     if both := set(extracted.data.queries.names) & set(extracted.data.database.names):
         rule = "is the name of a query and of a database image, which one HDF5 file cannot hold"
         raise UserError("image", min(both), rule)
-    parts = (
+    stores = (
         (extracted.database, extracted.data.database, None),
         (extracted.queries, extracted.data.queries, query_boxes(config, extracted.data)),
     )
@@ -58,7 +60,7 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
             rule = f"is the name of {count} images, which one HDF5 file cannot hold"
             raise UserError("image", name, rule)
     with hloc.writing(path) as writer:
-        for store, source, boxes in parts:
+        for store, source, boxes in stores:
             descriptors = store.global_descriptors()
             with Progress(f"SIFT {store.folder.name}", len(source), "image") as progress:
                 for name, local, pooled in _features(detector, source, boxes, config, descriptors):
@@ -72,13 +74,14 @@ def _features(
     source: ImageSource,
     boxes: list[Box] | None,
     config: ml_collections.ConfigDict,
-    descriptors: Sequence[np.ndarray],
-):
-    load = Loader(source, config.data, config.extract.max_size, boxes)
+    descriptors: Rows,
+) -> Iterator[tuple[str, LocalFeatures, np.ndarray]]:
+    data, extract = config.data, config.extract
+    loader = Loader(source, boxes, extract.max_size, data.min_side, data.max_pixels)
     for index, name in enumerate(source.names):
-        loaded = load(index)
+        loaded, _ = loader.load(index)
         if not isinstance(loaded, str):
-            local = detect(detector, loaded.image, config.extract.max_features)
+            local = detect(detector, loaded.image, extract.max_features)
             placed = local._replace(
                 locations=local.locations / loaded.scale, scales=local.scales / loaded.scale
             )
@@ -86,15 +89,15 @@ def _features(
 
 
 def detect(detector: Any, image: np.ndarray, count: int) -> LocalFeatures:
-    """The strongest SIFT features of an image.
+    """Detects the strongest SIFT features of an image.
 
     Args:
       detector: of OpenCV.
       image: uint8 [H, W, 3], RGB.
-      count: at most so many.
+      count: maximum number of features.
 
     Returns:
-      LocalFeatures [K], best first; scores are the responses, scales the diameters in pixels.
+      LocalFeatures [K], best first; scores are responses, scales are diameters in pixels.
     """
     grey = require_opencv().cvtColor(image, require_opencv().COLOR_RGB2GRAY)
     points, descriptors = detector.detectAndCompute(grey, None)

@@ -1,1 +1,1 @@
-"""How features lie on disk: encodings, chunked arrays with checksums, locks."""
+"""Storage of features: encodings, chunked arrays with checksums, the index and locks."""

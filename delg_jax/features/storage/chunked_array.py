@@ -1,4 +1,4 @@
-"""One array on disk in chunks of rows, each with a checksum: Zarr 3, through TensorStore."""
+"""An array on disk in chunks of rows with checksums: Zarr 3, through TensorStore."""
 
 import math
 import pathlib
@@ -10,26 +10,26 @@ import tensorstore as ts
 
 from delg_jax.errors import UserError
 
-_CONTEXT = re.compile(r"\s*\[(tensorstore_spec|source locations)=.*$")  # behind a message
+_CONTEXT = re.compile(r"\s*\[(tensorstore_spec|source locations)=.*$")  # at the end of a message
 _LARGEST = 2**32  # bytes of a chunk, decoded
-# All chunks in one folder, instead of a folder for each
+# All chunks in one folder, instead of one folder each
 _KEYS = {"name": "default", "configuration": {"separator": "."}}
 _CODECS = ("bytes", "zstd", "crc32c")
 _FILE = re.compile(r'local file "([^"]+)"')
 
 
 class ChunkedArray:
-    """Rows of one type and shape; reading is exact or an error, never a filled-in zero.
+    """Rows of one type and shape; reading a missing chunk is an error, not zeros.
 
     Args:
-      folder: of the array, one that `create` made.
+      folder: of the array, made by `create`.
       context: TensorStore's, with the cache that arrays share; None for no cache.
 
     Attributes:
       folder: of the array.
 
     Raises:
-      UserError: if there is no such array, or its description is damaged.
+      UserError: if there is no such array, or its metadata is damaged.
     """
 
     def __init__(self, folder: pathlib.Path, context: ts.Context | None = None) -> None:
@@ -48,7 +48,7 @@ class ChunkedArray:
         level: int,
         context: ts.Context | None = None,
     ) -> Self:
-        """Makes an array, or opens the one that is there if it is alike.
+        """Creates an array, or opens an existing one with the same metadata.
 
         Args:
           folder: of the array.
@@ -59,7 +59,7 @@ class ChunkedArray:
           context: as of the class.
 
         Returns:
-          The array; rows that were never written cannot be read.
+          The array; rows cannot be read before they are written.
         """
         chunk = [chunk_rows, *(max(side, 1) for side in shape[1:])]
         codecs: list[dict[str, Any]] = [{"name": "bytes"}]
@@ -79,22 +79,22 @@ class ChunkedArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows first."""
+        """Shape, rows first."""
         return tuple(self._reader.shape)
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values."""
+        """Type of the values."""
         return self._reader.dtype.numpy_dtype
 
     @property
     def chunk_rows(self) -> int:
         """Rows in a chunk."""
-        return self._reader.chunk_layout.read_chunk.shape[0]
+        return _chunk_shape(self._reader)[0]
 
     @property
     def nbytes(self) -> int:
-        """Of all rows, decoded."""
+        """Bytes of all rows, decoded."""
         return self._reader.size * self.dtype.itemsize
 
     def read(self, rows: slice | np.ndarray, fill: bool = False) -> np.ndarray:
@@ -102,7 +102,7 @@ class ChunkedArray:
 
         Args:
           rows: a slice without step, or indices int [n].
-          fill: whether chunks that were never written read as zeros.
+          fill: whether missing chunks are read as zeros.
 
         Returns:
           [n, ...].
@@ -114,19 +114,19 @@ class ChunkedArray:
         return _result(source[rows].read(), self.folder)
 
     def start_reading(self, rows: slice) -> ts.Future:
-        """As `read`, in the background; `finish_reading` waits for it."""
+        """Starts reading rows in the background; `finish_reading` waits for them."""
         return self._reader[rows].read()
 
     def finish_reading(self, future: ts.Future) -> np.ndarray:
-        """The rows of `start_reading`, with its errors."""
+        """Waits for the rows of `start_reading`; a UserError if a chunk is damaged or missing."""
         return _result(future, self.folder)
 
-    def start_writing(self, rows: slice, values: np.ndarray) -> ts.Future:
-        """Writes rows [n, ...] in the background, each chunk whole or not at all."""
+    def start_writing(self, rows: slice, values: np.ndarray) -> ts.WriteFutures:
+        """Starts writing rows [n, ...] in the background, each chunk atomically."""
         return self._writing()[rows].write(values)
 
-    def finish_writing(self, future: ts.Future) -> None:
-        """Waits for `start_writing`; a UserError if it could not be done."""
+    def finish_writing(self, future: ts.WriteFutures) -> None:
+        """Waits for `start_writing`; a UserError if writing failed."""
         _result(future, self.folder)
 
     def write(self, rows: slice, values: np.ndarray) -> None:
@@ -134,7 +134,7 @@ class ChunkedArray:
         self.finish_writing(self.start_writing(rows, values))
 
     def resize(self, rows: int) -> None:
-        """Gives the array another number of rows; no chunk is touched by a larger one."""
+        """Changes the number of rows; growing touches no chunk."""
         limit = [rows, *[None] * (len(self.shape) - 1)]
         _result(self._writing().resize(exclusive_max=limit), self.folder)
         self._reader, self._writer = self._open(fill_missing_data_reads=False), None
@@ -144,21 +144,20 @@ class ChunkedArray:
         return self.folder / ".".join(["c", str(number), *["0"] * (len(self.shape) - 1)])
 
     def _writing(self) -> ts.TensorStore:
-        """The array as something to write to, where part of a new chunk may be written."""
+        """The array opened for writing, where part of a new chunk may be written."""
         if self._writer is None:
             self._writer = self._open(store_data_equal_to_fill_value=True)
         return self._writer
 
     def _open(self, **options: bool) -> ts.TensorStore:
         spec = {"driver": "zarr3", "kvstore": _store(self.folder), **options}
-        context = {"context": self._context} if self._context is not None else {}
-        opened = _result(ts.open(spec, open=True, **context), self.folder)
+        opened = _result(ts.open(spec, open=True, context=self._context), self.folder)
         _require_own(opened, self.folder)
         return opened
 
 
 def cache(megabytes: float) -> ts.Context:
-    """A context whose arrays keep at most so many decoded megabytes in memory."""
+    """A context whose arrays share a cache of decoded chunks of this size."""
     return ts.Context({"cache_pool": {"total_bytes_limit": int(megabytes * 2**20)}})
 
 
@@ -166,14 +165,19 @@ def _store(folder: pathlib.Path) -> dict[str, str]:
     return {"driver": "file", "path": f"{folder.resolve()}/"}
 
 
-def _require_own(opened: ts.TensorStore, folder: pathlib.Path) -> None:
-    """Refuses an array that `create` does not make.
+def _chunk_shape(opened: ts.TensorStore) -> tuple[int, ...]:
+    shape = opened.chunk_layout.read_chunk.shape
+    return tuple(side or 0 for side in shape or ())  # never None for an array that is open
 
-    TensorStore ends the process if memory is short for a chunk; and chunks under other names are
-    absent ones, which would read as fill values.
+
+def _require_own(opened: ts.TensorStore, folder: pathlib.Path) -> None:
+    """Refuses metadata that `create` does not write.
+
+    TensorStore ends the process if a chunk does not fit in memory. Chunks under other names would
+    count as missing and be read as fill values.
     """
     metadata = opened.spec().to_json()["metadata"]
-    chunk = opened.chunk_layout.read_chunk.shape
+    chunk = _chunk_shape(opened)
     size = math.prod(chunk) * opened.dtype.numpy_dtype.itemsize
     whole = chunk[1:] == tuple(max(side, 1) for side in opened.shape[1:])
     known = all(codec["name"] in _CODECS for codec in metadata["codecs"])
@@ -183,8 +187,8 @@ def _require_own(opened: ts.TensorStore, folder: pathlib.Path) -> None:
         raise UserError("feature store", str(folder / "zarr.json"), f"{rule} makes them")
 
 
-def _result(future: ts.Future, folder: pathlib.Path) -> Any:
-    """What a future holds; TensorStore's errors in one line."""
+def _result(future: ts.Future | ts.WriteFutures, folder: pathlib.Path) -> Any:
+    """The result of a future; TensorStore's errors as a UserError of one line."""
     try:
         return future.result()
     except (ValueError, OSError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""Encodings of unit vectors on disk: floats, int8 with a scale of each vector's own, one bit."""
+"""Encodings of unit vectors on disk: floats, int8 with a scale per vector, one bit."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from delg_jax.errors import UserError
 
-# Type of the codes on disk by encoding
+# Type on disk by encoding
 STORED = {"float32": "float32", "float16": "float16", "int8": "int8", "sign": "uint8"}
 ENCODINGS = tuple(STORED)
 GLOBAL_DTYPES = ("float32", "float16")  # of global descriptors
@@ -19,7 +19,7 @@ class Codes(NamedTuple):
 
     Attributes:
       values: float32 or float16 [..., D], int8 [..., D], or packed signs uint8 [..., D / 8].
-      scales: float16 [...], what int8 codes are multiplied by; None for the others.
+      scales: float16 [...], that int8 codes are multiplied by; None for other encodings.
     """
 
     values: np.ndarray
@@ -48,7 +48,7 @@ def encode(vectors: np.ndarray, encoding: str) -> Codes:
     if encoding != "int8":
         return Codes(vectors.astype(encoding), None)
     largest = np.abs(vectors).max(axis=-1, initial=0.0)
-    # Rounded up, so that the largest code never exceeds 127
+    # Rounded up, so that no code exceeds 127
     scales = np.nextafter((largest / _INT8).astype(np.float16), np.float16(np.inf))
     scales = np.where(largest > 0, scales, np.float16(0))
     steps = np.where(scales > 0, scales, 1).astype(np.float32)
@@ -56,19 +56,19 @@ def encode(vectors: np.ndarray, encoding: str) -> Codes:
 
 
 def decode(codes: Codes, encoding: str) -> np.ndarray:
-    """Turns codes into vectors.
+    """Decodes vectors.
 
     Args:
-      codes: as `encode` returns them.
-      encoding: the one they were made with.
+      codes: from `encode`.
+      encoding: that they were encoded with.
 
     Returns:
-      [..., D]: float32 of float32; else float16, of signs +-1 / sqrt(D).
+      [..., D]: float32 for float32, else float16; signs become +-1 / sqrt(D).
     """
     if encoding == "sign":
         bits = np.unpackbits(codes.values, axis=-1)
         unit = np.float16(1.0 / np.sqrt(max(bits.shape[-1], 1)))
         return np.array([-unit, unit], np.float16)[bits]
-    if encoding == "int8":
+    if codes.scales is not None:
         return codes.values * codes.scales[..., None]
     return codes.values

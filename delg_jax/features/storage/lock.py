@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a folder that the system gives back when its holder dies."""
+"""A lock on a folder for one writer at a time; the system releases it if the holder dies."""
 
 import contextlib
 import pathlib
@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[None]:
-    """Holds a folder for as long as the block lasts.
+    """Locks a folder inside the block.
 
     Args:
-      folder: that is written to. The lock is the file `.FOLDER.lock` beside it, which stays.
-      subject: what the folder is, for errors.
+      folder: to write to. The lock is the file `.FOLDER.lock` next to it, which is kept.
+      subject: what the folder holds, for errors.
 
     Raises:
-      UserError: if another job holds it, or it cannot be written or locked.
+      UserError: if another job holds the lock, or the folder cannot be written or locked.
     """
-    # Without `flock`, filelock would take a lock that outlives its holder: refuse instead.
+    # Without `flock`, filelock falls back to a lock that outlives its holder; refuse instead
     path = folder.parent / f".{folder.name}.lock"
     lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
     try:
@@ -43,18 +43,18 @@ def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[
 def held_by_first(
     folder: pathlib.Path, claim: Callable[[], T], subject: str = "feature store"
 ) -> Iterator[T | None]:
-    """Lets the first process of a job lock a folder and claim it; none goes on unless it could.
+    """Lets the first process of a job lock and claim a folder; all processes fail if it fails.
 
     Args:
-      folder: that is written to.
-      claim: what the first process does under the lock.
-      subject: what the folder is, for errors.
+      folder: to write to.
+      claim: called by the first process under the lock.
+      subject: what the folder holds, for errors.
 
     Yields:
-      What `claim` returned in the first process, None in the others.
+      The result of `claim` in the first process, None in the others.
 
     Raises:
-      UserError: if another job holds the folder, or it could not be claimed; in every process.
+      UserError: in every process, if the folder could not be locked or claimed.
     """
     with contextlib.ExitStack() as stack:
         claimed, refusal = None, None

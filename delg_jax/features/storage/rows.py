@@ -1,4 +1,4 @@
-"""What a store says about each image, packed into arrays: names, states, reasons, sizes."""
+"""One row per image: flags and layout of a store, and packing rows into arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,39 +7,39 @@ import numpy as np
 
 from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
+from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
 
-# Flags of an image's state
+# Flags of a row
 WRITTEN, SKIPPED, GLOBAL, LOCAL, DELETED = 1, 2, 4, 8, 16
 
-# Arrays by what images have rows in them
-EVERY_IMAGE = ("state", "reasons", "sizes")  # a skipped one, too
+EVERY_IMAGE = ("state", "reasons", "sizes")  # arrays with a row for every image, also skipped ones
 LOCAL_ARRAYS = ("counts", "locations", "scales", "scores", "descriptors", "descriptor_scales")
 
-CONTENT_BYTES = 16  # of what identifies the bytes of an image file
-# What a row was made from: zeros where nobody knows
+CONTENT_BYTES = 16  # of the digest of an image file
+# The image that a row was extracted from; zeros if unknown
 ORIGIN = np.dtype(
     [
         ("known", "u1"),
         ("stamp", "<i8", 3),  # of the image, see `ImageSource.stamps`
-        ("content", "u1", CONTENT_BYTES),  # digest of its bytes; zeros if unknown
-        ("box", "<f8", 4),  # that it was cropped to; not-a-number if it was not
+        ("content", "u1", CONTENT_BYTES),  # digest of the file; zeros if unknown
+        ("box", "<f8", 4),  # that the image was cropped to; NaN if it was not cropped
     ]
 )
 
-REASON_BYTES = 200  # kept of why an image was skipped
+REASON_BYTES = 200  # maximum length of the reason why an image was skipped
 
 Row = Features | str  # features of an image, or why it was skipped
 
 
 class Layout(NamedTuple):
-    """What decides the bytes of a store beside the features.
+    """Settings that the bytes of a store depend on, apart from the features.
 
     Attributes:
       chunk_images: images in a chunk.
       local_encoding: of the local descriptors, one of `encodings.ENCODINGS`.
       global_dtype: one of `encodings.GLOBAL_DTYPES`.
-      max_features: K, features per image at most.
+      max_features: K, maximum number of features per image.
       compression: level of Zstandard; 0 for none.
     """
 
@@ -50,35 +50,15 @@ class Layout(NamedTuple):
     compression: int = 1
 
 
-def pack_texts(texts: Sequence[str], width: int) -> np.ndarray:
-    """Texts as uint8 [n, width], UTF-8, zeros behind, cut to whole characters."""
-    cut = [text.encode()[:width].decode(errors="ignore").encode() for text in texts]
-    return np.array(cut, f"S{width}").view(np.uint8).reshape(len(texts), width)
-
-
-def unpack_texts(packed: np.ndarray) -> list[str]:
-    """The texts in uint8 [n, width]."""
-    if not packed.size:
-        return [""] * len(packed)
-    texts = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()
-    return [text.decode(errors="replace") for text in texts.tolist()]
-
-
-def pack_origins(origins: np.ndarray) -> np.ndarray:
-    """Records `ORIGIN` [n] as uint8 [n, bytes], which an array can hold."""
-    packed = np.ascontiguousarray(origins, ORIGIN).view(np.uint8)
-    return packed.reshape(len(origins), ORIGIN.itemsize)
-
-
-def require_finite(rows: Sequence[Row], places: range, names: Callable[[], list[str]]) -> None:
-    """Raises a UserError that names the first image with features that are no finite numbers.
+def require_finite(rows: Sequence[Row], numbers: range, names: Callable[[], list[str]]) -> None:
+    """Raises a UserError that names the first image with features that are not finite.
 
     Args:
       rows: features of images, or why they were skipped.
-      places: of the rows in the store.
-      names: returns the names of all rows; only called for the error.
+      numbers: of the rows in the store.
+      names: returns the names of all rows; called only for the error.
     """
-    for row, place in zip(rows, places, strict=True):
+    for row, number in zip(rows, numbers, strict=True):
         if isinstance(row, Features):
             arrays = {"global descriptor": row.global_descriptor}
             if row.local is not None:
@@ -86,22 +66,22 @@ def require_finite(rows: Sequence[Row], places: range, names: Callable[[], list[
             for name, array in arrays.items():
                 if not np.isfinite(array).all():
                     rule = f"must be finite numbers; its {name} has others"
-                    raise UserError("features", names()[place], rule)
+                    raise UserError("features", names()[number], rule)
 
 
-def columns(
+def pack_rows(
     rows: Sequence[Row], sizes: np.ndarray | None, layout: Layout
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The arrays that rows become.
+    """Packs rows into the arrays of a store.
 
     Args:
       rows: of each image, in order; a global descriptor of length 0, or `local` None, stands for
-        features that the image has not.
-      sizes: int [n, 2], rows and columns of pixels of the images; None where nobody knows.
+        missing features.
+      sizes: int [n, 2], height and width of the images in pixels; None if unknown.
       layout: of the store.
 
     Returns:
-      By name, arrays [n, ...], those of descriptors only if a row has them; and states uint8 [n].
+      Arrays [n, ...] by name, those of features only if a row has them; and flags uint8 [n].
     """
     count = len(rows)
     reasons = [row if isinstance(row, str) else "" for row in rows]
@@ -118,27 +98,51 @@ def columns(
         arrays["global"] = np.zeros((count, width), layout.global_dtype)
         for number, descriptor in pooled.items():
             arrays["global"][number] = descriptor
-            if descriptor.any():  # zeros, as imported files may have, are like no other descriptor
+            if descriptor.any():  # a descriptor of zeros, as in imported files, matches nothing
                 states[number] |= GLOBAL
     local = {number: row.local for number, row in good.items() if row.local is not None}
     if local:
-        arrays.update(_local_columns(local, count, layout))
+        arrays.update(_pack_local(local, count, layout))
         states[list(local)] |= LOCAL
     return arrays, states
 
 
-def _local_columns(local: dict, count: int, layout: Layout) -> dict[str, np.ndarray]:
-    """Arrays [n, K, ...] of local features by the number of their image, and how many there are."""
-    most = layout.max_features
+def _pack_local(
+    local: dict[int, LocalFeatures], count: int, layout: Layout
+) -> dict[str, np.ndarray]:
+    """Arrays [n, K, ...] of local features by row, and the number of features in each."""
     width = next(iter(local.values())).descriptors.shape[-1]
     shapes = {"locations": (2,), "scales": (), "scores": (), "descriptors": (width,)}
-    padded = {name: np.zeros((count, most, *shape), np.float32) for name, shape in shapes.items()}
+    padded = {
+        name: np.zeros((count, layout.max_features, *shape), np.float32)
+        for name, shape in shapes.items()
+    }
     counts = np.zeros(count, np.int32)
     for number, features in local.items():
-        counts[number] = min(int(features.mask.sum()), most)
+        counts[number] = min(int(features.mask.sum()), layout.max_features)
         for name, array in padded.items():
-            kept = getattr(features, name)[features.mask][:most]
+            kept = getattr(features, name)[features.mask][: layout.max_features]
             array[number, : len(kept)] = kept
     codes = encodings.encode(padded.pop("descriptors"), layout.local_encoding)
-    found = {**padded, "counts": counts, "descriptors": codes.values}
-    return found if codes.scales is None else {**found, "descriptor_scales": codes.scales}
+    arrays = {**padded, "counts": counts, "descriptors": codes.values}
+    return arrays if codes.scales is None else {**arrays, "descriptor_scales": codes.scales}
+
+
+def pack_texts(texts: Sequence[str], width: int) -> np.ndarray:
+    """Packs texts into uint8 [n, width]: UTF-8, cut between characters, padded with zeros."""
+    cut = [text.encode()[:width].decode(errors="ignore").encode() for text in texts]
+    return np.array(cut, f"S{width}").view(np.uint8).reshape(len(texts), width)
+
+
+def unpack_texts(packed: np.ndarray) -> list[str]:
+    """The texts in uint8 [n, width]."""
+    if not packed.size:
+        return [""] * len(packed)
+    texts = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()
+    return [text.decode(errors="replace") for text in texts.tolist()]
+
+
+def pack_origins(origins: np.ndarray) -> np.ndarray:
+    """Packs records `ORIGIN` [n] into uint8 [n, bytes], which a chunked array can hold."""
+    packed = np.ascontiguousarray(origins, ORIGIN).view(np.uint8)
+    return packed.reshape(len(origins), ORIGIN.itemsize)

@@ -1,21 +1,22 @@
-"""Rows that stay on disk until they are asked for, with the look of a memory map."""
+"""Rows that are read from disk when they are indexed, like those of a memory map."""
 
 import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 
 class StoredRows:
-    """An array [N, ...] whose rows are read when they are indexed.
+    """An array [N, ...] that reads rows when they are indexed.
 
     Args:
-      read: from a slice without step, or indices int [n], to rows [n, ...].
-      shape: of the whole.
+      read: returns the rows [n, ...] for a slice without step, or for indices int [n].
+      shape: of the array.
       dtype: of what `read` returns.
 
     Attributes:
-      shape: of the whole.
+      shape: of the array.
       dtype: of the rows.
     """
 
@@ -23,7 +24,7 @@ class StoredRows:
         self,
         read: Callable[[slice | np.ndarray], np.ndarray],
         shape: tuple[int, ...],
-        dtype: np.dtype | str,
+        dtype: npt.DTypeLike,
     ) -> None:
         self._read = read
         self.shape = shape
@@ -45,11 +46,11 @@ class StoredRows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole in memory."""
+        """Bytes of all rows in memory."""
         return len(self) * self.row_bytes
 
     def __getitem__(self, key: int | slice | np.ndarray) -> np.ndarray:
-        """One row, a slice of them, or those of an array of indices, of any shape."""
+        """One row, a slice of rows, or the rows of an index array of any shape."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step == 1:
@@ -62,13 +63,13 @@ class StoredRows:
         return self._read(flat).reshape(*indices.shape, *self.shape[1:])
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        """All rows in memory."""
+        """Reads all rows."""
         if copy is False:
             raise ValueError(f"`copy` (={copy}) must not be False: the rows are on disk")
         return self._read(slice(0, len(self))).astype(dtype or self.dtype, copy=False)
 
     def in_memory(self, block_bytes: float) -> np.ndarray:
-        """All rows, read in blocks, so that what is decoded at a time is bounded."""
+        """Reads all rows in blocks, which bounds the memory for decoding."""
         whole = np.empty(self.shape, self.dtype)
         step = max(1, int(block_bytes // max(self.row_bytes, 1)))
         for start in range(0, len(self), step):

@@ -6,7 +6,6 @@ import pytest
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
 from delg_jax.features import extract
-from delg_jax.features import extract as extract_module
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.formats import delf, exported
 from delg_jax.features.formats.exported import export_features
@@ -178,8 +177,8 @@ def test_foreign_things_are_never_replaced(place, tmp_path):
 def test_a_name_that_leads_out_of_the_folder_is_refused(place, tmp_path, monkeypatch):
     extracted = extract(*place)
     extracted.database.names[0] = "../../outside"
-    monkeypatch.setattr(extract_module, "extract", lambda *_: extracted)
-    with pytest.raises(UserError, match="leads out of the folder"):
+    monkeypatch.setattr(exported, "extract", lambda *_: extracted)
+    with pytest.raises(UserError, match="must not lead out of the folder"):
         export_features(*place, "delf", tmp_path / "delf")
     assert list(tmp_path.iterdir()) == []
 

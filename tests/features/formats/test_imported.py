@@ -220,7 +220,7 @@ def test_lengths_of_descriptors_agree_over_all_images(config, tmp_path, kind):
         write_hdf5(tmp_path / "features.h5", local_of, lambda place: global_of(place, 8 + place))
     name, lengths = ("place2_near", "7 .* 6") if kind == "local" else ("place1_near", "9 .* 8")
     wanted, found = lengths.split(" .* ")[::-1]
-    rule = f"imported_{kind} = .*of length {found} for {name}, and before of {wanted}"
+    rule = f"imported_{kind} = .*of length {found} for {name}, but earlier ones of {wanted}"
     with pytest.raises(UserError, match=rule):
         extract(config, tmp_path / "run")
 
@@ -238,7 +238,7 @@ def test_a_resumed_import_knows_the_length_of_the_first(config, tmp_path):
         delf.write_local(folder / f"{name}.delg_local", local_of(0, dim=9))
     other = changed(config, imported_local=folder, imported_global=folder)
     for _ in range(2):
-        with pytest.raises(UserError, match="of length 9 for query0, and before of 6"):
+        with pytest.raises(UserError, match="of length 9 for query0, but earlier ones of 6"):
             extract(other, tmp_path / "run")
     assert FeatureStore(tmp_path / "run" / "features" / "database").is_whole()
 

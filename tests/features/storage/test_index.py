@@ -23,24 +23,24 @@ def write(folder, content):
 
 def test_an_index_comes_back(tmp_path):
     whole = {**WHOLE, "digest": "abc"}
-    assert read_index(write(tmp_path, json.dumps(whole)), 2) == whole
+    assert read_index(write(tmp_path, json.dumps(whole))) == whole
 
 
 def test_an_index_of_an_earlier_version_has_no_digest(tmp_path):
-    assert read_index(write(tmp_path, json.dumps(WHOLE)), 2) == {**WHOLE, "digest": ""}
+    assert read_index(write(tmp_path, json.dumps(WHOLE))) == {**WHOLE, "digest": ""}
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_an_index_without_one_of_its_values_is_refused(tmp_path, name):
     content = {key: value for key, value in WHOLE.items() if key != name}
     with pytest.raises(UserError, match="must be a feature store; delg extract makes one"):
-        read_index(write(tmp_path, json.dumps(content)), 2)
+        read_index(write(tmp_path, json.dumps(content)))
 
 
 @pytest.mark.parametrize("length", [0, 1, 30, 100, 200])
 def test_an_index_that_was_cut_is_refused(tmp_path, length):
     with pytest.raises(UserError, match="must be whole JSON.*delg extract --overwrite"):
-        read_index(write(tmp_path, json.dumps(WHOLE)[:length]), 2)
+        read_index(write(tmp_path, json.dumps(WHOLE)[:length]))
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,17 @@ def test_an_index_that_was_cut_is_refused(tmp_path, length):
 )
 def test_an_index_of_other_values_is_refused(tmp_path, name, value):
     content = json.dumps({**WHOLE, name: value})
-    with pytest.raises(UserError, match="delg extract --overwrite makes"):
-        read_index(write(tmp_path, content), 2)
+    with pytest.raises(UserError, match="delg extract --overwrite replaces"):
+        read_index(write(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"text"', "{}"])
 def test_what_is_no_index_is_refused(tmp_path, content):
     with pytest.raises(UserError, match="must be a feature store"):
-        read_index(write(tmp_path, content), 2)
+        read_index(write(tmp_path, content))
 
 
 def test_unknown_parts_of_a_layout_are_refused(tmp_path):
     content = json.dumps({**WHOLE, "layout": {**WHOLE["layout"], "colour": 1}})
     with pytest.raises(UserError, match="must be a feature store"):
-        read_index(write(tmp_path, content), 2)
+        read_index(write(tmp_path, content))

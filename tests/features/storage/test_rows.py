@@ -65,7 +65,7 @@ def test_columns_by_hand():
         Features(2 * pooled, None),
     ]
     sizes = np.array([[5, 6], [0, 0], [7, 8], [9, 9]])
-    arrays, states = rows.columns(images, sizes, Layout(max_features=4))
+    arrays, states = rows.pack_rows(images, sizes, Layout(max_features=4))
     both = WRITTEN | GLOBAL | LOCAL
     assert states.tolist() == [both, WRITTEN | SKIPPED, WRITTEN | LOCAL, WRITTEN | GLOBAL]
     assert rows.unpack_texts(arrays["reasons"]) == ["", "broken", "", ""]
@@ -85,7 +85,7 @@ def test_columns_by_hand():
 )
 def test_the_layout_decides_types(encoding, dtype, width):
     layout = Layout(max_features=2, local_encoding=encoding, global_dtype="float16")
-    arrays, _ = rows.columns([Features(np.ones(3, np.float32), local([True] * 3))], None, layout)
+    arrays, _ = rows.pack_rows([Features(np.ones(3, np.float32), local([True] * 3))], None, layout)
     assert arrays["global"].dtype == np.float16
     assert arrays["descriptors"].dtype == dtype
     assert arrays["descriptors"].shape == (1, 2, width)
@@ -95,7 +95,7 @@ def test_the_layout_decides_types(encoding, dtype, width):
 
 @pytest.mark.parametrize("images", [[], ["broken"], ["broken", ""]])
 def test_images_without_features_tell_no_width(images):
-    arrays, states = rows.columns(images, None, Layout())
+    arrays, states = rows.pack_rows(images, None, Layout())
     assert arrays.keys() == {"reasons", "sizes"}
     assert states.tolist() == [WRITTEN | SKIPPED] * len(images)
     assert arrays["sizes"].shape == (len(images), 2)
@@ -107,9 +107,9 @@ def test_each_image_is_packed_by_itself(rng):
         Features(rng.normal(size=4).astype(np.float32), local(rng.random(6) < 0.5))
         for _ in range(6)
     ]
-    together, states = rows.columns(images, None, layout)
+    together, states = rows.pack_rows(images, None, layout)
     for number, image in enumerate(images):
-        alone, state = rows.columns([image], None, layout)
+        alone, state = rows.pack_rows([image], None, layout)
         assert state == states[number]
         for name, values in alone.items():
             np.testing.assert_array_equal(values[0], together[name][number])

@@ -35,13 +35,13 @@ def config(tmp_path):
 def loaded(monkeypatch):
     """Names of the images that were read, in order of their number."""
     names = []
-    original = Loader.with_content
+    original = Loader.load
 
     def call(self, index):
-        names.append(self._source.names[index])
+        names.append(self.source.names[index])
         return original(self, index)
 
-    monkeypatch.setattr(Loader, "with_content", call)
+    monkeypatch.setattr(Loader, "load", call)
     return names
 
 
@@ -204,4 +204,4 @@ def test_images_that_a_list_names_and_that_are_gone_stay_searchable(
     before = extract_images(config, tmp_path, str(listing)).digest()
     photos.rename(tmp_path / "elsewhere")
     assert extract_images(config, tmp_path, str(listing)).digest() == before
-    assert "5 of 5 images are not there, first photos/0.jpg; what was extracted" in caplog.text
+    assert "5 of 5 images cannot be read, first photos/0.jpg" in caplog.text

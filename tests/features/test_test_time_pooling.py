@@ -99,4 +99,4 @@ def test_scales_pooled_by_their_maximum(config, model):
 )
 def test_a_wrong_value_is_named(config, field, value):
     with pytest.raises(UserError, match=f"config.extract.{field}"):
-        extractor.check_heads(changed(config, **{field: value}))
+        extractor.check(changed(config, **{field: value}))

@@ -4,6 +4,7 @@ import pytest
 from delg_jax.data.sources import FileSource
 from delg_jax.errors import UserError
 from delg_jax.features import pca
+from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.network import fit_pca
 from delg_jax.models.delg import build
@@ -26,6 +27,12 @@ def source(tmp_path):
     return FileSource(tmp_path, [f"{n}.png" for n in range(5)], np.full(5, -1))
 
 
+def fitted(config, source, **fields):
+    data = config.data
+    loader = Loader(source, None, config.extract.max_size, data.min_side, data.max_pixels)
+    return fit_pca(loader, extractor(config, **fields))
+
+
 def extractor(config, **fields):
     config.model.update(fields)
     module = build(config.model)
@@ -34,7 +41,7 @@ def extractor(config, **fields):
 
 def test_fits_on_evenly_spaced_images_at_their_own_scale(config, source):
     config.extract.pca_images = 3
-    found = fit_pca(source, extractor(config), config.data)
+    found = fitted(config, source)
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     pictures = [draw(number, 64, 64) for number in (0, 2, 4)]
     local = [features.local for features in extractor(config)(pictures)]
@@ -46,17 +53,17 @@ def test_fits_on_evenly_spaced_images_at_their_own_scale(config, source):
 
 def test_bad_images_are_left_out(config, source):
     truncate(source.root / "0.png")
-    assert fit_pca(source, extractor(config), config.data).matrix.shape == (8, 3)
+    assert fitted(config, source).matrix.shape == (8, 3)
 
 
 def test_there_is_none_unless_asked_for(config, source):
-    assert fit_pca(source, extractor(config, local_head=False), config.data) is None
+    assert fitted(config, source, local_head=False) is None
     config.extract.pca_dim = 0
-    assert fit_pca(source, extractor(config, local_head=True), config.data) is None
+    assert fitted(config, source, local_head=True) is None
 
 
 def test_a_sample_without_descriptors_is_refused(config, source):
     for path in source.root.glob("*.png"):
         path.write_text("no image")
     with pytest.raises(UserError, match=r"pca_dim = 3: must not exceed the sample's 0 desc"):
-        fit_pca(source, extractor(config), config.data)
+        fitted(config, source)

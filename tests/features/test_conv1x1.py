@@ -27,7 +27,7 @@ def test_changes_no_result(rng, shape, dtype):
     variables = module.init(jax.random.key(0), x)
     variables["params"]["biased"]["bias"] = rng.normal(size=5).astype(np.float32)
     expected = module.apply(variables, x)
-    with pyramid_level.as_products():
+    with pyramid_level.conv1x1_as_matmul():
         found = module.apply(variables, x)
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(found, expected, atol=1e-5 if dtype == "float32" else 0.05)
@@ -38,7 +38,7 @@ def test_only_convolutions_of_1x1_are_products():
     variables = Layers().init(jax.random.key(0), x)
 
     def run(x):
-        with pyramid_level.as_products():
+        with pyramid_level.conv1x1_as_matmul():
             return Layers().apply(variables, x)
 
     text = str(jax.make_jaxpr(run)(x))

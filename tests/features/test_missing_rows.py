@@ -15,7 +15,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.storage import chunked_array
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
-from delg_jax.features.store_writing import by_chunk, fill
+from delg_jax.features.store_writing import group_by_chunk, missing_rows
 from tests import stores
 from tests.folders import contents
 from tests.photographs import draw, save
@@ -101,13 +101,6 @@ def test_processes_share_what_is_missing(tmp_path, rows, monkeypatch):
     store.write(range(2, 3), [rows[2]])
     done = {}
     for number in (1, 2, 0):
-
-        def work(runs, advance, number=number):
-            done[number] = [run.start for run in runs]
-            for run in runs:
-                store.write(run, [rows[run.start]])
-                advance(len(run))
-
         monkeypatch.setattr(distributed, "shard", lambda number=number: (number, 3))
         monkeypatch.setattr(distributed, "is_first", lambda number=number: number == 0)
         # Each looks before any of them writes
@@ -118,7 +111,11 @@ def test_processes_share_what_is_missing(tmp_path, rows, monkeypatch):
             monkeypatch.setattr(
                 store, "finish", lambda: FeatureStore(tmp_path, whole=False).finish()
             )
-        fill(store, work, "test", 8)
+        with missing_rows(store, "test", 8) as (runs, advance):
+            done[number] = [run.start for run in runs]
+            for run in runs:
+                store.write(run, [rows[run.start]])
+                advance(len(run))
         assert store.is_whole() is (number == 0)
     assert done == {0: [0, 4, 7], 1: [1, 5], 2: [3, 6]}
 
@@ -126,28 +123,26 @@ def test_processes_share_what_is_missing(tmp_path, rows, monkeypatch):
 def test_a_chunk_is_written_by_one_process(tmp_path, rows):
     store = FeatureStore.prepare(tmp_path, stores.names(8), Layout(3, max_features=5))
     store.delete(["image1", "image4"])
-    chunks = by_chunk(store, store.missing())
+    chunks = group_by_chunk(store, store.missing())
     assert chunks == [
         [range(0, 1), range(2, 3)],
         [range(3, 4), range(5, 6)],
         [range(6, 8)],
     ]
-    assert by_chunk(store, []) == []
+    assert group_by_chunk(store, []) == []
 
 
 def test_nothing_is_done_where_nothing_is_missing(tmp_path, rows):
     store = stores.fill(tmp_path, rows)
-
-    def work(runs, advance):
-        raise AssertionError(runs)
-
     before = contents(tmp_path)
-    assert fill(store, work, "test", 3) is store
+    with missing_rows(store, "test", 3) as (runs, _):
+        assert runs == []
     written = contents(tmp_path)
     assert written.pop("skipped.csv").startswith(b"image,reason\nimage3,broken\n")
     assert written == before
-    with pytest.raises(UserError, match=r"max_skipped = 2: 3 images could not be used"):
-        fill(store, work, "test", 2)
+    rule = "max_skipped = 2: 3 images could not be used"
+    with pytest.raises(UserError, match=rule), missing_rows(store, "test", 2):
+        pass
 
 
 @pytest.fixture(scope="module")

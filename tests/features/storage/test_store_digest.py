@@ -35,7 +35,7 @@ def test_the_digest_is_of_names_and_content(tmp_path, rng, rows):
 
 def test_the_digest_is_read_not_computed(tmp_path, rows, monkeypatch):
     wanted = fill(tmp_path, rows).digest()
-    monkeypatch.setattr("delg_jax.features.storage.reading.digest", None)
+    monkeypatch.setattr("delg_jax.features.store.index.digest", None)
     assert FeatureStore(tmp_path).digest() == wanted
 
 
