@@ -35,7 +35,7 @@ def descriptors(rng):
 
 
 def make(config, folder, descriptors, overwrite=False, changed=lambda search: search, **options):
-    """Builds the graph of descriptors, or goes on with it; `weights` and `complete` may differ."""
+    """Builds the graph of descriptors, or goes on with it; `weights` and `extend` may differ."""
     store = GraphStore(folder, names(len(descriptors)), config.data.memory_megabytes)
     searches = global_searches(descriptors, KEPT, BLOCK, 3)
     weights = options.pop("weights", "digest")
@@ -130,7 +130,7 @@ def test_old_images_are_searched_against_the_new_alone(config, tmp_path, descrip
     assert asked == [(17, 0), (17, 4), (17, 8), (17, 12), (0, 16), (0, 20)]
     asked.clear()
     make(config, tmp_path / "other", descriptors[:17])
-    make(config, tmp_path / "other", descriptors, complete=False)
+    make(config, tmp_path / "other", descriptors, extend=False)
     assert {first for first, _ in asked} == {0}
 
 

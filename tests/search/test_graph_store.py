@@ -72,7 +72,7 @@ def test_missing_are_the_chunks_that_are_not_there(tmp_path, lists):
 def test_a_graph_of_more_images_takes_the_place_of_the_one_before(whole, rng):
     store = GraphStore(whole, names(9))
     assert not store.is_whole()
-    assert len(store.before()) == 7
+    assert len(store.previous()) == 7
     before = contents(whole)
     store.start(4, 3)
     assert contents(whole).items() > before.items()  # until the other is whole
@@ -89,13 +89,13 @@ def test_a_graph_of_other_images_says_nothing_of_these(whole, wrong):
     store = GraphStore(whole, wrong)
     assert not store.is_whole()
     assert store.is_stale()
-    assert store.before() is None
+    assert store.previous() is None
     assert not GraphStore(whole, names(9)).is_stale()
 
 
 def test_there_is_no_graph_at_first(tmp_path):
     store = GraphStore(tmp_path, names(7))
-    assert store.before() is None
+    assert store.previous() is None
     assert not store.is_whole()
     with pytest.raises(UserError, match="is not whole"):
         store.graph()
