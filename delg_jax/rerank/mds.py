@@ -169,7 +169,7 @@ def list_scores(
         if rank:
             pairs = above(pairs, graph.at_rank(heads[rows], rank))
         vectors = None
-        if query_globals is not None:
+        if query_globals is not None and database_globals is not None:
             images = [database_globals[head] for head in heads[rows]]
             vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
         found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], settings, vectors)

@@ -113,8 +113,6 @@ def estimate(
     Raises:
       ValueError: if guided without scale ratios.
     """
-    if settings.guided and scale_ratios is None:
-        raise ValueError("`scale_ratios` (=None) must be given for guided hypotheses")
     count = mask.sum(axis=1)
     source, source_centre = _centred(source, mask, count)
     target, target_centre = _centred(target, mask, count)
@@ -123,6 +121,8 @@ def estimate(
     order = jnp.argsort(~mask, axis=1, stable=True)
     points_first = jnp.take_along_axis(points, order[:, :, None], axis=1)
     if settings.guided:
+        if scale_ratios is None:
+            raise ValueError("`scale_ratios` (=None) must be given for guided hypotheses")
         ratios = jnp.take_along_axis(scale_ratios, order, axis=1)
         models, possible = guided_models(points_first, ratios, count, settings.hypotheses)
     else:
@@ -225,7 +225,8 @@ def distinct_ranks(key: jax.Array, count: jax.Array, size: int, samples: int) ->
     """
     left = count - jnp.arange(size)[:, None]
     drawn = jnp.floor(jax.random.uniform(key, (size, samples)) * left).astype(jnp.int32)
-    ranks, taken = [], []  # `taken` is in ascending order
+    ranks: list[jax.Array] = []
+    taken: list[jax.Array] = []  # in ascending order
     for rank in jnp.clip(drawn, 0, jnp.maximum(left - 1, 0)):
         for other in taken:
             rank += rank >= other

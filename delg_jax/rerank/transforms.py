@@ -73,15 +73,16 @@ def homography(sample: jax.Array) -> tuple[jax.Array, jax.Array]:
     or if only some of its triangles change orientation: a point would be behind the camera.
     """
     source, target = sample[:, :2], sample[:, 2:]
-    possible, flipped, areas, weights = True, [], [], []
+    possible = jnp.ones(sample.shape[2:], bool)
+    flips, areas, weights = [], [], []
     for corners in ((0, 1, 2), (3, 1, 2), (0, 3, 2), (0, 1, 3)):
         area, spans = _triangle(source[corners, :])
         target_area, target_spans = _triangle(target[corners, :])
         possible &= spans & target_spans
-        flipped.append(area * target_area < 0)
+        flips.append(area * target_area < 0)
         areas.append(area)
         weights.append(target_area / jnp.where(spans, area, 1.0))
-    flipped = jnp.stack(flipped)
+    flipped = jnp.stack(flips)
     possible &= flipped.all(axis=0) | ~flipped.any(axis=0)
     depth = jnp.where(possible, weights[1] * areas[0], 1.0)  # of the first point; then it is 1
     terms = [
@@ -90,7 +91,7 @@ def homography(sample: jax.Array) -> tuple[jax.Array, jax.Array]:
         * _line(source[j], source[k])[None]
         for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1))
     ]
-    return sum(terms).reshape(9, *depth.shape), possible
+    return jnp.asarray(sum(terms)).reshape(9, *depth.shape), possible
 
 
 FAMILIES = {

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-Array = jax.Array | np.ndarray
+from delg_jax.features.storage.stored_rows import StoredRows
+
+Rows = jax.Array | np.ndarray | StoredRows  # what can be read by rows
 
 _LINE = 64  # bytes of a cache line; JAX on a CPU uses arrays that are aligned to it in place
 
 
-def padded_rows(array: Array, start: int, size: int) -> np.ndarray:
+def padded_rows(array: Rows, start: int, size: int) -> np.ndarray:
     """Returns `size` rows from `start` on, padded with zeros (False) after the last row.
 
     Args:
@@ -79,7 +81,7 @@ def even_blocks(count: int, block: int) -> tuple[int, list[int]]:
 
 
 def read_ahead(
-    arrays: Sequence[Array], block: int, firsts: Sequence[int] | None = None
+    arrays: Sequence[Rows], block: int, firsts: Sequence[int] | None = None
 ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
     """Yields blocks of rows of several arrays; the next block is read in the background.
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 HAMMING = ("popcount", "products")  # algorithms with the same result
 
@@ -9,7 +10,7 @@ _BITS = 8  # of a byte
 _WORD = 4  # bytes counted at a time
 
 
-def binarize(descriptors: jax.Array) -> jax.Array:
+def binarize(descriptors: jax.Array | np.ndarray) -> jax.Array:
     """Keeps one bit of each dimension, b(x) = x > 0 (DELG*, paper, section 4.3).
 
     Args:

@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delg_jax.search import binary
 
+Array = jax.Array | np.ndarray
 
-def check_kinds(first: jax.Array, second: jax.Array) -> None:
+
+def check_kinds(first: Array, second: Array) -> None:
     """Raises a ValueError unless both sides have the same encoding and dimension D."""
     kinds = [_kind(side) for side in (first, second)]
     if kinds[0] != kinds[1] or kinds[0] not in ("float", "int8", "uint8"):
@@ -42,7 +45,7 @@ def cosines(
     return jnp.matmul(_unit(first), _unit(second).T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _kind(descriptors: jax.Array) -> str:
+def _kind(descriptors: Array) -> str:
     """The encoding: "float" for all floats, else the dtype."""
     is_float = jnp.issubdtype(descriptors.dtype, jnp.floating)
     return "float" if is_float else str(jnp.dtype(descriptors.dtype))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.batching import even_blocks, is_aligned, read_ahead
+from delg_jax.search.batching import Rows, even_blocks, is_aligned, read_ahead
 
 Array = jax.Array | np.ndarray
 
@@ -18,7 +18,7 @@ _ABSENT = np.finfo(np.float32).min
 
 def search(
     queries: Array,
-    database: Array,
+    database: Rows,
     top_k: int,
     block: int = 65_536,
     present: np.ndarray | None = None,

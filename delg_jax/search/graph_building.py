@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,11 @@ from delg_jax.features.storage.lock import held_by_first
 from delg_jax.features.storage.stored_rows import StoredRows
 from delg_jax.progress import Progress
 from delg_jax.search import global_search
-from delg_jax.search.batching import padded_rows
+from delg_jax.search.batching import Rows, padded_rows
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.graph import Lists, merge
 from delg_jax.search.graph_store import GraphStore
 
-Rows = np.ndarray | StoredRows
 # From a range of database images to their neighbours, numbered as in the database
 Search = Callable[[range], Lists]
 # From the number of an image to a search over that image and all after it
@@ -180,8 +180,8 @@ def global_searches(
     return search_from
 
 
-def rows_from(rows: Rows, first: int) -> Rows:
-    """The rows from `first` on; those on disk stay there."""
+def rows_from(rows: Any, first: int) -> Any:
+    """The rows of an array or `StoredRows` from `first` on; those on disk stay there."""
     if not first or isinstance(rows, np.ndarray):
         return rows[first:] if first else rows
 
@@ -193,7 +193,7 @@ def rows_from(rows: Rows, first: int) -> Rows:
     return StoredRows(read, (len(rows) - first, *rows.shape[1:]), rows.dtype)
 
 
-def _numbered(lists: tuple[jax.Array, jax.Array], images: range, first: int) -> Lists:
+def _numbered(lists: Sequence[jax.Array | np.ndarray], images: range, first: int) -> Lists:
     """Lists [block, r] without padding; image 0 of the search has the number `first`."""
     similarities, indices = (np.asarray(part)[: len(images)] for part in lists)
     return similarities, indices + np.int32(first)

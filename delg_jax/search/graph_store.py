@@ -19,7 +19,7 @@ from delg_jax.search.graph import Lists, SimilarityGraph
 
 FORMAT = 1
 
-_ARRAYS = {"similarities": np.float32, "indices": np.int32}
+_ARRAYS = {"similarities": np.dtype(np.float32), "indices": np.dtype(np.int32)}
 _COMPRESSION = 1  # level of Zstandard
 _SUBJECT = "similarity graph"
 _HINT = "; --overwrite rebuilds it"
@@ -167,9 +167,9 @@ class GraphStore:
             return False
         return stored["first"] == self._features.digest_of_first(count)
 
-    def _arrays(self, place: pathlib.Path, **options: object) -> list[ChunkedArray]:
+    def _arrays(self, place: pathlib.Path, context: Any = None) -> list[ChunkedArray]:
         with _errors_of_graph():
-            return [ChunkedArray(place / name, **options) for name in _ARRAYS]
+            return [ChunkedArray(place / name, context) for name in _ARRAYS]
 
     def _open(self, place: pathlib.Path, count: int) -> SimilarityGraph:
         """The graph of `count` images in memory if it fits, else as rows on disk; read once."""
@@ -179,6 +179,8 @@ class GraphStore:
         if {array.shape for array in arrays} != {(count, arrays[0].shape[-1])}:
             rule = f"must have {count} rows, the images in graph.json"
             raise UserError(_SUBJECT, str(place), rule + _HINT)
+        similarities: np.ndarray | StoredRows
+        indices: np.ndarray | StoredRows
         if sum(array.nbytes for array in arrays) > self._memory * 2**20:
             arrays = self._arrays(place, context=chunked_array.cache(self._memory))
             similarities, indices = map(_rows, arrays)

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from delg_jax import json_files, migrations, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
@@ -21,6 +21,7 @@ from delg_jax.search.ivf import IvfIndex, IvfSettings
 from delg_jax.search.lsh_grids import GridSettings
 
 Index = CannIndex | IvfIndex
+T = TypeVar("T", CannIndex, IvfIndex)
 
 _KINDS = {"cann": (CannIndex, GridSettings), "ivf": (IvfIndex, IvfSettings)}
 # Settings that older indices lack
@@ -102,8 +103,8 @@ def load_or_build(
     place: Place | None,
     settings: GridSettings | IvfSettings,
     shape: tuple[int, ...],
-    build: Callable[[], Index],
-) -> Index:
+    build: Callable[[], T],
+) -> T:
     """Loads an index if it has these settings and features, else builds and stores it.
 
     Args:
@@ -125,12 +126,12 @@ def load_or_build(
         if header.get("source") == place.source:
             found = _load(place.folder, header)
             if (found.settings, found.count, found.dimension) == (settings, shape[0], shape[2]):
-                return found
+                return cast(T, found)  # the settings tell the kind
         else:
             made = "of other features" if "source" in header else "of an earlier version"
             _LOG.warning("%s: is %s, rebuilt", place.folder, made)
     save(build(), place.folder, place.source)
-    return load(place.folder)
+    return cast(T, load(place.folder))
 
 
 def _header(folder: pathlib.Path) -> dict[str, Any]:

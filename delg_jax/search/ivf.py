@@ -9,6 +9,7 @@ in its nearest cells only; apart from the matches that this misses, the similari
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.errors import WrongField
@@ -208,4 +209,5 @@ def _probing_features(
 def _votes(kernel: SimilarityKernel, cosines: np.ndarray) -> np.ndarray:
     """Votes of cosines [P], padded to a power of 2 so that few shapes are compiled."""
     length = 1 << max(len(cosines) - 1, 1).bit_length()
-    return np.asarray(kernel(np.pad(cosines, (0, length - len(cosines)))))[: len(cosines)]
+    padded = jnp.asarray(np.pad(cosines, (0, length - len(cosines))))
+    return np.asarray(kernel(padded))[: len(cosines)]

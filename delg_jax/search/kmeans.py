@@ -4,9 +4,12 @@ Dhillon and Modha, "Concept decompositions for large sparse text data using clus
 Learning 42, 2001.
 """
 
+import jax
 import numpy as np
 
 from delg_jax.search.batching import starts
+
+Array = jax.Array | np.ndarray
 
 _SAMPLED = 64  # features per centre in a round of k-means, about
 _IMAGES = 32  # read at a time
@@ -14,7 +17,7 @@ _FEATURES = 1024  # compared with all centres at a time
 
 
 def centres(
-    descriptors: np.ndarray, present: np.ndarray, count: int, rounds: int, seed: int
+    descriptors: Array, present: np.ndarray, count: int, rounds: int, seed: int
 ) -> np.ndarray:
     """Draws features of a database as centres and refines them by k-means.
 
@@ -67,7 +70,7 @@ def _sampled_images(present: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _updated(
-    centres: np.ndarray, descriptors: np.ndarray, present: np.ndarray, images: np.ndarray
+    centres: np.ndarray, descriptors: Array, present: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
     """The direction of the sum of the features nearest to each centre; without any, it stays."""
     sums = np.zeros_like(centres)

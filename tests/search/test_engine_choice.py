@@ -97,8 +97,8 @@ def test_wrong_settings_are_named(search, tree, field):
 
 
 @pytest.mark.parametrize("field", ["packed", "idf_images"])
-def test_what_only_exact_search_does_is_refused(search, field):
+def test_options_of_exact_search_are_refused_for_others(search, field):
     search.engine = "ivf"
     search[field] = type(search[field])(1)
-    with pytest.raises(UserError, match=f"config.search.{field} = .*for the engine exact"):
+    with pytest.raises(UserError, match=f"config.search.{field} = .*needs the engine exact"):
         engine_choice.check(search)
