@@ -141,10 +141,10 @@ def engine(
         return engines.cann(index)
     if search.engine == "ivf":
         cells = _ivf_settings(search.ivf)
-        index = index_store.load_or_build(
+        inverted_file = index_store.load_or_build(
             place, cells, descriptors.shape, lambda: ivf.build(descriptors, mask, cells)
         )
-        return engines.ivf(index, kernel(search), search.ivf.probes, search.query_block)
+        return engines.ivf(inverted_file, kernel(search), search.ivf.probes, search.query_block)
     return engines.exact(
         descriptors,
         mask,
