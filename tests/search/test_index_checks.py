@@ -28,5 +28,5 @@ def test_offsets_that_do_not_divide_the_entries_are_refused(offsets):
 
 @pytest.mark.parametrize("images", [[0, 5], [-1, 2], [0.0], [[0]]])
 def test_image_numbers_out_of_range_are_refused(images):
-    with pytest.raises(ValueError, match="images"):
+    with pytest.raises(ValueError, match="image"):
         require_images(np.array(images), 5)

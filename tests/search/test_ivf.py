@@ -113,7 +113,7 @@ def test_about_as_many_cells_are_looked_into_where_only_some_are_ranked(rng, mon
     index = ivf.build(*database, ivf.IvfSettings(200))
     monkeypatch.setattr(ivf, "_RANKED", ranked)
     features = queries[0][queries[1]]
-    rows, edges = ivf._asking(features, index.centres, 40)
+    rows, edges = ivf._probing_features(features, index.centres, 40)
     cosines = features @ index.centres.T
     looked = np.zeros_like(cosines, dtype=bool)
     for cell in range(200):

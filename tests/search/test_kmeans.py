@@ -59,7 +59,7 @@ def test_padding_draws_no_centre_and_moves_none(rng):
 def test_of_a_large_database_a_part_is_looked_at(rng, monkeypatch):
     vectors, _, _ = clustered(rng)
     present = np.ones(vectors.shape[:2], bool)
-    monkeypatch.setattr(kmeans, "_SEEN", 10)
+    monkeypatch.setattr(kmeans, "_SAMPLED", 10)
 
     class Rows:
         shape, read = vectors.shape, set()
@@ -86,7 +86,7 @@ def test_no_features_have_no_centres(rng):
 
 
 def test_the_first_of_equally_near_centres_is_taken(rng, monkeypatch):
-    monkeypatch.setattr(kmeans, "_ROWS", 3)
+    monkeypatch.setattr(kmeans, "_FEATURES", 3)
     points = rng.normal(size=(4, 6)).astype(np.float32)
     points[2] = points[1]
     features = rng.normal(size=(10, 6)).astype(np.float32)
