@@ -234,7 +234,6 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.power = 1.0  # p of the distance power, (1 - s)^p
     rerank.mds.missing = "zero"  # similarity 0 | largest (distance) | row_minimum (similarity)
     rerank.mds.method = "classical"  # classical | smacof | landmark (of a long short list)
-    rerank.mds.solver = "eigh"  # eigh | subspace (only the leading eigenpairs)
     rerank.mds.landmarks = 200  # first images of the short list, of method landmark
     rerank.mds.iterations = 30  # of smacof
     rerank.mds.missing_weight = 0.1  # of a missing pair in smacof, beside the 1 of the others

@@ -1,9 +1,8 @@
-"""NumPy's files that may be damaged: `.npy`, mapped, and `.npz`. Nothing pickled is ever loaded.
+"""NumPy's `.npy` and `.npz` files with checksums; pickled content is never loaded.
 
-The comment at the end of an `.npz` file of ours is the checksum of what stands before it. Beside an
-`.npy` file, `save_array` writes those of its blocks, and `CheckedArray` compares a block when
-something of it is first read: opening takes the same time for any size, and no byte is checked
-twice.
+The comment at the end of an `.npz` file that we write is the checksum of all before it. For an
+`.npy` file, `save_array` writes the checksums of its blocks to a second file, and `CheckedArray`
+verifies a block when it is first read: opening takes the same time for any size.
 """
 
 import os
@@ -19,11 +18,11 @@ import numpy as np
 from delg_jax.errors import UserError
 
 _BLOCK = 2**20  # bytes of a file with a checksum of their own
-_SUMS = ".crc32"  # what the name of their file adds; uint32 each, little endian
+_SUMS = ".crc32"  # suffix of the file of checksums; uint32 each, little endian
 
 _MARK, _DIGITS = b"crc32:", 8  # the comment of an archive: the mark, then hexadecimal digits
 
-# What NumPy and zipfile raise on bytes of any kind
+# What NumPy and zipfile raise on damaged files
 _DAMAGE = (
     EOFError,
     KeyError,
@@ -40,15 +39,15 @@ _DAMAGE = (
 
 
 def open_array(path: pathlib.Path) -> np.ndarray:
-    """A memory map of a `.npy` file, or an empty array, which cannot be mapped.
+    """A memory map of a `.npy` file; an empty array is read, because it cannot be mapped.
 
     Raises:
       OSError: if it cannot be read.
       ValueError: if it is damaged.
     """
-    with path.open("rb") as file:  # NumPy does not close what it maps and cannot read
+    with path.open("rb") as file:  # NumPy does not close a file that it fails to map
         if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-            raise ValueError(f"{path.name} is no .npy file")
+            raise ValueError(f"{path.name} is not a .npy file")
     try:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -59,7 +58,7 @@ def open_array(path: pathlib.Path) -> np.ndarray:
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
-    """Writes a `.npy` file and, in a file beside it, the checksums of its blocks."""
+    """Writes a `.npy` file, and a second file with the checksums of its blocks."""
     np.save(path, array)
     with path.open("rb") as file:
         sums = [zlib.crc32(block) for block in _blocks(file)]
@@ -67,12 +66,12 @@ def save_array(path: pathlib.Path, array: np.ndarray) -> None:
 
 
 class CheckedArray:
-    """Rows of a `.npy` file that `save_array` wrote, checked when they are first read.
+    """Rows of a `.npy` file that `save_array` wrote, verified when they are first read.
 
     Args:
       path: of the file.
-      subject: what it is, for errors.
-      remedy: what to do if it is damaged.
+      subject: what the file is, for errors.
+      remedy: what to do if it is damaged, for errors.
 
     Attributes:
       shape: rows first.
@@ -80,7 +79,7 @@ class CheckedArray:
 
     Raises:
       OSError: if it or its checksums cannot be read.
-      UserError: if it is damaged; of what lies behind its first block, when that is read.
+      UserError: if the first block is damaged; for other blocks, when they are read.
     """
 
     def __init__(self, path: pathlib.Path, subject: str, remedy: str) -> None:
@@ -90,8 +89,8 @@ class CheckedArray:
         self._checked = np.zeros(len(self._sums), bool)
         blocks = -(-len(self._bytes) // _BLOCK)
         if len(self._sums) != blocks or _sums_path(path).stat().st_size != 4 * blocks:
-            raise self._damage("it has another length than its checksums")
-        self._check(0, 1)  # how to read the others
+            raise self._damage("its length does not match its checksums")
+        self._check(0, 1)  # the header
         try:
             self._rows = open_array(path)
         except ValueError as error:
@@ -104,7 +103,7 @@ class CheckedArray:
         return len(self._rows)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """The rows of a slice without step, mapped; a UserError if they are damaged."""
+        """The rows of a slice without step, memory-mapped; a UserError if they are damaged."""
         start, stop, _ = rows.indices(len(self))
         size = self._rows.nbytes // max(len(self), 1)
         first = (self._start + start * size) // _BLOCK
@@ -112,7 +111,7 @@ class CheckedArray:
         return self._rows[start:stop]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows; mapped, unless a copy or another type is asked for."""
+        """All rows; memory-mapped unless a copy or another dtype is requested."""
         return np.array(self[:], dtype, copy=copy)
 
     def _check(self, first: int, stop: int) -> None:
@@ -120,7 +119,7 @@ class CheckedArray:
             if self._checked[block]:
                 continue
             content = self._bytes[block * _BLOCK : (block + 1) * _BLOCK]
-            if zlib.crc32(content) != self._sums[block]:
+            if zlib.crc32(content.data) != self._sums[block]:
                 raise self._damage(f"block {block} differs from its checksum")
             self._checked[block] = True
 
@@ -129,9 +128,9 @@ class CheckedArray:
 
 
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an uncompressed `.npz` file of named arrays, with a checksum of all of it."""
+    """Writes an uncompressed `.npz` file of named arrays, with a checksum."""
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy types all keywords as bool
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = _MARK + bytes(_DIGITS)
     with path.open("r+b") as file:
@@ -140,8 +139,21 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
         file.write(f"{found:0{_DIGITS}x}".encode())
 
 
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of a `.npz` file by name; raises as `open_array`."""
+    try:
+        with path.open("rb") as file:
+            _require_whole(path, file)
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError(f"{path.name} must be an archive of arrays")
+            return {name: arrays[name] for name in arrays.files}
+    except _DAMAGE as error:
+        raise ValueError(_reason(path, error)) from error
+
+
 def _archive_checksum(file: BinaryIO) -> int:
-    """Of all that stands before the comment."""
+    """The checksum of all before the comment."""
     left, found = file.seek(0, os.SEEK_END) - len(_MARK) - _DIGITS, 0
     file.seek(0)
     for block in _blocks(file):
@@ -151,7 +163,7 @@ def _archive_checksum(file: BinaryIO) -> int:
 
 
 def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
-    """Compares an archive with its checksum, if it has one; versions before wrote none."""
+    """Raises a ValueError if an archive differs from its checksum; older files have none."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - len(_MARK) - _DIGITS, 0))
     comment = file.read()
@@ -168,19 +180,6 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 def _sums_path(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(path.name + _SUMS)
-
-
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of a `.npz` file by name; raises as `open_array`."""
-    try:
-        with path.open("rb") as file:
-            _require_whole(path, file)
-            arrays = np.load(file, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                raise ValueError(f"{path.name} must be an archive of arrays")
-            return {name: arrays[name] for name in arrays.files}
-    except _DAMAGE as error:
-        raise ValueError(_reason(path, error)) from error
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:

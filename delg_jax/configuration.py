@@ -192,9 +192,9 @@ def no_field(path: str, known: Iterable[str]) -> str:
       path: of the field, dotted.
       known: paths of fields that exist.
     """
-    new = migrations.new_name(path)
-    if new:
-        return f"is now called config.{new}"
+    past = migrations.what_became_of(path)
+    if past:
+        return past
     close = difflib.get_close_matches(path, list(known), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"is no field of the configuration{hint}"

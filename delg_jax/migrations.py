@@ -1,10 +1,9 @@
-"""What configurations stored by earlier versions do not say yet."""
+"""Configurations stored by earlier versions: fields added, renamed and removed since."""
 
 from collections.abc import Container, Mapping
 from typing import Any
 
-# Field that was added after artefacts of this format had been written -> the value with which the
-# program does what it did before there was the field
+# Field added since the first outputs of this format -> the value that keeps the earlier behaviour
 ADDED = {
     "model.pretrained_mapping": "",
     "data.distractors": "",
@@ -64,7 +63,6 @@ ADDED = {
     "rerank.mds.power": 1.0,
     "rerank.mds.missing": "zero",
     "rerank.mds.method": "classical",
-    "rerank.mds.solver": "eigh",
     "rerank.mds.landmarks": 200,
     "rerank.mds.iterations": 30,
     "rerank.mds.missing_weight": 0.1,
@@ -88,8 +86,7 @@ ADDED = {
     "eval.negative_pairs": 1000,
 }
 
-
-# Field, or section of fields, and the value of a field, that had another name -> the name of now
+# Old name of a field or section -> its present name
 RENAMED = {
     "data.embedded": "data.synthetic",
     "extract.suppression": "extract.nms_radius",
@@ -97,27 +94,49 @@ RENAMED = {
     "search.rarity_images": "search.idf_images",
     "rerank.sp.residual": "rerank.sp.inlier_threshold",
 }
+# Field and its old value -> its present value
 RENAMED_VALUES = {
     ("data.name", "embedded"): "synthetic",
     ("search.engine", "cells"): "ivf",
 }
+# Field that no longer exists -> why; the value that an earlier version stored is ignored
+REMOVED = {
+    "rerank.mds.solver": "eigh is the only solver",
+}
 
 
 def new_name(path: str) -> str:
-    """The name of now of a field or section that was renamed, by dotted path; "" of any other."""
+    """The present name of a renamed field or section, by dotted path; "" if it was not renamed."""
     for old, new in RENAMED.items():
         if path == old or path.startswith(f"{old}."):
             return new + path.removeprefix(old)
     return ""
 
 
+def what_became_of(path: str) -> str:
+    """What happened to a field of earlier versions, as a sentence without a subject.
+
+    Args:
+      path: of the field, dotted.
+
+    Returns:
+      For example "is now called config.data.synthetic"; "" for a name that never existed.
+    """
+    if path in REMOVED:
+        return f"was removed: {REMOVED[path]}"
+    new = new_name(path)
+    return f"is now called config.{new}" if new else ""
+
+
 def renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A flattened configuration with the names of now.
+    """A flattened configuration with the present names, without removed fields.
 
     Args:
       stored: values by dotted path.
     """
-    fields = {new_name(path) or path: value for path, value in stored.items()}
+    fields = {
+        new_name(path) or path: value for path, value in stored.items() if path not in REMOVED
+    }
     for (path, old), new in RENAMED_VALUES.items():
         if fields.get(path) == old:
             fields[path] = new

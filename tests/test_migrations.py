@@ -6,6 +6,7 @@ import pytest
 
 from configs import default
 from delg_jax import configuration, migrations, workdir
+from delg_jax.cli import arguments
 from delg_jax.errors import UserError, require_choice
 
 # Fields of the oldest version of tests/upgrades
@@ -99,6 +100,26 @@ def test_an_old_name_is_refused_with_the_new_one(old):
     rule = f"is now called config.{migrations.new_name(old)}"
     with pytest.raises(UserError, match=re.escape(f"config.{old} = 1: {rule}")):
         configuration.override(default.get_config(), {old: 1})
+
+
+@pytest.mark.parametrize("field", migrations.REMOVED)
+def test_a_removed_field_is_refused_when_set_and_ignored_when_stored(tmp_path, field):
+    config = default.get_config()
+    rule = f"config.{field} = 'eigh': was removed: {migrations.REMOVED[field]}"
+    with pytest.raises(UserError, match=re.escape(rule)):
+        configuration.override(config, {field: "eigh"})
+    argv = [f"--config.{field}=eigh"]
+    error = arguments.explain(AttributeError(repr(field.rpartition(".")[2])), "delg evaluate", argv)
+    assert str(error) == rule
+    section = field.partition(".")[0]
+    workdir.claim(tmp_path, config, (section,))
+    path = tmp_path / workdir.CONFIG_FILE
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["config"][field] = "eigh"
+    workdir.write_json(path, {name: v for name, v in content.items() if name != "checksum"})
+    assert field in path.read_text(encoding="utf-8")
+    assert workdir.is_of(tmp_path, config, (section,))
+    assert field not in workdir.stored_config(tmp_path)
 
 
 @pytest.mark.parametrize(("field", "old"), list(migrations.RENAMED_VALUES))

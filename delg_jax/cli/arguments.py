@@ -54,10 +54,8 @@ def explain(error: Exception, command: str, argv: list[str]) -> UserError:
         return _wrong_value(text, command, argv)
     field = _unknown_field(text, argv)
     if field and not isinstance(error, flags.Error):
-        new = migrations.new_name(field[0].removeprefix("config."))
-        unknown = f"is no field of the configuration{_hint(text)}"
-        rule = f"is now called config.{new}" if new else unknown
-        return UserError(*field, rule)
+        past = migrations.what_became_of(field[0].removeprefix("config."))
+        return UserError(*field, past or f"is no field of the configuration{_hint(text)}")
     return UserError(command, " ".join(argv), text)
 
 

@@ -27,7 +27,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Builds the graph and says how large it is."""
     from delg_jax import distributed
-    from delg_jax.search.index import FOLDERS, build_engine, build_index
+    from delg_jax.search.engine_choice import build_engine
+    from delg_jax.search.index import FOLDERS, build_index
 
     distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     kind = values.features

@@ -23,7 +23,8 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
 from delg_jax.search import SimilarityGraph
-from delg_jax.search.index import build_index, deciding, index_place
+from delg_jax.search.engine_choice import deciding_fields, index_place
+from delg_jax.search.index import build_index
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # change speed and memory alone
 
@@ -85,7 +86,14 @@ def evaluate(
 def decided_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Prefixes of the fields that decide rankings and metrics."""
     rerank = [path for path in configuration.flatten(config, ("rerank",)) if path not in _BLOCKS]
-    return ("seed", "data.name", *sections(config), *deciding(config.search), *rerank, "eval")
+    return (
+        "seed",
+        "data.name",
+        *sections(config),
+        *deciding_fields(config.search),
+        *rerank,
+        "eval",
+    )
 
 
 def sources(

@@ -1,4 +1,4 @@
-"""Re-ranking: spatial verification of a short list, and similarity embeddings of it."""
+"""Re-ranking: spatial verification, similarity embeddings, SuperGlobal, expansion, diffusion."""
 
 from delg_jax.rerank.mds import MdsSettings
 from delg_jax.rerank.spatial_verification import SpatialSettings

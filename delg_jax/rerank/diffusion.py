@@ -1,9 +1,10 @@
-"""Diffusion: similarities to a query spread along the similarity graph of the database.
+"""Diffusion of query similarities along the similarity graph of the database.
 
 Iscen, Tolias, Avrithis, Furon, Chum, "Efficient Diffusion on Region Manifolds", CVPR 2017.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -20,14 +21,14 @@ Array = jax.Array | np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionSettings:
-    """How similarities spread.
+    """The settings of diffusion; `config.rerank.diffusion` has the same names.
 
     Attributes:
-      neighbours: best neighbours of an image in the graph, k; only mutual ones are joined.
-      query_neighbours: best images of a query where its similarity starts.
+      neighbours: of an image in the graph, k; only mutual neighbours are connected.
+      query_neighbours: best images of a query, from which diffusion starts.
       power: exponent of similarities, gamma.
-      spread: share that comes from the neighbours, alpha; in [0, 1).
-      iterations: of the conjugate gradient method; 20 in the paper.
+      spread: weight of the neighbours, alpha; in [0, 1).
+      iterations: of conjugate gradients; 20 in the paper.
     """
 
     neighbours: int = 50
@@ -52,7 +53,7 @@ def rerank(
     similarities: Array,
     graph: SimilarityGraph,
     settings: DiffusionSettings,
-    chunk: int = 32,
+    query_block: int = 32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Re-ranks the whole database for each query.
 
@@ -61,33 +62,35 @@ def rerank(
       similarities: float [Q, N], in the order of `ranks`.
       graph: similarities among the N database images, of the same kind as those to the query.
       settings: see `DiffusionSettings`.
-      chunk: queries computed at a time; memory holds [chunk, N, neighbours].
+      query_block: queries computed at a time; memory holds [query_block, N, neighbours].
 
     Returns:
-      The new rankings, int [Q, N], where images that nothing reaches keep their order at the end;
-      and what of the query reaches the images, float32 [Q, N], in that order.
+      The new rankings, int [Q, N], where images that are not reached come last in their order; and
+      the diffused similarities, float32 [Q, N], in the new order.
     """
     ranks, similarities = np.asarray(ranks), np.asarray(similarities, np.float32)
     columns, weights = _affinity(graph, settings)
-    chunk = min(chunk, max(len(ranks), 1))
-    result, reached = np.empty_like(ranks), np.empty(ranks.shape, np.float32)
-    for start in starts(len(ranks), chunk):
-        rows = padded_rows(ranks, start, chunk)
-        found = diffuse(columns, weights, rows, padded_rows(similarities, start, chunk), settings)
+    query_block = min(query_block, max(len(ranks), 1))
+    result, diffused = np.empty_like(ranks), np.empty(ranks.shape, np.float32)
+    for start in starts(len(ranks), query_block):
+        rows = padded_rows(ranks, start, query_block)
+        found = diffuse(
+            columns, weights, rows, padded_rows(similarities, start, query_block), settings
+        )
         values = np.take_along_axis(np.asarray(found), rows, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
-        finished = slice(start, min(start + chunk, len(ranks)))
+        finished = slice(start, min(start + query_block, len(ranks)))
         kept = finished.stop - start
         result[finished] = np.take_along_axis(rows, order, axis=1)[:kept]
-        reached[finished] = np.take_along_axis(values, order, axis=1)[:kept]
-    return result, reached
+        diffused[finished] = np.take_along_axis(values, order, axis=1)[:kept]
+    return result, diffused
 
 
 def _affinity(graph: SimilarityGraph, settings: DiffusionSettings) -> tuple[np.ndarray, np.ndarray]:
     """Neighbours int [N, k] and symmetrically normalised weights float32 [N, k], 0 if not mutual.
 
-    The weight of a pair is the lesser of its two directions to the power, so that it is symmetric
-    though the similarity is not.
+    The weight of a pair is the smaller of its two similarities to the power: it is symmetric,
+    although the similarity is not.
     """
     count = len(graph)
     similarities, columns = graph.nearest(settings.neighbours + 1)
@@ -139,11 +142,13 @@ def diffuse(
     return jax.vmap(one)(ranks[:, :first], similarities[:, :first])
 
 
-def _conjugate_gradients(apply, target: jax.Array, iterations: int) -> jax.Array:
-    """A fixed number of steps from 0; a step of length 0 once the residual is 0."""
+def _conjugate_gradients(
+    apply: Callable[[jax.Array], jax.Array], target: jax.Array, iterations: int
+) -> jax.Array:
+    """Solves apply(x) = target in a fixed number of steps from 0; later steps have length 0."""
 
     def step(_: int, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        """One iteration; of a direction without curvature, which is zero, nothing changes."""
+        """One iteration; a zero direction changes nothing."""
         solution, residual, direction, square = state
         applied = apply(direction)
         curvature = (direction * applied).sum()

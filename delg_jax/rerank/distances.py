@@ -27,7 +27,7 @@ def distances(
 ) -> jax.Array:
     """Turns similarities into symmetric distances with a zero diagonal.
 
-    The similarity is averaged over its two directions and put on the scale of `level`.
+    The two directions of a similarity are averaged, and the result is scaled by `level`.
 
     Args:
       similarities: float [n, n], larger is better; the diagonal is not read.
@@ -35,11 +35,11 @@ def distances(
         reciprocal of 0 is the largest distance of all other pairs.
       contrast: similarity that counts as 1.
       background: similarity that counts as 0.
-      power: exponent of the form of that name.
-      missing: what a missing similarity is: zero; largest, the one that is missing in one
-        direction is taken from the other, and in both gives the largest distance of all other
-        pairs; row_minimum, the least known similarity of its row, as a list that was cut hides
-        nothing above its last.
+      power: exponent of the form `power`.
+      missing: how a missing similarity is replaced. `zero`: by 0. `largest`: by that of the other
+        direction; if both are missing, the distance is the largest of all other pairs.
+        `row_minimum`: by the least known similarity of its row, which is the upper bound of what a
+        truncated list leaves out.
       known: bool [n, n], False where a similarity is missing; None for all True. A known one may
         be 0.
 
@@ -72,24 +72,24 @@ def distances(
 
 
 def level(similarities: jax.Array, contrast: float, background: float = 0.0) -> jax.Array:
-    """Puts similarities on the scale from `background` (0) to `contrast` (1), clipped to it."""
+    """Scales similarities from [background, contrast] to [0, 1], with clipping."""
     return jnp.clip((similarities - background) / (contrast - background), 0.0, 1.0)
 
 
 def above(similarities: Array, backgrounds: Array) -> np.ndarray:
-    """Similarities on the scale from the background of their image (0) to 1, at least 0.
+    """Scales similarities from [background of the image, 1] to [0, 1]; below is 0.
 
     Args:
       similarities: float [..., n], of an image to others.
-      backgrounds: float [...], of that image; one that is not finite counts as 0.
+      backgrounds: float [...], of that image; NaN or infinite counts as 0.
 
     Returns:
       float32 [..., n].
     """
     backgrounds = np.asarray(backgrounds, np.float32)[..., None]
     backgrounds = np.where(np.isfinite(backgrounds), backgrounds, np.float32(0.0))
-    room = np.maximum(1.0 - backgrounds, _LEAST_SIMILARITY)
-    return np.maximum((np.asarray(similarities) - backgrounds) / room, 0.0).astype(np.float32)
+    scale = np.maximum(1.0 - backgrounds, _LEAST_SIMILARITY)
+    return np.maximum((np.asarray(similarities) - backgrounds) / scale, 0.0).astype(np.float32)
 
 
 def _mean(similarities: jax.Array) -> jax.Array:

@@ -1,17 +1,17 @@
-"""Transformations of least squared error through weighted matches.
+"""Least-squares transformations of weighted matches.
 
 Each takes matches float [M, K, 4], source (y, x) and target (y, x), near the origin, and weights
-float [M, T, K], at least 0, for T fits per pair. Each gives coefficients [C, M, T], as `transforms`
-orders them, and bool [M, T], False where the matches do not decide a transformation.
+float [M, T, K], at least 0, for T fits per pair. Each returns coefficients [C, M, T] in the order
+of `transforms`, and bool [M, T], False where the matches do not determine a transformation.
 """
 
 import jax
 import jax.numpy as jnp
 
-# A transformation that flattens the plane beyond this, area over squared size, is no view of it.
+# A linear map with a smaller determinant, relative to its squared norm, is rejected as degenerate.
 FLATTEST = 1e-3
 
-# Matches whose standard deviation is below this, in pixels, lie in one place.
+# Matches whose standard deviation is below this, in pixels, count as one point.
 NARROWEST = 0.5
 
 
@@ -42,8 +42,8 @@ def similarity(points: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Ar
 def homography(points: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Homographies by the direct linear transformation (Hartley, TPAMI 1997).
 
-    Points are moved and scaled to unit spread first. The last element of the matrix in those
-    coordinates is 1, which the middle of matches that are seen by both cameras allows.
+    Points are centred and scaled to unit variance first. In those coordinates the last element of
+    the matrix is set to 1, which is possible if both cameras see the mean of the matches.
     """
     source, source_middle, source_size = _normalized(points[:, :, :2], weights)
     target, target_middle, target_size = _normalized(points[:, :, 2:], weights)
@@ -65,7 +65,7 @@ def homography(points: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _moments(points: jax.Array, weights: jax.Array):
-    """Covariance of the source, of target with source [target][source], and both means [2]."""
+    """Covariance of the source, cross-covariance [target][source], and both means [2]."""
     total = jnp.maximum(weights.sum(axis=-1), 1e-6)
     means = jnp.einsum("mtk,mkc->cmt", weights, points, precision="highest") / total[None]
     offsets = jnp.moveaxis(points, 2, 0)[:, :, None, :] - means[..., None]  # [4, M, T, K]
@@ -85,7 +85,7 @@ def _shifted(
     source: jax.Array,
     target: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Coefficients of the linear part with the shift from mean to mean."""
+    """Coefficients of a linear part and the shift that maps mean to mean."""
     (yy, yx), (xy, xx) = rows
     b_y = target[0] - yy * source[0] - yx * source[1]
     b_x = target[1] - xy * source[0] - xx * source[1]
@@ -98,7 +98,7 @@ def _keeps_plane(yy: jax.Array, yx: jax.Array, xy: jax.Array, xx: jax.Array) -> 
 
 
 def _normalized(points: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Points [2, M, T, K] around their mean [2, M, T] in units of their spread [M, T]."""
+    """Normalised points [2, M, T, K], their mean [2, M, T] and their scale [M, T]."""
     total = jnp.maximum(weights.sum(axis=-1), 1e-6)
     middle = jnp.einsum("mtk,mkc->cmt", weights, points, precision="highest") / total[None]
     offsets = jnp.moveaxis(points, 2, 0)[:, :, None, :] - middle[..., None]

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from delg_jax.search import descriptor_similarity
 
 
-@partial(
-    jax.jit, static_argnames=("max_distance", "ratio", "mutual", "hamming", "chunk", "dimension")
-)
+@partial(jax.jit, static_argnames=("max_distance", "ratio", "mutual", "hamming", "dimension"))
 def match(
     query_descriptors: jax.Array,
     query_mask: jax.Array,
@@ -20,49 +18,46 @@ def match(
     ratio: float = 0.0,
     mutual: bool = False,
     hamming: str = "popcount",
-    chunk: int = 1,
     dimension: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Finds, for each query feature, its nearest neighbour in each of M images.
 
-    The direction is that of the official code, so several query features may share a feature
-    of the image. A nearest neighbour is a match if its L2 distance is strictly below
-    `max_distance` and it passes the tests that are on. Ties go to the lower index.
+    As in the official code, several query features may match the same feature of the image. A
+    nearest neighbour is a match if its L2 distance is strictly below `max_distance` and it passes
+    the enabled tests. Ties go to the lower index. Memory holds [Kq, K] similarities of one image.
 
-    The type of the descriptors says what they are, see `cosines.between`.
+    The dtype gives the encoding of the descriptors, see `descriptor_similarity.cosines`.
 
     Args:
       query_descriptors: float or int8 [Kq, D], or uint8 [Kq, D / 8].
       query_mask: bool [Kq], False on padding.
-      descriptors: [M, K, ...], of the same kind; floats may differ in width.
+      descriptors: [M, K, ...], of the same encoding; floats may differ in width.
       mask: bool [M, K].
       max_distance: L2 distance between unit descriptors, in (0, 2].
-      ratio: matches only if distance < ratio * distance to the second neighbour (Lowe, IJCV
+      ratio: a match only if distance < ratio * distance to the second neighbour (Lowe, IJCV
         2004); 0 = no test. An image of one feature has its second neighbour at infinity.
       mutual: keep a match only if the query feature is also the nearest one of its neighbour.
       hamming: how packed signs are compared, one of `binary.HAMMING`.
-      chunk: images matched at a time; memory holds [chunk, Kq, K] similarities.
-      dimension: D of packed signs, if it is not 8 times the bytes.
+      dimension: D of packed signs, if it is not 8 times the number of bytes.
 
     Returns:
       Index int32 [M, Kq] of the nearest neighbour (0 if the image has no feature), and
       valid bool [M, Kq].
 
     Raises:
-      ValueError: if the two sides are of different kinds.
+      ValueError: if the encodings differ.
     """
     descriptor_similarity.check_kinds(query_descriptors, descriptors)
 
     def one_image(image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Matches the query to one image's descriptors [K, D] and mask [K]."""
         features, present = image
-        found = descriptor_similarity.between(query_descriptors, features, hamming, dimension)
+        found = descriptor_similarity.cosines(query_descriptors, features, hamming, dimension)
         found = jnp.where(present[None, :], found, -jnp.inf)
         return _nearest(found, query_mask, max_distance, ratio, mutual)
 
-    if chunk == 1:  # without the batch axis, which products on a CPU are slower with
-        return jax.lax.map(one_image, (descriptors, mask))
-    return jax.lax.map(one_image, (descriptors, mask), batch_size=chunk)
+    # One image at a time: a CPU multiplies matrices faster without a batch axis
+    return jax.lax.map(one_image, (descriptors, mask))
 
 
 def _nearest(
@@ -84,7 +79,7 @@ def _nearest(
 def _first_maximum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index and value of the first maximum of each row.
 
-    Two plain reductions: on a CPU they are vectorised, which `argmax` is not.
+    Two plain reductions are vectorised on a CPU; `argmax` is not.
     """
     columns = jnp.arange(values.shape[1], dtype=jnp.int32)
     best = values.max(axis=1)

@@ -1,8 +1,8 @@
-"""Similarity embeddings: vectors made on the fly from local similarities, and their re-ranking.
+"""Re-ranking by similarity embeddings: multidimensional scaling of local similarities.
 
-Aiger et al., "local-to-global" retrieval (2025): the short list of a local search and its query
-are embedded by multidimensional scaling, and the embedding is compared as a global descriptor
-would be.
+Aiger et al., "local-to-global" retrieval (2025): a query and the short list of its local search
+are embedded by multidimensional scaling, and the rows of the embedding are compared like global
+descriptors.
 """
 
 import dataclasses
@@ -16,39 +16,38 @@ from delg_jax.errors import WrongField
 from delg_jax.rerank import superglobal
 from delg_jax.rerank.classical_mds import classical_mds, landmark_mds
 from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level
-from delg_jax.rerank.eigensolver import SOLVERS
 from delg_jax.rerank.smacof import smacof
 from delg_jax.search.batching import starts
 from delg_jax.search.graph import SimilarityGraph
 
 METHODS = ("classical", "smacof", "landmark")
 
+Array = jax.Array | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class MdsSettings:
-    """How a short list is embedded and scored; the same names as in the configuration.
+    """How a short list is embedded and scored; `config.rerank.mds` has the same names.
 
     Attributes:
-      short_list: images of the local search that are re-ranked, M.
-      dim: dimension of the embedding; a shorter list needs fewer, and the others are zero.
+      short_list: images to re-rank, M.
+      dim: dimension of the embedding; a shorter list leaves columns zero.
       distance: form of the distance, one of `distances.FORMS`.
-      contrast: similarity that counts as 1; it lies far below 1 for different photographs.
+      contrast: similarity that counts as 1; different photographs are far below 1.
       background: similarity that counts as 0; unrelated photographs are above 0.
-      background_rank: rank in an image's own list whose similarity counts as its 0, before all
-        else; 0 = none, and in a smaller database the last. Images without texture resemble all
-        others, and this takes it from them.
-      power: exponent of the distance of that name.
-      missing: what a missing similarity is, one of `distances.MISSING`.
-      method: classical; smacof, which starts from it; or landmark, for long short lists.
-      solver: of the eigenpairs, one of `eigenpairs.SOLVERS`.
-      landmarks: first images that, with the query, are the landmarks.
+      background_rank: rank in an image's own list whose similarity is subtracted as its background
+        first; 0 = none; the last rank of a shorter list. This corrects images without texture,
+        which resemble all others.
+      power: exponent of the distance `power`.
+      missing: how a missing similarity is replaced, one of `distances.MISSING`.
+      method: classical; smacof, which starts from classical; or landmark, for long short lists.
+      landmarks: the query and this many first images are the landmarks.
       iterations: of smacof.
-      missing_weight: weight of a missing pair in smacof, beside the 1 of the others.
-      concat_weight: w of [sqrt(w) embedding, sqrt(1 - w) global descriptor], where there is one.
-      neighbours: of an image in the step of SuperGlobal on these vectors, with their mean where it
-        takes the elementwise maximum of descriptors; 0 = no such step.
+      missing_weight: weight of a missing pair in smacof; other pairs have 1.
+      concat_weight: w of [sqrt(w) embedding, sqrt(1 - w) global descriptor], with descriptors.
+      neighbours: of an image in a SuperGlobal step on the vectors, with mean pooling; 0 = no step.
       beta: weight of a neighbour in that step.
-      weight: share of the vectors in the score, beside the local similarity.
+      weight: of the vectors in the score; 1 - weight is that of the local similarity.
       query_block: queries embedded at a time.
     """
 
@@ -61,7 +60,6 @@ class MdsSettings:
     power: float = 1.0
     missing: str = "zero"
     method: str = "classical"
-    solver: str = "eigh"
     landmarks: int = 200
     iterations: int = 30
     missing_weight: float = 0.1
@@ -73,7 +71,7 @@ class MdsSettings:
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        choices = {"distance": FORMS, "missing": MISSING, "method": METHODS, "solver": SOLVERS}
+        choices = {"distance": FORMS, "missing": MISSING, "method": METHODS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)
@@ -97,46 +95,103 @@ class MdsSettings:
                 raise WrongField(name, getattr(self, name), "must not be negative")
 
 
-Array = jax.Array | np.ndarray
+def rerank(
+    rankings: Array,
+    similarities: Array,
+    graph: SimilarityGraph,
+    settings: MdsSettings,
+    query_globals: Array | None = None,
+    database_globals: Array | None = None,
+) -> np.ndarray:
+    """Re-ranks the short list of each query; later images keep their order.
+
+    Args:
+      rankings: int [Q, N], result of the local search, best first.
+      similarities: float [Q, N], local similarities in the order of `rankings`; minus infinity for
+        skipped images, which keep this score.
+      graph: similarities among the database images.
+      settings: see `MdsSettings`; memory holds the similarities of `query_block` short lists.
+      query_globals: float [Q, D], unit norm; None for no global descriptors.
+      database_globals: float [N, D], unit norm; an array or a memory map.
+
+    Returns:
+      The new rankings, int [Q, N]; equal scores keep the order of the search.
+
+    Raises:
+      ValueError: if only one side has global descriptors.
+    """
+    found = list_scores(rankings, similarities, graph, settings, query_globals, database_globals)
+    rankings, count = np.array(rankings), found.shape[1]
+    order = np.argsort(-found, axis=1, kind="stable")
+    rankings[:, :count] = np.take_along_axis(rankings[:, :count], order, axis=1)
+    return rankings
+
+
+def list_scores(
+    rankings: Array,
+    similarities: Array,
+    graph: SimilarityGraph,
+    settings: MdsSettings,
+    query_globals: Array | None = None,
+    database_globals: Array | None = None,
+) -> np.ndarray:
+    """The scores that `rerank` sorts by.
+
+    Args:
+      rankings: as of `rerank`, like the other arguments.
+      similarities: float [Q, N].
+      graph: similarities among the database images.
+      settings: see `MdsSettings`.
+      query_globals: float [Q, D], or None.
+      database_globals: float [N, D], or None.
+
+    Returns:
+      float32 [Q, M], in the order of `rankings`.
+
+    Raises:
+      ValueError: if only one side has global descriptors.
+    """
+    if (query_globals is None) != (database_globals is None):
+        raise ValueError("`query_globals` and `database_globals` must be given together")
+    heads = np.asarray(rankings)[:, : settings.short_list]
+    to_query = np.asarray(similarities)[:, : settings.short_list]
+    present = to_query > -np.inf
+    rank = settings.background_rank
+    if rank:
+        lists = np.asarray(similarities)
+        to_query = above(to_query, lists[:, min(rank, lists.shape[1]) - 1])
+    found = np.empty(heads.shape, np.float32)
+    block = min(settings.query_block, max(len(heads), 1))
+    for start in starts(len(heads), block):
+        # The last block is padded with its last query, so that one shape is compiled
+        rows = np.minimum(np.arange(start, start + block), len(heads) - 1)
+        pairs, known = map(np.stack, zip(*map(graph.dense, heads[rows]), strict=True))
+        if rank:
+            pairs = above(pairs, graph.at_rank(heads[rows], rank))
+        vectors = None
+        if query_globals is not None and database_globals is not None:
+            images = [database_globals[head] for head in heads[rows]]
+            vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
+        found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], settings, vectors)
+    return found
 
 
 @partial(jax.jit, static_argnames="settings")
-def embed(
-    similarities: jax.Array,
+def _block_scores(
+    to_query: jax.Array,
+    pairs: jax.Array,
+    known: jax.Array,
     mask: jax.Array,
     settings: MdsSettings,
-    known: jax.Array | None = None,
+    vectors: jax.Array | None,
 ) -> jax.Array:
-    """Embeds images by their similarities.
+    """Scores [Q, M] of one block of queries."""
+    in_axes = (0, 0, 0, 0, None if vectors is None else 0)
 
-    Args:
-      similarities: float [n, n]; the diagonal is not read.
-      mask: bool [n], False on rows that are no images.
-      settings: see `MdsSettings`.
-      known: bool [n, n], False where a similarity is missing; None for all True.
+    def scores_of_query(to_query, pairs, known, mask, vectors) -> jax.Array:
+        return scores(to_query, pairs, mask, settings, vectors, known)
 
-    Returns:
-      float32 [n, dim]; zeros outside the mask.
-    """
-    present = mask[:, None] & mask[None, :]
-    known = present if known is None else present & known
-    between = distances(
-        similarities,
-        settings.distance,
-        settings.contrast,
-        settings.background,
-        settings.power,
-        settings.missing,
-        known,
-    )
-    if settings.method == "landmark":
-        return landmark_mds(between[: settings.landmarks + 1], settings.dim, mask, settings.solver)
-    points = classical_mds(between, settings.dim, mask, settings.solver)
-    if settings.method == "smacof":
-        weights = jnp.where(known | known.T, 1.0, settings.missing_weight)
-        weights = jnp.where(present, weights, 0.0)
-        points = smacof(between, weights, points, settings.iterations)
-    return points
+    return jax.vmap(scores_of_query, in_axes)(to_query, pairs, known, mask, vectors)
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -150,20 +205,20 @@ def scores(
 ) -> jax.Array:
     """Scores the short list of a query by embedding and local similarity together.
 
-    weight * v(query, image) + (1 - weight) * s(query, image) between background (0) and contrast
-    (1). v is the cosine between rows of the joint embedding of the query and its short list; with
-    global descriptors, that of the weighted concatenations; with neighbours, the score of
-    SuperGlobal on these rows, with the mean in the place of the elementwise maximum: an embedding
-    is defined up to a rotation, and nothing that ranks may change with it.
+    The score is weight * v(query, image) + (1 - weight) * s(query, image), where s is scaled from
+    background (0) to contrast (1). v is the cosine between rows of the joint embedding of the query
+    and its short list; with global descriptors, that of the weighted concatenations; with
+    neighbours, the SuperGlobal score of these rows. SuperGlobal then pools by the mean, because the
+    elementwise maximum changes with a rotation, and an embedding is defined up to a rotation.
 
     Args:
-      query_similarities: float [M], s(query, image); it stands for both directions.
+      query_similarities: float [M], s(query, image), used for both directions.
       pair_similarities: float [M, M], s(image, image).
-      mask: bool [M], False where the short list is shorter than M.
+      mask: bool [M], False where there is no image, which was skipped.
       settings: see `MdsSettings`.
-      global_descriptors: float [1 + M, D], unit norm, the query's first; None to do without.
-      known: bool [M, M], False where a pair's similarity is missing; None for all True. That of
-        the query to an image never is.
+      global_descriptors: float [1 + M, D], unit norm, the query's first; None for none.
+      known: bool [M, M], False where a pair's similarity is missing; None for all True. Those of
+        the query are never missing.
 
     Returns:
       float32 [M], minus infinity outside the mask.
@@ -191,105 +246,46 @@ def scores(
     return jnp.where(mask, score, -jnp.inf)
 
 
-def rerank(
-    rankings: Array,
-    similarities: Array,
-    graph: SimilarityGraph,
-    settings: MdsSettings,
-    query_globals: Array | None = None,
-    database_globals: Array | None = None,
-) -> np.ndarray:
-    """Re-ranks the short list of each query; the images below it keep their order.
-
-    Args:
-      rankings: int [Q, N], result of the local search, best first.
-      similarities: float [Q, N], local similarities in the order of `rankings`; minus infinity for
-        what is no image, which then has this score.
-      graph: similarities among the database images.
-      settings: see `MdsSettings`; memory holds the similarities of `query_block` short lists.
-      query_globals: float [Q, D], unit norm; None to do without global descriptors.
-      database_globals: float [N, D], unit norm; an array or a memory map.
-
-    Returns:
-      The new rankings, int [Q, N]; equal scores keep the order of the search.
-
-    Raises:
-      ValueError: if global descriptors are there for one side only.
-    """
-    found = list_scores(rankings, similarities, graph, settings, query_globals, database_globals)
-    rankings, count = np.array(rankings), found.shape[1]
-    order = np.argsort(-found, axis=1, kind="stable")
-    rankings[:, :count] = np.take_along_axis(rankings[:, :count], order, axis=1)
-    return rankings
-
-
-def list_scores(
-    rankings: Array,
-    similarities: Array,
-    graph: SimilarityGraph,
-    settings: MdsSettings,
-    query_globals: Array | None = None,
-    database_globals: Array | None = None,
-) -> np.ndarray:
-    """The scores that `rerank` sorts by.
-
-    Args:
-      rankings: as of `rerank`, and so are the others.
-      similarities: float [Q, N].
-      graph: similarities among the database images.
-      settings: see `MdsSettings`.
-      query_globals: float [Q, D], or None.
-      database_globals: float [N, D], or None.
-
-    Returns:
-      float32 [Q, M], in the order of `rankings`.
-
-    Raises:
-      ValueError: if global descriptors are there for one side only.
-    """
-    if (query_globals is None) != (database_globals is None):
-        raise ValueError("`query_globals` and `database_globals` must be given together")
-    heads = np.asarray(rankings)[:, : settings.short_list]
-    to_query = np.asarray(similarities)[:, : settings.short_list]
-    present = to_query > -np.inf
-    rank = settings.background_rank
-    if rank:
-        lists = np.asarray(similarities)
-        to_query = above(to_query, lists[:, min(rank, lists.shape[1]) - 1])
-    found = np.empty(heads.shape, np.float32)
-    block = min(settings.query_block, max(len(heads), 1))
-    for start in starts(len(heads), block):
-        # The last block is filled with its last query, so that one shape is compiled
-        rows = np.minimum(np.arange(start, start + block), len(heads) - 1)
-        pairs, known = map(np.stack, zip(*map(graph.dense, heads[rows]), strict=True))
-        if rank:
-            pairs = above(pairs, graph.at_rank(heads[rows], rank))
-        vectors = None
-        if query_globals is not None:
-            images = [database_globals[head] for head in heads[rows]]
-            vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
-        found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], settings, vectors)
-    return found
-
-
 @partial(jax.jit, static_argnames="settings")
-def _block_scores(
-    to_query: jax.Array,
-    pairs: jax.Array,
-    known: jax.Array,
+def embed(
+    similarities: jax.Array,
     mask: jax.Array,
     settings: MdsSettings,
-    vectors: jax.Array | None,
+    known: jax.Array | None = None,
 ) -> jax.Array:
-    """Scores [Q, M] of the images of one block of queries."""
-    in_axes = (0, 0, 0, 0, None if vectors is None else 0)
+    """Embeds images by their similarities; see `MdsSettings`.
 
-    def one(to_query, pairs, known, mask, vectors) -> jax.Array:
-        return scores(to_query, pairs, mask, settings, vectors, known)
+    Args:
+      similarities: float [n, n]; the diagonal is not read.
+      mask: bool [n], False on rows without an image.
+      settings: see `MdsSettings`.
+      known: bool [n, n], False where a similarity is missing; None for all True.
 
-    return jax.vmap(one, in_axes)(to_query, pairs, known, mask, vectors)
+    Returns:
+      float32 [n, dim]; zeros outside the mask.
+    """
+    present = mask[:, None] & mask[None, :]
+    known = present if known is None else present & known
+    between = distances(
+        similarities,
+        settings.distance,
+        settings.contrast,
+        settings.background,
+        settings.power,
+        settings.missing,
+        known,
+    )
+    if settings.method == "landmark":
+        return landmark_mds(between[: settings.landmarks + 1], settings.dim, mask)
+    points = classical_mds(between, settings.dim, mask)
+    if settings.method == "smacof":
+        weights = jnp.where(known | known.T, 1.0, settings.missing_weight)
+        weights = jnp.where(present, weights, 0.0)
+        points = smacof(between, weights, points, settings.iterations)
+    return points
 
 
 def _unit(points: jax.Array) -> jax.Array:
+    """Rows of unit norm; zeros stay."""
     norms = jnp.linalg.norm(points, axis=1, keepdims=True)
     return points / jnp.where(norms > 0.0, norms, 1.0)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-_ROUNDING = 1e-5  # share of the squared norms that the squared distance of equal points may have
+_ROUNDING = 1e-5  # squared distance of equal points, relative to their squared norms
 
 
 @partial(jax.jit, static_argnames="iterations")
@@ -16,14 +16,14 @@ def smacof(
     """Moves points towards given distances; the stress never grows (de Leeuw, 1977).
 
     Each iteration is a Guttman transform X <- V^+ B(X) X, with V and B of Borg and Groenen,
-    "Modern Multidimensional Scaling", section 8.6. Points that coincide stay together: nothing but
-    rounding says which way they would part.
+    "Modern Multidimensional Scaling", section 8.6. Points that coincide stay together:
+    otherwise rounding alone would decide how they separate.
 
     Args:
       distances: float [n, n], symmetric.
-      weights: float [n, n], symmetric, at least 0; they must connect all points but those whose
-        weights are all 0, which go to the origin.
-      points: float [n, d], where to start, for example the result of classical MDS.
+      weights: float [n, n], symmetric, at least 0; they must connect all points, except those whose
+        weights are all 0, which move to the origin.
+      points: float [n, d], the start, for example the result of classical MDS.
       iterations: number of transforms.
 
     Returns:
@@ -36,10 +36,10 @@ def smacof(
     # V is singular along the ones; there, and on points without weight, it is made the identity
     ones = used[:, None] * used[None, :] * (degree.mean() / count)
     full = jnp.diag(degree + (1.0 - used)) - weights + ones
-    # To be begun when the points are there: on a CPU jaxlib's batched LAPACK calls wait for threads
-    # of the pool that they run in, and this one and the points' `eigh` would wait for each other
+    # Depends on the points, so that it starts after their `eigh`: on a CPU, jaxlib's batched LAPACK
+    # calls wait for threads of the pool that they run in, and the two could deadlock
     full = full + 0.0 * points[:1, :1]
-    # Inverted once: a product per iteration is far faster than two triangular solves on any device
+    # Inverted once: a matrix product per iteration is far faster than two triangular solves
     factor = jax.scipy.linalg.cho_factor(full)
     inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(count))
 
@@ -54,15 +54,8 @@ def smacof(
     return jax.lax.fori_loop(0, iterations, transform, points)
 
 
-@jax.jit
-def stress(distances: jax.Array, weights: jax.Array, points: jax.Array) -> jax.Array:
-    """Weighted sum over pairs of (given distance - distance of the points)^2, a scalar."""
-    errors = (distances - _pairwise(points)) ** 2
-    return 0.5 * (jnp.where(jnp.eye(len(points), dtype=bool), 0.0, weights) * errors).sum()
-
-
 def _pairwise(points: jax.Array) -> jax.Array:
-    """Euclidean distances [n, n]; by the norms and products, so that memory stays [n, n]."""
+    """Euclidean distances [n, n], from norms and inner products, so that memory is [n, n]."""
     squares = (points**2).sum(axis=1)
     products = jnp.matmul(points, points.T, precision=_HIGHEST)
     both = squares[:, None] + squares[None, :]

@@ -1,4 +1,4 @@
-"""Spatial verification: re-ranks a short list by the number of matches on one view of the plane."""
+"""Spatial verification: re-ranks a short list by the number of RANSAC inliers."""
 
 import dataclasses
 import functools
@@ -14,38 +14,43 @@ from delg_jax.errors import WrongField
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.rerank import ransac
 from delg_jax.rerank.matching import match
-from delg_jax.rerank.ransac import Options
+from delg_jax.rerank.ransac import RansacSettings
 from delg_jax.search import binary
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.binary import HAMMING
 
 SCORES = ("inliers", "combined")
 
+# The combined score counts at most this many inliers (recognition on GLDv2, official code)
+ENOUGH_INLIERS = 70
+
+Array = jax.Array | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class SpatialSettings:
-    """Settings of spatial verification; the same names as in the configuration.
+    """Settings of spatial verification; `config.rerank.sp` has the same names.
 
     Attributes:
-      max_features: strongest features of an image that take part; 0 = all.
-      max_distance: L2 distance between unit descriptors that a match stays below.
+      max_features: strongest features of an image to match; 0 = all.
+      max_distance: L2 distance between unit descriptors; that of a match is smaller.
       ratio: Lowe's ratio; 0 = no ratio test.
       mutual: keep mutual nearest neighbours only.
-      one_bit: match the signs of descriptors only (DELG*); `max_distance` is then that of vectors
-        of +-1 / sqrt(D). Descriptors that are packed signs already are matched as such anyway.
-      hamming: how signs are compared, one of `binary.HAMMING`; changes no number.
-      hypotheses: transformations tried per pair.
-      inlier_threshold: pixels; inliers lie strictly nearer, in the query image.
+      one_bit: match only the signs of descriptors (DELG*); `max_distance` is then that of vectors
+        of +-1 / sqrt(D). Stored packed signs are always matched as signs.
+      hamming: how signs are compared, one of `binary.HAMMING`; does not change the result.
+      hypotheses: RANSAC hypotheses per pair.
+      inlier_threshold: pixels in the query image; the error of an inlier is strictly smaller.
       model: affine, similarity or homography.
-      scoring: inliers or msac, decides which hypothesis is the best.
-      local_optimization: whether the best hypotheses are refitted to their inliers.
-      guided: hypotheses from single matches and their sizes, not from random samples.
+      scoring: inliers or msac, the score of a hypothesis.
+      local_optimization: whether to refit the best hypotheses to their inliers.
+      guided: hypotheses from single matches and their scales, not from random samples.
       min_inliers: fewer count as none. Of 1000 random matches between squares of 1000 pixels, the
         best of 1000 affine hypotheses has 8 inliers in the median and never had more than 12 in
         10,000 random pairs (`experiments.benchmarks.bench_ransac`); the official code asks for 4.
-      score: what a short list is sorted by, see `spatial_verification.rerank`.
-      pair_block: image pairs verified at a time on each device; bounds memory, never changes a
-        count.
+      score: how a short list is sorted, see `rerank`.
+      pair_block: image pairs verified at a time on each device; bounds memory, does not change the
+        result.
     """
 
     max_features: int = 1000
@@ -79,29 +84,23 @@ class SpatialSettings:
             if getattr(self, name) not in known:
                 given = getattr(self, name)
                 raise WrongField(name, given, f"must be one of {', '.join(known)}")
-        _ = self.ransac  # checks its own fields
+        _ = self.ransac  # raises for a wrong field
 
     @functools.cached_property
-    def ransac(self) -> Options:
-        """The settings that concern hypotheses."""
-        names = (field.name for field in dataclasses.fields(Options))
-        return Options(**{name: getattr(self, name) for name in names})
-
-
-# Inliers that the combined score counts at most (recognition on GLDv2, official code).
-ENOUGH_INLIERS = 70
-
-Array = jax.Array | np.ndarray
+    def ransac(self) -> RansacSettings:
+        """The fields of RANSAC."""
+        names = (field.name for field in dataclasses.fields(RansacSettings))
+        return RansacSettings(**{name: getattr(self, name) for name in names})
 
 
 class Verification(NamedTuple):
-    """What verification finds out about one pair of images.
+    """The verified matches of one pair of images.
 
     Attributes:
       matches: int [L, 2], features of the query and of the candidate.
       inlier_mask: bool [L].
       transform: float32 [2, 3] or [3, 3], from the candidate to the query, points as (y, x); zeros
-        where nothing was found.
+        if none was found.
     """
 
     matches: np.ndarray
@@ -119,17 +118,17 @@ def verify(
 ) -> np.ndarray:
     """Counts the inliers between a query and each candidate (paper, section 4.1).
 
-    As in the official code, each query feature is matched to its nearest neighbour in the
-    candidate, and the transformation goes from the candidate to the query.
+    As in the official code, each query feature is matched with its nearest neighbour in the
+    candidate, and the transformation maps the candidate to the query.
 
     Args:
       query: features of one image, [Kq].
       candidates: features of M images, [M, K].
-      pair_ids: int [M], name of each pair for the random draws, for example the index of the
-        image: the count of a pair then depends on nothing but the pair.
+      pair_ids: int [M], seed of each pair, for example the index of the image, so that the count
+        of a pair does not depend on the other pairs.
       key: random key of the query.
       settings: see `SpatialSettings`.
-      devices: share the candidates between them; None for all of this process.
+      devices: to split the candidates over; None for all of this process.
 
     Returns:
       Inliers int32 [M], 0 below `settings.min_inliers`.
@@ -139,7 +138,7 @@ def verify(
     devices = tuple(devices or jax.local_devices())
     estimate = _on_devices(settings, devices)
     count, block = len(pair_ids), settings.pair_block * len(devices)
-    blocks = []
+    blocks: list[jax.Array] = []
     for start in starts(count, block):
         part, ids = jax.tree.map(
             functools.partial(padded_rows, start=start, size=block), (candidates, pair_ids)
@@ -158,14 +157,14 @@ def verify_pair(
     settings: SpatialSettings,
     pair_id: int = 0,
 ) -> Verification:
-    """Matches two images and says which matches lie on one view; counts as `verify` does.
+    """Matches two images and finds the inliers; the same count as of `verify`.
 
     Args:
       query: features of one image, [Kq].
       candidate: features of the other, [K].
       key: random key.
-      settings: see `SpatialSettings`; `min_inliers` is left to the caller.
-      pair_id: name of the pair for the random draws, as of `verify`.
+      settings: see `SpatialSettings`; `min_inliers` is not applied.
+      pair_id: seed of the pair, as of `verify`.
 
     Returns:
       The verification.
@@ -182,14 +181,14 @@ def verify_pair(
 
 @functools.cache
 def _on_devices(settings: SpatialSettings, devices: tuple[jax.Device, ...]) -> Callable:
-    """`_estimate` with the candidates shared between devices."""
+    """`_estimate` with the candidates split over devices."""
     every, each = PartitionSpec(), PartitionSpec("pairs")
     sharded = jax.shard_map(
         functools.partial(_estimate, settings=settings),
         mesh=Mesh(np.array(devices), ("pairs",)),
         in_specs=(every, each, each, every),
         out_specs=each,
-        check_vma=False,  # every device loops for as long as its own pairs need
+        check_vma=False,  # the number of loops differs between devices
     )
     return jax.jit(sharded)
 
@@ -201,7 +200,7 @@ def _estimate(
     key: jax.Array,
     settings: SpatialSettings,
 ) -> tuple[jax.Array, jax.Array, ransac.Estimate]:
-    """Neighbours [M, Kq] of the query's features, which of them are matches, and the estimates."""
+    """Neighbours int32 [M, Kq] of the query's features, matches bool [M, Kq], and the estimates."""
     descriptors, dimension = [side.descriptors for side in (query, candidates)], None
     if settings.one_bit and descriptors[0].dtype != jnp.uint8:
         dimension = descriptors[0].shape[-1]
@@ -249,14 +248,13 @@ def rerank(
 ) -> np.ndarray:
     """Sorts the short list by its score, then by global similarity (paper, section 4.1).
 
-    The rest keeps its order after the short list. Excluded images go last, in their order: a
-    metric that ignores them does not see where they are.
+    The other images follow in their order. Excluded images come last, where metrics ignore them.
 
     Args:
       ranking: int [N], images, best first.
       similarities: float [N], global similarity of each image of `ranking`, in its order.
       inliers: int [number of images], by image; those outside the short list are not read.
-      excluded: int [E], images that the protocol ignores; they take no place of the short list.
+      excluded: int [E], images that the protocol ignores; not part of the short list.
       count: length of the short list.
       score: `inliers`, or `combined`, see `combined_score` (recognition on GLDv2, official code).
 
@@ -275,5 +273,5 @@ def rerank(
 
 
 def combined_score(inliers: Array, similarities: Array) -> np.ndarray:
-    """Global similarity plus the share of `ENOUGH_INLIERS` inliers that there are, at most 1."""
+    """Global similarity plus min(inliers / `ENOUGH_INLIERS`, 1)."""
     return np.minimum(inliers, ENOUGH_INLIERS) / ENOUGH_INLIERS + np.asarray(similarities)

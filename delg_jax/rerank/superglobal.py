@@ -1,4 +1,4 @@
-"""Re-ranking by global descriptors alone, each refined by its neighbours in the short list.
+"""SuperGlobal: re-ranking by global descriptors, each refined by its neighbours.
 
 Shao et al., "Global Features are All You Need for Image Retrieval and Reranking", ICCV 2023.
 """
@@ -25,11 +25,11 @@ def rerank(
     top_m: int = 400,
     k: int = 9,
     beta: float = 0.15,
-    chunk: int = 16,
+    query_block: int = 16,
 ) -> np.ndarray:
-    """Re-ranks the first `top_m` images of each query; the images below keep their order.
+    """Re-ranks the first `top_m` images of each query; later images keep their order.
 
-    Memory holds the descriptors and similarities of `chunk` short lists.
+    Memory holds the descriptors and similarities of `query_block` short lists.
 
     Args:
       queries: float [Q, D], unit norm.
@@ -37,24 +37,24 @@ def rerank(
       ranks: int [Q, N], images, best first.
       top_m: images re-ranked; more than N means N.
       k: neighbours that refine a descriptor; more than there are means all.
-      beta: weight of a neighbour, beside the 1 of the descriptor itself.
-      chunk: queries computed at a time.
+      beta: weight of a neighbour; the descriptor itself has 1.
+      query_block: queries computed at a time.
 
     Returns:
-      The new ranking, int [Q, N]; equal scores keep the order of before.
+      The new ranking, int [Q, N]; equal scores keep their order.
 
     Raises:
-      ValueError: if `top_m`, `k` or `chunk` is not positive.
+      ValueError: if `top_m`, `k` or `query_block` is not positive.
     """
-    for name, value in (("top_m", top_m), ("k", k), ("chunk", chunk)):
+    for name, value in (("top_m", top_m), ("k", k), ("query_block", query_block)):
         if value < 1:
             raise ValueError(f"`{name}` (={value}) must be at least 1")
     result = np.array(ranks)
     heads = result[:, :top_m].copy()
-    chunk = min(chunk, max(len(heads), 1))
-    for start in starts(len(heads), chunk):
-        # The last chunk is filled with its last query, so that one shape is compiled
-        rows = np.minimum(np.arange(start, start + chunk), len(heads) - 1)
+    query_block = min(query_block, max(len(heads), 1))
+    for start in starts(len(heads), query_block):
+        # The last block is padded with its last query, so that one shape is compiled
+        rows = np.minimum(np.arange(start, start + query_block), len(heads) - 1)
         descriptors = np.asarray(database[heads[rows]], np.float32)
         order = _orders(np.asarray(queries[rows], np.float32), descriptors, k, beta)
         result[rows, :top_m] = np.take_along_axis(heads[rows], np.asarray(order), axis=1)
@@ -79,18 +79,17 @@ def scores(
 ) -> jax.Array:
     """Scores of one short list.
 
-    Mean of <q, x'> and <q', x'>, with x' the refined descriptors and q' what stands for the k + 1
-    of them that score best against q.
+    The mean of <q, x'> and <q', x'>, where x' are the refined descriptors and q' pools the k + 1 of
+    them with the largest <q, x'>.
 
     Args:
       query: float [D], q.
       descriptors: float [M, D].
       k: neighbours that refine a descriptor.
       beta: weight of a neighbour.
-      mask: bool [M], False on rows that are no images.
-      pooling: q' is their elementwise maximum (published, for descriptors of a network, whose
-        coordinates mean something), or their mean with unit norm, which turns as the vectors
-        turn: for embeddings, whose coordinates are arbitrary up to a rotation.
+      mask: bool [M], False on rows without an image; None for all True.
+      pooling: `maximum`, elementwise, as published, for descriptors of a network; or `mean`, with
+        unit norm, for embeddings: it rotates with the vectors, which are defined up to a rotation.
 
     Returns:
       float32 [M], minus infinity outside the mask.
@@ -111,7 +110,7 @@ def scores(
 
 
 def _pooled(vectors: jax.Array, present: jax.Array, pooling: str) -> jax.Array:
-    """One vector [D] of those [k + 1, D] that are present; zeros for none."""
+    """Pools the vectors [k + 1, D] that are present to one [D]; zeros for none."""
     if pooling == "mean":
         total = jnp.where(present[:, None], vectors, 0.0).sum(axis=0)
         norm = jnp.linalg.norm(total)
@@ -122,16 +121,16 @@ def _pooled(vectors: jax.Array, present: jax.Array, pooling: str) -> jax.Array:
 
 @partial(jax.jit, static_argnames="k")
 def refine(descriptors: jax.Array, k: int, beta: float, mask: jax.Array | None = None) -> jax.Array:
-    """Descriptors averaged with their neighbours, (x_i + sum_j b s_ij x_j) / (1 + sum_j b s_ij).
+    """Averages descriptors with their neighbours, (x_i + sum_j b s_ij x_j) / (1 + sum_j b s_ij).
 
     The neighbours j are the k most similar others and s_ij their inner products with x_i. The
-    result is not normalised again.
+    result is not normalised.
 
     Args:
       descriptors: float [M, D].
       k: neighbours; more than M - 1 means all.
       beta: b.
-      mask: bool [M], False on rows that are no images; they are nobody's neighbours.
+      mask: bool [M], False on rows without an image, which are no neighbours; None for all True.
 
     Returns:
       float32 [M, D].

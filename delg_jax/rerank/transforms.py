@@ -1,4 +1,4 @@
-"""Transformations of the plane: through a minimal sample, and by least squares.
+"""Transformations of the plane, fitted to a minimal sample or by least squares.
 
 Coefficients lie on the first axis. Affine transformations and similarities have six, A_yy, A_yx,
 A_xy, A_xx, b_y, b_x; homographies nine, the rows of their matrix for (y, x, 1).
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 
 from delg_jax.rerank import least_squares
 
-# Triangles whose height is below this share of their longest side count as collinear.
+# Triangles with a height below this fraction of their longest side count as collinear.
 FLATTEST_TRIANGLE = 1e-3
 
-# Points nearer than this to each other, in pixels, count as one where two decide everything.
+# Samples of two points nearer to each other than this, in pixels, are degenerate.
 SHORTEST_SIDE = 1.0
 
 
@@ -24,7 +24,7 @@ class Family:
     """A kind of transformation.
 
     Attributes:
-      sample: matches that decide one.
+      sample: matches that determine one.
       through: from a sample float [sample, 4, M, H] to coefficients [C, M, H], and bool [M, H],
         False where the sample is degenerate.
       refit: from matches float [M, K, 4] and weights float [M, T, K] to coefficients [C, M, T] of
@@ -37,7 +37,7 @@ class Family:
 
     @property
     def least_matches(self) -> int:
-        """Matches below which nothing is verified: a sample alone always fits."""
+        """Fewest matches to verify: a sample alone always fits."""
         return self.sample + 1
 
 
@@ -69,28 +69,29 @@ def homography(sample: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Written in the projective frame of the first three points: the sum over them of a weight times
     target_i (source_j x source_k)', where the fourth match sets the weights (Hartley, Zisserman,
-    "Multiple View Geometry", section 2.4). A sample is degenerate if three points lie on a line or
-    if its triangles turn around apart, because a real view then has some behind the camera.
+    "Multiple View Geometry", section 2.4). A sample is degenerate if three points are collinear,
+    or if only some of its triangles change orientation: a point would be behind the camera.
     """
     source, target = sample[:, :2], sample[:, 2:]
-    possible, turned, areas, weights = True, [], [], []
+    possible = jnp.ones(sample.shape[2:], bool)
+    flips, areas, weights = [], [], []
     for corners in ((0, 1, 2), (3, 1, 2), (0, 3, 2), (0, 1, 3)):
         area, spans = _triangle(source[corners, :])
         target_area, target_spans = _triangle(target[corners, :])
         possible &= spans & target_spans
-        turned.append(area * target_area < 0)
+        flips.append(area * target_area < 0)
         areas.append(area)
         weights.append(target_area / jnp.where(spans, area, 1.0))
-    turned = jnp.stack(turned)
-    possible &= turned.all(axis=0) | ~turned.any(axis=0)
+    flipped = jnp.stack(flips)
+    possible &= flipped.all(axis=0) | ~flipped.any(axis=0)
     depth = jnp.where(possible, weights[1] * areas[0], 1.0)  # of the first point; then it is 1
     terms = [
         (weights[i + 1] / depth)[None, None]
-        * _raised(target[i])[:, None]
+        * _homogeneous(target[i])[:, None]
         * _line(source[j], source[k])[None]
         for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1))
     ]
-    return sum(terms).reshape(9, *depth.shape), possible
+    return jnp.asarray(sum(terms)).reshape(9, *depth.shape), possible
 
 
 FAMILIES = {
@@ -101,19 +102,19 @@ FAMILIES = {
 
 
 def as_homography(affine: jax.Array) -> jax.Array:
-    """Coefficients [6, ...] as the nine of the homography that does the same."""
+    """The nine coefficients of the homography equal to an affine transformation [6, ...]."""
     yy, yx, xy, xx, b_y, b_x = affine
     zero = jnp.zeros_like(yy)
     return jnp.stack([yy, yx, b_y, xy, xx, b_x, zero, zero, zero + 1.0])
 
 
 def matrix(model: jax.Array, source_centre: jax.Array, target_centre: jax.Array) -> jax.Array:
-    """Matrices of transformations between points that were moved by their centres.
+    """Matrices of transformations that were estimated between centred points.
 
     Args:
       model: [C, M], coefficients.
-      source_centre: [M, 2], (y, x) that was taken off the source points.
-      target_centre: [M, 2], the same of the target points.
+      source_centre: [M, 2], (y, x) that was subtracted from the source points.
+      target_centre: [M, 2], likewise of the target points.
 
     Returns:
       float [M, 2, 3], [A | b], for six coefficients; [M, 3, 3] for nine, the last element 1.
@@ -135,7 +136,7 @@ def matrix(model: jax.Array, source_centre: jax.Array, target_centre: jax.Array)
 def at_match(
     match: jax.Array, yy: jax.Array, yx: jax.Array, xy: jax.Array, xx: jax.Array
 ) -> jax.Array:
-    """Six coefficients of the linear part given, with the shift that a match [4, ...] asks for."""
+    """Six coefficients of a linear part and the shift that fits a match [4, ...]."""
     y, x, target_y, target_x = match
     b_y, b_x = target_y - yy * y - yx * x, target_x - xy * y - xx * x
     return jnp.stack([yy, yx, xy, xx, b_y, b_x])
@@ -154,11 +155,11 @@ def _triangle(corners: jax.Array) -> tuple[jax.Array, jax.Array]:
     return u_y * v_x - u_x * v_y, _spans(u_y, u_x, v_y, v_x)
 
 
-def _raised(point: jax.Array) -> jax.Array:
-    """Points [2, ...] with a third coordinate of 1."""
+def _homogeneous(point: jax.Array) -> jax.Array:
+    """Homogeneous coordinates of points [2, ...]."""
     return jnp.concatenate([point, jnp.ones_like(point[:1])])
 
 
 def _line(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cross product of points [2, ...] with third coordinates of 1: the line through both."""
+    """The line through two points [2, ...]: the cross product of their homogeneous coordinates."""
     return jnp.stack([a[1] - b[1], b[0] - a[0], a[0] * b[1] - a[1] * b[0]])

@@ -18,9 +18,9 @@ from delg_jax.retrieval.settings import (
     refuse_contradictions,
 )
 from delg_jax.search import SimilarityGraph, global_search, mean_direction
+from delg_jax.search.engine_choice import check as check_search
+from delg_jax.search.engine_choice import engine, kernel
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.index import check as check_search
-from delg_jax.search.index import engine, kernel
 from delg_jax.search.index_store import Place
 
 METHODS = (

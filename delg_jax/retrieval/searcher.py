@@ -28,8 +28,9 @@ from delg_jax.retrieval.cached_features import HeldFeatures
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
+from delg_jax.search.engine_choice import index_place
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.index import build_index, index_place
+from delg_jax.search.index import build_index
 
 _LOG = logging.getLogger(__name__)
 

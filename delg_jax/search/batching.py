@@ -1,4 +1,8 @@
-"""Blocks of rows with one static shape, so that a kernel is compiled once for a whole database."""
+"""Blocks of rows with one static shape, so that a kernel is compiled once per database.
+
+A block is what is read or computed at a time, in number of images or rows. (A chunk is a stored
+part of an array, and a batch is what a network processes at a time.)
+"""
 
 import concurrent.futures
 import math
@@ -7,21 +11,23 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-Array = jax.Array | np.ndarray
+from delg_jax.features.storage.stored_rows import StoredRows
 
-_LINE = 64  # bytes; what starts at a multiple of it, jax computes with on a CPU where it is
+Rows = jax.Array | np.ndarray | StoredRows  # what can be read by rows
+
+_LINE = 64  # bytes of a cache line; JAX on a CPU uses arrays that are aligned to it in place
 
 
-def padded_rows(array: Array, start: int, size: int) -> np.ndarray:
-    """Takes `size` rows from `start` on, with zeros (False) after the last row.
+def padded_rows(array: Rows, start: int, size: int) -> np.ndarray:
+    """Returns `size` rows from `start` on, padded with zeros (False) after the last row.
 
     Args:
-      array: [N, ...], an array or a memory map; only the rows asked for are read.
+      array: [N, ...], an array or a memory map; only these rows are read.
       start: first row, 0 <= start <= N.
       size: rows of the result.
 
     Returns:
-      Array [size, ...] of the same type, at the start of a cache line; a view where the rows are.
+      Array [size, ...] of the same dtype, aligned to a cache line; a view if the rows are.
     """
     rows = np.asarray(array[start : start + size])
     if len(rows) == size and is_aligned(rows):
@@ -37,12 +43,12 @@ def padded_rows(array: Array, start: int, size: int) -> np.ndarray:
 
 
 def is_aligned(array: np.ndarray) -> bool:
-    """Whether the rows lie one after the other from the start of a cache line on."""
+    """Whether the array is contiguous and starts at a cache line."""
     return array.flags.c_contiguous and array.ctypes.data % _LINE == 0
 
 
-def starts(count: int, block: int) -> Iterator[int]:
-    """Yields the first row of every block.
+def starts(count: int, block: int) -> range:
+    """The first row of every block.
 
     Args:
       count: number of rows, N.
@@ -53,11 +59,11 @@ def starts(count: int, block: int) -> Iterator[int]:
     """
     if block <= 0:
         raise ValueError(f"`block` (={block}) must be positive")
-    yield from range(0, count, block)
+    return range(0, count, block)
 
 
-def even(count: int, block: int) -> tuple[int, list[int]]:
-    """Blocks of one size that need no padding: the last begins earlier, and repeats rows.
+def even_blocks(count: int, block: int) -> tuple[int, list[int]]:
+    """Blocks of one size without padding: the last starts early and overlaps the one before.
 
     Args:
       count: number of rows, N.
@@ -69,20 +75,20 @@ def even(count: int, block: int) -> tuple[int, list[int]]:
     Raises:
       ValueError: if `block` is not positive.
     """
-    number = len(list(starts(count, block)))
-    size = -(-count // max(number, 1))
-    return size, [min(index * size, count - size) for index in range(number)]
+    blocks = len(starts(count, block))
+    size = -(-count // max(blocks, 1))
+    return size, [min(index * size, count - size) for index in range(blocks)]
 
 
 def read_ahead(
-    arrays: Sequence[Array], block: int, firsts: Sequence[int] | None = None
+    arrays: Sequence[Rows], block: int, firsts: Sequence[int] | None = None
 ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    """Yields the blocks of rows of several arrays, each read while the one before is used.
+    """Yields blocks of rows of several arrays; the next block is read in the background.
 
     Args:
       arrays: [N, ...] each; arrays, memory maps or rows on disk.
       block: rows in a block.
-      firsts: first rows of the blocks; None for one block after the other.
+      firsts: first rows of the blocks; None for consecutive blocks.
 
     Yields:
       The first row of a block, and the `padded_rows` of every array.
@@ -90,7 +96,7 @@ def read_ahead(
     Raises:
       ValueError: if `block` is not positive.
     """
-    firsts = list(starts(len(arrays[0]), block)) if firsts is None else list(firsts)
+    firsts = starts(len(arrays[0]), block) if firsts is None else firsts
     with concurrent.futures.ThreadPoolExecutor(len(arrays)) as pool:
 
         def read(start: int) -> list[concurrent.futures.Future]:

@@ -2,28 +2,29 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-HAMMING = ("popcount", "products")  # ways to the same numbers
+HAMMING = ("popcount", "products")  # algorithms with the same result
 
 _BITS = 8  # of a byte
-_WORD = 4  # bytes that are counted at a time
+_WORD = 4  # bytes counted at a time
 
 
-def binarize(descriptors: jax.Array) -> jax.Array:
+def binarize(descriptors: jax.Array | np.ndarray) -> jax.Array:
     """Keeps one bit of each dimension, b(x) = x > 0 (DELG*, paper, section 4.3).
 
     Args:
       descriptors: float [..., D].
 
     Returns:
-      uint8 [..., B], B bytes that hold D bits, the first dimension in the highest bit; the last
-      byte is filled up with zeros.
+      uint8 [..., ceil(D / 8)], the first dimension in the highest bit; the last byte is padded
+      with zeros.
     """
     return jnp.packbits(descriptors > 0, axis=-1)
 
 
 def hamming(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Number of bits that differ, by population count of whole words.
+    """Number of bits that differ.
 
     Args:
       first: uint8 [K, D / 8].
@@ -46,11 +47,11 @@ def cosines(
     """Cosine of vectors of +1 and -1: 1 - 2 hamming / D.
 
     Args:
-      first: uint8 [K, B].
-      second: uint8 [L, B].
-      method: `popcount`, or `products` of +1 and -1, for devices that are quicker at matrix
-        products than at counting bits. The numbers are the same.
-      dimension: D; None for all bits of the bytes. Further bits must be equal everywhere.
+      first: uint8 [K, D / 8].
+      second: uint8 [L, D / 8].
+      method: `popcount`, or `products` of +1 and -1, for devices that multiply matrices faster
+        than they count bits. The results are equal.
+      dimension: D; None for all bits of the bytes. Bits beyond D must be equal everywhere.
 
     Returns:
       float32 [K, L].
@@ -71,12 +72,12 @@ def cosines(
             (((1,), (1,)), ((), ())),
             preferred_element_type=jnp.int32,
         )
-        agreement -= bits - dim  # what fills up the last byte agrees
+        agreement -= bits - dim  # the padding of the last byte agrees
     return agreement.astype(jnp.float32) / dim
 
 
 def _words(packed: jax.Array) -> jax.Array:
-    """Bytes [K, B] as words uint32 [K, W], filled up with zeros, which never differ."""
+    """Bytes [K, D / 8] as words uint32 [K, D / 32], padded with zeros, which never differ."""
     packed = jnp.pad(packed, ((0, 0), (0, -packed.shape[1] % _WORD)))
     return jax.lax.bitcast_convert_type(packed.reshape(len(packed), -1, _WORD), jnp.uint32)
 

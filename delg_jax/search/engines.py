@@ -1,14 +1,15 @@
-"""Engines of local search: a database, ready to be compared with queries."""
+"""Engines of local search: each is a callable that compares queries with one database."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from delg_jax.search import cann as cann_index
 from delg_jax.search import idf, local_search
-from delg_jax.search import ivf as inverted_file
+from delg_jax.search import ivf as ivf_index
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.ivf import IvfIndex
@@ -24,13 +25,13 @@ LocalSearch = Callable[[Array, Array], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ExactSearch:
-    """The engine of `local_search.similarity`; `exact` makes it.
+    """The engine of `local_search.similarity`; see `exact`.
 
     Attributes:
       database: descriptors [N, K, ...].
       mask: bool [N, K].
       kernel: of the similarity.
-      sample: descriptors and mask of the images on which `rarity` is estimated; None for none.
+      sample: descriptors and mask of the images on which `idf` is estimated; None for no weights.
       query_block: queries compared at a time.
       options: further arguments of `local_search`.
     """
@@ -40,18 +41,18 @@ class ExactSearch:
     kernel: SimilarityKernel
     sample: tuple[Array, Array] | None
     query_block: int
-    options: dict[str, object]
+    options: dict[str, Any]
 
     def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
         """Similarities float32 [Q, N] of queries [Q, Kq, ...] with their mask [Q, Kq]."""
         result = np.zeros((len(queries), len(self.database)), np.float32)
         for rows, arguments in self._query_blocks(queries, query_mask):
-            part = result[rows]
-            part[:] = local_search.similarity(**arguments)[: len(part)]
+            found = local_search.similarity(**arguments)
+            result[rows] = found[: len(result[rows])]
         return result
 
     def top(self, queries: Array, query_mask: Array, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """The most similar images, of a database of any size; see `local_search.best`.
+        """The most similar images of each query; see `local_search.best`.
 
         Args:
           queries: descriptors [Q, Kq, ...].
@@ -71,15 +72,15 @@ class ExactSearch:
 
     def _query_blocks(
         self, queries: Array, query_mask: Array
-    ) -> Iterator[tuple[slice, dict[str, object]]]:
-        """Which queries, and what `local_search` is called with."""
-        for rows, some, present in _query_blocks(queries, query_mask, self.query_block):
-            arguments = {"queries": some, "query_mask": present, "kernel": self.kernel}
+    ) -> Iterator[tuple[slice, dict[str, Any]]]:
+        """Slices of the queries, and the arguments of `local_search` for each."""
+        for rows, block_queries, present in _query_blocks(queries, query_mask, self.query_block):
+            arguments = {"queries": block_queries, "query_mask": present, "kernel": self.kernel}
             arguments |= {"database": self.database, "mask": self.mask, **self.options}
             if self.sample is not None:
                 block, hamming = self.options["block"], self.options["hamming"]
                 arguments["weights"] = idf.weights(
-                    some, present, *self.sample, self.kernel, block, hamming
+                    block_queries, present, *self.sample, self.kernel, block, hamming
                 )
             yield rows, arguments
 
@@ -97,16 +98,16 @@ def exact(
     """The engine of `local_search.similarity`.
 
     Args:
-      database: descriptors [N, K, ...] in an encoding of `cosines.between`; array or rows on disk.
+      database: descriptors [N, K, ...] in an encoding of `descriptor_similarity.cosines`; array
+        or rows on disk.
       mask: bool [N, K].
       kernel: of the similarity.
       block: database images in a block of similarities, on each device.
-      idf_images: evenly spaced images of the database on which the `rarity` of query features
-        is estimated; 0 = every feature weighs the same.
-      query_block: queries compared at a time; their descriptors are in memory, and the database
-        is read once for each block.
+      idf_images: evenly spaced images of the database on which the `idf` of query features is
+        estimated; 0 = every feature weighs the same.
+      query_block: queries compared at a time; the database is read once per block.
       hamming: how packed signs are compared, one of `binary.HAMMING`.
-      devices: that share the database; None for all of this process.
+      devices: to split the database over; None for all of this process.
 
     Returns:
       The search.
@@ -132,12 +133,12 @@ def cann(index: CannIndex) -> LocalSearch:
 def ivf(
     index: IvfIndex, kernel: SimilarityKernel, probes: int = 24, query_block: int = 64
 ) -> LocalSearch:
-    """The engine of exact cosines within nearest cells, `ivf.similarity`.
+    """The engine of exact cosines within the nearest cells, `ivf.similarity`.
 
     Args:
       index: of N images.
       kernel: of the similarity.
-      probes: cells that a query feature looks into.
+      probes: cells that a query feature is compared with.
       query_block: queries compared at a time.
 
     Returns:
@@ -147,9 +148,9 @@ def ivf(
     def search(queries: Array, query_mask: Array) -> np.ndarray:
         """Similarities [Q, N]."""
         result = np.zeros((len(queries), index.count), np.float32)
-        for rows, some, present in _query_blocks(queries, query_mask, query_block):
-            part = result[rows]
-            part[:] = inverted_file.similarity(index, some, present, kernel, probes)[: len(part)]
+        for rows, part, present in _query_blocks(queries, query_mask, query_block):
+            found = ivf_index.similarity(index, part, present, kernel, probes)
+            result[rows] = found[: len(result[rows])]
         return result
 
     return search
@@ -158,7 +159,7 @@ def ivf(
 def _query_blocks(
     queries: Array, query_mask: Array, block: int
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Queries block by block, all of one shape; the last is filled with queries of no features."""
+    """Blocks of queries of one shape; the last is padded with queries without features."""
     block = min(block, max(len(queries), 1))
     for start in starts(len(queries), block):
         rows = slice(start, start + block)

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours of global descriptors, in blocks over the database."""
+"""Exact nearest neighbours of global descriptors, block by block over the database."""
 
 from functools import partial
 
@@ -6,44 +6,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.search.batching import even, is_aligned, read_ahead
+from delg_jax.search.batching import Rows, even_blocks, is_aligned, read_ahead
 
 Array = jax.Array | np.ndarray
 
-_COPIED = 1 << 24  # bytes of a block that has to be copied: memory of this size is used again
+_COPIED = 1 << 24  # bytes of a block that must be copied: the allocator reuses memory of this size
 _PRODUCTS = 64  # blocks of products of a query that a device holds
-# Similarity of an absent image: below all others, and above what marks a row that is no image
+# Similarity of an absent image: below all others, but above the minus infinity of padding
 _ABSENT = np.finfo(np.float32).min
 
 
 def search(
     queries: Array,
-    database: Array,
+    database: Rows,
     top_k: int,
     block: int = 65_536,
     present: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks the database by inner product with each query and keeps the best.
+    """Finds the database images with the largest inner products with each query.
 
-    Equal similarities are ordered by database index. Memory is bounded by one block and the
-    lists kept, so `database` may be a memory map larger than memory. On a CPU, rows that start at
-    a multiple of 64 bytes are used where they are, others are copied block by block. A database
-    on an accelerator stays there.
+    Equal similarities are ordered by database index. Memory holds one block and the lists, so
+    `database` may be a memory map larger than memory. On a CPU, rows aligned to 64 bytes are used
+    in place, others are copied block by block. A database on an accelerator stays there.
 
     Args:
       queries: float [Q, D], unit norm for cosines.
       database: float [N, D] of any float type; computed in float32.
       top_k: images kept per query; more than N means all N, a whole ranking.
-      block: database images in a block of similarities.
-      present: bool [N], False for images without a descriptor, whose rows are zeros: they come
-        last, with a similarity of minus infinity; None if all have one.
+      block: database images compared at a time.
+      present: bool [N], False for images without a descriptor: they come last, with a similarity
+        of minus infinity; None if all have one.
 
     Returns:
       Similarities float32 [Q, top_k], best first, and indices int32 [Q, top_k].
 
     Raises:
-      ValueError: if `top_k` or `block` is not positive, the dimensions differ, or `present` is not
-        of the N images.
+      ValueError: if `top_k` or `block` is not positive, the dimensions differ, or `present` does
+        not have shape [N].
     """
     if top_k <= 0:
         raise ValueError(f"`top_k` (={top_k}) must be positive")
@@ -64,19 +63,19 @@ def search(
     rows = np.asarray(database) if isinstance(database, jax.Array) else database
     if isinstance(rows, np.ndarray) and rows.size and not is_aligned(rows):
         block = min(block, max(1, _COPIED // rows[0].nbytes))
-    block, firsts = even(count, block)
+    block, firsts = even_blocks(count, block)
     similarities = jnp.full((len(queries), top_k), -jnp.inf)
     indices = jnp.full((len(queries), top_k), -1, jnp.int32)
     done = 0
     for start, (part,) in read_ahead((rows,), block, firsts):
-        there = None if present is None else present[start : start + len(part)]
-        similarities, indices = _merge(similarities, indices, queries, part, there, start, done)
+        exists = None if present is None else present[start : start + len(part)]
+        similarities, indices = _merge(similarities, indices, queries, part, exists, start, done)
         done = start + len(part)
-    return _marked(similarities), np.asarray(indices)
+    return _without_absent(similarities), np.asarray(indices)
 
 
-def _marked(similarities: jax.Array | np.ndarray) -> np.ndarray:
-    """The similarities with minus infinity for absent images."""
+def _without_absent(similarities: jax.Array | np.ndarray) -> np.ndarray:
+    """Replaces the similarity of absent images by minus infinity."""
     values = np.asarray(similarities)
     return np.where(values <= _ABSENT, -np.inf, values)
 
@@ -84,14 +83,14 @@ def _marked(similarities: jax.Array | np.ndarray) -> np.ndarray:
 def _on_device(
     queries: jax.Array, database: jax.Array, top_k: int, block: int, present: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `search`, of a database that no host holds: blocks are of queries, rows stay in place."""
-    step = max(1, _PRODUCTS * block // max(len(database), 1))
+    """`search` of a database on an accelerator: blocks of queries, and the database stays there."""
+    query_block = max(1, _PRODUCTS * block // max(len(database), 1))
     parts = [
-        _best(queries[start : start + step], database, present, top_k)
-        for start in range(0, max(len(queries), 1), step)
+        _best(queries[start : start + query_block], database, present, top_k)
+        for start in range(0, max(len(queries), 1), query_block)
     ]
     similarities, indices = (np.concatenate(side) for side in zip(*parts, strict=True))
-    return _marked(similarities), indices
+    return _without_absent(similarities), indices
 
 
 @partial(jax.jit, static_argnames="count")
@@ -102,7 +101,7 @@ def _best(
 
 
 def _products(queries: jax.Array, rows: jax.Array, present: jax.Array | None) -> jax.Array:
-    """Float32 [Q, N]; rows first, because a CPU multiplies the tall matrix by the small faster."""
+    """Float32 [Q, N]; rows first, because a CPU multiplies a tall matrix by a small one faster."""
     found = jnp.matmul(rows.astype(jnp.float32), queries.T, precision=jax.lax.Precision.HIGHEST)
     return found.T if present is None else jnp.where(present[None, :], found.T, _ABSENT)
 
@@ -119,8 +118,8 @@ def _merge(
 ) -> tuple[jax.Array, jax.Array]:
     """Merges one block into the best lists [Q, top_k]; rows before `done` are in them already.
 
-    The lists stand before the block, and every index in them is lower: as `top_k` puts the
-    first of equals first, so does the merge.
+    The lists come first and hold lower indices only; `top_k` keeps the order of equal values, so
+    that ties go to the lower index.
     """
     columns = start + jnp.arange(rows.shape[0], dtype=jnp.int32)
     products = jnp.where((columns >= done)[None, :], _products(queries, rows, present), -jnp.inf)

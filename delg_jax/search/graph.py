@@ -11,7 +11,7 @@ from delg_jax.search.batching import starts
 Array = jax.Array | np.ndarray
 Lists = tuple[np.ndarray, np.ndarray]  # similarities float32 and images int32 [B, r], best first
 
-_BLOCK_BYTES = 2**26  # of rows that are read at a time where all are passed over
+_BLOCK_BYTES = 2**26  # of rows read at a time when all are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SimilarityGraph:
 
     Attributes:
       indices: int32 [N, r], best first, ties by lower index; an array, or rows on disk.
-      similarities: float32 [N, r], alike; row i holds s(i, x), which is not symmetric.
+      similarities: float32 [N, r], of the same kind; row i holds s(i, x), which is not symmetric.
     """
 
     indices: np.ndarray | StoredRows
@@ -31,14 +31,14 @@ class SimilarityGraph:
         return len(self.indices)
 
     def dense(self, subset: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Similarities among some images, and which of them the graph keeps; reads their rows only.
+        """Similarities among some images, and which of them the graph holds; reads only their rows.
 
         Args:
           subset: int [M], distinct images.
 
         Returns:
           Similarities float32 [M, M], entry (a, b) is s(subset[a], subset[b]), or 0 where the graph
-          keeps none; and known bool [M, M], where it keeps one, whatever its value.
+          holds none; and known bool [M, M], True where it holds one, also a 0.
         """
         subset = np.asarray(subset)
         column = np.full(len(self), -1, np.int32)
@@ -52,7 +52,7 @@ class SimilarityGraph:
         return matrix, known
 
     def at_rank(self, images: Array, rank: int) -> np.ndarray:
-        """The similarity at a rank of the lists of some images, or the last of fewer.
+        """The similarity at one rank in the lists of some images; of a shorter list, the last.
 
         Args:
           images: int, of any shape.
@@ -85,7 +85,7 @@ class SimilarityGraph:
 
 
 def merge(first: Lists, second: Lists, count: int) -> Lists:
-    """The best of two lists for each image; of equals, those of the first list come first.
+    """The best of two lists for each image; equal values of the first list come first.
 
     Args:
       first: lists [B, r], best first.

@@ -1,4 +1,4 @@
-"""The similarity graph on disk: its rows in chunks with checksums, which a killed job leaves."""
+"""The similarity graph on disk, in chunks with checksums, so that a killed job can resume."""
 
 import contextlib
 import hashlib
@@ -19,10 +19,10 @@ from delg_jax.search.graph import Lists, SimilarityGraph
 
 FORMAT = 1
 
-_ARRAYS = {"similarities": np.float32, "indices": np.int32}
+_ARRAYS = {"similarities": np.dtype(np.float32), "indices": np.dtype(np.int32)}
 _COMPRESSION = 1  # level of Zstandard
 _SUBJECT = "similarity graph"
-_HINT = "; --overwrite builds it again"
+_HINT = "; --overwrite rebuilds it"
 _FIELDS = json_files.fields(
     {"format": json_files.count, "generation": json_files.text, "images": json_files.count},
     {"first": json_files.text},  # digest of the features; absent in those of earlier versions
@@ -30,17 +30,17 @@ _FIELDS = json_files.fields(
 
 
 class GraphStore:
-    """The place of the graph of some images.
+    """The files of the graph of some images.
 
-    The features of some images have a folder of their own, with two arrays; `graph.json` names the
-    one that is whole, and is replaced when another is. A chunk is whole or absent, so what is there
-    tells what is missing.
+    Each set of images and features has a folder of its own with two arrays. `graph.json` names the
+    folder that is complete, and is replaced when another one is. A chunk is complete or absent, so
+    the files tell what is missing.
 
     Args:
       folder: of the graph.
       names: of the N images, in order.
-      memory_megabytes: larger graphs are read from disk as they are used.
-      features: of these images, which the graph is made from; None to compare the names alone.
+      memory_megabytes: larger graphs stay on disk and are read as needed.
+      features: of these images, which the graph is made from; None to compare only the names.
 
     Attributes:
       folder: of the graph.
@@ -58,25 +58,25 @@ class GraphStore:
         self._memory = memory_megabytes
         self._features = features
         self._own = folder / _generation(names, "" if features is None else features.digest())
-        self._opened: dict[pathlib.Path, SimilarityGraph] = {}
+        self._graphs: dict[pathlib.Path, SimilarityGraph] = {}
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self._names)
 
     def is_whole(self) -> bool:
-        """Whether the graph of these images is there; a UserError if what is there is damaged."""
+        """Whether the graph of these images is complete; a UserError if it is damaged."""
         stored = self._stored()
         return stored is not None and stored["generation"] == self._own.name
 
     def graph(self) -> SimilarityGraph:
-        """The whole graph of these images; a UserError if it is not there, or damaged."""
+        """The graph of these images; a UserError if it is incomplete or damaged."""
         if not self.is_whole():
-            raise UserError(_SUBJECT, str(self.folder), "is not whole; delg index goes on")
+            raise UserError(_SUBJECT, str(self.folder), "is incomplete; run delg index to resume")
         return self._open(self._own, len(self))
 
-    def before(self) -> SimilarityGraph | None:
-        """The whole graph that is there, if it is of the first of these images; else None.
+    def previous(self) -> SimilarityGraph | None:
+        """The stored graph if it is complete and covers the first of these images, else None.
 
         Raises:
           UserError: if it is damaged.
@@ -87,12 +87,12 @@ class GraphStore:
         return self._open(self.folder / stored["generation"], stored["images"])
 
     def is_stale(self) -> bool:
-        """Whether there is a graph that says nothing of these images; errors as `before`."""
+        """Whether there is a graph of other images or features; raises as `previous`."""
         stored = self._stored()
         return stored is not None and not self._has_first(stored)
 
     def start(self, neighbours: int, block: int) -> None:
-        """Makes the arrays, unless they are there.
+        """Creates the arrays, unless they are there.
 
         Args:
           neighbours: kept for each image, r.
@@ -105,7 +105,7 @@ class GraphStore:
                 )
 
     def missing(self) -> list[range]:
-        """The chunks that are still to be written, as ranges of images."""
+        """The chunks still to be written, as ranges of images."""
         arrays = self._arrays(self._own)
         size = arrays[0].chunk_rows
         return [
@@ -114,29 +114,29 @@ class GraphStore:
             if not all(array.chunk_path(number).is_file() for array in arrays)
         ]
 
-    def write(self, run: range, lists: Lists) -> None:
-        """Writes one range of `missing`; other processes may write others.
+    def write(self, chunk: range, lists: Lists) -> None:
+        """Writes one chunk of `missing`; other processes may write others.
 
         Args:
-          run: of images.
+          chunk: of images.
           lists: their similarities float32 and indices int32 [n, r].
         """
         for array, values in zip(self._arrays(self._own), lists, strict=True):
             with _errors_of_graph():
-                array.write(slice(run.start, run.stop), values)
+                array.write(slice(chunk.start, chunk.stop), values)
 
     def finish(self) -> None:
-        """Declares the graph whole and deletes that of fewer images.
+        """Marks the graph as complete and deletes that of fewer images.
 
         Raises:
           UserError: if something is missing.
         """
         missing = sum(map(len, self.missing()))
         if missing:
-            rule = f"lacks {missing} images; delg index goes on"
+            rule = f"lacks {missing} images; run delg index to resume"
             raise UserError(_SUBJECT, str(self.folder), rule)
-        for left in self._own.glob("*/*.__lock"):
-            left.unlink()  # of writers that were killed
+        for lock in self._own.glob("*/*.__lock"):
+            lock.unlink()  # of writers that were killed
         content = {"format": FORMAT, "generation": self._own.name, "images": len(self)}
         if self._features is not None and len(self):
             content["first"] = self._features.digest_of_first(len(self))
@@ -159,7 +159,7 @@ class GraphStore:
         return stored
 
     def _has_first(self, stored: dict[str, Any]) -> bool:
-        """Whether a graph is of the first of these images, with the features that they have."""
+        """Whether the stored graph covers the first of these images, with the same features."""
         count = stored["images"]
         if self._features is None:
             return stored["generation"] == _generation(self._names[:count], "")
@@ -167,30 +167,32 @@ class GraphStore:
             return False
         return stored["first"] == self._features.digest_of_first(count)
 
-    def _arrays(self, place: pathlib.Path, **options: object) -> list[ChunkedArray]:
+    def _arrays(self, place: pathlib.Path, context: Any = None) -> list[ChunkedArray]:
         with _errors_of_graph():
-            return [ChunkedArray(place / name, **options) for name in _ARRAYS]
+            return [ChunkedArray(place / name, context) for name in _ARRAYS]
 
     def _open(self, place: pathlib.Path, count: int) -> SimilarityGraph:
         """The graph of `count` images in memory if it fits, else as rows on disk; read once."""
-        if place in self._opened:
-            return self._opened[place]
+        if place in self._graphs:
+            return self._graphs[place]
         arrays = self._arrays(place)
         if {array.shape for array in arrays} != {(count, arrays[0].shape[-1])}:
-            rule = f"must have {count} lists, as graph.json says"
+            rule = f"must have {count} rows, the images in graph.json"
             raise UserError(_SUBJECT, str(place), rule + _HINT)
+        similarities: np.ndarray | StoredRows
+        indices: np.ndarray | StoredRows
         if sum(array.nbytes for array in arrays) > self._memory * 2**20:
             arrays = self._arrays(place, context=chunked_array.cache(self._memory))
             similarities, indices = map(_rows, arrays)
         else:
             with _errors_of_graph():
                 similarities, indices = (array.read(slice(0, array.shape[0])) for array in arrays)
-        self._opened[place] = SimilarityGraph(indices, similarities)
-        return self._opened[place]
+        self._graphs[place] = SimilarityGraph(indices, similarities)
+        return self._graphs[place]
 
 
 def _generation(names: Sequence[str], source: str) -> str:
-    """The folder of the graph of these images: how many they are, and a digest of them."""
+    """The folder name of the graph of these images: their number, and a digest of their names."""
     text = chr(0).join([*names, source] if source else names)
     digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
     return f"{len(names)}_{digest[:16]}"
@@ -206,7 +208,7 @@ def _rows(array: ChunkedArray) -> StoredRows:
 
 @contextlib.contextmanager
 def _errors_of_graph() -> Iterator[None]:
-    """Lets errors of arrays, which speak of feature stores, speak of the graph and its remedy."""
+    """Makes the errors of arrays, which name a feature store, name the graph and what to do."""
     try:
         yield
     except UserError as error:

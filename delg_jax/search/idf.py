@@ -1,8 +1,8 @@
-"""How rare local features are: inverse document frequency, estimated on a sample of the database.
+"""Inverse document frequency of local features, estimated on a sample of the database.
 
-What the leaves of trees, windows and sky look like is found in most photographs, and says little
-about which place one shows (Sparck Jones, 1972; Sivic, Zisserman, "Video Google", ICCV 2003). Here
-no vocabulary is needed: a document contains a feature if one of its own matches it.
+Features of leaves, windows and sky occur in most photographs and say little about the place (Sparck
+Jones, 1972; Sivic, Zisserman, "Video Google", ICCV 2003). No vocabulary is needed: an image
+contains a feature if one of its own features matches it.
 """
 
 from functools import partial
@@ -29,21 +29,21 @@ def weights(
 ) -> np.ndarray:
     """The weight of every query feature, log(n / df) / log(n).
 
-    n is the number of images in the sample, df that of images for which the kernel gives the
-    feature a positive vote, at least 1.
+    n is the number of images in the sample; df is the number of those that get a positive vote
+    from the feature, at least 1.
 
     Args:
-      queries: descriptors [Q, Kq, ...] in an encoding of `cosines.between`.
+      queries: descriptors [Q, Kq, ...] in an encoding of `descriptor_similarity.cosines`.
       query_mask: bool [Q, Kq], False on padding.
       sample: [n, K, ...], images of the database, of the same kind; array or rows on disk.
       sample_mask: bool [n, K].
       kernel: of the similarity.
-      block: images in a block of votes.
+      block: images compared at a time.
       hamming: how packed signs are compared, one of `binary.HAMMING`.
 
     Returns:
-      float32 [Q, Kq], 1 for a feature that at most one image of the sample has, 0 for one that
-      all have; 1 for all features if there are fewer than two images.
+      float32 [Q, Kq], 1 for a feature of at most one image of the sample, 0 for a feature of all;
+      1 for all features if the sample has fewer than two images.
     """
     count = len(sample)
     shape = query_mask.shape

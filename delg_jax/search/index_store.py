@@ -1,7 +1,7 @@
 """Indices of approximate local search on disk: a folder of memory maps with checksums.
 
-The largest array of an index is compared with its checksums where it is read, the others when it
-is opened: of 1M images with 200 features of 128 dimensions in cells, 1 GB of 52.
+The checksums of the largest array are verified block by block as it is read, those of the others
+on opening: 1 of 52 GB for 1M images with 200 features of 128 dimensions and the engine ivf.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from delg_jax import json_files, migrations, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
@@ -21,15 +21,16 @@ from delg_jax.search.ivf import IvfIndex, IvfSettings
 from delg_jax.search.lsh_grids import GridSettings
 
 Index = CannIndex | IvfIndex
+T = TypeVar("T", CannIndex, IvfIndex)
 
 _KINDS = {"cann": (CannIndex, GridSettings), "ivf": (IvfIndex, IvfSettings)}
-# Settings that older indices of a kind do not say
-_BEFORE = {"ivf": {"rounds": migrations.ADDED["search.ivf.rounds"]}}
-_PLAIN = ("settings", "dimension", "count")  # fields that are no arrays
-_MAPPED = ("descriptors", "keys")  # arrays that are checked where they are read
+# Settings that older indices lack
+_ADDED = {"ivf": {"rounds": migrations.ADDED["search.ivf.rounds"]}}
+_NO_ARRAYS = ("settings", "dimension", "count")  # fields
+_MAPPED = ("descriptors", "keys")  # arrays whose blocks are verified when they are read
 _HEADER = "index.json"
 _FORMAT = 2
-_SUBJECT, _REMEDY = "search index", "delete the folder, and it is built again"
+_SUBJECT, _REMEDY = "search index", "delete the folder to rebuild it"
 _FIELDS = json_files.fields(
     {
         "format": json_files.count,
@@ -45,11 +46,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Where an index is kept, and of what.
+    """Where an index is stored, and what it is made from.
 
     Attributes:
       folder: of the index.
-      source: digest of the features that it is made from.
+      source: digest of the features.
     """
 
     folder: pathlib.Path
@@ -57,11 +58,11 @@ class Place(NamedTuple):
 
 
 def save(index: Index, folder: str | pathlib.Path, source: str = "") -> None:
-    """Writes an index; the folder appears under its name only when it is whole.
+    """Writes an index; the folder gets its final name only when it is complete.
 
     Args:
-      index: may be the loaded content of the same folder.
-      folder: replaced if it is there.
+      index: may have been loaded from the same folder.
+      folder: replaced if it exists.
       source: digest of the features that it is made from.
     """
     folder = pathlib.Path(folder)
@@ -89,7 +90,7 @@ def save(index: Index, folder: str | pathlib.Path, source: str = "") -> None:
 
 
 def load(folder: str | pathlib.Path) -> Index:
-    """Opens an index that `save` wrote; its largest array is read from disk where it is needed.
+    """Opens an index that `save` wrote; its largest array stays on disk.
 
     Raises:
       UserError: if the folder is missing, damaged or not such an index.
@@ -98,25 +99,25 @@ def load(folder: str | pathlib.Path) -> Index:
     return _load(folder, _header(folder))
 
 
-def kept(
+def load_or_build(
     place: Place | None,
     settings: GridSettings | IvfSettings,
     shape: tuple[int, ...],
-    build: Callable[[], Index],
-) -> Index:
-    """The index in a place if it is of these settings and features, else a new one, put there.
+    build: Callable[[], T],
+) -> T:
+    """Loads an index if it has these settings and features, else builds and stores it.
 
     Args:
-      place: of the index; None to keep it nowhere.
+      place: of the index; None not to store it.
       settings: of the index.
       shape: of the descriptors, [N, K, D].
-      build: makes the index.
+      build: builds the index.
 
     Returns:
-      The index, mapped from disk if there is a place.
+      The index, memory-mapped if there is a place.
 
     Raises:
-      UserError: if there is a damaged index.
+      UserError: if the stored index is damaged.
     """
     if place is None:
         return build()
@@ -125,21 +126,21 @@ def kept(
         if header.get("source") == place.source:
             found = _load(place.folder, header)
             if (found.settings, found.count, found.dimension) == (settings, shape[0], shape[2]):
-                return found
+                return cast(T, found)  # the settings tell the kind
         else:
             made = "of other features" if "source" in header else "of an earlier version"
-            _LOG.warning("%s: is %s, built again", place.folder, made)
+            _LOG.warning("%s: is %s, rebuilt", place.folder, made)
     save(build(), place.folder, place.source)
-    return load(place.folder)
+    return cast(T, load(place.folder))
 
 
 def _header(folder: pathlib.Path) -> dict[str, Any]:
-    """What an index says of itself; a UserError if there is none, or it is damaged."""
+    """The description of an index; a UserError if it is missing or damaged."""
     header = json_files.read(folder / _HEADER, _SUBJECT, _FIELDS, _REMEDY)
     if header is None:
         raise UserError(_SUBJECT, str(folder), f"must be a folder with {_HEADER}")
     if header["format"] != _FORMAT or header["kind"] not in _KINDS:
-        rule = f"is of format {header['format']} and kind {header['kind']!r}, which are not known"
+        rule = f"has the unknown format {header['format']} or kind {header['kind']!r}"
         raise UserError(_SUBJECT, str(folder), f"{rule}; {_REMEDY}")
     return header
 
@@ -148,21 +149,21 @@ def _load(folder: pathlib.Path, header: dict[str, Any]) -> Index:
     name = header["kind"]
     kind, settings = _KINDS[name]
     try:
-        said = settings(**_BEFORE.get(name, {}) | header["settings"])
+        stored = settings(**_ADDED.get(name, {}) | header["settings"])
         arrays = {array: _array(folder, array, "source" in header) for array in _arrays(kind)}
-        index = kind(said, header["dimension"], header["count"], **arrays)
+        index = kind(stored, header["dimension"], header["count"], **arrays)
         index.check()
     except FileNotFoundError as error:
         rule = f"must be a folder with {pathlib.Path(error.filename).name}; {_REMEDY}"
         raise UserError(_SUBJECT, str(folder), rule) from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
-        rule = f"must be a whole index ({error}); {_REMEDY}"
+        rule = f"is damaged ({error}); {_REMEDY}"
         raise UserError(_SUBJECT, str(folder), rule) from error
     return index
 
 
 def _array(folder: pathlib.Path, name: str, has_checksums: bool) -> Any:
-    """An array, mapped; without checksums if an earlier version wrote it."""
+    """An array, memory-mapped; without checksums if an earlier version wrote it."""
     path = folder / f"{name}.npy"
     if not has_checksums:
         return open_array(path)
@@ -171,4 +172,4 @@ def _array(folder: pathlib.Path, name: str, has_checksums: bool) -> Any:
 
 
 def _arrays(kind: type[Index]) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind) if field.name not in _PLAIN]
+    return [field.name for field in dataclasses.fields(kind) if field.name not in _NO_ARRAYS]

@@ -11,7 +11,7 @@ from delg_jax.errors import WrongField
 KINDS = ("identity", "threshold", "power", "cann")
 
 CANN_CURVE = 0.459176  # p1 of the original code
-MAX_POWER = 1000  # what rounding leaves above 1 stays near 1
+MAX_POWER = 1000  # cosines that rounding puts above 1 stay near 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,10 @@ class SimilarityKernel:
       kind: identity k(u) = u; threshold k(u) = u above `threshold`, else 0;
         power k(u) = sign(u) |u|^power above `threshold`, else 0; cann k(u) = `cann_vote` of the
         distance sqrt(2 - 2 u).
-      threshold: cosine tau that a vote must exceed.
+      threshold: cosine tau; only cosines above it have a vote.
       power: exponent alpha.
-      reach: distance of unit vectors from which on the votes of cann are 0, p0.
-      curve: p1 of cann, in (0, 1); a small one favours near neighbours more.
+      reach: p0 of cann, the distance of unit vectors at which votes reach 0.
+      curve: p1 of cann, in (0, 1); smaller values favour near neighbours more.
     """
 
     kind: str = "identity"
@@ -63,14 +63,14 @@ class SimilarityKernel:
 
     @property
     def least(self) -> float:
-        """The cosine up to which votes are 0; minus infinity if there is none."""
+        """The largest cosine whose vote is always 0; minus infinity if there is none."""
         if self.kind == "identity":
             return -math.inf
         return 1.0 - self.reach**2 / 2 if self.kind == "cann" else self.threshold
 
 
 def cann_vote(distances: jax.Array, reach: float, curve: float) -> jax.Array:
-    """(1 - (r / p0)^(p1 / (1 - p1)))^((1 - p1) / p1), from 1 at r = 0 to 0 from r = p0 on.
+    """(1 - (r / p0)^(p1 / (1 - p1)))^((1 - p1) / p1), 1 at r = 0, and 0 from r = p0 on.
 
     Args:
       distances: r, float of any shape, at least 0.

@@ -1,30 +1,33 @@
-"""Centres of the cells of descriptors: features drawn at random, then spherical k-means.
+"""Spherical k-means of descriptors, from features drawn at random.
 
 Dhillon and Modha, "Concept decompositions for large sparse text data using clustering", Machine
 Learning 42, 2001.
 """
 
+import jax
 import numpy as np
 
 from delg_jax.search.batching import starts
 
-_SEEN = 64  # features for each centre that a round of k-means looks at, about
+Array = jax.Array | np.ndarray
+
+_SAMPLED = 64  # features per centre in a round of k-means, about
 _IMAGES = 32  # read at a time
-_ROWS = 1024  # features compared with all centres at a time
+_FEATURES = 1024  # compared with all centres at a time
 
 
-def draw(
-    descriptors: np.ndarray, present: np.ndarray, count: int, rounds: int, seed: int
+def centres(
+    descriptors: Array, present: np.ndarray, count: int, rounds: int, seed: int
 ) -> np.ndarray:
-    """Draws features of a database and moves them to where its features are.
+    """Draws features of a database as centres and refines them by k-means.
 
     Args:
       descriptors: float [N, K, D], unit norm; array, memory map or rows on disk.
       present: bool [N, K].
       count: centres, C; at most as many as there are features.
-      rounds: of k-means, on about 64 C features of images drawn at random; 0 for the features that
-        were drawn.
-      seed: of the draws.
+      rounds: of k-means, on about 64 C features of images drawn at random; 0 keeps the features
+        drawn.
+      seed: of the random choices.
 
     Returns:
       Unit vectors float32 [min(C, features), D].
@@ -34,18 +37,16 @@ def draw(
         np.random.default_rng(seed).choice(places, min(count, len(places)), replace=False)
     )
     image, feature = np.divmod(drawn, max(present.shape[1], 1))
-    centres = [
-        np.asarray(descriptors[i : i + 1])[0, f] for i, f in zip(image, feature, strict=True)
-    ]
-    centres = np.array(centres, np.float32).reshape(-1, descriptors.shape[2])
-    seen = _images(present, len(centres), seed)
-    for _ in range(rounds if len(centres) else 0):
-        centres = _moved(centres, descriptors, present, seen)
-    return centres
+    rows = [np.asarray(descriptors[i : i + 1])[0, f] for i, f in zip(image, feature, strict=True)]
+    found = np.array(rows, np.float32).reshape(-1, descriptors.shape[2])
+    sample = _sampled_images(present, len(found), seed)
+    for _ in range(rounds if len(found) else 0):
+        found = _updated(found, descriptors, present, sample)
+    return found
 
 
 def nearest(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The centre of the largest inner product; of equal ones the first.
+    """The centre of the largest inner product; ties go to the lower index.
 
     Args:
       features: float [F, D].
@@ -55,23 +56,23 @@ def nearest(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
       int64 [F].
     """
     found = np.zeros(len(features), np.int64)
-    for start in starts(len(features), _ROWS):
-        some = np.asarray(features[start : start + _ROWS], np.float32)
-        found[start : start + _ROWS] = (some @ centres.T).argmax(axis=1)
+    for start in starts(len(features), _FEATURES):
+        some = np.asarray(features[start : start + _FEATURES], np.float32)
+        found[start : start + _FEATURES] = (some @ centres.T).argmax(axis=1)
     return found
 
 
-def _images(present: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Images drawn at random, ascending, with about `_SEEN` features for each centre."""
+def _sampled_images(present: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Images drawn at random, ascending, with about `_SAMPLED` features for each centre."""
     order = np.random.default_rng([seed, 1]).permutation(len(present))
     features = np.cumsum(present.sum(axis=1)[order])
-    return np.sort(order[: np.searchsorted(features, _SEEN * count) + 1])
+    return np.sort(order[: np.searchsorted(features, _SAMPLED * count) + 1])
 
 
-def _moved(
-    centres: np.ndarray, descriptors: np.ndarray, present: np.ndarray, images: np.ndarray
+def _updated(
+    centres: np.ndarray, descriptors: Array, present: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """The directions of the sums of the features nearest to each; without any, it stays."""
+    """The direction of the sum of the features nearest to each centre; without any, it stays."""
     sums = np.zeros_like(centres)
     for start in starts(len(images), _IMAGES):
         some = images[start : start + _IMAGES]

@@ -14,7 +14,7 @@ from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
 
-_CACHED_PRODUCTS = 2**22  # of a CPU, float32: 16 MB
+_CACHED_PRODUCTS = 2**22  # float32 that fit the cache of a CPU: 16 MB
 
 
 def similarity(
@@ -30,23 +30,23 @@ def similarity(
 ) -> np.ndarray:
     """Asymmetric Chamfer similarity of every query to every database image.
 
-    s(q, x) is the mean over the features f of q of k(max over the features g of x of <f, g>);
-    the quantity that constrained approximate nearest neighbours estimate (Aiger, Araujo, Lynen,
+    s(q, x) is the mean over the features f of q of k(max over the features g of x of <f, g>). This
+    is the quantity that constrained approximate nearest neighbours estimate (Aiger, Araujo, Lynen,
     ICCV 2023), computed exactly. An image or a query without features gives 0.
 
-    Memory of a device holds the products of one query with one block, never more.
+    A device holds at most the products of one query with one block.
 
     Args:
-      queries: descriptors [Q, Kq, ...] in an encoding of `cosines.between`.
+      queries: descriptors [Q, Kq, ...] in an encoding of `descriptor_similarity.cosines`.
       query_mask: bool [Q, Kq], False on padding.
       database: [N, K, ...], of the same kind; array, memory map or rows on disk.
       mask: bool [N, K].
       kernel: k.
-      block: database images in a block of similarities, on each device; on a CPU fewer, where
-        the products of a block would leave its cache.
-      weights: float [Q, Kq], factors of the votes of query features, see `rarity`; None for 1.
+      block: database images compared at a time on each device; fewer on a CPU if the products
+        would not fit its cache.
+      weights: float [Q, Kq], factors of the votes of query features, see `idf`; None for 1.
       hamming: how packed signs are compared, one of `binary.HAMMING`.
-      devices: that share the database; None for all of this process.
+      devices: to split the database over; None for all of this process.
 
     Returns:
       Similarities float32 [Q, N].
@@ -56,10 +56,10 @@ def similarity(
     """
     count = len(database)
     result = np.zeros((len(queries), count), np.float32)
-    given = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
+    arguments = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
     pending = None
-    for start, found in _columns(*given):
-        if pending is not None:  # one block is computed while the one before is fetched
+    for start, found in _block_similarities(*arguments):
+        if pending is not None:  # the device computes a block while the previous one is copied
             _store(result, *pending)
         pending = start, found
     if pending is not None:
@@ -79,21 +79,21 @@ def best(
     hamming: str = "popcount",
     devices: Sequence[jax.Device] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The most similar images of every query, of a database of any size.
+    """The most similar images of every query.
 
-    Memory holds a block and the lists; the list of a query is merged with each block.
+    Memory holds one block and the lists, so the database may have any size.
 
     Args:
-      queries: see `similarity`, as all others.
+      queries: as of `similarity`, like the other arguments.
       query_mask: bool [Q, Kq].
       database: [N, K, ...].
       mask: bool [N, K].
       kernel: k.
       top: images wanted, M; more than N means N.
-      block: database images in a block, on each device.
+      block: database images compared at a time on each device.
       weights: float [Q, Kq], or None.
       hamming: one of `binary.HAMMING`.
-      devices: that share the database.
+      devices: to split the database over.
 
     Returns:
       Similarities float32 [Q, M], best first, and images int32 [Q, M]; ties by lower index.
@@ -106,9 +106,9 @@ def best(
     count = len(database)
     shape = len(queries), min(top, count)
     values, images = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
-    given = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
-    for start, found in _columns(*given):
-        # Waiting here keeps the blocks that are read from piling up in memory
+    arguments = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
+    for start, found in _block_similarities(*arguments):
+        # Without waiting, blocks that were read would pile up in memory
         values, images = jax.block_until_ready(_merged(values, images, found, start, count))
     return np.asarray(values), np.asarray(images)
 
@@ -122,7 +122,7 @@ def _merged(
     found = jnp.where((numbers < count)[None, :], found, -jnp.inf)
     values = jnp.concatenate([values, found], axis=1)
     images = jnp.concatenate([images, jnp.broadcast_to(numbers[None, :], found.shape)], axis=1)
-    # Of equal values the first is taken, and that is the lower image
+    # `top_k` takes the first of equal values, which is the lower image
     values, order = jax.lax.top_k(values, values.shape[1] - found.shape[1])
     return values, jnp.take_along_axis(images, order, axis=1)
 
@@ -131,7 +131,7 @@ def _store(result: np.ndarray, start: int, found: jax.Array) -> None:
     result[:, start : start + found.shape[1]] = np.asarray(found)[:, : result.shape[1] - start]
 
 
-def _columns(
+def _block_similarities(
     queries: Array,
     query_mask: Array,
     database: Array,
@@ -142,7 +142,7 @@ def _columns(
     hamming: str,
     devices: Sequence[jax.Device] | None,
 ) -> Iterator[tuple[int, jax.Array]]:
-    """First image and similarities [Q, n] of block after block; the last may go beyond N."""
+    """Yields the first image and the similarities [Q, n] of each block; the last may exceed N."""
     descriptor_similarity.check_kinds(queries, database)
     devices = tuple(devices or jax.local_devices())
     if block > 0:
@@ -151,14 +151,14 @@ def _columns(
     queries, query_mask = jnp.asarray(queries), jnp.asarray(query_mask)
     if weights is None:
         weights = np.ones(query_mask.shape, np.float32)
-    asked = queries, query_mask, jnp.asarray(weights, jnp.float32)
+    query_arrays = queries, query_mask, jnp.asarray(weights, jnp.float32)
     compute = _on_devices(kernel, hamming, devices)
     for start, rows in read_ahead((database, mask), block * len(devices)):
-        yield start, compute(*asked, *rows)
+        yield start, compute(*query_arrays, *rows)
 
 
 def _images_in_cache(queries: Array, database: Array, device: jax.Device) -> int:
-    """Images whose products with one query stay in a processor's cache until they are read."""
+    """Images whose products with one query fit the cache of a CPU; all on other devices."""
     if device.platform != "cpu":
         return len(database)
     return _CACHED_PRODUCTS // max(queries.shape[1] * database.shape[1], 1)
@@ -168,7 +168,7 @@ def _images_in_cache(queries: Array, database: Array, device: jax.Device) -> int
 def _on_devices(
     kernel: SimilarityKernel, hamming: str, devices: tuple[jax.Device, ...]
 ) -> Callable:
-    """`_block_similarity` with the images of a block spread over devices."""
+    """`_block_similarity` with the images of a block split over devices."""
     compute = functools.partial(_block_similarity, kernel=kernel, hamming=hamming)
     every, each = PartitionSpec(), PartitionSpec("images")
     if len(devices) > 1:
@@ -177,7 +177,7 @@ def _on_devices(
             mesh=Mesh(np.array(devices), ("images",)),
             in_specs=(every, every, every, each, each),
             out_specs=PartitionSpec(None, "images"),
-            check_vma=False,  # the loop over queries needs no word between devices
+            check_vma=False,  # devices do not communicate in the loop over queries
         )
     return jax.jit(compute)
 
@@ -209,13 +209,13 @@ def votes(
     kernel: SimilarityKernel,
     hamming: str = "popcount",
 ) -> jax.Array:
-    """What the features of one query say about the images of one block.
+    """The votes of the features of one query for the images of one block.
 
-    One large product keeps the matrix units busy; the masked maximum is fused with its reading, so
-    the products are written and read once while they are in the cache.
+    One large matrix product is fastest; the masked maximum is fused with reading it, so that the
+    products are read once, while they are in the cache.
 
     Args:
-      descriptors: [Kq, ...], in an encoding of `cosines.between`.
+      descriptors: [Kq, ...], in an encoding of `descriptor_similarity.cosines`.
       valid: bool [Kq], False on padding.
       database: [N, K, ...], of the same kind.
       mask: bool [N, K].
@@ -227,7 +227,7 @@ def votes(
     """
     images, features, width = database.shape
     flat = database.reshape(images * features, width)
-    found = descriptor_similarity.between(descriptors, flat, hamming).reshape(-1, images, features)
+    found = descriptor_similarity.cosines(descriptors, flat, hamming).reshape(-1, images, features)
     best_found = jnp.where(mask[None], found, -jnp.inf).max(axis=2)
     voted = jnp.where(jnp.isfinite(best_found), kernel(best_found), 0.0)
     return jnp.where(valid[:, None], voted, 0.0)

@@ -1,6 +1,7 @@
 """Randomly rotated and shifted grids over descriptors, with hashed cells."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +15,19 @@ from delg_jax.search.kernels import CANN_CURVE, cann_vote
 class GridSettings:
     """Radii and grids of constrained approximate nearest neighbours, for unit vectors.
 
-    The original code gives r0 = 28.283 and p0 = 120 for descriptors of its own scale; see
-    `from_scale`. The defaults are these values over 120.
+    The original code has r0 = 28.283 and p0 = 120 for descriptors of norm 120; the defaults are
+    these values over 120. See `from_scale`.
 
     Attributes:
       first_radius: smallest radius, r0.
-      reach: radius where votes end, p0.
+      reach: radius from which on votes are 0, p0.
       curve: p1 of the votes.
       approximation: c; radii grow by 1 + (c - 1) / 4, and a cell of radius r has the diagonal
         width r c.
       grids: grids at each radius.
-      axes: rotated axes that make a cell, 0 = all. Near neighbours share a cell of few axes more
-        often, and so do strangers.
-      width: side of a cell in units of the original's; wider cells are shared by more.
+      axes: rotated axes of a grid, 0 = all. With fewer axes, near neighbours share a cell more
+        often, and so do unrelated descriptors.
+      width: side of a cell relative to the original; wider cells hold more descriptors.
       seed: of rotations, shifts and hashing.
     """
 
@@ -58,15 +59,15 @@ class GridSettings:
 
     @classmethod
     def from_scale(
-        cls, norm: float, first_radius: float = 28.283, reach: float = 120.0, **others: float
+        cls, norm: float, first_radius: float = 28.283, reach: float = 120.0, **others: Any
     ) -> "GridSettings":
-        """Settings whose radii are given for descriptors of another norm.
+        """Settings with radii meant for descriptors of another norm.
 
         Args:
-          norm: of the descriptors for which the radii are given.
+          norm: of the descriptors that the radii are meant for.
           first_radius: r0 on their scale.
           reach: p0 on their scale.
-          **others: the fields that are no radii.
+          **others: the other fields.
 
         Returns:
           The settings for unit vectors.
@@ -86,13 +87,13 @@ class GridSettings:
         return radii[radii < self.reach]
 
     def votes(self) -> np.ndarray:
-        """What a match first found at each radius is worth, float32 [R], descending."""
+        """The vote of a match that is first found at each radius, float32 [R], descending."""
         return np.asarray(cann_vote(jnp.asarray(self.radii()), self.reach, self.curve))
 
 
 @dataclasses.dataclass(frozen=True)
 class Grids:
-    """The grids themselves, in cells of side 1.
+    """The drawn grids, with cells of side 1.
 
     Attributes:
       rotations: float32 [G, D, A], orthonormal columns, the axes of each grid.
@@ -108,7 +109,7 @@ class Grids:
 
     @classmethod
     def draw(cls, settings: GridSettings, dimension: int) -> "Grids":
-        """Draws the grids of `settings` for descriptors [.., dimension]; the same every time."""
+        """Draws the grids of `settings` for descriptors [..., dimension]; deterministic."""
         rng = np.random.default_rng(settings.seed)
         axes = min(settings.axes or dimension, dimension)
         gaussian = rng.normal(size=(settings.grids, dimension, dimension))
@@ -144,11 +145,11 @@ def _cells(
     factors: jax.Array,
     sides: jax.Array,
 ) -> jax.Array:
-    """A cell's numbers times odd random factors, summed modulo 2^32."""
-    turned = jnp.matmul(descriptors, rotation, precision=jax.lax.Precision.HIGHEST)
+    """Hashes of cells: their coordinates times odd random factors, summed modulo 2^32."""
+    rotated = jnp.matmul(descriptors, rotation, precision=jax.lax.Precision.HIGHEST)
 
     def at_radius(side: jax.Array) -> jax.Array:
-        numbers = jnp.floor(turned / side + shift[None, :]).astype(jnp.int32)
+        numbers = jnp.floor(rotated / side + shift[None, :]).astype(jnp.int32)
         return (numbers.astype(jnp.uint32) * factors[None, :]).sum(axis=1, dtype=jnp.uint32)
 
     return jax.lax.map(at_radius, sides)

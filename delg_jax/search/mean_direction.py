@@ -1,4 +1,4 @@
-"""Whether local descriptors share a direction, which makes any two of them look alike."""
+"""Detects a direction common to all local descriptors, which makes any two similar."""
 
 import logging
 
@@ -8,16 +8,16 @@ from delg_jax.features.local_features import LocalFeatures
 from delg_jax.search.kernels import SimilarityKernel
 
 _LOG = logging.getLogger(__name__)
-_IMAGES = 100  # that are looked at
-_SHARE = 0.5  # of the threshold, above which chance alone gives many votes
+_IMAGES = 100  # sampled
+_SHARE = 0.5  # of the threshold; above it, unrelated descriptors often match
 
 
 def mean_cosine(database: LocalFeatures, images: int = _IMAGES) -> float:
-    """The mean cosine of two descriptors drawn at random, estimated on evenly spaced images.
+    """The mean cosine of two random descriptors, estimated on evenly spaced images.
 
     Args:
       database: LocalFeatures [N, K], unit norm; arrays or rows on disk.
-      images: that are looked at, at most.
+      images: sampled, at most.
 
     Returns:
       The squared length of the mean descriptor; 0 if there are none.
@@ -33,10 +33,10 @@ def mean_cosine(database: LocalFeatures, images: int = _IMAGES) -> float:
 
 
 def warn(database: LocalFeatures, kernel: SimilarityKernel) -> None:
-    """Logs what to do if the descriptors share so much that the kernel's threshold hardly selects.
+    """Logs what to do if the descriptors are so similar that the kernel's threshold hardly selects.
 
     Args:
-      database: LocalFeatures [N, K]; codes of one bit or a byte are not looked at.
+      database: LocalFeatures [N, K]; only floats are checked.
       kernel: of the local similarity.
     """
     if kernel.kind != "threshold" or database.descriptors.dtype.kind != "f":
@@ -44,9 +44,9 @@ def warn(database: LocalFeatures, kernel: SimilarityKernel) -> None:
     cosine = mean_cosine(database)
     if cosine > _SHARE * kernel.threshold:
         _LOG.warning(
-            "two local descriptors have a cosine of %.2f on average, and "
-            "config.search.threshold = %g hardly selects: config.extract.pca_dim takes away what "
-            "all have in common, or raise the threshold",
+            "two local descriptors have a cosine of %.2f on average, so that "
+            "config.search.threshold = %g hardly selects: set config.extract.pca_dim, which "
+            "removes their common direction, or raise the threshold",
             cosine,
             kernel.threshold,
         )

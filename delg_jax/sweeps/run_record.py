@@ -12,7 +12,7 @@ import ml_collections
 from delg_jax import configuration, json_files, migrations
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.search.index import idle
+from delg_jax.search.engine_choice import unused_fields
 
 FILE = "run.json"
 LOG = "run.log"  # what a run says that is a process of its own
@@ -100,5 +100,5 @@ def _digest(content: Any) -> str:
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:
     """A flattened configuration without the fields of engines of local search that are not used."""
-    unused = configuration.within(config, idle(config.get("search.engine")))
+    unused = configuration.within(config, unused_fields(config.get("search.engine")))
     return {path: value for path, value in config.items() if path not in unused}

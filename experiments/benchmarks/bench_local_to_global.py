@@ -104,7 +104,7 @@ def _cann(images: int) -> Prepared:
     return Prepared(search, search, (index.keys.nbytes + index.images.nbytes) / 1e6)
 
 
-def _mds(images: int, short_list: int, solver: str) -> Prepared:
+def _mds(images: int, short_list: int) -> Prepared:
     """Embedding and scores of one short list; `megabytes` are those of the graph."""
     kept, count = min(_NEIGHBOURS, images), min(short_list, images)
     descending = -np.sort(-np.random.default_rng(0).random((1, kept), np.float32), axis=1)
@@ -117,7 +117,7 @@ def _mds(images: int, short_list: int, solver: str) -> Prepared:
         StoredRows(neighbours, (images, kept), np.int32), repeated(descending, images)
     )
     ranking, found = np.arange(images)[None, :], np.linspace(1.0, 0.0, images)[None, :]
-    settings = MdsSettings(short_list=count, solver=solver)
+    settings = MdsSettings(short_list=count)
     query = functools.partial(mds.list_scores, ranking, found, graph, settings)
     return Prepared(query, query, 8 * images * kept / 1e6)
 
@@ -128,12 +128,8 @@ ENGINES: dict[str, tuple[str, Callable[[int], Prepared]]] = {
     "exact, one bit": ("images", functools.partial(_exact, packed=True)),
     "cann": ("cann_images", _cann),
     **{
-        f"mds of {count}, {solver}": (
-            "images",
-            functools.partial(_mds, short_list=count, solver=solver),
-        )
+        f"mds of {count}": ("images", functools.partial(_mds, short_list=count))
         for count in (400, 701)
-        for solver in ("eigh", "subspace")
     },
 }
 

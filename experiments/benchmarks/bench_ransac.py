@@ -24,7 +24,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 from delg_jax.reports import tables
-from delg_jax.rerank.ransac import Options, estimate
+from delg_jax.rerank.ransac import RansacSettings, estimate
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)
 NOISES = (0.0, 2.0, 5.0)  # pixels, standard deviation
@@ -62,7 +62,7 @@ def plant(
     return Planted(source, np.where(truth[:, :, None], target, chance), truth)
 
 
-def ours(planted: Planted, options: Options) -> np.ndarray:
+def ours(planted: Planted, options: RansacSettings) -> np.ndarray:
     """Inliers bool [M, K] by our kernel."""
     pairs, matches, _ = planted.source.shape
     arguments = (jnp.asarray(side, jnp.float32) for side in (planted.source, planted.target))
@@ -88,8 +88,8 @@ def recalls(
         return None
     rng = np.random.default_rng([round(100 * share), round(noise), matches])
     planted = plant(rng, model, pairs, matches, share, noise)
-    options = Options(trials, RESIDUAL, model)
-    optimized = Options(trials, RESIDUAL, model, local_optimization=True)
+    options = RansacSettings(trials, RESIDUAL, model)
+    optimized = RansacSettings(trials, RESIDUAL, model, local_optimization=True)
     found = {"ours": ours(planted, options), "ours, optimised": ours(planted, optimized)}
     for name, peer in peers(model, trials).items():
         pairs_of = zip(planted.source, planted.target, strict=True)
@@ -97,7 +97,7 @@ def recalls(
     return {name: float(inliers[planted.truth].mean()) for name, inliers in found.items()}
 
 
-def by_chance(matches: int, pairs: int, options: Options, block: int = 100) -> np.ndarray:
+def by_chance(matches: int, pairs: int, options: RansacSettings, block: int = 100) -> np.ndarray:
     """Inliers int [pairs] of pairs whose matches are random."""
     counts = []
     for start in range(0, pairs, block):
@@ -137,7 +137,9 @@ def run(values: flags.FlagValues) -> None:
     print(tables.markdown(header, lines), end="\n\n")
     chance = {}
     for matches in MATCHES:
-        counts = by_chance(matches, values.random_pairs // len(MATCHES), Options(values.trials))
+        counts = by_chance(
+            matches, values.random_pairs // len(MATCHES), RansacSettings(values.trials)
+        )
         chance[matches] = np.bincount(counts).tolist()
     lines = [
         (str(matches), *(str(v) for v in _quantiles(histogram)))

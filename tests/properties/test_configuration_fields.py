@@ -12,7 +12,7 @@ from delg_jax.evaluation import gldv2_tasks, pairs
 from delg_jax.features import extractor
 from delg_jax.models.delg import build
 from delg_jax.retrieval import methods, settings
-from delg_jax.search import index as search_stage
+from delg_jax.search import engine_choice
 from delg_jax.training import feature_cache, optimizer
 from delg_jax.training import train as training
 from tests.properties.cases import cases, hold, outcome
@@ -98,7 +98,7 @@ def _check_all(config):
     for method in config.eval.methods:
         methods.check("config.eval.methods", method, config)
     settings.check_rerank(config.rerank)
-    search_stage.check(config.search)
+    engine_choice.check(config.search)
     extractor.check(config.extract)
     pairs.check(config)
     gldv2_tasks.check(config)

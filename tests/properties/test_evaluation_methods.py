@@ -14,7 +14,7 @@ _WHOLE = st.sampled_from((-(2**63) + 1, -1, 0, 1, 2, 3, 5))
 _REAL = st.sampled_from((-1e30, -1.0, -1e-9, 0.0, 1e-30, 0.5, 0.99, 1.0, 2.0, 1e30))
 _TEXT = st.sampled_from(
     ("", "zzz", "identity", "power", "cann", "ivf", "exact", "products", "complement", "smacof")
-    + ("reciprocal", "landmark", "subspace", "largest", "row_minimum", "similarity", "homography")
+    + ("reciprocal", "landmark", "largest", "row_minimum", "similarity", "homography")
     + ("msac", "combined")
 )
 _SEARCHED = ("search", "rerank")

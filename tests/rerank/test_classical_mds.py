@@ -4,8 +4,6 @@ import pytest
 from delg_jax.rerank.classical_mds import classical_mds, landmark_mds
 from delg_jax.rerank.distances import FORMS, distances
 
-SOLVERS = ("eigh", "subspace")
-
 
 def pairwise(points):
     return np.linalg.norm(points[:, None] - points[None], axis=-1).astype(np.float32)
@@ -19,24 +17,21 @@ def reference_mds(distances, dim):
     return vectors * np.sqrt(np.where(values > 1e-6 * values[0], values, 0))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(("count", "dimension"), [(2, 1), (9, 3), (30, 5)])
-def test_recovers_points_from_their_distances(rng, count, dimension, solver):
+def test_recovers_points_from_their_distances(rng, count, dimension):
     points = rng.normal(size=(count, dimension))
-    found = np.asarray(classical_mds(pairwise(points), 8, solver=solver))
+    found = np.asarray(classical_mds(pairwise(points), 8))
     assert found.shape == (count, 8)
     np.testing.assert_allclose(pairwise(found), pairwise(points), atol=1e-4)
     np.testing.assert_allclose(found[:, dimension:], 0, atol=2e-3)
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("dim", "solver"), [(1, "eigh"), (4, "eigh"), (40, "eigh"), (1, "subspace"), (4, "subspace")]
-)
+@pytest.mark.parametrize("dim", [1, 4, 40])
 @pytest.mark.parametrize("form", FORMS)
-def test_equals_the_reference_up_to_rotation(rng, form, dim, solver):
+def test_equals_the_reference_up_to_rotation(rng, form, dim):
     matrix = np.asarray(distances(rng.random((12, 12)).astype(np.float32), form, 0.8, power=0.5))
-    found = np.asarray(classical_mds(matrix, dim, solver=solver))
+    found = np.asarray(classical_mds(matrix, dim))
     expected = reference_mds(matrix, dim)
     scale = np.abs(expected).max() ** 2
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4 * scale)
@@ -78,9 +73,8 @@ def test_all_points_as_landmarks_is_classical_mds(rng):
 def test_equal_distances_stay_finite(value):
     matrix = np.full((6, 6), value, np.float32)
     np.fill_diagonal(matrix, 0)
-    for solver in SOLVERS:
-        assert np.isfinite(classical_mds(matrix, 2, solver=solver)).all()
-        assert np.isfinite(landmark_mds(matrix[:3], 2, solver=solver)).all()
+    assert np.isfinite(classical_mds(matrix, 2)).all()
+    assert np.isfinite(landmark_mds(matrix[:3], 2)).all()
     nothing = np.zeros(6, bool)
     assert (np.asarray(classical_mds(matrix, 2, nothing)) == 0).all()
     assert (np.asarray(landmark_mds(matrix[:3], 2, nothing)) == 0).all()

@@ -59,15 +59,17 @@ def problem(rng, queries, count):
 def test_equals_the_dense_solution(rng, queries, count, neighbours):
     to_query, similarities = problem(rng, queries, count)
     settings = DiffusionSettings(neighbours, 5, 2.0, 0.8, 40)
-    found = rerank(*ranked(to_query), graph_of(similarities), settings, chunk=2)
+    found = rerank(*ranked(to_query), graph_of(similarities), settings, query_block=2)
     np.testing.assert_array_equal(found, reference(to_query, similarities, settings))
 
 
-@pytest.mark.parametrize("chunk", [2, 99])
-def test_scores_are_the_dense_solution_in_the_order_of_the_ranking(rng, chunk):
+@pytest.mark.parametrize("query_block", [2, 99])
+def test_scores_are_the_dense_solution_in_the_order_of_the_ranking(rng, query_block):
     to_query, similarities = problem(rng, 3, 12)
     settings = DiffusionSettings(4, 5, 2.0, 0.8, 40)
-    ranks, scores = diffusion.rerank(*ranked(to_query), graph_of(similarities), settings, chunk)
+    ranks, scores = diffusion.rerank(
+        *ranked(to_query), graph_of(similarities), settings, query_block
+    )
     expected = solutions(to_query, similarities, settings)
     np.testing.assert_allclose(scores, np.take_along_axis(expected, ranks, axis=1), rtol=1e-3)
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -109,9 +111,9 @@ def test_one_directed_links_are_left_out():
 def test_any_chunk_gives_the_same(rng):
     to_query, similarities = problem(rng, 5, 11)
     settings = DiffusionSettings(4, 3)
-    expected = rerank(*ranked(to_query), graph_of(similarities), settings, chunk=1)
-    for chunk in (2, 99):
-        found = rerank(*ranked(to_query), graph_of(similarities), settings, chunk)
+    expected = rerank(*ranked(to_query), graph_of(similarities), settings, query_block=1)
+    for query_block in (2, 99):
+        found = rerank(*ranked(to_query), graph_of(similarities), settings, query_block)
         np.testing.assert_array_equal(found, expected)
 
 

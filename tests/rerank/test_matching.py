@@ -97,15 +97,6 @@ def test_images_do_not_depend_on_each_other(rng):
     np.testing.assert_array_equal(together[1][2], alone[1][0])
 
 
-@pytest.mark.parametrize("chunk", [2, 4, 9])
-def test_any_chunk_gives_the_same(rng, chunk):
-    arguments = unit(rng, 6, 5), np.ones(6, bool), unit(rng, 4, 7, 5), np.ones((4, 7), bool), 1.0
-    expected = match(*arguments, ratio=0.9, mutual=True)
-    found = match(*arguments, ratio=0.9, mutual=True, chunk=chunk)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
-
-
 def test_half_floats_match_like_single(rng):
     query, images = unit(rng, 6, 32), unit(rng, 2, 7, 32).astype(np.float16)
     masks = np.ones(6, bool), np.ones((2, 7), bool)

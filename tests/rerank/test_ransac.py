@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delg_jax.rerank import ransac
-from delg_jax.rerank.ransac import Options, estimate
+from delg_jax.rerank.ransac import RansacSettings, estimate
 
 KEY = jax.random.key(3)
 PLANTED = np.array([[0.9, -0.2, 40.0], [0.3, 1.1, -25.0]])
@@ -23,11 +23,11 @@ def planted(rng, matches=60, outliers=30, noise=2.0, size=80):
     return source.astype(np.float32), target.astype(np.float32), mask, is_inlier
 
 
-def one(source, target, mask, key=KEY, pair_id=0, chunk=8, scale_ratios=None, **options):
-    options = Options(**{"hypotheses": 200, **options})
+def one(source, target, mask, key=KEY, pair_id=0, block=8, scale_ratios=None, **options):
+    options = RansacSettings(**{"hypotheses": 200, **options})
     ratios = None if scale_ratios is None else scale_ratios[None]
     arguments = source[None], target[None], mask[None], jnp.array([pair_id]), key, options, ratios
-    result = estimate(*arguments, chunk=chunk)
+    result = estimate(*arguments, block=block)
     return jax.tree.map(lambda array: np.asarray(array[0]), result)
 
 
@@ -72,7 +72,7 @@ def test_finds_the_planted_view(rng, noise):
 def test_recall_of_planted_inliers_over_many_pairs(rng):
     pairs = [planted(rng, matches=100, outliers=60, size=100) for _ in range(20)]
     source, target, mask, is_inlier = (np.stack(part) for part in zip(*pairs, strict=True))
-    result = estimate(source, target, mask, jnp.arange(20), KEY, Options(500))
+    result = estimate(source, target, mask, jnp.arange(20), KEY, RansacSettings(500))
     assert np.asarray(result.inlier_mask)[is_inlier].mean() >= 0.99
 
 
@@ -116,10 +116,10 @@ def test_residual_is_strict():
     assert one(source, target, np.ones(4, bool), inlier_threshold=16.5).inliers == 4
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 32])
-def test_any_chunk_gives_the_same(rng, chunk):
+@pytest.mark.parametrize("block", [1, 3, 32])
+def test_any_chunk_gives_the_same(rng, block):
     source, target, mask, _ = planted(rng)
-    expected, result = one(source, target, mask), one(source, target, mask, chunk=chunk)
+    expected, result = one(source, target, mask), one(source, target, mask, block=block)
     np.testing.assert_array_equal(result.inlier_mask, expected.inlier_mask)
     np.testing.assert_array_equal(result.transform, expected.transform)
 
@@ -140,7 +140,7 @@ def test_padding_changes_nothing(rng):
 def test_a_pair_does_not_depend_on_the_others(rng):
     pairs = [planted(rng, matches=matches)[:3] for matches in (80, 50, 65)]
     source, target, mask = (np.stack(part) for part in zip(*pairs, strict=True))
-    together = estimate(source, target, mask, jnp.array([7, 8, 9]), KEY, Options(200))
+    together = estimate(source, target, mask, jnp.array([7, 8, 9]), KEY, RansacSettings(200))
     for row, name in enumerate((7, 8, 9)):
         alone = one(source[row], target[row], mask[row], pair_id=name)
         np.testing.assert_array_equal(together.inlier_mask[row], alone.inlier_mask)

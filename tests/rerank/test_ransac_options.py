@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from delg_jax.rerank.ransac import Options, estimate
+from delg_jax.rerank.ransac import RansacSettings, estimate
 
 KEY = jax.random.key(1)
 VIEWS = {
@@ -33,9 +33,11 @@ def planted(rng, view, pairs=3, inliers=40, matches=80, noise=2.0, size=90):
     return jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32), jnp.asarray(mask)
 
 
-def run(matches, ratios=None, ids=None, chunk=8, **options):
+def run(matches, ratios=None, ids=None, block=8, **options):
     ids = jnp.arange(len(matches[0])) if ids is None else ids
-    result = estimate(*matches, ids, KEY, Options(**{"hypotheses": 300, **options}), ratios, chunk)
+    result = estimate(
+        *matches, ids, KEY, RansacSettings(**{"hypotheses": 300, **options}), ratios, block
+    )
     return jax.tree.map(np.asarray, result)
 
 
@@ -101,7 +103,7 @@ def test_a_pair_does_not_depend_on_company_padding_or_chunks(rng, model, guided)
     options = {"model": model, "local_optimization": True, "guided": guided, "hypotheses": 30}
     together = run(matches, ratios, **options)
     alone = [part[1:2, :80] for part in (*matches, ratios)]
-    alone = run(alone[:3], alone[3], jnp.array([1]), chunk=3, **options)
+    alone = run(alone[:3], alone[3], jnp.array([1]), block=3, **options)
     np.testing.assert_array_equal(alone.inlier_mask[0], together.inlier_mask[1, :80])
     np.testing.assert_allclose(alone.transform[0], together.transform[1], rtol=1e-3, atol=1e-2)
 
@@ -155,4 +157,4 @@ def test_a_sample_alone_verifies_nothing(rng, model, least):
 )
 def test_wrong_options_are_named(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
-        Options(**wrong)
+        RansacSettings(**wrong)

@@ -30,7 +30,7 @@ def test_all_samples_are_equally_likely():
 
 
 def draw(keys, count, is_good, number=200):
-    return np.asarray(ransac.draw(keys, jnp.asarray(count), 3, number, is_good))
+    return np.asarray(ransac.draw_samples(keys, jnp.asarray(count), 3, number, is_good))
 
 
 def without_rank_zero(ranks):

@@ -34,11 +34,11 @@ def test_what_a_match_adds():
 
 @pytest.mark.parametrize("scoring", SCORINGS)
 @pytest.mark.parametrize("count", [[0, 3], [5, 11], [11, 11]])
-@pytest.mark.parametrize("chunk", [1, 4, 11, 32])
-def test_scores_equal_a_plain_sum(rng, count, chunk, scoring):
+@pytest.mark.parametrize("block", [1, 4, 11, 32])
+def test_scores_equal_a_plain_sum(rng, count, block, scoring):
     models = jnp.asarray(rng.normal(size=(6, 2, 7)), jnp.float32)
     points = rng.normal(size=(2, 11, 4)).astype(np.float32)
-    found = score(models, jnp.asarray(points), jnp.array(count), 1.5, scoring, chunk)
+    found = score(models, jnp.asarray(points), jnp.array(count), 1.5, scoring, block)
     linear = np.moveaxis(np.asarray(models[:4]), 0, -1).reshape(2, 7, 2, 2).astype(float)
     shift = np.moveaxis(np.asarray(models[4:]), 0, -1)
     moved = np.einsum("mhij,mkj->mhki", linear, points[..., :2]) + shift[:, :, None]

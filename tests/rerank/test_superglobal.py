@@ -55,7 +55,7 @@ def test_equals_the_public_code(shared):
     for number, expected in enumerate(golden["refined"]):
         found = superglobal.refine(database[ranks[number, :m]], k, beta)
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    found = superglobal.rerank(golden["queries"], database, ranks, m, k, beta, chunk=5)
+    found = superglobal.rerank(golden["queries"], database, ranks, m, k, beta, query_block=5)
     np.testing.assert_array_equal(found, golden["final_ranks"].T)
     assert (found != ranks).any()
 
@@ -79,9 +79,9 @@ def test_equals_the_reference(rng, queries, count, top_m, k):
 
 def test_any_chunk_gives_the_same(rng):
     parts = problem(rng, 7, 15)
-    expected = superglobal.rerank(*parts, 10, 3, 0.2, chunk=1)
-    for chunk in (2, 7, 100):
-        found = superglobal.rerank(*parts, 10, 3, 0.2, chunk)
+    expected = superglobal.rerank(*parts, 10, 3, 0.2, query_block=1)
+    for query_block in (2, 7, 100):
+        found = superglobal.rerank(*parts, 10, 3, 0.2, query_block)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_pooling_is_named(rng):
         superglobal.scores(q[0], x, 2, 0.3, pooling="median")
 
 
-@pytest.mark.parametrize("wrong", [{"top_m": 0}, {"k": 0}, {"chunk": 0}])
+@pytest.mark.parametrize("wrong", [{"top_m": 0}, {"k": 0}, {"query_block": 0}])
 def test_wrong_numbers_are_named(rng, wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
         superglobal.rerank(*problem(rng, 1, 4), **wrong)

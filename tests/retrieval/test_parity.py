@@ -74,7 +74,6 @@ OPTIONS = {
         {
             "rerank.mds.method": "landmark",
             "rerank.mds.landmarks": 5,
-            "rerank.mds.solver": "subspace",
             "rerank.mds.background_rank": 4,
             "rerank.mds.neighbours": 2,
             "rerank.mds.beta": 0.6,

@@ -4,7 +4,7 @@ from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.retrieval import settings
-from delg_jax.search import index
+from delg_jax.search import engine_choice
 
 _CASES = [
     ("rerank.sp.short_list", 0, "must be at least 1"),
@@ -45,7 +45,7 @@ _CASES = [
 @pytest.mark.parametrize(("field", "value", "rule"), _CASES)
 def test_a_mistake_names_one_field_its_value_and_the_rule(field, value, rule):
     config = configuration.override(default.get_config(), {field: value})
-    check = settings.check_rerank if field.startswith("rerank") else index.check
+    check = settings.check_rerank if field.startswith("rerank") else engine_choice.check
     with pytest.raises(UserError) as raised:
         check(config[field.split(".")[0]])
     assert str(raised.value) == f"config.{field} = {value!r}: {rule}"
@@ -54,4 +54,4 @@ def test_a_mistake_names_one_field_its_value_and_the_rule(field, value, rule):
 def test_the_default_is_right():
     config = default.get_config()
     settings.check_rerank(config.rerank)
-    index.check(config.search)
+    engine_choice.check(config.search)

@@ -12,8 +12,8 @@ from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, skipped
 from delg_jax.retrieval.ranking import Ranked
+from delg_jax.search.engine_choice import engine
 from delg_jax.search.graph import SimilarityGraph
-from delg_jax.search.index import engine
 from tests import tiny
 
 COUNT, GONE, LOST = 14, 5, 1  # images; one that was skipped; a query that was skipped

@@ -3,7 +3,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from delg_jax.search.batching import even, padded_rows, read_ahead, starts
+from delg_jax.search.batching import even_blocks, padded_rows, read_ahead, starts
 
 
 def test_last_block_is_filled_with_zeros():
@@ -34,7 +34,7 @@ def test_block_of_no_rows_is_refused():
 
 @pytest.mark.parametrize("count", [0, 1, 4, 7, 9, 100])
 def test_even_blocks_hold_every_row_and_reach_no_further(count):
-    size, firsts = even(count, 4)
+    size, firsts = even_blocks(count, 4)
     assert size <= 4
     held = {row for first in firsts for row in range(first, first + size)}
     assert held == set(range(count))

@@ -75,16 +75,6 @@ def test_a_cell_names_an_image_once(rng):
     np.testing.assert_array_equal(twice.keys, once.keys)
 
 
-def test_appending_is_building_of_all(rng):
-    database, mask = problem(rng, 11)
-    index = cann.build(database[:4], mask[:4], SETTINGS)
-    found = cann.append(index, database[4:], mask[4:])
-    expected = cann.build(database, mask, SETTINGS)
-    assert (found.count, index.count) == (11, 4)
-    for name in ("keys", "images", "offsets"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-
-
 def test_renaming_images_renames_similarities(rng):
     database, mask = problem(rng)
     queries, query_mask = problem(rng, 2)
@@ -105,15 +95,12 @@ def test_nothing_finds_nothing(rng):
     assert (cann.similarity(index, queries, np.zeros_like(query_mask)) == 0).all()
     empty = cann.build(database[:0], mask[:0], SETTINGS)
     assert cann.similarity(empty, queries, query_mask).shape == (2, 0)
-    found = cann.similarity(cann.append(empty, database, mask), queries, query_mask)
-    np.testing.assert_array_equal(found, cann.similarity(index, queries, query_mask))
 
 
 def test_another_dimension_is_refused(rng):
     index = cann.build(*problem(rng), SETTINGS)
-    for call in (cann.append, cann.similarity):
-        with pytest.raises(ValueError, match=r"\(D=5\).*\(D=6\)"):
-            call(index, *problem(rng, dimension=5))
+    with pytest.raises(ValueError, match=r"`queries` \(D=5\).*\(D=6\)"):
+        cann.similarity(index, *problem(rng, dimension=5))
 
 
 def test_finds_nearly_what_exact_search_finds(rng):

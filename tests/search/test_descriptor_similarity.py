@@ -28,22 +28,22 @@ def test_codes_of_the_store_are_compared_like_what_they_stand_for(rng, encoding,
     one, other = (vectors_of(side, encoding) for side in codes)
     values = [jnp.asarray(side.values) for side in codes]
     descriptor_similarity.check_kinds(*values)
-    found = descriptor_similarity.between(*values, hamming)
+    found = descriptor_similarity.cosines(*values, hamming)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, one @ other.T, atol=1e-6)
 
 
 def test_the_length_of_bytes_does_not_matter(rng):
     codes = (20 * unit(rng, 3, 8)).round().astype(np.int8)
-    twice = descriptor_similarity.between(jnp.asarray(2 * codes), jnp.asarray(codes))
+    twice = descriptor_similarity.cosines(jnp.asarray(2 * codes), jnp.asarray(codes))
     np.testing.assert_allclose(
-        twice, descriptor_similarity.between(jnp.asarray(codes), jnp.asarray(codes)), atol=1e-6
+        twice, descriptor_similarity.cosines(jnp.asarray(codes), jnp.asarray(codes)), atol=1e-6
     )
 
 
 def test_padding_of_bytes_has_no_cosine():
     zeros, ones = np.zeros((1, 4), np.int8), np.ones((1, 4), np.int8)
-    assert descriptor_similarity.between(jnp.asarray(zeros), jnp.asarray(ones)).tolist() == [[0]]
+    assert descriptor_similarity.cosines(jnp.asarray(zeros), jnp.asarray(ones)).tolist() == [[0]]
 
 
 @pytest.mark.parametrize("types", [("float32", "uint8"), ("int8", "float16"), ("int32", "int32")])

@@ -35,7 +35,7 @@ def descriptors(rng):
 
 
 def make(config, folder, descriptors, overwrite=False, changed=lambda search: search, **options):
-    """Builds the graph of descriptors, or goes on with it; `weights` and `complete` may differ."""
+    """Builds the graph of descriptors, or goes on with it; `weights` and `extend` may differ."""
     store = GraphStore(folder, names(len(descriptors)), config.data.memory_megabytes)
     searches = global_searches(descriptors, KEPT, BLOCK, 3)
     weights = options.pop("weights", "digest")
@@ -130,7 +130,7 @@ def test_old_images_are_searched_against_the_new_alone(config, tmp_path, descrip
     assert asked == [(17, 0), (17, 4), (17, 8), (17, 12), (0, 16), (0, 20)]
     asked.clear()
     make(config, tmp_path / "other", descriptors[:17])
-    make(config, tmp_path / "other", descriptors, complete=False)
+    make(config, tmp_path / "other", descriptors, extend=False)
     assert {first for first, _ in asked} == {0}
 
 
@@ -178,7 +178,7 @@ def test_only_the_first_process_claims_and_finishes(config, tmp_path, descriptor
     with pytest.raises(Killed):
         make(config, folder, descriptors, changed=killed_after(4))
     monkeypatch.setattr(distributed, "is_first", lambda: False)
-    with held(folder), pytest.raises(UserError, match="is not whole"):
+    with held(folder), pytest.raises(UserError, match="is incomplete"):
         make(config, folder, descriptors)
     store = GraphStore(folder, names(IMAGES))
     assert store.missing() == []
@@ -236,7 +236,7 @@ def test_what_is_damaged_is_built_again_only_if_asked_for(
     folder = tmp_path / "graph"
     make(config, folder, descriptors)
     next(folder.glob(file)).write_text("rubbish")
-    with pytest.raises(UserError, match="^similarity graph = .*--overwrite builds it again"):
+    with pytest.raises(UserError, match="^similarity graph = .*--overwrite"):
         make(config, folder, descriptors)
     make(config, folder, descriptors, overwrite=True)
     assert contents(folder) == undisturbed

@@ -51,7 +51,7 @@ def test_rows_on_disk_are_read_from_their_chunks_alone(whole):
         next(whole.glob(f"*/{array}/c.1.0")).unlink()
     graph = GraphStore(whole, names(7), memory_megabytes=0).graph()
     assert graph.dense([6, 0])[0].shape == (2, 2)
-    with pytest.raises(UserError, match=r"similarity graph = .*--overwrite builds it again"):
+    with pytest.raises(UserError, match=r"similarity graph = .*--overwrite"):
         graph.dense([3])
 
 
@@ -61,9 +61,9 @@ def test_missing_are_the_chunks_that_are_not_there(tmp_path, lists):
     assert store.missing() == [range(0, 3), range(3, 6), range(6, 7)]
     write(store, lists, [range(3, 6)])
     assert store.missing() == [range(0, 3), range(6, 7)]
-    with pytest.raises(UserError, match="lacks 4 images; delg index goes on"):
+    with pytest.raises(UserError, match="lacks 4 images; run delg index"):
         store.finish()
-    with pytest.raises(UserError, match="is not whole; delg index goes on"):
+    with pytest.raises(UserError, match="is incomplete; run delg index"):
         store.graph()
     next(tmp_path.glob("*/indices/c.1.0")).unlink()  # one of two arrays is not enough
     assert len(GraphStore(tmp_path, names(7)).missing()) == 3
@@ -72,7 +72,7 @@ def test_missing_are_the_chunks_that_are_not_there(tmp_path, lists):
 def test_a_graph_of_more_images_takes_the_place_of_the_one_before(whole, rng):
     store = GraphStore(whole, names(9))
     assert not store.is_whole()
-    assert len(store.before()) == 7
+    assert len(store.previous()) == 7
     before = contents(whole)
     store.start(4, 3)
     assert contents(whole).items() > before.items()  # until the other is whole
@@ -89,15 +89,15 @@ def test_a_graph_of_other_images_says_nothing_of_these(whole, wrong):
     store = GraphStore(whole, wrong)
     assert not store.is_whole()
     assert store.is_stale()
-    assert store.before() is None
+    assert store.previous() is None
     assert not GraphStore(whole, names(9)).is_stale()
 
 
 def test_there_is_no_graph_at_first(tmp_path):
     store = GraphStore(tmp_path, names(7))
-    assert store.before() is None
+    assert store.previous() is None
     assert not store.is_whole()
-    with pytest.raises(UserError, match="is not whole"):
+    with pytest.raises(UserError, match="is incomplete"):
         store.graph()
 
 

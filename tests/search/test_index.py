@@ -9,7 +9,8 @@ from delg_jax.errors import UserError
 from delg_jax.features import Extracted
 from delg_jax.features.storage.stored_rows import StoredRows
 from delg_jax.search import global_search, graph_building, local_search
-from delg_jax.search.index import build_index, kernel
+from delg_jax.search.engine_choice import kernel
+from delg_jax.search.index import build_index
 from tests import stores
 from tests.folders import contents
 from tests.tiny import retrieval_config
@@ -168,7 +169,7 @@ def test_a_graph_of_the_format_before_is_mentioned_and_left(tmp_path, build, cap
     old.write_bytes(b"of before")
     with caplog.at_level(logging.WARNING):
         assert len(build("run")) == IMAGES
-    assert caplog.messages == [f"{old}: of an older version, not used; it can be deleted"]
+    assert caplog.messages == [f"{old}: of an older version, not used; you can delete it"]
     assert old.read_bytes() == b"of before"
 
 

@@ -83,21 +83,6 @@ def test_any_block_gives_the_same_index(rng, block):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_appended_images_are_found_like_the_others(rng):
-    (database, mask), queries = halves(rng, 11, 5), halves(rng, 3, 4)
-    index = ivf.build(database[:6], mask[:6], SETTINGS)
-    longer = ivf.append(index, database[6:], mask[6:])
-    assert (index.count, longer.count, len(longer.images)) == (6, 11, mask.sum())
-    longer.check()
-    found = ivf.similarity(longer, *queries, IDENTITY, 2)
-    np.testing.assert_array_equal(found[:, :6], ivf.similarity(index, *queries, IDENTITY, 2))
-    np.testing.assert_allclose(
-        ivf.similarity(longer, *queries, IDENTITY, 5),
-        exact(*queries, database, mask, IDENTITY),
-        atol=2e-6,
-    )
-
-
 def test_nothing_finds_nothing(rng):
     (database, mask), (queries, query_mask) = halves(rng, 5, 4), halves(rng, 2, 3)
     index = ivf.build(database, mask, SETTINGS)
@@ -107,8 +92,6 @@ def test_nothing_finds_nothing(rng):
     assert (ivf.similarity(bare, queries, query_mask, IDENTITY, 3) == 0).all()
     empty = ivf.build(database[:0], mask[:0], SETTINGS)
     assert ivf.similarity(empty, queries, query_mask, IDENTITY, 3).shape == (2, 0)
-    with pytest.raises(ValueError, match="`index`"):
-        ivf.append(empty, database, mask)
 
 
 def test_wrong_arguments_are_named(rng):
@@ -116,8 +99,6 @@ def test_wrong_arguments_are_named(rng):
     other = halves(rng, 2, 3, 6)
     with pytest.raises(ValueError, match=r"`queries` \(D=6\).*\(D=8\)"):
         ivf.similarity(index, *other, IDENTITY, 3)
-    with pytest.raises(ValueError, match=r"`descriptors` \(D=6\).*\(D=8\)"):
-        ivf.append(index, *other)
     with pytest.raises(ValueError, match="`probes`"):
         ivf.similarity(index, *halves(rng, 2, 3), IDENTITY, 0)
     with pytest.raises(ValueError, match="`count`"):
@@ -132,7 +113,7 @@ def test_about_as_many_cells_are_looked_into_where_only_some_are_ranked(rng, mon
     index = ivf.build(*database, ivf.IvfSettings(200))
     monkeypatch.setattr(ivf, "_RANKED", ranked)
     features = queries[0][queries[1]]
-    rows, edges = ivf._asking(features, index.centres, 40)
+    rows, edges = ivf._probing_features(features, index.centres, 40)
     cosines = features @ index.centres.T
     looked = np.zeros_like(cosines, dtype=bool)
     for cell in range(200):

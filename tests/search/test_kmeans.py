@@ -28,7 +28,7 @@ def reference(vectors, count, rounds, seed):
 @pytest.mark.parametrize("rounds", [0, 1, 3])
 def test_equals_the_reference(rng, rounds):
     vectors, _, _ = clustered(rng)
-    found = kmeans.draw(vectors, np.ones(vectors.shape[:2], bool), 12, rounds, 5)
+    found = kmeans.centres(vectors, np.ones(vectors.shape[:2], bool), 12, rounds, 5)
     assert found.dtype == np.float32
     np.testing.assert_allclose(
         found, reference(vectors.reshape(-1, 16), 12, rounds, 5), rtol=1e-5, atol=1e-6
@@ -40,7 +40,7 @@ def test_rounds_bring_centres_nearer_to_the_features(rng):
     present = rng.random(vectors.shape[:2]) < 0.7
     near = []
     for rounds in range(4):
-        points = kmeans.draw(vectors, present, 40, rounds, 0)
+        points = kmeans.centres(vectors, present, 40, rounds, 0)
         np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1.0, rtol=1e-5)
         near.append((vectors[present] @ points.T).max(axis=1).mean())
     assert sorted(near) == near
@@ -51,15 +51,15 @@ def test_padding_draws_no_centre_and_moves_none(rng):
     vectors, _, _ = clustered(rng)
     present = np.zeros(vectors.shape[:2], bool)
     present[:, :5] = True
-    found = kmeans.draw(vectors, present, 10, 2, 0)
+    found = kmeans.centres(vectors, present, 10, 2, 0)
     noisy = np.where(present[..., None], vectors, 7.0).astype(np.float32)
-    np.testing.assert_array_equal(kmeans.draw(noisy, present, 10, 2, 0), found)
+    np.testing.assert_array_equal(kmeans.centres(noisy, present, 10, 2, 0), found)
 
 
 def test_of_a_large_database_a_part_is_looked_at(rng, monkeypatch):
     vectors, _, _ = clustered(rng)
     present = np.ones(vectors.shape[:2], bool)
-    monkeypatch.setattr(kmeans, "_SEEN", 10)
+    monkeypatch.setattr(kmeans, "_SAMPLED", 10)
 
     class Rows:
         shape, read = vectors.shape, set()
@@ -69,24 +69,24 @@ def test_of_a_large_database_a_part_is_looked_at(rng, monkeypatch):
                 self.read.update(rows.tolist())
             return vectors[rows]
 
-    assert kmeans.draw(Rows(), present, 8, 2, 0).shape == (8, 16)
+    assert kmeans.centres(Rows(), present, 8, 2, 0).shape == (8, 16)
     assert 4 <= len(Rows.read) <= 5  # images of 20 features, 80 of which are enough
 
 
 def test_more_centres_than_features_are_the_features(rng):
     vectors = clustered(rng, images=2, features=3)[0]
-    found = kmeans.draw(vectors, np.ones((2, 3), bool), 99, 2, 0)
+    found = kmeans.centres(vectors, np.ones((2, 3), bool), 99, 2, 0)
     np.testing.assert_allclose(found, vectors.reshape(-1, 16), atol=1e-6)
 
 
 def test_no_features_have_no_centres(rng):
     vectors = clustered(rng, images=2, features=3)[0]
-    assert kmeans.draw(vectors, np.zeros((2, 3), bool), 5, 2, 0).shape == (0, 16)
-    assert kmeans.draw(vectors[:0], np.zeros((0, 3), bool), 5, 2, 0).shape == (0, 16)
+    assert kmeans.centres(vectors, np.zeros((2, 3), bool), 5, 2, 0).shape == (0, 16)
+    assert kmeans.centres(vectors[:0], np.zeros((0, 3), bool), 5, 2, 0).shape == (0, 16)
 
 
 def test_the_first_of_equally_near_centres_is_taken(rng, monkeypatch):
-    monkeypatch.setattr(kmeans, "_ROWS", 3)
+    monkeypatch.setattr(kmeans, "_FEATURES", 3)
     points = rng.normal(size=(4, 6)).astype(np.float32)
     points[2] = points[1]
     features = rng.normal(size=(10, 6)).astype(np.float32)

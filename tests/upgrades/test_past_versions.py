@@ -20,9 +20,9 @@ from delg_jax.features.store_writing import open_for_writing
 from delg_jax.models.variables import digest
 from delg_jax.reports.html import write_report
 from delg_jax.search import index_store
+from delg_jax.search.engine_choice import deciding_fields
 from delg_jax.search.graph_building import claimed as claimed_graph
 from delg_jax.search.graph_store import GraphStore
-from delg_jax.search.index import deciding as deciding_search
 from delg_jax.training.train import train_and_evaluate
 from delg_jax.training.trained_network import load_model
 from tests.folders import contents
@@ -103,7 +103,7 @@ def test_the_graph_is_that_which_was_stored(version, tmp_path):
     before = contents(root)
     store = GraphStore(root / "index" / "graph", numbers["names"].tolist())
     weights = json.loads((store.folder / "config.json").read_text())["extra"]["weights"]
-    decided_by = (*sections(config()), *deciding_search(config().search))
+    decided_by = (*sections(config()), *deciding_fields(config().search))
     assert workdir.is_of(store.folder, config(), decided_by, {"weights": weights})
     with claimed_graph(store, config(), decided_by, weights):
         found = store.graph()

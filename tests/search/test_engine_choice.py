@@ -7,7 +7,7 @@ from configs import default
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
-from delg_jax.search import engines, index, index_store
+from delg_jax.search import engine_choice, engines, index_store
 from delg_jax.search.index_store import Place
 from delg_jax.search.lsh_grids import GridSettings
 from tests.search.test_ivf import halves
@@ -31,7 +31,7 @@ def database(rng):
 
 def test_the_defaults_are_those_of_the_original():
     search = default.get_config().search
-    index.check(search)
+    engine_choice.check(search)
     assert GridSettings.from_scale(**search.cann) == GridSettings()
     assert len(GridSettings.from_scale(**search.cann).radii()) == 36
 
@@ -41,8 +41,8 @@ def test_the_engine_is_chosen(search, database, tmp_path):
     found = {}
     for search.engine in engines.ENGINES:
         folder = tmp_path / search.engine
-        found[search.engine] = index.engine(database, search)(*queries)
-        kept = index.engine(database, search, Place(folder, "digest"))(*queries)
+        found[search.engine] = engine_choice.engine(database, search)(*queries)
+        kept = engine_choice.engine(database, search, Place(folder, "digest"))(*queries)
         np.testing.assert_array_equal(kept, found[search.engine])
         assert folder.exists() == (search.engine != "exact")
     np.testing.assert_allclose(found["ivf"], found["exact"], atol=2e-6)
@@ -53,12 +53,12 @@ def test_the_engine_is_chosen(search, database, tmp_path):
 def test_an_index_is_built_again_for_other_settings_only(search, database, tmp_path, name):
     search.engine, search[name].seed = name, 3
     place = Place(tmp_path / "index", "digest")
-    index.engine(database, search, place)
+    engine_choice.engine(database, search, place)
     before = (tmp_path / "index").stat().st_ino
-    index.engine(database, search, place)
+    engine_choice.engine(database, search, place)
     assert (tmp_path / "index").stat().st_ino == before
     search[name].seed = 4
-    index.engine(database, search, place)
+    engine_choice.engine(database, search, place)
     assert index_store.load(tmp_path / "index").settings.seed == 4
 
 
@@ -68,8 +68,8 @@ def test_packed_codes_are_searched(search, database, hamming):
     search.hamming = hamming
     packed = database._replace(descriptors=codes.values)
     plain = database._replace(descriptors=encodings.decode(codes, "sign"))
-    found = index.engine(packed, search)(packed.descriptors, packed.mask)
-    expected = index.engine(plain, search)(plain.descriptors, plain.mask)
+    found = engine_choice.engine(packed, search)(packed.descriptors, packed.mask)
+    expected = engine_choice.engine(plain, search)(plain.descriptors, plain.mask)
     np.testing.assert_allclose(found, expected, atol=2e-3)  # half precision of the decoded
 
 
@@ -86,19 +86,19 @@ def test_packed_codes_are_searched(search, database, hamming):
 def test_wrong_values_are_named(search, field, value):
     search.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.search.{field} = "):
-        index.check(search)
+        engine_choice.check(search)
 
 
 @pytest.mark.parametrize(("tree", "field"), [("cann", "grids"), ("ivf", "count")])
 def test_wrong_settings_are_named(search, tree, field):
     search[tree][field] = 0
     with pytest.raises(UserError, match=rf"config.search.{tree}.{field} = 0: must be at least 1"):
-        index.check(search)
+        engine_choice.check(search)
 
 
 @pytest.mark.parametrize("field", ["packed", "idf_images"])
-def test_what_only_exact_search_does_is_refused(search, field):
+def test_options_of_exact_search_are_refused_for_others(search, field):
     search.engine = "ivf"
     search[field] = type(search[field])(1)
-    with pytest.raises(UserError, match=f"config.search.{field} = .*for the engine exact"):
-        index.check(search)
+    with pytest.raises(UserError, match=f"config.search.{field} = .*needs the engine exact"):
+        engine_choice.check(search)

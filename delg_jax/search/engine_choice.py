@@ -1,0 +1,181 @@
+"""The engine of local search that `config.search` chooses, and the checks of its fields."""
+
+import pathlib
+
+import ml_collections
+
+from delg_jax import workdir as outputs
+from delg_jax.errors import UserError, fields_of, require_choice
+from delg_jax.features.extract import Extracted, extract, sections
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.search import cann, engines, index_store, ivf
+from delg_jax.search.binary import HAMMING
+from delg_jax.search.engines import LocalSearch
+from delg_jax.search.index_store import Place
+from delg_jax.search.ivf import IvfSettings
+from delg_jax.search.kernels import KINDS, SimilarityKernel
+from delg_jax.search.lsh_grids import GridSettings
+
+# Fields that decide the index of an approximate engine
+_INDEX_FIELDS = {
+    "cann": ("search.cann",),
+    "ivf": tuple(f"search.ivf.{name}" for name in ("count", "seed", "rounds")),
+}
+# Fields that change speed and memory alone
+_SPEED_FIELDS = ("global_block", "local_block", "query_block")
+
+
+def check(search: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a wrong value in `config.search`."""
+    kernel(search)
+    require_choice("config.search.engine", search.engine, engines.ENGINES)
+    require_choice("config.search.hamming", search.hamming, HAMMING)
+    if search.engine != "exact":
+        for name in ("packed", "idf_images"):
+            if search[name]:
+                rule = f"needs the engine exact, not {search.engine}"
+                raise UserError(f"config.search.{name}", search[name], rule)
+    blocks = ("global_block", "local_block", "query_block", "graph_block", "graph_neighbours")
+    positive = [(name, search[name]) for name in blocks]
+    for name, value in (*positive, ("ivf.probes", search.ivf.probes)):
+        if value < 1:
+            raise UserError(f"config.search.{name}", value, "must be at least 1")
+    _grid_settings(search.cann)
+    _ivf_settings(search.ivf)
+    for name in ("idf_images", "graph_features", "max_features"):
+        if search[name] < 0:
+            raise UserError(f"config.search.{name}", search[name], "must not be negative")
+
+
+def deciding_fields(search: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The fields of `config.search` that decide its results.
+
+    Fields that change only speed and memory are left out, and so are those of unused engines.
+    """
+    fields = (f"search.{name}" for name in search if name not in _SPEED_FIELDS)
+    return tuple(field for field in fields if field not in unused_fields(search.engine))
+
+
+def unused_fields(engine: str | None) -> tuple[str, ...]:
+    """The sections of the configuration that `engine` does not read."""
+    return tuple(f"search.{name}" for name in _INDEX_FIELDS if name != engine)
+
+
+def build_engine(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+) -> pathlib.Path | None:
+    """Builds the index of an approximate engine, unless it is there.
+
+    Args:
+      config: the whole tree.
+      workdir: gets `index/cann` or `index/ivf`, and the features if they are missing.
+      overwrite: whether an index of another configuration is deleted instead of refused.
+
+    Returns:
+      The folder of the index; None for the exact engine, which needs none.
+
+    Raises:
+      UserError: for a wrong configuration, or data that cannot be used.
+    """
+    check(config.search)
+    if config.search.engine == "exact":
+        return None
+    root = pathlib.Path(workdir)
+    extracted = extract(config, root, overwrite)
+    place = index_place(config, root, extracted, overwrite)
+    assert place is not None  # the engine is not exact
+    engine(extracted.database.local_features(config.search.max_features), config.search, place)
+    return place.folder
+
+
+def index_place(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    extracted: Extracted,
+    overwrite: bool = False,
+) -> Place | None:
+    """Claims the folder for the index of an approximate engine over these features.
+
+    Args:
+      config: the whole tree.
+      workdir: gets `index/cann` or `index/ivf`.
+      extracted: the features.
+      overwrite: whether an index of another configuration is deleted instead of refused.
+
+    Returns:
+      The place for `engine`; None for the exact engine, which needs none.
+
+    Raises:
+      UserError: if the folder holds an index of another configuration.
+    """
+    name = config.search.engine
+    if name == "exact":
+        return None
+    decided_by = (*sections(config), "search.max_features", *_INDEX_FIELDS[name])
+    folder = workdir / "index" / name
+    outputs.claim(folder, config, decided_by, overwrite, {"weights": extracted.weights})
+    return Place(folder / "index", extracted.database.digest())
+
+
+def engine(
+    database: LocalFeatures,
+    search: ml_collections.ConfigDict,
+    place: Place | None = None,
+) -> LocalSearch:
+    """The local search over a database that `config.search` asks for.
+
+    Args:
+      database: local features.
+      search: the `config.search` tree.
+      place: of the index of an approximate engine; None to build one without storing it.
+
+    Returns:
+      The search.
+    """
+    descriptors, mask = database.descriptors, database.mask
+    if search.engine == "cann":
+        grids = _grid_settings(search.cann)
+        index = index_store.load_or_build(
+            place, grids, descriptors.shape, lambda: cann.build(descriptors, mask, grids)
+        )
+        return engines.cann(index)
+    if search.engine == "ivf":
+        cells = _ivf_settings(search.ivf)
+        inverted_file = index_store.load_or_build(
+            place, cells, descriptors.shape, lambda: ivf.build(descriptors, mask, cells)
+        )
+        return engines.ivf(inverted_file, kernel(search), search.ivf.probes, search.query_block)
+    return engines.exact(
+        descriptors,
+        mask,
+        kernel(search),
+        search.local_block,
+        search.idf_images,
+        search.query_block,
+        search.hamming,
+    )
+
+
+def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
+    """The kernel of the local similarity that `config.search` names.
+
+    Raises:
+      UserError: for a wrong value.
+    """
+    require_choice("config.search.kernel", search.kernel, KINDS)
+    with fields_of("config.search", search):
+        return SimilarityKernel(
+            search.kernel, search.threshold, search.power, search.reach, search.curve
+        )
+
+
+def _grid_settings(settings: ml_collections.ConfigDict) -> GridSettings:
+    """The grids that `config.search.cann` asks for."""
+    with fields_of("config.search.cann", settings):
+        return GridSettings.from_scale(**settings)
+
+
+def _ivf_settings(settings: ml_collections.ConfigDict) -> IvfSettings:
+    """The cells that `config.search.ivf` asks for."""
+    with fields_of("config.search.ivf", settings):
+        return IvfSettings(settings.count, settings.seed, settings.rounds)
