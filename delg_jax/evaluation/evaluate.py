@@ -113,7 +113,8 @@ def _begin(
         for result in ("metrics.json", "rankings.npz", *root.glob("submission_*.csv")):
             (root / result).unlink(missing_ok=True)
     artefacts.claim(folder, config, fields, overwrite, extra)
-    artefacts.describe(folder, config, fields, extra, made_from)
+    with artefacts.where_writable(f"{folder}: its configuration"):
+        artefacts.describe(folder, config, fields, extra, made_from)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:

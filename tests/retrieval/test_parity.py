@@ -114,7 +114,7 @@ OPTIONS = {
         ("local", "local+mds"),
         {"search.kernel": "cann", "search.reach": 0.9, "search.curve": 0.3},
     ),
-    "cells": (
+    "ivf": (
         ("local", "local+mds"),
         {
             "search.engine": "ivf",

@@ -133,7 +133,7 @@ def test_a_short_list_does_not_hold_it(tmp_path, method):
 )
 def test_every_engine_puts_it_last(tmp_path, encoding, search):
     config = settings(**search)
-    if search["engine"] == "cells":
+    if search["engine"] == "ivf":
         config.search.ivf.count = 4
     found = methods.rank_locally(made(tmp_path, encoding), config.search)
     assert found.images[:, -1].tolist() == [GONE] * QUERIES
