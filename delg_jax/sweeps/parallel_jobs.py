@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import ml_collections
 
@@ -86,7 +86,7 @@ class _Job:
 
 def _run_commands(
     commands: Mapping[str, Sequence[str]], root: pathlib.Path, jobs: int, gpus: Sequence[str]
-) -> Iterator[tuple[str, int]]:
+) -> Generator[tuple[str, int]]:
     """Yields name and exit status of each command as it ends; closing it early stops them all."""
     waiting = collections.deque(commands)
     active: list[_Job] = []
@@ -155,15 +155,15 @@ def _kill(job: _Job) -> None:
 def _outcome(one: Run, wanted: Record, folder: pathlib.Path, status: int) -> Result:
     """The outcome of a run whose process ended."""
     found = run_record.read(folder)
-    mine = found is not None and found.is_of(wanted)
-    if mine and found.status != BEGUN:
-        return Result(one, dict(found.metrics), found.error)
+    known = found if found is not None and found.is_of(wanted) else wanted
+    if known.status != BEGUN:
+        return Result(one, dict(known.metrics), known.error)
     error = f"ended with status {status}"
     if status < 0:
         error = f"was killed by {signal.Signals(-status).name}"
         error += " (out of memory?)" if -status == signal.SIGKILL else ""
     error += f"; see {folder / run_record.LOG}"
-    failed = dataclasses.replace(found if mine else wanted, status=FAILED, error=error)
+    failed = dataclasses.replace(known, status=FAILED, error=error)
     with contextlib.suppress(UserError), exclusive(folder, "run"):  # otherwise another job holds it
         failed.write(folder)
     return Result(one, dict(failed.metrics), error)

@@ -183,5 +183,5 @@ def _digest(content: Any) -> str:
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:
     """A flattened configuration without the fields of local search engines that are not used."""
-    unused = configuration.within(config, idle(config.get("search.engine")))
+    unused = configuration.within(dict(config), idle(config.get("search.engine")))
     return {path: value for path, value in config.items() if path not in unused}

@@ -8,7 +8,7 @@ from delg_jax import json_files
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, revisited, score
-from delg_jax.retrieval import methods
+from delg_jax.retrieval import methods, verification
 from delg_jax.search import index as search_stage
 from delg_jax.search.graph_store import GraphStore
 from tests.photographs import make_revisited, truncate
@@ -155,8 +155,8 @@ def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_
 
 def test_only_the_methods_asked_for_are_run(run, config, tmp_path, monkeypatch):
     (tmp_path / "features").symlink_to(run[0] / "features")
-    for name in ("rank_locally", "verify_spatially", "embed"):
-        monkeypatch.setattr(methods, name, None)
+    for module, name in ((methods, "rank_locally"), (methods, "embed"), (verification, "verify")):
+        monkeypatch.setattr(module, name, None)
     result = evaluate(changed(config, "eval.methods", ("global",)), tmp_path)
     assert list(result["methods"]) == ["global"]
     assert not (tmp_path / "index").exists()
@@ -267,7 +267,7 @@ def test_results_of_anything_else_are_gone_before_new_ones_are_made(
     results = [tmp_path / name for name in ("metrics.json", "rankings.npz")]
     evaluate(config, tmp_path)
     (tmp_path / "submission_retrieval_global.csv").touch()
-    monkeypatch.setattr(evaluate_module, "_rank", None)
+    monkeypatch.setattr(evaluate_module, "_rank_by_methods", None)
     with pytest.raises(TypeError):
         evaluate(config, tmp_path)  # the same: it will be as it was
     assert all(path.exists() for path in results)

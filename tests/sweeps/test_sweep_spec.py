@@ -71,7 +71,7 @@ def test_file_and_command_line_add_up(tmp_path):
         (["seed="], {}, "must be field=value"),
         (["seed=1", "seed=2"], {}, "seed occurs twice"),
         (["seed=1", "seed=integers(1,2)"], {"draws": 1}, "seed occurs twice"),
-        (["seed=1"], {"seeds": [1]}, "stands in both grid and seeds"),
+        (["seed=1"], {"seeds": [1]}, "in both grid and seeds"),
         (["seed=integers(1,2)"], {}, "needs --draws"),
         (["seed=1"], {"draws": 2}, "no field is random"),
         (["seed=1"], {"draws": 0}, "whole number from 1"),
