@@ -62,7 +62,7 @@ def average_precision(
     return float(precisions[hits].sum() / positives)
 
 
-Ranked = Mapping[str, Sequence[str]]
+RankedIds = Mapping[str, Sequence[str]]
 Recognised = Mapping[str, Mapping[str, float]]
 Landmarks = Mapping[str, Sequence[int]]
 
@@ -139,7 +139,7 @@ def top1_accuracy(predictions: Recognised, solution: Landmarks) -> float:
     return _mean(np.array(correct))
 
 
-def average_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> np.ndarray:
+def average_precisions(predictions: RankedIds, solution: RankedIds, k: int = 100) -> np.ndarray:
     """Average precision of each query over its first k images.
 
     Args:
@@ -160,13 +160,13 @@ def average_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> n
     return np.where(wanted > 0, summed / np.maximum(wanted, 1), np.nan)
 
 
-def mean_average_precision(predictions: Ranked, solution: Ranked, k: int = 100) -> float:
+def mean_average_precision(predictions: RankedIds, solution: RankedIds, k: int = 100) -> float:
     """Mean of `average_precisions` over the queries with something to find; NaN without any."""
     values = average_precisions(predictions, solution, k)
     return _mean(values[~np.isnan(values)])
 
 
-def mean_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> np.ndarray:
+def mean_precisions(predictions: RankedIds, solution: RankedIds, k: int = 100) -> np.ndarray:
     """Precision of the first 1, 2, ..., k images, averaged over the queries.
 
     Args:
@@ -185,7 +185,7 @@ def mean_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> np.n
 
 
 def mean_median_position(
-    predictions: Ranked, solution: Ranked, k: int = 100
+    predictions: RankedIds, solution: RankedIds, k: int = 100
 ) -> tuple[float, float]:
     """Rank of the first correct image, from 1; k + 1 for a query without one among the first k.
 
@@ -250,7 +250,7 @@ def combine(
     return classes, np.where(classes < 0, np.nan, sums[rows, best])
 
 
-def _hits(predictions: Ranked, solution: Ranked, k: int) -> np.ndarray:
+def _hits(predictions: RankedIds, solution: RankedIds, k: int) -> np.ndarray:
     """Whether each of the first k images is correct and new: bool [Q, k], Q as the solution."""
     _require_known(predictions, solution)
     if k < 1:
@@ -264,7 +264,7 @@ def _hits(predictions: Ranked, solution: Ranked, k: int) -> np.ndarray:
     return hits
 
 
-def _scored_hits(predictions: Ranked, solution: Ranked, k: int) -> np.ndarray:
+def _scored_hits(predictions: RankedIds, solution: RankedIds, k: int) -> np.ndarray:
     """`_hits` of the queries with something to find."""
     return _hits(predictions, solution, k)[[bool(images) for images in solution.values()]]
 

@@ -99,9 +99,9 @@ def matching_score(pair: Pair, tolerance: float = TOLERANCE) -> float:
     first, second = _shared(pair)
     if not (len(first) and len(second)):
         return float("nan") if not len(first) else 0.0
-    descriptors = (np.asarray(pair.first.descriptors)[first], pair.second.descriptors[second])
-    mine, its = (np.asarray(side, np.float32) for side in descriptors)
-    matches = np.stack([first, second[(mine @ its.T).argmax(axis=1)]], axis=1)
+    here = np.asarray(pair.first.descriptors, np.float32)[first]
+    there = np.asarray(pair.second.descriptors, np.float32)[second]
+    matches = np.stack([first, second[(here @ there.T).argmax(axis=1)]], axis=1)
     return float(correct_matches(pair, matches, tolerance).mean())
 
 

@@ -129,7 +129,7 @@ def run_one(
       overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Returns:
-      The outcome; whatever a verb raised is its error.
+      The outcome; an exception of a verb is its error.
 
     Raises:
       KeyboardInterrupt: if a verb was asked to stop and has saved its state.
