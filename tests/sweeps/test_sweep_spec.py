@@ -127,7 +127,7 @@ def test_mistakes_of_a_file_are_refused(tmp_path, content, rule):
 
 def test_what_stands_in_a_file_is_not_given_again(tmp_path):
     path = write(tmp_path, {"seeds": [1]})
-    with pytest.raises(UserError, match="sweep.json too"):
+    with pytest.raises(UserError, match="--seeds.*sweep.json"):
         sweep_spec.read([path], {"seeds": [1]})
     with pytest.raises(UserError, match="directory"):
         sweep_spec.read([str(tmp_path)], {})
