@@ -48,6 +48,7 @@ setup(
         "pillow>=12,<14",
         "protobuf>=6.31.1,<8",
         "safetensors>=0.5,<1",
+        "scipy>=1.15,<2",
         "tensorflow-datasets>=4.9.10,<5",
         "tensorstore>=0.1.84,<0.2",
         "tqdm>=4.67,<5",
@@ -73,7 +74,6 @@ setup(
             "pytest>=9.1,<10",
             "pytest-xdist>=3.8,<4",
             "ruff>=0.15,<0.18",
-            "scipy>=1.15,<2",
             "tensorboardX>=2.6.2.2,<3",
         ],
         "bench": [
@@ -81,7 +81,6 @@ setup(
             "opencv-python-headless>=4.12,<6",
             "scikit-image>=0.25,<0.27",
             "scikit-learn>=1.7,<2",
-            "scipy>=1.15,<2",
             "torch>=2.8,<3",
         ],
     },

@@ -1,4 +1,4 @@
-"""What a piece of work costs: seconds, and memory beyond what the process had before."""
+"""Seconds that a block of code takes, and memory beyond what the process had before."""
 
 import contextlib
 import dataclasses
@@ -12,28 +12,29 @@ _RESET_PEAK = "5"  # written to clear_refs, see proc(5)
 
 @dataclasses.dataclass
 class Cost:
-    """Filled in when the work has ended.
+    """Filled in at the end of the block.
 
     Attributes:
       seconds: of wall-clock time.
-      megabytes: by which the resident memory grew at its peak; None where only Linux could tell.
+      megabytes: growth of the resident memory at its peak; None except on Linux.
     """
 
     seconds: float = 0.0
     megabytes: float | None = None
 
     def __add__(self, other: "Cost") -> "Cost":
-        """Of one work after another: seconds add up, the larger peak stays."""
-        peaks = (self.megabytes, other.megabytes)
-        megabytes = None if None in peaks else max(peaks)
+        """Of two blocks in sequence: the sum of the seconds, the larger of the peaks."""
+        megabytes = None
+        if self.megabytes is not None and other.megabytes is not None:
+            megabytes = max(self.megabytes, other.megabytes)
         return Cost(self.seconds + other.seconds, megabytes)
 
 
 @contextlib.contextmanager
 def measured() -> Iterator[Cost]:
-    """Yields the cost of the block, which is known at its end."""
+    """Yields the cost of the block, filled in at its end."""
     cost = Cost()
-    before = _resident("VmRSS") if _peak_begins_now() else None
+    before = _resident("VmRSS") if _reset_peak() else None
     start = time.monotonic()
     yield cost
     cost.seconds = time.monotonic() - start
@@ -42,7 +43,8 @@ def measured() -> Iterator[Cost]:
         cost.megabytes = max(peak - before, 0.0)
 
 
-def _peak_begins_now() -> bool:
+def _reset_peak() -> bool:
+    """Whether Linux let us reset the peak memory of this process."""
     try:
         (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
     except OSError:
@@ -51,7 +53,7 @@ def _peak_begins_now() -> bool:
 
 
 def _resident(field: str) -> float | None:
-    """Megabytes that Linux counts for this process; None where it does not."""
+    """Megabytes of a field of /proc/self/status; None except on Linux."""
     try:
         lines = (_PROCESS / "status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The evaluation stage: every method on one data set, metrics and rankings into the workdir."""
+"""The verb `evaluate`: runs every method on one data set and writes metrics and rankings."""
 
 import hashlib
 import json
@@ -26,27 +26,27 @@ from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
 from delg_jax.search.index import build_index
 
-_BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # change speed and memory alone
+_BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory
 
 
 def evaluate(
     config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Extracts what is missing, ranks by every method of `config.eval.methods`, and scores.
+    """Extracts missing features, ranks by every method of `config.eval.methods`, and scores.
 
     Args:
       config: the whole tree.
-      workdir: gets `metrics.json` and `rankings.npz`, beside features and index; of Google
-        Landmarks v2 also `submission_TASK_METHOD.csv` of the queries, in the format of Kaggle.
-      overwrite: whether artefacts of another configuration are deleted instead of refused.
+      workdir: gets `metrics.json` and `rankings.npz`, beside features and index; for Google
+        Landmarks v2 also `submission_TASK_METHOD.csv`, in the format of Kaggle.
+      overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Returns:
-      What `metrics.json` holds: `methods`, from method to protocol to metric in percent;
-      `average_precisions` and `intervals`, as of `scores.Scores`, by method; `comparisons` with
-      first stages; `seconds`, `milliseconds_per_query` and `megabytes` by method, of search and
-      re-ranking without extraction and similarity graph; the `images` and `queries` that were
-      there; `skipped`, as of `skipped.count`, by search (global, local); and `pairs`, as of
-      `pair_average_precision`, if `config.eval.pairs` asks for any.
+      The content of `metrics.json`: `methods`, from method to protocol to metric in percent;
+      `average_precisions` and `intervals` of `revisited.Scores`, by method; `comparisons` of
+      re-rankings with their search; `seconds`, `milliseconds_per_query` and `megabytes` by method,
+      of search and re-ranking without extraction and similarity graph; the numbers of `images` and
+      `queries`; `skipped`, see `skipped.count`, by search (global, local); and `pairs`, see
+      `pair_average_precision`, if `config.eval.pairs` is set.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
@@ -54,8 +54,8 @@ def evaluate(
     root = pathlib.Path(workdir)
     _check(config)
     extracted = extract(config, root, overwrite)
-    _begin(config, root, extracted, overwrite)
-    ranked, costs = _rank(config, root, extracted, overwrite)
+    _bind(config, root, extracted, overwrite)
+    ranked, costs = _rank_by_methods(config, root, extracted, overwrite)
     queries = max(len(extracted.queries), 1)
     marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
     scored, comparisons = _score(config, root, marked, extracted.data)
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def decided_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Prefixes of the fields that decide rankings and metrics."""
+    """Prefixes of the fields that rankings and metrics depend on."""
     rerank = [path for path in configuration.flatten(config, ("rerank",)) if path not in _BLOCKS]
     return (
         "seed",
@@ -99,7 +99,7 @@ def decided_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 def sources(
     database: FeatureStore, queries: FeatureStore, data: RetrievalData | None
 ) -> dict[str, str]:
-    """Digests of what rankings and metrics are made from, by name; without data none of it."""
+    """Digests of what rankings and metrics are made from, by name; `data` only if given."""
     found = {"database": database.digest(), "queries": queries.digest()}
     if data is None:
         return found
@@ -107,25 +107,27 @@ def sources(
     return {**found, "ground_truth": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
 
 
-def _begin(
+def _bind(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
 ) -> None:
-    """Writes what this evaluation is made of, and first deletes the results of any other."""
+    """Records what this evaluation is made from; first deletes results made from anything else."""
     folder, fields = root / "evaluation", decided_by(config)
     extra = {"weights": extracted.weights}
     made_from = sources(extracted.database, extracted.queries, extracted.data)
     known = artefacts.is_of(folder, config, fields, extra)
     if not known and not overwrite:
-        artefacts.claim(folder, config, fields, extra=extra)  # refuses, or there is none yet
+        artefacts.claim(folder, config, fields, extra=extra)  # an error if there is one
     if not known or artefacts.sources(folder) != made_from:
-        for result in ("metrics.json", "rankings.npz", *root.glob("submission_*.csv")):
-            (root / result).unlink(missing_ok=True)
+        submissions = root.glob("submission_*.csv")
+        for path in (root / "metrics.json", root / "rankings.npz", *submissions):
+            path.unlink(missing_ok=True)
     artefacts.claim(folder, config, fields, overwrite, extra)
-    artefacts.describe(folder, config, fields, extra, made_from)
+    with artefacts.where_writable(f"{folder}: its configuration"):
+        artefacts.describe(folder, config, fields, extra, made_from)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    """Finds mistakes before hours of extraction do."""
+    """Checks the configuration before hours of extraction."""
     evaluation = config.eval
     settings.check_depth(evaluation.methods, config)
     for method in evaluation.methods:
@@ -139,21 +141,21 @@ def _check(config: ml_collections.ConfigDict) -> None:
     pairs.check(config)
 
 
-def _rank(
+def _rank_by_methods(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
     ranked, costs = {}, {}
     for search in _searches(wanted):
-        mine = [method for method in wanted if method.split("+")[0] == search]
+        own = [method for method in wanted if method.split("+")[0] == search]
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
             first = methods.search(search, extracted, config.search, place, config.eval.depth)
         graph = None
-        if any(map(methods.needs_graph, mine)):
+        if any(map(methods.needs_graph, own)):
             graph = build_index(config, root, overwrite, extracted, search)
-        for method in mine:
+        for method in own:
             with measured() as reranked:
                 ranked[method] = _rerank(method, config, extracted, first, graph)
             costs[method] = searched + reranked
@@ -161,7 +163,7 @@ def _rank(
 
 
 def _searches(wanted: Sequence[str]) -> list[str]:
-    """The searches that methods begin with."""
+    """The searches that methods start with."""
     return sorted({method.split("+")[0] for method in wanted})
 
 
@@ -172,12 +174,11 @@ def _rerank(
     first: Ranking,
     graph: SimilarityGraph | None,
 ) -> Ranked:
-    """What a method makes of its search."""
+    """The rankings of a method, from those of its search."""
     task = gldv2_tasks.task_of(config)
     if method.endswith("+sp"):
-        if task:
-            return verification.verify(extracted, first, config.rerank, config.seed)
-        return Ranked(methods.verify_spatially(extracted, first, config.rerank, config.seed))
+        excluded = None if task else verification.junk(extracted.data.ground_truth)
+        return verification.verify(extracted, first, config.rerank, config.seed, excluded)
     block = config.search.global_block
     found = methods.rerank(method, extracted, first, graph, config.rerank, block)
     return Ranked({"all": found.images}, found.similarities if task else None)
@@ -189,9 +190,9 @@ def _score(
     ranked: dict[str, Ranked],
     data: RetrievalData,
 ) -> tuple[dict[str, revisited.Scores], dict[str, dict[str, significance.Gain]]]:
-    """Scores by method, and comparisons with first stages.
+    """Scores by method, and comparisons of re-rankings with their search.
 
-    Of Google Landmarks v2, what methods say of the queries is written, too.
+    For Google Landmarks v2, also writes the predictions of every method.
     """
     task, kappas = gldv2_tasks.task_of(config), config.eval.kappas
     if not task:
@@ -200,18 +201,21 @@ def _score(
             for method, found in ranked.items()
         }
     else:
-        said = {
+        predicted = {
             method: gldv2_tasks.predictions(task, found, data, config.eval.recognition_top)
             for method, found in ranked.items()
         }
-        for method, mine in said.items():
+        for method, predictions in predicted.items():
             path = root / f"submission_{task}_{method}.csv"
             asked = list(gldv2_tasks.answers(task, data))
             with artefacts.where_writable(str(path)):
-                gldv2_files.write_predictions(path, task, asked, mine)
-        scored = {m: gldv2_tasks.score(task, mine, data, kappas) for m, mine in said.items()}
+                gldv2_files.write_predictions(path, task, asked, predictions)
+        scored = {
+            method: gldv2_tasks.score(task, predictions, data, kappas)
+            for method, predictions in predicted.items()
+        }
     if task == "recognition":
-        return scored, gldv2_tasks.recognition_comparisons(said, data)
+        return scored, gldv2_tasks.recognition_comparisons(predicted, data)
     precisions = {method: found.average_precisions for method, found in scored.items()}
     return scored, significance.comparisons(precisions)
 
@@ -219,15 +223,15 @@ def _score(
 def score(
     rankings: dict[str, np.ndarray], ground_truth: list[dict], kappas: tuple[int, ...]
 ) -> revisited.Metrics:
-    """The metrics of `scores.by_protocol`."""
+    """The metrics of `revisited.by_protocol`."""
     return revisited.by_protocol(rankings, ground_truth, kappas).metrics
 
 
 def _named(ranked: dict[str, Ranked]) -> dict[str, np.ndarray]:
     """Arrays of `rankings.npz`: `METHOD`, and `METHOD:PROTOCOL` where protocols differ.
 
-    All of every image once; skipped ones stand last. Metrics count them, and all images of a
-    skipped query, as not found.
+    Each has every image once, skipped ones last. Metrics count these, and all images of a skipped
+    query, as not found.
     """
     return {
         method if protocol == "all" else f"{method}:{protocol}": ranks.astype(np.int32)

@@ -2,7 +2,7 @@
 
 Weyand, Araujo, Cao, Sim, "Google Landmarks Dataset v2", CVPR 2020; the numbers are
 those of the official scoring code. A solution maps the id of each query to its answers, a
-prediction the id of a query to what was found; queries without a prediction count as wrong.
+prediction the id of a query to what was found; a query without a prediction counts as wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ def average_precision(
 ) -> float:
     """Mean, over the positives, of the precision of the ranking down to each of them.
 
-    Most pairs have no inlier at all, so that ties decide. Taken together, the result does not
-    depend on the order of the pairs: every positive of a tie gets the precision at the tie's end.
+    Many scores are equal, as most pairs have no inlier. With ties taken together, every positive of
+    a tie gets the precision at its end, so that the order of the pairs does not matter.
 
     Args:
       scores: float or int [P], larger is better.
       labels: bool [P], whether a pair is a positive.
       ties: one of `TIES`.
-      positives: number of positives there are, if some have no score; None = those of `labels`.
+      positives: number of positives, if some have no score; None = those of `labels`.
 
     Returns:
       A fraction in [0, 1]; NaN if there are no positives.
@@ -62,7 +62,7 @@ def average_precision(
     return float(precisions[hits].sum() / positives)
 
 
-Ranked = Mapping[str, Sequence[str]]
+RankedIds = Mapping[str, Sequence[str]]
 Recognised = Mapping[str, Mapping[str, float]]
 Landmarks = Mapping[str, Sequence[int]]
 
@@ -76,11 +76,11 @@ def global_average_precision(
     """Micro average precision of recognition: one ranking of all queries' predictions.
 
     Args:
-      predictions: `class` (int) and `score` (float, larger is surer) of each query.
+      predictions: `class` (int) and `score` (float, larger is more certain) of each query.
       solution: landmarks of each query; empty where none is shown.
       ignore_non_gt: leaves out the predictions for queries that show no landmark.
       ties: how equal scores are ranked. `order` is the official rule: by the id of the query, then
-        by class, ascending. `together` does not depend on names, see `pairs.average_precision`.
+        by class, ascending. `together` does not depend on names, see `average_precision`.
 
     Returns:
       A fraction in [0, 1]; NaN if no query shows a landmark.
@@ -109,7 +109,7 @@ def in_official_order(
       ValueError: for a query that is not in the solution.
     """
     _require_known(predictions, solution)
-    ranked = sorted((query, said["class"], said["score"]) for query, said in predictions.items())
+    ranked = sorted((query, one["class"], one["score"]) for query, one in predictions.items())
     if ignore_non_gt:
         ranked = [row for row in ranked if solution[row[0]]]
     scores = np.array([score for _, _, score in ranked], np.float64)
@@ -118,7 +118,7 @@ def in_official_order(
 
 
 def top1_accuracy(predictions: Recognised, solution: Landmarks) -> float:
-    """Share of the queries with a landmark that are recognised, whatever the score.
+    """Share of the queries with a landmark whose prediction is correct, whatever its score.
 
     Args:
       predictions: `class` (int) of each query.
@@ -139,12 +139,12 @@ def top1_accuracy(predictions: Recognised, solution: Landmarks) -> float:
     return _mean(np.array(correct))
 
 
-def average_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> np.ndarray:
+def average_precisions(predictions: RankedIds, solution: RankedIds, k: int = 100) -> np.ndarray:
     """Average precision of each query over its first k images.
 
     Args:
-      predictions: ids of the images that were found for each query, best first. An image that
-        comes again takes a rank and counts for nothing.
+      predictions: ids of the images that were found for each query, best first. A repeated
+        image takes a rank but does not count again.
       solution: ids of the images to find for each query; one that is listed twice counts once.
       k: number of images that count.
 
@@ -160,13 +160,13 @@ def average_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> n
     return np.where(wanted > 0, summed / np.maximum(wanted, 1), np.nan)
 
 
-def mean_average_precision(predictions: Ranked, solution: Ranked, k: int = 100) -> float:
+def mean_average_precision(predictions: RankedIds, solution: RankedIds, k: int = 100) -> float:
     """Mean of `average_precisions` over the queries with something to find; NaN without any."""
     values = average_precisions(predictions, solution, k)
     return _mean(values[~np.isnan(values)])
 
 
-def mean_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> np.ndarray:
+def mean_precisions(predictions: RankedIds, solution: RankedIds, k: int = 100) -> np.ndarray:
     """Precision of the first 1, 2, ..., k images, averaged over the queries.
 
     Args:
@@ -185,7 +185,7 @@ def mean_precisions(predictions: Ranked, solution: Ranked, k: int = 100) -> np.n
 
 
 def mean_median_position(
-    predictions: Ranked, solution: Ranked, k: int = 100
+    predictions: RankedIds, solution: RankedIds, k: int = 100
 ) -> tuple[float, float]:
     """Rank of the first correct image, from 1; k + 1 for a query without one among the first k.
 
@@ -210,7 +210,7 @@ def mean_median_position(
 def combine(
     labels: np.ndarray, similarities: np.ndarray, inliers: np.ndarray | None, top: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Recognises by retrieval: the class whose training images score most among the best ones.
+    """Recognition by retrieval: the class with the largest sum of scores among the best images.
 
     A training image scores as `combined_score` says; the score of a class is the sum over its
     images (DELG, section 4.1, "Feature extraction and matching"; official code). Of equal images
@@ -250,7 +250,7 @@ def combine(
     return classes, np.where(classes < 0, np.nan, sums[rows, best])
 
 
-def _hits(predictions: Ranked, solution: Ranked, k: int) -> np.ndarray:
+def _hits(predictions: RankedIds, solution: RankedIds, k: int) -> np.ndarray:
     """Whether each of the first k images is correct and new: bool [Q, k], Q as the solution."""
     _require_known(predictions, solution)
     if k < 1:
@@ -264,7 +264,7 @@ def _hits(predictions: Ranked, solution: Ranked, k: int) -> np.ndarray:
     return hits
 
 
-def _scored_hits(predictions: Ranked, solution: Ranked, k: int) -> np.ndarray:
+def _scored_hits(predictions: RankedIds, solution: RankedIds, k: int) -> np.ndarray:
     """`_hits` of the queries with something to find."""
     return _hits(predictions, solution, k)[[bool(images) for images in solution.values()]]
 

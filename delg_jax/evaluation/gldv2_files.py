@@ -68,9 +68,9 @@ def read_predictions(
         query = row.word("id")
         if query not in usages:
             raise row.error(f"the query {query!r} is not in the solution")
-        said = row.names(column) if task == "retrieval" else _recognised(row)
-        if said and usages[query] != IGNORED:
-            predictions[usages[query]][query] = said
+        predicted = row.names(column) if task == "retrieval" else _recognised(row)
+        if predicted and usages[query] != IGNORED:
+            predictions[usages[query]][query] = predicted
     return predictions
 
 
@@ -138,10 +138,10 @@ def _score(row: tables.Row, text: str) -> float:
     return score
 
 
-def _text(task: str, said: Any) -> str:
+def _text(task: str, predicted: Any) -> str:
     """A prediction as its field."""
-    if said is None:
+    if predicted is None:
         return ""
     if task == "retrieval":
-        return " ".join(said)
-    return f"{int(said['class'])} {float(said['score'])}"
+        return " ".join(predicted)
+    return f"{int(predicted['class'])} {float(predicted['score'])}"

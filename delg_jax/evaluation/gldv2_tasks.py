@@ -1,4 +1,4 @@
-"""Google Landmarks v2 in the evaluation stage: what rankings predict, and what that is worth."""
+"""The tasks of Google Landmarks v2: predictions from rankings, and their scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,23 +19,23 @@ _TASKS = {
     "gldv2_recognition": "recognition",
     "gldv2_clean_recognition": "recognition",
 }
-COUNTED = 100  # images of a query that retrieval looks at
+COUNTED = 100  # images per query that the retrieval task scores
 
 
 def task_of(config: ml_collections.ConfigDict) -> str | None:
-    """The task that `config.data` sets; None of other data sets."""
+    """The task of the data set; None for other data sets."""
     return _TASKS.get(config.data.name)
 
 
 def counted(config: ml_collections.ConfigDict) -> int:
-    """Images of a query that the task looks at; 0 for all."""
+    """Images per query that the task scores; 0 for all."""
     if task_of(config) == "recognition":
         return config.eval.recognition_top
     return COUNTED if task_of(config) else 0
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for what no task can be scored with in `config.eval`."""
+    """Raises a UserError for values in `config.eval` that no task can be scored with."""
     evaluation, task = config.eval, task_of(config)
     if evaluation.recognition_top < 1:
         rule = "must be at least 1"
@@ -46,7 +46,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def predictions(task: str, found: Ranked, data: RetrievalData, top: int) -> dict[str, Any]:
-    """What a method says of each query.
+    """The predictions of a method.
 
     Args:
       task: retrieval or recognition.
@@ -55,19 +55,21 @@ def predictions(task: str, found: Ranked, data: RetrievalData, top: int) -> dict
       top: training images whose scores are summed by landmark, for recognition.
 
     Returns:
-      By query the ids of the first `COUNTED` images, or `class` and `score`; of queries for which
-      there is any. As `gldv2` and `gldv2_files` take them.
+      By query the ids of the first `COUNTED` images, or `class` and `score`, as `gldv2` and
+      `gldv2_files` take them. Queries without a prediction are left out.
     """
     names, ranked = data.queries.names, found.by_protocol["all"]
     if task == "retrieval":
         images = data.database.names
         rows = zip(names, ranked[:, :COUNTED], strict=True)
-        found = {name: [images[image] for image in row if image >= 0] for name, row in rows}
-        return {name: row for name, row in found.items() if row}
+        retrieved = {name: [images[image] for image in row if image >= 0] for name, row in rows}
+        return {name: row for name, row in retrieved.items() if row}
     count = top if found.inliers is None else found.inliers.shape[1]
-    images, similarities = ranked[:, :count], found.similarities[:, :count]
+    assert data.landmarks is not None
+    assert found.similarities is not None
+    similarities, landmarks = found.similarities[:, :count], data.landmarks.database
     # Below the short list of a re-ranking there is no score
-    labels = np.where(np.isfinite(similarities), data.landmarks.database[images], -1)
+    labels = np.where(np.isfinite(similarities), landmarks[ranked[:, :count]], -1)
     similarities = np.where(labels < 0, 0.0, similarities)
     classes, scores = gldv2.combine(labels, similarities, found.inliers, top)
     return {
@@ -77,52 +79,54 @@ def predictions(task: str, found: Ranked, data: RetrievalData, top: int) -> dict
     }
 
 
-def score(task: str, said: dict[str, Any], data: RetrievalData, kappas: Sequence[int]) -> Scores:
+def score(
+    task: str, predicted: dict[str, Any], data: RetrievalData, kappas: Sequence[int]
+) -> Scores:
     """Scores the predictions of a method; the task is the one protocol.
 
     Args:
       task: retrieval or recognition.
-      said: of `predictions`.
+      predicted: of `predictions`.
       data: the answers.
       kappas: ranks of the mean precisions, for retrieval.
 
     Returns:
       The scores. Metrics of retrieval are `map@100`, `p@k`, `mean_position` and `median_position`
-      (ranks from 1; 101 for none found); of recognition `gap`, `gap_ignore_non_gt` (without what
-      is said of queries that show no landmark), `gap_ties_together` and `top1`.
+      (ranks from 1; 101 for none found); of recognition `gap`, `gap_ignore_non_gt` (without
+      predictions for queries that show no landmark), `gap_ties_together` and `top1`.
     """
     solution = answers(task, data)
     if task == "recognition":
-        return _recognition(said, solution)
-    precisions = gldv2.mean_precisions(said, solution, max(kappas, default=1))
-    positions = gldv2.mean_median_position(said, solution, COUNTED)
+        return _recognition(predicted, solution)
+    precisions = gldv2.mean_precisions(predicted, solution, max(kappas, default=1))
+    positions = gldv2.mean_median_position(predicted, solution, COUNTED)
     metrics = {
-        f"map@{COUNTED}": percent(gldv2.mean_average_precision(said, solution, COUNTED)),
+        f"map@{COUNTED}": percent(gldv2.mean_average_precision(predicted, solution, COUNTED)),
         **{f"p@{kappa}": percent(precisions[kappa - 1]) for kappa in kappas},
         "mean_position": significance.number_or_none(positions[0]),
         "median_position": significance.number_or_none(positions[1]),
     }
-    each = {task: [percent(ap) for ap in gldv2.average_precisions(said, solution, COUNTED)]}
+    each = {task: [percent(ap) for ap in gldv2.average_precisions(predicted, solution, COUNTED)]}
     return Scores({task: metrics}, each, significance.intervals(each))
 
 
 def recognition_comparisons(
-    said: Mapping[str, dict[str, Any]], data: RetrievalData
+    predicted: Mapping[str, dict[str, Any]], data: RetrievalData
 ) -> dict[str, dict[str, significance.Gain]]:
     """Compares the `gap` of every re-ranking with that of the search that it starts from.
 
     Args:
-      said: predictions by method.
+      predicted: predictions by method.
       data: the answers.
 
     Returns:
-      As `uncertainty.comparisons`, in percent.
+      As `significance.comparisons`, in percent.
     """
     solution, found = answers("recognition", data), {}
-    for method, mine in said.items():
-        over = significance.first_stage(method, said)
+    for method, own in predicted.items():
+        over = significance.first_stage(method, predicted)
         if over:
-            compared = significance.gap_paired(mine, said[over], solution)
+            compared = significance.gap_paired(own, predicted[over], solution)
             difference = Interval(*(100.0 * bound for bound in compared.difference))
             compared = compared._replace(difference=difference)
             found[method] = {"recognition": significance.gain(over, compared)}
@@ -130,12 +134,13 @@ def recognition_comparisons(
 
 
 def answers(task: str, data: RetrievalData) -> dict[str, list]:
-    """What a task asks: ids of images, or landmarks, by query.
+    """The solution of a task: ids of images, or landmarks, by query.
 
-    Queries and images that could not be prepared are among them, those queries last.
+    Queries and images that could not be prepared are included, those queries last.
     """
     if task == "recognition":
-        known = data.landmarks.queries
+        assert data.landmarks is not None
+        known: list[list] = data.landmarks.queries
     else:
         images = data.database.names
         known = [[images[image] for image in entry["easy"]] for entry in data.ground_truth]
@@ -145,14 +150,14 @@ def answers(task: str, data: RetrievalData) -> dict[str, list]:
     return {name: list(data.answers[name]) for name in {**asked, **data.answers}}
 
 
-def _recognition(said: dict[str, Any], solution: dict[str, list[int]]) -> Scores:
-    gap, low, high = significance.gap_interval(said, solution)
-    ignoring = gldv2.global_average_precision(said, solution, ignore_non_gt=True)
-    together = gldv2.global_average_precision(said, solution, ties="together")
+def _recognition(predicted: dict[str, Any], solution: dict[str, list[int]]) -> Scores:
+    gap, low, high = significance.gap_interval(predicted, solution)
+    ignoring = gldv2.global_average_precision(predicted, solution, ignore_non_gt=True)
+    together = gldv2.global_average_precision(predicted, solution, ties="together")
     metrics = {
         "gap": percent(gap),
         "gap_ignore_non_gt": percent(ignoring),
         "gap_ties_together": percent(together),
-        "top1": percent(gldv2.top1_accuracy(said, solution)),
+        "top1": percent(gldv2.top1_accuracy(predicted, solution)),
     }
     return Scores({"recognition": metrics}, {}, {"recognition": [percent(low), percent(high)]})

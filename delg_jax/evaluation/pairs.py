@@ -1,4 +1,4 @@
-"""Image pairs of an experiment, verified: average precision of "both show the same landmark".
+"""Average precision of "both images show the same landmark" over verified pairs.
 
 The protocol of DELG's Table 1 (section 4.1), on pairs of a query and a database image: positives
 and negatives are drawn, and ranked by their number of inliers.
@@ -19,12 +19,12 @@ from delg_jax.progress import Progress
 from delg_jax.retrieval import verification
 
 
-class Drawn(NamedTuple):
-    """Pairs.
+class Pairs(NamedTuple):
+    """Pairs of a query and a database image.
 
     Attributes:
-      queries: int64 [P], number of each pair's query, ascending.
-      images: int64 [P], of its database image.
+      queries: int64 [P], index of the query, ascending.
+      images: int64 [P], index of the database image.
       labels: bool [P], whether both show the same landmark.
     """
 
@@ -53,18 +53,17 @@ def pair_average_precision(
     """Draws pairs, verifies them and scores their ranking by inliers.
 
     Args:
-      extracted: features, and the ground truth that says what the same landmark is: easy and hard
-        images; junk ones are in no pair.
-      rerank: the `config.rerank` tree. Its least number of inliers does not matter: it would only
-        make ties.
-      positives: pairs of the same landmark that are drawn.
-      negatives: pairs of different ones.
+      extracted: features and ground truth; easy and hard images show the landmark of the query,
+        junk ones are in no pair.
+      rerank: the `config.rerank` tree; `sp.min_inliers` is not applied, as it would only make ties.
+      positives: number of pairs of the same landmark.
+      negatives: number of pairs of different landmarks.
       seed: of all draws.
 
     Returns:
-      `positives` and `negatives`; how many of each, `skipped_positives` and `skipped_negatives`,
-      have an image without local features; and in percent `average_precision` (ties together)
-      with its 95 % bootstrap interval, `low` and `high`. A skipped positive counts as not found.
+      `positives` and `negatives`; of these, `skipped_positives` and `skipped_negatives` have an
+      image without local features; `average_precision` in percent (ties together) with its 95 %
+      bootstrap interval, `low` and `high`. A skipped positive counts as not found.
 
     Raises:
       UserError: if there are fewer pairs than asked for.
@@ -73,7 +72,7 @@ def pair_average_precision(
     settings = rerank.copy_and_resolve_references().unlock()
     settings.sp.min_inliers = 0
     images, queries = (part.present("local") for part in (extracted.database, extracted.queries))
-    found = images[drawn.images] & queries[drawn.queries]
+    usable = images[drawn.images] & queries[drawn.queries]
     count_inliers = verification.inlier_counter(extracted, settings, seed)
     scores = np.zeros(len(drawn.images), np.int32)
     numbers, starts = np.unique(drawn.queries, return_index=True)
@@ -83,22 +82,22 @@ def pair_average_precision(
             candidates = drawn.images[group]
             scores[group] = count_inliers(int(number), candidates)[candidates]
             progress.advance()
-    over = interval(scores, drawn.labels, seed=seed, found=found)
+    over = interval(scores, drawn.labels, seed=seed, found=usable)
     shares = {"average_precision": over.mean, "low": over.low, "high": over.high}
     percent = {name: 100.0 * value for name, value in shares.items()}
     sides = {"positives": drawn.labels, "negatives": ~drawn.labels}
-    skipped = {f"skipped_{name}": int((side & ~found).sum()) for name, side in sides.items()}
+    skipped = {f"skipped_{name}": int((side & ~usable).sum()) for name, side in sides.items()}
     return {"positives": positives, "negatives": negatives, **skipped, **percent}
 
 
-def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, seed: int) -> Drawn:
+def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, seed: int) -> Pairs:
     """Draws pairs of a query and a database image without replacement.
 
     Args:
       ground_truth: for each query `easy` and `hard`, the images of its landmark, and `junk`.
       images: number of database images.
-      positives: pairs of the same landmark.
-      negatives: pairs of different ones.
+      positives: number of pairs of the same landmark.
+      negatives: number of pairs of different landmarks.
       seed: of the draw.
 
     Returns:
@@ -107,12 +106,12 @@ def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, 
     Raises:
       UserError: if there are fewer pairs of a kind.
     """
-    same, known = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    same_codes, known_codes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for number, entry in enumerate(ground_truth):
         wanted, ignored = protocol_sets(entry, "medium")
-        same.append(number * images + wanted)
-        known.append(number * images + np.concatenate([wanted, ignored]))
-    same, known = np.unique(np.concatenate(same)), np.unique(np.concatenate(known))
+        same_codes.append(number * images + wanted)
+        known_codes.append(number * images + np.concatenate([wanted, ignored]))
+    same, known = (np.unique(np.concatenate(codes)) for codes in (same_codes, known_codes))
     others = len(ground_truth) * images - len(known)
     for field, asked, there in (
         ("config.eval.pairs", positives, len(same)),
@@ -122,13 +121,13 @@ def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, 
             raise UserError(field, asked, f"must be from 1 to {there}, the pairs that there are")
     rng = np.random.default_rng(seed)
     right = rng.choice(same, positives, replace=False)
-    # The n-th pair that is not known lies behind as many known ones as have at most n others before
+    # The n-th unknown pair follows all known pairs that have at most n unknown ones before them
     ranks = rng.choice(others, negatives, replace=False)
     wrong = ranks + np.searchsorted(known - np.arange(len(known)), ranks, side="right")
     codes = np.concatenate([right, wrong])
     order = np.argsort(codes)
     labels = np.arange(len(codes)) < positives
-    return Drawn(codes[order] // images, codes[order] % images, labels[order])
+    return Pairs(codes[order] // images, codes[order] % images, labels[order])
 
 
 def interval(
@@ -139,14 +138,15 @@ def interval(
     seed: int = 0,
     found: np.ndarray | None = None,
 ) -> Interval:
-    """Percentile bootstrap interval of `pairs.average_precision`, ties together.
+    """Percentile bootstrap interval of `gldv2.average_precision`, ties together.
 
-    Positives and negatives are drawn apart, with replacement, as the protocol fixes their numbers.
+    Positives and negatives are drawn separately, with replacement, as the protocol fixes their
+    numbers.
 
     Args:
       scores: int [P], larger is better.
       labels: bool [P], whether a pair is a positive; at least one of each kind.
-      level: share of the intervals that should hold the true value.
+      level: confidence level.
       resamples: number of times that the pairs are drawn.
       seed: of the random numbers.
       found: bool [P], False for pairs that have no score: they are not in the ranking, and
@@ -157,10 +157,11 @@ def interval(
     """
     scores, labels = np.asarray(scores), np.asarray(labels, bool)
     found = np.ones(len(labels), bool) if found is None else found
-    # Pairs of one score are alike, so that drawing pairs is drawing how many have each score
+    # Pairs of equal score are exchangeable: drawing how many have each score is drawing pairs,
+    # and far cheaper than `scipy.stats.bootstrap`
     values, bins = np.unique(-scores[found], return_inverse=True)
     right, wrong = (np.bincount(bins[s[found]], minlength=len(values)) for s in (labels, ~labels))
-    if not found.all():  # a last bin, which no rank looks into
+    if not found.all():  # a last bin, which is not ranked
         right, wrong = (
             np.append(kind, (side & ~found).sum())
             for kind, side in ((right, labels), (wrong, ~labels))

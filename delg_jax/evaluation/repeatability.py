@@ -1,8 +1,8 @@
-"""Local features alone, on two photographs of a plane whose true map is known.
+"""Repeatability and matching score of local features, on two photographs of a plane.
 
-Repeatability and matching score of Mikolajczyk et al., "A Comparison of Affine Region Detectors",
-IJCV 2005, with points in the place of regions, as on HPatches (Balntas et al., CVPR 2017): two
-features correspond if the map takes one to within a few pixels of the other.
+Measures of Mikolajczyk et al., "A Comparison of Affine Region Detectors", IJCV 2005, with points
+instead of regions, as on HPatches (Balntas et al., CVPR 2017): two features correspond if the true
+homography maps one to within a few pixels of the other.
 """
 
 from typing import NamedTuple
@@ -26,8 +26,8 @@ class Pair(NamedTuple):
     Attributes:
       first: features of one image, [K1].
       second: features of the other, [K2].
-      homography: float [3, 3], true map of (x, y, 1) from the first to the second, positive in the
-        third component where the second sees the point.
+      homography: float [3, 3], true homography of (x, y, 1) from the first to the second; the third
+        component is positive where the second sees the point.
       first_area: (x1, y1, x2, y2), where the first shows the plane, in pixels.
       second_area: the same of the second.
     """
@@ -40,12 +40,12 @@ class Pair(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What local features are worth on a pair.
+    """Quality of local features on a pair.
 
     Attributes:
       repeatability: see `repeatability`.
       matching_score: see `matching_score`.
-      correct: of each inlier of spatial verification whether it is, bool [inliers].
+      correct: whether each inlier of spatial verification is correct, bool [inliers].
     """
 
     repeatability: float
@@ -54,7 +54,7 @@ class Measures(NamedTuple):
 
 
 def measure(pair: Pair, settings: SpatialSettings, tolerance: float = TOLERANCE) -> Measures:
-    """Takes all measures of a pair; `settings` are of its spatial verification."""
+    """Computes all measures of a pair; `settings` are for spatial verification."""
     return Measures(
         repeatability(pair, tolerance),
         matching_score(pair, tolerance),
@@ -63,10 +63,10 @@ def measure(pair: Pair, settings: SpatialSettings, tolerance: float = TOLERANCE)
 
 
 def repeatability(pair: Pair, tolerance: float = TOLERANCE) -> float:
-    """Share of the features that the other photograph has as well.
+    """Share of the features that are found in both photographs.
 
-    Only features that lie in the area that both photographs show count. Those that are nearest to
-    each other, at most `tolerance` pixels apart, correspond, so that none corresponds twice.
+    Only features in the area that both photographs show count. Mutual nearest neighbours at most
+    `tolerance` pixels apart correspond.
 
     Args:
       pair: the photographs.
@@ -86,29 +86,29 @@ def repeatability(pair: Pair, tolerance: float = TOLERANCE) -> float:
 
 
 def matching_score(pair: Pair, tolerance: float = TOLERANCE) -> float:
-    """Share of the features whose nearest descriptor in the second photograph is the right one.
+    """Share of the features whose nearest descriptor in the second photograph is correct.
 
     Args:
-      pair: the photographs; only features that lie in the area that both show count.
-      tolerance: pixels of the second photograph within which a match is right.
+      pair: the photographs; only features in the area that both show count.
+      tolerance: pixels of the second photograph within which a match is correct.
 
     Returns:
-      Right matches over the features of the first photograph; NaN if there are none, 0 if the
+      Correct matches over the features of the first photograph; NaN if there are none, 0 if the
       second has none to match.
     """
     first, second = _shared(pair)
     if not (len(first) and len(second)):
         return float("nan") if not len(first) else 0.0
-    descriptors = (np.asarray(pair.first.descriptors)[first], pair.second.descriptors[second])
-    mine, its = (np.asarray(side, np.float32) for side in descriptors)
-    matches = np.stack([first, second[(mine @ its.T).argmax(axis=1)]], axis=1)
+    here = np.asarray(pair.first.descriptors, np.float32)[first]
+    there = np.asarray(pair.second.descriptors, np.float32)[second]
+    matches = np.stack([first, second[(here @ there.T).argmax(axis=1)]], axis=1)
     return float(correct_matches(pair, matches, tolerance).mean())
 
 
 def correct_inliers(
     pair: Pair, settings: SpatialSettings, tolerance: float = TOLERANCE
 ) -> np.ndarray:
-    """Verifies the first photograph as a candidate for the second, the query.
+    """Verifies the first photograph as a candidate for the second, which is the query.
 
     Args:
       pair: the photographs.
@@ -123,7 +123,7 @@ def correct_inliers(
 
 
 def correct_matches(pair: Pair, matches: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
-    """Whether the true map takes one feature of a match to the other.
+    """Whether the true homography maps one feature of a match to the other.
 
     Args:
       pair: the photographs.
@@ -139,7 +139,7 @@ def correct_matches(pair: Pair, matches: np.ndarray, tolerance: float = TOLERANC
 
 
 def _shared(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Features of both sides, int [n], that lie in the area that both photographs show."""
+    """Indices, int [n], of the features of each side in the area that both photographs show."""
     sides = (
         (pair.first, pair.homography, pair.first_area, pair.second_area),
         (pair.second, np.linalg.inv(pair.homography), pair.second_area, pair.first_area),
@@ -160,10 +160,11 @@ def _distances(pair: Pair, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _points(features: LocalFeatures) -> np.ndarray:
-    """Places (x, y), float64 [K, 2]."""
+    """Locations (x, y), float64 [K, 2]."""
     return np.asarray(features.locations, np.float64)[:, ::-1]
 
 
 def _inside(points: np.ndarray, area: Area) -> np.ndarray:
     low, high = np.asarray(area[:2])[None, :], np.asarray(area[2:])[None, :]
-    return ((points >= low) & (points <= high)).all(axis=1)  # NaN is outside
+    inside = (points >= low) & (points <= high)  # NaN is outside
+    return np.all(inside, axis=1)

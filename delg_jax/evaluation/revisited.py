@@ -4,7 +4,7 @@ Radenovic, Iscen, Tolias, Avrithis, Chum, "Revisiting Oxford and Paris", CVPR 20
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +16,12 @@ def evaluate(
     ranks: np.ndarray,
     ground_truth: Sequence[Mapping[str, Sequence[int]]],
     kappas: Sequence[int] = (1, 5, 10),
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Scores rankings on the three protocols.
 
     Args:
-      ranks: int [N, Q], images of each query from best to worst, one column per query; entries
-        of -1 are skipped. Positives that a column leaves out count as not found.
+      ranks: int [N, Q], images from best to worst, one column per query; -1 is skipped.
+        Positives that are not in a column count as not found.
       ground_truth: Q entries with lists `easy`, `hard` and `junk` of image indices.
       kappas: the k of the mean precisions.
 
@@ -45,7 +45,7 @@ def evaluate(
 
 
 def _require_once(ranks: np.ndarray, ground_truth: Sequence[Mapping[str, Sequence[int]]]) -> None:
-    """Raises a ValueError for an image that counts twice, or as two things."""
+    """Raises a ValueError for an image ranked twice, or in two lists of the ground truth."""
     for number, (column, entry) in enumerate(zip(ranks.T, ground_truth, strict=True)):
         clause = contradiction(entry)
         if clause:
@@ -60,7 +60,7 @@ def _evaluate(
     ground_truth: Sequence[Mapping[str, Sequence[int]]],
     kappas: Sequence[int],
     protocol: str,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     aps: list[float | None] = []
     precisions = []
     for column, entry in zip(ranks.T, ground_truth, strict=True):
@@ -72,7 +72,7 @@ def _evaluate(
         aps.append(average_precision(hits, len(positives)))
         precisions.append([_precision_at(hits, kappa, len(positives)) for kappa in kappas])
     scored = [ap for ap in aps if ap is not None]
-    result: dict[str, object] = {"map": float(np.mean(scored)) if scored else float("nan")}
+    result: dict[str, Any] = {"map": float(np.mean(scored)) if scored else float("nan")}
     for position, kappa in enumerate(kappas):
         values = [row[position] for row in precisions]
         result[f"mp@{kappa}"] = float(np.mean(values)) if values else float("nan")
@@ -81,7 +81,7 @@ def _evaluate(
 
 
 def _hits(column: np.ndarray, positives: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Ranks of the positives, from 0, after the ignored images are taken out."""
+    """Ranks of the positives, from 0, without the ignored images."""
     column = column[(column >= 0) & ~np.isin(column, ignored)]
     return np.flatnonzero(np.isin(column, positives))
 
@@ -105,7 +105,7 @@ def average_precision(hits: np.ndarray, positives: int) -> float:
 def _precision_at(hits: np.ndarray, kappa: int, positives: int) -> float:
     """Precision of the first k ranks, or of those up to the last positive if that comes first.
 
-    One that was not found comes after all others, wherever the ranking ends.
+    A positive that was not found counts as beyond the end of the ranking.
     """
     if not len(hits):
         return 0.0
@@ -117,10 +117,10 @@ Metrics = dict[str, dict[str, float | None]]
 
 
 class Scores(NamedTuple):
-    """All numbers of one method, in percent where they are shares; None where nothing counts.
+    """All numbers of one method, shares in percent; None where nothing is scored.
 
     Attributes:
-      metrics: values by protocol and metric, the one that intervals are of first.
+      metrics: values by protocol and metric; intervals are of the first metric.
       average_precisions: of each query, by protocol; empty where there are none.
       intervals: 95 % interval of the first metric by protocol, lower and upper bound.
     """

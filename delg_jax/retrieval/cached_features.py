@@ -1,4 +1,4 @@
-"""Features of a store that stay in memory between searches."""
+"""Features of a store that are kept in memory between searches."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from delg_jax.features import FeatureStore, LocalFeatures
 from delg_jax.features.store import Rows
 
 
-class HeldFeatures:
-    """Reads what is asked for once; rankings take it in the place of the store.
+class CachedFeatures:
+    """Reads everything once; searches take it in place of the store.
 
-    What does not fit into `config.data.memory_megabytes` stays on disk, as the store has it.
+    What does not fit into `config.data.memory_megabytes` stays on disk, as in the store.
 
     Args:
-      store: whole.
+      store: a finished store.
 
     Attributes:
       names: of the images, in order.
@@ -22,7 +22,7 @@ class HeldFeatures:
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._held: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
         self.names = store.names
 
     def __len__(self) -> int:
@@ -30,21 +30,21 @@ class HeldFeatures:
         return len(self._store)
 
     def present(self, kind: str) -> np.ndarray:
-        """As of the store."""
+        """As `FeatureStore.present`."""
         key = ("present", kind)
-        if key not in self._held:
-            self._held[key] = self._store.present(kind)
-        return self._held[key]
+        if key not in self._cache:
+            self._cache[key] = self._store.present(kind)
+        return self._cache[key]
 
     def global_descriptors(self) -> Rows:
-        """As of the store."""
-        if "global" not in self._held:
-            self._held["global"] = self._store.global_descriptors()
-        return self._held["global"]
+        """As `FeatureStore.global_descriptors`."""
+        if "global" not in self._cache:
+            self._cache["global"] = self._store.global_descriptors()
+        return self._cache["global"]
 
     def local_features(self, count: int, packed: bool = False) -> LocalFeatures:
-        """As of the store; each number of features and each form is held apart."""
+        """As `FeatureStore.local_features`, cached for each combination of arguments."""
         key = (count, packed)
-        if key not in self._held:
-            self._held[key] = self._store.local_features(count, packed)
-        return self._held[key]
+        if key not in self._cache:
+            self._cache[key] = self._store.local_features(count, packed)
+        return self._cache[key]

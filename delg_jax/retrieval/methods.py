@@ -1,15 +1,16 @@
-"""The ways to rank a database: global and local search, each with its re-rankings."""
+"""The methods: global and local search, each with its re-rankings."""
+
+from typing import Any
 
 import ml_collections
 import numpy as np
 
-from delg_jax.data.ground_truth import PROTOCOLS, protocol_sets
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import Extracted
+from delg_jax.features import Extracted, FeatureStore
 from delg_jax.features.extract import has_global, has_local
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.rerank import diffusion, mds, query_expansion, superglobal
-from delg_jax.retrieval import skipped, verification
+from delg_jax.retrieval import skipped
 from delg_jax.retrieval.ranking import Ranking, by_similarity
 from delg_jax.retrieval.settings import (
     check_rerank,
@@ -39,7 +40,7 @@ _WITHOUT_LOCAL = ("global", "global+superglobal", "global+qe", "global+diffusion
 
 
 def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
-    """Finds mistakes before hours of extraction do.
+    """Checks a method before hours of extraction.
 
     Args:
       subject: the field or flag that names the method.
@@ -47,7 +48,7 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
       config: the whole tree.
 
     Raises:
-      UserError: if the method does not exist, or the configuration does not suit it.
+      UserError: if the method does not exist, or the configuration does not fit it.
     """
     check_rerank(config.rerank)
     check_search(config.search)
@@ -63,28 +64,42 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
 
 
 def needs_graph(method: str) -> bool:
-    """Whether a method re-ranks by similarities among the database images."""
+    """Whether a method re-ranks by similarities between database images."""
     return "mds" in method or "diffusion" in method
 
 
 def rank_globally(
-    extracted: Extracted, search: ml_collections.ConfigDict, depth: int = 0
+    extracted: Extracted, block: int, depth: int = 0, queries: np.ndarray | None = None
 ) -> Ranking:
-    """Ranks by the cosine of global descriptors; `depth` as of `search`."""
-    depth = depth or len(extracted.database)
-    return _by_cosine(extracted.queries.global_descriptors(), extracted, depth, search.global_block)
+    """Ranks by the cosine of global descriptors; ties go to the lower index.
 
+    Args:
+      extracted: features.
+      block: database images that are compared at a time.
+      depth: images kept of each ranking; 0 for all.
+      queries: float32 [Q, D], other descriptors of the queries than the extracted ones.
 
-def _by_cosine(queries: np.ndarray, extracted: Extracted, depth: int, block: int) -> Ranking:
-    database = extracted.database.global_descriptors()
+    Returns:
+      The ranking.
+    """
+    database = _global_descriptors(extracted.database)
     present = extracted.database.present("global")
-    return Ranking(*global_search.search(queries, database, depth, block, present)[::-1])
+    queries = _global_descriptors(extracted.queries) if queries is None else queries
+    depth = depth or len(extracted.database)
+    similarities, images = global_search.search(queries, database, depth, block, present)
+    return Ranking(images, similarities)
+
+
+def _global_descriptors(features: FeatureStore) -> np.ndarray:
+    """Float32 [N, D]; a large store reads rows as they are used, as a memory-mapped array does."""
+    rows: Any = features.global_descriptors()
+    return rows
 
 
 def open_locally(
     extracted: Extracted, search: ml_collections.ConfigDict, place: Place | None = None
 ) -> LocalSearch:
-    """The local search over the database; `place` as of `search`."""
+    """Opens the local search over the database; `place` as in `search`."""
     database = extracted.database.local_features(search.max_features, search.packed)
     mean_direction.warn(database, kernel(search))
     return engine(database, search, place)
@@ -96,7 +111,7 @@ def rank_locally(
     place: Place | None = None,
     opened: LocalSearch | None = None,
 ) -> Ranking:
-    """Ranks by the local similarity; ties go to the lower index. Arguments as of `search`."""
+    """Ranks by local similarity; ties go to the lower index. Arguments as in `search`."""
     opened = opened or open_locally(extracted, search, place)
     queries = extracted.queries.local_features(search.max_features, search.packed)
     similarities = opened(queries.descriptors, queries.mask)
@@ -111,27 +126,28 @@ def search(
     depth: int = 0,
     opened: LocalSearch | None = None,
 ) -> Ranking:
-    """Does the search that a method begins with.
+    """Runs the search that a method starts with.
 
     Args:
       method: one of `METHODS`.
       extracted: features.
       settings: the `config.search` tree.
-      place: of an approximate engine's index, see `index_place`; None to keep none.
-      depth: images that are kept of each ranking; 0 for all.
-      opened: result of `open_locally`, if the caller keeps it.
+      place: where an approximate engine keeps its index, see `index_place`; None to keep none.
+      depth: images kept of each ranking; 0 for all.
+      opened: result of `open_locally`, to reuse it.
 
     Returns:
       The ranking by global or local similarity.
 
     Raises:
-      UserError: if no image of the database, or no query, has the features.
+      UserError: if no image of the database, or no query, has such features.
     """
-    skipped.require_some(extracted, method.split("+")[0])
-    if method.startswith("global"):
-        return rank_globally(extracted, settings, depth)
-    found = rank_locally(extracted, settings, place, opened)
-    return found.first(depth) if depth else found
+    kind = method.split("+")[0]
+    skipped.require_some(extracted, kind)
+    if kind == "global":
+        return rank_globally(extracted, settings.global_block, depth)
+    ranking = rank_locally(extracted, settings, place, opened)
+    return ranking.first(depth) if depth else ranking
 
 
 def rerank(
@@ -142,84 +158,51 @@ def rerank(
     settings: ml_collections.ConfigDict,
     global_block: int = 65_536,
 ) -> Ranking:
-    """What a method makes of its search, unless it verifies spatially.
+    """Runs the re-ranking that follows the search, except spatial verification.
 
     Args:
       method: one of `METHODS` that does not end with `+sp`.
       extracted: features.
       first: result of `search`.
-      graph: similarities among the database images, of the kind that `first` has; only methods
-        with `needs_graph` use it.
+      graph: similarities between database images, of the kind that the search ranks by; only for
+        methods with `needs_graph`.
       settings: the `config.rerank` tree.
-      global_block: database images in a block, of the second search of query expansion.
+      global_block: database images that query expansion compares at a time.
 
     Returns:
-      The ranking; images without features are in no short list, nobody's neighbours, and last.
+      The ranking. Images without features are in no short list and come last.
     """
     if method in ("global", "local"):
         return first
     compared = first.compared()
-    found = _rerank(method, extracted, compared, graph, settings, global_block)
-    return found.followed_by(first)
-
-
-def _rerank(
-    method: str,
-    extracted: Extracted,
-    first: Ranking,
-    graph: SimilarityGraph | None,
-    settings: ml_collections.ConfigDict,
-    global_block: int,
-) -> Ranking:
-    """`rerank` of a ranking of images that all have features."""
     if method == "global+superglobal":
-        return refine(extracted, first, settings)
-    if method == "global+qe":
-        return expand(extracted, first, settings, global_block)
-    if method.endswith("+diffusion"):
-        return diffuse(first, graph, settings)
-    if method == "local+mds":
-        return embed(first, graph, settings)
-    return embed_with_global(extracted, first, graph, settings)
-
-
-def verify_spatially(
-    extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, seed: int
-) -> dict[str, np.ndarray]:
-    """Re-ranks the short list by inliers, for each protocol apart.
-
-    Args:
-      extracted: features and ground truth.
-      first: the ranking whose short list is verified.
-      rerank: the `config.rerank` tree.
-      seed: of the random draws.
-
-    Returns:
-      Rankings int32 [Q, N] by protocol name, and under "all" the one whose short list is not
-      cleared of a protocol's junk. Images without features stay last.
-    """
-    excluded = [
-        {name: protocol_sets(entry, name)[1] for name in PROTOCOLS}
-        for entry in extracted.data.ground_truth
-    ]
-    return verification.verify(extracted, first, rerank, seed, excluded).by_protocol
+        ranking = refine(extracted, compared, settings)
+    elif method == "global+qe":
+        ranking = expand(extracted, compared, settings, global_block)
+    else:
+        assert graph is not None, method
+        if method.endswith("+diffusion"):
+            ranking = diffuse(compared, graph, settings)
+        else:
+            ranking = embed(extracted, compared, graph, settings, "global" in method)
+    return ranking.followed_by(first)
 
 
 def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict) -> Ranking:
-    """Re-ranks the short list of the global search by refined descriptors.
+    """Re-ranks the short list of the global search by SuperGlobal.
 
-    The similarities are those of the search, and no longer descend.
+    Every image keeps its similarity of the search, so that these no longer descend.
     """
     images = superglobal.rerank(
-        extracted.queries.global_descriptors(),
-        extracted.database.global_descriptors(),
+        _global_descriptors(extracted.queries),
+        _global_descriptors(extracted.database),
         first.images,
         rerank.superglobal.short_list,
         rerank.superglobal.neighbours,
         rerank.superglobal.beta,
     )
-    # Both rows hold the same images, which may be few of the database
-    before, after = (np.argsort(side, axis=1) for side in (first.images, images))
+    # Both rows hold the same images, which may be a few of the database
+    before, after = (np.argsort(ranks, axis=1) for ranks in (first.images, images))
     similarities = np.empty_like(first.similarities)
     sorted_by_image = np.take_along_axis(first.similarities, before, axis=1)
     np.put_along_axis(similarities, after, sorted_by_image, axis=1)
@@ -229,42 +212,37 @@ def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDi
 def expand(
     extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, global_block: int
 ) -> Ranking:
-    """Searches once more, with queries averaged with the best images of the global search."""
+    """Searches again with queries averaged with the best images of the global search."""
     queries = query_expansion.expand(
-        extracted.queries.global_descriptors(),
-        extracted.database.global_descriptors(),
+        _global_descriptors(extracted.queries),
+        _global_descriptors(extracted.database),
         first.images,
         rerank.qe.images,
         rerank.qe.alpha,
     )
-    return _by_cosine(queries, extracted, first.images.shape[1], global_block)
+    return rank_globally(extracted, global_block, first.images.shape[1], queries)
 
 
 def diffuse(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> Ranking:
-    """Re-ranks the whole database by what reaches it along the graph."""
+    """Re-ranks the whole database by diffusion on the similarity graph."""
     settings = diffusion_settings(rerank)
     return Ranking(*diffusion.rerank(first.images, first.similarities, graph, settings))
 
 
-def embed(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> Ranking:
-    """Re-ranks the short list of the local search by similarity embeddings."""
-    settings = mds_settings(rerank)
-    return first.by_scores(mds.list_scores(first.images, first.similarities, graph, settings))
-
-
-def embed_with_global(
+def embed(
     extracted: Extracted,
     first: Ranking,
     graph: SimilarityGraph,
     rerank: ml_collections.ConfigDict,
+    with_global: bool = False,
 ) -> Ranking:
-    """As `embed`, with the global descriptors beside the embedding."""
+    """Re-ranks the short list of the local search by MDS, with or without global descriptors."""
+    sides = (extracted.queries, extracted.database) if with_global else ()
     scores = mds.list_scores(
         first.images,
         first.similarities,
         graph,
         mds_settings(rerank),
-        extracted.queries.global_descriptors(),
-        extracted.database.global_descriptors(),
+        *map(_global_descriptors, sides),
     )
     return first.by_scores(scores)

@@ -1,4 +1,4 @@
-"""Two pictures compared by their local features, as spatial verification sees them."""
+"""Spatial verification of two pictures."""
 
 import pathlib
 from typing import NamedTuple
@@ -21,11 +21,11 @@ from delg_jax.retrieval.settings import spatial_settings
 
 
 class PicturePair(NamedTuple):
-    """Two pictures and what of them fits together.
+    """Two pictures and their matches.
 
     Attributes:
       pictures: uint8 [H, W, 3] each.
-      locations: float32 [L, 2] each, where the L matches lie, (y, x) in pixels.
+      locations: float32 [L, 2] each, of the L matches, (y, x) in pixels.
       verification: matches, inliers, and the transformation from the second to the first.
     """
 
@@ -41,24 +41,24 @@ def match_pictures(
     second: str | pathlib.Path,
     overwrite: bool = False,
 ) -> PicturePair:
-    """Extracts, matches and verifies two pictures; the first stands for the query.
+    """Extracts, matches and verifies two pictures; the first takes the role of the query.
 
     Args:
-      config: the whole tree; `config.rerank.sp` decides.
-      workdir: whose network is used, and whose PCA if there is one; the database that it is fitted
-        on is then extracted if need be.
-      first: file of a picture.
-      second: file of the other.
-      overwrite: whether artefacts of another configuration are deleted instead of refused.
+      config: the whole tree; `config.rerank.sp` holds the settings.
+      workdir: whose network is used, and its PCA if there is one; the database that the PCA is
+        fitted on is then extracted if it is missing.
+      first: file of the first picture.
+      second: file of the second.
+      overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Returns:
-      The pair.
+      Pictures, matches and inliers.
 
     Raises:
-      UserError: for a picture or a configuration that cannot be used.
+      UserError: for a wrong picture or configuration.
     """
     if is_imported(config.extract):
-        rule = "features of this experiment come from files, and no picture can be compared"
+        rule = "must be empty to compare pictures: imported features come without their network"
         raise UserError("config.extract.imported_local", config.extract.imported_local, rule)
     if not has_local(config):
         raise UserError(
@@ -68,7 +68,7 @@ def match_pictures(
     dimensions.check(config)
     pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
     sides = _extract(config, pathlib.Path(workdir), pictures, overwrite)
-    found = verify_pair(*sides, jax.random.key(config.seed), settings)
+    found = verify_pair(sides[0], sides[1], jax.random.key(config.seed), settings)
     locations = tuple(
         np.asarray(side.locations)[found.matches[:, column]] for column, side in enumerate(sides)
     )
@@ -81,7 +81,7 @@ def _extract(
     pictures: tuple[np.ndarray, np.ndarray],
     overwrite: bool,
 ) -> list[LocalFeatures]:
-    """Local features of whole pictures, as a store would return them."""
+    """Local features of whole pictures, rounded as in a store."""
     extractor = Network(config, workdir).extractor
     if config.extract.pca_dim:
         extractor.pca = extract(config, workdir, overwrite).database.read_pca()

@@ -1,4 +1,4 @@
-"""One picture searched in the database of a workdir."""
+"""Search for one picture in the database of a workdir."""
 
 import math
 import pathlib
@@ -21,22 +21,22 @@ def search_image(
     top: int = 10,
     overwrite: bool = False,
 ) -> list[Hit]:
-    """Ranks the database for a picture; a `Searcher` does so for many.
+    """Ranks the database for one picture; use a `Searcher` for many.
 
     Args:
       config: the whole tree.
-      workdir: whose network, features and graph are used; they are made if need be.
+      workdir: whose network, features and graph are used; missing ones are made.
       image: file of the picture.
-      box: the part to look for, [x1, y1, x2, y2] in pixels; None for all of it.
+      box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole picture.
       method: one of `methods.METHODS`.
-      top: hits wanted, at most.
-      overwrite: whether artefacts of another configuration are deleted instead of refused.
+      top: maximum number of hits.
+      overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Returns:
       The hits, best first.
 
     Raises:
-      UserError: for a picture, box or method that cannot be used, or whatever extraction meets.
+      UserError: for a wrong picture, box or method, or if extraction fails.
     """
     check_has_network(config)
     check_request(method, top, config)
@@ -48,18 +48,18 @@ def search_image(
 def read_picture(
     subject: str, path: str | pathlib.Path, data: ml_collections.ConfigDict
 ) -> np.ndarray:
-    """Decodes a picture that a user names.
+    """Decodes a picture given by the user.
 
     Args:
-      subject: the flag or argument that names it.
-      path: its file.
+      subject: the flag or argument, for errors.
+      path: of the file.
       data: the `config.data` tree.
 
     Returns:
       uint8 [H, W, 3].
 
     Raises:
-      UserError: if it cannot be read or used.
+      UserError: if it cannot be read or decoded.
     """
     try:
         return images.decode(pathlib.Path(path).read_bytes(), data.min_side, data.max_pixels)
@@ -70,7 +70,7 @@ def read_picture(
 
 
 def parse_box(text: str) -> Box:
-    """Reads a box, x1,y1,x2,y2 in pixels; a UserError if it is none."""
+    """Parses a box, x1,y1,x2,y2 in pixels; a UserError if it is malformed."""
     try:
         x1, y1, x2, y2 = (float(side) for side in text.split(","))
     except ValueError as error:

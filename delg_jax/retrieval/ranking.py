@@ -1,4 +1,4 @@
-"""Rankings: what a search or a re-ranking gives."""
+"""Rankings, the results of searches and re-rankings."""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,10 +11,10 @@ class Ranking:
     """A ranking of the database for every query.
 
     Attributes:
-      images: int32 [Q, N], best first; fewer where only the first are kept. Images that have no
-        features come last, with a similarity of minus infinity.
-      similarities: float32 [Q, N], in the order of `images`; the scores of a re-ranking, minus
-        infinity below its short list.
+      images: int32 [Q, N], best first; fewer columns if only the first are kept. Images without
+        features come last, with similarity minus infinity.
+      similarities: float32 [Q, N], in the order of `images`; for a re-ranking its scores, minus
+        infinity below the short list.
     """
 
     images: np.ndarray
@@ -27,17 +27,17 @@ class Ranking:
         return Ranking(self.images[:, :depth].copy(), self.similarities[:, :depth].copy())
 
     def compared(self) -> "Ranking":
-        """Of a search, the images that have features; those without are its last for all."""
+        """Without the columns in which no query has an image with features."""
         return self.first(int((self.similarities > -np.inf).any(axis=0).sum()))
 
     def followed_by(self, other: "Ranking") -> "Ranking":
-        """This ranking, and behind it what another has in the columns that this one lacks."""
+        """This ranking, followed by the further columns of another."""
         count = self.images.shape[1]
         if count == other.images.shape[1]:
             return self
         images, similarities = (
-            np.concatenate([mine, its[:, count:]], axis=1)
-            for mine, its in (
+            np.concatenate([own, others[:, count:]], axis=1)
+            for own, others in (
                 (self.images, other.images),
                 (self.similarities, other.similarities),
             )
@@ -45,7 +45,7 @@ class Ranking:
         return Ranking(images, similarities)
 
     def by_scores(self, scores: np.ndarray) -> "Ranking":
-        """The short lists sorted by new scores float32 [Q, M], in the order of `images`."""
+        """The short lists sorted by new scores, float32 [Q, M] in the order of `images`."""
         count = scores.shape[1]
         order = np.argsort(-scores, axis=1, kind="stable")
         images, similarities = self.images.copy(), np.full(self.images.shape, -np.inf, np.float32)
@@ -70,14 +70,13 @@ def by_similarity(similarities: np.ndarray, present: np.ndarray) -> Ranking:
 
 
 class Ranked(NamedTuple):
-    """What a method makes of all queries, to be scored.
+    """The rankings of a method for all queries, by protocol.
 
     Attributes:
       by_protocol: images int32 [Q, N], best first, by protocol; under "all" where none matters.
-        -1 stands for what was skipped, see `skipped.mark`.
-      similarities: float32 [Q, N] as of `Ranking`, in the order of "all"; None if only the order
-        is known.
-      inliers: int32 [Q, M], of the first M images of "all"; None without verification.
+        -1 marks what was skipped, see `skipped.mark`.
+      similarities: float32 [Q, N] as in `Ranking`, in the order of "all"; None if unknown.
+      inliers: int32 [Q, M], of the first M images of "all"; None without spatial verification.
     """
 
     by_protocol: dict[str, np.ndarray]

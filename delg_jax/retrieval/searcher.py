@@ -1,11 +1,11 @@
-"""A workdir opened for many searches: the network and the database are read once."""
+"""A workdir opened for many searches; network and database are read once."""
 
 import dataclasses
 import logging
 import pathlib
 import threading
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -24,7 +24,7 @@ from delg_jax.features.origins import Box
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import methods, verification
-from delg_jax.retrieval.cached_features import HeldFeatures
+from delg_jax.retrieval.cached_features import CachedFeatures
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
@@ -36,13 +36,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class Query(NamedTuple):
-    """A picture that is ready to be searched.
+    """A picture ready to be searched for.
 
     Attributes:
-      features: of the one picture, or of its box.
+      features: of the picture, or of its box.
       size: rows and columns of the whole picture.
-      corner: (y, x) in pixels, where the box begins; features are located from there.
-      milliseconds: that extraction took.
+      corner: (y, x) of the box in pixels; locations of features are relative to it.
+      milliseconds: of extraction.
     """
 
     features: InMemoryFeatures
@@ -58,10 +58,9 @@ class Hit:
     Attributes:
       image: its index in the database.
       name: its name.
-      score: what the method ranks by, a similarity or a score; of `...+sp` the number of inliers,
-        0 below the short list, also where `config.rerank.sp.score` ranks by more than that; of
-        `global+superglobal` the similarity of the search before. Minus infinity below the short
-        list of other re-rankings.
+      score: what the method ranks by. For `...+sp` it is the number of inliers, 0 below the short
+        list, even if `config.rerank.sp.score` ranks by more than that; for `global+superglobal`
+        the similarity of the search. Other re-rankings give minus infinity below the short list.
     """
 
     image: int
@@ -70,11 +69,11 @@ class Hit:
 
 
 class Found(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Attributes:
       hits: best first.
-      milliseconds: of the stages `features`, `search` and `rerank`.
+      milliseconds: by stage, `features`, `search` and `rerank`.
     """
 
     hits: list[Hit]
@@ -82,11 +81,11 @@ class Found(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """How a query and a database image fit together.
+    """Matches between a query and a database image.
 
     Attributes:
-      locations: float32 [L, 2] of the query and of the image, where the L matches lie, (y, x) in
-        pixels of the whole pictures.
+      locations: float32 [L, 2] of the L matches in the query and in the image, (y, x) in pixels of
+        the whole pictures.
       verification: matches, inliers, and the transformation from the image to the query's box.
     """
 
@@ -99,14 +98,14 @@ class Searcher:
 
     Args:
       config: the whole tree.
-      workdir: whose network, features and index are used; features are extracted if need be, and a
+      workdir: whose network, features and index are used; missing features are extracted, and a
         graph or an index is built when a method first needs it.
-      overwrite: whether artefacts of another configuration are deleted instead of refused.
+      overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Attributes:
       config: as given.
       source: the images of the database.
-      methods: those of `methods.METHODS` that the configuration can do.
+      methods: those of `methods.METHODS` that the configuration supports.
 
     Raises:
       UserError: for a configuration, weights or data that cannot be used.
@@ -124,7 +123,7 @@ class Searcher:
         network = Network(config, self._root)
         self._stored = extract(config, self._root, overwrite, network=network)
         self._extractor = network.extractor
-        self._database = HeldFeatures(self._stored.database)
+        self._database = CachedFeatures(self._stored.database)
         self.source: ImageSource = self._stored.data.database
         self._engine: LocalSearch | None = None
         self._graphs: dict[str, SimilarityGraph] = {}
@@ -135,13 +134,13 @@ class Searcher:
 
         Args:
           picture: uint8 [H, W, 3].
-          box: the part to look for, [x1, y1, x2, y2] in pixels; None for all of it.
+          box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole picture.
 
         Returns:
           The query.
 
         Raises:
-          UserError: if nothing of the picture lies in the box.
+          UserError: if the box lies outside the picture.
         """
         start = time.perf_counter()
         try:
@@ -150,7 +149,7 @@ class Searcher:
             raise UserError("--box", box, str(error)) from error
         spent = _milliseconds_since(start)
         with self._device:
-            start = time.perf_counter()  # without the waiting for other threads
+            start = time.perf_counter()  # does not count waiting for other threads
             found = self._extractor([prepared])[0]
             spent += _milliseconds_since(start)
         features = in_original_pixels(found, scale)
@@ -163,24 +162,27 @@ class Searcher:
         """Ranks the database.
 
         Args:
-          query: to look for.
+          query: result of `query`.
           method: one of `methods.METHODS`.
-          top: hits wanted, at most.
+          top: maximum number of hits.
 
         Returns:
-          What was found, as evaluation ranks it; at most `config.eval.depth` hits, if that is set.
+          The hits in the order of evaluation; at most `config.eval.depth`, if that is set.
 
         Raises:
           UserError: for a wrong method or number of hits.
         """
         check_request(method, top, self.config)
-        extracted = self._stored._replace(database=self._database, queries=query.features)
+        # Both have what searches read of a store
+        database: Any = self._database
+        queries: Any = query.features
+        extracted = self._stored._replace(database=database, queries=queries)
         with self._device:
             start = time.perf_counter()
-            first = self._first(method, extracted)
+            first = self._search(method, extracted)
             searched = _milliseconds_since(start)
             start = time.perf_counter()
-            order, scores = self._reranked(method, extracted, first)
+            order, scores = self._rerank(method, extracted, first)
         milliseconds = {"features": query.milliseconds, "search": searched}
         milliseconds["rerank"] = _milliseconds_since(start)
         names = self._database.names
@@ -192,11 +194,11 @@ class Searcher:
         """Matches a query and a database image, as re-ranking by `...+sp` does.
 
         Args:
-          query: the one.
-          image: index of the other.
+          query: result of `query`.
+          image: index of the database image.
 
         Returns:
-          The matches; as many inliers as spatial verification counts.
+          The matches, with the inliers that spatial verification counts.
 
         Raises:
           UserError: if there is no such image, or there are no local features.
@@ -217,7 +219,7 @@ class Searcher:
                 )
             ]
             key = jax.random.key(self.config.seed)  # as `verification.inlier_counter` draws
-            found = spatial_verification.verify_pair(*sides, key, settings, image)
+            found = spatial_verification.verify_pair(sides[0], sides[1], key, settings, image)
         first, second = (
             np.asarray(side.locations)[found.matches[:, column]]
             for column, side in enumerate(sides)
@@ -225,8 +227,8 @@ class Searcher:
         corner = np.array(query.corner, np.float32)
         return Matches((first + corner[None, :], second), found)
 
-    def _first(self, method: str, extracted: Extracted) -> Ranking:
-        """The search that a method begins with, by an engine that is kept."""
+    def _search(self, method: str, extracted: Extracted) -> Ranking:
+        """The search that a method starts with; the engine is kept."""
         config = self.config
         if method.startswith("local") and self._engine is None:
             place = index_place(config, self._root, self._stored, self._overwrite)
@@ -234,14 +236,15 @@ class Searcher:
         depth = config.eval.depth
         return methods.search(method, extracted, config.search, depth=depth, opened=self._engine)
 
-    def _reranked(
+    def _rerank(
         self, method: str, extracted: Extracted, first: Ranking
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The database's images for the one query, best first, int [N], and their scores [N]."""
+        """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            given = extracted, first, self.config.rerank, self.config.seed
-            found = verification.verify(*given, quiet=True)
-            images, inliers = found.by_protocol["all"][0], found.inliers[0]
+            settings, seed = self.config.rerank, self.config.seed
+            ranked = verification.verify(extracted, first, settings, seed, quiet=True)
+            assert ranked.inliers is not None
+            images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
             return images, np.pad(inliers, (0, len(images) - len(inliers)))
         graph = None
         if methods.needs_graph(method):
@@ -252,38 +255,38 @@ class Searcher:
                 )
             graph = self._graphs[kind]
         block = self.config.search.global_block
-        found = methods.rerank(method, extracted, first, graph, self.config.rerank, block)
-        return found.images[0], found.similarities[0]
+        ranking = methods.rerank(method, extracted, first, graph, self.config.rerank, block)
+        return ranking.images[0], ranking.similarities[0]
 
 
 def check_has_network(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError if features of the experiment come from files: none of a picture can."""
+    """Raises a UserError if features are imported: there is no network for a new picture."""
     if is_imported(config.extract):
-        rule = "no picture can be searched: the features of this experiment come from files, and "
-        rule += "the network that made them is not here"
+        rule = "must be empty to search for a picture: imported features come without the network "
+        rule += "that made them"
         field = "imported_local" if config.extract.imported_local else "imported_global"
         raise UserError(f"config.extract.{field}", config.extract[field], rule)
 
 
 def check_request(method: str, top: int, config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for a method or a number of hits that no search can have."""
+    """Raises a UserError for a wrong method or number of hits."""
     methods.check("--method", method, config)
     if top < 1:
         raise UserError("--top", top, "must be at least 1")
 
 
 def possible_methods(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """The methods that a configuration can do; a UserError if it is wrong for all of them."""
+    """The methods that a configuration supports; a UserError if it is wrong for all of them."""
     methods.check("--method", "global", config)
-    return tuple(method for method in methods.METHODS if _suits(method, config))
+    return tuple(method for method in methods.METHODS if _supports(method, config))
 
 
-def _suits(method: str, config: ml_collections.ConfigDict) -> bool:
+def _supports(method: str, config: ml_collections.ConfigDict) -> bool:
     try:
         methods.check("--method", method, config)
     except UserError as error:
-        if error.subject != "--method":  # not for want of features, but by a mistake
-            _LOG.warning("%s is left out: %s", method, error)
+        if error.subject != "--method":  # a mistake, not just missing features
+            _LOG.warning("%s is not available: %s", method, error)
         return False
     return True
 

@@ -1,6 +1,6 @@
-"""Fields that contradict each other: numbers that would be cut short without a word.
+"""Settings of the re-rankings, and checks for fields that contradict each other.
 
-What is larger than a database is no mistake, as one configuration serves small and large ones.
+A short list longer than the database is allowed, as one configuration serves small and large ones.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,17 @@ from delg_jax.features.dimensions import local_dimension
 from delg_jax.rerank import MdsSettings, SpatialSettings
 from delg_jax.rerank.diffusion import DiffusionSettings
 
-# Fields that no class of settings checks, and the least value of each
+# Minimum of each field that no settings class checks
 _LEAST = {
     "superglobal": {"short_list": 1, "neighbours": 1, "beta": 0},
     "qe": {"images": 1, "alpha": 0},
+}
+# Fields that bound the short list of each step
+_SHORT_LISTS = {
+    "sp": ("rerank.sp.short_list",),
+    "superglobal": ("rerank.superglobal.short_list",),
+    "qe": ("rerank.qe.images",),
+    "mds": ("rerank.mds.short_list", "rerank.mds.background_rank"),
 }
 
 
@@ -53,35 +60,27 @@ def diffusion_settings(rerank: ml_collections.ConfigDict) -> DiffusionSettings:
         return DiffusionSettings(**rerank.diffusion)
 
 
-_SHORT_LISTS = {
-    "sp": ("rerank.sp.short_list",),
-    "superglobal": ("rerank.superglobal.short_list",),
-    "qe": ("rerank.qe.images",),
-    "mds": ("rerank.mds.short_list", "rerank.mds.background_rank"),
-}
-
-
 def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> None:
-    """Looks at the fields that decide a method.
+    """Compares the fields that a method depends on.
 
     Args:
       method: one of `methods.METHODS`.
       config: the whole tree.
 
     Raises:
-      UserError: for the first field that goes beyond another.
+      UserError: for the first field that exceeds another.
     """
     steps = method.split("+")
     check_depth([method], config)
-    kept = "the images of a query that are kept"
+    kept = "the images kept per query"
     for step in steps if config.eval.depth else ():
         for field in _SHORT_LISTS.get(step, ()):
             _at_most(config, field, "eval.depth", kept)
     if "superglobal" in steps:
-        others = "an image of the short list has fewer others"
+        others = "the short list also holds the image itself"
         _below(config, "rerank.superglobal.neighbours", "rerank.superglobal.short_list", others)
     if "diffusion" in steps:
-        others = "the graph keeps an image itself, and fewer others"
+        others = "the graph also keeps the image itself"
         _below(config, "rerank.diffusion.neighbours", "search.graph_neighbours", others)
     if "mds" in steps:
         _check_embedding(config)
@@ -90,7 +89,7 @@ def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> Non
 
 
 def check_depth(methods: Sequence[str], config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for a depth that rankings, or one of these methods, cannot have."""
+    """Raises a UserError for a depth that is negative, or that one of the methods cannot use."""
     depth = config.eval.depth
     if depth < 0:
         raise UserError("config.eval.depth", depth, "must not be negative")
@@ -101,20 +100,20 @@ def check_depth(methods: Sequence[str], config: ml_collections.ConfigDict) -> No
 
 
 def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
-    """Looks at the ranks that metrics read.
+    """Checks that rankings are kept as deep as the metrics read them.
 
     Args:
       config: the whole tree.
-      counted: images of a query that count for the task; 0 for all.
+      counted: images per query that count for the task; 0 for all.
 
     Raises:
-      UserError: for a rank that no ranking is kept to.
+      UserError: for a metric that reads beyond `config.eval.depth`.
     """
     depth, kappas = config.eval.depth, tuple(config.eval.kappas)
     if not depth:
         return
     if max(kappas, default=0) > depth:
-        rule = f"must be at most config.eval.depth (={depth}), the images of a query that are kept"
+        rule = f"must be at most config.eval.depth (={depth}), the images kept per query"
         raise UserError("config.eval.kappas", kappas, rule)
     if depth < counted:
         rule = f"must be 0 or at least {counted}, the images that count for {config.data.name}"
@@ -131,9 +130,9 @@ def _check_axes(config: ml_collections.ConfigDict) -> None:
 
 def _check_embedding(config: ml_collections.ConfigDict) -> None:
     mds = "rerank.mds"
-    kept = "the similarities of an image that are kept"
+    kept = "the similarities kept per image"
     _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
-    others = "an image of the short list has fewer others"
+    others = "the short list also holds the image itself"
     _below(config, f"{mds}.neighbours", f"{mds}.short_list", others)
     if config.rerank.mds.method == "landmark":
         _at_most(config, f"{mds}.landmarks", f"{mds}.short_list", "the images to choose from")

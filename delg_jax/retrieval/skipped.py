@@ -1,6 +1,6 @@
-"""What has no features: it improves no metric, and metrics say how much of it there was.
+"""Images and queries without features: they never improve a metric, and are counted.
 
-An image is skipped that cannot be used. For local search, so is one without local features.
+They could not be decoded or, for local search, have no local features.
 """
 
 from typing import Any
@@ -25,68 +25,68 @@ def require_some(extracted: Extracted, kind: str) -> None:
 
 
 def mark(ranked: Ranked, extracted: Extracted, kind: str) -> Ranked:
-    """Takes what has no features out of rankings: it finds nothing, and is not found.
+    """Marks images and queries without features in rankings, so that they count as not found.
 
     Args:
-      ranked: of a method.
+      ranked: rankings of a method.
       extracted: features.
-      kind: of those that the method searches by, global or local.
+      kind: of the features that the method searches by, global or local.
 
     Returns:
-      The rankings with -1 in the place of such images, and for all places of such queries; the
-      similarities there are minus infinity.
+      The rankings with -1 in place of such images, and everywhere for such queries; similarities
+      there are minus infinity.
     """
     images, queries = extracted.database.present(kind), extracted.queries.present(kind)
     if images.all() and queries.all():
         return ranked
-    absent = ~images
 
-    def out(ranks: np.ndarray) -> np.ndarray:
-        return absent[ranks] | ~queries[:, None]
+    def absent(ranks: np.ndarray) -> np.ndarray:
+        return ~images[ranks] | ~queries[:, None]
 
-    by_protocol = {name: np.where(out(r), -1, r) for name, r in ranked.by_protocol.items()}
+    by_protocol = {name: np.where(absent(r), -1, r) for name, r in ranked.by_protocol.items()}
     similarities = ranked.similarities
     if similarities is not None:
-        similarities = np.where(out(ranked.by_protocol["all"]), np.float32(-np.inf), similarities)
+        similarities = np.where(
+            absent(ranked.by_protocol["all"]), np.float32(-np.inf), similarities
+        )
     return ranked._replace(by_protocol=by_protocol, similarities=similarities)
 
 
 def count(extracted: Extracted, kind: str) -> dict[str, int]:
-    """How much has no features.
+    """Counts what has no features.
 
     Args:
       extracted: features.
       kind: of the features, global or local.
 
     Returns:
-      `images` of the database, `queries`, and `positives`: pairs of a query and an image that it
-      should find, where the image has none. Those that data could not be prepared of are among
-      them.
+      `images` of the database, `queries`, and `positives`: pairs of a query and an image without
+      features that it should find. Images that could not be prepared are included.
     """
     data = extracted.data
-    present, asked = extracted.database.present(kind), extracted.queries.present(kind)
-    unprepared = 0 if data.answers is None else len(data.answers) - len(asked)
+    images, queries = extracted.database.present(kind), extracted.queries.present(kind)
+    unprepared = 0 if data.answers is None else len(data.answers) - len(queries)
     return {
-        "images": int((~present).sum()) + data.skipped,
-        "queries": int((~asked).sum()) + unprepared,
-        "positives": _positives(data, present),
+        "images": int((~images).sum()) + data.skipped,
+        "queries": int((~queries).sum()) + unprepared,
+        "positives": _positives(data, images),
     }
 
 
 def _positives(data: RetrievalData, present: np.ndarray) -> int:
     if data.answers is not None and data.landmarks is None:
         names = data.database.names
-        there = {name for name, usable in zip(names, present, strict=True) if usable}
-        return sum(image not in there for images in data.answers.values() for image in images)
+        usable = {name for name, there in zip(names, present, strict=True) if there}
+        return sum(image not in usable for images in data.answers.values() for image in images)
     wanted = (protocol_sets(entry, "medium")[0] for entry in data.ground_truth)
     return sum(int((~present[images]).sum()) for images in wanted)
 
 
 def line(result: dict[str, Any]) -> str:
-    """What a result says of it, for below a table; "" if nothing was skipped.
+    """The counts as a line for each search; "" if nothing was skipped.
 
     Args:
-      result: what `evaluation.evaluate` returns, or returned before it counted.
+      result: of `evaluation.evaluate`; earlier versions have no counts.
     """
     return "\n".join(
         f"skipped in {kind} search, and counted as not found: {counts['images']} database images "

@@ -1,4 +1,4 @@
-"""Spatial verification of rankings: the one way in which evaluation and search do it."""
+"""Spatial verification of rankings, shared by evaluation and search."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -6,14 +6,15 @@ import jax
 import ml_collections
 import numpy as np
 
+from delg_jax.data.ground_truth import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
 from delg_jax.retrieval.settings import spatial_settings
 
-# Images [E] that the protocols leave out of one query's short list, by the protocol's name
-Excluded = Mapping[str, Sequence[int]]
+# Images [E] that each protocol ignores in the short list of one query, by name of the protocol
+Excluded = Mapping[str, Sequence[int] | np.ndarray]
 
 
 def verify(
@@ -28,15 +29,15 @@ def verify(
 
     Args:
       extracted: features.
-      first: the ranking whose short list is verified. Images of a similarity of minus infinity,
+      first: the ranking whose short list is verified. Images with similarity minus infinity,
         which have no features, are in no short list and stay last.
       rerank: the `config.rerank` tree.
       seed: of the random draws.
-      excluded: of each query, what protocols leave out; None where there are none.
-      quiet: whether no progress is shown.
+      excluded: what each protocol ignores, by query, see `junk`; None without protocols.
+      quiet: whether to show no progress.
 
     Returns:
-      Rankings by protocol, and under "all" the one that leaves nothing out, with similarities of
+      Rankings by protocol, and under "all" the one that ignores nothing, with its similarities of
       the search and inliers.
     """
     queries, columns = first.images.shape
@@ -47,32 +48,37 @@ def verify(
     rankings = {name: np.empty_like(first.images) for name in names}
     similarities = np.empty_like(first.similarities)
     inliers = np.empty((queries, count), np.int32)
-    for number in _numbers(queries, quiet):
-        images, before = first.images[number], first.similarities[number]
+    for query in _with_progress(queries, quiet):
+        images, before = first.images[query], first.similarities[query]
         absent = images[before == -np.inf]
-        left_out = {"all": absent}
-        left_out |= {name: [*out, *absent] for name, out in excluded[number].items()}
-        lists = [spatial_verification.short_list(images, out, count) for out in left_out.values()]
-        found = count_inliers(number, np.unique(np.concatenate(lists)))
-        for name, out in left_out.items():
+        ignored = {"all": absent}
+        ignored |= {name: [*out, *absent] for name, out in excluded[query].items()}
+        lists = [spatial_verification.short_list(images, out, count) for out in ignored.values()]
+        found = count_inliers(query, np.unique(np.concatenate(lists)))
+        for name, out in ignored.items():
             places = np.flatnonzero(np.isin(images, out))
             order = spatial_verification.rerank(
                 np.arange(columns), before, found[images], places, count, rerank.sp.score
             )
-            rankings[name][number] = images[order]
+            rankings[name][query] = images[order]
             if name == "all":
-                similarities[number], inliers[number] = before[order], found[images[order[:count]]]
+                similarities[query], inliers[query] = before[order], found[images[order[:count]]]
     return Ranked(rankings, similarities, inliers)
 
 
-def _numbers(queries: int, quiet: bool) -> Iterator[int]:
-    """The numbers of the queries, with their progress."""
+def junk(ground_truth: Sequence[Mapping[str, Sequence[int]]]) -> list[Excluded]:
+    """The images that the protocols of Revisited Oxford and Paris ignore, for `verify`."""
+    return [{name: protocol_sets(entry, name)[1] for name in PROTOCOLS} for entry in ground_truth]
+
+
+def _with_progress(queries: int, quiet: bool) -> Iterator[int]:
+    """Indices of the queries."""
     if quiet:
         yield from range(queries)
         return
     with Progress("spatial verification", queries, "query") as progress:
-        for number in range(queries):
-            yield number
+        for query in range(queries):
+            yield query
             progress.advance()
 
 
@@ -81,8 +87,8 @@ def inlier_counter(
 ) -> Callable[[int, np.ndarray], np.ndarray]:
     """Prepares spatial verification of any query against any database images.
 
-    What a pair draws depends on the seed and the image alone: a query is ranked alike in whatever
-    place of a list it stands, and alone.
+    The random draws of a pair depend only on the seed and the database image, so that the ranking
+    of a query does not depend on the other queries.
 
     Args:
       extracted: features of queries and database.
@@ -90,19 +96,19 @@ def inlier_counter(
       seed: of the random draws.
 
     Returns:
-      A function from the number of a query and candidates int [M] to inliers int32 [N], 0 for
-      images that are no candidates.
+      A function from the index of a query and candidates int [M] to inliers int32 [N], 0 for
+      images that are not candidates.
     """
     settings = spatial_settings(rerank)
     queries = extracted.queries.local_features(settings.max_features)
     database = extracted.database.local_features(settings.max_features)
     key = jax.random.key(seed)
 
-    def count(number: int, candidates: np.ndarray) -> np.ndarray:
+    def count(query: int, candidates: np.ndarray) -> np.ndarray:
         """Inliers of one query."""
         inliers = np.zeros(len(extracted.database), np.int32)
         inliers[candidates] = spatial_verification.verify(
-            LocalFeatures(*(field[number] for field in queries)),
+            LocalFeatures(*(field[query] for field in queries)),
             LocalFeatures(*(field[candidates] for field in database)),
             candidates,
             key,

@@ -1,11 +1,11 @@
-"""The runs of a sweep: every combination of what it varies, checked against a configuration."""
+"""Expands a sweep into its runs: every combination of values, checked against a configuration."""
 
 import hashlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -16,22 +16,22 @@ from delg_jax.sweeps.sweep import Run
 from delg_jax.sweeps.sweep_spec import SUBJECT, Spec
 
 MAX_RUNS = 1000
-_LONGEST = 120  # characters of a name; file systems take 255 bytes and some tools add to it
+_LONGEST = 120  # characters of a name; file systems allow 255 bytes and some tools append to it
 _SEED = "seed"
 
 
 def expand(base: ml_collections.ConfigDict, spec: Spec, max_runs: int = MAX_RUNS) -> list[Run]:
-    """Lists the runs of a sweep; the seeds vary fastest, then draws, grid and settings.
+    """Lists the runs of a sweep; seeds vary fastest, then draws, grid and settings.
 
-    Draws that turn out equal to one before, as those of a choice may, are left out.
+    A draw equal to an earlier one, as may happen with a choice, is left out.
 
     Args:
       base: the configuration whose fields are varied.
-      spec: what varies.
-      max_runs: more are refused.
+      spec: the sweep.
+      max_runs: limit on the number of runs.
 
     Returns:
-      The runs. Fields whose last name part is `seed` do not count for the group.
+      The runs. Fields named `seed`, in any section, do not count for the group.
 
     Raises:
       UserError: for too many runs, a field that does not exist, a value of another type, or a
@@ -48,22 +48,24 @@ def expand(base: ml_collections.ConfigDict, spec: Spec, max_runs: int = MAX_RUNS
             raise UserError(f"{SUBJECT}: settings", setting, "occurs twice")
     draws = [_fitted(base, draw) for draw in _draws(spec)]
     seeds = [_fitted(base, {_SEED: seed}) for seed in spec.seeds] or [{}]
-    combinations = [dict(zip(grid, values, strict=True)) for values in _product(grid)]
-    parts = itertools.product(settings, combinations, draws, seeds)
-    return _named([{k: v for part in run for k, v in part.items()} for run in parts], spec.verbs)
-
-
-def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-    return itertools.product(*grid.values())
+    products = itertools.product(*grid.values())
+    combinations = [dict(zip(grid, values, strict=True)) for values in products]
+    overrides = [
+        {**setting, **combination, **draw, **seed}
+        for setting, combination, draw, seed in itertools.product(
+            settings, combinations, draws, seeds
+        )
+    ]
+    return _named(overrides, spec.verbs)
 
 
 def _draws(spec: Spec) -> list[dict[str, Any]]:
-    """Values of the random fields, each combination once; one empty draw if there are none."""
+    """Values of the random fields, each combination once; one empty draw without such fields."""
     draws: list[dict[str, Any]] = []
     for number in range(max(spec.draws, 1)):
         draw = {
-            field: chances.draw(field, spec.draw_seed, number)
-            for field, chances in spec.random.items()
+            field: distribution.draw(field, spec.draw_seed, number)
+            for field, distribution in spec.random.items()
         }
         if draw not in draws:
             draws.append(draw)
@@ -71,7 +73,7 @@ def _draws(spec: Spec) -> list[dict[str, Any]]:
 
 
 def _alternatives(base: ml_collections.ConfigDict, field: str, values: Sequence[Any]) -> list[Any]:
-    """Values of a field in its type, none twice."""
+    """Values of a field in its type, without duplicates."""
     fitted = [_fitted(base, {field: value})[field] for value in values]
     for number, value in enumerate(fitted):
         if value in fitted[:number]:
@@ -80,7 +82,7 @@ def _alternatives(base: ml_collections.ConfigDict, field: str, values: Sequence[
 
 
 def _fitted(base: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides in the types of their fields: lists are tuples, and 1 may be 1.0."""
+    """The overrides in the types of their fields: lists become tuples, and 1 may become 1.0."""
     changed = configuration.override(base, overrides)
     return {path: _field(changed, path) for path in overrides}
 
@@ -93,7 +95,7 @@ def _field(tree: ml_collections.ConfigDict, path: str) -> Any:
 
 def _named(settings: Sequence[Mapping[str, Any]], verbs: tuple[str, ...]) -> list[Run]:
     names = [_folder(overrides) for overrides in settings]
-    same = [name.lower() for name in names]  # which some file systems do not tell apart
+    same = [name.lower() for name in names]  # some file systems ignore case
     runs = []
     for name, overrides in zip(names, settings, strict=True):
         if same.count(name.lower()) > 1:
@@ -112,7 +114,7 @@ def _text(value: Any) -> str:
 
 
 def _folder(overrides: Mapping[str, Any]) -> str:
-    """A name that is fit for a folder, and readable as far as it can be."""
+    """A valid folder name, as readable as possible."""
     text = "_".join(f"{path}={_text(value)}" for path, value in overrides.items())
     name = re.sub(r"[^A-Za-z0-9._=,+-]", "-", text)
     return name if name == text and len(name) <= _LONGEST else _hashed(name, overrides)

@@ -1,4 +1,4 @@
-"""Runs of a sweep as processes of their own, several at once; none of them outlives the sweep."""
+"""Runs of a sweep in parallel, each its own process; none of them outlives the sweep."""
 
 import collections
 import contextlib
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import ml_collections
 
@@ -22,9 +22,9 @@ from delg_jax.sweeps.sweep import Result, Run
 
 _LOG = logging.getLogger(__name__)
 
-_PARENT = "DELG_SWEEP_PROCESS"  # environment variable: the process whose end is that of a run
-_PAUSE = 0.1  # seconds between two looks at the processes
-_GRACE = 30.0  # seconds from SIGTERM, after which training saves a checkpoint, to SIGKILL
+_PARENT = "DELG_SWEEP_PROCESS"  # environment variable: process id of the sweep of a run
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 30.0  # from SIGTERM, on which training saves a checkpoint, to SIGKILL
 
 
 def run(
@@ -36,19 +36,19 @@ def run(
     gpus: Sequence[str] = (),
     overwrite: bool = False,
 ) -> list[Result]:
-    """Does what `sweep.run` does, `jobs` runs at a time, each by a command.
+    """As `sweep.run`, with `jobs` runs at a time, each in its own process.
 
-    A run that is killed, for example for its memory, is one that failed. What a run says goes to
-    `run.log` in its folder.
+    A run that is killed, for example for lack of memory, counts as failed. The output of a run
+    goes to `run.log` in its folder.
 
     Args:
       base: the configuration that runs change.
       runs: see `Run`.
       workdir: gets a folder for each run, and `sweep.json`.
-      commands: words of a program that does one run by `sweep.run_one`, by the run's name.
-      jobs: how many run at a time.
-      gpus: values of CUDA_VISIBLE_DEVICES that the jobs take in turn; empty changes nothing.
-      overwrite: whether a finished run of another configuration is no mistake.
+      commands: command line of each run, which calls `sweep.run_one`, by the name of the run.
+      jobs: number of runs at a time.
+      gpus: values of CUDA_VISIBLE_DEVICES that the jobs take in turn; empty leaves it as it is.
+      overwrite: whether a finished run of another configuration is accepted.
 
     Returns:
       A result for each run, in their order.
@@ -61,15 +61,17 @@ def run(
     wanted = {
         one.name: Record.begin(config, one.verbs) for one, config in zip(runs, configs, strict=True)
     }
-    known = {one.name: sweep.finished(one, wanted[one.name], root / one.name) for one in runs}
-    results = {name: result for name, result in known.items() if result}
+    results: dict[str, Result] = {}
+    for one in runs:
+        if result := sweep.finished(one, wanted[one.name], root / one.name):
+            results[one.name] = result
     by_name = {one.name: one for one in runs}
     waiting = {name: commands[name] for name in by_name if name not in results}
-    with contextlib.closing(_ended(waiting, root, jobs, gpus)) as ends:
-        for name, status in ends:
-            results[name] = _result(by_name[name], wanted[name], root / name, status)
-            said = results[name].error or "finished"
-            _LOG.info("run %d/%d: %s: %s", len(results), len(runs), name, said)
+    with contextlib.closing(_run_commands(waiting, root, jobs, gpus)) as exits:
+        for name, status in exits:
+            results[name] = _outcome(by_name[name], wanted[name], root / name, status)
+            outcome = results[name].error or "finished"
+            _LOG.info("run %d/%d: %s: %s", len(results), len(runs), name, outcome)
             sweep.write(root, [results[name] for name in by_name if name in results])
     sweep.write(root, [results[name] for name in by_name])
     return [results[name] for name in by_name]
@@ -78,34 +80,34 @@ def run(
 @dataclasses.dataclass(frozen=True)
 class _Job:
     name: str
-    place: int
+    slot: int
     process: subprocess.Popen
 
 
-def _ended(
+def _run_commands(
     commands: Mapping[str, Sequence[str]], root: pathlib.Path, jobs: int, gpus: Sequence[str]
-) -> Iterator[tuple[str, int]]:
-    """Yields name and exit status of each command as it ends; closed early, it ends them all."""
+) -> Generator[tuple[str, int]]:
+    """Yields name and exit status of each command as it ends; closing it early stops them all."""
     waiting = collections.deque(commands)
     active: list[_Job] = []
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
-                place = min(set(range(jobs)) - {job.place for job in active})
-                gpu = gpus[place % len(gpus)] if gpus else None
+                slot = min(set(range(jobs)) - {job.slot for job in active})
+                gpu = gpus[slot % len(gpus)] if gpus else None
                 name = waiting.popleft()
                 process = _start(commands[name], root / name, gpu)
-                active.append(_Job(name, place, process))
+                active.append(_Job(name, slot, process))
             ended = [job for job in active if job.process.poll() is not None]
             for job in ended:
                 active.remove(job)
                 if job.process.returncode < 0:
-                    _kill(job)  # processes that it had started
+                    _kill(job)  # the processes that it started
                 yield job.name, job.process.returncode
             if not ended:
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_SECONDS)
     finally:
-        _end(active)
+        _stop(active)
 
 
 def _start(command: Sequence[str], folder: pathlib.Path, gpu: str | None) -> subprocess.Popen:
@@ -125,15 +127,15 @@ def _start(command: Sequence[str], folder: pathlib.Path, gpu: str | None) -> sub
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone, which ends it
+            start_new_session=True,  # Ctrl-C reaches only the sweep, which stops its runs
         )
 
 
-def _end(active: Sequence[_Job]) -> None:
-    """Asks the processes to end, and kills those that do not within the grace."""
+def _stop(active: Sequence[_Job]) -> None:
+    """Terminates the processes, and kills those that are still there after the grace period."""
     for job in active:
         job.process.terminate()
-    deadline = time.monotonic() + _GRACE
+    deadline = time.monotonic() + _GRACE_SECONDS
     try:
         for job in active:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -150,40 +152,40 @@ def _kill(job: _Job) -> None:
         os.killpg(job.process.pid, signal.SIGKILL)
 
 
-def _result(one: Run, wanted: Record, folder: pathlib.Path, status: int) -> Result:
-    """What became of a run whose process ended."""
+def _outcome(one: Run, wanted: Record, folder: pathlib.Path, status: int) -> Result:
+    """The outcome of a run whose process ended."""
     found = run_record.read(folder)
-    mine = found is not None and found.is_of(wanted)
-    if mine and found.status != BEGUN:
-        return Result(one, dict(found.metrics), found.error)
+    known = found if found is not None and found.is_of(wanted) else wanted
+    if known.status != BEGUN:
+        return Result(one, dict(known.metrics), known.error)
     error = f"ended with status {status}"
     if status < 0:
         error = f"was killed by {signal.Signals(-status).name}"
         error += " (out of memory?)" if -status == signal.SIGKILL else ""
     error += f"; see {folder / run_record.LOG}"
-    failed = dataclasses.replace(found if mine else wanted, status=FAILED, error=error)
-    with contextlib.suppress(UserError), exclusive(folder, "run"):  # else another job does it
+    failed = dataclasses.replace(known, status=FAILED, error=error)
+    with contextlib.suppress(UserError), exclusive(folder, "run"):  # otherwise another job holds it
         failed.write(folder)
     return Result(one, dict(failed.metrics), error)
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Makes SIGTERM a KeyboardInterrupt within the block, so that all is put away.
+    """Turns SIGTERM into a KeyboardInterrupt within the block, so that cleanup runs.
 
-    In the process of a run it also watches the sweep, and ends the run if that was killed.
+    In the process of a run, it also stops the run if the sweep was killed.
     """
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     parent = int(os.environ.get(_PARENT, "0"))
     if parent:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        threading.Thread(target=_stop_with_parent, args=(parent,), daemon=True).start()
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _watch(parent: int) -> None:
+def _stop_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)

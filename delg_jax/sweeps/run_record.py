@@ -1,10 +1,12 @@
-"""The record of a run in its folder, `run.json`: what was done, with what, and what came of it."""
+"""The record of a run in its folder, `run.json`: what was run, on which inputs, and the results."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import ml_collections
@@ -13,11 +15,16 @@ from delg_jax import configuration, json_files, migrations
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.search.engine_choice import unused_fields
+from delg_jax.training.checkpoints import FOLDER
 
 FILE = "run.json"
-LOG = "run.log"  # what a run says that is a process of its own
+LOG = "run.log"  # output of a run that is its own process
 BEGUN, FINISHED, FAILED = "begun", "finished", "failed"
 _FORMAT = 1
+
+_WEIGHTS = ("model.pretrained", "model.pretrained_mapping", "model.checkpoint")
+# Not `data.tfds_dir`, which a run may fill: what is prepared there is bound to `data.root`
+_DATA = ("data.root", "data.distractors", "extract.imported_local", "extract.imported_global")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +34,11 @@ class Record:
     Attributes:
       status: `begun`, `finished` or `failed`. A run that was killed stays `begun`.
       config: its whole configuration, flattened.
-      verbs: what is done, in this order.
-      metrics: what each verb returned, by verb, of those that are done.
-      error: why it failed; else empty.
+      verbs: the verbs to run, in this order.
+      metrics: what each finished verb returned, by verb.
+      error: why it failed; otherwise empty.
+      sources: digests of the files and folders it was made from, by configuration field; empty in
+        records of earlier versions.
     """
 
     status: str
@@ -37,30 +46,41 @@ class Record:
     verbs: tuple[str, ...]
     metrics: Mapping[str, Any]
     error: str = ""
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def begin(cls, config: ml_collections.ConfigDict, verbs: tuple[str, ...]) -> Self:
-        """The record of a run of which nothing is done yet."""
+        """The record of a run before its first verb, without sources."""
         return cls(BEGUN, configuration.flatten(config), tuple(verbs), {})
 
     @property
     def digest(self) -> str:
-        """Names what is to be done: configuration and verbs."""
+        """Identifies configuration and verbs."""
         return _digest([self.config, self.verbs])
 
     @property
     def checksum(self) -> str:
-        """Tells a damaged record of an earlier version: of all that it says."""
-        return _digest(dataclasses.astuple(self))
+        """Of the whole record, as earlier versions wrote it."""
+        return _digest([self.status, self.config, self.verbs, self.metrics, self.error])
 
     def changes(self, wanted: "Record") -> list[str]:
-        """How another configuration differs, a line for each field that decides anything."""
+        """How another configuration differs, a line for each field that affects the results."""
         before = migrations.completed(self.config, wanted.config)
         return configuration.difference(_used(before), _used(wanted.config))
 
     def is_of(self, wanted: "Record") -> bool:
-        """Whether it records the same work: no field that decides anything and no verb differs."""
+        """Whether the verbs, and all fields that affect the results, are the same."""
         return self.verbs == wanted.verbs and not self.changes(wanted)
+
+    def changed_sources(self) -> list[str]:
+        """Fields whose file or folder has changed since the run; those that are gone are not."""
+        now = source_digests(self.config, tuple(self.sources))
+        return [f"config.{field}" for field in now if now[field] != self.sources[field]]
+
+    def changed_weights(self) -> list[str]:
+        """As `changed_sources`, of weights, from which training would not start again."""
+        weights = {f"config.{field}" for field in _WEIGHTS}
+        return [field for field in self.changed_sources() if field in weights]
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `run.json`, whole or not at all."""
@@ -69,14 +89,15 @@ class Record:
 
 
 def read(folder: pathlib.Path) -> Record | None:
-    """The record in a folder; None if there is none that can be read, so that the run is done."""
+    """The record in a folder; None if there is none or it is damaged: the run is then repeated."""
     try:
         content = json_files.read(folder / FILE, "run", json_files.anything)
+        content = {"sources": {}, **content}
         fields = {field.name: content[field.name] for field in dataclasses.fields(Record)}
         if content["format"] != _FORMAT:
             return None
         record = Record(**{**fields, "verbs": tuple(fields["verbs"])})
-        # `json_files` leaves the checksum of an earlier version; there were records without one
+        # `json_files` keeps the checksum of an earlier version; the earliest records have none
         sums = content["digest"], content.get("checksum", record.checksum)
         return record if sums == (record.digest, record.checksum) else None
     except (UserError, ValueError, KeyError, TypeError, AttributeError):
@@ -84,14 +105,76 @@ def read(folder: pathlib.Path) -> Record | None:
 
 
 def require_unchanged(folder: pathlib.Path, wanted: Record) -> None:
-    """Raises a UserError if the folder holds a finished run of another configuration."""
+    """Refuses a folder with a run that must not be mixed with a new one.
+
+    Raises:
+      UserError: if the folder holds a finished run of another configuration, or a run that began
+        from other weights.
+    """
     found = read(folder)
-    if found is None or found.status != FINISHED:
+    if found is None:
         return
-    if changes := found.changes(wanted):
-        rule = "was made by another configuration; --overwrite replaces it, or take another "
-        rule += f"--workdir. It differs in {'; '.join(changes)}"
+    remedy = "--overwrite replaces it, or use another --workdir"
+    changes = found.changes(wanted)
+    if changes and found.status == FINISHED:
+        rule = f"was made by another configuration; {remedy}. It differs in {'; '.join(changes)}"
         raise UserError("workdir", str(folder), rule)
+    if not changes and (weights := found.changed_weights()):
+        rule = f"was made from other weights; {remedy}. Changed: {', '.join(weights)}"
+        raise UserError("workdir", str(folder), rule)
+
+
+def source_digests(
+    config: Mapping[str, Any], fields: tuple[str, ...] = (*_WEIGHTS, *_DATA)
+) -> dict[str, str]:
+    """Digests of the files and folders that a run is made from, as they are now.
+
+    Weights and single files are identified by content, folders of data by the names, sizes and
+    times of their files.
+
+    Args:
+      config: flattened.
+      fields: those that hold paths.
+
+    Returns:
+      Digest by field, of the paths that exist.
+    """
+    paths = {field: pathlib.Path(config[field]) for field in fields if config.get(field)}
+    if "model.checkpoint" in paths and (paths["model.checkpoint"] / FOLDER).is_dir():
+        paths["model.checkpoint"] /= FOLDER  # a workdir also gets other outputs
+    return {
+        field: _path_digest(path, by_content=field in _WEIGHTS or path.is_file())
+        for field, path in paths.items()
+        if path.exists()
+    }
+
+
+def _path_digest(root: pathlib.Path, by_content: bool) -> str:
+    total = hashlib.sha256()
+    for path in _files(root):
+        status = os.stat(path)
+        state: Any = status.st_size, status.st_mtime_ns
+        if by_content:
+            state = _content_digest(path, *state)
+        total.update(os.fsencode(f"{os.path.relpath(path, root)}\0{state}\0"))
+    return total.hexdigest()[:32]
+
+
+def _files(root: pathlib.Path) -> Iterator[str]:
+    """The path itself if it is a file, else all files below it, in order."""
+    if root.is_file():
+        yield str(root)
+    for parent, folders, names in os.walk(root):
+        folders.sort()
+        paths = (os.path.join(parent, name) for name in sorted(names))
+        yield from filter(os.path.isfile, paths)
+
+
+@functools.lru_cache(maxsize=4096)
+def _content_digest(path: str, size: int, time: int) -> str:
+    """Of a file; the other arguments make the cache notice a change."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(content: Any) -> str:
@@ -99,6 +182,6 @@ def _digest(content: Any) -> str:
 
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A flattened configuration without the fields of engines of local search that are not used."""
-    unused = configuration.within(config, unused_fields(config.get("search.engine")))
+    """A flattened configuration without the fields of local search engines that are not used."""
+    unused = configuration.within(dict(config), unused_fields(config.get("search.engine")))
     return {path: value for path, value in config.items() if path not in unused}

@@ -1,4 +1,4 @@
-"""The runs of a sweep as shell commands, and as an array of jobs for Slurm."""
+"""The runs of a sweep as shell commands, and as a Slurm job array."""
 
 import pathlib
 import shlex
@@ -10,14 +10,14 @@ _SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name=delg-sweep
 #SBATCH --array={array}
-# Submit it with what the runs need, as: sbatch --gres=gpu:1 --time=8:00:00 SCRIPT
-# For the table, also while runs are still at work:
+# Submit with the resources of a run, for example: sbatch --gres=gpu:1 --time=8:00:00 SCRIPT
+# For the table, also while runs are in progress:
 #   cd {folder}
 #   {gather}
 set -eu
 cd {folder}
 
-# run FOLDER COMMAND...: what it says goes to a file in the folder
+# run FOLDER COMMAND...: its output goes to a file in the folder
 run() {{
   mkdir -p "$1"
   exec "${{@:2}}" >>"$1/{log}" 2>&1
@@ -30,10 +30,10 @@ esac
 
 
 def lines(commands: Mapping[str, Sequence[str]]) -> list[str]:
-    """One line for a shell per command.
+    """One shell line per command.
 
     Args:
-      commands: words of each, by the name of the run.
+      commands: command lines by the name of the run.
     """
     return [shlex.join(words) for words in commands.values()]
 
@@ -45,14 +45,14 @@ def slurm_script(
     folder: pathlib.Path,
     jobs: int = 0,
 ) -> str:
-    """A script for sbatch, with one element of an array per command.
+    """A script for sbatch, with one array element per command.
 
     Args:
-      commands: words of each, by the name of the run; at least one.
-      gather: words of the command that makes the table.
+      commands: command lines by the name of the run; at least one.
+      gather: command line that makes the table.
       workdir: of the sweep, which gets the logs; relative to `folder` or absolute.
-      folder: where the commands are run.
-      jobs: how many may run at a time; 0 leaves it to Slurm.
+      folder: where the commands run.
+      jobs: maximum number at a time; 0 leaves it to Slurm.
 
     Returns:
       The text of the script.

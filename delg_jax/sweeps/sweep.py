@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,10 +29,10 @@ class Run:
     """One run of a sweep.
 
     Attributes:
-      name: its folder in the sweep's working directory.
+      name: its folder in the workdir of the sweep.
       overrides: values of configuration fields by dotted path.
-      verbs: what is done, in this order; keys of `VERBS`.
-      group: what runs share that differ only in their seeds; a row of the table.
+      verbs: run in this order; keys of `VERBS`.
+      group: shared by runs that differ only in their seeds; a row of the table.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes:
       run: the run.
@@ -61,23 +62,24 @@ def run(
     workdir: str | pathlib.Path,
     overwrite: bool = False,
 ) -> list[Result]:
-    """Does all runs, one after the other; a run that fails does not stop the others.
+    """Runs all, one after the other; a run that fails does not stop the others.
 
-    Called again, it leaves out the runs that are finished and goes on with the others where they
-    stopped. `sweep.json` is written after each run.
+    Called again, it reuses the runs that are finished and resumes the others. A run whose data
+    changed since is repeated; one whose weights changed is refused. `sweep.json` is written after
+    each run.
 
     Args:
       base: the configuration that runs change.
       runs: see `Run`.
       workdir: gets a folder for each run, and `sweep.json`.
-      overwrite: whether artefacts of another configuration are deleted instead of refused.
+      overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Returns:
       A result for each run, in their order.
 
     Raises:
       UserError: before the first run, for names that occur twice, a field or verb that does not
-        exist, or a finished run of another configuration.
+        exist, a finished run of another configuration, or a run from other weights.
     """
     root = pathlib.Path(workdir)
     configs = check(base, runs, root, overwrite)
@@ -92,13 +94,13 @@ def run(
 def check(
     base: ml_collections.ConfigDict, runs: Sequence[Run], root: pathlib.Path, overwrite: bool
 ) -> list[ml_collections.ConfigDict]:
-    """Finds what is wrong with runs before the first one, and returns their configurations.
+    """Checks all runs before the first one starts, and returns their configurations.
 
     Args:
       base: the configuration that runs change.
       runs: all of the sweep.
-      root: its working directory.
-      overwrite: whether a finished run of another configuration is no mistake.
+      root: workdir of the sweep.
+      overwrite: whether a finished run of another configuration is accepted.
 
     Raises:
       UserError: as `run`.
@@ -118,61 +120,80 @@ def check(
 def run_one(
     one: Run, config: ml_collections.ConfigDict, folder: pathlib.Path, overwrite: bool = False
 ) -> Result:
-    """Does one run, unless it is finished, and records it in its folder.
+    """Runs one run, unless it is finished, and records it in its folder.
 
     Args:
       one: the run.
       config: with its overrides.
-      folder: of its artefacts.
-      overwrite: whether artefacts of another configuration are deleted instead of refused.
+      folder: of its outputs.
+      overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Returns:
-      What became of it; whatever a verb raised is its error.
+      The outcome; an exception of a verb is its error.
 
     Raises:
-      KeyboardInterrupt: if a verb was asked to stop and has saved what it had.
+      KeyboardInterrupt: if a verb was asked to stop and has saved its state.
     """
     try:
         with exclusive(folder, "run"):
             wanted = Record.begin(config, one.verbs)
-            known = finished(one, wanted, folder)
-            return known or _done(one, wanted, config, folder, overwrite)
-    except (UserError, OSError) as error:  # another job does it, or nothing can be written
+            if result := finished(one, wanted, folder):
+                return result
+            if overwrite:
+                _clear_if_from_other_weights(folder)
+            return _run_verbs(one, wanted, config, folder, overwrite)
+    except (UserError, OSError) as error:  # another job holds it, or nothing can be written
         return Result(one, {}, str(error))
 
 
 def finished(one: Run, wanted: Record, folder: pathlib.Path) -> Result | None:
-    """The result of a run that is finished with this configuration and these verbs, if it is."""
+    """The result of a run if it is finished, with this configuration, these verbs and sources."""
     found = run_record.read(folder)
     if found is None or found.status != FINISHED or not found.is_of(wanted):
+        return None
+    if changed := found.changed_sources():
+        _LOG.info("%s: repeated, because %s changed", folder, ", ".join(changed))
         return None
     return Result(one, dict(found.metrics))
 
 
-def _done(
+def _clear_if_from_other_weights(folder: pathlib.Path) -> None:
+    """Deletes the outputs of a run whose weights changed: training would resume from them."""
+    found = run_record.read(folder)
+    if found is None or not found.changed_weights():
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != run_record.LOG:
+            path.unlink()
+
+
+def _run_verbs(
     one: Run,
     record: Record,
     config: ml_collections.ConfigDict,
     folder: pathlib.Path,
     overwrite: bool,
 ) -> Result:
-    """Does the verbs; the record tells at any time which are done."""
+    """Runs the verbs; the record always says which are finished."""
     metrics: dict[str, Any] = {}
     error = ""
     try:
+        record = dataclasses.replace(record, sources=run_record.source_digests(record.config))
         record.write(folder)
         for verb in one.verbs:
             metrics[verb] = VERBS[verb](config, folder, overwrite)
             record = dataclasses.replace(record, metrics=metrics)
             record.write(folder)
-    except SystemExit as stopped:  # training ends like this after SIGTERM and a checkpoint
+    except SystemExit as stopped:  # training exits after SIGTERM and a checkpoint
         raise KeyboardInterrupt from stopped
-    except UserError as mistake:
-        error = str(mistake)
-    except Exception as problem:  # one run out of memory must not cost the night
-        shortage = system_errors.explain(problem)
-        error = str(shortage or f"{type(problem).__name__}: {problem}")
-        if shortage is None:
+    except UserError as found:
+        error = str(found)
+    except Exception as problem:  # one run out of memory must not end the sweep
+        explained = system_errors.explain(problem)
+        error = str(explained or f"{type(problem).__name__}: {problem}")
+        if explained is None:
             _LOG.exception("run %s", one.name)
     dataclasses.replace(record, status=FAILED if error else FINISHED, error=error).write(folder)
     release_if_many()
@@ -182,26 +203,28 @@ def _done(
 def gather(
     base: ml_collections.ConfigDict, runs: Sequence[Run], root: pathlib.Path
 ) -> tuple[list[Result], list[str]]:
-    """Reads what became of the runs so far; other jobs may still be at work.
+    """Reads the results so far, also while other jobs are still running.
 
     Args:
       base: the configuration that runs change.
       runs: all of the sweep.
-      root: its working directory.
+      root: workdir of the sweep.
 
     Returns:
       A result for each run, in their order, and the names of those that neither finished nor
-      failed; their errors say why.
+      failed, whose errors say why.
     """
     results, missing = [], []
     for one, config in zip(runs, check(base, runs, root, overwrite=True), strict=True):
         found = run_record.read(root / one.name)
         if found is None:
-            why = "not begun"
+            why = "not started"
         elif not found.is_of(Record.begin(config, one.verbs)):
             why = "of another configuration or other verbs"
+        elif changed := found.changed_sources():
+            why = f"out of date: {', '.join(changed)} changed"
         elif found.status == BEGUN:
-            why = "begun"
+            why = "not finished"
         else:
             results.append(Result(one, dict(found.metrics), found.error))
             continue
@@ -214,7 +237,7 @@ def write(root: pathlib.Path, results: Sequence[Result], missing: Sequence[str] 
     """Writes `sweep.json`.
 
     Args:
-      root: working directory of the sweep.
+      root: workdir of the sweep.
       results: of its runs.
       missing: names of those that neither finished nor failed.
     """

@@ -1,4 +1,4 @@
-"""What a sweep varies, as it is written on the command line and in a JSON file."""
+"""The specification of a sweep, read from the command line and a JSON file."""
 
 import ast
 import dataclasses
@@ -13,27 +13,29 @@ from typing import Any
 from delg_jax import configuration, text_files
 from delg_jax.errors import UserError, require_choice
 
-_DIGITS = 6  # significant ones of a drawn number, which is also read in names and tables
+SUBJECT = "--sweep"
+VERBS = ("train", "evaluate")
+_DIGITS = 6  # significant digits of a drawn number, which is part of names and tables
 
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """What the values of a field are drawn from.
+    """The distribution that values of a field are drawn from.
 
     Attributes:
       kind: key of `KINDS`.
-      arguments: both ends of a range, which belong to it, or the values of a choice.
+      arguments: both ends of a range, inclusive, or the values of a choice.
     """
 
     kind: str
     arguments: tuple[Any, ...]
 
     def draw(self, field: str, seed: int, number: int) -> Any:
-        """Draws a value, the same for the same arguments, whatever else is drawn.
+        """Draws a value, which depends on the arguments alone.
 
         Args:
-          field: that gets the value.
-          seed: of all draws of a sweep.
+          field: the field.
+          seed: of the sweep.
           number: of the draw, from 0.
         """
         share = random.Random(f"{seed} {field} {number}").random()
@@ -60,7 +62,7 @@ def _choice(values: Sequence[Any], share: float) -> Any:
     return values[math.floor(share * len(values))]
 
 
-# Value of a distribution, of its arguments and a share from 0 to below 1.
+# Maps the arguments and a uniform number in [0, 1) to a value
 KINDS: dict[str, Callable[[Sequence[Any], float], Any]] = {
     "uniform": _uniform,
     "loguniform": _loguniform,
@@ -73,7 +75,7 @@ def distribution(subject: str, kind: str, arguments: Any) -> Distribution:
     """Checks and makes a distribution.
 
     Args:
-      subject: where it is written, for errors.
+      subject: for errors.
       kind: key of `KINDS`.
       arguments: list of both ends, or of the values of a choice.
 
@@ -102,10 +104,10 @@ def _is_number(value: Any, kind: Any) -> bool:
 
 
 def parse(subject: str, text: str) -> Distribution | None:
-    """Reads `kind(argument, ...)`; None if the text is no call of a known kind.
+    """Parses `kind(argument, ...)`; None if the text is not a known distribution.
 
     Args:
-      subject: where it is written, for errors.
+      subject: for errors.
       text: for example `loguniform(1e-4,1e-2)`.
 
     Raises:
@@ -118,7 +120,7 @@ def parse(subject: str, text: str) -> Distribution | None:
 
 
 def values(text: str) -> list[Any]:
-    """Reads `value,value,...`: Python literals, or else the texts between the commas."""
+    """Parses `value,value,...`: Python literals, otherwise strings."""
     try:
         return list(ast.literal_eval(f"[{text}]"))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -132,21 +134,17 @@ def _literal(text: str) -> Any:
         return text
 
 
-SUBJECT = "--sweep"
-VERBS = ("train", "evaluate")
-
-
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a sweep varies; its runs are settings times grid times draws times seeds.
+    """A sweep; its runs are settings times grid times draws times seeds.
 
     Attributes:
       settings: fields that change together, by dotted path, one mapping for each setting.
-      grid: values of fields of which all combinations are run.
-      random: distributions of fields; each draw takes a value of every one.
-      draws: how many; 0 where nothing is random.
-      draw_seed: decides the draws.
-      seeds: values of the field `seed` for each setting; empty leaves it as it is.
+      grid: values by field; all combinations are run.
+      random: distributions by field; each draw takes a value of every one.
+      draws: number of draws; 0 without random fields.
+      draw_seed: seed of the draws.
+      seeds: values of the field `seed` for each setting; empty keeps that of the configuration.
       verbs: of every run.
     """
 
@@ -160,17 +158,17 @@ class Spec:
 
 
 def read(specs: Sequence[str], given: Mapping[str, Any]) -> Spec:
-    """Reads a sweep from `field=values` and a JSON file of the attributes of `Spec`.
+    """Reads a sweep from `field=values` and a JSON file with attributes of `Spec`.
 
     Args:
       specs: `field=value,value,...`, `field=loguniform(1e-4,1e-2)`, or the path of a file.
-      given: further attributes (`draws`, `seeds`, ...) by name; None is left out.
+      given: further attributes (`draws`, `seeds`, ...) by name; None if not given.
 
     Returns:
-      The sweep, whose fields are not compared with a configuration yet.
+      The sweep, not yet checked against a configuration.
 
     Raises:
-      UserError: for whatever is not of this form, or stands in two places.
+      UserError: for anything malformed, or given twice.
     """
     content: dict[str, Any] = {}
     files = [text for text in specs if "=" not in text or pathlib.Path(text).is_file()]
@@ -186,7 +184,7 @@ def read(specs: Sequence[str], given: Mapping[str, Any]) -> Spec:
     for name, value in given.items():
         if value is not None:
             if name in content:
-                raise UserError(f"--{name}", value, f"stands in {files[0]} too")
+                raise UserError(f"--{name}", value, f"is also in {files[0]}")
             content[name] = _checked(f"--{name}", name, value)
     return _consistent(Spec(**content))
 
@@ -207,7 +205,7 @@ def _add(content: dict[str, Any], text: str) -> None:
 
 def _read_file(path: pathlib.Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """An object of JSON, in which no name may occur twice."""
+        """A JSON object without duplicate names."""
         names = [name for name, _ in pairs]
         for name in names:
             if names.count(name) > 1:
@@ -230,7 +228,7 @@ def _read_file(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _checked(subject: str, name: str, value: Any) -> Any:
-    """An attribute of a sweep in its type, of one in the types of JSON."""
+    """An attribute of a sweep, converted from its JSON value."""
     if name in ("draws", "draw_seed"):
         least = 1 if name == "draws" else 0
         if type(value) is not int or value < least:
@@ -273,19 +271,19 @@ def _fields(subject: str, name: str, value: Any) -> dict[str, Any]:
 
 
 def _consistent(spec: Spec) -> Spec:
-    """The sweep, unless what it holds contradicts itself."""
+    """The sweep; a UserError if it contradicts itself."""
     if not (spec.settings or spec.grid or spec.random or spec.seeds):
-        raise UserError(SUBJECT, None, "names no field, and there are no --seeds")
+        raise UserError(SUBJECT, None, "names no field, and --seeds is not given")
     if bool(spec.random) != bool(spec.draws):
         rule = "needs --draws" if spec.random else "is given, but no field is random"
         raise UserError(SUBJECT if spec.random else "--draws", _first(spec), rule)
-    places = [("settings", {f for setting in spec.settings for f in setting})]
-    places += [("grid", set(spec.grid)), ("random", set(spec.random))]
-    places += [("seeds", {"seed"} if spec.seeds else set())]
-    for number, (name, fields) in enumerate(places):
-        for other, others in places[:number]:
+    sections = [("settings", {f for setting in spec.settings for f in setting})]
+    sections += [("grid", set(spec.grid)), ("random", set(spec.random))]
+    sections += [("seeds", {"seed"} if spec.seeds else set())]
+    for number, (name, fields) in enumerate(sections):
+        for other, others in sections[:number]:
             for field in sorted(fields & others):
-                raise UserError(SUBJECT, field, f"stands in both {other} and {name}")
+                raise UserError(SUBJECT, field, f"is in both {other} and {name}")
     return spec
 
 

@@ -114,7 +114,7 @@ def test_a_script_for_slurm_does_the_runs(stubs, capsys, monkeypatch, tmp_path):
     (gather,) = (line for line in text.splitlines() if line.endswith(" --gather"))
     assert main(shlex.split(gather)[2:]) == 0
     out = capsys.readouterr().out
-    assert "- missing: `train.learning_rate=1.0`, not begun" in out
+    assert "- missing: `train.learning_rate=1.0`, not started" in out
     assert "1 of 2 runs are in the table." in out
     assert call("w", RATES) == 0
     capsys.readouterr()

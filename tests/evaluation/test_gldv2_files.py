@@ -1,9 +1,7 @@
-import json
-
 import numpy as np
 import pytest
 
-from delg_jax import workdir
+from delg_jax import json_files, workdir
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2, gldv2_files
 
@@ -149,7 +147,7 @@ def test_what_is_read_can_be_scored_and_stored(tmp_path):
     aps = gldv2.average_precisions(found["Private"], solution["Private"])
     np.testing.assert_allclose(aps, [(1 / 2) / 2])
     workdir.write_json(tmp_path / "a.json", found)
-    assert json.loads((tmp_path / "a.json").read_text()) == found
+    assert json_files.read(tmp_path / "a.json", "predictions", json_files.anything) == found
 
 
 def test_a_failed_write_leaves_the_file_of_before(tmp_path):

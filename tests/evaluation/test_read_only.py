@@ -14,7 +14,7 @@ from tests.tiny import retrieval_config
 METHODS = ("global", "local", "local+mds", "global+sp")
 
 
-@pytest.fixture(scope="module", params=["exact", "cells"])
+@pytest.fixture(scope="module", params=["exact", "ivf"])
 def place(request, tmp_path_factory):
     """A configuration, a workdir with all outputs, and its metrics."""
     root = tmp_path_factory.mktemp("read_only")

@@ -27,7 +27,7 @@ def test_re_rankings_are_compared_with_their_own_search():
     methods = {name: {"hard": listed} for name, listed in precisions.items()}
     found = significance.comparisons(methods)
     assert found.keys() == {"global+sp", "local+mds+global"}
-    # Two queries: of the 4 exchanges of signs, two are as large as the gain that was seen
+    # Two queries: of the 4 swaps, two reach the observed gain
     assert found["global+sp"]["hard"] == {
         "over": "global", "difference": 20.0, "low": 20.0, "high": 20.0, "p_value": 0.5,
     }  # fmt: skip

@@ -41,12 +41,12 @@ def other_value(value):
     return value + ("x" if isinstance(value, str) else 1)
 
 
-@pytest.mark.parametrize("engine", ["exact", "cann", "cells"])
+@pytest.mark.parametrize("engine", ["exact", "cann", "ivf"])
 def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     config = default.get_config()
     config.search.engine = engine
     artefacts.claim(tmp_path, config, decided_by(config))
-    idle = {f"search.{name}." for name in ("cann", "cells") if name != engine}
+    idle = {f"search.{name}." for name in ("cann", "ivf") if name != engine}
     undecided = set()
     for path, value in configuration.flatten(config).items():
         other = config.copy_and_resolve_references()
@@ -62,7 +62,7 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
 
 @pytest.mark.parametrize(
     ("engine", "method"),
-    [("cells", "local"), ("cann", "local"), ("exact", "local+diffusion"), ("exact", "local+mds")],
+    [("ivf", "local"), ("cann", "local"), ("exact", "local+diffusion"), ("exact", "local+mds")],
 )
 @pytest.mark.parametrize("change", ["order", "pictures"])
 def test_nothing_stale_is_used(tmp_path, engine, method, change):

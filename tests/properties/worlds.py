@@ -1,5 +1,6 @@
 """Tiny searches without a network: stores of given features, evaluated by every method."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import numpy as np
 
 from configs import default
 from delg_jax.data.sources import FileSource, RetrievalData
-from delg_jax.evaluation import evaluate as evaluate_module
 from delg_jax.features.extract import Extracted
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval.methods import METHODS
 from tests import stores
+
+# The packages have functions of these names, which hide the modules
+evaluate_module = importlib.import_module("delg_jax.evaluation.evaluate")
 
 FEATURES, LOCAL_DIM, GLOBAL_DIM = 4, 8, 6
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from delg_jax import configuration
-from delg_jax.evaluation.evaluate import _rank
+from delg_jax.evaluation.evaluate import _rank_by_methods
 from delg_jax.features import extract
 from delg_jax.models import variables
 from delg_jax.retrieval.methods import METHODS
@@ -113,7 +113,7 @@ OPTIONS = {
         ("local", "local+mds"),
         {"search.kernel": "cann", "search.reach": 0.9, "search.curve": 0.3},
     ),
-    "cells": (
+    "ivf": (
         ("local", "local+mds"),
         {
             "search.engine": "ivf",
@@ -183,7 +183,7 @@ def ranked_by_both(place, name, changes, methods):
     if not any(field.startswith("extract.") for field in changes):
         (workdir / "features").symlink_to(root / "features_only" / "features")
     extracted = extract(config, workdir)
-    evaluated, _ = _rank(config, workdir, extracted, False)
+    evaluated, _ = _rank_by_methods(config, workdir, extracted, False)
     searcher, found = Searcher(config, workdir), {method: [] for method in methods}
     for query in extracted.queries.names:
         picture = np.asarray(Image.open(root / "data" / "jpg" / f"{query}.jpg"))

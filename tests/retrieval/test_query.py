@@ -7,7 +7,7 @@ from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.models import variables
-from delg_jax.retrieval import methods
+from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.query import search_image
 from delg_jax.search.index import build_index
 from tests import photographs, tiny
@@ -33,11 +33,12 @@ def expected(method, config, workdir):
     """The ranking of the first query, as evaluation has it, and its scores unless inliers."""
     extracted = extract(config, workdir)
     if method.startswith("global"):
-        first = methods.rank_globally(extracted, config.search)
+        first = methods.rank_globally(extracted, config.search.global_block)
     else:
         first = methods.rank_locally(extracted, config.search)
     if method.endswith("+sp"):
-        order = methods.verify_spatially(extracted, first, config.rerank, config.seed)["all"]
+        ranked = verification.verify(extracted, first, config.rerank, config.seed)
+        order = ranked.by_protocol["all"]
         return [extracted.database.names[index] for index in order[0]], None
     kind = method.split("+")[0]
     graph = build_index(config, workdir, extracted=extracted, features=kind)

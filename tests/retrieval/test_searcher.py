@@ -116,7 +116,9 @@ def test_a_method_that_a_mistake_leaves_out_is_named(opened, caplog):
     config.rerank.mds.background_rank = 1001
     found = searcher.possible_methods(config)
     assert set(methods.METHODS) - set(found) == {"local+mds", "local+mds+global"}
-    fault = "is left out: config.rerank.mds.background_rank = 1001: must be at most config.search"
+    fault = (
+        "is not available: config.rerank.mds.background_rank = 1001: must be at most config.search"
+    )
     assert [fault in message for message in caplog.messages] == [True, True]
 
 

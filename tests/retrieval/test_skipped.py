@@ -10,7 +10,7 @@ from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
-from delg_jax.retrieval import methods, skipped
+from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
 from delg_jax.search.engine_choice import engine
 from delg_jax.search.graph import SimilarityGraph
@@ -81,7 +81,7 @@ def graph_of(kind, extracted, config):
 def ranking(method, extracted, config, depth=0):
     first = methods.search(method, extracted, config.search, depth=depth)
     if method.endswith("+sp"):
-        return methods.verify_spatially(extracted, first, config.rerank, 0)["all"]
+        return verification.verify(extracted, first, config.rerank, 0).by_protocol["all"]
     graph = None
     if methods.needs_graph(method):
         graph = graph_of(method.split("+")[0], extracted, config)
@@ -133,7 +133,7 @@ def test_a_short_list_does_not_hold_it(tmp_path, method):
 )
 def test_every_engine_puts_it_last(tmp_path, encoding, search):
     config = settings(**search)
-    if search["engine"] == "cells":
+    if search["engine"] == "ivf":
         config.search.ivf.count = 4
     found = methods.rank_locally(made(tmp_path, encoding), config.search)
     assert found.images[:, -1].tolist() == [GONE] * QUERIES
@@ -144,14 +144,14 @@ def test_every_engine_puts_it_last(tmp_path, encoding, search):
 @pytest.mark.parametrize("block", [1, 3, 5, 65_536])
 def test_global_search_puts_it_behind_negative_cosines(tmp_path, block):
     config = settings(global_block=block)
-    found = methods.rank_globally(made(tmp_path), config.search)
+    found = methods.rank_globally(made(tmp_path), config.search.global_block)
     assert (found.similarities[[0, 2], -2] < 0).all()
     assert found.images[:, -1].tolist() == [GONE] * QUERIES
 
 
 def test_rankings_are_marked_where_nothing_was_compared(tmp_path):
     extracted = made(tmp_path)
-    first = methods.rank_globally(extracted, settings().search)
+    first = methods.rank_globally(extracted, settings().search.global_block)
     given = {"all": first.images, "hard": first.images[:, ::-1]}
     found = skipped.mark(Ranked(given, first.similarities), extracted, "global")
     asked = np.arange(QUERIES) != LOST
@@ -209,7 +209,7 @@ def test_predictions_leave_out_what_was_skipped(tmp_path):
     extracted = made(tmp_path)
     landmarks = Landmarks(np.arange(COUNT), [[0]] * QUERIES)
     data = RetrievalData(extracted.data.database, extracted.data.queries, [], landmarks)
-    first = methods.rank_globally(extracted, settings().search)
+    first = methods.rank_globally(extracted, settings().search.global_block)
     ranked = skipped.mark(Ranked({"all": first.images}, first.similarities), extracted, "global")
     said = gldv2_tasks.predictions("retrieval", ranked, data, 1)
     assert list(said) == ["image14", "image16"]

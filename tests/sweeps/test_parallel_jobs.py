@@ -132,7 +132,7 @@ def test_an_interruption_ends_the_processes(monkeypatch, tmp_path):
         if all(log.is_file() and log.read_text() for log in logs):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(parallel_jobs, "_GRACE", 0.5)
+    monkeypatch.setattr(parallel_jobs, "_GRACE_SECONDS", 0.5)
     monkeypatch.setattr(parallel_jobs.time, "sleep", interrupt)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), parallel_jobs.interruptible():

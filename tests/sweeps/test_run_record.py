@@ -25,6 +25,16 @@ def test_what_is_written_is_read(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == [FILE]
 
 
+def test_a_record_of_an_earlier_version_has_no_sources(tmp_path):
+    record = finished()
+    record.write(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text())
+    del content["sources"], content["checksum"]
+    for checksum in ({}, {"checksum": record.checksum}):
+        (tmp_path / FILE).write_text(json.dumps(content | checksum))
+        assert run_record.read(tmp_path) == record
+
+
 def test_the_digest_is_of_configuration_and_verbs():
     record = Record.begin(CONFIG, ("train",))
     assert record.digest == finished().digest == Record.begin(CONFIG, ["train"]).digest
@@ -71,9 +81,9 @@ def test_fields_that_are_new_or_of_another_engine_change_nothing(tmp_path):
     found = run_record.read(tmp_path)
     assert found.is_of(finished())
     assert not found.is_of(Record.begin(CONFIG, ("train", "evaluate")))
-    cells = configuration.override(CONFIG, {"search.engine": "ivf"})
-    changes = found.changes(Record.begin(cells, found.verbs))
+    ivf = configuration.override(CONFIG, {"search.engine": "ivf"})
+    changes = found.changes(Record.begin(ivf, found.verbs))
     assert any("search.engine: 'exact' -> 'ivf'" in change for change in changes)
     old = dataclasses.replace(found, config={**before, "search.engine": "ivf"})
-    (change,) = old.changes(Record.begin(cells, found.verbs))
+    (change,) = old.changes(Record.begin(ivf, found.verbs))
     assert change == "config.search.ivf.rounds: 0 -> 2"

@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_is_done_again(calls, monkeypatch, tmp_path, leav
         sweep.run(config, runs, tmp_path / "stopped")
     results, missing = sweep.gather(config, runs, tmp_path / "stopped")
     assert missing == [run.name for run in runs]
-    assert [result.error for result in results] == ["begun", "not begun"]
+    assert [result.error for result in results] == ["not finished", "not started"]
     monkeypatch.setitem(sweep.VERBS, "evaluate", lambda *_: {"methods": {}})
     assert sweep.run(config, runs, tmp_path / "stopped") == expected
 
@@ -117,6 +117,65 @@ def test_a_finished_run_of_another_configuration_is_refused_before_the_first(cal
     assert not any(r.error for r in sweep.run(config, runs, tmp_path, overwrite=True))
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_finished_run_whose_data_changed_is_repeated(calls, tmp_path, caplog, kind):
+    caplog.set_level("INFO")
+    config, runs = default.get_config(), runs_of((0.5,), (0, 1))
+    data = tmp_path / "data"
+    if kind == "file":
+        config.extract.imported_local = str(data)
+    else:
+        config.data.root, data = str(data), data / "sub" / "gnd.json"
+        data.parent.mkdir(parents=True)
+    data.write_text("before")
+    first = sweep.run(config, runs, tmp_path)
+    calls.clear()
+    assert sweep.run(config, runs, tmp_path) == first
+    assert calls == []
+    data.write_text("after that")
+    assert sweep.gather(config, runs, tmp_path)[1] == [run.name for run in runs]
+    caplog.clear()
+    sweep.run(config, runs, tmp_path)
+    assert calls == [(verb, run.name, False) for run in runs for verb in BOTH]
+    lines = [record.message for record in caplog.records if "changed" in record.message]
+    field = "config.extract.imported_local" if kind == "file" else "config.data.root"
+    assert lines == [f"{tmp_path / r.name}: repeated, because {field} changed" for r in runs]
+    calls.clear()
+    data.unlink()  # what is gone may only be out of reach
+    if kind == "folder":
+        data.parent.rmdir()
+        data.parent.parent.rmdir()
+    assert not any(result.error for result in sweep.run(config, runs, tmp_path))
+    assert calls == []
+
+
+@pytest.mark.parametrize("status", ["finished", "failed"])
+def test_a_run_from_other_weights_is_refused_unless_overwritten(calls, tmp_path, status):
+    config, seed = default.get_config(), 0 if status == "finished" else 13
+    weights = tmp_path / "trained" / "checkpoints" / "1" / "array"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("before")
+    config.model.checkpoint = str(tmp_path / "trained")
+    (one,) = runs = runs_of((0.5,), (seed,))
+    sweep.run(config, runs, tmp_path / "sweep")
+    (tmp_path / "trained" / "metrics.json").write_text("{}")  # no part of the checkpoint
+    copied = weights.read_text()
+    weights.write_text(copied)  # other times, same content
+    sweep.run(config, runs, tmp_path / "sweep")
+    weights.write_text("after!")
+    calls.clear()
+    with pytest.raises(UserError, match="other weights.*config.model.checkpoint"):
+        sweep.run(config, runs, tmp_path / "sweep")
+    assert calls == []
+    (tmp_path / "sweep" / one.name / "checkpoints").mkdir()
+    sweep.run(config, runs, tmp_path / "sweep", overwrite=True)
+    assert calls == [(verb, one.name, True) for verb in BOTH]
+    assert not (tmp_path / "sweep" / one.name / "checkpoints").exists()
+    calls.clear()
+    sweep.run(config, runs, tmp_path / "sweep")
+    assert bool(calls) == (status == "failed")
+
+
 def test_a_run_of_another_job_is_left_to_it(calls, tmp_path):
     (one,) = runs_of((0.5,), (0,))
     config = default.get_config()
@@ -132,7 +191,7 @@ def test_results_are_gathered_while_others_are_missing(calls, tmp_path):
     done = sweep.run(config, runs[:2], tmp_path)
     results, missing = sweep.gather(config, runs, tmp_path)
     assert missing == [runs[2].name]
-    assert results == [*done, Result(runs[2], {}, "not begun")]
+    assert results == [*done, Result(runs[2], {}, "not started")]
     sweep.write(tmp_path, results, missing)
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert content["missing"] == missing

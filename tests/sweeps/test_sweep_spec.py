@@ -71,7 +71,7 @@ def test_file_and_command_line_add_up(tmp_path):
         (["seed="], {}, "must be field=value"),
         (["seed=1", "seed=2"], {}, "seed occurs twice"),
         (["seed=1", "seed=integers(1,2)"], {"draws": 1}, "seed occurs twice"),
-        (["seed=1"], {"seeds": [1]}, "stands in both grid and seeds"),
+        (["seed=1"], {"seeds": [1]}, "in both grid and seeds"),
         (["seed=integers(1,2)"], {}, "needs --draws"),
         (["seed=1"], {"draws": 2}, "no field is random"),
         (["seed=1"], {"draws": 0}, "whole number from 1"),
@@ -127,7 +127,7 @@ def test_mistakes_of_a_file_are_refused(tmp_path, content, rule):
 
 def test_what_stands_in_a_file_is_not_given_again(tmp_path):
     path = write(tmp_path, {"seeds": [1]})
-    with pytest.raises(UserError, match="sweep.json too"):
+    with pytest.raises(UserError, match="--seeds.*sweep.json"):
         sweep_spec.read([path], {"seeds": [1]})
     with pytest.raises(UserError, match="directory"):
         sweep_spec.read([str(tmp_path)], {})
