@@ -48,7 +48,7 @@ class _Decode:
 
 @dataclasses.dataclass(frozen=True)
 class _Replacing:
-    """Gives the image of a number, or else the next good one of the data set."""
+    """Reads an image; a bad one is replaced by the next good one of the data set."""
 
     read: Reader
     count: int
@@ -63,7 +63,7 @@ class _Replacing:
 
 @dataclasses.dataclass(frozen=True)
 class _Padding:
-    """Gives the image of a number with `valid`, and a black one for padding and bad images."""
+    """Reads an image and adds `valid`; padding and bad images are black and not valid."""
 
     read: _Decode
     count: int

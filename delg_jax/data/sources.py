@@ -25,8 +25,11 @@ class ImageSource(Protocol):
       labels: int [N], the class of each image, or -1.
     """
 
-    names: list[str]
-    labels: np.ndarray
+    @property
+    def names(self) -> list[str]: ...  # noqa: D102
+
+    @property
+    def labels(self) -> np.ndarray: ...  # noqa: D102
 
     def __len__(self) -> int:
         """Number of images."""
@@ -34,15 +37,15 @@ class ImageSource(Protocol):
     def read(self, index: int) -> bytes:
         """The encoded bytes of one image; raises OSError if they cannot be read."""
 
-    def stamps(self, indices: Sequence[int]) -> np.ndarray:
-        """What tells without reading that images are as they were.
+    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Stamps that show, without reading the images, whether they have changed.
 
         Args:
           indices: of n images.
 
         Returns:
           int64 [n, 3]: bytes, and when content and file last changed, in nanoseconds; -1 where
-          there is no image. Images of equal stamps are equal; those of others may be.
+          there is no image. Equal stamps mean equal images; different stamps may, too.
         """
 
 
@@ -67,7 +70,7 @@ class FileSource:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """The bytes of one file; of a pipe, a device or a giant an OSError, which reads nothing."""
+        """The bytes of one file; an OSError for a pipe, a device or a huge file."""
         path = pathlib.Path(self._path(index))
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -76,13 +79,13 @@ class FileSource:
         return path.read_bytes()
 
     def _path(self, index: int) -> str:
-        """Where an image lies; without the cost of a Path for each of a million plain names."""
+        """Path of an image; plain names, of which there may be millions, need no `Path`."""
         name = f"{self.names[index]}{self.suffix}"
         if name.isascii() and "\\" not in name:
             return os.path.join(self.root, name)  # an absolute name stands for itself
         return str(file_names.to_path(self.root, name))
 
-    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Size and times of files, int64 [n, 3]."""
         paths = [self._path(index) for index in indices]
         blocks = [paths[i : i + _STATUS_BLOCK] for i in range(0, len(paths), _STATUS_BLOCK)]
@@ -115,7 +118,7 @@ class JoinedSource:
             return self._first.read(index)
         return self._second.read(index - len(self._first))
 
-    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Those of the sources, int64 [n, 3]."""
         wanted = np.asarray(indices, np.int64)
         found, border = np.empty((len(wanted), 3), np.int64), len(self._first)
