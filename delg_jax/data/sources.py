@@ -37,7 +37,7 @@ class ImageSource(Protocol):
     def read(self, index: int) -> bytes:
         """The encoded bytes of one image; raises OSError if they cannot be read."""
 
-    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Stamps that show, without reading the images, whether they have changed.
 
         Args:
@@ -85,7 +85,7 @@ class FileSource:
             return os.path.join(self.root, name)  # an absolute name stands for itself
         return str(file_names.to_path(self.root, name))
 
-    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Size and times of files, int64 [n, 3]."""
         paths = [self._path(index) for index in indices]
         blocks = [paths[i : i + _STATUS_BLOCK] for i in range(0, len(paths), _STATUS_BLOCK)]
@@ -118,12 +118,12 @@ class JoinedSource:
             return self._first.read(index)
         return self._second.read(index - len(self._first))
 
-    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Those of the sources, int64 [n, 3]."""
         wanted = np.asarray(indices, np.int64)
         found, border = np.empty((len(wanted), 3), np.int64), len(self._first)
-        found[wanted < border] = self._first.stamps(wanted[wanted < border])
-        found[wanted >= border] = self._second.stamps(wanted[wanted >= border] - border)
+        found[wanted < border] = self._first.stamps(wanted[wanted < border].tolist())
+        found[wanted >= border] = self._second.stamps((wanted[wanted >= border] - border).tolist())
         return found
 
 

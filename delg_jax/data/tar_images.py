@@ -52,7 +52,7 @@ class TarImages:
             raise OSError(f"{str(self.path)!r} has become shorter since it was listed")
         return data
 
-    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Bytes of the images, and times of the tar: those of members say little."""
         try:
             status = os.stat(self.path)

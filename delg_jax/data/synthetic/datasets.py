@@ -219,7 +219,7 @@ class SyntheticSource:
         """Returns the encoded image (JPEG) with an index from 0 to N - 1."""
         return self._records[index]["image"]
 
-    def stamps(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Size and times of the files of the split, int64 [n, 3], the same for all images."""
         return np.tile(self._stamp, (len(indices), 1))
 

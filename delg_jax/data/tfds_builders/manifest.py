@@ -348,7 +348,13 @@ def _images(folder: pathlib.Path) -> Iterator[_Image]:
 
 def _stamps(root: pathlib.Path, images: Iterable[_Image]) -> list[tuple[int, int]]:
     """Current size and time of each image."""
-    return [stamp(os.path.join(root, image.path))[:2] for image in images]
+    return [stamp(_path(root, image.path))[:2] for image in images]
+
+
+def _path(root: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of an image of `source.csv`; a plain name needs no look at the file system."""
+    plain = name.isascii() and "\\" not in name
+    return root / name if plain else file_names.to_path(root, name)
 
 
 def _with_other_content(
@@ -357,7 +363,7 @@ def _with_other_content(
     """Paths of the images, of unchanged size, whose content has changed."""
     step = max(len(images) / CONTENTS, 1)
     drawn = [images[int(n * step)] for n in range(min(len(images), CONTENTS))]
-    digests = pool.map(lambda image: digest_of_path(root / image.path), drawn)
+    digests = pool.map(lambda image: digest_of_path(_path(root, image.path)), drawn)
     pairs = zip(drawn, digests, strict=True)
     other = [image.path for image, digest in pairs if digest != image.stamp.digest]
     if len(images) > len(drawn) and not other:
