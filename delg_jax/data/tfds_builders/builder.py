@@ -162,7 +162,7 @@ class LabelledBuilder(ImageSetBuilder):
         self, labelled: list[relabelling.Labelled], image_file: Callable[[str], ImageFile]
     ) -> dict[str, Groups]:
         """Shards of images that are files, which `image_file` gives by name."""
-        groups = {}
+        groups: dict[str, Groups] = {}
         for name in reversed(relabelling.SPLITS):
             images = [image for image in labelled if image.split == name]
             groups[name] = in_shards(
