@@ -15,7 +15,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from delg_jax import file_names, json_files, workdir
 from delg_jax.data.image_files import SUFFIXES
@@ -130,7 +130,7 @@ def stamp(path: str | os.PathLike) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def digest(file: BinaryIO, whole: bool = False) -> str:
+def digest(file: io.BytesIO | io.BufferedReader, whole: bool = False) -> str:
     """Digest of a file's content, 32 hexadecimal digits.
 
     Args:

@@ -183,7 +183,9 @@ class Shard:
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields name and example of each item whose images can be used; lists the others."""
-        kept, skipped, files = [], [], []
+        kept: list[tuple] = []
+        skipped: list[tuple[str, str]] = []
+        files: list[tuple] = []
         for item in self.items():
             encoded, size, fault = self._load(item, files)
             if fault:
