@@ -1,7 +1,7 @@
 """The one reader of text that users write: lists, csv and JSON, as editors save them.
 
 Text is UTF-8, with or without a byte order mark, or UTF-16 with one. A line ends with a line feed,
-a carriage return or both, and nowhere else: U+2028, U+0085 and form feeds are letters like others.
+a carriage return or both, and nowhere else: U+2028, U+0085 and form feeds are ordinary characters.
 Spaces and tabs around a line do not count, nor do lines without anything else.
 """
 
@@ -40,7 +40,7 @@ def read(path: pathlib.Path, subject: str) -> str:
       Its text without a byte order mark; lines end as they do in the file.
 
     Raises:
-      UserError: if the file cannot be read, or is no text.
+      UserError: if the file cannot be read, or is not text.
     """
     try:
         return decode(path.read_bytes())
@@ -51,7 +51,7 @@ def read(path: pathlib.Path, subject: str) -> str:
 
 
 def decode(data: bytes) -> str:
-    """The text of a file whose bytes are there; a ValueError with the rule if they are none."""
+    """The text of a file whose bytes are there; a ValueError with the rule if it is not text."""
     encoding = encoding_of(data)
     try:
         text = data.decode(encoding)
@@ -65,7 +65,7 @@ def decode(data: bytes) -> str:
 
 
 def encoding_of(data: bytes) -> str:
-    """The encoding that a byte order mark at the begin of some bytes declares; else UTF-8."""
+    """The encoding that a byte order mark at the start of the bytes declares; else UTF-8."""
     return next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
 
 
@@ -92,7 +92,7 @@ def read_json(
       Its content.
 
     Raises:
-      UserError: if the file cannot be read, or is no JSON, with the line and column.
+      UserError: if the file cannot be read, or is not JSON, with the line and column.
     """
     try:
         return parse_json(path.read_bytes(), object_pairs_hook)
@@ -103,7 +103,7 @@ def read_json(
 
 
 def parse_json(data: bytes, object_pairs_hook: Callable[..., Any] | None = None) -> Any:
-    r"""The content of a JSON file whose bytes are there; a ValueError if they are none.
+    r"""The content of a JSON file whose bytes are there; a ValueError if it is not JSON.
 
     Names of odd bytes, which Python writes as `"caf\udce9.jpg"`, become as `file_names` says.
     """
@@ -136,7 +136,7 @@ def csv_rows(path: pathlib.Path, subject: str) -> Iterator[tuple[int, list[str]]
       Number of the last line of a row, from 1, and its fields.
 
     Raises:
-      UserError: if the file cannot be read, is no text, or is no csv, with the line.
+      UserError: if the file cannot be read, is not text, or is not csv, with the line.
     """
     csv.field_size_limit(_LARGEST_FIELD)
     try:

@@ -55,9 +55,9 @@ def existing_root(data: ml_collections.ConfigDict) -> pathlib.Path:
 
 
 def labelled(root: pathlib.Path) -> list[tuple[str, str]]:
-    """All images in the folders of classes, at any depth, see `walk.images_below`.
+    """All images in the folders of classes, at any depth, see `image_files.images_below`.
 
-    What is left out is said in one line; classes without images are named in another.
+    One log line says what is left out; another names the classes without images.
 
     Args:
       root: folder whose folders are classes.

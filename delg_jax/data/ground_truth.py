@@ -128,7 +128,7 @@ def _fault_of(content: Any) -> str:
         found = len(entries) if isinstance(entries, list | tuple) else "no"
         return f"has {len(queries)} queries but {found} entries in gnd"
     images = content["imlist"]
-    counts = collections.Counter(images)
+    counts: collections.Counter[str] = collections.Counter(images)
     same = [place for place, image in enumerate(images) if counts[image] > 1]
     for number, entry in enumerate(entries):
         fault = _fault(entry, images) or _fault_of_copies(_renewed(entry), images, same)

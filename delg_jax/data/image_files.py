@@ -76,7 +76,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class LeftOut:
-    """Counts what is not taken, by reason.
+    """Counts the files and folders that are left out, by reason.
 
     Attributes:
       reasons: number of files or folders, by reason.
@@ -152,7 +152,8 @@ class _Walk:
     def __init__(self, top: str, left_out: LeftOut) -> None:
         self.images: list[str] = []
         self.links: list[tuple[str, str]] = []  # name and path of links to folders
-        self._left_out, self._seen = left_out, set()
+        self._left_out = left_out
+        self._seen: set[tuple[int, int]] = set()
         self._holders = {_identity(p) for p in pathlib.Path(os.path.realpath(top)).parents}
 
     def through(self, prefix: str, folder: str) -> None:

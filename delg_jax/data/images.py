@@ -29,7 +29,7 @@ _LONGEST_REASON = 200  # characters; texts of decoders can quote the file
 
 
 def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.ndarray:
-    """Decodes an image of any of `FORMATS`, whatever its name, honouring the EXIF orientation.
+    """Decodes an image of any of `FORMATS`, whatever its name, applying the EXIF orientation.
 
     Pixels of any kind become RGB, see `pixels`. Of an animation, a file of several pages or several
     pictures (MPO), the first counts. Damaged metadata is passed over.
@@ -53,7 +53,7 @@ class EncodedImage:
     """An image whose size is known before its pixels are; arguments and errors as of `decode`.
 
     Attributes:
-      shape: rows and columns, the EXIF orientation honoured.
+      shape: rows and columns, the EXIF orientation applied.
     """
 
     def __init__(self, data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> None:
@@ -120,7 +120,7 @@ class _Silence:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._filters.__exit__()
+                self._filters.__exit__(None, None, None)
 
 
 _SILENCE = _Silence()

@@ -23,8 +23,8 @@ _NOT_EMPTY = f"must have at least one image ({', '.join(SUFFIXES)})"
 def open_images(spec: str, subject: str = "--images") -> ImageSource:
     """Lists images without opening them; a bad one shows when it is read.
 
-    - A folder: all files below it with an ending of `formats.SUFFIXES`, by relative path, see
-      `walk.images_below`; one line says what is left out.
+    - A folder: all files below it with an ending of `image_files.SUFFIXES`, by relative path, see
+      `image_files.images_below`; one line says what is left out.
     - A glob: all files that match, whatever their ending, by path relative to the last folder
       before the first wildcard; `**` is any depth. Hidden files match only a pattern with a dot.
     - A list, `.txt`: one path a line, relative to the list, read as `text_files` says; the lines

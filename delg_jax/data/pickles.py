@@ -120,7 +120,7 @@ def read(data: bytes) -> Any:
         names a class or function.
     """
     for operation, argument, _ in pickletools.genops(data):  # raises for what is cut off
-        if operation.name.endswith("PUT") and argument > len(data):
+        if operation.name.endswith("PUT") and (argument or 0) > len(data):
             raise pickle.UnpicklingError(f"refers to object {argument} of {len(data)} bytes")
     return _plain(_PlainUnpickler(io.BytesIO(data), encoding="latin1").load())
 

@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import grain
 import ml_collections
@@ -18,7 +19,8 @@ from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-Reader = Callable[[int, np.random.Generator], Batch | None]
+Element = Mapping[str, Any]  # one image of a batch, its label and `valid`
+Reader = Callable[[int, np.random.Generator], Element | None]
 _WATCH_SECONDS = 2.0
 _READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # in batches
 
@@ -32,7 +34,7 @@ class _Decode:
     limits: tuple[int, int]
     skip_log: SkipLog | None
 
-    def __call__(self, index: int, rng: np.random.Generator | None = None) -> Batch | None:
+    def __call__(self, index: int, rng: np.random.Generator | None = None) -> Element | None:
         try:
             image = images.EncodedImage(self.source.read(index), *self.limits)
             if rng is None:
@@ -48,12 +50,12 @@ class _Decode:
 
 @dataclasses.dataclass(frozen=True)
 class _Replacing:
-    """Gives the image of a number, or else the next good one of the data set."""
+    """Reads an image; a bad one is replaced by the next good one of the data set."""
 
     read: Reader
     count: int
 
-    def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+    def __call__(self, index: int, rng: np.random.Generator) -> Element:
         for distance in range(self.count):
             element = self.read((index + distance) % self.count, rng)
             if element is not None:
@@ -63,12 +65,12 @@ class _Replacing:
 
 @dataclasses.dataclass(frozen=True)
 class _Padding:
-    """Gives the image of a number with `valid`, and a black one for padding and bad images."""
+    """Reads an image and adds `valid`; padding and bad images are black and not valid."""
 
     read: _Decode
     count: int
 
-    def __call__(self, index: int) -> Batch:
+    def __call__(self, index: int) -> Element:
         element = self.read(index) if index < self.count else None
         if element is not None:
             return {**element, "valid": np.bool_(True)}

@@ -34,8 +34,10 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     root = existing_root(data)
     path = _ground_truth_file(root, data.ground_truth)
     content = ground_truth.read(path)
-    sources = [_source(path, root / "jpg", content[name]) for name in ("imlist", "qimlist")]
-    return RetrievalData(*sources, content["gnd"])
+    database, queries = (
+        _source(path, root / "jpg", content[name]) for name in ("imlist", "qimlist")
+    )
+    return RetrievalData(database, queries, content["gnd"])
 
 
 def find(folder: pathlib.Path, name: str) -> str:

@@ -17,7 +17,7 @@ _FILE, _COLUMNS = "skipped.csv", ("image", "reason")
 
 @dataclasses.dataclass(frozen=True)
 class SkipLog:
-    """A list that several processes append to.
+    """A list of skipped images to which several processes append.
 
     Attributes:
       path: of the file, one csv row per event; an image may occur more than once.
@@ -42,9 +42,9 @@ class SkipLog:
 
 
 def report(folder: pathlib.Path, skipped: dict[str, str], limit: int) -> None:
-    """Lists skipped images in `skipped.csv` and refuses to go on if there are too many.
+    """Lists skipped images in `skipped.csv` and raises an error if there are too many.
 
-    A folder that is read-only keeps the list that it has.
+    A list in a read-only folder is left as it is.
 
     Args:
       folder: where `skipped.csv` goes; an empty list removes it.

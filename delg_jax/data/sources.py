@@ -25,8 +25,11 @@ class ImageSource(Protocol):
       labels: int [N], the class of each image, or -1.
     """
 
-    names: list[str]
-    labels: np.ndarray
+    @property
+    def names(self) -> list[str]: ...  # noqa: D102
+
+    @property
+    def labels(self) -> np.ndarray: ...  # noqa: D102
 
     def __len__(self) -> int:
         """Number of images."""
@@ -35,14 +38,14 @@ class ImageSource(Protocol):
         """The encoded bytes of one image; raises OSError if they cannot be read."""
 
     def stamps(self, indices: Sequence[int]) -> np.ndarray:
-        """What tells without reading that images are as they were.
+        """Stamps that show, without reading the images, whether they have changed.
 
         Args:
           indices: of n images.
 
         Returns:
           int64 [n, 3]: bytes, and when content and file last changed, in nanoseconds; -1 where
-          there is no image. Images of equal stamps are equal; those of others may be.
+          there is no image. Equal stamps mean equal images; different stamps may, too.
         """
 
 
@@ -67,7 +70,7 @@ class FileSource:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """The bytes of one file; of a pipe, a device or a giant an OSError, which reads nothing."""
+        """The bytes of one file; an OSError for a pipe, a device or a huge file."""
         path = pathlib.Path(self._path(index))
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -76,7 +79,7 @@ class FileSource:
         return path.read_bytes()
 
     def _path(self, index: int) -> str:
-        """Where an image lies; without the cost of a Path for each of a million plain names."""
+        """Path of an image; plain names, of which there may be millions, need no `Path`."""
         name = f"{self.names[index]}{self.suffix}"
         if name.isascii() and "\\" not in name:
             return os.path.join(self.root, name)  # an absolute name stands for itself
@@ -119,8 +122,8 @@ class JoinedSource:
         """Those of the sources, int64 [n, 3]."""
         wanted = np.asarray(indices, np.int64)
         found, border = np.empty((len(wanted), 3), np.int64), len(self._first)
-        found[wanted < border] = self._first.stamps(wanted[wanted < border])
-        found[wanted >= border] = self._second.stamps(wanted[wanted >= border] - border)
+        found[wanted < border] = self._first.stamps(wanted[wanted < border].tolist())
+        found[wanted >= border] = self._second.stamps((wanted[wanted >= border] - border).tolist())
         return found
 
 

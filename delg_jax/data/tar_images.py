@@ -88,7 +88,7 @@ def open_tar(path: pathlib.Path, subject: str, left_out: LeftOut) -> TarImages:
     try:
         with tarfile.open(path, "r:", encoding="utf-8") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # they are half a kilobyte each
+                archive.members.clear()  # type: ignore[attr-defined]  # half a kilobyte each
                 if archive.offset <= member.offset:  # a forged size, which would never end
                     raise tarfile.ReadError("a member has a negative size")
                 name = _name(member)

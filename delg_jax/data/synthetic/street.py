@@ -51,7 +51,11 @@ def _houses(rng: np.random.Generator) -> np.ndarray:
         colour = hsv(rng.uniform(0.0, 0.15), rng.uniform(0.05, 0.5), rng.uniform(0.35, 0.85))
         draw.rectangle((x, top, x + span, height), (*colour, 255))
         if rng.random() < 0.5:
-            roof = [(x - 2, top), (x + span / 2, top - rng.integers(6, 24)), (x + span + 2, top)]
+            roof = [
+                (x - 2, top),
+                (x + span / 2, top - int(rng.integers(6, 24))),
+                (x + span + 2, top),
+            ]
             draw.polygon(roof, (*shade(colour, 0.5), 255))
         glass = (*shade(colour, rng.uniform(0.3, 0.6)), 255)
         step_x, step_y = int(rng.integers(9, 16)), int(rng.integers(13, 22))
@@ -63,8 +67,8 @@ def _houses(rng: np.random.Generator) -> np.ndarray:
         x, top = int(rng.integers(width)), int(height * rng.uniform(0.3, 0.75))
         leaf = hsv(rng.uniform(0.2, 0.38), rng.uniform(0.3, 0.6), rng.uniform(0.2, 0.5))
         for _ in range(12):
-            left, upper = x + rng.normal(0, 9), rng.uniform(top, height - 8)
-            draw.ellipse((left - 9, upper - 7, left + 9, upper + 9), (*leaf, 255))
+            middle, level = x + rng.normal(0, 9), rng.uniform(top, height - 8)
+            draw.ellipse((middle - 9, level - 7, middle + 9, level + 9), (*leaf, 255))
             leaf = shade(leaf, rng.uniform(0.9, 1.12))
     pixels = np.asarray(image, np.float32) / 255
     grain = 1 + 0.12 * fractal(rng, (height, width), 60, 2)

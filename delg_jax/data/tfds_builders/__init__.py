@@ -11,7 +11,6 @@ from delg_jax.data.tfds_builders.datasets import (
 from delg_jax.data.tfds_builders.gldv1 import GoogleLandmarksV1
 from delg_jax.data.tfds_builders.gldv2 import GoogleLandmarksV2, GoogleLandmarksV2Config
 from delg_jax.data.tfds_builders.image_folder import ImageFolder
-from delg_jax.data.tfds_builders.pairs import LandmarkPairs
 from delg_jax.data.tfds_builders.preparation import prepare
 from delg_jax.data.tfds_builders.revisited import (
     RevisitedDistractors,
@@ -25,7 +24,6 @@ __all__ = [
     "GoogleLandmarksV2Config",
     "ImageFolder",
     "ImageSetConfig",
-    "LandmarkPairs",
     "PreparedSource",
     "RevisitedDistractors",
     "RevisitedOxford",

@@ -8,7 +8,7 @@ kind of builder spills large sets to disk through TensorFlow, which this package
 import abc
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from delg_jax.errors import UserError
 
 _NAMING = frozenset(field.name for field in dataclasses.fields(tfds.core.BuilderConfig))
 
-Groups = list[Callable[[], Iterable[Item]]]  # one for each shard
+Groups = Sequence[Callable[[], Iterable[Item]]]  # one for each shard
 
 
 @dataclasses.dataclass
@@ -162,7 +162,7 @@ class LabelledBuilder(ImageSetBuilder):
         self, labelled: list[relabelling.Labelled], image_file: Callable[[str], ImageFile]
     ) -> dict[str, Groups]:
         """Shards of images that are files, which `image_file` gives by name."""
-        groups = {}
+        groups: dict[str, Groups] = {}
         for name in reversed(relabelling.SPLITS):
             images = [image for image in labelled if image.split == name]
             groups[name] = in_shards(

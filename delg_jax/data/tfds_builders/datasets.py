@@ -1,4 +1,4 @@
-"""The published data sets as the rest of the package asks for them, prepared first if need be."""
+"""The published data sets as training and retrieval data, prepared first if necessary."""
 
 import dataclasses
 import hashlib
@@ -36,6 +36,14 @@ from delg_jax.data.tfds_builders.revisited import (
     RevisitedParis,
 )
 from delg_jax.errors import UserError, require_choice
+
+# Published usage of the queries, by value of `config.data.ground_truth`
+USAGES = {"": "Private", "private": "Private", "public": "Public"}
+_PATH_DIGEST = 8  # hexadecimal digits
+_SHARED = ("split_seed", "validation_share", "min_side", "max_pixels")  # these decide the records
+_REVISITED = {"revisited_oxford": RevisitedOxford, "revisited_paris": RevisitedParis}
+
+_LOG = logging.getLogger(__name__)
 
 
 class PreparedSource:
@@ -85,9 +93,99 @@ class PreparedSource:
         return np.tile(self._stamp, (len(indices), 1))
 
 
-_LOG = logging.getLogger(__name__)
-# Values of config.data.ground_truth, and the published usages
-USAGES = {"": "Private", "private": "Private", "public": "Public"}
+def training(data: ml_collections.ConfigDict) -> TrainingData:
+    """Opens `gldv1`, `gldv2`, `gldv2_clean` or `image_folder`.
+
+    Args:
+      data: the `config.data` tree. A `root` that is named must be what the data in `tfds_dir` were
+        prepared of; with "" they are used as they are.
+
+    Returns:
+      TrainingData; its sources are `PreparedSource`.
+
+    Raises:
+      UserError: if the data set cannot be prepared, or was prepared of other files.
+    """
+    if data.name == "gldv1":
+        builder = _prepared(GoogleLandmarksV1, data, "default")
+    elif data.name == "image_folder":
+        builder = _prepared(ImageFolder, data, _folder_name(data))
+    else:
+        builder = _landmarks(data, _training_part(data.name))
+    path = pathlib.Path(builder.data_path) / relabelling.FILE
+    return TrainingData(
+        train=PreparedSource(builder, "train"),
+        validation=PreparedSource(builder, "validation"),
+        classes=relabelling.classes(relabelling.read(path)),
+    )
+
+
+def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+    """Opens `revisited_oxford` or `revisited_paris`, or the test queries of Google Landmarks v2.
+
+    They are searched in the index (`gldv2`), or to be recognised in the training images
+    (`gldv2_recognition`) or the cleaned ones (`gldv2_clean_recognition`).
+
+    Args:
+      data: the `config.data` tree. A `root` that is named must be what the data in `tfds_dir` were
+        prepared of; with "" they are used as they are.
+
+    Returns:
+      RetrievalData; its sources are `PreparedSource`.
+
+    Raises:
+      UserError: if the data set cannot be prepared.
+    """
+    if data.name.startswith("gldv2"):
+        return _landmark_queries(data)
+    builder = _prepared(_REVISITED[data.name], data, "default")
+    truth = ground_truth.read(pathlib.Path(builder.data_path) / COPY)["gnd"]
+    database, queries = (PreparedSource(builder, split) for split in ("database", "query"))
+    return RetrievalData(database, queries, truth)
+
+
+def with_distractors(found: RetrievalData, data: ml_collections.ConfigDict) -> RetrievalData:
+    """Appends the images of `config.data.distractors` to a database, negatives for all queries.
+
+    Args:
+      found: what to search in; its ground truth stays as it is.
+      data: the `config.data` tree.
+
+    Returns:
+      RetrievalData.
+
+    Raises:
+      UserError: if the distractors cannot be prepared, or are named as database images are, or
+        if queries are to be recognised.
+    """
+    if found.landmarks is not None:
+        rule = "must be empty: nobody knows the landmarks of distractors"
+        raise UserError("config.data.distractors", data.distractors, rule)
+    builder = _prepared(RevisitedDistractors, data, "default", "distractors")
+    distractors = PreparedSource(builder, "database")
+    same = set(found.database.names) & set(distractors.names)
+    if same:
+        rule = f"has {len(same)} names of the database, first {min(same)}"
+        raise UserError("config.data.distractors", data.distractors, rule)
+    return dataclasses.replace(found, database=JoinedSource(found.database, distractors))
+
+
+def is_prepared(data: ml_collections.ConfigDict) -> bool:
+    """Whether all parts of Google Landmarks v2 that `retrieval` opens are prepared."""
+    first = "index" if data.name == "gldv2" else _training_part(data.name)
+    parts = (_builder(GoogleLandmarksV2, data, part, part=part) for part in (first, "test"))
+    return all(builder.data_path.exists() for builder in parts)
+
+
+def _landmark_queries(data: ml_collections.ConfigDict) -> RetrievalData:
+    """Google Landmarks v2; `config.data.ground_truth` names the queries, private or public."""
+    require_choice("config.data.ground_truth", data.ground_truth, tuple(USAGES))
+    usage = USAGES[data.ground_truth]
+    if data.name == "gldv2":
+        index = _landmarks(data, "index")
+        return in_index(index, _landmarks(data, "test"), usage)
+    train = _landmarks(data, _training_part(data.name))
+    return in_training_images(train, _landmarks(data, "test"), usage)
 
 
 def in_index(
@@ -181,109 +279,8 @@ def _ground_truth(queries: PreparedSource, relevant: list[list[int]]) -> list[di
     ]
 
 
-_PATH_DIGEST = 8  # hexadecimal digits
-_SHARED = ("split_seed", "validation_share", "min_side", "max_pixels")  # decide the records
-_REVISITED = {"revisited_oxford": RevisitedOxford, "revisited_paris": RevisitedParis}
-
-
-def training(data: ml_collections.ConfigDict) -> TrainingData:
-    """Opens `gldv1`, `gldv2`, `gldv2_clean` or `image_folder`.
-
-    Args:
-      data: the `config.data` tree. A `root` that is named must be what the data in `tfds_dir` were
-        prepared of; with "" they are used as they are.
-
-    Returns:
-      TrainingData; its sources are `PreparedSource`.
-
-    Raises:
-      UserError: if the data set cannot be prepared, or was prepared of other files.
-    """
-    if data.name == "gldv1":
-        builder = _prepared(GoogleLandmarksV1, data, "default")
-    elif data.name == "image_folder":
-        builder = _prepared(ImageFolder, data, _folder_name(data))
-    else:
-        builder = _landmarks(data, _training_part(data.name))
-    path = pathlib.Path(builder.data_path) / relabelling.FILE
-    return TrainingData(
-        train=PreparedSource(builder, "train"),
-        validation=PreparedSource(builder, "validation"),
-        classes=relabelling.classes(relabelling.read(path)),
-    )
-
-
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
-    """Opens `revisited_oxford` or `revisited_paris`, or the test queries of Google Landmarks v2.
-
-    They are searched in the index (`gldv2`), or to be recognised in the training images
-    (`gldv2_recognition`) or the cleaned ones (`gldv2_clean_recognition`).
-
-    Args:
-      data: the `config.data` tree. A `root` that is named must be what the data in `tfds_dir` were
-        prepared of; with "" they are used as they are.
-
-    Returns:
-      RetrievalData; its sources are `PreparedSource`.
-
-    Raises:
-      UserError: if the data set cannot be prepared.
-    """
-    if data.name.startswith("gldv2"):
-        return _landmark_queries(data)
-    builder = _prepared(_REVISITED[data.name], data, "default")
-    truth = ground_truth.read(pathlib.Path(builder.data_path) / COPY)["gnd"]
-    database, queries = (PreparedSource(builder, split) for split in ("database", "query"))
-    return RetrievalData(database, queries, truth)
-
-
-def with_distractors(found: RetrievalData, data: ml_collections.ConfigDict) -> RetrievalData:
-    """Appends the images of `config.data.distractors` to a database, negatives for all queries.
-
-    Args:
-      found: what to search in; its ground truth stays as it is.
-      data: the `config.data` tree.
-
-    Returns:
-      RetrievalData.
-
-    Raises:
-      UserError: if the distractors cannot be prepared, or are named as database images are, or
-        if queries are to be recognised.
-    """
-    if found.landmarks is not None:
-        rule = "must be empty: nobody knows the landmarks of distractors"
-        raise UserError("config.data.distractors", data.distractors, rule)
-    builder = _prepared(RevisitedDistractors, data, "default", "distractors")
-    distractors = PreparedSource(builder, "database")
-    same = set(found.database.names) & set(distractors.names)
-    if same:
-        rule = f"has {len(same)} names of the database, first {min(same)}"
-        raise UserError("config.data.distractors", data.distractors, rule)
-    return dataclasses.replace(found, database=JoinedSource(found.database, distractors))
-
-
-def _landmark_queries(data: ml_collections.ConfigDict) -> RetrievalData:
-    """Google Landmarks v2; `config.data.ground_truth` names the queries, private or public."""
-    usages = USAGES
-    require_choice("config.data.ground_truth", data.ground_truth, tuple(usages))
-    usage = usages[data.ground_truth]
-    if data.name == "gldv2":
-        index = _landmarks(data, "index")
-        return in_index(index, _landmarks(data, "test"), usage)
-    train = _landmarks(data, _training_part(data.name))
-    return in_training_images(train, _landmarks(data, "test"), usage)
-
-
 def _landmarks(data: ml_collections.ConfigDict, part: str) -> ImageSetBuilder:
     return _prepared(GoogleLandmarksV2, data, part, part=part)
-
-
-def is_prepared(data: ml_collections.ConfigDict) -> bool:
-    """Whether all parts of Google Landmarks v2 that `retrieval` opens are prepared."""
-    first = "index" if data.name == "gldv2" else _training_part(data.name)
-    parts = (_builder(GoogleLandmarksV2, data, part, part=part) for part in (first, "test"))
-    return all(builder.data_path.exists() for builder in parts)
 
 
 def _training_part(name: str) -> str:

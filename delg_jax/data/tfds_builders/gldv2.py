@@ -72,7 +72,7 @@ class GoogleLandmarksV2(LabelledBuilder):
         self._entries = self._entries_by_split(source.lists)
         self._in_archives = bool(source.archives)
         tars.verify(source.archives.values())
-        groups = {}
+        groups: dict[str, Groups] = {}
         for name, entries in self._entries.items():
             if self._in_archives:
                 archives = source.archives.values() if entries() else ()

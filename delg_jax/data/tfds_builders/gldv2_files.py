@@ -3,6 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -68,9 +69,9 @@ def test_entries(
     test: pathlib.Path, recognition: pathlib.Path, retrieval: pathlib.Path
 ) -> Mapping[str, Entry]:
     """Answers by id of the test images; the label is -1, an image can show several landmarks."""
-    entries = {}
+    entries: dict[str, tuple[int, dict[str, Any]]] = {}
     for row in tables.read(test, ("id",), key="id"):
-        features = {"landmarks": [], "recognition_usage": IGNORED}
+        features: dict[str, Any] = {"landmarks": [], "recognition_usage": IGNORED}
         entries[row.name("id")] = (-1, {**features, "relevant": [], "retrieval_usage": IGNORED})
     for row in tables.read(recognition, ("id", "landmarks", "Usage"), key="id"):
         features = _of(entries, row)
@@ -87,7 +88,7 @@ def test_entries(
     return entries
 
 
-def _of(entries: dict[str, Entry], row: tables.Row) -> dict:
+def _of(entries: dict[str, tuple[int, dict[str, Any]]], row: tables.Row) -> dict[str, Any]:
     if row.name("id") not in entries:
         raise row.error(f"the image {row.text('id')} is not in test.csv")
     return entries[row.word("id")][1]

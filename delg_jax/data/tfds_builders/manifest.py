@@ -1,7 +1,8 @@
-"""What a data set was prepared of, kept beside its records.
+"""What a data set was made from: the published files, and the manifest that records them.
 
-`manifest.json` has the folder, the lists and archives, what was skipped, the settings, and a digest
-of each table beside the records. `source.csv` has a line for each image that is a file.
+Two files lie beside the records. `manifest.json` has the folder, the lists and archives, what was
+skipped, the settings, and a digest of each table beside the records. `source.csv` has a line for
+each image that is a file. `differences` compares them with the published files as they are now.
 """
 
 import concurrent.futures
@@ -10,18 +11,47 @@ import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from delg_jax import file_names, workdir
+from delg_jax import file_names, json_files, workdir
 from delg_jax.data.image_files import SUFFIXES
 from delg_jax.data.images import BadImageError
 from delg_jax.data.tfds_builders import tables
 from delg_jax.errors import UserError
+
+FILE, IMAGES = "manifest.json", "source.csv"
+COLUMNS = ("path", "size", "time", "digest")  # of `source.csv`
+CONTENTS = 2000  # images read at most for comparison, spread evenly over those with a new time
+_WHOLE = 2**26  # bytes; larger files are digested by blocks
+_BLOCKS, _BLOCK = 16, 2**16  # number, and bytes of each
+_READERS = 8  # threads; stat and hashing release the interpreter lock
+_ROWS = 4096  # images that a thread looks up at a time
+_SHOWN = 3  # differing files that are named
+
+_LOG = logging.getLogger(__name__)
+
+Archive = tuple[pathlib.Path, pathlib.Path | None]  # a tar, and the file with its MD5 sum
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The published files of a data set.
+
+    Attributes:
+      root: folder of the files; None if they were downloaded.
+      lists: path of each list by its name, which is its path in `root`.
+      archives: tars with their MD5 files, by name.
+      images: paths in `root` of the images, where no list names them.
+    """
+
+    root: pathlib.Path | None
+    lists: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+    archives: Mapping[str, Archive] = dataclasses.field(default_factory=dict)
+    images: tuple[str, ...] | None = None
 
 
 def by_id(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -58,35 +88,31 @@ class ImageFile:
 
     Attributes:
       root: folder of the data set.
-      part: folder of the images, relative to `root`; "" if they lie in it.
+      folder: of the images, relative to `root`; "" if they lie in it.
       name: of the image.
       find: `by_id` or `inside`.
     """
 
     root: pathlib.Path
-    part: str
+    folder: str
     name: str
     find: Callable[[pathlib.Path, str], pathlib.Path]
 
     def path(self) -> pathlib.Path:
-        """Where it is; a BadImageError if that is outside the folder."""
-        return self.find(self.root / self.part, self.name)
+        """Its path; a BadImageError if that is outside the folder."""
+        return self.find(self.root / self.folder, self.name)
 
     def __call__(self) -> bytes:
         """The encoded bytes; an OSError if there is no such file."""
         return self.path().read_bytes()
 
 
-_WHOLE = 2**26  # bytes; of a larger file only blocks are read
-_BLOCKS, _BLOCK = 16, 2**16  # number, and bytes of each
-
-
 class Stamp(NamedTuple):
-    """A file as it was.
+    """Size, time and digest of a file.
 
     Attributes:
-      size: bytes, -1 of a file that was not there.
-      time: of its last change, nanoseconds.
+      size: bytes, -1 if there was no file.
+      time: of its last change, in nanoseconds.
       digest: of its content, "" if it could not be read.
     """
 
@@ -96,7 +122,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: str | os.PathLike) -> Stamp:
-    """Size and time of a file, without a digest; size -1 if it is not there."""
+    """Size and time of a file, without a digest; size -1 if there is no file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -104,13 +130,13 @@ def stamp(path: str | os.PathLike) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def digest(file: BinaryIO, whole: bool = False) -> str:
+def digest(file: io.BytesIO | io.BufferedReader, whole: bool = False) -> str:
     """Digest of a file's content, 32 hexadecimal digits.
 
     Args:
       file: open for reading.
-      whole: whether all of it is read; else, above 64 MiB, its size and 16 blocks of 64 KiB stand
-        for it, the first and the last among them.
+      whole: whether to read all of it; otherwise a file above 64 MiB is digested by its size and
+        16 blocks of 64 KiB, including the first and the last.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -137,33 +163,14 @@ def digest_of_path(path: pathlib.Path, whole: bool = False) -> str:
         return ""
 
 
-FILE, IMAGES = "manifest.json", "source.csv"
-COLUMNS = ("path", "size", "time", "digest")
-FORMAT = 1
-
-Archive = tuple[pathlib.Path, pathlib.Path | None]  # a tar, and the file with its MD5 sum
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """The published files of a data set.
-
-    Attributes:
-      root: folder of the files; None if they were downloaded.
-      lists: path of each list by its name, which is its path in `root`.
-      archives: tars with their MD5 files, by name.
-      images: paths in `root` of the images, where no list names them.
-    """
-
-    root: pathlib.Path | None
-    lists: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
-    archives: Mapping[str, Archive] = dataclasses.field(default_factory=dict)
-    images: tuple[str, ...] | None = None
+def stamped(path: pathlib.Path, whole: bool = False) -> Stamp:
+    """Stamp of a file with its digest."""
+    return stamp(path)._replace(digest=digest_of_path(path, whole))
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a data set was prepared of.
+    """What a data set was made from.
 
     Attributes:
       root: resolved folder of the files; "" if they were downloaded.
@@ -183,16 +190,11 @@ class Manifest:
 
 
 def begin(source: Source, settings: Mapping[str, Any]) -> Manifest:
-    """The manifest of a source that is about to be read: a later change of it will show."""
+    """The manifest of a source, taken before it is read so that any later change shows."""
     lists = {n: stamped(path, whole=True) for n, path in source.lists.items()}
     archives = {name: stamped(tar) for name, (tar, _) in source.archives.items()}
     root = "" if source.root is None else str(source.root.resolve())
     return Manifest(root, settings, lists, archives)
-
-
-def stamped(path: pathlib.Path, whole: bool = False) -> Stamp:
-    """Stamp of a file with its digest."""
-    return stamp(path)._replace(digest=digest_of_path(path, whole))
 
 
 def write(
@@ -201,7 +203,7 @@ def write(
     images: Iterable[tuple],
     skipped: Mapping[str, str],
 ) -> None:
-    """Writes both files beside the records, when all other tables are there.
+    """Writes both files beside the records, after all other tables.
 
     Args:
       folder: of the records.
@@ -210,70 +212,51 @@ def write(
       skipped: reasons by name.
     """
     tables.write(folder / IMAGES, COLUMNS, images)
-    outputs = {path.name: _sha256(path) for path in _outputs(folder)}
-    whole = dataclasses.replace(begun, skipped=dict(skipped), outputs=outputs)
-    content = dataclasses.asdict(whole)
-    workdir.write_json(
-        folder / FILE, {"format": FORMAT, "sha256": _digest(content), "content": content}
-    )
+    outputs = {path.name: digest_of_path(path, whole=True) for path in _outputs(folder)}
+    complete = dataclasses.replace(begun, skipped=dict(skipped), outputs=outputs)
+    workdir.write_json(folder / FILE, dataclasses.asdict(complete))
 
 
 def read(folder: pathlib.Path) -> Manifest | None:
-    """Reads a manifest; None if an earlier version prepared the data without one.
+    """Reads a manifest; None if an earlier version made the data without one.
 
     Raises:
       UserError: if it, or a table beside the records, is damaged.
     """
-    path = folder / FILE
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        content = stored["content"]
-        if stored["format"] != FORMAT or stored["sha256"] != _digest(content):
-            raise ValueError("its checksum or format is another")
-        content["lists"], content["archives"] = (
-            {name: Stamp(*values) for name, values in content[kind].items()}
-            for kind in ("lists", "archives")
-        )
-        found = Manifest(**content)
-    except FileNotFoundError:
+    remedy = f"delete the folder {folder} to prepare it again"
+    content = json_files.read(folder / FILE, "prepared data", _MANIFEST, remedy)
+    if content is None:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, str(error)) from error
+    for kind in ("lists", "archives"):
+        content[kind] = {name: Stamp(*values) for name, values in content[kind].items()}
+    found = Manifest(**content)
     for name, expected in found.outputs.items():
-        if _sha256(folder / name) != expected:
-            raise _damaged(folder / name, "it is not what was written")
+        if digest_of_path(folder / name, whole=True) != expected:
+            rule = f"is damaged (it is not what was written); {remedy}"
+            raise UserError("prepared data", str(folder / name), rule)
     return found
+
+
+def _check_stamp(value: Any, where: str) -> None:
+    whole = isinstance(value, list) and [type(part) for part in value] == [int, int, str]
+    json_files.require(whole, where, "must be a size, a time and a digest")
+
+
+_MANIFEST = json_files.fields(
+    {
+        "root": json_files.text,
+        "settings": json_files.each(json_files.anything),
+        "lists": json_files.each(_check_stamp),
+        "archives": json_files.each(_check_stamp),
+        "skipped": json_files.each(json_files.text),
+        "outputs": json_files.each(json_files.text),
+    }
+)
 
 
 def _outputs(folder: pathlib.Path) -> list[pathlib.Path]:
     """The tables of this package in a folder, which TFDS shares."""
     return sorted([*folder.glob("*.csv"), *folder.glob("ground_truth.json")])
-
-
-def _damaged(path: pathlib.Path, what: str) -> UserError:
-    rule = f"is damaged ({what}); delete the folder {path.parent} to prepare it again"
-    return UserError("prepared data", str(path), rule)
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: pathlib.Path) -> str:
-    """Digest of a whole file; "" if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-CONTENTS = 2000  # images read at most; more are drawn evenly from all whose times differ
-_READERS = 8  # stat and hashing leave the interpreter lock
-_ROWS = 4096  # images looked up at a time
-_SHOWN = 3  # files that are named
-
-_LOG = logging.getLogger(__name__)
 
 
 class _Image(NamedTuple):
@@ -284,15 +267,15 @@ class _Image(NamedTuple):
 
 
 def differences(folder: pathlib.Path, found: Manifest, source: Source) -> list[str]:
-    """How published files differ from those that were read.
+    """How the published files differ from those that the records were made from.
 
     Args:
       folder: of the records.
       found: the manifest in it.
-      source: the files now; where they lie does not matter.
+      source: the files now; they may have moved to another folder.
 
     Returns:
-      A text for each kind of difference, with the first files; none if there is none.
+      A text for each kind of difference, with the first files; empty if there is none.
     """
     tars = {name: tar for name, (tar, _) in source.archives.items()}
     changed = [
@@ -302,7 +285,7 @@ def differences(folder: pathlib.Path, found: Manifest, source: Source) -> list[s
     texts = changed[:_SHOWN]
     if len(changed) > _SHOWN:
         texts.append(f"{len(changed) - _SHOWN} more files differ")
-    # Lists that changed name other images: those of before would only add to the confusion
+    # A changed list names other images, so comparing the old ones would only confuse
     return texts or _changed_images(folder, source)
 
 
@@ -323,16 +306,20 @@ def _changed(
 
 
 def _changed_images(folder: pathlib.Path, source: Source) -> list[str]:
-    if source.root is None:
+    root = source.root
+    if root is None:
         return []
-    new, absent, other, retimed = set(source.images or ()), [], [], []
+    new = set(source.images or ())
+    absent: list[str] = []
+    other: list[str] = []
+    retimed: list[_Image] = []
     count = 0
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         rows = _images(folder)
         while images := list(itertools.islice(rows, _ROWS * _READERS)):
-            parts = [images[i : i + _ROWS] for i in range(0, len(images), _ROWS)]
-            looked_up = pool.map(lambda part: _stamps(source.root, part), parts)
-            for image, now in zip(images, itertools.chain.from_iterable(looked_up), strict=True):
+            chunks = [images[i : i + _ROWS] for i in range(0, len(images), _ROWS)]
+            stamps = pool.map(_stamps, itertools.repeat(root), chunks)
+            for image, now in zip(images, itertools.chain.from_iterable(stamps), strict=True):
                 count += 1
                 new.discard(image.path)
                 if now == image.stamp[:2]:
@@ -343,7 +330,7 @@ def _changed_images(folder: pathlib.Path, source: Source) -> list[str]:
                     other.append(image.path)
                 else:
                     retimed.append(image)
-        other += _with_other_content(source.root, retimed, pool)
+        other += _with_other_content(root, retimed, pool)
     return [
         f"{len(paths)} of {count} images {verb} (first {min(paths)})"
         for verb, paths in (("are new", new), ("are absent", absent), ("have changed", other))
@@ -360,20 +347,26 @@ def _images(folder: pathlib.Path) -> Iterator[_Image]:
 
 
 def _stamps(root: pathlib.Path, images: Iterable[_Image]) -> list[tuple[int, int]]:
-    """Size and time now of each image."""
-    return [stamp(os.path.join(root, image.path))[:2] for image in images]
+    """Current size and time of each image."""
+    return [stamp(_path(root, image.path))[:2] for image in images]
+
+
+def _path(root: pathlib.Path, name: str) -> pathlib.Path:
+    """Path of an image of `source.csv`; a plain name needs no look at the file system."""
+    plain = name.isascii() and "\\" not in name
+    return root / name if plain else file_names.to_path(root, name)
 
 
 def _with_other_content(
     root: pathlib.Path, images: list[_Image], pool: concurrent.futures.Executor
 ) -> list[str]:
-    """Paths of images of the same size whose content is another."""
+    """Paths of the images, of unchanged size, whose content has changed."""
     step = max(len(images) / CONTENTS, 1)
     drawn = [images[int(n * step)] for n in range(min(len(images), CONTENTS))]
-    digests = pool.map(lambda image: digest_of_path(root / image.path), drawn)
+    digests = pool.map(lambda image: digest_of_path(_path(root, image.path)), drawn)
     pairs = zip(drawn, digests, strict=True)
     other = [image.path for image, digest in pairs if digest != image.stamp.digest]
     if len(images) > len(drawn) and not other:
-        text = "%s: %d images have another time than when they were prepared; %d of them were read"
-        _LOG.info(text + ", and are the same", root, len(images), len(drawn))
+        text = "%s: %d images have a new modification time; %d of them were read and are unchanged"
+        _LOG.info(text, root, len(images), len(drawn))
     return other

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from delg_jax import file_names
 from delg_jax.data import images
 from delg_jax.data.tfds_builders import manifest, tables
 from delg_jax.data.tfds_builders.manifest import ImageFile
@@ -182,7 +183,9 @@ class Shard:
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields name and example of each item whose images can be used; lists the others."""
-        kept, skipped, files = [], [], []
+        kept: list[tuple] = []
+        skipped: list[tuple[str, str]] = []
+        files: list[tuple] = []
         for item in self.items():
             encoded, size, fault = self._load(item, files)
             if fault:
@@ -222,7 +225,7 @@ def _read(load: Callable[[], bytes], files: list[tuple]) -> bytes:
         return load()
     path = load.path()
     before = manifest.stamp(path)  # so that a change while it is read shows later
-    name = path.relative_to(load.root).as_posix()
+    name = file_names.to_text(path.relative_to(load.root).as_posix())
     try:
         data = load()
     except OSError:
@@ -251,7 +254,7 @@ class Listed:
         return self.items
 
 
-def in_shards(items: Iterable[Item]) -> list[Listed]:
+def in_shards(items: Iterable[Item]) -> list[Callable[[], Iterable[Item]]]:
     """Cuts a list of items into shards of `FILE_ITEMS`."""
     every = tuple(items)
     return [Listed(every[i : i + FILE_ITEMS]) for i in range(0, len(every), FILE_ITEMS)]

@@ -1,6 +1,7 @@
 """Images of landmarks become dense labels and a part to learn from and one to validate on."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 import pathlib
@@ -58,7 +59,7 @@ def relabel(images: Iterable[tuple[str, str]], seed: int, share: float) -> list[
     labelled = []
     for label, landmark in enumerate(sorted(members, key=int if numbers else None)):
         names = sorted(members[landmark])
-        draws = sorted(names, key=lambda name, of=landmark: _draw(seed, of, name))
+        draws = sorted(names, key=functools.partial(_draw, seed, landmark))
         validation = set(draws[: _validation_count(len(names), share)])
         for name in names:
             labelled.append(Labelled(name, landmark, label, SPLITS[name in validation]))

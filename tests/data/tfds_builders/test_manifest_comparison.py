@@ -190,7 +190,7 @@ def test_of_many_images_with_other_times_some_are_read(
         os.utime(path, ns=(10**18, 10**18))
     caplog.set_level("INFO", "delg_jax")
     assert len(opened(root, tmp_path).train) == 13
-    text = "16 images have another time than when they were prepared; 4 of them were read"
+    text = "16 images have a new modification time; 4 of them were read"
     assert text in caplog.text
     # One of another size is found wherever it is
     whole = paths[replaced].read_bytes()

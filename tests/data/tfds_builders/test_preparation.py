@@ -92,7 +92,7 @@ def test_settings_of_another_default_are_refused(tmp_path, root):
     opened(root, tmp_path)
     path = prepared_folder(tmp_path) / "manifest.json"
     stored = json.loads(path.read_text())
-    assert stored["content"]["settings"] == {
+    assert stored["settings"] == {
         **{"max_pixels": 100_000_000, "min_side": 16},
         **{"split_seed": 0, "validation_share": 0.2},
     }
@@ -114,7 +114,7 @@ def test_flipped_bits_beside_the_records_are_found(tmp_path, root, name):
         damaged = bytearray(whole)
         damaged[place_] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"prepared data = '.*is damaged .*delete the folder"):
+        with pytest.raises(UserError, match=r"prepared data = '.*delete the folder"):
             opened(root, tmp_path)
     path.unlink()
     if name != "manifest.json":
