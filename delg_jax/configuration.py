@@ -197,7 +197,7 @@ def no_field(path: str, known: Iterable[str]) -> str:
         return f"is now called config.{new}"
     close = difflib.get_close_matches(path, list(known), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"is no field of the configuration{hint}"
+    return f"is not a field of the configuration{hint}"
 
 
 def require_kind(path: str, before: Any, after: Any) -> None:

@@ -118,9 +118,9 @@ def test_override_changes_a_copy(tree):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.dimm", 5, "config.model.dimm = 5: is no field.*did you mean model.dim"),
-        ("model", 5, "config.model = 5: is no field"),
-        ("zzz", 5, "config.zzz = 5: is no field"),
+        ("model.dimm", 5, "config.model.dimm = 5: is not a field.*did you mean model.dim"),
+        ("model", 5, "config.model = 5: is not a field"),
+        ("zzz", 5, "config.zzz = 5: is not a field"),
         ("model.dim", "five", "config.model.dim = 'five': must be of type int"),
         ("model.dim", True, "config.model.dim = True: must be of type int"),
         ("model.dim", None, "config.model.dim = None: must be of type int"),
@@ -178,7 +178,7 @@ def changing(line):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("config.seeed = 3", "config.seeed = 3: is no field.*did you mean seed"),
+        ("config.seeed = 3", "config.seeed = 3: is not a field.*did you mean seed"),
         (
             "config.model.globl_dim = 3",
             "globl_dim = 3: .*did you mean model.global_dim",

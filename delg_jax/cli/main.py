@@ -132,7 +132,7 @@ def _run(
     program: str = "delg",
 ) -> None:
     values = flags.FlagValues()
-    argv = arguments.expanded(argv)
+    argv = arguments.expand_flag_files(argv)
     try:
         module.define_flags(values, argv)
     except flags.Error as error:

@@ -33,9 +33,9 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues, *workdirs: str) -> None:
     """Writes the report and says where."""
-    from delg_jax.reports.explorer import Amounts
+    from delg_jax.reports.explorer import PageSettings
     from delg_jax.reports.html import write_report
 
     names = ("top", "queries", "choose", "pictures", "megabytes")
-    amounts = Amounts(**{name: values[name].value for name in names})
-    print(write_report(workdirs, values.output, values.title, values.data_root, amounts))
+    settings = PageSettings(**{name: values[name].value for name in names})
+    print(write_report(workdirs, values.output, values.title, values.data_root, settings))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from delg_jax.data.ground_truth import protocol_sets
-from delg_jax.reports.method_results import Lane
+from delg_jax.reports.method_results import MethodResult
 
 _LEVELS = 51  # of recall
 _PERCENT = (0.0, 100.0)
@@ -106,12 +106,14 @@ def precision_at_recall(
 
 
 def precision_recall(
-    sides: Mapping[str, Lane], ground_truth: Sequence[Mapping[str, Sequence[int]]], protocol: str
+    results: Mapping[str, MethodResult],
+    ground_truth: Sequence[Mapping[str, Sequence[int]]],
+    protocol: str,
 ) -> Chart | None:
-    """A curve for each lane by its label; None if no query has positives."""
+    """A curve for each method; None if no query has positives."""
     curves = {}
-    for label, lane in sides.items():
-        values = precision_at_recall(lane.rankings[protocol], ground_truth, protocol)
+    for label, result in results.items():
+        values = precision_at_recall(result.rankings[protocol], ground_truth, protocol)
         if values is not None:
             curves[label] = np.round(100 * values, 2).tolist()
     if not curves:
@@ -121,18 +123,20 @@ def precision_recall(
     return Chart(title, "recall, %", "precision, %", recalls, curves, _PERCENT)
 
 
-def by_query(sides: Mapping[str, Lane], queries: Sequence[int], protocol: str) -> Chart | None:
-    """Average precisions of each query, as dots, sorted by the first lane.
+def by_query(
+    results: Mapping[str, MethodResult], queries: Sequence[int], protocol: str
+) -> Chart | None:
+    """Average precisions of each query, as dots, sorted by the first method.
 
     Args:
-      sides: lanes by label.
+      results: of the methods, by label.
       queries: numbers of those to draw.
       protocol: easy, medium or hard.
 
     Returns:
-      The chart of the queries that have a value of the first lane; None if there are none.
+      The chart of the queries that have a value of the first method; None if there are none.
     """
-    values = {label: lane.precisions[protocol] for label, lane in sides.items()}
+    values = {label: result.precisions[protocol] for label, result in results.items()}
     first = next(iter(values.values()))
     order = sorted((q for q in queries if first[q] is not None), key=lambda q: first[q])
     curves = {label: [_rounded(listed[q]) for q in order] for label, listed in values.items()}
@@ -142,28 +146,30 @@ def by_query(sides: Mapping[str, Lane], queries: Sequence[int], protocol: str) -
 
 
 def differences(
-    sides: Mapping[str, Lane], lane: int, queries: Sequence[int], protocol: str
+    results: Mapping[str, MethodResult], number: int, queries: Sequence[int], protocol: str
 ) -> Chart | None:
-    """What a lane gains over its rival on each query, as bars, sorted; None if nothing.
+    """What a method gains over its baseline on each query, as bars, sorted; None if nothing.
 
     Args:
-      sides: lanes by label.
-      lane: number of one with a rival.
+      results: of the methods, by label.
+      number: of a result with a baseline.
       queries: numbers of those to draw.
       protocol: easy, medium or hard.
 
     Returns:
       As `by_query`.
     """
-    lanes = list(sides.values())
-    mine, its = (lanes[n].precisions[protocol] for n in (lane, lanes[lane].rival))
+    all_results = list(results.values())
+    mine, its = (
+        all_results[n].precisions[protocol] for n in (number, all_results[number].baseline)
+    )
     known = {q: mine[q] - its[q] for q in queries if None not in (mine[q], its[q])}
     order = sorted(known, key=known.get)
     most = max(map(abs, known.values()), default=0.0)
     if not most:
         return None
-    title = f"{protocol.capitalize()}: {lanes[lane].method}, difference by query"
-    curves = {list(sides)[lane]: [_rounded(known[q]) for q in order]}
+    title = f"{protocol.capitalize()}: {all_results[number].method}, difference by query"
+    curves = {list(results)[number]: [_rounded(known[q]) for q in order]}
     return _over_queries(title, "difference, %", protocol, order, curves, (-most, most), "bars")
 
 

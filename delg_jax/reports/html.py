@@ -15,8 +15,8 @@ from delg_jax import workdir as artefacts
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
 from delg_jax.reports import charts, method_results, significance_tables, tables
-from delg_jax.reports.explorer import Amounts, Explorer
-from delg_jax.reports.workdir_results import Evaluated, read, read_training
+from delg_jax.reports.explorer import Explorer, PageSettings
+from delg_jax.reports.workdir_results import WorkdirResults, read, read_training
 from delg_jax.training.metrics import read_records
 
 # Folders that keep a configuration, by what it decided.
@@ -31,7 +31,7 @@ def write_report(
     output: str | pathlib.Path,
     title: str = "DELG image retrieval",
     data_root: str = "",
-    amounts: Amounts | None = None,
+    settings: PageSettings | None = None,
 ) -> pathlib.Path:
     """Gathers metrics, curves, queries with what was found, and configurations of workdirs.
 
@@ -42,7 +42,7 @@ def write_report(
       output: the HTML file to write.
       title: heading of the page.
       data_root: where the data set lies now; "" for where the configurations say.
-      amounts: how much goes into the page; None for the usual.
+      settings: how much goes into the page; None for the usual.
 
     Returns:
       The file.
@@ -54,8 +54,8 @@ def write_report(
     runs = [read(folder, data_root) for folder in folders]
     shown = [_run(run) for run in runs]
     groups = [
-        _group([runs[number] for number in members], amounts or Amounts())
-        for members in method_results.groups(runs)
+        _group([runs[number] for number in members], settings or PageSettings())
+        for members in method_results.group_runs(runs)
     ]
     style, script = ("\n".join(map(_part, names)) for names in (_STYLES, _SCRIPTS))
     page = (
@@ -106,7 +106,7 @@ def _script(text: str) -> dict[str, str]:
     return {"text": markupsafe.Markup(text), "sha256": digest}
 
 
-def _run(run: Evaluated) -> dict[str, Any]:
+def _run(run: WorkdirResults) -> dict[str, Any]:
     """What the template shows of one workdir."""
     folder, result = run.folder, run.metrics
     training = read_training(folder / "train_metrics.json")
@@ -131,19 +131,19 @@ def _run(run: Evaluated) -> dict[str, Any]:
     }
 
 
-def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
+def _group(runs: Sequence[WorkdirResults], settings: PageSettings) -> dict[str, Any]:
     """What the template shows of the queries of runs on the same data."""
-    sides = {}
-    for lane in method_results.lanes(runs):
-        sides[f"{lane.run + 1}: {lane.method}" if len(runs) > 1 else lane.method] = lane
-    truth, explorer = method_results.ground_truth(runs), Explorer(runs, sides, amounts)
-    plots = [charts.by_query(sides, explorer.chosen, protocol) for protocol in PROTOCOLS]
+    results = {}
+    for result in method_results.collect_results(runs):
+        results[f"{result.run + 1}: {result.method}" if len(runs) > 1 else result.method] = result
+    truth, explorer = method_results.ground_truth(runs), Explorer(runs, results, settings)
+    plots = [charts.by_query(results, explorer.chosen, protocol) for protocol in PROTOCOLS]
     compared = [
-        charts.differences(sides, number, explorer.chosen, "medium")
-        for number, lane in enumerate(sides.values())
-        if lane.rival is not None
+        charts.differences(results, number, explorer.chosen, "medium")
+        for number, result in enumerate(results.values())
+        if result.baseline is not None
     ]
-    recall = [charts.precision_recall(sides, truth, p) for p in PROTOCOLS] if truth else []
+    recall = [charts.precision_recall(results, truth, p) for p in PROTOCOLS] if truth else []
     content = explorer.content()
     return {
         "runs": [str(run.folder) for run in runs],
@@ -153,7 +153,7 @@ def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
         "left_out": content["leftOut"],
         "recall": [drawn for drawn in recall if drawn],
         "by_query": [drawn for drawn in plots if drawn],
-        "differences": significance_tables.difference_cells(sides),
+        "differences": significance_tables.difference_cells(results),
         "by_difference": [drawn for drawn in compared if drawn],
         "content": json_for_script(content),
     }

@@ -27,7 +27,7 @@ _UNUSABLE = (UserError, OSError, AttributeError, KeyError, TypeError, ValueError
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluated:
+class WorkdirResults:
     """One run, as far as it is still there.
 
     Attributes:
@@ -60,7 +60,7 @@ class Evaluated:
         return None
 
 
-def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
+def read(folder: pathlib.Path, data_root: str = "") -> WorkdirResults:
     """Opens what is there, without changing or computing anything in the workdir.
 
     Args:
@@ -75,13 +75,13 @@ def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
     """
     metrics = read_evaluation(folder / "metrics.json")
     if metrics is None:
-        return Evaluated(folder, {})
+        return WorkdirResults(folder, {})
     counts = skipped.line(metrics)
     notes = [f"{line[0].upper()}{line[1:]}." for line in counts.splitlines()]
     try:
         config = configuration.unflatten(artefacts.stored_config(folder / "evaluation"))
     except _UNUSABLE as error:
-        return Evaluated(
+        return WorkdirResults(
             folder, metrics, notes=[*notes, f"The configuration cannot be read: {_reason(error)}."]
         )
     queries, database = _stores(folder, notes)
@@ -93,7 +93,7 @@ def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
         data = None
     if queries is not None:
         queries, database, data = _unchanged(folder, queries, database, data, notes)
-    run = Evaluated(folder, metrics, config, data, queries, database, notes=notes)
+    run = WorkdirResults(folder, metrics, config, data, queries, database, notes=notes)
     return dataclasses.replace(run, rankings=_rankings(run))
 
 
@@ -166,7 +166,7 @@ def _data(
         return None
 
 
-def _rankings(run: Evaluated) -> dict[str, dict[str, np.ndarray]]:
+def _rankings(run: WorkdirResults) -> dict[str, dict[str, np.ndarray]]:
     """Rankings of the shape that the names ask for; others are left out with a note."""
     if run.names is None:
         run.notes.append("Neither data set nor features are there, so no queries are shown.")

@@ -109,7 +109,7 @@ def application(
     """
     pages = Pages(answers, jobs, limits)
     app = web.Application(middlewares=[guard(allowed)])
-    folder = importlib.resources.files("delg_jax.reports") / "templates" / "search"
+    folder = importlib.resources.files("delg_jax.serving") / "templates"
     for path, (file, kind) in _PAGE.items():
         app.router.add_get(path, _constant((folder / file).read_text(encoding="utf-8"), kind))
     app.router.add_get("/api/about", pages.about)

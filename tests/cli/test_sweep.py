@@ -146,7 +146,7 @@ def test_a_changed_configuration_is_refused_unless_it_may_overwrite(stubs, capsy
     ("arguments", "rule"),
     [
         (["--sweep=train.step=1"], "did you mean train.steps"),
-        (["--grid=train.steps=1"], "--grid = 'train.steps=1': is no flag of delg sweep"),
+        (["--grid=train.steps=1"], "--grid = 'train.steps=1': is not a flag of delg sweep"),
         (["--sweep=train.steps=1", "--sweep=train.steps=2"], "occurs twice"),
         (["--sweep=seed=1", "--seeds=2"], "both grid and seeds"),
         (["--sweep=train.steps=integers(1,5)"], "needs --draws"),

@@ -85,7 +85,7 @@ def test_wrong_requests_are_named(port, server, query, subject):
         "/api/image/%D9%A3",
         "/search.css/../../page.html",
         "/%00",
-        "/templates/search/page.html",
+        "/templates/page.html",
     ],
 )
 def test_nothing_but_pictures_by_index_can_be_had(port, path):

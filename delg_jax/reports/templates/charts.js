@@ -155,8 +155,8 @@ class QueryChart extends LineChart {
     if (column === null || column === undefined) return;
     this.slider.value = column;
     const query = this.query();
-    const values = this.content.lanes.map((lane, number) =>
-      `${lane.label} ${percent(query.precisions[this.protocol][number])}`);
+    const values = this.content.methods.map((method, number) =>
+      `${method.label} ${percent(query.precisions[this.protocol][number])}`);
     this.text.textContent = `${query.name}: ${values.join(", ")}`;
     this.slider.setAttribute("aria-valuetext", this.text.textContent);
   }

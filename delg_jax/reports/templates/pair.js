@@ -11,13 +11,13 @@ class PairDialog {
     document.body.append(this.dialog);
   }
 
-  show(query, hit, lane, words) {
+  show(query, hit, method, words) {
     const { content } = this;
     const place = hit[0];
-    const matches = content.matches[`${lane.run}/${query.number}/${place}`] || null;
+    const matches = content.matches[`${method.run}/${query.number}/${place}`] || null;
     const spots = [
-      content.spots[`${lane.run}/q${query.number}`] || [],
-      content.spots[`${lane.run}/${place}`] || [],
+      content.spots[`${method.run}/q${query.number}`] || [],
+      content.spots[`${method.run}/${place}`] || [],
     ];
     const figure = element("div", { class: "pair without-spots" });
     figure.append(this.drawing(query, place, matches, spots));
@@ -25,8 +25,8 @@ class PairDialog {
     this.dialog.setAttribute("aria-label", title);
     this.dialog.replaceChildren(
       element("h4", {}, title),
-      element("p", { class: "note" }, `${lane.label}: ${words}.`),
-      element("p", { class: "summary" }, this.summary(matches, lane)),
+      element("p", { class: "note" }, `${method.label}: ${words}.`),
+      element("p", { class: "summary" }, this.summary(matches, method)),
       element("div", { class: "controls" },
         matches ? this.toggle(figure, "without-inliers", "Inlier lines", true) : null,
         matches ? this.toggle(figure, "without-others", "Other matches", true) : null,
@@ -43,9 +43,9 @@ class PairDialog {
     this.dialog.showModal();
   }
 
-  summary(matches, lane) {
+  summary(matches, method) {
     if (!matches) return "No matches are stored for this pair.";
-    const least = this.content.least[lane.run];
+    const least = this.content.minInliers[method.run];
     const fate = matches.inliers >= least ? "verified" : `fewer than ${least}, which counts as none`;
     return `${matches.inliers} inliers of ${matches.matches} matches (${fate}).`;
   }
