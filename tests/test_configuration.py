@@ -183,12 +183,12 @@ def changing(line):
             "config.model.globl_dim = 3",
             "globl_dim = 3: .*did you mean model.global_dim",
         ),
-        ("del config.search.engine", "config.search.engine = None: must be in the config file"),
-        ("del config.search", "config.search = None: must be in the config file"),
+        ("del config.search.engine", "config.search.engine = None: is missing"),
+        ("del config.search", "config.search = None: is missing"),
         ("del config.seed; config.seed = 'a'", "config.seed = 'a': must be of type int"),
         ("del config.eval; config.eval = 1", "config.eval = 1: must be a section of fields"),
         ("config.train.learning_rate = float('nan')", "train.learning_rate = nan: must be finite"),
-        ("config.data.root = '~no_such_user/x'", "config.data.root = .*no_such_user is no user"),
+        ("config.data.root = '~no_such_user/x'", "config.data.root = .*no_such_user is not a user"),
     ],
 )
 def test_load_holds_a_file_to_the_fields_of_the_default(tmp_path, line, message):

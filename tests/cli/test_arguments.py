@@ -87,7 +87,8 @@ def test_a_config_file_finds_its_neighbours_from_anywhere(called, tmp_path, monk
         ),
         (
             "modl.global_dim=3",
-            "config.modl.global_dim = '3': is not a field of the configuration (did you mean model?)",
+            "config.modl.global_dim = '3': is not a field of the configuration "
+            "(did you mean model?)",
         ),
         ("zzz=3", "config.zzz = '3': is not a field of the configuration"),
         ("seed.x=3", "config.seed.x = '3': is not a field of the configuration"),
@@ -196,7 +197,7 @@ def test_home_directories_are_expanded_in_flags_fields_and_files(called, tmp_pat
 @pytest.mark.parametrize("field", ["workdir", "config.data.root", "config"])
 def test_an_unknown_user_is_refused(capsys, field):
     subject = field if field.startswith("config.") else f"--{field}"
-    rule = "~no_such_user is no user of this machine; ./~no_such_user is a folder of that name"
+    rule = "~no_such_user is not a user of this machine; for a folder of that name write ./~no_such_user"
     argv = [CONFIG, "--workdir=w", f"--{field}=~no_such_user/x"]
     assert mistake(capsys, *argv) == f"{subject} = '~no_such_user/x': {rule}"
 

@@ -15,8 +15,8 @@ class FoundView {
     const parts = this.content.methods.flatMap((method, number) =>
       this.method(query, protocol, method, number));
     this.node.replaceChildren(title, ...this.asked(query), element("p", { class: "note" },
-      "✓ right, ✗ wrong, – ignored by the protocol, ? not known. ↑ and ↓: ranks gained and lost " +
-      "against the first stage. Choose a result to see the pair."), ...parts);
+      "✓ right, ✗ wrong, – ignored by the protocol, ? unknown. ↑ and ↓: ranks gained and lost " +
+      "against the first stage. Click a result to see its matches."), ...parts);
     this.node.setAttribute("aria-label", `Results of ${query.name}`);
   }
 

@@ -35,10 +35,9 @@ class PairDialog {
           "Close")),
       figure,
       matches ? element("p", { class: "note" },
-        "Lines join local features that lie on one view; dots are matches that do not. " +
-        "At most 80 lines and 40 dots are drawn. Attention: the 40 features with the best " +
-        "scores of each picture; the stronger the colour, the higher the score, and the larger " +
-        "the spot, the larger the scale.") : null,
+        "Lines are inlier matches, dots are other matches. " +
+        "At most 80 lines and 40 dots are drawn. Attention: the 40 best features of each image; " +
+        "colour shows the score and size the scale.") : null,
     );
     this.dialog.showModal();
   }
@@ -46,8 +45,8 @@ class PairDialog {
   summary(matches, method) {
     if (!matches) return "No matches are stored for this pair.";
     const least = this.content.minInliers[method.run];
-    const fate = matches.inliers >= least ? "verified" : `fewer than ${least}, which counts as none`;
-    return `${matches.inliers} inliers of ${matches.matches} matches (${fate}).`;
+    const verdict = matches.inliers >= least ? "verified" : `not verified: fewer than ${least}`;
+    return `${matches.inliers} inliers of ${matches.matches} matches (${verdict}).`;
   }
 
   toggle(figure, name, text, on) {
