@@ -95,7 +95,7 @@ def _one_line(name: str, beside: pathlib.Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         syntax = error if isinstance(error, SyntaxError) and error.filename else None
-        places = [
+        places: list[tuple[str | None, int | None]] = [
             (frame.filename, frame.lineno)
             for frame in traceback.extract_tb(error.__traceback__)
             if pathlib.Path(frame.filename).parent in (beside, folder())

@@ -50,7 +50,7 @@ def explain(error: BaseException) -> UserError | None:
 
 
 def is_other(record: logging.LogRecord) -> bool:
-    """Whether a log record is not about the machine: a filter for libraries that log, then raise."""
+    """Filters log records about errors of the machine: libraries log them and then raise."""
     error = record.exc_info[1] if record.exc_info else None
     return error is None or explain(error) is None
 

@@ -29,7 +29,7 @@ POSITIONAL = "[IMAGE ...]"
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     folder = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
-    if folder and arguments.config_path(argv) is None:
+    if folder and arguments.value_of(argv, "config") is None:
         stored_config.define(values, argv, configuration.expand_home("--workdir", folder))
     else:
         arguments.define_config(values, argv)

@@ -5,10 +5,10 @@
     delg sweep --config=FILE --workdir=DIR --sweep=sweep.json --jobs=4 --gpus=0,1,2,3
 
 The sweep is the product of all --sweep. Random values are uniform(a,b), loguniform(a,b),
-integers(a,b) with both ends included, or choice(x,y,z). A JSON file can hold {"settings": [{"model.pooling": "gem",
-"train.steps": 10}, ...], "grid": {"model.pooling": ["gem", "avg"]}, "random":
-{"train.learning_rate": {"loguniform": [1e-4, 1e-2]}}, "draws": 8, "draw_seed": 0, "seeds": [0, 1],
-"verbs": ["train", "evaluate"]}; the fields of a setting change together.
+integers(a,b) with both ends included, or choice(x,y,z). The fields of a setting change together.
+A JSON file can hold {"settings": [{"model.pooling": "gem", "train.steps": 10}, ...],
+"grid": {"model.pooling": ["gem", "avg"]}, "random": {"train.learning_rate": {"loguniform":
+[1e-4, 1e-2]}}, "draws": 8, "draw_seed": 0, "seeds": [0, 1], "verbs": ["train", "evaluate"]}.
 
 Writes a folder per run, sweep.json, and sweep.md with a row per setting: mean and standard
 deviation over its seeds, which are all fields named `seed`. The same command resumes a stopped
@@ -83,7 +83,8 @@ def _check(values: flags.FlagValues) -> None:
         rule = f"cannot be combined with --{modes[0]}"
         raise UserError(f"--{modes[1]}", values[modes[1]].value, rule)
     for name, least in (("jobs", 0), ("max_runs", 1)):
-        if values[name].value < least:
+        value: int = values[name].value or 0
+        if value < least:
             raise UserError(f"--{name}", values[name].value, f"must be at least {least}")
     if values.slurm == "":
         raise UserError("--slurm", "", "must not be empty")

@@ -43,5 +43,5 @@ def run(values: flags.FlagValues, *folders: str) -> None:
         missing = store_check.repair(store, damages)
         print(f"{store.folder}: {missing} images to extract again, by delg extract")
     else:
-        rule = f"has {len(damages)} damaged chunks; --repair deletes them, and delg extract makes them again"
+        rule = f"has {len(damages)} damaged chunks; --repair deletes them for delg extract"
         raise UserError("feature store", str(store.folder), rule)

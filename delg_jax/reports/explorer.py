@@ -1,4 +1,4 @@
-"""What the page knows of the queries of a group of runs, as plain values for JSON."""
+"""Data of the query explorer of the page: queries, results, matches; plain values for JSON."""
 
 import dataclasses
 import functools
@@ -18,14 +18,14 @@ from delg_jax.reports.workdir_results import WorkdirResults
 
 @dataclasses.dataclass(frozen=True)
 class PageSettings:
-    """How much goes into the page.
+    """Amount of content of the page.
 
     Attributes:
-      top: images shown of each method for each query.
-      queries: that are listed; 0 for all.
-      choose: which of them first, see `query_choice.choose`.
-      pictures: queries, the first of the list, that come with pictures and matches.
-      megabytes: of pictures.
+      top: images shown per method and query.
+      queries: number of queries listed; 0 for all.
+      choose: which queries come first, see `query_choice.choose`.
+      pictures: number of queries, from the start of the list, with pictures and matches.
+      megabytes: maximum size of all pictures.
     """
 
     top: int = 10
@@ -43,11 +43,11 @@ class PageSettings:
 
 
 class Explorer:
-    """Gathers the queries of one group.
+    """Collects the queries of one group of runs.
 
     Args:
-      runs: of the group; their notes get what cannot be shown.
-      results: of their methods, by label.
+      runs: of the group; notes on what cannot be shown are added to them.
+      results: of the methods of the group, by label.
       settings: see `PageSettings`.
     """
 
@@ -61,14 +61,14 @@ class Explorer:
         self._results = list(results.values())
         self._truth = ground_truth(runs)
         self._thumbnails = Thumbnails(settings.megabytes * 1e6)
-        self._opened = next((run for run in runs if run.data is not None), None)
-        self._views = [self._features(run) for run in runs]
-        self._images: dict[int, int] = {}  # place in the page by number in the database
+        self._data = next((run.data for run in runs if run.data is not None), None)
+        self._views = [self._local_features(run) for run in runs]
+        self._images: dict[int, int] = {}  # index in the page by index in the database
         self.chosen = choose(self._results, settings.choose, settings.queries)
 
     def content(self) -> dict[str, Any]:
-        """All that the scripts of the page read."""
-        names, images = self._runs[0].names
+        """All data that the scripts of the page read."""
+        names, images = self._runs[0].names or ([], [])
         listed = [self._query(number, names[number]) for number in self.chosen]
         shown: dict[str, Any] = {"imagePictures": {}, "matches": {}, "spots": {}}
         first = self.chosen[: self._settings.pictures]
@@ -96,17 +96,17 @@ class Explorer:
             **shown,
         }
 
-    def _features(self, run: WorkdirResults) -> LocalFeatureViews | None:
+    def _local_features(self, run: WorkdirResults) -> LocalFeatureViews | None:
         if run.database is None or run.queries is None:
             return None
         try:
-            return LocalFeatureViews(run, self._opened and self._opened.data)
+            return LocalFeatureViews(run, self._data)
         except UserError as error:
             run.notes.append(f"Matches are not shown: {error}.")
             return None
 
     def _query(self, number: int, name: str) -> dict[str, Any]:
-        """One row of the list, and what every method found for it."""
+        """A row of the list, with the results of every method."""
         entry = None if self._truth is None else self._truth[number]
         found = []
         for protocol in PROTOCOLS:
@@ -129,23 +129,23 @@ class Explorer:
         return {"number": number, "name": name, "precisions": precisions, "found": found}
 
     def _add_pictures(self, query: dict[str, Any], number: int, shown: dict[str, Any]) -> None:
-        """Adds to one query its picture, those of what was found, matches and attention."""
+        """Adds pictures, matches and attention of a query and its results."""
         numbers = list(self._images)
         query["picture"] = self._picture("queries", number)
         shape = self._thumbnails.shape(("queries", number))
         box = None if self._truth is None else self._truth[number]["bbx"]
-        query["box"] = None if None in (shape, box) else _box(box, shape)
+        query["box"] = None if shape is None or box is None else _box(box, shape)
         images = shown["imagePictures"]
-        for result, place in sorted(_pairs(query, self._results)):
+        for run, place in sorted(_pairs(query, self._results)):
             image = numbers[place]
             if place not in images:
                 images[place] = self._picture("database", image)
-            self._add_matches(result, number, image, place, shown)
+            self._add_matches(run, number, image, place, shown)
 
     def _add_matches(
         self, run: int, number: int, image: int, place: int, shown: dict[str, Any]
     ) -> None:
-        """Adds matches of a pair and the attention of both pictures, by one run."""
+        """Adds matches of a pair of images and the attention of both, by one run."""
         views = self._views[run]
         if views is None:
             return
@@ -160,15 +160,15 @@ class Explorer:
         if f"{run}/{place}" not in spots:
             spots[f"{run}/{place}"] = views.attention("database", image, shapes[1])
 
-    def _picture(self, part: str, number: int) -> int | None:
-        if self._opened is None:
+    def _picture(self, split: str, number: int) -> int | None:
+        if self._data is None:
             return None
-        source = getattr(self._opened.data, part)
-        return self._thumbnails.add((part, number), functools.partial(source.read, number))
+        source = getattr(self._data, split)
+        return self._thumbnails.add((split, number), functools.partial(source.read, number))
 
 
 def _pairs(query: dict[str, Any], results: Sequence[MethodResult]) -> set[tuple[int, int]]:
-    """Runs and images (by place) that any method of the run shows for a query."""
+    """Runs, and images (index in the page) that a method of the run shows for a query."""
     return {
         (result.run, hit[0])
         for by_method in query["found"]

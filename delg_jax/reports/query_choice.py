@@ -1,4 +1,4 @@
-"""Which queries a report shows first."""
+"""The order of queries in a report."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ CHOICES = ("changed", "worst", "best")
 def choose(
     results: Sequence[MethodResult], by: str, count: int, protocol: str = "medium"
 ) -> list[int]:
-    """Sorts queries by what is interesting; those without positives go last.
+    """Sorts queries by interest; queries without positives come last.
 
     Args:
       results: of the methods of one group.
-      by: `changed`, by the largest change of average precision that any method makes, up or down,
-        over its first stage or over the same method of the first run; `worst` or `best`, by the
-        mean average precision over the methods.
-      count: queries wanted; 0 for all.
-      protocol: that the precisions are of.
+      by: `changed`, by the largest change of average precision, up or down, of any method over
+        its first stage or over the same method of the first run; `worst` or `best`, by the mean
+        average precision over the methods.
+      count: number of queries; 0 for all.
+      protocol: of the precisions.
 
     Returns:
-      Numbers of queries; ties in their order.
+      Indices of queries; ties in ascending order.
 
     Raises:
       UserError: for an unknown choice.

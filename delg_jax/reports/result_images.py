@@ -91,7 +91,7 @@ def draw_searches(
                 title,
                 [
                     Tile(_framed_query(query, box), "query"),
-                    *(Tile(pictures.shrunk(hit.image, SIZES[0]), "found") for hit in hits),
+                    *(Tile(pictures.resized(hit.image, SIZES[0]), "found") for hit in hits),
                 ],
             )
             for title, query, hits in results

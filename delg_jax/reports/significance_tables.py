@@ -1,4 +1,4 @@
-"""Tables of how sure results are: intervals of each method, and differences between two runs."""
+"""Tables of confidence intervals of each method, and of differences between two runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def interval_cells(metrics: Mapping[str, Any]) -> Cells | None:
       metrics: of `metrics.json`.
 
     Returns:
-      A row for each method and protocol; None for files that hold no intervals.
+      A row per method and protocol; None without intervals.
     """
     intervals, compared = metrics.get("intervals"), metrics.get("comparisons", {})
     if not intervals:
@@ -44,7 +44,7 @@ def difference_cells(results: Mapping[str, MethodResult]) -> Cells | None:
       results: of the methods of one group, by label.
 
     Returns:
-      A row for each protocol of each method that has a baseline; None if none has.
+      A row per protocol of each method that has a baseline; None if none has.
     """
     all_results, rows = list(results.values()), []
     for label, result in results.items():

@@ -197,7 +197,8 @@ def test_home_directories_are_expanded_in_flags_fields_and_files(called, tmp_pat
 @pytest.mark.parametrize("field", ["workdir", "config.data.root", "config"])
 def test_an_unknown_user_is_refused(capsys, field):
     subject = field if field.startswith("config.") else f"--{field}"
-    rule = "~no_such_user is not a user of this machine; for a folder of that name write ./~no_such_user"
+    rule = "~no_such_user is not a user of this machine; "
+    rule += "for a folder of that name write ./~no_such_user"
     argv = [CONFIG, "--workdir=w", f"--{field}=~no_such_user/x"]
     assert mistake(capsys, *argv) == f"{subject} = '~no_such_user/x': {rule}"
 

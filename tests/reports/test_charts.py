@@ -23,7 +23,7 @@ def test_training_is_drawn_over_steps_from_zero():
         {"step": 40, "loss": float("nan")},
     ]
     (drawn,) = training(records)
-    assert (drawn.title, drawn.across, drawn.marks) == ("loss", "step", "line")
+    assert (drawn.title, drawn.x_label, drawn.marks) == ("loss", "step", "line")
     assert drawn.x == [10, 20, 30]
     assert drawn.curves == {"loss": [4.0, 1.0, 0.5], "validation_loss": [None, 2.0, 3.0]}
     assert drawn.limits == (0.0, 4.0)
