@@ -39,7 +39,7 @@ TENSORSTORE = ValueError(
             RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search"),
             "process = 'input worker': was killed (out of memory?); use fewer config.data.workers",
         ),
-        (MemoryError(), "memory = '': Cannot allocate memory; take smaller batches or blocks"),
+        (MemoryError(), "memory = '': Cannot allocate memory; use smaller batches or blocks"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), "memory = ''"),
     ],
 )

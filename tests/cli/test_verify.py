@@ -44,7 +44,7 @@ def test_damaged_files_are_named(store, capsys):
     before = contents(store.folder)
     lines, error = verify(capsys, store.folder, status=2)
     assert error == (
-        f"feature store = '{store.folder}': has 2 damaged chunks; --repair prepares it for "
+        f"feature store = '{store.folder}': has 2 damaged chunks; --repair deletes them for "
         "delg extract"
     )
     assert [line.split(": ")[:2] for line in lines] == [
