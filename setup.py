@@ -26,7 +26,8 @@ setup(
     packages=[*find_packages(include=["delg_jax", "delg_jax.*"]), "delg_jax.configs"],
     package_dir={"delg_jax.configs": "configs"},  # what config files of users start from
     package_data={
-        "delg_jax.reports": ["templates/*.*", "templates/search/*.*", "templates/vendor/*.*"]
+        "delg_jax.reports": ["templates/*.*", "templates/vendor/*.*"],
+        "delg_jax.serving": ["templates/*.*"],
     },
     # Ranges; the exact versions that were tested stand in constraints/, one file per Python.
     install_requires=[

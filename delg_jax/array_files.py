@@ -20,6 +20,7 @@ from delg_jax.errors import UserError
 _BLOCK = 2**20  # bytes of a file with a checksum of their own
 _SUMS = ".crc32"  # suffix of the file of checksums; uint32 each, little endian
 
+_ZIP_END = b"PK\x05\x06"  # begins the last record of a zip file
 _MARK, _DIGITS = b"crc32:", 8  # the comment of an archive: the mark, then hexadecimal digits
 
 # What NumPy and zipfile raise on damaged files
@@ -165,6 +166,11 @@ def _archive_checksum(file: BinaryIO) -> int:
 def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
     """Raises a ValueError if an archive differs from its checksum; older files have none."""
     size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - len(_ZIP_END) - 18 - len(_MARK) - _DIGITS, 0))
+    _, end, record = file.read().rpartition(_ZIP_END)
+    # Python's reader accepts an archive whose comment was cut off
+    if end and int.from_bytes(record[16:18], "little") > len(record[18:]):
+        raise ValueError(f"{path.name} is damaged: its end is missing")
     file.seek(max(size - len(_MARK) - _DIGITS, 0))
     comment = file.read()
     if comment.startswith(_MARK):

@@ -19,14 +19,14 @@ _MODULE = "delg_config"  # name under which a config file runs
 
 
 def folder() -> pathlib.Path:
-    """Where our own configs are: in the installed package, or beside it in a clone."""
+    """The folder of our configs: in the installed package, or beside it in a clone."""
     package = pathlib.Path(__file__).resolve().parent
     installed = package / _PACKAGE
     return installed if installed.is_dir() else package.parent / _PACKAGE
 
 
 def find(name: str) -> pathlib.Path:
-    """The config file of a name: its path, or the bare name of one of ours, as `quickstart`.
+    """The config file of a name: its path, or the bare name of one of ours (`quickstart`).
 
     Raises:
       UserError: if there is no such file.
@@ -45,8 +45,8 @@ def run(name: str, argument: str = "") -> ml_collections.ConfigDict:
     """Runs a config file and its `get_config(argument)`.
 
     `from configs import default` finds our configs, and `import base` the file base.py beside the
-    config file, wherever the program runs. Each call reads all of these files anew and leaves no
-    module behind: two folders may have files of one name.
+    config file, from any working directory. Each call reads all files again and leaves no module
+    imported, so two folders can have files of the same name.
 
     Args:
       name: of the file, as for `find`.
@@ -56,12 +56,13 @@ def run(name: str, argument: str = "") -> ml_collections.ConfigDict:
       What the function returned.
 
     Raises:
-      UserError: for whatever the file raises, with the line that did; if it has no `get_config`,
-        or if this returns something else than a ConfigDict.
+      UserError: if the file raises an exception (with its line), has no `get_config`, or
+        `get_config` does not return a ConfigDict.
     """
     path = find(name)
     with _imports(path.parent), _one_line(name, path.parent):
         spec = importlib.util.spec_from_file_location(_MODULE, path)
+        assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - a .py file has them
         module = importlib.util.module_from_spec(spec)
         sys.modules[_MODULE] = module  # dataclasses and pickle look there
         spec.loader.exec_module(module)
@@ -76,7 +77,7 @@ def run(name: str, argument: str = "") -> ml_collections.ConfigDict:
 
 
 def _call(function: Callable, argument: str) -> Any:
-    """Calls `get_config`, which may take no argument, or have a default of its own."""
+    """Calls `get_config`, which may take no argument or have a default."""
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters and argument:
         raise UserError("--config argument", argument, "this config takes no argument")
@@ -87,35 +88,35 @@ def _call(function: Callable, argument: str) -> Any:
 
 @contextlib.contextmanager
 def _one_line(name: str, beside: pathlib.Path) -> Iterator[None]:
-    """Says in one line, with file and line number, what a config file raises."""
+    """Turns what a config file raises into a UserError with file and line number."""
     try:
         yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        is_syntax = isinstance(error, SyntaxError) and error.filename
-        places = [
+        syntax = error if isinstance(error, SyntaxError) and error.filename else None
+        places: list[tuple[str | None, int | None]] = [
             (frame.filename, frame.lineno)
             for frame in traceback.extract_tb(error.__traceback__)
             if pathlib.Path(frame.filename).parent in (beside, folder())
         ]
-        places += [(error.filename, error.lineno)] if is_syntax else []
+        places += [(syntax.filename, syntax.lineno)] if syntax else []
         place = " at {}, line {}".format(*places[-1]) if places else ""
-        text = error.msg if is_syntax else str(error)
+        text = syntax.msg if syntax else str(error)
         rule = f"fails{place}: {type(error).__name__}: {' '.join(text.split())}"
         raise UserError("--config", name, rule) from error
 
 
 @contextlib.contextmanager
 def _imports(beside: pathlib.Path) -> Iterator[None]:
-    """Lets imports find our configs and the modules of a folder, while the block runs."""
+    """Lets imports inside the block find our configs and the modules of a folder."""
     own = {path.stem for path in beside.glob("*.py")} - sys.stdlib_module_names - {"delg_jax"}
     own |= {_PACKAGE, _MODULE}
     hidden = _take(own)
     before, path, bytecode = set(sys.modules), list(sys.path), sys.dont_write_bytecode
     sys.path[:] = [str(beside), *path, str(beside.parent)]
     sys.modules[_PACKAGE] = _package(beside, path)
-    sys.dont_write_bytecode = True  # a file that is changed within a second is read again
+    sys.dont_write_bytecode = True  # or a file changed within a second would not be read again
     importlib.invalidate_caches()
     try:
         yield
@@ -127,13 +128,13 @@ def _imports(beside: pathlib.Path) -> Iterator[None]:
 
 
 def _take(tops: set[str]) -> dict[str, types.ModuleType]:
-    """Takes modules, with all below them, from those that Python has imported."""
+    """Removes modules and their submodules from `sys.modules`, and returns them."""
     names = [name for name in sys.modules if name.partition(".")[0] in tops]
     return {name: sys.modules.pop(name) for name in names}
 
 
 def _package(beside: pathlib.Path, path: list[str]) -> types.ModuleType:
-    """`configs`: the folder of this name that the file lies in or beside, then ours."""
+    """The package `configs`: a folder of that name around or beside the file, then ours."""
     around = [place for place in (beside, *beside.parents) if place.name == _PACKAGE][:1]
     package = types.ModuleType(_PACKAGE)
     others = [pathlib.Path(entry) / _PACKAGE for entry in path]
@@ -143,7 +144,7 @@ def _package(beside: pathlib.Path, path: list[str]) -> types.ModuleType:
 
 
 def _lies_in(beside: pathlib.Path, module: types.ModuleType | None) -> bool:
-    """Whether a module that no package holds was found in `beside`, or is that folder."""
+    """Whether a top-level module was found in `beside`, or is that folder."""
     places = list(getattr(module, "__path__", None) or [])
     if places:
         return any(beside in (pathlib.Path(p), pathlib.Path(p).parent) for p in places)

@@ -1,4 +1,4 @@
-"""Configurations: the argument of a config file, and the difference between two trees."""
+"""Configurations: loading, overriding, checking, flattening and comparing trees of fields."""
 
 import difflib
 import json
@@ -13,7 +13,7 @@ from delg_jax import config_files, migrations
 from delg_jax.errors import UserError
 
 _LARGEST = 2**63 - 1  # whole number
-# Fields that name a file or folder; ~ at their start is the home directory
+# Fields that name a file or folder; `~` at the start is the home directory
 PATHS = (
     "model.pretrained",
     "model.pretrained_mapping",
@@ -28,14 +28,13 @@ PATHS = (
 
 
 def parse_argument(argument: str | None, defaults: dict[str, Any]) -> ml_collections.ConfigDict:
-    """Parses what follows the colon in `--config=FILE:argument`.
+    """Parses the argument in `--config=FILE:argument`.
 
     The argument is a list `name=value,name=value`; a bare `name` sets a boolean to True.
 
     Args:
-      argument: the text, may be empty.
-      defaults: every name that may occur, with its value if it does not; values are bool, int,
-        float or str and fix the type.
+      argument: the text; can be empty.
+      defaults: default value of each known name; bool, int, float or str, which fixes the type.
 
     Returns:
       A locked tree of the names and their values.
@@ -78,8 +77,8 @@ def _parse(name: str, text: str, kind: type) -> Any:
 def load(path: str | os.PathLike, argument: str = "") -> ml_collections.ConfigDict:
     """Runs `get_config(argument)` of a config file, as `--config` does.
 
-    The file may import ours (`from configs import default`) and the files beside it, wherever the
-    program runs.
+    The file can import ours (`from configs import default`) and the files beside it, from any
+    working directory.
 
     Args:
       path: the Python file, or the bare name of one of our configs (`quickstart`).
@@ -102,7 +101,7 @@ def load(path: str | os.PathLike, argument: str = "") -> ml_collections.ConfigDi
 def _require_fields(
     config: ml_collections.ConfigDict, known: ml_collections.ConfigDict, section: str
 ) -> None:
-    """Refuses a tree that has not the fields of another one, or values of another type."""
+    """Refuses a tree with other fields than a known one, or with values of another type."""
     for name, value in config.items():
         if name not in known:
             rule = no_field(f"{section}{name}", [f"{section}{other}" for other in known])
@@ -110,7 +109,7 @@ def _require_fields(
     for name, before in known.items():
         path = f"{section}{name}"
         if name not in config:
-            rule = "must be in the config file, which best starts from default.get_config() of "
+            rule = "is missing; start the config file from default.get_config(), with "
             raise UserError(f"config.{path}", None, f"{rule}`from configs import default`")
         if not isinstance(before, ml_collections.ConfigDict):
             require_kind(path, before, config[name])
@@ -121,11 +120,11 @@ def _require_fields(
 
 
 def expand_home(subject: str, path: str) -> str:
-    """Puts the home directory in the place of `~` or `~user` at the start of a path.
+    """Replaces `~` or `~user` at the start of a path by the home directory.
 
     Args:
       subject: the flag or field, for the error.
-      path: of a file or folder, may be empty.
+      path: of a file or folder; can be empty.
 
     Raises:
       UserError: if there is no such user.
@@ -133,7 +132,7 @@ def expand_home(subject: str, path: str) -> str:
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         user = path.partition("/")[0]
-        rule = f"{user} is no user of this machine; ./{user} is a folder of that name"
+        rule = f"{user} is not a user of this machine; for a folder of that name write ./{user}"
         raise UserError(subject, path, rule)
     return expanded
 
@@ -143,7 +142,7 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
     for path in PATHS:
         section, name = path.split(".")
         value = config.get(section, {}).get(name)
-        if value:  # configurations that older versions stored lack some
+        if value:  # stored configurations of older versions lack some
             config[section][name] = expand_home(f"config.{path}", value)
 
 
@@ -153,14 +152,14 @@ def override(
     """Changes fields of a copy.
 
     Args:
-      config: the whole tree; stays as it is.
+      config: the whole tree; not changed.
       overrides: values by dotted path.
 
     Returns:
       The locked copy.
 
     Raises:
-      UserError: for a field that does not exist, a value of another type, or no finite number.
+      UserError: for an unknown field, a value of another type, or a number that is not finite.
     """
     changed = config.copy_and_resolve_references()
     known = flatten(config)
@@ -186,7 +185,7 @@ def override(
 
 
 def no_field(path: str, known: Iterable[str]) -> str:
-    """The rule that an unknown field breaks: its new name, or one that is close to it.
+    """The rule for an unknown field, with its new name or a similar one.
 
     Args:
       path: of the field, dotted.
@@ -197,7 +196,7 @@ def no_field(path: str, known: Iterable[str]) -> str:
         return past
     close = difflib.get_close_matches(path, list(known), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"is no field of the configuration{hint}"
+    return f"is not a field of the configuration{hint}"
 
 
 def require_kind(path: str, before: Any, after: Any) -> None:
@@ -228,14 +227,7 @@ def require_kind(path: str, before: Any, after: Any) -> None:
 
 
 def require_seed(config: ml_collections.ConfigDict) -> None:
-    """Refuses seeds that no generator takes, or that two of would be the same to.
-
-    Args:
-      config: the whole tree.
-
-    Raises:
-      UserError: if `config.seed` is negative or has more than 32 bits.
-    """
+    """Raises a UserError if `config.seed` is negative or has more than 32 bits."""
     if config.seed < 0:
         raise UserError("config.seed", config.seed, "must not be negative")
     if config.seed >= 2**32:
@@ -264,7 +256,7 @@ def flatten(config: ml_collections.ConfigDict, sections: tuple[str, ...] = ()) -
 
 
 def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The tree of fields by dotted path, as they were stored; a list was a tuple."""
+    """The tree of fields by dotted path, as stored; lists become tuples."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *sections, name = path.split(".")
@@ -276,7 +268,7 @@ def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 
 def within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
-    """Fields of a flattened tree that are, or lie under, one of `sections`."""
+    """Fields of a flattened tree that are one of `sections`, or below one."""
     return {
         path: value
         for path, value in flat.items()
@@ -285,7 +277,7 @@ def within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lines `field: old -> new` for every field of two flattened trees that differs."""
+    """Lines `field: old -> new` for the fields that differ between two flattened trees."""
     absent = "(absent)"
     return [
         f"config.{path}: {old.get(path, absent)!r} -> {new.get(path, absent)!r}"

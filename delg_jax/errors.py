@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend: a field or file, its value, the rule it breaks."""
+"""The exception for mistakes of the user: a field or file, its value, and the rule it breaks."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ class UserError(Exception):
     """
 
     def __init__(self, subject: str, value: object, rule: str) -> None:
-        # One line, also with names of files and texts of libraries that have several
+        # One line, even if the name of a file or the text of a library has several
         super().__init__(" ".join(f"{subject} = {value!r}: {rule}".splitlines()))
         self.subject = subject
         self.value = value
@@ -27,12 +27,12 @@ class UserError(Exception):
 
 
 class WrongField(ValueError):
-    """A field of a class of settings that has a wrong value.
+    """A wrong value of a field in a class of settings.
 
     Args:
       field: its name.
       value: its value.
-      rule: what it must be, as of `UserError`.
+      rule: what it must be, as for `UserError`.
     """
 
     def __init__(self, field: str, value: object, rule: str) -> None:
@@ -43,14 +43,11 @@ class WrongField(ValueError):
 
 @contextlib.contextmanager
 def fields_of(section: str, given: Mapping[str, Any]) -> Iterator[None]:
-    """Lets a wrong field be that of a section of the configuration.
+    """Turns a `WrongField` inside the block into a UserError of a section of the configuration.
 
     Args:
       section: for example `config.rerank.sp`.
       given: values by field, as the user gave them.
-
-    Raises:
-      UserError: that names the one field, for a `WrongField` within the block.
     """
     try:
         yield
@@ -60,7 +57,7 @@ def fields_of(section: str, given: Mapping[str, Any]) -> Iterator[None]:
 
 
 def require_choice(subject: str, value: str, choices: "tuple[str, ...] | list[str]") -> None:
-    """Raises a UserError unless `value` is one of `choices`; of an old value, with its new name."""
+    """Raises a UserError unless `value` is in `choices`; for an old value it gives the new name."""
     if value not in choices:
         new = migrations.RENAMED_VALUES.get((subject.removeprefix("config."), value))
         rule = f"is now called {new}" if new else f"must be one of {', '.join(choices)}"

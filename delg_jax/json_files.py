@@ -1,7 +1,7 @@
-"""JSON files that may be damaged: read whole, and checked before anything is made of them.
+"""JSON files with a checksum, whose structure is checked when they are read.
 
-What the program writes carries a checksum of its content, in the field `checksum` of the outermost
-object. A file without one, by an earlier version, is read as it is.
+Written files have a checksum of their content in the field `checksum` of the outermost object.
+Files of earlier versions, without a checksum, are read as well.
 """
 
 import json
@@ -14,19 +14,19 @@ from typing import Any
 
 from delg_jax.errors import UserError
 
-_LARGEST = 1e300  # beyond it a whole number cannot be shown
-_CHECKSUM, _SIGN = "checksum", "crc32:"
-_OF_BEFORE = re.compile("[0-9a-f]{16}")  # a checksum of earlier versions, for its own reader
+_LARGEST = 1e300  # larger whole numbers cannot be converted to float
+_CHECKSUM, _PREFIX = "checksum", "crc32:"
+_OLD_CHECKSUM = re.compile("[0-9a-f]{16}")  # of earlier versions; checked by its own reader
 
-Check = Callable[[Any, str], None]  # of a value and where it stands
+Check = Callable[[Any, str], None]  # takes a value and its place
 
 
 class _Damaged(Exception):
-    """A value that cannot be: where it stands, and the rule."""
+    """A damaged value: its place, and the rule it breaks."""
 
 
 def signed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Content as JSON keeps it, with its checksum behind; `read` takes the checksum out again."""
+    """Content as JSON stores it, with its checksum last; `read` removes the checksum."""
     plain = json.loads(json.dumps(dict(content)))
     plain.pop(_CHECKSUM, None)
     return {**plain, _CHECKSUM: _checksum(plain)}
@@ -42,15 +42,15 @@ def read(path: pathlib.Path, subject: str, check: Check, remedy: str = "") -> An
 
     Args:
       path: of the file.
-      subject: what it is, for errors.
-      check: what its content must pass; of the functions below.
-      remedy: what to do if it is damaged, after a semicolon; "" if nothing helps.
+      subject: name for errors.
+      check: checks the content; made by the functions below.
+      remedy: what to do if it is damaged; "" if nothing helps.
 
     Returns:
       The content; None if there is no file.
 
     Raises:
-      UserError: if it is damaged: the file, the place in it, and the rule.
+      UserError: if it is damaged; names the file, the place and the rule.
     """
     try:
         content = _unsigned(json.loads(path.read_text(encoding="utf-8")))
@@ -58,7 +58,7 @@ def read(path: pathlib.Path, subject: str, check: Check, remedy: str = "") -> An
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        rule = f"must be whole JSON ({error})"
+        rule = f"must be valid JSON ({error})"
     except _Damaged as damage:
         rule = str(damage)
     else:
@@ -67,15 +67,15 @@ def read(path: pathlib.Path, subject: str, check: Check, remedy: str = "") -> An
 
 
 def read_lines(path: pathlib.Path, subject: str, check: Check) -> list[Any]:
-    """The values of a file that is appended to, an object in each line.
+    """The values of a file with one object per line, to which lines are appended.
 
     Args:
       path: of the file.
-      subject: what it is, for errors.
-      check: what each value must pass.
+      subject: name for errors.
+      check: checks each value.
 
     Returns:
-      The values; none if there is no file. The end of a line that a kill left is not read.
+      The values; none if there is no file. A last line that was cut off by a kill is ignored.
 
     Raises:
       UserError: if a line is damaged.
@@ -94,13 +94,13 @@ def read_lines(path: pathlib.Path, subject: str, check: Check) -> list[Any]:
             values.append(_unsigned(json.loads(text)))
             check(values[-1], "")
         except (ValueError, RecursionError, _Damaged) as error:
-            rule = f"must hold a whole object in line {number} ({error})"
+            rule = f"line {number} must be a whole object ({error})"
             raise UserError(subject, str(path), rule) from error
     return values
 
 
 def _holds_object(text: str) -> bool:
-    """Whether there is more than the beginning of a line, which a kill leaves."""
+    """Whether a line holds a whole object, not only the beginning that a kill leaves."""
     try:
         json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
@@ -110,68 +110,68 @@ def _holds_object(text: str) -> bool:
 
 def _checksum(plain: dict[str, Any]) -> str:
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return f"{_SIGN}{zlib.crc32(text.encode()):08x}"
+    return f"{_PREFIX}{zlib.crc32(text.encode()):08x}"
 
 
 def _unsigned(content: Any) -> Any:
-    """Content without its checksum; damaged if that is another."""
+    """Content without its checksum, which must be right."""
     if not isinstance(content, dict):
         return content
-    # By name or by value, because either may be what is damaged
+    # By name or by value, because either may be damaged
     found = {
         name: value
         for name, value in content.items()
-        if name == _CHECKSUM or (isinstance(value, str) and value.startswith(_SIGN))
+        if name == _CHECKSUM or (isinstance(value, str) and value.startswith(_PREFIX))
     }
     earlier = found.get(_CHECKSUM)
-    if not found or (isinstance(earlier, str) and _OF_BEFORE.fullmatch(earlier)):
+    if not found or (isinstance(earlier, str) and _OLD_CHECKSUM.fullmatch(earlier)):
         return content
     plain = {name: value for name, value in content.items() if name not in found}
-    require(found == {_CHECKSUM: _checksum(plain)}, "", "must be what was written: it is damaged")
+    require(found == {_CHECKSUM: _checksum(plain)}, "", "is damaged: the checksum differs")
     return plain
 
 
 def require(holds: bool, where: str, rule: str) -> None:
-    """Refuses the file unless something holds of the value at a place; for checks alone."""
+    """Refuses the file unless a condition holds; only for use in checks."""
     if not holds:
-        raise _Damaged(f"{where or 'all of it'} {rule}")
+        raise _Damaged(f"{where or 'the content'} {rule}")
 
 
 def anything(value: Any, where: str) -> None:
-    """Checks for nothing."""
+    """Accepts every value."""
     del value, where
 
 
 def number(value: Any, where: str) -> None:
-    """Checks for a number, which may be not-a-number or infinite."""
+    """Checks for a number; NaN and infinity are allowed."""
     numeric = isinstance(value, float) or (type(value) is int and abs(value) < _LARGEST)
     require(numeric, where, "must be a number")
 
 
 def finite(value: Any, where: str) -> None:
-    """Checks for a number that is one."""
+    """Checks for a finite number."""
     number(value, where)
     require(math.isfinite(value), where, "must be finite")
 
 
 def known(value: Any, where: str) -> None:
-    """Checks for a finite number, or null where there was nothing to measure."""
+    """Checks for a finite number, or null where nothing was measured."""
     if value is not None:
         finite(value, where)
 
 
 def count(value: Any, where: str) -> None:
-    """Checks for a whole number that is not negative."""
+    """Checks for a non-negative whole number."""
     require(type(value) is int and 0 <= value < _LARGEST, where, "must be a count")
 
 
 def text(value: Any, where: str) -> None:
-    """Checks for a text."""
-    require(isinstance(value, str), where, "must be a text")
+    """Checks for a string."""
+    require(isinstance(value, str), where, "must be a string")
 
 
 def each(check: Check) -> Check:
-    """Makes the check for an object whose values pass `check`."""
+    """A check for an object whose values pass `check`."""
 
     def checked(value: Any, where: str) -> None:
         require(isinstance(value, dict), where, "must be an object")
@@ -182,7 +182,7 @@ def each(check: Check) -> Check:
 
 
 def every(check: Check) -> Check:
-    """Makes the check for a list whose values pass `check`."""
+    """A check for a list whose values pass `check`."""
 
     def checked(value: Any, where: str) -> None:
         require(isinstance(value, list), where, "must be a list")
@@ -193,7 +193,7 @@ def every(check: Check) -> Check:
 
 
 def fields(needed: Mapping[str, Check], further: Mapping[str, Check] | None = None) -> Check:
-    """Makes the check for an object that has all `needed` fields, and may have `further` ones."""
+    """A check for an object that has all `needed` fields, and may have `further` ones."""
 
     def checked(value: Any, where: str) -> None:
         require(isinstance(value, dict), where, "must be an object")

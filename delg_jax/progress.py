@@ -13,13 +13,13 @@ _LINE_SECONDS = 30.0  # between log lines where there is no terminal
 
 
 class Progress:
-    """Counts items with rate and time left; use it in a `with` block.
+    """Counts items and shows rate and time left; use it in a `with` block.
 
     Args:
-      title: what is being done.
+      title: name of the work.
       total: number of items.
-      unit: what an item is called.
-      done: items that were finished before.
+      unit: name of an item.
+      done: items that were finished earlier.
     """
 
     def __init__(self, title: str, total: int, unit: str = "image", done: int = 0) -> None:
@@ -42,7 +42,7 @@ class Progress:
             self._log()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Counts `count` more items; `note` stands beside the bar."""
+        """Counts `count` more items; `note` is shown beside the bar."""
         self._done += count
         if note:
             self._bar.set_postfix_str(note, refresh=False)

@@ -1,4 +1,4 @@
-"""Artefacts: whole under their final name or absent, with the configuration that made them."""
+"""Outputs in a working directory: written atomically, with the configuration that made them."""
 
 import contextlib
 import errno
@@ -22,9 +22,9 @@ _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONFIG_FILE = "config.json"
-# What writing raises where only reading is allowed
+# Errors of writing to a read-only place
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-FORMAT = 1  # of everything under a working directory; raised when a reader must tell them apart
+FORMAT = 1  # of all files in a working directory; increased when readers must tell versions apart
 
 _TEXTS = json_files.each(json_files.text)
 _DESCRIPTION = json_files.fields(
@@ -39,7 +39,7 @@ _DESCRIPTION = json_files.fields(
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path` and moves it there if the block ends well."""
+    """Yields a temporary path beside `path`, and moves it there if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -54,32 +54,32 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def where_writable(what: str) -> Iterator[None]:
-    """Leaves out the rest of the block where only reading is allowed, and says so in a line.
+    """Skips the rest of the block, with a warning, if the place is read-only.
 
     Args:
-      what: is written, as the subject of the line.
+      what: is written; begins the warning.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in READ_ONLY:
             raise
-        _LOG.warning("%s: not written, because the place is read-only (%s)", what, error.strerror)
+        _LOG.warning("%s: not written, the place is read-only (%s)", what, error.strerror)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
+    """Writes a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Writes an object as a JSON file with a checksum, whole or not at all; see `json_files`."""
+    """Writes an object as a JSON file with a checksum, atomically; see `json_files`."""
     write_text(path, json.dumps(json_files.signed(content), indent=2) + "\n")
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an uncompressed `.npz` file of named arrays, whole or not at all."""
+    """Writes an uncompressed `.npz` file of named arrays atomically."""
     with replacing(path) as temporary:
         array_files.save_arrays(temporary, arrays)
 
@@ -91,21 +91,21 @@ def claim(
     overwrite: bool = False,
     extra: dict[str, str] | None = None,
 ) -> None:
-    """Makes `folder` the place of an artefact of this configuration.
+    """Prepares `folder` for an output of this configuration.
 
-    The whole resolved configuration is stored. Only the sections that decide the artefact are
-    compared, so that a changed re-ranking finds the features of before.
+    The whole resolved configuration is stored, but only the sections that decide the output are
+    compared: after a change of re-ranking, features are reused.
 
     Args:
-      folder: of the artefact; created if absent.
+      folder: of the output; created if absent.
       config: the whole tree.
-      sections: dotted prefixes of the fields that decide the artefact.
-      overwrite: whether an artefact of another configuration is deleted instead of refused.
-      extra: further things that decide it, by name, for example a digest of weights.
+      sections: dotted prefixes of the fields that decide the output.
+      overwrite: whether to delete an output of another configuration instead of refusing it.
+      extra: whatever else decides the output, by name, for example a digest of weights.
 
     Raises:
-      UserError: if the folder holds an artefact of another configuration, listing the difference,
-        or cannot be made.
+      UserError: if the folder holds an output of another configuration (lists the difference), or
+        cannot be created.
     """
     path = folder / CONFIG_FILE
     wanted = {**configuration.flatten(config, sections), **(extra or {})}
@@ -114,7 +114,7 @@ def claim(
         if not changes:
             return
         if not overwrite:
-            rule = "was made by another configuration; --overwrite replaces it, or take another "
+            rule = "was made by another configuration; --overwrite replaces it, or use another "
             rule += f"--workdir. It differs in {'; '.join(changes)}"
             raise UserError("workdir", str(folder), rule)
         shutil.rmtree(folder)
@@ -133,14 +133,14 @@ def describe(
     extra: Mapping[str, str] | None = None,
     sources: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes what the output in `folder` is made of, over what was said before.
+    """Writes the description of the output in `folder`, and replaces an existing one.
 
     Args:
       folder: of the output.
       config: the whole tree.
       sections: dotted prefixes of the fields that decide the output.
-      extra: further things that decide it, by name.
-      sources: digests of what it is made from, by name; see `sources`.
+      extra: whatever else decides it, by name.
+      sources: digests of the inputs, by name; see `sources`.
     """
     content = {
         "format": FORMAT,
@@ -153,7 +153,7 @@ def describe(
 
 
 def sources(folder: pathlib.Path) -> dict[str, str]:
-    """Digests of what the output in `folder` was made from; {} if it was not said.
+    """Digests of the inputs of the output in `folder`; {} if they were not stored.
 
     Raises:
       UserError: if there is no output, or its description is damaged.
@@ -169,15 +169,15 @@ def claim_usable(
     overwrite: bool = False,
     extra: dict[str, str] | None = None,
 ) -> T:
-    """As `claim`, of an artefact that may be damaged or of other images.
+    """Like `claim`, for an output that may be damaged or made from other images.
 
     Args:
-      folder: of the artefact.
+      folder: of the output.
       config: the whole tree.
-      sections: dotted prefixes of the fields that decide the artefact.
-      use: opens or makes it; raises a UserError for one that cannot be used.
-      overwrite: whether one that cannot be used is deleted, too.
-      extra: further things that decide it.
+      sections: dotted prefixes of the fields that decide the output.
+      use: opens or makes it; raises a UserError if it cannot be used.
+      overwrite: whether to delete an output that cannot be used.
+      extra: whatever else decides it.
 
     Returns:
       What `use` returned.
@@ -199,21 +199,21 @@ def is_of(
     sections: tuple[str, ...],
     extra: dict[str, str] | None = None,
 ) -> bool:
-    """Whether `claim` of the same arguments would find its artefact and change nothing."""
+    """Whether `claim` with the same arguments would find its output and change nothing."""
     path = folder / CONFIG_FILE
     wanted = {**configuration.flatten(config, sections), **(extra or {})}
     return path.is_file() and not _changes(path, sections, wanted, unreadable=True)
 
 
 def stored_config(folder: pathlib.Path) -> dict[str, Any]:
-    """The flattened configuration of the artefact in `folder`; a UserError if there is none."""
+    """The flattened configuration of the output in `folder`; a UserError if there is none."""
     return migrations.completed(_read(folder / CONFIG_FILE)["config"])
 
 
 def _changes(
     path: pathlib.Path, sections: tuple[str, ...], wanted: dict[str, Any], unreadable: bool
 ) -> list[str]:
-    """How a stored configuration differs; a damaged one does if `unreadable`, else is an error."""
+    """How a stored configuration differs; a damaged one differs if `unreadable`, else it raises."""
     try:
         stored = _read(path)
     except UserError as error:
@@ -233,4 +233,4 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
             return {"sources": {}, **content, "config": migrations.renamed(content["config"])}
     except UserError as error:
         rule += f" ({error.rule})"
-    raise UserError("workdir", str(path), f"{rule}; --overwrite makes what it describes again")
+    raise UserError("workdir", str(path), f"{rule}; --overwrite makes the output again")

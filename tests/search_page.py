@@ -75,11 +75,11 @@ class QuickSearcher:
 def running(searcher, limits: Limits):
     """Serves in a thread; yields something with the `port`."""
     from delg_jax.serving import server
-    from delg_jax.serving.requests import hosts
+    from delg_jax.serving.requests import allowed_hosts
 
     listening = server.listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    allowed = hosts("127.0.0.1", port, [FURTHER_HOST])
+    allowed = allowed_hosts("127.0.0.1", port, [FURTHER_HOST])
     ready, inside = threading.Event(), SimpleNamespace(port=port)
 
     async def main() -> None:

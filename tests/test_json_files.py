@@ -32,11 +32,11 @@ def test_what_passes_is_read_as_it_is(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        ("{", "must be whole JSON"),
-        ("[" * 100_000, "must be whole JSON"),
-        ([], "all of it must be an object"),
+        ("{", "must be valid JSON"),
+        ("[" * 100_000, "must be valid JSON"),
+        ([], "the content must be an object"),
         ({"values": []}, "name must be there"),
-        ({"name": 1, "values": []}, "name must be a text"),
+        ({"name": 1, "values": []}, "name must be a string"),
         ({"name": "a", "values": {}}, "values must be a list"),
         ({"name": "a", "values": [1, "2"]}, r"values\[2\] must be a number"),
         ({"name": "a", "values": [True]}, r"values\[1\] must be a number"),
@@ -97,7 +97,7 @@ def test_a_checksum_is_written_and_taken_out_again(tmp_path):
     ],
 )
 def test_changed_content_is_noticed(tmp_path, change):
-    with pytest.raises(UserError, match="must be what was written: it is damaged; make it again"):
+    with pytest.raises(UserError, match="is damaged: the checksum differs; make it again"):
         read(tmp_path, {**json_files.signed(_CONTENT), **change})
 
 
@@ -135,5 +135,5 @@ def test_only_what_a_kill_left_of_the_last_line_is_not_read(tmp_path, end):
     path.write_text(first + second[:-1])
     assert json_files.read_lines(path, "thing", anything) == [{"step": 1}, {"step": 2}]
     path.write_text(first[:-3] + "\n" + second)
-    with pytest.raises(UserError, match="must hold a whole object in line 1"):
+    with pytest.raises(UserError, match="line 1 must be a whole object"):
         json_files.read_lines(path, "thing", anything)

@@ -106,12 +106,17 @@ def test_constraints_cover_every_indirect_need():
                 waiting.append(further)
 
 
-def test_every_file_of_the_page_and_its_licence_is_packaged():
-    root = ROOT / "delg_jax" / "reports"
-    patterns = SETUP["package_data"]["delg_jax.reports"]
+@pytest.mark.parametrize("package", ["reports", "serving"])
+def test_every_file_of_a_page_is_packaged(package):
+    root = ROOT / "delg_jax" / package
+    patterns = SETUP["package_data"][f"delg_jax.{package}"]
     packaged = {path for pattern in patterns for path in root.glob(pattern)}
     assert {path for path in (root / "templates").rglob("*") if path.is_file()} == packaged
-    licence = root / "templates" / "vendor" / "uPlot.LICENSE"
+
+
+def test_the_licence_of_the_charts_is_packaged():
+    licence = ROOT / "delg_jax" / "reports" / "templates" / "vendor" / "uPlot.LICENSE"
+    assert licence.is_file()
     assert licence.relative_to(ROOT).as_posix() in SETUP["license_files"]
 
 

@@ -37,9 +37,9 @@ TENSORSTORE = ValueError(
         (PermissionError(errno.EACCES, "Permission denied", "/w/a"), "file = '/w/a': Permission"),
         (
             RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search"),
-            "process = 'input worker': was killed (out of memory?); take fewer config.data.workers",
+            "process = 'input worker': was killed (out of memory?); use fewer config.data.workers",
         ),
-        (MemoryError(), "memory = '': Cannot allocate memory; take smaller batches or blocks"),
+        (MemoryError(), "memory = '': Cannot allocate memory; use smaller batches or blocks"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), "memory = ''"),
     ],
 )
@@ -73,7 +73,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "said"), [(FULL, []), (ValueError("shapes"), ["failed"])])
-def test_what_libraries_log_of_a_shortage_is_left_to_the_end(error, said, caplog):
+def test_errors_of_the_machine_are_not_logged_by_libraries(error, said, caplog):
     log = logging.getLogger("a library")
     log.addFilter(system_errors.is_other)
     log.error("failed", exc_info=wrapped(error))

@@ -1,12 +1,12 @@
-"""Turns the weights of config.model.pretrained into a checkpoint.
+"""Converts the weights in config.model.pretrained to a checkpoint.
 
-config.model.pretrained_source says whose names they bear: torchvision, slim, keras,
-delg_savedmodel or delg_pytorch. Files may be .npz, .safetensors, .h5, .pth, a TensorFlow
-checkpoint or the folder of a SavedModel. PyTorch and TensorFlow read their own files:
+config.model.pretrained_source is the naming scheme of the weights: torchvision, slim, keras,
+delg_savedmodel or delg_pytorch. The file may be .npz, .safetensors, .h5, .pth, a TensorFlow
+checkpoint or the folder of a SavedModel. PyTorch and TensorFlow files need their library:
 pip install 'delg_jax[convert]'.
 
-Leaves checkpoints/ in the workdir. extract, search and evaluate find it there; elsewhere
---config.model.checkpoint=WORKDIR names it, also for train, which then starts from it.
+Writes checkpoints/ in the workdir, where extract, search and evaluate find it. To use it from
+another workdir, or to start a training from it, set --config.model.checkpoint=WORKDIR.
 """
 
 from absl import flags
@@ -21,13 +21,13 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         values,
         "mapping",
         "",
-        "JSON file of our variables to theirs, for what the names leave open; the same as "
+        "JSON file that maps our variables to theirs where the names are not enough; the same as "
         "--config.model.pretrained_mapping.",
     )
 
 
 def run(values: flags.FlagValues) -> None:
-    """Converts and says where the checkpoint is."""
+    """Converts and prints the path of the checkpoint."""
     from delg_jax.training.convert import convert_weights
 
     config = values.config

@@ -1,7 +1,7 @@
-"""Ranks the database for every query by each of config.eval.methods and prints the tables.
+"""Ranks the database for every query by each of config.eval.methods and prints the metrics.
 
-Leaves metrics.json and rankings.npz in the workdir, and features and index first if they are not
-there; a changed re-ranking with --overwrite uses the features again.
+Writes metrics.json and rankings.npz in the workdir. Missing features and indices are made first.
+After a change of config.rerank, --overwrite ranks again and reuses the features.
 """
 
 from absl import flags
@@ -16,7 +16,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Evaluates and prints the tables: all metrics, and how sure the first of them is."""
+    """Evaluates and prints tables of all metrics and of confidence intervals."""
     from delg_jax.evaluation import evaluate
     from delg_jax.retrieval import skipped
 

@@ -1,11 +1,11 @@
-"""Writes the model, or the features of an experiment, for programs that know nothing of this one.
+"""Exports the model, or the features of an experiment, for other programs.
 
-    stablehlo  the network, its weights and the whole extraction in one file for jax.export: image
-               in, features out; beside it, as .json, its inputs and outputs
-    hloc       the features of database and queries, one HDF5 file; extracts what is missing
-    delf       the same as a folder of .delg_local and .delg_global files
+    stablehlo  the network with its weights and the whole extraction (image in, features out) in
+               one file for jax.export, and a .json file that describes inputs and outputs
+    hloc       the features of database and queries in one HDF5 file
+    delf       the same in a folder of .delg_local and .delg_global files
 
-An output that exists is refused without --overwrite.
+hloc and delf extract missing features first. An existing output is only replaced with --overwrite.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from absl import flags
 from delg_jax.cli import arguments
 from delg_jax.errors import UserError, require_choice
 
-# Format: the output's name under the workdir, where the command line gives none.
+# Default name of the output in the workdir, by format
 _OUTPUTS = {"stablehlo": "model.stablehlo", "hloc": "features.h5", "delf": "delf"}
 
 
@@ -29,25 +29,25 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         values,
         "output",
         None,
-        f"File or folder to write; without it {', '.join(_OUTPUTS.values())} in the workdir.",
+        f"File or folder to write; by default {', '.join(_OUTPUTS.values())} in the workdir.",
     )
     flags.DEFINE_string(
         "canvas",
         None,
-        "Of stablehlo: ROWSxCOLUMNS of the largest picture, which every picture costs as much as; "
-        "without it a square of config.extract.max_size.",
+        "For stablehlo: ROWSxCOLUMNS of the largest image; every image takes as long as this one. "
+        "By default a square of config.extract.max_size.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "platforms",
         None,
-        "Of stablehlo: what it shall run on, with commas; without it cpu,cuda,tpu.",
+        "For stablehlo: comma-separated platforms to run on; by default cpu,cuda,tpu.",
         flag_values=values,
     )
 
 
 def run(values: flags.FlagValues) -> None:
-    """Exports and says where to."""
+    """Exports and prints the path of the output."""
     require_choice("--format", values.format, tuple(_OUTPUTS))
     output = values.output or pathlib.Path(values.workdir) / _OUTPUTS[values.format]
     if values.format == "stablehlo":
@@ -55,7 +55,7 @@ def run(values: flags.FlagValues) -> None:
         return
     for name in ("canvas", "platforms"):
         if values[name].value is not None:
-            raise UserError(f"--{name}", values[name].value, "is for --format=stablehlo alone")
+            raise UserError(f"--{name}", values[name].value, "is only for --format=stablehlo")
     from delg_jax.features.formats.exported import export_features
 
     overwrite = values.overwrite
@@ -65,15 +65,19 @@ def run(values: flags.FlagValues) -> None:
 def _export_model(values: flags.FlagValues, output: str | pathlib.Path) -> pathlib.Path:
     from delg_jax.features import stablehlo
 
-    options = {}
-    if values.canvas is not None:
-        options["canvas"] = _parse_canvas(values.canvas)
+    canvas = None if values.canvas is None else _parse_canvas(values.canvas)
+    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")
     if values.platforms is not None:
-        options["platforms"] = tuple(values.platforms.split(","))
-        for platform in options["platforms"]:
+        platforms = tuple(values.platforms.split(","))
+        for platform in platforms:
             require_choice("--platforms", platform, stablehlo.PLATFORMS)
     return stablehlo.export_model(
-        values.config, values.workdir, output, overwrite=values.overwrite, **options
+        values.config,
+        values.workdir,
+        output,
+        canvas=canvas,
+        platforms=platforms,
+        overwrite=values.overwrite,
     )
 
 

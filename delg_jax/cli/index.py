@@ -1,12 +1,11 @@
-"""Builds the similarity graph: each database image searched against the database, once.
+"""Builds the similarity graph by searching the database for each of its images.
 
-Leaves index/graph in the workdir, and the features first if they are not there. A job that was
-stopped goes on where it was; new images complete the graph that is there. With --features=global
-the graph of the global descriptors, index/global_graph, for diffusion. The index of an approximate
-config.search.engine is built, too.
+Writes index/graph in the workdir; with --features=global, index/global_graph, which global
+diffusion uses. Also builds the index of an approximate config.search.engine. Missing features are
+extracted first. The same command resumes a stopped run; new images are added to an existing graph.
 
-On many machines, the same command runs once in each process, with --coordinator, --num_processes
-and --process_id; they share the work.
+On many machines, run the same command once per process, with --coordinator, --num_processes and
+--process_id; the processes share the work.
 """
 
 import pathlib
@@ -20,12 +19,12 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
     arguments.define_processes(values)
-    text = "Features whose similarities are taken."
+    text = "Features to compute similarities from."
     flags.DEFINE_enum("features", "local", ["local", "global"], text, flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
-    """Builds the graph and says how large it is."""
+    """Builds the graph and prints its size."""
     from delg_jax import distributed
     from delg_jax.search.engine_choice import build_engine
     from delg_jax.search.index import FOLDERS, build_index

@@ -1,4 +1,4 @@
-"""The program: finds the verb, parses its flags, and turns a user's mistake into one line."""
+"""The program: finds the verb, parses its flags, and reports a user's mistake in one line."""
 
 import difflib
 import importlib
@@ -15,20 +15,20 @@ from delg_jax import __version__, system_errors
 from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 
-# Verb: what it does, and what it leaves in the workdir.
+# What each verb does
 VERBS = {
-    "train": "train a network, or go on where a run stopped",
+    "train": "train a network, or resume training",
     "extract": "extract global and local features of database and queries",
     "verify": "check every chunk of a feature store",
     "index": "build the similarity graph of the database for local-to-global retrieval",
-    "search": "find a picture in the database",
-    "match": "compare two pictures by their local features and draw what fits",
-    "evaluate": "rank by every method, score, print the table",
+    "search": "search the database for an image",
+    "match": "match two images by their local features and draw the inliers",
+    "evaluate": "rank by every method and print the metrics",
     "sweep": "run train and evaluate over a grid of config fields",
-    "report": "gather the tables of workdirs in one HTML file",
-    "convert": "turn foreign weights into a checkpoint",
-    "export": "write the model, or its features, for other programs",
-    "bench": "time a kernel beside its peers",
+    "report": "write a report of workdirs as one HTML file",
+    "convert": "convert weights of other libraries to a checkpoint",
+    "export": "export the model, or features, for other programs",
+    "bench": "time a kernel and its alternatives",
 }
 _FAILED = 2
 
@@ -46,48 +46,48 @@ def main(argv: Sequence[str]) -> int:
       argv: the command line after the program's name.
 
     Returns:
-      The exit status: 0, or 2 after what a person has to mend, said in one line on stderr.
+      The exit status: 0, or 2 after an error that the user can fix, which is one line on stderr.
     """
     return _status(lambda: _dispatch(list(argv)))
 
 
 def run_experiment(module: types.ModuleType, argv: Sequence[str]) -> int:
-    """Runs a module of `experiments/` as a verb is run.
+    """Runs a module of `experiments/` like a verb.
 
     Args:
       module: with `define_flags` and `run`; its docstring is shown by --help.
       argv: the command line after the module's name.
 
     Returns:
-      The exit status, as of `main`.
+      The exit status, as for `main`.
     """
     summary, _, description = (module.__doc__ or "").partition("\n")
-    name = module.__spec__.name
+    name = module.__spec__.name if module.__spec__ else module.__name__
     return _status(lambda: _run(module, name, list(argv), summary, description, "python -m"))
 
 
 def _status(action: Callable[[], None]) -> int:
-    """Does it, and says a mistake of the user, or what the machine lacks, in one line."""
-    _write_any_text()
+    """Runs an action; reports mistakes of the user and failures of the machine in one line."""
+    _escape_unencodable()
     try:
         action()
     except UserError as error:
         sys.stderr.write(f"delg: {error}\n")
         return _FAILED
     except Exception as error:
-        shortage = system_errors.explain(error)
-        if shortage is None:
+        explained = system_errors.explain(error)
+        if explained is None:
             raise
-        sys.stderr.write(f"delg: {shortage}\n")
+        sys.stderr.write(f"delg: {explained}\n")
         return _FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("delg: interrupted; the same command goes on where this one stopped\n")
+        sys.stderr.write("delg: interrupted; the same command resumes\n")
         return 130
     return 0
 
 
-def _write_any_text() -> None:
-    r"""Lets output that is not UTF-8 hold any text: what it cannot hold is written as `\xNN`."""
+def _escape_unencodable() -> None:
+    r"""Writes characters that the encoding of the output lacks as `\xNN`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -132,7 +132,7 @@ def _run(
     program: str = "delg",
 ) -> None:
     values = flags.FlagValues()
-    argv = arguments.expanded(argv)
+    argv = arguments.expand_flag_files(argv)
     try:
         module.define_flags(values, argv)
     except flags.Error as error:
@@ -142,15 +142,15 @@ def _run(
         _print(arguments.usage(name, summary, description, values, positional, program))
         return
     rest = arguments.parse(values, name, argv, positional, program)
-    flags.FLAGS.mark_as_parsed()  # Grain reads absl's own flags, which are all at their defaults
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl's global flags; all keep their defaults
     _set_up_logging()
     module.run(values, *rest)
 
 
 def _set_up_logging() -> None:
-    """Shows our own log lines, and of libraries only errors."""
+    """Shows our own log lines, and only errors from libraries."""
     absl_logging.set_verbosity(absl_logging.ERROR)
-    absl_logging.get_absl_logger().addFilter(system_errors.is_other)  # said when the verb ends
+    absl_logging.get_absl_logger().addFilter(system_errors.is_other)  # reported when the verb ends
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("delg_jax")

@@ -1,9 +1,9 @@
-"""Compares two pictures by their local features, as spatial verification does.
+"""Matches two images by their local features, as spatial verification does.
 
     delg match A.jpg B.jpg --config=configs/quickstart.py --workdir=runs/quickstart
 
-Prints the number of matches and of inliers and the transformation from B to A, and draws both
-pictures with a line for each inlier. Fields of config.rerank.sp decide what matches and what fits.
+Prints the numbers of matches and inliers and the transformation from B to A, and draws both images
+with a line for each inlier. The settings are config.rerank.sp.
 """
 
 import pathlib
@@ -25,25 +25,25 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         values,
         "output",
         None,
-        f"Drawing to write ({', '.join(matches.FORMATS)}); without it match.png in the workdir.",
+        f"Drawing to write ({', '.join(matches.FORMATS)}); by default match.png in the workdir.",
     )
 
 
 def run(values: flags.FlagValues, *names: str) -> None:
-    """Compares, prints and draws."""
+    """Matches, prints and draws."""
     from delg_jax.retrieval.pair_matching import match_pictures
 
     if len(names) != 2:
-        raise UserError("delg match", " ".join(names), "must be two files of pictures, A B")
+        raise UserError("delg match", " ".join(names), "must be two image files, A B")
     output = values.output or pathlib.Path(values.workdir) / "match.png"
     output = matches.check_path("--output", output)
     pair = match_pictures(values.config, values.workdir, *names, values.overwrite)
     found = pair.verification
     inliers = int(found.inlier_mask.sum())
     least = values.config.rerank.sp.min_inliers
-    fate = "verified" if inliers >= least else f"not verified: fewer than {least}"
+    verdict = "verified" if inliers >= least else f"not verified: fewer than {least}"
     print(f"matches  {len(found.matches)}")
-    print(f"inliers  {inliers} ({fate})")
+    print(f"inliers  {inliers} ({verdict})")
     if found.transform.any():
         print("transformation of B to A, for (x, y, 1):")
         for row in _x_first(found.transform):
@@ -53,6 +53,6 @@ def run(values: flags.FlagValues, *names: str) -> None:
 
 
 def _x_first(transform: np.ndarray) -> np.ndarray:
-    """A matrix for (y, x, 1) as one for (x, y, 1)."""
+    """Turns a matrix for (y, x, 1) into one for (x, y, 1)."""
     order = [1, 0, 2]
     return transform[order[: len(transform)]][:, order]

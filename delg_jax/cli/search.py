@@ -1,20 +1,20 @@
-"""Finds pictures in the database of a workdir and prints the best images with their scores.
+"""Searches the database of a workdir for images and prints the best results with their scores.
 
     delg search --index=runs/quickstart query.jpg --method=all --output=results.jpg
     delg search --index=runs/quickstart --serve
 
-The first prints a table for each picture and method. The second opens a local page to drop a
-picture, draw a box on it, and see the results with their matches, until Ctrl-C.
+The first command prints a table per image and method. The second serves a local page, until
+Ctrl-C, on which you drop an image, draw a box on it, and see the results and their matches.
 
-The score is what the method ranks by: a similarity, with a method that ends in +sp the number of
-inliers; with global+superglobal it is the similarity of the search before.
-Without --config, that of the features in the workdir is taken; its network and features are used,
-and features are made first if they are not there.
+The score is a similarity; for methods that end in +sp, the number of inliers. For
+global+superglobal it is the similarity before re-ranking.
+Without --config, the configuration of the features in the workdir is used. Missing features are
+extracted first.
 """
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -23,44 +23,45 @@ from delg_jax.cli import arguments, stored_config
 from delg_jax.errors import UserError
 from delg_jax.reports import matches, tables
 
-POSITIONAL = "[PICTURE ...]"
+POSITIONAL = "[IMAGE ...]"
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     folder = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
-    if folder and arguments.config_path(argv) is None:
+    if folder and arguments.value_of(argv, "config") is None:
         stored_config.define(values, argv, configuration.expand_home("--workdir", folder))
     else:
         arguments.define_config(values, argv)
     arguments.define_workdir(values)
     flags.DEFINE_alias("index", "workdir", flag_values=values)
-    arguments.define_path(values, "image", None, "A picture, as PICTURE is.")
+    arguments.define_path(values, "image", None, "A query image; the same as IMAGE.")
     flags.DEFINE_string(
-        "box", None, "Part of the picture to look for: x1,y1,x2,y2 in pixels.", flag_values=values
+        "box", None, "Part of the image to search for: x1,y1,x2,y2 in pixels.", flag_values=values
     )
-    rule = "global or local search, with or without re-ranking: global, global+sp, "
-    rule += "global+superglobal, global+qe, global+diffusion, local, local+sp, local+mds, "
-    rule += "local+mds+global or local+diffusion; several with commas between them, or all."
-    flags.DEFINE_string("method", "global", rule, flag_values=values)
+    text = "global or local search, with or without re-ranking: global, global+sp, "
+    text += "global+superglobal, global+qe, global+diffusion, local, local+sp, local+mds, "
+    text += "local+mds+global or local+diffusion; several separated by commas, or all."
+    flags.DEFINE_string("method", "global", text, flag_values=values)
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
-    rule = f"Drawing of picture and results to write ({', '.join(matches.FORMATS)})."
-    arguments.define_path(values, "output", None, rule)
+    text = f"Drawing of query and results to write ({', '.join(matches.FORMATS)})."
+    arguments.define_path(values, "output", None, text)
     _define_serving(values)
 
 
 def _define_serving(values: flags.FlagValues) -> None:
-    flags.DEFINE_boolean("serve", False, "Open a local page instead.", flag_values=values)
-    text = "Address of the page; another than loopback lets others in."
+    flags.DEFINE_boolean("serve", False, "Serve a local page instead.", flag_values=values)
+    text = "Address of the page; with any but loopback, others can reach it."
     flags.DEFINE_string("host", "127.0.0.1", text, flag_values=values)
-    flags.DEFINE_integer("port", 8080, "Of the page; 0 = a free one.", 0, 65535, flag_values=values)
-    text = "Further names, with commas, under which browsers may ask for the page."
+    text = "Port of the page; 0 picks a free one."
+    flags.DEFINE_integer("port", 8080, text, 0, 65535, flag_values=values)
+    text = "Comma-separated host names under which the page may be reached."
     flags.DEFINE_list("allowed_hosts", [], text, flag_values=values)
-    text = "Size of a picture that the page takes, at most."
+    text = "Maximum size of an uploaded image."
     flags.DEFINE_float("max_upload_megabytes", 20.0, text, 0.001, flag_values=values)
-    text = "Searches that may wait at a time; further ones are refused until some are done."
+    text = "Maximum queued searches; more are refused."
     flags.DEFINE_integer("concurrency", 64, text, 1, flag_values=values)
-    text = "Seconds after which a search of the page is given up."
+    text = "Maximum seconds per search on the page, waiting included."
     flags.DEFINE_float("request_seconds", 60.0, text, 0.1, flag_values=values)
 
 
@@ -74,11 +75,11 @@ def run(values: flags.FlagValues, *pictures: str) -> None:
 def _run(values: flags.FlagValues, pictures: Sequence[str]) -> None:
     if values.serve:
         if pictures:
-            rule = "is searched without --serve; the page takes its own"
+            rule = "cannot be combined with --serve; upload images on the page"
             raise UserError("delg search", " ".join(pictures), rule)
         _serve(values)
     elif not pictures:
-        rule = "needs a picture (--image or PICTURE), or --serve"
+        rule = "needs an image (--image or IMAGE), or --serve"
         raise UserError("delg search", None, rule)
     else:
         _search(values, pictures)
@@ -91,7 +92,7 @@ def _search(values: flags.FlagValues, paths: Sequence[str]) -> None:
     config = values.config
     box = None if values.box is None else query.parse_box(values.box)
     if box is not None and len(paths) > 1:
-        raise UserError("--box", values.box, "is for one picture")
+        raise UserError("--box", values.box, "needs exactly one image")
     output = matches.check_path("--output", values.output) if values.output else None
     searcher.check_has_network(config)
     methods = values.method.split(",")
@@ -103,9 +104,9 @@ def _search(values: flags.FlagValues, paths: Sequence[str]) -> None:
     opened = searcher.Searcher(config, values.workdir, values.overwrite)
     results = []
     for path, picture in zip(paths, pictures, strict=True):
-        asked = opened.query(picture, box)
+        query_features = opened.query(picture, box)
         for method in methods:
-            hits = opened.search(asked, method, values.top).hits
+            hits = opened.search(query_features, method, values.top).hits
             title = method if len(paths) == 1 else f"{path}, {method}"
             if len(paths) * len(methods) > 1:
                 print(f"{title}:")
@@ -124,7 +125,7 @@ def _print(method: str, hits: Sequence) -> None:
 
 def _serve(values: flags.FlagValues) -> None:
     if importlib.util.find_spec("aiohttp") is None:
-        rule = "needs aiohttp, which the extra `serve` of delg_jax installs"
+        rule = "needs aiohttp: pip install 'delg_jax[serve]'"
         raise UserError("--serve", True, rule)
     from delg_jax.retrieval.searcher import Searcher
 
@@ -137,9 +138,9 @@ def _serve(values: flags.FlagValues) -> None:
     listening = server.listen(values.host, values.port)
     with listening:
         searcher = Searcher(values.config, values.workdir, values.overwrite)
-        announce = _announce(len(searcher.source))
+        images = len(searcher.source)
+
+        def announce(url: str) -> None:
+            print(f"serving {images} images at {url} (Ctrl-C stops)", flush=True)
+
         server.serve(searcher, listening, values.host, values.allowed_hosts, limits, announce)
-
-
-def _announce(images: int) -> Callable[[str], None]:
-    return lambda place: print(f"serving {images} images at {place} (Ctrl-C ends)", flush=True)

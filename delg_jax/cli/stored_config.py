@@ -1,4 +1,4 @@
-"""The configuration that a workdir's features were made with, in the place of a config file."""
+"""Uses the configuration stored with a workdir's features instead of a config file."""
 
 import contextlib
 import inspect
@@ -16,17 +16,17 @@ from delg_jax.errors import UserError
 
 
 def define(values: flags.FlagValues, argv: list[str], folder: str) -> None:
-    """Defines `--config` with the stored configuration; `--config.field=value` overrides a field.
+    """Defines `--config` with the stored configuration as its default.
 
     Args:
       values: gets the flag.
-      argv: the verb's command line, which overrides are read from.
+      argv: the verb's command line, from which overrides of fields are read.
       folder: the workdir.
 
     Raises:
-      UserError: if there are no features with a configuration, or an override names no field of it.
+      UserError: if there are no features with a configuration, or an override has an unknown field.
     """
-    text = "Config file; without it the configuration of the features in the workdir. "
+    text = "Config file; by default the configuration of the features in the workdir. "
     text += "--config.field=value overrides a field."
     stored = read(pathlib.Path(folder))
     try:
@@ -36,23 +36,22 @@ def define(values: flags.FlagValues, argv: list[str], folder: str) -> None:
 
 
 def read(folder: pathlib.Path) -> ml_collections.ConfigDict:
-    """The configuration of the database's features in a workdir, as a tree; errors as `define`."""
+    """The configuration of the database's features in a workdir; errors as for `define`."""
     features = folder / "features" / "database"
     if not (features / workdir.CONFIG_FILE).is_file():
-        rule = "must be a workdir with features; delg extract makes them, with a --config"
+        rule = "must be a workdir with features; run delg extract --config=... first"
         raise UserError("workdir", str(folder), rule)
     return configuration.unflatten(workdir.stored_config(features)).lock()
 
 
 @contextlib.contextmanager
 def of_this_version(values: flags.FlagValues) -> Iterator[None]:
-    """Says in one line if a field that is asked for in the block is not in a stored configuration.
+    """Turns the lack of a field in a stored configuration into a UserError.
+
+    A field is absent if it was added to the program after the workdir was made.
 
     Args:
-      values: parsed flags, with `--config` and `--workdir`; only what `define` read is looked at.
-
-    Raises:
-      UserError: if so; the program has got the field after the workdir was made.
+      values: parsed flags, with `--config` and `--workdir`; a `--config` file is not affected.
     """
     try:
         yield
@@ -62,5 +61,5 @@ def of_this_version(values: flags.FlagValues) -> Iterator[None]:
         if not stored or raised_in != inspect.getfile(ml_collections.ConfigDict):
             raise
         field = " ".join(str(error).split()).strip("'\"")
-        rule = f"was made by another version, without the field {field}; name its --config, or "
-        raise UserError("workdir", values.workdir, f"{rule}make it again") from error
+        rule = f"was made by another version, without the field {field}; pass its --config, or "
+        raise UserError("workdir", values.workdir, f"{rule}extract again") from error

@@ -1,18 +1,18 @@
-"""Trains and evaluates with many values of configuration fields, and makes one table.
+"""Trains and evaluates over many values of configuration fields, and writes one table.
 
     delg sweep --config=FILE --workdir=DIR --sweep=train.learning_rate=0.003,0.01 --seeds=0,1,2
     delg sweep --config=FILE --workdir=DIR --sweep='rerank.sp.min_inliers=integers(4,10)' --draws=8
     delg sweep --config=FILE --workdir=DIR --sweep=sweep.json --jobs=4 --gpus=0,1,2,3
 
-All --sweep are multiplied. Random values are uniform(a,b), loguniform(a,b), integers(a,b), ends
-included, or choice(x,y,z). A JSON file can hold {"settings": [{"model.pooling": "gem",
-"train.steps": 10}, ...], "grid": {"model.pooling": ["gem", "avg"]}, "random":
-{"train.learning_rate": {"loguniform": [1e-4, 1e-2]}}, "draws": 8, "draw_seed": 0, "seeds": [0, 1],
-"verbs": ["train", "evaluate"]}; the fields of a setting change together.
+The sweep is the product of all --sweep. Random values are uniform(a,b), loguniform(a,b),
+integers(a,b) with both ends included, or choice(x,y,z). The fields of a setting change together.
+A JSON file can hold {"settings": [{"model.pooling": "gem", "train.steps": 10}, ...],
+"grid": {"model.pooling": ["gem", "avg"]}, "random": {"train.learning_rate": {"loguniform":
+[1e-4, 1e-2]}}, "draws": 8, "draw_seed": 0, "seeds": [0, 1], "verbs": ["train", "evaluate"]}.
 
-Leaves a folder for each run, sweep.json, and sweep.md with a row for each setting: mean and
-standard deviation over its seeds, which are all fields named `seed`. Called again, it goes on where
-it stopped, and tries again what failed. If runs fail, the others are done; the exit status is 2.
+Writes a folder per run, sweep.json, and sweep.md with a row per setting: mean and standard
+deviation over its seeds, which are all fields named `seed`. The same command resumes a stopped
+sweep and repeats failed runs. A failed run does not stop the others; the exit status is then 2.
 """
 
 import pathlib
@@ -21,40 +21,40 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir
 from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 
 PROGRAM = (sys.executable, "-m", "delg_jax", "sweep")
-# Flags that say how runs are done, not which.
-_WAYS = ("only", "gather", "print_commands", "slurm")
-_OF_THE_SWEEP = (*_WAYS, "digest", "jobs", "gpus")
+# Flags that decide how runs are done, not which
+_MODES = ("only", "gather", "print_commands", "slurm")
+_OF_THE_SWEEP = (*_MODES, "digest", "jobs", "gpus")
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
-    text = "field=value,value,..., field=uniform(a,b), or a JSON file; may be repeated."
+    text = "field=value,value,..., field=uniform(a,b), or a JSON file; can be repeated."
     flags.DEFINE_multi_string("sweep", [], text, flag_values=values)
     text = "Values of the field seed for each setting."
     flags.DEFINE_list("seeds", None, text, flag_values=values)
-    flags.DEFINE_integer("draws", None, "Draws of the random fields.", flag_values=values)
-    flags.DEFINE_integer("draw_seed", None, "Decides the draws (0).", flag_values=values)
+    flags.DEFINE_integer("draws", None, "Number of random draws.", flag_values=values)
+    flags.DEFINE_integer("draw_seed", None, "Seed of the random draws (0).", flag_values=values)
     text = "Verbs of each run (train,evaluate)."
     flags.DEFINE_list("verbs", None, text, flag_values=values)
-    flags.DEFINE_integer("max_runs", 1000, "More runs are refused.", flag_values=values)
-    text = "Runs at a time, each a process of its own; 0 does them one by one in this process."
+    flags.DEFINE_integer("max_runs", 1000, "Maximum number of runs.", flag_values=values)
+    text = "Parallel runs, each in its own process; 0 runs them one by one in this process."
     flags.DEFINE_integer("jobs", 0, text, flag_values=values)
-    text = "Values of CUDA_VISIBLE_DEVICES that the jobs take in turn."
+    text = "Values of CUDA_VISIBLE_DEVICES to assign to the jobs in turn."
     flags.DEFINE_list("gpus", [], text, flag_values=values)
-    text = "Print one command for each run that is not finished, and do nothing."
+    text = "Only print a command for each unfinished run."
     flags.DEFINE_boolean("print_commands", False, text, flag_values=values)
-    text = "Write a script for sbatch with these commands to this file, and do nothing."
+    text = "Only write these commands to this file, as a script for sbatch."
     arguments.define_path(values, "slurm", None, text)
-    text = "Make the table from what is there, also while other jobs are at work."
+    text = "Only write the table of finished runs; other jobs may still be running."
     flags.DEFINE_boolean("gather", False, text, flag_values=values)
-    flags.DEFINE_string("only", None, "Do this run alone, without the table.", flag_values=values)
-    text = "With --only: refuse a run whose configuration and verbs have another digest."
+    flags.DEFINE_string("only", None, "Do only this run, without the table.", flag_values=values)
+    text = "With --only: expected digest of the run's configuration and verbs."
     flags.DEFINE_string("digest", None, text, flag_values=values)
 
 
@@ -72,17 +72,19 @@ def run(values: flags.FlagValues) -> None:
         if values.only:
             _do_one(values, runs)
         elif values.print_commands or values.slurm:
-            _hand_out(values, runs)
+            _write_commands(values, runs)
         else:
             _do_all(values, runs)
 
 
 def _check(values: flags.FlagValues) -> None:
-    ways = [name for name in _WAYS if values[name].value]
-    if len(ways) > 1:
-        raise UserError(f"--{ways[1]}", values[ways[1]].value, f"excludes --{ways[0]}")
+    modes = [name for name in _MODES if values[name].value]
+    if len(modes) > 1:
+        rule = f"cannot be combined with --{modes[0]}"
+        raise UserError(f"--{modes[1]}", values[modes[1]].value, rule)
     for name, least in (("jobs", 0), ("max_runs", 1)):
-        if values[name].value < least:
+        value: int = values[name].value or 0
+        if value < least:
             raise UserError(f"--{name}", values[name].value, f"must be at least {least}")
     if values.slurm == "":
         raise UserError("--slurm", "", "must not be empty")
@@ -99,11 +101,12 @@ def _whole_number(text: str) -> int:
 
 
 def _do_all(values: flags.FlagValues, runs: Sequence) -> None:
-    """Does all runs, or gathers those that are done, and writes the table."""
+    """Does all runs, or collects those that are finished, and writes the table."""
     from delg_jax.reports.sweep_tables import sweep_report
     from delg_jax.sweeps import parallel_jobs, sweep
 
-    base, root, missing = values.config, pathlib.Path(values.workdir), []
+    base, root = values.config, pathlib.Path(values.workdir)
+    missing: list[str] = []
     if values.gather:
         results, missing = sweep.gather(base, runs, root)
         sweep.write(root, results, missing)
@@ -115,7 +118,7 @@ def _do_all(values: flags.FlagValues, runs: Sequence) -> None:
     else:
         results = sweep.run(base, runs, root, values.overwrite)
     report = sweep_report(results, missing)
-    artefacts.write_text(root / "sweep.md", report + "\n")
+    workdir.write_text(root / "sweep.md", report + "\n")
     print(report)
     sweep.require_success([result for result in results if result.run.name not in missing])
 
@@ -126,18 +129,18 @@ def _do_one(values: flags.FlagValues, runs: Sequence) -> None:
 
     one = next((one for one in runs if one.name == values.only), None)
     if one is None:
-        raise UserError("--only", values.only, "is no run of this sweep")
+        raise UserError("--only", values.only, "is not a run of this sweep")
     root = pathlib.Path(values.workdir)
     (config,) = sweep.check(values.config, [one], root, values.overwrite)
     digest = Record.begin(config, one.verbs).digest
     if values.digest not in (None, digest):
-        rule = f"the run is {digest} by now: its configuration changed since the sweep was made"
+        rule = f"the run now has the digest {digest}: its configuration changed"
         raise UserError("--digest", values.digest, rule)
     sweep.require_success([sweep.run_one(one, config, root / one.name, values.overwrite)])
 
 
-def _hand_out(values: flags.FlagValues, runs: Sequence) -> None:
-    """Prints the commands, or writes a script of them."""
+def _write_commands(values: flags.FlagValues, runs: Sequence) -> None:
+    """Prints the commands, or writes them as a script."""
     from delg_jax.sweeps import slurm
 
     commands = _commands(values, runs)
@@ -148,12 +151,12 @@ def _hand_out(values: flags.FlagValues, runs: Sequence) -> None:
     else:
         gather, folder = [*_words(values), "--gather"], pathlib.Path.cwd()
         script = slurm.slurm_script(commands, gather, values.workdir, folder, values.jobs)
-        artefacts.write_text(pathlib.Path(values.slurm), script)
-        print(f"{values.slurm}: {len(commands)} runs; submit it by sbatch")
+        workdir.write_text(pathlib.Path(values.slurm), script)
+        print(f"{values.slurm}: {len(commands)} runs; submit it with sbatch")
 
 
 def _commands(values: flags.FlagValues, runs: Sequence) -> dict[str, list[str]]:
-    """Words of a command for each run that is not finished, by its name."""
+    """Command of each unfinished run, as words, by its name."""
     from delg_jax.sweeps import sweep
     from delg_jax.sweeps.run_record import Record
 
@@ -169,14 +172,14 @@ def _commands(values: flags.FlagValues, runs: Sequence) -> dict[str, list[str]]:
 
 
 def _words(values: flags.FlagValues) -> list[str]:
-    """The command line of this sweep, without the way in which its runs are done."""
+    """The command line of this sweep, without the flags that decide how runs are done."""
     words = list(PROGRAM)
     for name in values:
         flag = values[name]
         if flag.using_default_value or name in _OF_THE_SWEEP:
             continue
         if name.startswith("config.") and isinstance(flag.value, list | tuple):
-            words.append(f"--{name}={tuple(flag.value)!r}")  # absl writes nothing of an empty one
+            words.append(f"--{name}={tuple(flag.value)!r}")  # absl drops an empty one
         else:
             words += flag.serialize().split("\n")
     return words

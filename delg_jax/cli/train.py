@@ -1,11 +1,10 @@
 """Trains whitening, classifiers, attention and autoencoder, and the backbone unless frozen.
 
-Leaves checkpoints/, logs/metrics.jsonl and train_metrics.json in the workdir. Called again, it
-goes on at the latest checkpoint; SIGTERM makes it save one and end with status 0.
+Writes checkpoints/, logs/metrics.jsonl and train_metrics.json in the workdir. The same command
+resumes from the latest checkpoint. On SIGTERM it saves a checkpoint and exits with status 0.
 
-On many machines, the same command runs once in each process, with --coordinator, --num_processes
-and --process_id, and a workdir that all of them share. JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
-and JAX_PROCESS_ID stand in for flags that are not given.
+On many machines, run the same command once per process, with a shared workdir and --coordinator,
+--num_processes and --process_id (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
 """
 
 from absl import flags

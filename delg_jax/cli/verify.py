@@ -2,8 +2,8 @@
 
     delg verify WORKDIR/features/database
 
-Names each damaged or missing file. With --repair, damaged chunks are deleted and their images
-marked as missing, and delg extract, called as before, makes these again.
+Lists damaged and missing files. With --repair, damaged chunks are deleted and their images marked
+as missing; the same delg extract command as before then extracts them again.
 """
 
 import pathlib
@@ -18,16 +18,12 @@ POSITIONAL = "STORE"
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    text = "Delete damaged chunks, so that delg extract makes them again."
+    text = "Delete damaged chunks; delg extract then extracts their images again."
     flags.DEFINE_boolean("repair", False, text, flag_values=values)
 
 
 def run(values: flags.FlagValues, *folders: str) -> None:
-    """Reads the store and says what is damaged.
-
-    Raises:
-      UserError: if something is damaged and stays so.
-    """
+    """Checks the store and prints what is damaged; a UserError if damage remains."""
     from delg_jax.features import store_check
     from delg_jax.features.store import FeatureStore
 
@@ -42,10 +38,10 @@ def run(values: flags.FlagValues, *folders: str) -> None:
             f"{damage.rows.stop - 1}: {damage.reason}"
         )
     if not damages:
-        print(f"{store.folder}: {len(store)} images, every chunk as it was written")
+        print(f"{store.folder}: {len(store)} images, no damaged chunks")
     elif values.repair:
         missing = store_check.repair(store, damages)
-        print(f"{store.folder}: {missing} images to be extracted again, by delg extract")
+        print(f"{store.folder}: {missing} images to extract again, by delg extract")
     else:
-        rule = f"has {len(damages)} damaged chunks; --repair prepares it for delg extract"
+        rule = f"has {len(damages)} damaged chunks; --repair deletes them for delg extract"
         raise UserError("feature store", str(store.folder), rule)

@@ -1,4 +1,4 @@
-"""Charts of the report as numbers, which `templates/charts.js` draws."""
+"""Data of the charts in the report, which `templates/charts.js` draws."""
 
 import dataclasses
 import json
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from delg_jax.data.ground_truth import protocol_sets
-from delg_jax.reports.method_results import Lane
+from delg_jax.reports.method_results import MethodResult
 
 _LEVELS = 51  # of recall
 _PERCENT = (0.0, 100.0)
-_DIGITS = 6  # significant ones of a training metric
+_DIGITS = 6  # significant digits of a training metric
 
 Limits = tuple[float, float]
 Points = Sequence[tuple[float, float]]
@@ -20,23 +20,23 @@ Points = Sequence[tuple[float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A few curves over the same numbers.
+    """Curves over the same values of x.
 
     Attributes:
-      title: what is drawn.
-      across: what `x` is, with its unit.
-      upward: what the curves give, with its unit; "" if the title says it.
-      x: numbers in rising order.
-      curves: by name, a value for each of `x`; None where there is none.
-      limits: least and largest value of the axis upward.
+      title: of the chart.
+      x_label: of the x axis, with its unit.
+      y_label: of the y axis, with its unit; "" if the title says it.
+      x: values in ascending order.
+      curves: by name, a value for each of `x`, or None.
+      limits: of the y axis.
       marks: `line`, `dots`, or `bars` from zero.
       protocol: of the queries.
-      queries: number of the query at each of `x`; None if `x` are no queries.
+      queries: index of the query at each of `x`; None if `x` are not queries.
     """
 
     title: str
-    across: str
-    upward: str
+    x_label: str
+    y_label: str
     x: Sequence[float]
     curves: Mapping[str, Sequence[float | None]]
     limits: Limits
@@ -45,19 +45,19 @@ class Chart:
     queries: Sequence[int] | None = None
 
     def json(self) -> str:
-        """All fields, for the script of the page; curves as pairs, which keep their order."""
+        """All fields, for the script of the page; curves as pairs, which keep the order."""
         fields = dataclasses.asdict(self) | {"curves": list(self.curves.items())}
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
 
 
 def training(records: Sequence[Mapping[str, float]]) -> list[Chart]:
-    """Draws losses, accuracies and activation sparsity of a training run.
+    """Charts of losses, accuracies and activation sparsity of a training run.
 
     Args:
       records: of `logs/metrics.jsonl`; each has `step` and some metrics.
 
     Returns:
-      A chart for each kind of metric that is finite in more than one record.
+      A chart for each kind of metric with finite values in more than one record.
     """
     names = sorted({name for record in records for name in record})
     kinds: dict[str, list[str]] = {"loss": [], "accuracy": [], "sparsity": []}
@@ -77,7 +77,7 @@ def training(records: Sequence[Mapping[str, float]]) -> list[Chart]:
 def precision_at_recall(
     ranking: np.ndarray, ground_truth: Sequence[Mapping[str, Sequence[int]]], protocol: str
 ) -> np.ndarray | None:
-    """Interpolated precision, the mean over queries.
+    """Interpolated precision, averaged over queries.
 
     The interpolated precision at a recall is the largest at this or any higher recall (Manning,
     Raghavan, Schuetze, "Introduction to Information Retrieval", 2008, section 8.4).
@@ -106,12 +106,14 @@ def precision_at_recall(
 
 
 def precision_recall(
-    sides: Mapping[str, Lane], ground_truth: Sequence[Mapping[str, Sequence[int]]], protocol: str
+    results: Mapping[str, MethodResult],
+    ground_truth: Sequence[Mapping[str, Sequence[int]]],
+    protocol: str,
 ) -> Chart | None:
-    """A curve for each lane by its label; None if no query has positives."""
+    """A curve for each method; None if no query has positives."""
     curves = {}
-    for label, lane in sides.items():
-        values = precision_at_recall(lane.rankings[protocol], ground_truth, protocol)
+    for label, result in results.items():
+        values = precision_at_recall(result.rankings[protocol], ground_truth, protocol)
         if values is not None:
             curves[label] = np.round(100 * values, 2).tolist()
     if not curves:
@@ -121,54 +123,64 @@ def precision_recall(
     return Chart(title, "recall, %", "precision, %", recalls, curves, _PERCENT)
 
 
-def by_query(sides: Mapping[str, Lane], queries: Sequence[int], protocol: str) -> Chart | None:
-    """Average precisions of each query, as dots, sorted by the first lane.
+def by_query(
+    results: Mapping[str, MethodResult], queries: Sequence[int], protocol: str
+) -> Chart | None:
+    """Average precision of each query, as dots, sorted by the first method.
 
     Args:
-      sides: lanes by label.
-      queries: numbers of those to draw.
+      results: of the methods, by label.
+      queries: indices of the queries to draw.
       protocol: easy, medium or hard.
 
     Returns:
-      The chart of the queries that have a value of the first lane; None if there are none.
+      The chart of the queries with a value of the first method; None if there are none.
     """
-    values = {label: lane.precisions[protocol] for label, lane in sides.items()}
+    values = {label: result.precisions[protocol] for label, result in results.items()}
     first = next(iter(values.values()))
-    order = sorted((q for q in queries if first[q] is not None), key=lambda q: first[q])
-    curves = {label: [_rounded(listed[q]) for q in order] for label, listed in values.items()}
+    known = {q: value for q in queries if (value := first[q]) is not None}
+    order = sorted(known, key=known.__getitem__)
+    curves = {label: [_rounded(column[q]) for q in order] for label, column in values.items()}
     title = f"{protocol.capitalize()}: average precision by query"
-    upward = "average precision, %"
-    return _over_queries(title, upward, protocol, order, curves, _PERCENT, "dots")
+    y_label = "average precision, %"
+    return _over_queries(title, y_label, protocol, order, curves, _PERCENT, "dots")
 
 
 def differences(
-    sides: Mapping[str, Lane], lane: int, queries: Sequence[int], protocol: str
+    results: Mapping[str, MethodResult], number: int, queries: Sequence[int], protocol: str
 ) -> Chart | None:
-    """What a lane gains over its rival on each query, as bars, sorted; None if nothing.
+    """Gain of a method over its baseline on each query, as sorted bars; None if all are zero.
 
     Args:
-      sides: lanes by label.
-      lane: number of one with a rival.
-      queries: numbers of those to draw.
+      results: of the methods, by label.
+      number: index of a result.
+      queries: indices of the queries to draw.
       protocol: easy, medium or hard.
 
     Returns:
-      As `by_query`.
+      As for `by_query`.
     """
-    lanes = list(sides.values())
-    mine, its = (lanes[n].precisions[protocol] for n in (lane, lanes[lane].rival))
-    known = {q: mine[q] - its[q] for q in queries if None not in (mine[q], its[q])}
-    order = sorted(known, key=known.get)
+    all_results = list(results.values())
+    baseline = all_results[number].baseline
+    if baseline is None:
+        return None
+    mine, theirs = (all_results[n].precisions[protocol] for n in (number, baseline))
+    known = {}
+    for query in queries:
+        after, before = mine[query], theirs[query]
+        if after is not None and before is not None:
+            known[query] = after - before
+    order = sorted(known, key=known.__getitem__)
     most = max(map(abs, known.values()), default=0.0)
     if not most:
         return None
-    title = f"{protocol.capitalize()}: {lanes[lane].method}, difference by query"
-    curves = {list(sides)[lane]: [_rounded(known[q]) for q in order]}
+    title = f"{protocol.capitalize()}: {all_results[number].method}, difference by query"
+    curves = {list(results)[number]: [_rounded(known[q]) for q in order]}
     return _over_queries(title, "difference, %", protocol, order, curves, (-most, most), "bars")
 
 
 def _over_steps(title: str, series: Mapping[str, Points]) -> Chart:
-    """Metrics that need not be known at the same steps."""
+    """Curves of metrics that may be known at different steps."""
     steps = sorted({step for points in series.values() for step, _ in points})
     known = {name: dict(points) for name, points in series.items()}
     curves = {name: [values.get(step) for step in steps] for name, values in known.items()}
@@ -179,7 +191,7 @@ def _over_steps(title: str, series: Mapping[str, Points]) -> Chart:
 
 def _over_queries(
     title: str,
-    upward: str,
+    y_label: str,
     protocol: str,
     order: Sequence[int],
     curves: Mapping[str, Sequence[float | None]],
@@ -189,8 +201,8 @@ def _over_queries(
     """A chart whose columns are queries; None without any."""
     if not order:
         return None
-    x, across = list(range(len(order))), "query, sorted"
-    return Chart(title, across, upward, x, curves, limits, marks, protocol, order)
+    x, x_label = list(range(len(order))), "query, sorted"
+    return Chart(title, x_label, y_label, x, curves, limits, marks, protocol, order)
 
 
 def _finite_points(records: Sequence[Mapping[str, float]], name: str) -> Points:

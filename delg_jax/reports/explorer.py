@@ -1,4 +1,4 @@
-"""What the page knows of the queries of a group of runs, as plain values for JSON."""
+"""Data of the query explorer of the page: queries, results, matches; plain values for JSON."""
 
 import dataclasses
 import functools
@@ -8,24 +8,24 @@ from typing import Any
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
 from delg_jax.progress import Progress
-from delg_jax.reports.local_feature_views import UNIT, Evidence, Shape
-from delg_jax.reports.method_results import Lane, ground_truth
+from delg_jax.reports.local_feature_views import UNIT, LocalFeatureViews, Shape
+from delg_jax.reports.method_results import MethodResult, ground_truth
 from delg_jax.reports.query_choice import choose
-from delg_jax.reports.query_results import findings
+from delg_jax.reports.query_results import top_images
 from delg_jax.reports.thumbnails import Thumbnails
-from delg_jax.reports.workdir_results import Evaluated
+from delg_jax.reports.workdir_results import WorkdirResults
 
 
 @dataclasses.dataclass(frozen=True)
-class Amounts:
-    """How much goes into the page.
+class PageSettings:
+    """Amount of content of the page.
 
     Attributes:
-      top: images shown of each method for each query.
-      queries: that are listed; 0 for all.
-      choose: which of them first, see `query_choice.choose`.
-      pictures: queries, the first of the list, that come with pictures and matches.
-      megabytes: of pictures.
+      top: images shown per method and query.
+      queries: number of queries listed; 0 for all.
+      choose: which queries come first, see `query_choice.choose`.
+      pictures: number of queries, from the start of the list, with pictures and matches.
+      megabytes: maximum size of all pictures.
     """
 
     top: int = 10
@@ -43,41 +43,51 @@ class Amounts:
 
 
 class Explorer:
-    """Gathers the queries of one group.
+    """Collects the queries of one group of runs.
 
     Args:
-      runs: of the group; their notes get what cannot be shown.
-      sides: their lanes by label.
-      amounts: see `Amounts`.
+      runs: of the group; notes on what cannot be shown are added to them.
+      results: of the methods of the group, by label.
+      settings: see `PageSettings`.
     """
 
-    def __init__(self, runs: Sequence[Evaluated], sides: dict[str, Lane], amounts: Amounts) -> None:
-        self._runs, self._sides, self._amounts = runs, sides, amounts
-        self._lanes = list(sides.values())
+    def __init__(
+        self,
+        runs: Sequence[WorkdirResults],
+        results: dict[str, MethodResult],
+        settings: PageSettings,
+    ) -> None:
+        self._runs, self._labelled, self._settings = runs, results, settings
+        self._results = list(results.values())
         self._truth = ground_truth(runs)
-        self._thumbnails = Thumbnails(amounts.megabytes * 1e6)
-        self._opened = next((run for run in runs if run.data is not None), None)
-        self._evidence = [self._features(run) for run in runs]
-        self._images: dict[int, int] = {}  # place in the page by number in the database
-        self.chosen = choose(self._lanes, amounts.choose, amounts.queries)
+        self._thumbnails = Thumbnails(settings.megabytes * 1e6)
+        self._data = next((run.data for run in runs if run.data is not None), None)
+        self._views = [self._local_features(run) for run in runs]
+        self._images: dict[int, int] = {}  # index in the page by index in the database
+        self.chosen = choose(self._results, settings.choose, settings.queries)
 
     def content(self) -> dict[str, Any]:
-        """All that the scripts of the page read."""
-        names, images = self._runs[0].names
+        """All data that the scripts of the page read."""
+        names, images = self._runs[0].names or ([], [])
         listed = [self._query(number, names[number]) for number in self.chosen]
         shown: dict[str, Any] = {"imagePictures": {}, "matches": {}, "spots": {}}
-        first = self.chosen[: self._amounts.pictures]
+        first = self.chosen[: self._settings.pictures]
         with Progress("pictures and matches", len(first), "query") as progress:
             for query, number in zip(listed, first, strict=False):
-                self._illustrate(query, number, shown)
+                self._add_pictures(query, number, shown)
                 progress.advance()
         return {
             "protocols": list(PROTOCOLS),
             "runs": [str(run.folder) for run in self._runs],
-            "least": [evidence and evidence.least for evidence in self._evidence],
-            "lanes": [
-                {"label": label, "run": lane.run, "first": lane.first, "rival": lane.rival}
-                for label, lane in self._sides.items()
+            "minInliers": [views and views.min_inliers for views in self._views],
+            "methods": [
+                {
+                    "label": label,
+                    "run": result.run,
+                    "firstStage": result.first_stage,
+                    "baseline": result.baseline,
+                }
+                for label, result in self._labelled.items()
             ],
             "queries": listed,
             "images": [images[number] for number in self._images],
@@ -86,83 +96,83 @@ class Explorer:
             **shown,
         }
 
-    def _features(self, run: Evaluated) -> Evidence | None:
+    def _local_features(self, run: WorkdirResults) -> LocalFeatureViews | None:
         if run.database is None or run.queries is None:
             return None
         try:
-            return Evidence(run, self._opened and self._opened.data)
+            return LocalFeatureViews(run, self._data)
         except UserError as error:
             run.notes.append(f"Matches are not shown: {error}.")
             return None
 
     def _query(self, number: int, name: str) -> dict[str, Any]:
-        """One row of the list, and what every lane found for it."""
+        """A row of the list, with the results of every method."""
         entry = None if self._truth is None else self._truth[number]
         found = []
         for protocol in PROTOCOLS:
-            by_lane = []
-            for lane in self._lanes:
-                first = None if lane.first is None else self._lanes[lane.first]
+            by_method = []
+            for result in self._results:
+                first = None if result.first_stage is None else self._results[result.first_stage]
                 before = None if first is None else first.rankings[protocol][number]
-                order, top = lane.rankings[protocol][number], self._amounts.top
-                by_lane.append(
+                order, top = result.rankings[protocol][number], self._settings.top
+                by_method.append(
                     [
                         [self._images.setdefault(hit.image, len(self._images)), *hit[1:]]
-                        for hit in findings(order, before, entry, protocol, top)
+                        for hit in top_images(order, before, entry, protocol, top)
                     ]
                 )
-            found.append(by_lane)
+            found.append(by_method)
         precisions = [
-            [_rounded(lane.precisions[protocol][number]) for lane in self._lanes]
+            [_rounded(result.precisions[protocol][number]) for result in self._results]
             for protocol in PROTOCOLS
         ]
         return {"number": number, "name": name, "precisions": precisions, "found": found}
 
-    def _illustrate(self, query: dict[str, Any], number: int, shown: dict[str, Any]) -> None:
-        """Adds to one query its picture, those of what was found, matches and attention."""
+    def _add_pictures(self, query: dict[str, Any], number: int, shown: dict[str, Any]) -> None:
+        """Adds pictures, matches and attention of a query and its results."""
         numbers = list(self._images)
         query["picture"] = self._picture("queries", number)
         shape = self._thumbnails.shape(("queries", number))
         box = None if self._truth is None else self._truth[number]["bbx"]
-        query["box"] = None if None in (shape, box) else _box(box, shape)
+        query["box"] = None if shape is None or box is None else _box(box, shape)
         images = shown["imagePictures"]
-        for lane, place in sorted(_pairs(query, self._lanes)):
+        for run, place in sorted(_pairs(query, self._results)):
             image = numbers[place]
             if place not in images:
                 images[place] = self._picture("database", image)
-            self._explain(lane, number, image, place, shown)
+            self._add_matches(run, number, image, place, shown)
 
-    def _explain(
+    def _add_matches(
         self, run: int, number: int, image: int, place: int, shown: dict[str, Any]
     ) -> None:
-        """Adds matches of a pair and the attention of both pictures, by one run."""
-        evidence = self._evidence[run]
-        if evidence is None:
+        """Adds matches of a pair of images and the attention of both, by one run."""
+        views = self._views[run]
+        if views is None:
             return
         shapes = (
             self._thumbnails.shape(("queries", number)),
             self._thumbnails.shape(("database", image)),
         )
-        shown["matches"][f"{run}/{number}/{place}"] = evidence.matches(number, image, shapes)
+        shown["matches"][f"{run}/{number}/{place}"] = views.matches(number, image, shapes)
         spots = shown["spots"]
         if f"{run}/q{number}" not in spots:
-            spots[f"{run}/q{number}"] = evidence.spots("queries", number, shapes[0])
+            spots[f"{run}/q{number}"] = views.attention("queries", number, shapes[0])
         if f"{run}/{place}" not in spots:
-            spots[f"{run}/{place}"] = evidence.spots("database", image, shapes[1])
+            spots[f"{run}/{place}"] = views.attention("database", image, shapes[1])
 
-    def _picture(self, part: str, number: int) -> int | None:
-        if self._opened is None:
+    def _picture(self, split: str, number: int) -> int | None:
+        if self._data is None:
             return None
-        source = getattr(self._opened.data, part)
-        return self._thumbnails.add((part, number), functools.partial(source.read, number))
+        source = getattr(self._data, split)
+        return self._thumbnails.add((split, number), functools.partial(source.read, number))
 
 
-def _pairs(query: dict[str, Any], lanes: Sequence[Lane]) -> set[tuple[int, int]]:
-    """Runs and images (by place) that any lane of the run shows for a query."""
+def _pairs(query: dict[str, Any], results: Sequence[MethodResult]) -> set[tuple[int, int]]:
+    """Runs, and images (index in the page) that a method of the run shows for a query."""
     return {
-        (lane.run, hit[0])
-        for by_lane in query["found"]
-        for lane, hits in zip(lanes, by_lane, strict=True)
+        (result.run, hit[0])
+        for by_method in query["found"]
+        for result, hits in zip(results, by_method, strict=True)
         for hit in hits
     }
 

@@ -1,4 +1,4 @@
-"""The report: what workdirs hold, as one HTML file that needs nothing else."""
+"""Writes the report of workdirs as one self-contained HTML file."""
 
 import base64
 import hashlib
@@ -11,15 +11,15 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
 from delg_jax.reports import charts, method_results, significance_tables, tables
-from delg_jax.reports.explorer import Amounts, Explorer
-from delg_jax.reports.workdir_results import Evaluated, read, read_training
+from delg_jax.reports.explorer import Explorer, PageSettings
+from delg_jax.reports.workdir_results import WorkdirResults, read, read_training
 from delg_jax.training.metrics import read_records
 
-# Folders that keep a configuration, by what it decided.
+# Folders with a stored configuration, by stage
 _STAGES = {"training": "logs", "evaluation": "evaluation"}
 _STYLES = ("vendor/uPlot.min.css", "report.css")
 _SCRIPTS = ("elements.js", "pair.js", "found.js", "list.js", "charts.js", "start.js")
@@ -31,18 +31,18 @@ def write_report(
     output: str | pathlib.Path,
     title: str = "DELG image retrieval",
     data_root: str = "",
-    amounts: Amounts | None = None,
+    settings: PageSettings | None = None,
 ) -> pathlib.Path:
-    """Gathers metrics, curves, queries with what was found, and configurations of workdirs.
+    """Writes metrics, curves, queries with their results, and configurations of workdirs.
 
     Runs on the same queries and images are shown side by side and compared with the first of them.
 
     Args:
-      workdirs: each with `metrics.json`, `train_metrics.json`, or both; nothing in them changes.
+      workdirs: each with `metrics.json`, `train_metrics.json`, or both; not changed.
       output: the HTML file to write.
-      title: heading of the page.
-      data_root: where the data set lies now; "" for where the configurations say.
-      amounts: how much goes into the page; None for the usual.
+      title: title of the page.
+      data_root: folder of the data set if it moved; "" to use the stored configurations.
+      settings: amount of content; None for the defaults.
 
     Returns:
       The file.
@@ -54,10 +54,10 @@ def write_report(
     runs = [read(folder, data_root) for folder in folders]
     shown = [_run(run) for run in runs]
     groups = [
-        _group([runs[number] for number in members], amounts or Amounts())
-        for members in method_results.groups(runs)
+        _group([runs[number] for number in members], settings or PageSettings())
+        for members in method_results.group_runs(runs)
     ]
-    style, script = ("\n".join(map(_part, names)) for names in (_STYLES, _SCRIPTS))
+    style, script = ("\n".join(map(_template_text, names)) for names in (_STYLES, _SCRIPTS))
     page = (
         _environment()
         .get_template("report.html")
@@ -66,16 +66,16 @@ def write_report(
             runs=shown,
             groups=groups,
             style=markupsafe.Markup(style),
-            scripts=[_script(_vendored()), _script(script)],
+            scripts=[_script(_chart_library()), _script(script)],
         )
     )
     output = pathlib.Path(output)
-    artefacts.write_text(output, page)
+    workdir.write_text(output, page)
     return output
 
 
 def json_for_script(content: Any) -> markupsafe.Markup:
-    """JSON that can stand within a script element: nothing in it can end the element."""
+    """JSON for a script element, escaped so that nothing in it can end the element."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return markupsafe.Markup(text.translate(_IN_SCRIPTS))
 
@@ -90,33 +90,34 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _part(name: str) -> str:
+def _template_text(name: str) -> str:
     """Text of a style sheet or script of the page."""
     return (importlib.resources.files("delg_jax.reports") / "templates" / name).read_text("utf-8")
 
 
-def _vendored() -> str:
-    """The library of the charts; its licence wants to stand in every copy."""
-    return f"/*\n{_part('vendor/uPlot.LICENSE')}*/\n{_part('vendor/uPlot.iife.min.js')}"
+def _chart_library() -> str:
+    """The chart library, with the licence that every copy must include."""
+    licence, script = map(_template_text, ("vendor/uPlot.LICENSE", "vendor/uPlot.iife.min.js"))
+    return f"/*\n{licence}*/\n{script}"
 
 
 def _script(text: str) -> dict[str, str]:
-    """A script of the page, and the digest by which the page allows it."""
+    """A script of the page, and its digest for the Content-Security-Policy."""
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {"text": markupsafe.Markup(text), "sha256": digest}
 
 
-def _run(run: Evaluated) -> dict[str, Any]:
-    """What the template shows of one workdir."""
+def _run(run: WorkdirResults) -> dict[str, Any]:
+    """Values for the template from one workdir."""
     folder, result = run.folder, run.metrics
     training = read_training(folder / "train_metrics.json")
     if not result and training is None:
         rule = "must be a workdir with metrics.json or train_metrics.json"
         raise UserError("workdir", str(folder), rule)
     configurations = [
-        (stage, sorted(artefacts.stored_config(folder / name).items()))
+        (stage, sorted(workdir.stored_config(folder / name).items()))
         for stage, name in _STAGES.items()
-        if (folder / name / artefacts.CONFIG_FILE).is_file()
+        if (folder / name / workdir.CONFIG_FILE).is_file()
     ]
     return {
         "name": str(folder),
@@ -131,29 +132,29 @@ def _run(run: Evaluated) -> dict[str, Any]:
     }
 
 
-def _group(runs: Sequence[Evaluated], amounts: Amounts) -> dict[str, Any]:
-    """What the template shows of the queries of runs on the same data."""
-    sides = {}
-    for lane in method_results.lanes(runs):
-        sides[f"{lane.run + 1}: {lane.method}" if len(runs) > 1 else lane.method] = lane
-    truth, explorer = method_results.ground_truth(runs), Explorer(runs, sides, amounts)
-    plots = [charts.by_query(sides, explorer.chosen, protocol) for protocol in PROTOCOLS]
+def _group(runs: Sequence[WorkdirResults], settings: PageSettings) -> dict[str, Any]:
+    """Values for the template from the queries of runs on the same data."""
+    results = {}
+    for result in method_results.collect_results(runs):
+        results[f"{result.run + 1}: {result.method}" if len(runs) > 1 else result.method] = result
+    truth, explorer = method_results.ground_truth(runs), Explorer(runs, results, settings)
+    plots = [charts.by_query(results, explorer.chosen, protocol) for protocol in PROTOCOLS]
     compared = [
-        charts.differences(sides, number, explorer.chosen, "medium")
-        for number, lane in enumerate(sides.values())
-        if lane.rival is not None
+        charts.differences(results, number, explorer.chosen, "medium")
+        for number, result in enumerate(results.values())
+        if result.baseline is not None
     ]
-    recall = [charts.precision_recall(sides, truth, p) for p in PROTOCOLS] if truth else []
+    recall = [charts.precision_recall(results, truth, p) for p in PROTOCOLS] if truth else []
     content = explorer.content()
     return {
         "runs": [str(run.folder) for run in runs],
-        "queries": len(runs[0].names[0]),
+        "queries": len(next(iter(results.values())).rankings["medium"]),
         "listed": len(explorer.chosen),
         "pictures": bool(content["pictures"]),
         "left_out": content["leftOut"],
         "recall": [drawn for drawn in recall if drawn],
         "by_query": [drawn for drawn in plots if drawn],
-        "differences": significance_tables.difference_cells(sides),
+        "differences": significance_tables.difference_cells(results),
         "by_difference": [drawn for drawn in compared if drawn],
         "content": json_for_script(content),
     }

@@ -1,4 +1,4 @@
-"""Curves as an SVG, drawn by Matplotlib."""
+"""Curves as SVG, drawn with Matplotlib."""
 
 import io
 import math
@@ -8,7 +8,7 @@ from typing import Any
 Points = Sequence[tuple[float, float]]
 
 _INCHES = (8.6, 4.6)
-# Text stays text, and the same curves give the same bytes.
+# Text stays text, and the same curves give the same bytes
 _STYLE = {
     "axes.grid": True,
     "axes.prop_cycle": "cycler('color', ['#1f77b4', '#d62728', '#2ca02c', '#ff7f0e', '#9467bd',"
@@ -25,13 +25,13 @@ _STYLE = {
 def line_chart(
     title: str, across: str, upward: str, curves: Mapping[str, Points], scale: str = "linear"
 ) -> str:
-    """Draws curves; linear axes upward begin at 0 unless a number is below.
+    """Draws curves; a linear y axis begins at 0 unless a value is negative.
 
     Args:
-      title: what is drawn.
-      across: what the first number of a point is, with its unit.
-      upward: what the second one is.
-      curves: points by the name of the curve; a curve of no points is left out.
+      title: of the chart.
+      across: label of the x axis, with its unit.
+      upward: label of the y axis, with its unit.
+      curves: points by the name of the curve; curves without points are ignored.
       scale: `linear`, or `log` for two logarithmic axes that span whole powers of ten.
 
     Returns:
@@ -48,7 +48,7 @@ def line_chart(
         rule = "finite and positive" if scale == "log" else "finite"
         raise ValueError(f"`curves` (={dict(curves)}) must have points, all {rule}")
 
-    # Takes half a second, which only those who draw should wait for
+    # Imported here because it takes half a second
     import matplotlib.style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def line_chart(
         drawn = io.StringIO()
         metadata = {"Title": title, "Creator": None, "Date": None, "Type": None, "Format": None}
         FigureCanvasSVG(figure).print_svg(drawn, metadata=metadata)
-    # Trailing blanks are none of the content, and diffs mark them
+    # Trailing blanks are not content, and diffs mark them
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
 
 

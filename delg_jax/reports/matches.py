@@ -1,4 +1,4 @@
-"""A drawing of two pictures side by side, with lines between the matches on one view."""
+"""Draws two images side by side, with a line for each inlier match."""
 
 import colorsys
 import pathlib
@@ -6,17 +6,17 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir
 from delg_jax.errors import UserError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 _GAP = 8  # pixels between the pictures
-_REJECTED = (150, 150, 150)  # colour of matches that do not fit
+_OUTLIER = (150, 150, 150)  # colour
 
 
 def check_path(subject: str, path: str | pathlib.Path) -> pathlib.Path:
-    """The path of a drawing; a UserError if its ending names no known format."""
+    """The path of a drawing; a UserError if its extension is not supported."""
     path = pathlib.Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UserError(subject, str(path), f"must end in {', '.join(FORMATS)}")
@@ -28,15 +28,15 @@ def draw(
     locations: tuple[np.ndarray, np.ndarray],
     inlier_mask: np.ndarray,
 ) -> Image.Image:
-    """Draws inliers as coloured lines, and other matches as grey dots.
+    """Draws inliers as coloured lines and other matches as grey dots.
 
     Args:
       pictures: uint8 [H, W, 3] each.
-      locations: float [L, 2] each, (y, x) in pixels, of matches.
+      locations: float [L, 2] each, (y, x) in pixels, of the matches.
       inlier_mask: bool [L].
 
     Returns:
-      The drawing; both pictures in their own size.
+      The drawing; both images keep their size.
     """
     (height, left, _), (other, right, _) = (picture.shape for picture in pictures)
     canvas = Image.new("RGB", (left + _GAP + right, max(height, other)), "white")
@@ -45,13 +45,13 @@ def draw(
         canvas.paste(Image.fromarray(picture), (offset, 0))
     pen = ImageDraw.Draw(canvas)
     ends = [
-        [(x + offset, y) for y, x in places.tolist()]
-        for places, offset in zip(locations, offsets, strict=True)
+        [(x + offset, y) for y, x in side.tolist()]
+        for side, offset in zip(locations, offsets, strict=True)
     ]
     radius = max(1, min(canvas.size) // 200)
-    for rejected in np.flatnonzero(~inlier_mask):
+    for outlier in np.flatnonzero(~inlier_mask):
         for side in ends:
-            _dot(pen, side[rejected], radius, _REJECTED)
+            _dot(pen, side[outlier], radius, _OUTLIER)
     for inlier in np.flatnonzero(inlier_mask):
         start, end = (side[inlier] for side in ends)
         colour = _colour(start[1] / max(height, 1))
@@ -62,9 +62,9 @@ def draw(
 
 
 def save(drawing: Image.Image, path: pathlib.Path) -> None:
-    """Writes a drawing, whole or not at all; the format is that of the path's ending."""
+    """Writes a drawing atomically; the extension of the path decides the format."""
     try:
-        with artefacts.replacing(path) as temporary:
+        with workdir.replacing(path) as temporary:
             drawing.save(temporary, format=FORMATS[path.suffix.lower()])
     except OSError as error:
         raise UserError("drawing", str(path), f"cannot be written ({error.strerror})") from error
@@ -78,6 +78,6 @@ def _dot(
 
 
 def _colour(height: float) -> tuple[int, int, int]:
-    """A hue by the height in the first picture, so that neighbouring lines can be told apart."""
-    rgb = colorsys.hsv_to_rgb(0.9 * min(max(height, 0.0), 1.0), 1.0, 0.9)
-    return tuple(round(255 * value) for value in rgb)
+    """A hue by the height in the first image, so that neighbouring lines differ."""
+    red, green, blue = colorsys.hsv_to_rgb(0.9 * min(max(height, 0.0), 1.0), 1.0, 0.9)
+    return round(255 * red), round(255 * green), round(255 * blue)

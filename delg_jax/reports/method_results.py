@@ -1,63 +1,64 @@
-"""Lanes: the methods of runs on the same data, side by side."""
+"""Results of each method of each run, side by side for runs on the same data."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.evaluation import revisited
-from delg_jax.reports.workdir_results import ALL, Evaluated
+from delg_jax.reports.workdir_results import ALL, WorkdirResults
 
 
 @dataclasses.dataclass(frozen=True)
-class Lane:
-    """One method of one run.
+class MethodResult:
+    """Results of one method of one run.
 
     Attributes:
-      run: number of the run in its group.
+      run: index of the run in its group.
       method: for example `global+sp`.
       rankings: int [Q, N] by protocol.
       precisions: average precision of each query in percent by protocol, or None.
-      first: number of the lane that this one re-ranks, or None.
-      rival: number of the lane of the first run with the same method, or None.
+      first_stage: index of the result that this method re-ranks, or None.
+      baseline: index of the result of the same method in the first run, or None.
     """
 
     run: int
     method: str
     rankings: dict[str, np.ndarray]
     precisions: dict[str, list[float | None]]
-    first: int | None
-    rival: int | None
+    first_stage: int | None
+    baseline: int | None
 
     @property
     def reference(self) -> int | None:
-        """The lane that changes are counted from: the first stage, else the rival."""
-        return self.rival if self.first is None else self.first
+        """Index of the result that this one is compared with: first stage, else baseline."""
+        return self.baseline if self.first_stage is None else self.first_stage
 
 
-def groups(runs: Sequence[Evaluated]) -> list[list[int]]:
-    """Numbers of the runs that have rankings, those of the same queries and images together."""
-    found: list[list[int]] = []
+def group_runs(runs: Sequence[WorkdirResults]) -> list[list[int]]:
+    """Groups the runs that have rankings by their queries and images; indices of `runs`."""
+    groups: list[list[int]] = []
     for number, run in enumerate(runs):
         if not run.rankings:
             continue
-        same = [group for group in found if runs[group[0]].names == run.names]
+        same = [group for group in groups if runs[group[0]].names == run.names]
         if same:
             same[0].append(number)
         else:
-            found.append([number])
-    return found
+            groups.append([number])
+    return groups
 
 
-def ground_truth(runs: Sequence[Evaluated]) -> list[dict] | None:
-    """Of the first run of a group whose data could be opened; None if none could."""
+def ground_truth(runs: Sequence[WorkdirResults]) -> list[dict[str, Any]] | None:
+    """Ground truth of the first run of a group whose data could be opened; None if none could."""
     opened = [run.data for run in runs if run.data is not None]
     return opened[0].ground_truth if opened else None
 
 
-def lanes(runs: Sequence[Evaluated]) -> list[Lane]:
-    """The lanes of a group.
+def collect_results(runs: Sequence[WorkdirResults]) -> list[MethodResult]:
+    """The results of a group.
 
     Args:
       runs: on the same data, with rankings.
@@ -70,55 +71,59 @@ def lanes(runs: Sequence[Evaluated]) -> list[Lane]:
     for number, run in enumerate(runs):
         for method in run.rankings:
             places[number, method] = len(places)
-    result = []
+    results = []
     for number, method in places:
-        first = method.partition("+")[0]
-        result.append(
-            Lane(
+        first_stage = method.partition("+")[0]
+        rankings = _by_protocol(runs[number].rankings[method])
+        results.append(
+            MethodResult(
                 run=number,
                 method=method,
-                rankings=_by_protocol(runs[number].rankings[method]),
-                precisions=_precisions(runs[number], method, truth),
-                first=places.get((number, first)) if first != method else None,
-                rival=places.get((0, method)) if number else None,
+                rankings=rankings,
+                precisions=_precisions(runs[number].metrics, method, rankings, truth),
+                first_stage=places.get((number, first_stage)) if first_stage != method else None,
+                baseline=places.get((0, method)) if number else None,
             )
         )
-    return result
+    return results
 
 
-def mean_precisions(sides: Sequence[Lane], protocol: str) -> np.ndarray:
-    """Average precision of each query, the mean over the lanes that have one, float [Q] or NaN."""
-    values = np.array([lane.precisions[protocol] for lane in sides], np.float64)
+def mean_precisions(results: Sequence[MethodResult], protocol: str) -> np.ndarray:
+    """Mean over methods of the average precision of each query, float [Q]; NaN if unknown."""
+    values = np.array([result.precisions[protocol] for result in results], np.float64)
     known = ~np.isnan(values)
     total = np.where(known, values, 0.0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
-def changes(sides: Sequence[Lane], lane: int, protocol: str) -> np.ndarray:
-    """What a lane gains over its reference on each query, percent [Q]; NaN where unknown."""
-    mine = np.array(sides[lane].precisions[protocol], np.float64)
-    reference = sides[lane].reference
+def changes(results: Sequence[MethodResult], number: int, protocol: str) -> np.ndarray:
+    """Gain of a result over its reference on each query, percent [Q]; NaN if unknown."""
+    mine = np.array(results[number].precisions[protocol], np.float64)
+    reference = results[number].reference
     if reference is None:
         return np.full(mine.shape, np.nan)
-    return mine - np.array(sides[reference].precisions[protocol], np.float64)
+    return mine - np.array(results[reference].precisions[protocol], np.float64)
 
 
 def _by_protocol(rankings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    spare = rankings[ALL] if ALL in rankings else next(iter(rankings.values()))
-    return {protocol: rankings.get(protocol, spare) for protocol in PROTOCOLS}
+    shared = rankings[ALL] if ALL in rankings else next(iter(rankings.values()))
+    return {protocol: rankings.get(protocol, shared) for protocol in PROTOCOLS}
 
 
 def _precisions(
-    run: Evaluated, method: str, truth: list[dict] | None
+    metrics: dict[str, Any],
+    method: str,
+    rankings: dict[str, np.ndarray],
+    truth: list[dict[str, Any]] | None,
 ) -> dict[str, list[float | None]]:
-    """Of `metrics.json`, else computed, else unknown."""
-    stored = run.metrics.get("average_precisions", {}).get(method, {})
-    queries = len(run.names[0])
+    """Average precisions from `metrics.json`, else computed, else unknown."""
+    stored = metrics.get("average_precisions", {}).get(method, {})
     result = {}
-    for protocol, ranking in _by_protocol(run.rankings[method]).items():
+    for protocol, ranking in rankings.items():
+        queries = len(ranking)
         values = stored.get(protocol)
         if values is None and truth is not None:
-            fractions = revisited.evaluate(ranking.T, truth, ())[protocol]["aps"]
+            fractions: Any = revisited.evaluate(ranking.T, truth, ())[protocol]["aps"]
             values = [None if value is None else 100 * value for value in fractions]
         if values is None or len(values) != queries:
             values = [None] * queries

@@ -1,38 +1,40 @@
-"""Which queries a report shows first."""
+"""The order of queries in a report."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from delg_jax.errors import require_choice
-from delg_jax.reports.method_results import Lane, changes, mean_precisions
+from delg_jax.reports.method_results import MethodResult, changes, mean_precisions
 
 CHOICES = ("changed", "worst", "best")
 
 
-def choose(sides: Sequence[Lane], by: str, count: int, protocol: str = "medium") -> list[int]:
-    """Sorts queries by what is interesting; those without positives go last.
+def choose(
+    results: Sequence[MethodResult], by: str, count: int, protocol: str = "medium"
+) -> list[int]:
+    """Sorts queries by interest; queries without positives come last.
 
     Args:
-      sides: lanes of one group.
-      by: `changed`, by the largest change of average precision that any lane makes, up or down,
-        over its first stage or over the same method of the first run; `worst` or `best`, by the
-        mean average precision over the lanes.
-      count: queries wanted; 0 for all.
-      protocol: that the precisions are of.
+      results: of the methods of one group.
+      by: `changed`, by the largest change of average precision, up or down, of any method over
+        its first stage or over the same method of the first run; `worst` or `best`, by the mean
+        average precision over the methods.
+      count: number of queries; 0 for all.
+      protocol: of the precisions.
 
     Returns:
-      Numbers of queries; ties in their order.
+      Indices of queries; ties in ascending order.
 
     Raises:
       UserError: for an unknown choice.
     """
     require_choice("--choose", by, CHOICES)
     if by == "changed":
-        moved = np.array([changes(sides, lane, protocol) for lane in range(len(sides))])
+        moved = np.array([changes(results, number, protocol) for number in range(len(results))])
         value = -np.where(np.isnan(moved), -1.0, np.abs(moved)).max(axis=0)
     else:
-        mean = mean_precisions(sides, protocol)
+        mean = mean_precisions(results, protocol)
         value = np.where(np.isnan(mean), np.inf, mean if by == "worst" else -mean)
     order = np.argsort(value, kind="stable")
     return order[: count or len(order)].tolist()

@@ -1,4 +1,4 @@
-"""What a ranking found first for one query: which images, right or wrong, moved how far."""
+"""The top images of a ranking for one query: right or wrong, and how re-ranking moved them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from delg_jax.data.ground_truth import protocol_sets
 WRONG, RIGHT, IGNORED, UNKNOWN = range(4)
 
 
-class Finding(NamedTuple):
-    """One image that was found.
+class RankedImage(NamedTuple):
+    """One image of a ranking.
 
     Attributes:
-      image: its number in the database.
+      image: index in the database.
       kind: WRONG, RIGHT, IGNORED by the protocol, or UNKNOWN without ground truth.
       rank: from 1, ignored images not counted; 0 for an ignored one.
       before: rank in the first stage; 0 if there is none.
@@ -26,47 +26,45 @@ class Finding(NamedTuple):
     before: int
 
 
-def findings(
+def top_images(
     order: np.ndarray,
-    first: np.ndarray | None,
+    first_stage: np.ndarray | None,
     entry: Mapping[str, Sequence[int]] | None,
     protocol: str,
     top: int,
-) -> list[Finding]:
-    """The first `top` images of a ranking.
+) -> list[RankedImage]:
+    """The first `top` images of a ranking, best first.
 
     Args:
       order: int [N], images from best to worst; entries of -1 are skipped.
-      first: int [N], the ranking that this one re-ranked, or None.
+      first_stage: int [N], the ranking that was re-ranked, or None.
       entry: ground truth of the query, or None if it is unknown.
-      protocol: easy, medium or hard, decides what is right and what is ignored.
-      top: images wanted, at most.
-
-    Returns:
-      The findings, best first.
+      protocol: easy, medium or hard; decides what is right and what is ignored.
+      top: largest number of images.
     """
-    positives, ignored = ([], []) if entry is None else protocol_sets(entry, protocol)
+    nothing = np.empty(0, np.int64)
+    positives, ignored = (nothing, nothing) if entry is None else protocol_sets(entry, protocol)
     ranks = _ranks(order, ignored)
     shown = np.flatnonzero(order >= 0)[:top]
-    before = {} if first is None else _places(first, order[shown], ignored)
+    before = {} if first_stage is None else _ranks_of(order[shown], first_stage, ignored)
     result = []
     for place in shown:
         image, rank = int(order[place]), int(ranks[place])
         kind = UNKNOWN if entry is None else RIGHT if image in positives else WRONG
         if not rank:
             kind = IGNORED
-        result.append(Finding(image, kind, rank, before.get(image, 0) if rank else 0))
+        result.append(RankedImage(image, kind, rank, before.get(image, 0) if rank else 0))
     return result
 
 
-def _ranks(order: np.ndarray, ignored: Sequence[int]) -> np.ndarray:
-    """Rank [N] of each entry, from 1, of which ignored ones and -1 have 0."""
+def _ranks(order: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Rank [N] of each entry, from 1; ignored entries and -1 have rank 0."""
     counted = (order >= 0) & ~np.isin(order, ignored)
     return np.where(counted, np.cumsum(counted), 0)
 
 
-def _places(order: np.ndarray, images: np.ndarray, ignored: Sequence[int]) -> dict[int, int]:
-    """Ranks of images in an order."""
+def _ranks_of(images: np.ndarray, order: np.ndarray, ignored: np.ndarray) -> dict[int, int]:
+    """Ranks of some images in a ranking."""
     ranks = _ranks(order, ignored)
     at = np.flatnonzero(np.isin(order, images))
     return dict(zip(order[at].tolist(), ranks[at].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Rankings as strips of pictures: the query on the left, what was found on its right."""
+"""Search results drawn as rows of images: the query on the left, its results on the right."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ FRAMES = {
     "correct": "#2ca02c",
     "wrong": "#d62728",
     "ignored": "#999999",
-    "found": "#555555",  # right or wrong, nobody knows
+    "found": "#555555",  # without ground truth
 }
 
 _TILE, _FRAME, _GAP, _LINE = 112, 4, 6, 18  # pixels; _LINE is the height of a line of text
@@ -24,12 +24,12 @@ _MARK = 7  # half the side of the mark
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """One picture of a strip.
+    """One image of a row.
 
     Attributes:
       picture: uint8 [H, W, 3].
-      kind: of the frame, one of `FRAMES`.
-      marked: whether it gets a mark in its corner.
+      kind: decides the colour of the frame; one of `FRAMES`.
+      marked: whether to draw a mark in its corner.
     """
 
     picture: np.ndarray
@@ -37,20 +37,20 @@ class Tile:
     marked: bool = False
 
 
-def draw(strips: Sequence[tuple[str, Sequence[Tile]]]) -> Image.Image:
-    """Draws strips below each other, each with its title above it.
+def draw(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Image.Image:
+    """Draws rows below each other, each with a title above it.
 
     Args:
-      strips: title and tiles of each; the query first.
+      rows: title and tiles of each; the query first.
 
     Returns:
-      The drawing; pictures are shrunk to equal squares, and padded with white where they are none.
+      The drawing; images are resized to equal squares and padded with white.
     """
-    columns = max(len(tiles) for _, tiles in strips)
+    columns = max(len(tiles) for _, tiles in rows)
     step, height = _TILE + _GAP, _LINE + _TILE + _GAP
-    canvas = Image.new("RGB", (columns * step + 2 * _GAP, len(strips) * height + _GAP), "white")
+    canvas = Image.new("RGB", (columns * step + 2 * _GAP, len(rows) * height + _GAP), "white")
     pen = ImageDraw.Draw(canvas)
-    for row, (title, tiles) in enumerate(strips):
+    for row, (title, tiles) in enumerate(rows):
         top = _GAP + row * height
         pen.text((_GAP, top), title, fill="black")
         for column, tile in enumerate(tiles):
@@ -74,12 +74,12 @@ def _framed(tile: Tile) -> Image.Image:
 def draw_searches(
     results: Sequence[tuple[str, np.ndarray, Sequence[Hit]]], box: Box | None, searcher: Searcher
 ) -> Image.Image:
-    """Draws a strip for each search.
+    """Draws a row for each search.
 
     Args:
       results: title, query uint8 [H, W, 3] and hits of each search.
-      box: that was looked for, in pixels; None for the whole query.
-      searcher: that found them.
+      box: the part of the query that was searched, in pixels; None for the whole query.
+      searcher: of the database.
 
     Returns:
       The drawing.
@@ -91,7 +91,7 @@ def draw_searches(
                 title,
                 [
                     Tile(_framed_query(query, box), "query"),
-                    *(Tile(pictures.shrunk(hit.image, SIZES[0]), "found") for hit in hits),
+                    *(Tile(pictures.resized(hit.image, SIZES[0]), "found") for hit in hits),
                 ],
             )
             for title, query, hits in results
@@ -106,7 +106,7 @@ def _framed_query(picture: np.ndarray, box: Box | None) -> np.ndarray:
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = box
     corners = max(x1, 0), max(y1, 0), min(x2, width) - 1, min(y2, height) - 1
-    # As wide as can be seen when the picture is shrunk
+    # Wide enough to be seen after the image is resized
     pen = ImageDraw.Draw(framed)
     pen.rectangle(corners, outline=FRAMES["query"], width=max(1, max(height, width) // 50))
     return np.asarray(framed)

@@ -1,4 +1,4 @@
-"""Tables of how sure results are: intervals of each method, and differences between two runs."""
+"""Tables of confidence intervals of each method, and of differences between two runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.evaluation import significance
-from delg_jax.reports.method_results import Lane
+from delg_jax.reports.method_results import MethodResult
 
 Cells = tuple[list[str], list[list[str]]]
 
@@ -19,7 +19,7 @@ def interval_cells(metrics: Mapping[str, Any]) -> Cells | None:
       metrics: of `metrics.json`.
 
     Returns:
-      A row for each method and protocol; None for files that hold no intervals.
+      A row per method and protocol; None without intervals.
     """
     intervals, compared = metrics.get("intervals"), metrics.get("comparisons", {})
     if not intervals:
@@ -37,23 +37,23 @@ def interval_cells(metrics: Mapping[str, Any]) -> Cells | None:
     return ["method", "protocol", "mAP [95 %]", "over", "gain [95 %]", "p"], rows
 
 
-def difference_cells(sides: Mapping[str, Lane]) -> Cells | None:
+def difference_cells(results: Mapping[str, MethodResult]) -> Cells | None:
     """Header and rows of paired differences between runs on the same queries.
 
     Args:
-      sides: lanes of one group by label.
+      results: of the methods of one group, by label.
 
     Returns:
-      A row for each protocol of each lane that has a rival; None if none has.
+      A row per protocol of each method that has a baseline; None if none has.
     """
-    lanes, rows = list(sides.values()), []
-    for label, lane in sides.items():
-        if lane.rival is None:
+    all_results, rows = list(results.values()), []
+    for label, result in results.items():
+        if result.baseline is None:
             continue
         for protocol in PROTOCOLS:
             mine, its = (
                 np.array(side.precisions[protocol], np.float64)
-                for side in (lane, lanes[lane.rival])
+                for side in (result, all_results[result.baseline])
             )
             found = significance.paired(mine, its)
             if not found.queries:

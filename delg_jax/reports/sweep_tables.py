@@ -1,5 +1,6 @@
 """Tables of sweeps: means and standard deviations over the runs of a group."""
 
+import functools
 import statistics
 from collections.abc import Callable, Collection, Sequence
 
@@ -7,16 +8,18 @@ from delg_jax.evaluation import revisited
 from delg_jax.reports.tables import markdown
 from delg_jax.sweeps.sweep import Result
 
+Reader = Callable[[Result], float | None]
+
 _PROTOCOLS = tuple(revisited.PROTOCOLS)
-# What each re-ranking starts from.
+# First stage of each re-ranking
 FIRST_STAGES = {"global+sp": "global", "local+mds": "local"}
 
 
 def spread(values: Sequence[float | None], sign: str = "") -> str:
-    """Mean and sample standard deviation, as text; of a single value, the value.
+    """Mean and sample standard deviation as text; for a single value, the value.
 
     Args:
-      values: numbers; None is left out.
+      values: numbers; None is ignored.
       sign: "+" to show the sign of the mean.
 
     Returns:
@@ -30,15 +33,13 @@ def spread(values: Sequence[float | None], sign: str = "") -> str:
 
 
 def sweep_table(results: Sequence[Result]) -> str:
-    """One row per group: mAP of every method, or validation metrics where nothing was evaluated.
-
-    Where training had no validation images either, its loss.
+    """A row per group: mAP of every method; without evaluation, validation metrics or the loss.
 
     Args:
       results: of the sweep.
 
     Returns:
-      The table. Failed runs are left out; `runs` counts those that are in.
+      The table, without failed runs; `runs` counts those in the table.
     """
     columns = _columns(results)
     rows = []
@@ -50,11 +51,11 @@ def sweep_table(results: Sequence[Result]) -> str:
 
 
 def sweep_report(results: Sequence[Result], missing: Collection[str] = ()) -> str:
-    """The table of a sweep, and a line for each run that is not in it.
+    """The table of a sweep, and a line for each missing run.
 
     Args:
       results: of the sweep.
-      missing: names of those that neither finished nor failed; their errors say why.
+      missing: names of runs that neither finished nor failed; their errors say why.
 
     Returns:
       Markdown.
@@ -96,24 +97,30 @@ def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
     return groups
 
 
-def _columns(results: Sequence[Result]) -> dict[str, Callable[[Result], float | None]]:
-    """What to read from a result, by the heading of the column."""
+def _columns(results: Sequence[Result]) -> dict[str, Reader]:
+    """Functions that read a value from a result, by the heading of the column."""
     if any("evaluate" in result.metrics for result in results):
         return {
-            f"{method} {protocol[0].upper()}": lambda r, m=method, p=protocol: _map(r, m, p)
+            f"{method} {protocol[0].upper()}": functools.partial(
+                _map, method=method, protocol=protocol
+            )
             for method in _methods(results)
             for protocol in _PROTOCOLS[1:]
         }
     trained = [set(r.metrics.get("train", {})) for r in results]
     names = sorted(name for name in set().union(*trained) if name.startswith("validation_"))
     names = names or ["loss"]  # trained without validation images
-    return {name: lambda r, n=name: r.metrics.get("train", {}).get(n) for name in names}
+    return {name: functools.partial(_training_metric, name=name) for name in names}
 
 
 def _methods(results: Sequence[Result]) -> list[str]:
-    """Methods of all results, in the order of their first appearance."""
+    """Methods of all results, in order of first appearance."""
     found = [m for r in results for m in r.metrics.get("evaluate", {}).get("methods", {})]
     return list(dict.fromkeys(found))
+
+
+def _training_metric(result: Result, name: str) -> float | None:
+    return result.metrics.get("train", {}).get(name)
 
 
 def _map(result: Result, method: str, protocol: str) -> float | None:

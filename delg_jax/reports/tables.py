@@ -1,11 +1,11 @@
-"""Results as tables of plain text, which are also Markdown."""
+"""Results as Markdown tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; all but the first are right-aligned."""
+    """A Markdown table with aligned columns; all but the first are right-aligned."""
     widths = [max(2, *(len(row[i]) for row in (header, *rows))) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -20,13 +20,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def retrieval_table(result: Mapping[str, Any]) -> str:
-    """One row per method: mAP and mean precisions of each protocol, in percent, and its cost.
+    """A row per method: mAP and mean precisions of each protocol in percent, and the cost.
 
     Args:
-      result: what `evaluation.evaluate` returns, or returned before it counted memory.
-
-    Returns:
-      The table.
+      result: what `evaluation.evaluate` returns, in this or an earlier version.
     """
     return markdown(*retrieval_cells(result))
 
@@ -34,7 +31,7 @@ def retrieval_table(result: Mapping[str, Any]) -> str:
 def retrieval_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of `retrieval_table`."""
     methods = result["methods"]
-    first = next(iter(methods.values()), {})
+    first: Mapping[str, Any] = next(iter(methods.values()), {})
     protocols = list(first)
     metrics = list(first[protocols[0]]) if first else []
     labels = _labels(protocols)
@@ -51,15 +48,15 @@ def retrieval_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str
 
 
 def interval_table(result: Mapping[str, Any]) -> str:
-    """One row per method: the first metric with its interval, and its gain over its first stage.
+    """A row per method: the first metric with its interval, and the gain over the first stage.
 
-    The protocol easy is left out, to keep the table narrow.
+    The protocol easy is left out to keep the table narrow.
 
     Args:
       result: what `evaluation.evaluate` returns.
 
     Returns:
-      The table, in percent, with 95 % intervals and p-values; "" of results without intervals.
+      The table, in percent, with 95 % intervals and p-values; "" for results without intervals.
     """
     intervals = result.get("intervals")
     if not intervals:
@@ -79,13 +76,10 @@ def interval_table(result: Mapping[str, Any]) -> str:
 
 
 def pairs_line(result: Mapping[str, Any]) -> str:
-    """The average precision of verified pairs, in percent; "" of results without pairs.
+    """The average precision of verified pairs, in percent; "" for results without pairs.
 
     Args:
       result: what `evaluation.evaluate` returns.
-
-    Returns:
-      One line.
     """
     pairs = result.get("pairs")
     if not pairs:
@@ -99,7 +93,7 @@ def pairs_line(result: Mapping[str, Any]) -> str:
 
 
 def training_table(metrics: Mapping[str, float]) -> str:
-    """The last metrics of a training run, one row each."""
+    """A row per metric of the last training step."""
     return markdown(("metric", "value"), [(n, f"{v:.4g}") for n, v in sorted(metrics.items())])
 
 
@@ -108,7 +102,7 @@ def _number(value: float | None) -> str:
 
 
 def _labels(protocols: Sequence[str]) -> list[str]:
-    """What stands before a metric: the protocol's initial, if there are several."""
+    """Prefix of a metric for each protocol: its initial, if there are several."""
     return [f"{name[0].upper()} " for name in protocols] if len(protocols) > 1 else [""]
 
 

@@ -1,4 +1,4 @@
-"""Small pictures as data URIs, each once, within a limit of bytes."""
+"""Resized images: data URIs for the report, JPEG files for the search page."""
 
 import base64
 import functools
@@ -12,19 +12,22 @@ from PIL import Image
 from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 
-_SIDE = 240  # pixels, of the longest side: twice the size in a list, for dense displays
-_QUALITY = 70  # of JPEG
+SIZES = (192, 768)  # pixels of the longest side on the search page
+_THUMBNAIL_SIZE = 240  # pixels of the longest side: twice the size in a list, for dense displays
+_THUMBNAIL_QUALITY = 70  # of JPEG
+_PAGE_QUALITY = 85  # of JPEG
+_CACHED = 512  # encoded pictures
 
 
 class Thumbnails:
-    """Collects pictures for one page.
+    """Collects pictures of one page as data URIs, each once.
 
     Args:
-      limit: bytes of all data URIs together.
+      limit: maximum bytes of all data URIs together.
 
     Attributes:
       pictures: data URI, width and height of each, in pixels.
-      left_out: number of pictures beyond the limit.
+      left_out: number of pictures omitted because of the limit.
     """
 
     def __init__(self, limit: float) -> None:
@@ -38,18 +41,18 @@ class Thumbnails:
         """Adds a picture unless it is there already.
 
         Args:
-          key: that tells it from others.
+          key: identifies the picture.
           read: returns the encoded picture.
 
         Returns:
-          Its place in `pictures`; None if it cannot be decoded or goes beyond the limit.
+          Its index in `pictures`; None if it cannot be decoded or exceeds the limit.
         """
         if key not in self._places:
             self._places[key] = self._draw(key, read)
         return self._places[key]
 
     def shape(self, key: Hashable) -> tuple[int, int] | None:
-        """Rows and columns of an added picture before it was shrunk; None if nobody can say."""
+        """Original rows and columns of an added picture; None if unknown."""
         return self._shapes.get(key)
 
     def _draw(self, key: Hashable, read: Callable[[], bytes]) -> int | None:
@@ -59,17 +62,17 @@ class Thumbnails:
             if not self._left:
                 self.left_out += 1
                 return None
-            finer = max(encoded.shape) // _SIDE
+            finer = max(encoded.shape) // _THUMBNAIL_SIZE
             reduction = max(r for r in images.REDUCTIONS if r <= max(finer, 1))
             picture = encoded.picture(reduction)
         except (OSError, images.BadImageError):
             return None
-        picture.thumbnail((_SIDE, _SIDE))
+        picture.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+        picture.save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY, optimize=True)
         uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
         if len(uri) > self._left:
-            self._left = 0  # not a smaller one later: the first queries come with all pictures
+            self._left = 0  # adds no smaller one later, so that the first queries have all pictures
             self.left_out += 1
             return None
         self._left -= len(uri)
@@ -77,39 +80,34 @@ class Thumbnails:
         return len(self.pictures) - 1
 
 
-SIZES = (192, 768)  # longest sides that a picture is shrunk to, pixels
-_KEPT = 512  # encoded pictures in memory
-_PAGE_QUALITY = 85
-
-
 class Pictures:
-    """Reads, shrinks and encodes pictures of a database; threads may share it.
+    """Reads, resizes and encodes images of a database; thread-safe.
 
     Args:
       source: the images.
-      data: the `config.data` tree, whose limits hold.
+      data: the `config.data` tree, with the limits on images.
     """
 
     def __init__(self, source: ImageSource, data: ml_collections.ConfigDict) -> None:
         self._source, self._limits = source, (data.min_side, data.max_pixels)
-        self.jpeg = functools.lru_cache(_KEPT)(self._jpeg)
+        self.jpeg = functools.lru_cache(_CACHED)(self._jpeg)
 
     def shape(self, index: int) -> tuple[int, int]:
-        """Rows and columns of a picture as it is; errors as of `shrunk`."""
+        """Original rows and columns of an image; errors as for `resized`."""
         return self._open(index).shape
 
-    def shrunk(self, index: int, size: int) -> np.ndarray:
-        """A picture whose longest side is at most `size`.
+    def resized(self, index: int, size: int) -> np.ndarray:
+        """An image resized so that its longest side is at most `size`.
 
         Args:
-          index: of the picture in the database.
+          index: of the image in the database.
           size: pixels.
 
         Returns:
           uint8 [H, W, 3].
 
         Raises:
-          UserError: if there is no such picture, or it cannot be read.
+          UserError: if there is no such image, or it cannot be read.
         """
         encoded = self._open(index)
         longest = max(encoded.shape)
@@ -121,9 +119,9 @@ class Pictures:
         return images.limit_size(picture, size)[0]
 
     def _jpeg(self, index: int, size: int) -> bytes:
-        """`shrunk`, encoded."""
+        """`resized`, encoded."""
         target = io.BytesIO()
-        Image.fromarray(self.shrunk(index, size)).save(target, "JPEG", quality=_PAGE_QUALITY)
+        Image.fromarray(self.resized(index, size)).save(target, "JPEG", quality=_PAGE_QUALITY)
         return target.getvalue()
 
     def _open(self, index: int) -> images.EncodedImage:

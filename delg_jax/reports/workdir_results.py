@@ -1,4 +1,4 @@
-"""What a workdir holds for a report; only `metrics.json` must be there, or `train_metrics.json`."""
+"""Reads the results in a workdir for a report; what is missing or damaged becomes a note."""
 
 import dataclasses
 import functools
@@ -9,8 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from delg_jax import configuration, json_files
-from delg_jax import workdir as artefacts
+from delg_jax import configuration, json_files, workdir
 from delg_jax.array_files import read_arrays
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.data.ground_truth import PROTOCOLS
@@ -20,15 +19,15 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.json_files import count, each, every, fields, finite, known, number, require, text
 from delg_jax.retrieval import skipped
 
-ALL = "all"  # the ranking of protocols that have none of their own
+ALL = "all"  # the ranking of protocols without their own
 
-# What an older or a damaged artefact, or a data set that moved, can raise
+# Errors of old or damaged outputs, and of data sets that moved
 _UNUSABLE = (UserError, OSError, AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """One run, as far as it is still there.
+class WorkdirResults:
+    """Results of one run, as far as they exist.
 
     Attributes:
       folder: the workdir.
@@ -38,7 +37,7 @@ class Evaluated:
       queries: features of the Q queries, or None.
       database: features of the N images, or None.
       rankings: int [Q, N] by method, then by protocol or "all".
-      notes: what is absent, and why, in sentences.
+      notes: what is missing and why, in sentences.
     """
 
     folder: pathlib.Path
@@ -52,7 +51,7 @@ class Evaluated:
 
     @functools.cached_property
     def names(self) -> tuple[list[str], list[str]] | None:
-        """Names of queries and database images; None if nothing tells them."""
+        """Names of queries and database images; None if unknown."""
         if self.data is not None:
             return list(self.data.queries.names), list(self.data.database.names)
         if self.queries is not None and self.database is not None:
@@ -60,48 +59,47 @@ class Evaluated:
         return None
 
 
-def read(folder: pathlib.Path, data_root: str = "") -> Evaluated:
-    """Opens what is there, without changing or computing anything in the workdir.
+def read(folder: pathlib.Path, data_root: str = "") -> WorkdirResults:
+    """Reads a workdir without changing it.
 
     Args:
       folder: the workdir.
-      data_root: where the data set lies now; "" for where the configuration says.
-
-    Returns:
-      The run.
+      data_root: folder of the data set if it moved; "" to use the stored configuration.
 
     Raises:
-      UserError: if `metrics.json` is there and damaged.
+      UserError: if `metrics.json` is damaged.
     """
     metrics = read_evaluation(folder / "metrics.json")
     if metrics is None:
-        return Evaluated(folder, {})
+        return WorkdirResults(folder, {})
     counts = skipped.line(metrics)
     notes = [f"{line[0].upper()}{line[1:]}." for line in counts.splitlines()]
     try:
-        config = configuration.unflatten(artefacts.stored_config(folder / "evaluation"))
+        config = configuration.unflatten(workdir.stored_config(folder / "evaluation"))
     except _UNUSABLE as error:
-        return Evaluated(
+        return WorkdirResults(
             folder, metrics, notes=[*notes, f"The configuration cannot be read: {_reason(error)}."]
         )
     queries, database = _stores(folder, notes)
     data = _data(folder, config, data_root, notes)
-    stored = None if queries is None else [queries.names, database.names]
+    stored = None
+    if queries is not None and database is not None:
+        stored = [queries.names, database.names]
     listed = data and [list(data.queries.names), list(data.database.names)]
     if None not in (listed, stored) and listed != stored:
         notes.append("The data set has other images than when it was evaluated: no pictures.")
         data = None
-    if queries is not None:
+    if queries is not None and database is not None:
         queries, database, data = _unchanged(folder, queries, database, data, notes)
-    run = Evaluated(folder, metrics, config, data, queries, database, notes=notes)
+    run = WorkdirResults(folder, metrics, config, data, queries, database, notes=notes)
     return dataclasses.replace(run, rankings=_rankings(run))
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong; a field or array that is not there comes from another version."""
+    """The reason of an error; a missing field or array means another version."""
     text = str(error).strip("\"'")
     absent = isinstance(error, AttributeError | KeyError)
-    return f"it is of another version of this program, without {text}" if absent else text
+    return f"it was made by another version of this program, without {text}" if absent else text
 
 
 def _stores(
@@ -125,23 +123,23 @@ def _unchanged(
     data: RetrievalData | None,
     notes: list[str],
 ) -> tuple[FeatureStore | None, FeatureStore | None, RetrievalData | None]:
-    """What the evaluation was made from, as far as it is still the same."""
+    """The inputs of the evaluation that have not changed since."""
     try:
-        before = artefacts.sources(folder / "evaluation")
+        before = workdir.sources(folder / "evaluation")
         now = sources(database, queries, data)
     except _UNUSABLE as error:
         notes.append(f"The features cannot be read, so matches are not shown: {_reason(error)}.")
         return None, None, data
     others = {name for name, digest in before.items() if now.get(name, digest) != digest}
     if "ground_truth" in others:
-        text = "The ground truth is not that which was evaluated, so the report has no pictures, "
-        notes.append(
-            f"{text}and does not mark what is right; delg evaluate makes the metrics again."
+        text = (
+            "The ground truth changed since the evaluation, so the report has no pictures and does "
         )
+        notes.append(f"{text}not mark right results; run delg evaluate again.")
         data = None
     if others - {"ground_truth"}:
-        text = "The features are not those that were evaluated, so matches are not shown; "
-        notes.append(f"{text}delg evaluate makes the rankings again.")
+        text = "The features changed since the evaluation, so matches are not shown; "
+        notes.append(f"{text}run delg evaluate again.")
         return None, None, data
     return queries, database, data
 
@@ -156,20 +154,20 @@ def _data(
         if absent and config.data.name.startswith("gldv2"):
             from delg_jax.data.tfds_builders import is_prepared  # TFDS, which others do without
 
-            # What is prepared is used as it is. Else all of it would be downloaded; a folder
-            # without its files is an error
+            # Uses prepared data; otherwise a folder without the files gives an error instead of a
+            # download of everything
             config.data.root = "" if is_prepared(config.data) else str(folder)
         return open_retrieval(config.data)
     except _UNUSABLE as error:
-        rule = "so the report has no pictures, and does not mark what is right"
+        rule = "so the report has no pictures and does not mark right results"
         notes.append(f"The data set cannot be opened, {rule}: {_reason(error)}.")
         return None
 
 
-def _rankings(run: Evaluated) -> dict[str, dict[str, np.ndarray]]:
-    """Rankings of the shape that the names ask for; others are left out with a note."""
+def _rankings(run: WorkdirResults) -> dict[str, dict[str, np.ndarray]]:
+    """The stored rankings; none, and a note, if one does not fit the names."""
     if run.names is None:
-        run.notes.append("Neither data set nor features are there, so no queries are shown.")
+        run.notes.append("The data set and the features are missing, so no queries are shown.")
         return {}
     shape = tuple(map(len, run.names))
     rankings: dict[str, dict[str, np.ndarray]] = {}
@@ -195,13 +193,13 @@ _SUBJECT = "metrics"
 
 
 def read_evaluation(path: pathlib.Path) -> dict[str, Any] | None:
-    """What `evaluation.evaluate` returned.
+    """Reads `metrics.json`, the result of `evaluation.evaluate`.
 
     Args:
-      path: of `metrics.json`.
+      path: of the file.
 
     Returns:
-      Its content, which may lack what versions before did not write; None if there is no file.
+      Its content, which may lack fields that earlier versions did not write; None without a file.
 
     Raises:
       UserError: if it is damaged.
@@ -210,7 +208,7 @@ def read_evaluation(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def read_training(path: pathlib.Path) -> dict[str, float] | None:
-    """The last metrics of a training run; as `read_evaluation`, for `train_metrics.json`."""
+    """Reads `train_metrics.json`, the last metrics of a training; see `read_evaluation`."""
     return json_files.read(path, _SUBJECT, each(number))
 
 
@@ -220,7 +218,7 @@ def _bounds(value: Any, where: str) -> None:
 
 
 _GAIN = {"over": text, "difference": known, "low": known, "high": known, "p_value": known}
-_PARTS = fields(
+_FIELDS = fields(
     {
         "methods": each(each(each(known))),
         "seconds": each(finite),
@@ -238,8 +236,8 @@ _PARTS = fields(
 
 
 def _evaluation(content: Any, where: str) -> None:
-    """Each part by itself, and that parts speak of the methods and protocols that there are."""
-    _PARTS(content, where)
+    """Checks each field, and that all fields have the same methods and protocols."""
+    _FIELDS(content, where)
     methods = content["methods"]
     shapes = [[(name, list(found)) for name, found in table.items()] for table in methods.values()]
     for method, shape in zip(methods, shapes, strict=True):

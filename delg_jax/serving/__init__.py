@@ -1,1 +1,1 @@
-"""The search page: a server over a database, and the limits of what it takes."""
+"""The search page: a local web server that searches a database."""

@@ -1,4 +1,4 @@
-"""What the search page asks for, as values for JSON; blocking, for any thread."""
+"""Answers to the requests of the search page, as values for JSON; called from worker threads."""
 
 import collections
 import hashlib
@@ -6,6 +6,8 @@ import math
 import threading
 import time
 from typing import Any
+
+import numpy as np
 
 from delg_jax.data import images
 from delg_jax.errors import UserError
@@ -16,14 +18,14 @@ from delg_jax.retrieval.searcher import Query, Searcher, check_request
 from delg_jax.serving.requests import Refusal
 
 MOST_HITS = 200
-_QUERIES = 128  # whose features are kept, so that another method or a look at matches is quick
+_CACHED_QUERIES = 128  # their features are reused for other methods and for matches
 
 
 class Answers:
-    """Answers of one opened workdir.
+    """Answers for one database.
 
     Args:
-      searcher: of the workdir.
+      searcher: of the database.
     """
 
     def __init__(self, searcher: Searcher) -> None:
@@ -33,7 +35,7 @@ class Answers:
         self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:
-        """What the page needs to know before a search."""
+        """What the page shows before a search: size, methods, limits."""
         return {
             "images": len(self._searcher.source),
             "methods": list(self._searcher.methods),
@@ -42,36 +44,37 @@ class Answers:
         }
 
     def check(self, method: str, top: int) -> None:
-        """Raises a UserError for a search that cannot be done."""
+        """Raises a UserError for a wrong method or number of results."""
         check_request(method, top, self._searcher.config)
         if top > MOST_HITS:
             raise UserError("--top", top, f"must be at most {MOST_HITS}")
 
     def search(self, data: bytes, box: Box | None, method: str, top: int) -> dict[str, Any]:
-        """Hits of a picture.
+        """Searches for an image.
 
         Args:
-          data: the encoded picture.
-          box: the part to look for, in pixels; None for all of it.
-          method: as of `check`, like `top`.
-          top: hits wanted, at most.
+          data: the encoded image.
+          box: the part to search for, in pixels; None for the whole image.
+          method: checked by `check`, like `top`.
+          top: maximum number of hits.
 
         Returns:
-          `query` (a name for `matches`), `hits`, `milliseconds` by stage, `size` of the picture.
+          `query` (a name for `matches`), `hits`, `milliseconds` by stage, `size` of the image.
 
         Raises:
-          UserError: for a picture or a box that cannot be used.
+          Refusal: for an image that cannot be decoded.
+          UserError: for a box that cannot be used.
         """
         name = hashlib.sha256(repr(box).encode() + data).hexdigest()
         start = time.perf_counter()
-        query = self._known(name)
+        query = self._cached(name)
         decoding = features = 0.0
         if query is None:
-            picture = self._decode(data)
+            image = self._decode(data)
             decoding = 1000 * (time.perf_counter() - start)
-            query = self._searcher.query(picture, box)
+            query = self._searcher.query(image, box)
             features = query.milliseconds
-            self._keep(name, query)
+            self._cache(name, query)
         found = self._searcher.search(query, method, top)
         hits = [
             {
@@ -85,28 +88,29 @@ class Answers:
         return {"query": name, "hits": hits, "milliseconds": milliseconds, "size": query.size}
 
     def matches(self, name: str, image: int) -> dict[str, Any]:
-        """How a query of before and a database image fit together.
+        """Matches between an earlier query and a database image.
 
         Args:
-          name: of the query.
+          name: `query` of an earlier search.
           image: index of the image.
 
         Returns:
-          `lines`, [y, x] in the query, [y, x] in the image, and whether it is an inlier; `inliers`;
-          whether that is enough (`verified`); `sizes` of both pictures; `milliseconds`.
+          `lines`: y, x in the query, y, x in the image, and whether the match is an inlier;
+          `inliers`, their number; `verified`, whether they are enough; `sizes` of both images;
+          `milliseconds`.
 
         Raises:
-          Refusal: if the query is not kept any more.
+          Refusal: if the query is no longer cached.
           UserError: if there is no such image.
         """
-        query = self._known(name)
+        query = self._cached(name)
         if query is None:
-            raise Refusal(404, "this search is no longer kept; search again")
+            raise Refusal(404, "this search is no longer cached; search again")
         start = time.perf_counter()
         found = self._searcher.matches(query, image)
         mask = found.verification.inlier_mask
-        ends = (side.round(1).tolist() for side in found.locations)
-        lines = [[*a, *b, fits] for a, b, fits in zip(*ends, mask.tolist(), strict=True)]
+        ends = (locations.round(1).tolist() for locations in found.locations)
+        lines = [[*a, *b, inlier] for a, b, inlier in zip(*ends, mask.tolist(), strict=True)]
         inliers = int(mask.sum())
         return {
             "lines": lines,
@@ -116,21 +120,21 @@ class Answers:
             "milliseconds": 1000 * (time.perf_counter() - start),
         }
 
-    def _decode(self, data: bytes):
+    def _decode(self, data: bytes) -> np.ndarray:
         limits = self._searcher.config.data
         try:
             return images.decode(data, limits.min_side, limits.max_pixels)
         except images.BadImageError as error:
-            raise Refusal(422, f"the picture cannot be used: {error}") from error
+            raise Refusal(422, f"the image cannot be used: {error}") from error
 
-    def _known(self, name: str) -> Query | None:
+    def _cached(self, name: str) -> Query | None:
         with self._lock:
             if name in self._queries:
                 self._queries.move_to_end(name)
             return self._queries.get(name)
 
-    def _keep(self, name: str, query: Query) -> None:
+    def _cache(self, name: str, query: Query) -> None:
         with self._lock:
             self._queries[name] = query
-            while len(self._queries) > _QUERIES:
+            while len(self._queries) > _CACHED_QUERIES:
                 self._queries.popitem(last=False)

@@ -1,12 +1,13 @@
-"""What every request passes: whom it may address, where it may come from, and how errors look."""
+"""Checks of every request (host, origin, size of the body), and error responses."""
 
 import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from delg_jax.errors import UserError
 
@@ -16,11 +17,11 @@ class Limits:
     """Limits of the server.
 
     Attributes:
-      upload_bytes: of a picture.
-      waiting: searches that may wait or run at a time.
-      body_seconds: for a picture to arrive.
-      idle_seconds: for the head of a request to arrive, before a connection is closed.
-      request_seconds: for a search, its waiting included.
+      upload_bytes: maximum size of an image.
+      waiting: maximum number of searches that wait or run.
+      body_seconds: maximum time to receive an image.
+      idle_seconds: maximum time to receive the head of a request; then the connection is closed.
+      request_seconds: maximum time for a search, waiting included.
     """
 
     upload_bytes: int = 20 * 2**20
@@ -31,12 +32,12 @@ class Limits:
 
 
 class Refusal(Exception):
-    """A request that is not answered.
+    """A request that is refused.
 
     Args:
-      status: of HTTP.
-      reason: for the client, one line.
-      retry_seconds: after which it may ask again; None if that does not help.
+      status: HTTP status.
+      reason: one line for the client.
+      retry_seconds: time after which to try again; None if that does not help.
     """
 
     def __init__(self, status: int, reason: str, retry_seconds: int | None = None) -> None:
@@ -46,8 +47,18 @@ class Refusal(Exception):
 
 _LOG = logging.getLogger(__name__)
 
-# Subjects of mistakes that are the client's; others are the server's own and tell its paths
-_OF_CLIENT = ("--image", "--box", "--method", "--top", "--size", "image", "config.model.local_head")
+_MAX_UPLOADS = 16  # images of the maximum size that may be in memory
+
+# Subjects of client errors. Other errors are the server's, and their text could reveal paths
+_CLIENT_SUBJECTS = (
+    "--image",
+    "--box",
+    "--method",
+    "--top",
+    "--size",
+    "image",
+    "config.model.local_head",
+)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -55,24 +66,22 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    "Server": "delg_jax",  # and nothing of its version
+    "Server": "delg_jax",  # without a version
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+def allowed_hosts(host: str, port: int, further: Collection[str] = ()) -> frozenset[str]:
+    """Values that a Host header may have.
 
-def hosts(host: str, port: int, further: Collection[str] = ()) -> frozenset[str]:
-    """What a Host header may say.
-
-    A page of another site whose name was made to lead to this address (DNS rebinding) says that
-    name, and is thereby known.
+    This protects against DNS rebinding: a page of another site whose name was made to resolve to
+    this address sends that name as Host.
 
     Args:
-      host: address that is listened on.
-      port: of it.
-      further: names under which the page is known, with or without a port.
+      host: address that the server listens on.
+      port: port that the server listens on.
+      further: other names of the server, with or without a port.
     """
     bracketed = f"[{host}]" if ":" in host else host
     names = (bracketed, "localhost", "127.0.0.1", "[::1]", *further)
@@ -81,12 +90,12 @@ def hosts(host: str, port: int, further: Collection[str] = ()) -> frozenset[str]
     return frozenset(allowed)
 
 
-def guard(allowed: Collection[str]) -> Callable[[web.Request, Handler], Awaitable]:
-    """The outermost middleware of the server; `allowed` is as from `hosts`."""
+def guard(allowed: Collection[str]) -> Middleware:
+    """The outermost middleware of the server; `allowed` is from `allowed_hosts`."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Checks a request, answers it, and gives every answer its headers."""
+        """Checks a request, answers it, and sets the headers of every response."""
         try:
             _check(request, allowed)
             response = await handler(request)
@@ -95,14 +104,14 @@ def guard(allowed: Collection[str]) -> Callable[[web.Request, Handler], Awaitabl
             if refusal.retry_seconds is not None:
                 response.headers["Retry-After"] = str(refusal.retry_seconds)
         except UserError as error:
-            response = _of_user_error(error)
+            response = _user_error(error)
         except web.HTTPException as error:
             response = _error(error.status, error.reason)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except Exception:  # a bug must not show its traceback to a client
             _LOG.exception("%r failed", request.path)
-            response = _error(500, "the server failed; its log says why")
+            response = _error(500, "internal error; see the log of the server")
         response.headers.update(_HEADERS)
         return response
 
@@ -112,21 +121,21 @@ def guard(allowed: Collection[str]) -> Callable[[web.Request, Handler], Awaitabl
 def _check(request: web.Request, allowed: Collection[str]) -> None:
     named = request.headers.getall("Host", [])
     if len(named) != 1 or named[0].lower() not in allowed:
-        raise Refusal(403, "the Host header names another server; see --allowed_hosts")
+        raise Refusal(403, "the Host header is not a name of this server; see --allowed_hosts")
     if request.method in ("GET", "HEAD"):
         return
-    for origin in request.headers.getall("Origin", []):  # absent where no browser asks
-        scheme, _, place = origin.lower().partition("://")
-        if scheme not in ("http", "https") or place not in allowed:
+    for origin in request.headers.getall("Origin", []):  # only browsers send it
+        scheme, _, host = origin.lower().partition("://")
+        if scheme not in ("http", "https") or host not in allowed:
             raise Refusal(403, "the request comes from a page of another site")
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         raise Refusal(403, "the request comes from a page of another site")
 
 
-def _of_user_error(error: UserError) -> web.Response:
-    if error.subject not in _OF_CLIENT:
+def _user_error(error: UserError) -> web.Response:
+    if error.subject not in _CLIENT_SUBJECTS:
         _LOG.warning("a search failed: %s", " ".join(str(error).split()))
-        return _error(500, "the server cannot do this; its log says why")
+        return _error(500, "internal error; see the log of the server")
     subject = error.subject.removeprefix("--")
     return _error(400, f"{subject} = {error.value!r}: {error.rule}")
 
@@ -135,39 +144,36 @@ def _error(status: int, reason: str) -> web.Response:
     return web.json_response({"error": " ".join(reason.split())}, status=status)
 
 
-_WHOLE = 16  # pictures of the largest size that may be in memory at a time
-
-
 class Uploads:
-    """Reads the bodies of all requests, and knows how much of them is in memory.
+    """Reads the bodies of all requests, and limits how much of them is in memory.
 
     Args:
       limits: of the server.
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits, self._held = limits, 0
+        self._limits, self._in_memory = limits, 0
 
     @contextlib.asynccontextmanager
     async def body(
         self, request: web.Request, content_type: str, limit: int | None = None
     ) -> AsyncIterator[bytes]:
-        """The body of a request, which counts as held inside the block.
+        """Reads the body of a request, which counts as in memory inside the block.
 
         Args:
-          request: whose head was read.
-          content_type: that it must have, or begin with.
-          limit: bytes; None for that of a picture.
+          request: the request.
+          content_type: required type, or its beginning.
+          limit: maximum number of bytes; None for the maximum of an image.
 
         Raises:
-          Refusal: if it is of another type, too large or too slow, or too many are read.
+          Refusal: if it has another type, is too large or slow, or too many are in memory.
         """
         limit = self._limits.upload_bytes if limit is None else limit
         if not request.content_type.startswith(content_type):
             kind = f"{content_type}*" if content_type.endswith("/") else content_type
             raise Refusal(415, f"the body must be of the type {kind}")
         if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise Refusal(415, "the body must come as it is, not encoded")
+            raise Refusal(415, "the body must not be encoded")
         if (request.content_length or 0) > limit:
             raise Refusal(413, _too_large(limit))
         received = bytearray()
@@ -175,21 +181,21 @@ class Uploads:
             await self._receive(request, limit, received)
             yield bytes(received)
         finally:
-            self._held -= len(received)
+            self._in_memory -= len(received)
 
     async def _receive(self, request: web.Request, limit: int, received: bytearray) -> None:
-        """Appends the parts of a body to `received` as they arrive."""
+        """Appends the body to `received` as it arrives."""
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                async for part in request.content.iter_any():
-                    received += part
-                    self._held += len(part)
+                async for chunk in request.content.iter_any():
+                    received += chunk
+                    self._in_memory += len(chunk)
                     if len(received) > limit:
                         raise Refusal(413, _too_large(limit))
-                    if self._held > _WHOLE * self._limits.upload_bytes:
-                        raise Refusal(503, "too many pictures arrive at a time", 2)
+                    if self._in_memory > _MAX_UPLOADS * self._limits.upload_bytes:
+                        raise Refusal(503, "too many uploads at the same time", 2)
         except TimeoutError as error:
-            raise Refusal(408, "the body must arrive sooner") from error
+            raise Refusal(408, "the body took too long") from error
 
 
 def _too_large(limit: int) -> str:

@@ -1,20 +1,21 @@
-"""The work behind the search page: one search at a time on the device, others wait in order."""
+"""Runs searches and image resizing in threads; a limited number of requests wait."""
 
 import asyncio
 import concurrent.futures
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from delg_jax.serving.requests import Limits, Refusal
 
 T = TypeVar("T")
 
-_SEARCHES, _DRAWINGS = 3, 2  # threads; a few decode pictures while one has the device
-_DRAWINGS_PER_SEARCH = 16  # a page asks for the pictures of many results
+_SEARCH_THREADS = 3  # some decode images while one uses the device
+_IMAGE_THREADS = 2
+_IMAGES_PER_SEARCH = 16  # a page requests the images of many results
 
 
-class Jobs:
-    """Runs searches and shrinks pictures beside the event loop; use it in a `with` block.
+class SearchQueue:
+    """Runs work in threads outside the event loop; use it in a `with` block.
 
     Args:
       limits: of the server.
@@ -22,33 +23,34 @@ class Jobs:
 
     def __init__(self, limits: Limits) -> None:
         self._seconds = limits.request_seconds
-        self._searches = _Lane("search", _SEARCHES, limits.waiting)
-        self._drawings = _Lane("draw", _DRAWINGS, limits.waiting * _DRAWINGS_PER_SEARCH)
+        self._searches = _Pool("search", _SEARCH_THREADS, limits.waiting)
+        images = limits.waiting * _IMAGES_PER_SEARCH
+        self._images = _Pool("image", _IMAGE_THREADS, images)
 
-    def __enter__(self) -> "Jobs":
-        """Threads start when they are needed."""
+    def __enter__(self) -> Self:
+        """Does nothing: threads start when they are needed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Waits for what runs, and drops what waits."""
-        for lane in (self._searches, self._drawings):
-            lane.pool.shutdown(wait=True, cancel_futures=True)
+        """Waits for running work and drops waiting work."""
+        for pool in (self._searches, self._images):
+            pool.executor.shutdown(wait=True, cancel_futures=True)
 
     async def search(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Runs a search; a Refusal if too many wait, or it takes too long."""
+        """Runs a search; a Refusal if too many requests wait, or it takes too long."""
         return await self._run(self._searches, work, *arguments)
 
-    async def draw(self, work: Callable[..., T], *arguments: Any) -> T:
-        """As `search`, for what takes no device."""
-        return await self._run(self._drawings, work, *arguments)
+    async def read_image(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Like `search`, for reading and resizing an image, which needs no device."""
+        return await self._run(self._images, work, *arguments)
 
-    async def _run(self, lane: "_Lane", work: Callable[..., T], *arguments: Any) -> T:
-        if lane.inside >= lane.limit:
-            raise Refusal(503, "too many requests wait; try again", 1)
-        lane.inside += 1
-        future = lane.pool.submit(work, *arguments)
-        # Cancelled while it waits, as when its client is gone, it never runs; what runs, ends
-        future.add_done_callback(lane.leave_from(asyncio.get_running_loop()))
+    async def _run(self, pool: "_Pool", work: Callable[..., T], *arguments: Any) -> T:
+        if pool.requests >= pool.limit:
+            raise Refusal(503, "too many requests; try again", 1)
+        pool.requests += 1
+        future = pool.executor.submit(work, *arguments)
+        # If cancelled while it waits, as when the client disconnects, it never runs
+        future.add_done_callback(pool.release_on(asyncio.get_running_loop()))
         try:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.wrap_future(future)
@@ -57,17 +59,20 @@ class Jobs:
             raise Refusal(503, reason, 5) from error
 
 
-class _Lane:
-    """A few threads and how many requests are at them; only the event loop counts."""
+class _Pool:
+    """A few threads and the number of their requests, which only the event loop changes."""
 
     def __init__(self, name: str, threads: int, limit: int) -> None:
-        self.pool = concurrent.futures.ThreadPoolExecutor(threads, name)
-        self.limit, self.inside = limit, 0
+        self.executor = concurrent.futures.ThreadPoolExecutor(threads, name)
+        self.limit, self.requests = limit, 0
 
-    def leave_from(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
-        """A callback, for any thread, that counts one request less."""
+    def release_on(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
+        """A callback, for any thread, that makes the event loop count one request less."""
 
-        def leave() -> None:
-            self.inside -= 1
+        def release() -> None:
+            self.requests -= 1
 
-        return lambda _: loop.call_soon_threadsafe(leave)
+        def callback(_: object) -> None:
+            loop.call_soon_threadsafe(release)
+
+        return callback

@@ -1,7 +1,7 @@
-"""The server of the search page: a picture comes in, what the database has like it goes out.
+"""The web server of the search page.
 
-It opens no file by a name that a client gives: the page is in memory, and pictures of the database
-go by their index.
+It never opens a file by a name from a client: the page is in memory, and database images are
+requested by index.
 """
 
 import asyncio
@@ -21,35 +21,35 @@ from delg_jax.reports.thumbnails import SIZES
 from delg_jax.retrieval.query import parse_box
 from delg_jax.retrieval.searcher import Searcher
 from delg_jax.serving.answers import Answers
-from delg_jax.serving.requests import Limits, Refusal, Uploads, guard, hosts
-from delg_jax.serving.search_queue import Jobs
+from delg_jax.serving.requests import Limits, Refusal, Uploads, allowed_hosts, guard
+from delg_jax.serving.search_queue import SearchQueue
 
 __all__ = ["Limits", "application", "listen", "run", "serve"]
 
 _LOG = logging.getLogger(__name__)
 
-_PAGE = {
+_PAGE_FILES = {
     "/": ("page.html", "text/html"),
     "/search.css": ("search.css", "text/css"),
     "/search.js": ("search.js", "text/javascript"),
     "/matches.js": ("matches.js", "text/javascript"),
     "/box.js": ("box.js", "text/javascript"),
 }
-_SMALL_BODY = 1024  # bytes, of a request for matches
-_ENDING_SECONDS = 5.0  # for requests that are under way when the server is stopped
+_MATCHES_BODY = 1024  # maximum bytes of a request for matches
+_SHUTDOWN_SECONDS = 5.0  # for running requests when the server stops
 
 
-class Pages:
-    """The handlers of requests.
+class Handlers:
+    """Handlers of requests.
 
     Args:
-      answers: of the opened workdir.
-      jobs: where they are worked out.
+      answers: of the database.
+      queue: runs the work.
       limits: of the server.
     """
 
-    def __init__(self, answers: Answers, jobs: Jobs, limits: Limits) -> None:
-        self._answers, self._jobs, self._limits = answers, jobs, limits
+    def __init__(self, answers: Answers, queue: SearchQueue, limits: Limits) -> None:
+        self._answers, self._queue, self._limits = answers, queue, limits
         self._uploads = Uploads(limits)
 
     async def about(self, request: web.Request) -> web.Response:
@@ -60,72 +60,71 @@ class Pages:
         )
 
     async def search(self, request: web.Request) -> web.Response:
-        """Searches the picture that is the body; `method`, `box` and `top` are in the query."""
-        asked = request.query
-        method, box = asked.get("method", "global"), asked.get("box") or None
-        top = _whole_number("--top", asked.get("top", "10"))
+        """Searches for the image in the body; `method`, `box` and `top` are in the URL."""
+        parameters = request.query
+        method, corners = parameters.get("method", "global"), parameters.get("box")
+        top = _whole_number("--top", parameters.get("top", "10"))
         self._answers.check(method, top)
-        box = None if box is None else parse_box(box)
+        box = parse_box(corners) if corners else None
         async with self._uploads.body(request, "image/") as data:
-            found = await self._jobs.search(self._answers.search, data, box, method, top)
+            found = await self._queue.search(self._answers.search, data, box, method, top)
         return web.json_response(found)
 
     async def matches(self, request: web.Request) -> web.Response:
-        """Matches of the `query` of a search and an `image`, both in a JSON body."""
-        async with self._uploads.body(request, "application/json", _SMALL_BODY) as data:
+        """Matches between the `query` of a search and an `image`, both in a JSON body."""
+        async with self._uploads.body(request, "application/json", _MATCHES_BODY) as data:
             try:
-                asked = json.loads(data)
-                name, image = asked["query"], asked["image"]
+                content = json.loads(data)
+                name, image = content["query"], content["image"]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise Refusal(400, "the body must have the fields query and image") from error
         if not isinstance(name, str) or type(image) is not int:
-            raise Refusal(400, "query must be a text and image a whole number")
-        return web.json_response(await self._jobs.search(self._answers.matches, name, image))
+            raise Refusal(400, "query must be a string and image a whole number")
+        return web.json_response(await self._queue.search(self._answers.matches, name, image))
 
     async def image(self, request: web.Request) -> web.Response:
-        """A picture of the database, shrunk."""
+        """A database image, resized."""
         index = _whole_number("image", request.match_info["index"])
         size = _whole_number("--size", request.query.get("size", str(SIZES[0])))
         if size not in SIZES:
             raise UserError("--size", size, f"must be one of {', '.join(map(str, SIZES))}")
-        jpeg = await self._jobs.draw(self._answers.pictures.jpeg, index, size)
+        jpeg = await self._queue.read_image(self._answers.pictures.jpeg, index, size)
         headers = {"Cache-Control": "private, max-age=60"}
         return web.Response(body=jpeg, content_type="image/jpeg", headers=headers)
 
 
 def application(
-    answers: Answers, jobs: Jobs, limits: Limits, allowed: Collection[str]
+    answers: Answers, queue: SearchQueue, limits: Limits, allowed: Collection[str]
 ) -> web.Application:
-    """The routes.
+    """The web application with its routes.
 
     Args:
-      answers: of the opened workdir.
-      jobs: where they are worked out.
+      answers: of the database.
+      queue: runs the work.
       limits: of the server.
-      allowed: what a Host header may say.
-
-    Returns:
-      The application.
+      allowed: values that a Host header may have.
     """
-    pages = Pages(answers, jobs, limits)
+    handlers = Handlers(answers, queue, limits)
     app = web.Application(middlewares=[guard(allowed)])
-    folder = importlib.resources.files("delg_jax.reports") / "templates" / "search"
-    for path, (file, kind) in _PAGE.items():
-        app.router.add_get(path, _constant((folder / file).read_text(encoding="utf-8"), kind))
-    app.router.add_get("/api/about", pages.about)
-    app.router.add_get("/api/image/{index}", pages.image)
-    app.router.add_post("/api/search", pages.search)
-    app.router.add_post("/api/matches", pages.matches)
+    folder = importlib.resources.files("delg_jax.serving") / "templates"
+    for path, (file, kind) in _PAGE_FILES.items():
+        app.router.add_get(
+            path, _constant_response((folder / file).read_text(encoding="utf-8"), kind)
+        )
+    app.router.add_get("/api/about", handlers.about)
+    app.router.add_get("/api/image/{index}", handlers.image)
+    app.router.add_post("/api/search", handlers.search)
+    app.router.add_post("/api/matches", handlers.matches)
     return app
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; a UserError if there can be none."""
+    """Opens a listening socket; a UserError if that fails."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
-        rule = f"cannot be listened on: {getattr(error, 'strerror', None) or error}"
+        rule = f"cannot listen: {getattr(error, 'strerror', None) or error}"
         raise UserError("--host and --port", f"{host}:{port}", rule) from error
 
 
@@ -137,28 +136,28 @@ async def run(
     stop: asyncio.Event,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until `stop` is set; requests that are under way may end.
+    """Serves until `stop` is set; then running requests finish.
 
     Args:
-      searcher: of the opened workdir.
-      listening: socket.
-      allowed: what a Host header may say.
+      searcher: of the database.
+      listening: socket of `listen`.
+      allowed: values that a Host header may have.
       limits: of the server.
-      stop: ends it.
-      ready: called when requests are answered.
+      stop: stops the server.
+      ready: called when the server accepts requests.
     """
     quiet = logging.getLogger(f"{__name__}.protocol")
-    quiet.setLevel(logging.CRITICAL)  # whoever sends no HTTP shall not fill the log
-    with Jobs(limits) as jobs:
+    quiet.setLevel(logging.CRITICAL)  # malformed requests must not fill the log
+    with SearchQueue(limits) as queue:
         runner = web.AppRunner(
-            application(Answers(searcher), jobs, limits, allowed),
+            application(Answers(searcher), queue, limits, allowed),
             access_log=None,
             logger=quiet,
             auto_decompress=False,
-            handler_cancellation=True,  # nobody works for a client that is gone
+            handler_cancellation=True,  # drop the work of clients that disconnect
             keepalive_timeout=limits.idle_seconds,
             lingering_time=3,
-            shutdown_timeout=_ENDING_SECONDS,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         await runner.setup()
         try:
@@ -177,23 +176,25 @@ def serve(
     limits: Limits,
     announce: Callable[[str], None],
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM; a second one does not wait for a search under way.
+    """Serves until Ctrl-C or SIGTERM; a second one does not wait for running searches.
 
     Args:
-      searcher: of the opened workdir.
-      listening: socket, of `listen`.
-      host: that was listened on.
-      further_hosts: names under which browsers may ask.
+      searcher: of the database.
+      listening: socket of `listen`.
+      host: address that the server listens on.
+      further_hosts: other names of the server.
       limits: of the server.
-      announce: called with the page's address when requests are answered.
+      announce: called with the URL of the page when the server accepts requests.
     """
     port = listening.getsockname()[1]
-    place = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     if not is_loopback(host):
-        _LOG.warning("%s: whoever reaches this address can search; there is no password", place)
+        _LOG.warning(
+            "%s: everyone who can reach this address can search; there is no password", url
+        )
 
     async def until_signalled() -> None:
-        """Runs until one of the signals comes."""
+        """Runs until one of the signals arrives."""
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def end(number: int) -> None:
@@ -203,21 +204,21 @@ def serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError):  # on Windows
                 loop.add_signal_handler(number, end, number)
-        allowed = hosts(host, port, further_hosts)
-        await run(searcher, listening, allowed, limits, stop, lambda: announce(place))
+        allowed = allowed_hosts(host, port, further_hosts)
+        await run(searcher, listening, allowed, limits, stop, lambda: announce(url))
 
     asyncio.run(until_signalled())
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether an address can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def _constant(text: str, kind: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _constant_response(text: str, kind: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(request: web.Request) -> web.Response:
         del request
         headers = {"Cache-Control": "no-cache"}

@@ -82,15 +82,16 @@ def test_a_config_file_finds_its_neighbours_from_anywhere(called, tmp_path, monk
     [
         (
             "model.globl_dim=3",
-            "config.model.globl_dim = '3': is no field of the configuration "
+            "config.model.globl_dim = '3': is not a field of the configuration "
             "(did you mean global_dim?)",
         ),
         (
             "modl.global_dim=3",
-            "config.modl.global_dim = '3': is no field of the configuration (did you mean model?)",
+            "config.modl.global_dim = '3': is not a field of the configuration "
+            "(did you mean model?)",
         ),
-        ("zzz=3", "config.zzz = '3': is no field of the configuration"),
-        ("seed.x=3", "config.seed.x = '3': is no field of the configuration"),
+        ("zzz=3", "config.zzz = '3': is not a field of the configuration"),
+        ("seed.x=3", "config.seed.x = '3': is not a field of the configuration"),
         ("model.global_dim=abc", "config.model.global_dim = 'abc': must be a whole number"),
         ("model.global_dim=1.5", "config.model.global_dim = '1.5': must be a whole number"),
         ("train.learning_rate=fast", "config.train.learning_rate = 'fast': must be a number"),
@@ -100,7 +101,7 @@ def test_a_config_file_finds_its_neighbours_from_anywhere(called, tmp_path, monk
         ("train.learning_rate=1e999", "config.train.learning_rate = inf: must be finite"),
         ("eval.kappas=('a',)", "config.eval.kappas = ('a',): must hold elements like 1"),
         ("train={}", "config.train = {}: is a section; set one of its fields"),
-        ("eval.kappas[9]=1", "config.eval.kappas[9] = '1': is no field of the configuration"),
+        ("eval.kappas[9]=1", "config.eval.kappas[9] = '1': is not a field of the configuration"),
         (f"seed={2**64}", f"config.seed = {2**64}: must be a whole number of at most 64 bits"),
     ],
 )
@@ -116,9 +117,9 @@ def test_a_wrong_field_is_named_with_its_value_and_rule(capsys, override, messag
         (["--workdir=w"], "--config = None: must be given"),
         (
             [CONFIG, "--workdr=w"],
-            "--workdr = 'w': is no flag of delg train (did you mean --workdir?)",
+            "--workdr = 'w': is not a flag of delg train (did you mean --workdir?)",
         ),
-        ([CONFIG, "--workdir=w", "--nonsense"], "--nonsense = '': is no flag of delg train"),
+        ([CONFIG, "--workdir=w", "--nonsense"], "--nonsense = '': is not a flag of delg train"),
         ([CONFIG, "--workdir=w", "--overwrite=x"], "--overwrite = 'x': must be true or false"),
         (
             [CONFIG, "--workdir=w", "more", "words"],
@@ -196,7 +197,8 @@ def test_home_directories_are_expanded_in_flags_fields_and_files(called, tmp_pat
 @pytest.mark.parametrize("field", ["workdir", "config.data.root", "config"])
 def test_an_unknown_user_is_refused(capsys, field):
     subject = field if field.startswith("config.") else f"--{field}"
-    rule = "~no_such_user is no user of this machine; ./~no_such_user is a folder of that name"
+    rule = "~no_such_user is not a user of this machine; "
+    rule += "for a folder of that name write ./~no_such_user"
     argv = [CONFIG, "--workdir=w", f"--{field}=~no_such_user/x"]
     assert mistake(capsys, *argv) == f"{subject} = '~no_such_user/x': {rule}"
 
@@ -206,7 +208,7 @@ def test_a_file_in_the_place_of_the_workdir_is_refused(capsys, tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     path, blocking = tmp_path / place, tmp_path / place.partition("/")[0]
-    rule = f"must be a folder, but {blocking} is none"
+    rule = f"must be a folder, but {blocking} is not one"
     assert mistake(capsys, CONFIG, f"--workdir={path}") == f"--workdir = '{path}': {rule}"
 
 
@@ -236,6 +238,6 @@ def test_words_that_are_no_flags_are_paths_too(monkeypatch, capsys):
 @pytest.mark.parametrize("flag", ["--workdir", "--config.data.tfds_dir"])
 def test_a_folder_that_arrays_could_not_be_written_to_is_refused(capsys, flag):
     message = mistake(capsys, CONFIG, "--workdir=run", f"{flag}=/tmp/caf\udce9")
-    rule = "must be a path of UTF-8 in a locale of UTF-8 (LANG=C.UTF-8); choose another folder"
+    rule = "must be a UTF-8 path; use a UTF-8 locale (LANG=C.UTF-8) or choose another folder"
     subject = flag if flag == "--workdir" else flag.removeprefix("--")
     assert message == f"{subject} = '/tmp/caf\\udce9': {rule}"

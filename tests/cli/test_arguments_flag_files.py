@@ -1,6 +1,6 @@
 import pytest
 
-from delg_jax.cli.arguments import expanded
+from delg_jax.cli.arguments import expand_flag_files
 from delg_jax.errors import UserError
 
 
@@ -12,15 +12,15 @@ def test_flags_of_a_file_stand_in_its_place(tmp_path, encoding, given):
     path.write_bytes(text.encode(encoding))
     other.write_text(f"--b=2\n--flagfile={path}\n")  # which is being read
     argv = ["--z", *given.format(path).split(" "), "e"]
-    assert expanded(argv) == ["--z", "--a=é\u2028x", "--b=2", "--c", "d", "e"]
+    assert expand_flag_files(argv) == ["--z", "--a=é\u2028x", "--b=2", "--c", "d", "e"]
 
 
 def test_what_stands_behind_two_dashes_is_no_flag():
-    assert expanded(["a", "--", "--flagfile=gone"]) == ["a", "--", "--flagfile=gone"]
-    assert expanded(["--flagfile"]) == ["--flagfile"]
+    assert expand_flag_files(["a", "--", "--flagfile=gone"]) == ["a", "--", "--flagfile=gone"]
+    assert expand_flag_files(["--flagfile"]) == ["--flagfile"]
 
 
 @pytest.mark.parametrize("path", ["gone", "", "a\0b"])
 def test_a_file_that_cannot_be_read_is_one_error(path):
     with pytest.raises(UserError, match="--flagfile = .*: must be a readable text file of flags"):
-        expanded([f"--flagfile={path}"])
+        expand_flag_files([f"--flagfile={path}"])

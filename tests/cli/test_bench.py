@@ -41,9 +41,9 @@ def test_two_files_are_compared(capsys, tmp_path):
     ("content", "rule"),
     [
         (None, "must be a file"),
-        ("{", "must be whole JSON"),
+        ("{", "must be valid JSON"),
         ("{}", "name must be there"),
-        ("[]", "all of it must be an object"),
+        ("[]", "the content must be an object"),
     ],
 )
 def test_files_that_cannot_be_compared(capsys, tmp_path, content, rule):

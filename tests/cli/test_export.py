@@ -9,6 +9,9 @@ from delg_jax.features.formats import exported
 CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:smoke"
 
 
+DEFAULTS = {"canvas": None, "platforms": ("cpu", "cuda", "tpu"), "overwrite": False}
+
+
 def fake_export_model(calls):
     def export_model(config, workdir, output, **options):
         calls.append((config.model.backbone, workdir, str(output), options))
@@ -20,13 +23,13 @@ def fake_export_model(calls):
 @pytest.mark.parametrize(
     ("arguments", "name", "options"),
     [
-        ([], "model.stablehlo", {"overwrite": False}),
+        ([], "model.stablehlo", DEFAULTS),
         (
             ["--format=stablehlo", "--overwrite", "--canvas=512x768", "--platforms=cpu,tpu"],
             "model.stablehlo",
             {"overwrite": True, "canvas": (512, 768), "platforms": ("cpu", "tpu")},
         ),
-        (["--output={}/other"], "other", {"overwrite": False}),
+        (["--output={}/other"], "other", DEFAULTS),
     ],
 )
 def test_the_model_is_the_default(monkeypatch, capsys, tmp_path, arguments, name, options):
@@ -66,8 +69,11 @@ def test_features_go_to_their_writer(monkeypatch, capsys, tmp_path, kind, name, 
         (["--canvas=512x-1"], "--canvas = '512x-1': must be ROWSxCOLUMNS"),
         (["--platforms=cpu,abacus"], "--platforms = 'abacus': must be one of cpu,"),
         (["--platforms="], "--platforms = '': must be one of cpu,"),
-        (["--format=hloc", "--canvas=64x64"], "--canvas = '64x64': is for --format=stablehlo"),
-        (["--format=delf", "--platforms=cpu"], "--platforms = 'cpu': is for --format=stablehlo"),
+        (["--format=hloc", "--canvas=64x64"], "--canvas = '64x64': is only for --format=stablehlo"),
+        (
+            ["--format=delf", "--platforms=cpu"],
+            "--platforms = 'cpu': is only for --format=stablehlo",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_line(capsys, tmp_path, arguments, start):

@@ -102,7 +102,7 @@ def test_another_configuration_is_refused_with_the_difference(flags, tmp_path, c
 
 def test_a_workdir_that_is_a_file_is_refused(flags, tmp_path, capsys):
     (tmp_path / "run").write_text("in the way")
-    rule = f"--workdir = '{tmp_path / 'run'}': must be a folder, but {tmp_path / 'run'} is none"
+    rule = f"--workdir = '{tmp_path / 'run'}': must be a folder, but {tmp_path / 'run'} is not one"
     assert refused(capsys, "extract", *flags) == rule
 
 

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from delg_jax.cli.main import main
+from delg_jax.features.store import FeatureStore
 from delg_jax.search.graph_store import GraphStore
 from tests.folders import contents
 from tests.photographs import make_revisited
@@ -26,7 +27,9 @@ def test_the_graph_of_the_database_is_built_once(tmp_path, capsys, features, nam
     folder = tmp_path / "run" / "index" / name
     assert capsys.readouterr().out == f"{folder}: 4 images, 3 neighbours each\n"
     images = ["place0_near", "place0_far", "place1_near", "place1_far"]
-    assert GraphStore(folder, images).graph().indices[:, 0].tolist() == [0, 1, 2, 3]
+    database = FeatureStore(tmp_path / "run" / "features" / "database")
+    stored = GraphStore(folder, images, features=database)
+    assert stored.graph().indices[:, 0].tolist() == [0, 1, 2, 3]
     made = (folder / "graph.json").stat().st_mtime_ns
     assert main(["index", *flags]) == 0
     assert (folder / "graph.json").stat().st_mtime_ns == made

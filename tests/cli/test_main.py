@@ -79,7 +79,7 @@ def test_a_mistake_is_one_line_whatever_its_text(capsys, monkeypatch):
 def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch):
     fail_with(monkeypatch, KeyboardInterrupt())
     assert main(["train"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):

@@ -98,7 +98,7 @@ def test_a_script_for_slurm_does_the_runs(stubs, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verb, "PROGRAM", ("echo", "sweep"))
     assert call("w", RATES, "--slurm=a/script", "--jobs=3") == 0
-    assert capsys.readouterr().out == "a/script: 2 runs; submit it by sbatch\n"
+    assert capsys.readouterr().out == "a/script: 2 runs; submit it with sbatch\n"
     script = tmp_path / "a" / "script"
     subprocess.run(["bash", "-n", str(script)], check=True)
     text = script.read_text()
@@ -146,7 +146,7 @@ def test_a_changed_configuration_is_refused_unless_it_may_overwrite(stubs, capsy
     ("arguments", "rule"),
     [
         (["--sweep=train.step=1"], "did you mean train.steps"),
-        (["--grid=train.steps=1"], "--grid = 'train.steps=1': is no flag of delg sweep"),
+        (["--grid=train.steps=1"], "--grid = 'train.steps=1': is not a flag of delg sweep"),
         (["--sweep=train.steps=1", "--sweep=train.steps=2"], "occurs twice"),
         (["--sweep=seed=1", "--seeds=2"], "both grid and seeds"),
         (["--sweep=train.steps=integers(1,5)"], "needs --draws"),
@@ -160,8 +160,8 @@ def test_a_changed_configuration_is_refused_unless_it_may_overwrite(stubs, capsy
         (["--seeds=1", "--max_runs=0"], "must be at least 1"),
         (["--seeds=1", "--jobs=-1"], "must be at least 0"),
         (["--seeds=1", "--gpus=0"], "needs --jobs"),
-        (["--seeds=1", "--only=seed=2"], "is no run of this sweep"),
-        (["--seeds=1", "--gather", "--print_commands"], "excludes"),
+        (["--seeds=1", "--only=seed=2"], "is not a run of this sweep"),
+        (["--seeds=1", "--gather", "--print_commands"], "cannot be combined with"),
         (["--seeds=1", "--slurm="], "must not be empty"),
         (["--seeds=1", "--digest=00"], "needs --only"),
     ],

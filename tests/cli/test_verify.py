@@ -34,7 +34,7 @@ def test_an_intact_store(store, capsys):
     before = contents(store.folder)
     for flags in ((), ("--repair",)):
         lines, _ = verify(capsys, store.folder, *flags)
-        assert lines == [f"{store.folder}: 5 images, every chunk as it was written"]
+        assert lines == [f"{store.folder}: 5 images, no damaged chunks"]
     assert contents(store.folder) == before
 
 
@@ -44,7 +44,7 @@ def test_damaged_files_are_named(store, capsys):
     before = contents(store.folder)
     lines, error = verify(capsys, store.folder, status=2)
     assert error == (
-        f"feature store = '{store.folder}': has 2 damaged chunks; --repair prepares it for "
+        f"feature store = '{store.folder}': has 2 damaged chunks; --repair deletes them for "
         "delg extract"
     )
     assert [line.split(": ")[:2] for line in lines] == [
@@ -100,9 +100,9 @@ def test_what_is_repaired_is_extracted_to_the_same_bytes(tmp_path, capsys):
     flip(folder / "state" / "c.2")
     capsys.readouterr()
     lines, _ = verify(capsys, folder, "--repair")
-    assert lines[-1] == f"{folder}: 4 images to be extracted again, by delg extract"
+    assert lines[-1] == f"{folder}: 4 images to extract again, by delg extract"
     message = verify(capsys, folder, status=2)[1]
     assert message.endswith("is not whole; delg extract goes on")
     assert main(["extract", *flags]) == 0
     assert contents(folder) == before
-    assert verify(capsys, folder)[0][-1].endswith("7 images, every chunk as it was written")
+    assert verify(capsys, folder)[0][-1].endswith("7 images, no damaged chunks")

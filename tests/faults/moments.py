@@ -19,7 +19,7 @@ from tests.faults.scenes import Scene
 FAULTS = ("killed", "terminated", "full disk", "read-only", "worker killed")
 # Verbs that work in processes of their own, one of which ends where memory is short
 _WITH_WORKERS = {"train": (), "sweep": ("--jobs=1",)}
-_USER = 2  # exit status of what a person has to mend
+_USER = 2  # exit status of an error that the user can fix
 _PAGE = 4096
 _ROOM = "2g"
 _PAUSE = 0.05

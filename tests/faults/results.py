@@ -1,4 +1,4 @@
-"""What of a workdir has to be equal after a restart, and what in it is not whole."""
+"""Compares workdirs after a restart, and finds damaged files in them."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from delg_jax import array_files
 from delg_jax.features.storage.chunked_array import ChunkedArray
 
 # Keys of JSON files that hold times and memory
@@ -21,7 +22,7 @@ _MEASURED = (
     "step_seconds",
     "images_per_second",
     "device_memory_bytes",
-    "checksum",  # of a record that has such
+    "checksum",  # of a record
 )
 _LOGS = ("run.log", "sweep.md")  # for people; the table of the sweep has its times
 
@@ -98,8 +99,8 @@ def _content(path: Path) -> bytes:
         whole = [line for line in lines if line.endswith("}")]  # a kill may leave half a line
         return json.dumps([_computed(json.loads(line)) for line in whole]).encode()
     if path.suffix == ".npz":
-        with path.open("rb") as file, np.load(file) as arrays:
-            return b"".join(name.encode() + arrays[name].tobytes() for name in arrays.files)
+        arrays = array_files.read_arrays(path)
+        return b"".join(name.encode() + array.tobytes() for name, array in arrays.items())
     return path.read_bytes()
 
 

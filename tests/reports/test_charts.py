@@ -12,7 +12,7 @@ from delg_jax.reports.charts import (
     precision_recall,
     training,
 )
-from delg_jax.reports.method_results import Lane
+from delg_jax.reports.method_results import MethodResult
 
 
 def test_training_is_drawn_over_steps_from_zero():
@@ -23,7 +23,7 @@ def test_training_is_drawn_over_steps_from_zero():
         {"step": 40, "loss": float("nan")},
     ]
     (drawn,) = training(records)
-    assert (drawn.title, drawn.across, drawn.marks) == ("loss", "step", "line")
+    assert (drawn.title, drawn.x_label, drawn.marks) == ("loss", "step", "line")
     assert drawn.x == [10, 20, 30]
     assert drawn.curves == {"loss": [4.0, 1.0, 0.5], "validation_loss": [None, 2.0, 3.0]}
     assert drawn.limits == (0.0, 4.0)
@@ -51,9 +51,9 @@ def test_json_keeps_the_order_of_curves_and_refuses_what_is_no_number():
         Chart("title", "x", "y", [0], {"a": [float("nan")]}, (0.0, 1.0)).json()
 
 
-def lane(precisions=(), ranking=(), **fields):
-    return Lane(
-        **{"run": 0, "method": "global", "first": None, "rival": None} | fields,
+def result(precisions=(), ranking=(), **fields):
+    return MethodResult(
+        **{"run": 0, "method": "global", "first_stage": None, "baseline": None} | fields,
         rankings={"medium": np.array(ranking, np.int32)},
         precisions={"medium": list(precisions)},
     )
@@ -100,8 +100,8 @@ def test_precision_is_the_mean_of_the_definition_over_queries(rng):
 def test_without_positives_there_is_no_curve():
     entry = {"easy": [], "hard": [], "junk": [1]}
     assert precision_at_recall(np.array([[0, 1]]), [entry], "medium") is None
-    assert precision_recall({"a": lane(ranking=[[0, 1]])}, [entry], "medium") is None
-    drawn = precision_recall({"a": lane(ranking=[[0, 1]])}, [entry | {"easy": [0]}], "medium")
+    assert precision_recall({"a": result(ranking=[[0, 1]])}, [entry], "medium") is None
+    drawn = precision_recall({"a": result(ranking=[[0, 1]])}, [entry | {"easy": [0]}], "medium")
     assert list(drawn.curves) == ["a"]
     assert drawn.x == [2.0 * level for level in range(51)]
     assert drawn.curves["a"] == [100.0] * 51
@@ -109,23 +109,23 @@ def test_without_positives_there_is_no_curve():
     assert drawn.title.startswith("Medium")
 
 
-def test_queries_are_sorted_by_the_first_lane():
-    sides = {"a": lane([30.0, None, 10.0, 20.0]), "b": lane([None, 5.0, 1.0, 100.0])}
-    drawn = by_query(sides, [0, 1, 2, 3], "medium")
+def test_queries_are_sorted_by_the_first_method():
+    results = {"a": result([30.0, None, 10.0, 20.0]), "b": result([None, 5.0, 1.0, 100.0])}
+    drawn = by_query(results, [0, 1, 2, 3], "medium")
     assert drawn.queries == [2, 3, 0]
     assert drawn.x == [0, 1, 2]
     assert drawn.curves == {"a": [10.0, 20.0, 30.0], "b": [1.0, 100.0, None]}
     assert (drawn.marks, drawn.protocol, drawn.limits) == ("dots", "medium", (0.0, 100.0))
-    assert by_query({"a": lane([None])}, [0], "medium") is None
-    assert by_query(sides, [3], "medium").queries == [3]
+    assert by_query({"a": result([None])}, [0], "medium") is None
+    assert by_query(results, [3], "medium").queries == [3]
 
 
 def test_differences_are_sorted_and_left_out_where_there_are_none():
-    one = lane([10.0, 50.0, None, 40.0])
-    sides = {"1: a": one, "2: a": lane([20.0, 20.0, 3.0, 40.0], rival=0)}
-    drawn = differences(sides, 1, range(4), "medium")
+    one = result([10.0, 50.0, None, 40.0])
+    results = {"1: a": one, "2: a": result([20.0, 20.0, 3.0, 40.0], baseline=0)}
+    drawn = differences(results, 1, range(4), "medium")
     assert drawn.queries == [1, 3, 0]
     assert drawn.curves == {"2: a": [-30.0, 0.0, 10.0]}
     assert (drawn.marks, drawn.limits) == ("bars", (-30.0, 30.0))
-    same = dataclasses.replace(one, rival=0)
+    same = dataclasses.replace(one, baseline=0)
     assert differences({"1: a": one, "2: a": same}, 1, range(4), "medium") is None

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.reports.explorer import Amounts, Explorer
-from delg_jax.reports.method_results import lanes
+from delg_jax.reports.explorer import Explorer, PageSettings
+from delg_jax.reports.method_results import collect_results
 from delg_jax.reports.query_results import RIGHT, UNKNOWN
 from delg_jax.reports.workdir_results import read
 from tests.reports import workdirs
@@ -16,15 +16,15 @@ def run(tmp_path_factory):
     return read(workdirs.make(root / "run", root / "data"))
 
 
-def content(runs, **amounts):
-    sides = {f"{lane.run}: {lane.method}": lane for lane in lanes(runs)}
-    return Explorer(runs, sides, Amounts(**amounts)).content()
+def content(runs, **settings):
+    results = {f"{result.run}: {result.method}": result for result in collect_results(runs)}
+    return Explorer(runs, results, PageSettings(**settings)).content()
 
 
-def test_every_query_has_its_findings_pictures_and_matches(run):
+def test_every_query_has_its_results_pictures_and_matches(run):
     page = content([run], top=3)
     assert sorted(query["name"] for query in page["queries"]) == [f"query{i}" for i in range(4)]
-    assert [(lane["first"], lane["rival"]) for lane in page["lanes"]] == [
+    assert [(result["firstStage"], result["baseline"]) for result in page["methods"]] == [
         (None, None),
         (0, None),
         (None, None),
@@ -49,17 +49,17 @@ def test_two_runs_share_pictures_and_not_matches(run):
     one, two = content([run]), content([run, run])
     assert len(two["pictures"]) == len(one["pictures"])
     assert set(two["matches"]) == {f"{n}{key[1:]}" for key in one["matches"] for n in (0, 1)}
-    assert [lane["rival"] for lane in two["lanes"]] == [None, None, None, 0, 1, 2]
+    assert [result["baseline"] for result in two["methods"]] == [None, None, None, 0, 1, 2]
 
 
-def test_amounts_bound_what_goes_in(run):
+def test_settings_bound_what_goes_in(run):
     page = content([run], top=2, queries=3, pictures=1, megabytes=0)
     assert len(page["queries"]) == 3
     assert page["pictures"] == []
     assert page["leftOut"] > 0
     assert {key.split("/")[1] for key in page["matches"]} == {str(page["queries"][0]["number"])}
     assert "picture" not in page["queries"][1]
-    assert all(len(hits) == 2 for by_lane in page["queries"][2]["found"] for hits in by_lane)
+    assert all(len(hits) == 2 for by_method in page["queries"][2]["found"] for hits in by_method)
 
 
 def test_without_data_or_features_there_is_still_a_list(run):
@@ -77,6 +77,6 @@ def test_without_data_or_features_there_is_still_a_list(run):
 @pytest.mark.parametrize(
     "wrong", [{"top": 0}, {"queries": -1}, {"pictures": -1}, {"megabytes": float("nan")}]
 )
-def test_wrong_amounts_are_named(wrong):
+def test_wrong_settings_are_named(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
-        Amounts(**wrong)
+        PageSettings(**wrong)

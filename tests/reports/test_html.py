@@ -10,7 +10,7 @@ import pytest
 from configs import default
 from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
-from delg_jax.reports.explorer import Amounts
+from delg_jax.reports.explorer import PageSettings
 from delg_jax.reports.html import json_for_script, write_report
 from tests.reports import workdirs
 
@@ -88,8 +88,10 @@ def hostile(tmp_path_factory):
     return workdirs.make(root / "run", root / "data", names)
 
 
-def report(folders, tmp_path, **amounts):
-    path = write_report(folders, tmp_path / "out" / "report.html", amounts=Amounts(**amounts))
+def report(folders, tmp_path, **settings):
+    path = write_report(
+        folders, tmp_path / "out" / "report.html", settings=PageSettings(**settings)
+    )
     return Page(path.read_text(encoding="utf-8"))
 
 

@@ -7,7 +7,7 @@ from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted
 from delg_jax.features.extractor import Features
-from delg_jax.reports.local_feature_views import Evidence
+from delg_jax.reports.local_feature_views import LocalFeatureViews
 from delg_jax.reports.workdir_results import read
 from delg_jax.retrieval.verification import inlier_counter
 from tests import stores
@@ -18,7 +18,7 @@ SHAPE = (96, 112)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("evidence")
+    root = tmp_path_factory.mktemp("views")
     return read(workdirs.make(root / "run", root / "data"))
 
 
@@ -27,8 +27,8 @@ def quadruples(numbers):
 
 
 def test_the_same_features_moved_all_fit(run):
-    evidence = Evidence(run, run.data)
-    found = evidence.matches(2, 5, (SHAPE, SHAPE))
+    views = LocalFeatureViews(run, run.data)
+    found = views.matches(2, 5, (SHAPE, SHAPE))
     assert found["inliers"] == 30
     assert found["matches"] == 30
     assert found["others"] == []
@@ -41,26 +41,28 @@ def test_the_same_features_moved_all_fit(run):
 
 
 def test_other_pictures_do_not_fit(run):
-    found = Evidence(run, run.data).matches(2, 0, (SHAPE, SHAPE))
+    found = LocalFeatureViews(run, run.data).matches(2, 0, (SHAPE, SHAPE))
     assert found["inliers"] < 15
     count = len(found["lines"]) + len(found["others"])
     assert count == 4 * found["matches"]
-    assert Evidence(run, run.data).matches(2, 0, (SHAPE, SHAPE)) == found
+    assert LocalFeatureViews(run, run.data).matches(2, 0, (SHAPE, SHAPE)) == found
 
 
 def test_features_of_a_crop_are_drawn_in_the_whole_picture(run):
     truth = [{**entry, "bbx": [20.4, 10.6, 60, 50]} for entry in run.data.ground_truth]
     data = dataclasses.replace(run.data, ground_truth=truth)
-    moved = quadruples(Evidence(run, data).spots("queries", 1, (200, 300)))
-    plain = quadruples(Evidence(run, None).spots("queries", 1, (200, 300)))
+    moved = quadruples(LocalFeatureViews(run, data).attention("queries", 1, (200, 300)))
+    plain = quadruples(LocalFeatureViews(run, None).attention("queries", 1, (200, 300)))
     np.testing.assert_allclose(moved[:, 0] - plain[:, 0], 1000 * 20 / 300, atol=1)
     np.testing.assert_allclose(moved[:, 1] - plain[:, 1], 1000 * 11 / 200, atol=1)
-    database = [Evidence(run, d).spots("database", 1, (200, 300)) for d in (data, None)]
+    database = [
+        LocalFeatureViews(run, d).attention("database", 1, (200, 300)) for d in (data, None)
+    ]
     assert database[0] == database[1]
 
 
 def test_spots_are_the_best_features(run):
-    spots = quadruples(Evidence(run, None).spots("database", 3, None))
+    spots = quadruples(LocalFeatureViews(run, None).attention("database", 3, None))
     assert len(spots) == 30
     assert (np.diff(spots[:, 3]) <= 0).all()
     assert spots[0, 3] == 9
@@ -72,9 +74,9 @@ def test_an_image_without_features_has_none(run, tmp_path, rng):
     rows = [stores.features(rng, 3), stores.features(rng, 0)]
     store = stores.fill(tmp_path / "database", rows)
     store = dataclasses.replace(run, queries=store, database=store)
-    evidence = Evidence(store, None)
-    assert evidence.spots("database", 1, None) == []
-    found = evidence.matches(0, 1, (None, None))
+    views = LocalFeatureViews(store, None)
+    assert views.attention("database", 1, None) == []
+    found = views.matches(0, 1, (None, None))
     assert found == {"matches": 0, "inliers": 0, "lines": [], "others": []}
 
 
@@ -82,11 +84,11 @@ def test_runs_without_local_features_and_of_another_version_are_refused(run, tmp
     rows = [Features(stores.features(rng, 1).global_descriptor, None)]
     store = stores.fill(tmp_path / "database", rows)
     with pytest.raises(UserError, match="no local features"):
-        Evidence(dataclasses.replace(run, queries=store, database=store), None)
+        LocalFeatureViews(dataclasses.replace(run, queries=store, database=store), None)
     config = run.config.copy_and_resolve_references()
     del config.rerank.sp.short_list
     with pytest.raises(UserError, match="another version"):
-        Evidence(dataclasses.replace(run, config=config), None)
+        LocalFeatureViews(dataclasses.replace(run, config=config), None)
 
 
 def test_counts_are_those_of_the_ranking(run):
@@ -94,7 +96,7 @@ def test_counts_are_those_of_the_ranking(run):
     extracted = Extracted(run.data, run.database, run.queries, "")
     count = inlier_counter(extracted, config.rerank, config.seed)
     images = np.arange(len(run.database))
-    evidence = Evidence(run, run.data)
+    views = LocalFeatureViews(run, run.data)
     for query in range(2):
-        found = [evidence.matches(query, image, (SHAPE, SHAPE))["inliers"] for image in images]
+        found = [views.matches(query, image, (SHAPE, SHAPE))["inliers"] for image in images]
         assert found == count(query, images).tolist()

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.reports.method_results import changes, ground_truth, groups, lanes, mean_precisions
+from delg_jax.reports.method_results import (
+    changes,
+    collect_results,
+    ground_truth,
+    group_runs,
+    mean_precisions,
+)
 from delg_jax.reports.query_choice import choose
 from delg_jax.reports.workdir_results import read
 from tests.reports import workdirs
@@ -12,13 +18,15 @@ from tests.reports import workdirs
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("lanes")
+    root = tmp_path_factory.mktemp("methods")
     return read(workdirs.make(root / "run", root / "data"))
 
 
-def test_methods_become_lanes_with_their_first_stage_and_rival(run):
-    found = lanes([run, run])
-    assert [(lane.run, lane.method, lane.first, lane.rival) for lane in found] == [
+def test_methods_have_their_first_stage_and_baseline(run):
+    found = collect_results([run, run])
+    assert [
+        (result.run, result.method, result.first_stage, result.baseline) for result in found
+    ] == [
         (0, "global", None, None),
         (0, "global+sp", 0, None),
         (0, "local", None, None),
@@ -32,8 +40,8 @@ def test_methods_become_lanes_with_their_first_stage_and_rival(run):
 
 
 def test_precisions_are_those_of_the_file_or_computed(run):
-    stored = lanes([run])
-    computed = lanes([dataclasses.replace(run, metrics={})])
+    stored = collect_results([run])
+    computed = collect_results([dataclasses.replace(run, metrics={})])
     assert stored[1].precisions["medium"] == [100.0] * 4
     assert stored[1].precisions["hard"] == [100.0] * 3 + [None]
     for ours, theirs in zip(stored, computed, strict=True):
@@ -41,15 +49,15 @@ def test_precisions_are_those_of_the_file_or_computed(run):
             np.testing.assert_allclose(
                 np.array(values, float), np.array(theirs.precisions[protocol], float)
             )
-    unknown = lanes([dataclasses.replace(run, metrics={}, data=None)])
+    unknown = collect_results([dataclasses.replace(run, metrics={}, data=None)])
     assert unknown[0].precisions["easy"] == [None] * 4
 
 
 def test_protocols_use_their_own_ranking(run):
     special = {"global": {"all": run.rankings["global"]["all"], "hard": np.zeros((4, 8), np.int32)}}
-    (lane,) = lanes([dataclasses.replace(run, rankings=special)])
-    assert not lane.rankings["hard"].any()
-    np.testing.assert_array_equal(lane.rankings["easy"], special["global"]["all"])
+    (result,) = collect_results([dataclasses.replace(run, rankings=special)])
+    assert not result.rankings["hard"].any()
+    np.testing.assert_array_equal(result.rankings["easy"], special["global"]["all"])
 
 
 def test_runs_on_the_same_data_are_grouped(run):
@@ -57,15 +65,15 @@ def test_runs_on_the_same_data_are_grouped(run):
     renamed = dataclasses.replace(run)
     renamed.__dict__["names"] = (["other"], ["images"])
     empty = dataclasses.replace(run, rankings={})
-    assert groups([run, renamed, empty, run]) == [[0, 3], [1]]
-    assert groups([]) == []
+    assert group_runs([run, renamed, empty, run]) == [[0, 3], [1]]
+    assert group_runs([]) == []
     assert ground_truth([other, run]) is run.data.ground_truth
     assert ground_truth([other]) is None
 
 
 def test_means_and_changes_leave_out_what_is_unknown(run):
-    found = lanes([run])
-    easy = np.array([lane.precisions["easy"] for lane in found], float)
+    found = collect_results([run])
+    easy = np.array([result.precisions["easy"] for result in found], float)
     np.testing.assert_allclose(mean_precisions(found, "easy"), easy.mean(axis=0))
     assert np.isnan(mean_precisions(found, "hard")[3])
     np.testing.assert_allclose(changes(found, 1, "easy"), easy[1] - easy[0])
@@ -73,15 +81,15 @@ def test_means_and_changes_leave_out_what_is_unknown(run):
 
 
 def test_queries_are_chosen_by_change_and_by_precision(run):
-    base = lanes([run])[:2]
+    base = collect_results([run])[:2]
     values = [[50.0, 10.0, None, 90.0], [55.0, 40.0, None, 40.0]]
-    sides = [
-        dataclasses.replace(lane, precisions={"medium": listed})
-        for lane, listed in zip(base, values, strict=True)
+    results = [
+        dataclasses.replace(result, precisions={"medium": listed})
+        for result, listed in zip(base, values, strict=True)
     ]
-    assert choose(sides, "changed", 0) == [3, 1, 0, 2]
-    assert choose(sides, "worst", 0) == [1, 0, 3, 2]
-    assert choose(sides, "best", 2) == [3, 0]
-    assert choose(sides[:1], "changed", 0) == [0, 1, 2, 3]
+    assert choose(results, "changed", 0) == [3, 1, 0, 2]
+    assert choose(results, "worst", 0) == [1, 0, 3, 2]
+    assert choose(results, "best", 2) == [3, 0]
+    assert choose(results[:1], "changed", 0) == [0, 1, 2, 3]
     with pytest.raises(UserError, match="--choose"):
-        choose(sides, "nicest", 0)
+        choose(results, "nicest", 0)

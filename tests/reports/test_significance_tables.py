@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delg_jax.evaluation import significance
-from delg_jax.reports.method_results import Lane
+from delg_jax.reports.method_results import MethodResult
 from delg_jax.reports.significance_tables import difference_cells, interval_cells
 
 METRICS = {
@@ -48,8 +48,8 @@ def test_differences_are_those_of_the_paired_test(rng):
     first = [*rng.uniform(0, 100, 9), None]
     second = [*rng.uniform(0, 100, 9), 3.0]
     precisions = {"easy": [None] * 10, "medium": first, "hard": first}
-    one = Lane(0, "global", {}, precisions, None, None)
-    other = dataclasses.replace(one, run=1, rival=0, precisions=precisions | {"medium": second})
+    one = MethodResult(0, "global", {}, precisions, None, None)
+    other = dataclasses.replace(one, run=1, baseline=0, precisions=precisions | {"medium": second})
     _, rows = difference_cells({"1: global": one, "2: global": other})
     found = significance.paired(np.array(second, float), np.array(first, float))
     low, high = found.difference.low, found.difference.high
@@ -60,4 +60,4 @@ def test_differences_are_those_of_the_paired_test(rng):
 
 
 def test_one_run_is_compared_with_nothing():
-    assert difference_cells({"global": Lane(0, "global", {}, {}, None, None)}) is None
+    assert difference_cells({"global": MethodResult(0, "global", {}, {}, None, None)}) is None

@@ -37,9 +37,9 @@ def pictures():
 
 
 def test_large_pictures_shrink_and_small_ones_stay(pictures):
-    assert pictures.shrunk(0, 192).shape == (192, 64, 3)
-    assert pictures.shrunk(0, 768).shape == (768, 256, 3)
-    assert pictures.shrunk(1, 192).shape == (30, 40, 3)
+    assert pictures.resized(0, 192).shape == (192, 64, 3)
+    assert pictures.resized(0, 768).shape == (768, 256, 3)
+    assert pictures.resized(1, 192).shape == (30, 40, 3)
     assert pictures.shape(0) == (1200, 400)
 
 

@@ -153,10 +153,10 @@ def test_features_and_truth_that_are_others_than_evaluated_are_not_shown(folder)
     changed = read(folder)
     assert changed.database is None
     assert changed.queries is None
-    assert "The features are not those that were evaluated" in changed.notes[0]
+    assert "The features changed since the evaluation" in changed.notes[0]
     other = made_from | {"ground_truth": "of before"}
     artefacts.describe(evaluation, run.config, ("eval",), sources=other)
     changed = read(folder)
     assert changed.data is None
     assert changed.database is not None
-    assert "The ground truth is not that which was evaluated" in changed.notes[0]
+    assert "The ground truth changed since the evaluation" in changed.notes[0]

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
 
 from delg_jax.errors import UserError
-from delg_jax.serving.requests import hosts
+from delg_jax.serving.requests import allowed_hosts
 from tests import search_page
 from tests.search_page import ask, jpeg, refused, search
 
@@ -44,8 +44,8 @@ def test_its_own_names_are_let_in(port, host):
 
 
 def test_port_80_needs_no_port():
-    assert {"localhost", "[::2]", "[::2]:80"} <= hosts("::2", 80)
-    assert "localhost" not in hosts("::2", 81)
+    assert {"localhost", "[::2]", "[::2]:80"} <= allowed_hosts("::2", 80)
+    assert "localhost" not in allowed_hosts("::2", 81)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
 
 from delg_jax.serving.requests import Refusal
-from delg_jax.serving.search_queue import Jobs
+from delg_jax.serving.search_queue import SearchQueue
 from tests import search_page
 from tests.search_page import jpeg, refused, search
 
@@ -39,16 +39,16 @@ def patient():
 def test_more_than_may_wait_are_told_to_come_back():
     limits, gate = dataclasses.replace(search_page.LIMITS, request_seconds=120.0), threading.Event()
 
-    async def ask_for_too_much(jobs):
-        inside = [asyncio.create_task(jobs.search(gate.wait, 60)) for _ in range(limits.waiting)]
+    async def ask_for_too_much(queue):
+        inside = [asyncio.create_task(queue.search(gate.wait, 60)) for _ in range(limits.waiting)]
         await asyncio.sleep(0)  # each of them takes its place
         with pytest.raises(Refusal, match="too many") as refusal:
-            await jobs.search(gate.wait, 60)
+            await queue.search(gate.wait, 60)
         gate.set()
-        return refusal.value, await asyncio.gather(*inside), await jobs.search(gate.wait, 60)
+        return refusal.value, await asyncio.gather(*inside), await queue.search(gate.wait, 60)
 
-    with Jobs(limits) as jobs:
-        refusal, good, later = asyncio.run(ask_for_too_much(jobs))
+    with SearchQueue(limits) as queue:
+        refusal, good, later = asyncio.run(ask_for_too_much(queue))
     assert (refusal.status, refusal.retry_seconds) == (503, 1)
     assert [*good, later] == [True] * (limits.waiting + 1)
 

@@ -35,9 +35,9 @@ class LineChart {
         x: { time: false, range: few ? [chart.x[0] - 1, chart.x[0] + 1] : this.across() },
         y: { range: chart.limits },
       },
-      axes: [this.bottom(), { ...this.axis(chart.upward), size: labelWidth }],
+      axes: [this.bottom(), { ...this.axis(chart.y_label), size: labelWidth }],
       series: [
-        { label: chart.across },
+        { label: chart.x_label },
         ...chart.curves.map(([name], number) => this.series(name, number)),
       ],
       ...this.interaction(),
@@ -45,7 +45,7 @@ class LineChart {
   }
 
   bottom() {
-    return { ...this.axis(this.chart.across), size: 30 };
+    return { ...this.axis(this.chart.x_label), size: 30 };
   }
 
   // Limits across, also after zooming; half a column more where columns stand.
@@ -155,8 +155,8 @@ class QueryChart extends LineChart {
     if (column === null || column === undefined) return;
     this.slider.value = column;
     const query = this.query();
-    const values = this.content.lanes.map((lane, number) =>
-      `${lane.label} ${percent(query.precisions[this.protocol][number])}`);
+    const values = this.content.methods.map((method, number) =>
+      `${method.label} ${percent(query.precisions[this.protocol][number])}`);
     this.text.textContent = `${query.name}: ${values.join(", ")}`;
     this.slider.setAttribute("aria-valuetext", this.text.textContent);
   }

@@ -12,11 +12,11 @@ class FoundView {
   show(query, protocol) {
     this.node.hidden = false;
     const title = element("h4", {}, query.name);
-    const parts = this.content.lanes.flatMap((lane, number) =>
-      this.lane(query, protocol, lane, number));
+    const parts = this.content.methods.flatMap((method, number) =>
+      this.method(query, protocol, method, number));
     this.node.replaceChildren(title, ...this.asked(query), element("p", { class: "note" },
-      "✓ right, ✗ wrong, – ignored by the protocol, ? not known. ↑ and ↓: ranks gained and lost " +
-      "against the first stage. Choose a result to see the pair."), ...parts);
+      "✓ right, ✗ wrong, – ignored by the protocol, ? unknown. ↑ and ↓: ranks gained and lost " +
+      "against the first stage. Click a result to see its matches."), ...parts);
     this.node.setAttribute("aria-label", `Results of ${query.name}`);
   }
 
@@ -32,27 +32,27 @@ class FoundView {
     return [element("div", { class: "asked" }, picture)];
   }
 
-  lane(query, protocol, lane, number) {
+  method(query, protocol, method, number) {
     const precision = query.precisions[protocol][number];
-    let heading = `${lane.label}: AP ${percent(precision)}`;
-    const reference = lane.first ?? lane.rival;
+    let heading = `${method.label}: AP ${percent(precision)}`;
+    const reference = method.firstStage ?? method.baseline;
     if (reference !== null) {
       const gain = difference(precision, query.precisions[protocol][reference]);
-      if (gain !== null) heading += ` (${signed(gain)} over ${this.content.lanes[reference].label})`;
+      if (gain !== null) heading += ` (${signed(gain)} over ${this.content.methods[reference].label})`;
     }
     const hits = query.found[protocol][number].map((hit) =>
-      element("li", {}, this.hit(query, hit, lane)));
+      element("li", {}, this.hit(query, hit, method)));
     return [element("h5", {}, heading), element("ol", { class: "hits" }, hits)];
   }
 
-  hit(query, hit, lane) {
+  hit(query, hit, method) {
     const [place, kind, rank, before] = hit;
     const moved = rank && before ? before - rank : 0;
     const name = this.content.images[place];
     const words = this.words(kind, rank, before, moved);
     const picture = this.content.imagePictures[place];
     const arrow = moved ? (moved > 0 ? `↑${moved}` : `↓${-moved}`) : "";
-    const show = () => this.dialog.show(query, hit, lane, words);
+    const show = () => this.dialog.show(query, hit, method, words);
     return element("button",
       { type: "button", class: `hit ${KINDS[kind]}`, title: name, click: show,
         "aria-label": `${words}: ${name}` },

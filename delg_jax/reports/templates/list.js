@@ -39,22 +39,22 @@ class QueryList {
 
   // How queries can be sorted; those without a value go last.
   possibleOrders() {
-    const precision = (query, lane) => query.precisions[this.protocol][lane];
+    const precision = (query, method) => query.precisions[this.protocol][method];
     const orders = {
       chosen: { text: "as chosen", value: null },
       name: { text: "name", value: (query) => query.name },
     };
-    this.content.lanes.forEach((lane, number) => {
+    this.content.methods.forEach((method, number) => {
       const value = (query) => precision(query, number);
-      orders[`least${number}`] = { text: `${lane.label}, worst first`, value };
-      for (const [kind, other] of [["first stage", lane.first], ["run 1", lane.rival]]) {
+      orders[`least${number}`] = { text: `${method.label}, worst first`, value };
+      for (const [kind, other] of [["first stage", method.firstStage], ["run 1", method.baseline]]) {
         if (other === null) continue;
         const gain = (query) => difference(precision(query, number), precision(query, other));
         orders[`gain${kind}${number}`] = {
-          text: `${lane.label}, gain over ${kind}`,
+          text: `${method.label}, gain over ${kind}`,
           value: (query) => (gain(query) === null ? null : -gain(query)),
         };
-        orders[`loss${kind}${number}`] = { text: `${lane.label}, loss to ${kind}`, value: gain };
+        orders[`loss${kind}${number}`] = { text: `${method.label}, loss to ${kind}`, value: gain };
       }
     });
     return orders;
@@ -82,7 +82,7 @@ class QueryList {
   refresh() {
     const found = this.sorted();
     const start = this.page * ROWS;
-    this.head.replaceChildren(...["query", ...this.content.lanes.map((lane) => lane.label)]
+    this.head.replaceChildren(...["query", ...this.content.methods.map((method) => method.label)]
       .map((text) => element("th", { scope: "col" }, text)));
     this.body.replaceChildren(...found.slice(start, start + ROWS).map((query) => this.row(query)));
     this.back.disabled = this.page === 0;

@@ -11,13 +11,13 @@ class PairDialog {
     document.body.append(this.dialog);
   }
 
-  show(query, hit, lane, words) {
+  show(query, hit, method, words) {
     const { content } = this;
     const place = hit[0];
-    const matches = content.matches[`${lane.run}/${query.number}/${place}`] || null;
+    const matches = content.matches[`${method.run}/${query.number}/${place}`] || null;
     const spots = [
-      content.spots[`${lane.run}/q${query.number}`] || [],
-      content.spots[`${lane.run}/${place}`] || [],
+      content.spots[`${method.run}/q${query.number}`] || [],
+      content.spots[`${method.run}/${place}`] || [],
     ];
     const figure = element("div", { class: "pair without-spots" });
     figure.append(this.drawing(query, place, matches, spots));
@@ -25,8 +25,8 @@ class PairDialog {
     this.dialog.setAttribute("aria-label", title);
     this.dialog.replaceChildren(
       element("h4", {}, title),
-      element("p", { class: "note" }, `${lane.label}: ${words}.`),
-      element("p", { class: "summary" }, this.summary(matches, lane)),
+      element("p", { class: "note" }, `${method.label}: ${words}.`),
+      element("p", { class: "summary" }, this.summary(matches, method)),
       element("div", { class: "controls" },
         matches ? this.toggle(figure, "without-inliers", "Inlier lines", true) : null,
         matches ? this.toggle(figure, "without-others", "Other matches", true) : null,
@@ -35,19 +35,18 @@ class PairDialog {
           "Close")),
       figure,
       matches ? element("p", { class: "note" },
-        "Lines join local features that lie on one view; dots are matches that do not. " +
-        "At most 80 lines and 40 dots are drawn. Attention: the 40 features with the best " +
-        "scores of each picture; the stronger the colour, the higher the score, and the larger " +
-        "the spot, the larger the scale.") : null,
+        "Lines are inlier matches, dots are other matches. " +
+        "At most 80 lines and 40 dots are drawn. Attention: the 40 best features of each image; " +
+        "colour shows the score and size the scale.") : null,
     );
     this.dialog.showModal();
   }
 
-  summary(matches, lane) {
+  summary(matches, method) {
     if (!matches) return "No matches are stored for this pair.";
-    const least = this.content.least[lane.run];
-    const fate = matches.inliers >= least ? "verified" : `fewer than ${least}, which counts as none`;
-    return `${matches.inliers} inliers of ${matches.matches} matches (${fate}).`;
+    const least = this.content.minInliers[method.run];
+    const verdict = matches.inliers >= least ? "verified" : `not verified: fewer than ${least}`;
+    return `${matches.inliers} inliers of ${matches.matches} matches (${verdict}).`;
   }
 
   toggle(figure, name, text, on) {

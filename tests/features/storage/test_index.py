@@ -39,7 +39,7 @@ def test_an_index_without_one_of_its_values_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("length", [0, 1, 30, 100, 200])
 def test_an_index_that_was_cut_is_refused(tmp_path, length):
-    with pytest.raises(UserError, match="must be whole JSON.*delg extract --overwrite"):
+    with pytest.raises(UserError, match="must be valid JSON.*delg extract --overwrite"):
         read_index(write(tmp_path, json.dumps(WHOLE)[:length]))
 
 

@@ -8,7 +8,7 @@ const box = new Box(at("preview"), at("picture"), at("frame"), ["x1", "y1", "x2"
 let about = null; // what /api/about says
 let file = null; // the picture
 let found = null; // the answer to the last search
-let running = null; // what stops the search under way
+let running = null; // aborts the running search
 
 async function ask(path, options = {}) {
   let response;
@@ -69,7 +69,7 @@ async function search() {
 
 function show(method, total) {
   const unit = method.endsWith("+sp") ? "inliers" : "score";
-  const spans = Object.entries({ ...found.milliseconds, "all, with the way": total });
+  const spans = Object.entries({ ...found.milliseconds, "total including transfer": total });
   at("timings").textContent = spans.map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`).join(" · ");
   at("results").replaceChildren(...found.hits.map((hit, index) => result(hit, index + 1, unit)));
   say(`${found.hits.length} results by ${method}`);
@@ -110,9 +110,9 @@ async function compare(hit) {
     const body = JSON.stringify({ query: found.query, image: hit.image });
     const headers = { "Content-Type": "application/json" };
     const pair = await ask("/api/matches", { method: "POST", body, headers });
-    const fate = pair.verified ? "verified" : "not verified";
+    const verdict = pair.verified ? "verified" : "not verified";
     at("summary").textContent =
-      `${pair.lines.length} matches, ${pair.inliers} inliers (${fate}), ` +
+      `${pair.lines.length} matches, ${pair.inliers} inliers (${verdict}), ` +
       `${pair.milliseconds.toFixed(1)} ms`;
     const urls = [at("picture").src, `/api/image/${hit.image}?size=768`];
     drawMatches(at("drawing"), urls, pair, window.innerWidth < 700);

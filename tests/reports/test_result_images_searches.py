@@ -9,7 +9,7 @@ from delg_jax.retrieval.searcher import Hit
 from tests.search_page import Source
 
 
-def test_a_strip_for_each_search_with_the_box_on_its_query():
+def test_each_search_has_a_row_with_the_box_on_its_query():
     searcher = SimpleNamespace(source=Source(), config=default.get_config())
     picture = np.full((200, 200, 3), 255, np.uint8)
     hits = [Hit(0, "a", 0.5)]
