@@ -9,7 +9,7 @@ Variants, given as argument:
     real     ImageNet ResNet in torchvision's convention without training: conv4 vectors with their
              norm as attention, PCA fitted to the database, three scales, images at original size
     trained  the heads trained by configs/landmarks.py, otherwise like real
-    gem      single-scale GeM (p = 3, conv5) without whitening or local head, images at original size
+    gem      single-scale GeM (p = 3, conv5) without whitening or local head, original size
 """
 
 import ml_collections

@@ -218,7 +218,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, mistake):
 def test_an_absent_folder_of_photographs_is_one_line(capsys, tmp_path):
     folders = [f"--data={tmp_path}", f"--weights={tmp_path}"]
     assert run_experiment(table, [f"--workdir={tmp_path}", "--size=real", *folders]) == 2
-    rule = "must be a folder that holds roxford5k_1614"
+    rule = "must be a folder with roxford5k_1614"
     assert capsys.readouterr().err == f"delg: --data = {str(tmp_path)!r}: {rule}\n"
 
 
@@ -239,7 +239,7 @@ def test_no_folder_is_taken_that_was_not_named(case, instant, capsys, tmp_path, 
     monkeypatch.chdir(tmp_path / "empty")
     assert run_experiment(MODULES[one.name], ["--workdir=w", f"--size={size}"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"delg: --data = '': must be given at --size={size}: --data a folder")
+    assert error.startswith(f"delg: --data = '': is required with --size={size}: --data a folder")
     assert error.count("\n") == 1
     assert list((tmp_path / "empty").iterdir()) == []
 

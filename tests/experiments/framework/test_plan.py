@@ -117,7 +117,7 @@ def test_data_sets_can_be_chosen(tmp_path):
 
 
 def test_an_absent_folder_is_found_first(tmp_path):
-    with pytest.raises(UserError, match="--data = .* holds photographs"):
+    with pytest.raises(UserError, match="--data = .*photographs"):
         plan.check_places(EXPERIMENT, options(tmp_path))
     (tmp_path / "photographs").mkdir()
     plan.check_places(EXPERIMENT, options(tmp_path))
@@ -125,8 +125,7 @@ def test_an_absent_folder_is_found_first(tmp_path):
     experiment = dataclasses.replace(EXPERIMENT, rows=(Row("w", (weights,)),))
     with pytest.raises(UserError, match="--weights = .* holds r50.npz"):
         plan.check_places(experiment, options(tmp_path, weights=str(tmp_path)))
-    rule = "^--data = '': must be given at --size=quick: --data a folder that holds photographs "
-    rule += "and --weights a folder that holds r50.npz$"
+    rule = "^--data = '': .*--size=quick: --data .*photographs and --weights .*r50.npz$"
     with pytest.raises(UserError, match=rule):
         plan.check_places(experiment, Options("quick", tmp_path))
 

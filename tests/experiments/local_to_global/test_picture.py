@@ -26,7 +26,7 @@ def test_chooses_the_largest_gain_among_queries_with_an_image_brought_in():
     )
     # The first gains most, but nothing is brought in there
     assert picture.choose(found, truth, 2, {}) == 2
-    assert picture.brought_in(found, 2, np.array([0, 1, 2]), 2).tolist() == [2]
+    assert picture.new_images(found, 2, np.array([0, 1, 2]), 2).tolist() == [2]
     assert picture.choose({**found, "local+mds": found["local"]}, truth, 2, {}) is None
     assert picture.choose({**found, "local": found["global"]}, truth, 2, {}) is None
     found["local+mds"][1] = found["local+mds"][2]

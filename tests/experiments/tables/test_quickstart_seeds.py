@@ -7,7 +7,7 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.sweeps import sweep
 from experiments.tables import quickstart_seeds
 
-CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:smoke"
+CONFIG = f"--config={Path(__file__).parents[3] / 'configs' / 'quickstart.py'}:smoke"
 METHODS = ("global", "global+sp", "local", "local+mds")
 
 
