@@ -78,7 +78,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     """
     timed = [result for result in results if result["name"] != MEMORY]
     rows = [row for result in timed for row in _rows(result)]
-    header = ["benchmark", "what", "time", "spread", "times ours", "of the roofline"]
+    header = ["benchmark", "what", "time", "spread", "times ours", "of roofline"]
     parts = [markdown(header, rows)] if rows else []
     for result in results:
         if result["name"] == MEMORY:
