@@ -43,7 +43,7 @@ fuzz: $(VENV)/.test ## Let a fuzzer look for files that break the readers, for F
 	$(call install,.[test$(,)fuzz])
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
-bench: $(VENV)/.test ## Measure ours beside the peers on this CPU, and rewrite the README's table
+bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in the README
 	$(call install,.[test$(,)bench])
 	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.benchmarks.bench_all
 

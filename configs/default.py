@@ -1,17 +1,17 @@
-"""Every field of an experiment, with its unit and the section of the paper it comes from.
+"""Every field of an experiment, with its choices, its unit and the section of the paper.
 
-Sections in brackets are those of DELG (Cao, Araujo, Sim, ECCV 2020); [L2G] is local-to-global
-(Aiger et al., 2025). Other configs call `get_config` and change a few fields.
+Brackets refer to DELG (Cao, Araujo, Sim, ECCV 2020), except [L2G], local-to-global (Aiger et al.,
+2025). Other configurations call `get_config` and change a few fields.
 """
 
 import ml_collections
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """Returns the whole tree with the paper's values where the paper gives one.
+    """Returns all fields, with the paper's values where it gives them.
 
     Args:
-      argument: must be empty: the default has no variants.
+      argument: must be empty; the default has no variants.
 
     Raises:
       UserError: if an argument is given.
@@ -20,7 +20,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
     parse_argument(argument, {})
     config = ml_collections.ConfigDict()
-    config.seed = 0  # all random draws derive from it
+    config.seed = 0  # seed of every random draw
     config.model = _model()
     config.data = _data()
     config.train = _train()
@@ -36,169 +36,172 @@ def _model() -> ml_collections.ConfigDict:
     # Backbone [4.1]
     model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101
     model.convention = "slim"  # slim (paper) | keras (TF2 code) | keras_applications | torchvision
-    model.conv4_stride = 32  # pixels, 16 or 32; slim is always 32, as in the paper
-    model.pretrained = ""  # weights from elsewhere to start from ("" = random)
+    model.conv4_stride = 32  # pixels: 16 | 32; always 32 with slim, as in the paper
+    model.pretrained = ""  # weights file of another system to start from; "" = random weights
     model.pretrained_source = "slim"  # slim | torchvision | keras | delg_savedmodel | delg_pytorch
-    model.pretrained_mapping = ""  # JSON file of our variables to theirs, beyond the naming
-    model.checkpoint = ""  # folder of a delg_jax training run; wins over pretrained
+    model.pretrained_mapping = ""  # JSON file that maps variable names; "" = the naming scheme
+    model.checkpoint = ""  # folder of a training run; overrides pretrained; "" = none
     # Global head [3.2, equation 1]
     model.pooling = "gem"  # gem | avg | max
-    model.gem_power = 3.0  # p of equation 1, initial value if learned
-    model.gem_learned = False  # paper: not learned
-    model.whitening = True  # fully connected layer after pooling
-    model.global_dim = 2048  # C_F
-    model.global_loss = "arcface"  # arcface | softmax, decides the classifier [Table 2]
+    model.gem_power = 3.0  # p in equation 1; the initial value if learned
+    model.gem_learned = False  # whether training changes p; not in the paper
+    model.whitening = True  # whether a fully connected layer follows pooling
+    model.global_dim = 2048  # dimensions of the global descriptor, C_F in the paper
+    model.global_loss = "arcface"  # arcface | softmax; decides the classifier [Table 2]
     # Local head [3.2]
     model.local_head = True  # False = global descriptors only
-    model.attention = "learned"  # learned | norm (L2 norm of conv4, needs no training)
+    model.attention = "learned"  # learned | norm (L2 norm of conv4; needs no training)
     model.attention_dim = 512  # channels of the first attention layer
     model.attention_pooling = "mean"  # mean (official code) | sum (equation 5)
-    model.attention_normalize = True  # L2-normalise each location before pooling (official code)
+    model.attention_normalize = True  # L2-normalise locations before pooling (official code)
     model.dim_reduction = "ae"  # ae | fc | none [Table 1]
-    model.local_dim = 128  # C_T
-    model.stop_gradient = True  # stop the local losses before the backbone [3.3]
-    model.num_classes = 0  # 0 = as many as the training data has
+    model.local_dim = 128  # dimensions of a local descriptor, C_T in the paper
+    model.stop_gradient = True  # local losses do not change the backbone [3.3]
+    model.num_classes = 0  # 0 = the number of classes in the training data
     return model
 
 
 def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
-    # To train: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
-    # To search: synthetic | revisited | revisited_oxford | revisited_paris | gldv2 |
-    # gldv2_recognition | gldv2_clean_recognition (test queries in all or cleaned training images)
-    data.name = "synthetic"  # folder and revisited are read as they are, the others by TFDS
-    # root must hold what data in tfds_dir were prepared of; "" = none needed, what is prepared as
-    # it is, or else download (gldv2)
-    data.root = ""  # folder with the files of the data set
-    # revisited: file under root ("" = the only gnd_*); gldv2: usage, private ("") or public
-    data.ground_truth = ""  # which queries and answers
-    data.distractors = ""  # folder of R1M, whose images are added to the database
-    data.tfds_dir = ""  # where TFDS keeps prepared data ("" = its default)
-    data.beam_options = ""  # of Apache Beam, to prepare with it, as "--runner=DirectRunner"
-    data.split_seed = 0  # of the draw of validation images (image_folder, gldv1, gldv2*)
-    data.validation_share = 0.2  # of each class [4.1], 0 = none; a class of one image has none
+    # For training: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
+    # For retrieval: synthetic | revisited | revisited_oxford | revisited_paris | gldv2 |
+    # gldv2_recognition | gldv2_clean_recognition (test queries against all, or cleaned, training
+    # images). TFDS prepares all but folder and revisited, which are read in place.
+    data.name = "synthetic"  # name of the data set; see above
+    # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
+    # prepared data as they are, or downloads the files (gldv2).
+    data.root = ""  # folder of the data set; "" = download, or use what is prepared
+    # revisited: a file in root, by default the only gnd_*; gldv2: private (default) | public
+    data.ground_truth = ""  # which queries and answers; "" = the default
+    data.distractors = ""  # folder of R1M, whose images are added to the database; "" = none
+    data.tfds_dir = ""  # folder of the data that TFDS prepared; "" = the default of TFDS
+    data.beam_options = ""  # options of Apache Beam for preparing data, as "--runner=DirectRunner"
+    data.split_seed = 0  # seed of the choice of validation images (image_folder, gldv1, gldv2*)
+    data.validation_share = 0.2  # share of each class [4.1], 0 = none; not of single-image classes
     data.synthetic = ml_collections.ConfigDict()
-    data.synthetic.size = "small"  # small | tiny, size of the synthetic data set
-    data.synthetic.seed = 0  # seed of the rendered world
-    data.memory_megabytes = 4096  # of features; stores that need more are read as they are used
-    data.max_skipped = 0  # bad images tolerated before a run ends in an error
+    data.synthetic.size = "small"  # small | tiny
+    data.synthetic.seed = 0  # seed of the rendered landmarks
+    data.memory_megabytes = 4096  # MB of features in memory; larger stores stay on disk
+    data.max_skipped = 0  # most images that may be skipped before a run fails
     data.min_side = 16  # pixels; smaller images are skipped
-    data.max_pixels = 100_000_000  # larger images are refused before decoding
+    data.max_pixels = 100_000_000  # larger images are skipped without being decoded
     # Augmentation of training images [4.1]
-    data.image_size = 512  # pixels, square
-    data.crop_area = (0.08, 1.0)  # share of the image area
-    data.crop_aspect = (0.75, 4.0 / 3.0)  # width / height
-    data.flip = False  # horizontal flip, each with probability 1/2
-    data.reduced_decode = True  # a JPEG is decoded only as large as its crop needs (1/2, 1/4, 1/8)
-    data.workers = 2  # decoding processes; 0 = in this process
+    data.image_size = 512  # side of a training image, pixels
+    data.crop_area = (0.08, 1.0)  # smallest and largest share of the image area
+    data.crop_aspect = (0.75, 4.0 / 3.0)  # smallest and largest width / height
+    data.flip = False  # flip horizontally with probability 1/2
+    data.reduced_decode = True  # decode a JPEG at 1/2, 1/4 or 1/8 if its crop needs no more
+    data.workers = 2  # processes that decode images; 0 = decode in this process
     return data
 
 
 def _train() -> ml_collections.ConfigDict:
     train = ml_collections.ConfigDict()
     train.steps = 1_500_000  # updates; about 25 epochs in the paper
-    train.batch_size = 16  # over all devices of all processes
-    train.accumulation_steps = 1  # parts of a batch computed one after the other, to save memory
-    train.learning_rate = 0.01  # initial; the paper sweeps [3e-4, 1e-2]
-    train.warmup_steps = 0  # linear, from 0
+    train.batch_size = 16  # images per update, over all devices of all processes
+    train.accumulation_steps = 1  # parts into which a batch is split to save memory; 1 = not split
+    train.learning_rate = 0.01  # initial value; the paper tries 3e-4 to 1e-2
+    train.warmup_steps = 0  # updates in which the learning rate grows linearly from 0
     train.momentum = 0.9  # of SGD [4.1]
-    train.weight_decay = 0.0  # w / 2 |kernels|^2 in the loss, not of BatchNorm and biases
-    train.clip_norm = 10.0  # global gradient norm (official code)
-    train.heads = "joint"  # joint | global | local: which heads learn [Table 1, 2]
+    train.weight_decay = 0.0  # w in w / 2 |kernels|^2, added to the loss
+    train.clip_norm = 10.0  # largest global norm of the gradients (official code)
+    train.heads = "joint"  # joint | global | local: the heads that learn [Tables 1, 2]
     train.freeze_backbone = False  # True = only the heads learn
-    train.cache_features = False  # frozen backbone: maps of whole images, computed once
-    train.cache_gigabytes = 8.0  # largest such cache, under the workdir
+    train.cache_features = False  # with a frozen backbone: compute the maps of whole images once
+    train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
-    train.dtype = "float32"  # float32 | bfloat16 compute; weights stay float32
+    train.dtype = "float32"  # float32 | bfloat16: of the computation; weights stay float32
     # Losses [3.3]
     train.arcface_margin = 0.1  # m, radians
-    train.arcface_scale = 45.254834  # initial gamma = sqrt(2048)
-    train.arcface_scale_learned = True  # paper: learned; official code: fixed
-    train.global_weight = 1.0  # the other two are relative to it
-    train.reconstruction_weight = 10.0  # lambda
-    train.attention_weight = 1.0  # beta
-    # Bookkeeping, in steps
-    train.log_every = 100  # losses, accuracies and rates in the metrics and the log
-    train.eval_every = 1000  # losses and accuracies on validation images
-    train.checkpoint_every = 1000  # a stopped run goes on from the last
-    train.keep_checkpoints = 10  # how many of the last ones; not in steps
-    train.best_metric = "validation_global_accuracy"  # the best by it is kept too ("" = none)
-    train.chance_after = 1000  # validation accuracy still at chance is reported from here on
-    train.tensorboard = True  # metrics and attention pictures, with the extra [tensorboard]
+    train.arcface_scale = 45.254834  # gamma, initially sqrt(2048)
+    train.arcface_scale_learned = True  # learned in the paper, fixed in the official code
+    train.global_weight = 1.0  # weight of the global loss
+    train.reconstruction_weight = 10.0  # weight of the reconstruction loss, lambda in the paper
+    train.attention_weight = 1.0  # weight of the attention loss, beta in the paper
+    # Logging and checkpoints
+    train.log_every = 100  # updates between log lines and metrics of training
+    train.eval_every = 1000  # updates between evaluations on the validation images
+    train.checkpoint_every = 1000  # updates between checkpoints; runs resume from the last one
+    train.keep_checkpoints = 10  # number of latest checkpoints to keep
+    train.best_metric = "validation_global_accuracy"  # its best checkpoint is kept too; "" = none
+    train.chance_after = 1000  # updates after which validation accuracy still at chance is reported
+    train.tensorboard = True  # write metrics and attention images; needs the extra [tensorboard]
     return train
 
 
 def _extract() -> ml_collections.ConfigDict:
     extract = ml_collections.ConfigDict()
-    # Image pyramid [4.1]; the seven scales are 2^(-2 ... 1) in half octaves
+    # Image pyramid [4.1]; the seven scales are 2^-2 to 2^1 in half octaves
     extract.local_scales = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)  # seven
-    extract.global_scales = (0.70710677, 1.0, 1.4142135)  # three, their descriptors are averaged
-    # Test-time pooling, which needs no training (SuperGlobal, Shao et al., ICCV 2023)
-    extract.scale_pooling = "mean"  # mean | max (SuperGlobal) over the scales' descriptors
-    extract.gem_power = 0.0  # p of GeM in the place of the model's; SuperGlobal: 4.6; 0 = model's
-    extract.regional = 0.0  # share of 5 x 5 regional means before pooling; SuperGlobal: 0.5
+    extract.global_scales = (0.70710677, 1.0, 1.4142135)  # three; descriptors are averaged
+    # Pooling that needs no training (SuperGlobal, Shao et al., ICCV 2023)
+    extract.scale_pooling = "mean"  # mean | max (SuperGlobal): over the descriptors of the scales
+    extract.gem_power = 0.0  # p of GeM; 0 = the model's; SuperGlobal: 4.6
+    extract.regional = 0.0  # weight of 5 x 5 regional means, 0 to 1; SuperGlobal: 0.5
     extract.relup = 0.0  # least output of the units of conv2 to conv4; SuperGlobal: 0.014
-    # What is extracted
-    extract.max_size = 1024  # pixels, longest side before the pyramid; 0 = as it is
-    extract.max_features = 1000  # over all scales
-    extract.attention_threshold = 0.0  # tau; features below are dropped
-    extract.attention_quantile = 0.0  # tau as a quantile in training: 0 = none, 0.5, 0.75
-    extract.nms_radius = 0  # cells; a feature must be the best within this radius of its level
-    extract.crop_queries = True  # crop a query to its box
-    # PCA of local descriptors, as the network gives them, fitted on database images [Table 1]
-    extract.pca_dim = 0  # 0 = no PCA
-    extract.pca_whitening = 0.5  # exponent share: 0 = none, 0.5 = half, 1 = full
-    extract.pca_images = 100  # database images to fit on
-    # Features from files instead of a network; the fields above but max_features then do nothing
-    extract.imported_local = ""  # hloc's .h5, or a folder of .delg_local files ("" = none)
-    extract.imported_global = ""  # hloc's .h5, or a folder of .delg_global files ("" = none)
-    # Execution
-    extract.dtype = "float32"  # float32 | bfloat16 compute
-    extract.batch_pixels = 0  # in a batch of one shape; 0 = one image on a CPU, else 4,194,304
-    extract.shape_step = 64  # pixels; padded sides are multiples, which bounds compilation
+    # Images and features
+    extract.max_size = 1024  # longer side before the pyramid, pixels; 0 = original size
+    extract.max_features = 1000  # most local features of an image, over all scales
+    extract.attention_threshold = 0.0  # tau; features with lower scores are dropped
+    extract.attention_quantile = 0.0  # tau as a quantile in training: 0 = not used, 0.5, 0.75
+    extract.nms_radius = 0  # non-maximum suppression per scale, positions of conv4; 0 = none
+    extract.crop_queries = True  # crop each query to its box
+    # PCA of local descriptors, fitted to database images [Table 1]
+    extract.pca_dim = 0  # dimensions after PCA; 0 = no PCA
+    extract.pca_whitening = 0.5  # exponent of whitening: 0 = none, 0.5 = half, 1 = full
+    extract.pca_images = 100  # database images that PCA is fitted to
+    # Features from files instead of a network; of the fields above only max_features is then used
+    extract.imported_local = ""  # .h5 file of hloc, or folder of .delg_local files; "" = none
+    extract.imported_global = ""  # .h5 file of hloc, or folder of .delg_global files; "" = none
+    # Computation
+    extract.dtype = "float32"  # float32 | bfloat16: of the computation
+    extract.batch_pixels = 0  # pixels in a batch; 0 = one image on a CPU, else 4,194,304
+    extract.shape_step = 64  # pixels; sides are padded to multiples, so few shapes compile
     # The store
-    extract.chunk_images = 64  # images in a chunk, which is written and read whole
+    extract.chunk_images = 64  # images in a chunk, the unit of writing and reading
     extract.local_encoding = "float16"  # float32 | float16 | int8 | sign (one bit, DELG*)
-    extract.global_dtype = "float32"  # float32 | float16 on disk
+    extract.global_dtype = "float32"  # float32 | float16: on disk
     extract.compression = 1  # level of Zstandard; 0 = none
     return extract
 
 
 def _search() -> ml_collections.ConfigDict:
     search = ml_collections.ConfigDict()
-    search.global_block = 65_536  # database images in a block of similarities
-    # Local search [L2G]: mean over query features of k(best cosine in the image)
+    search.global_block = 65_536  # database images compared at a time
+    # Local search [L2G]: the mean over query features of kernel(best similarity in the image)
     search.kernel = "threshold"  # identity | threshold | power | cann
-    search.threshold = 0.6  # cosine below which a feature has no match
-    search.power = 3.0  # exponent of the power kernel
-    search.reach = 1.0  # p0 of CANN's kernel, where its votes end: distance of unit vectors
-    search.curve = 0.459176  # p1 of CANN's kernel
-    search.idf_images = 0  # of the database; votes weigh by how few of them have the feature
-    search.max_features = 200  # strongest features of an image that take part; 0 = all
-    search.engine = "exact"  # exact | cann | cells, how local similarities are found
-    search.local_block = 32  # database images in a block of similarities, on each device
+    search.threshold = 0.6  # similarity below which a feature has no match, of kernel threshold
+    search.power = 3.0  # exponent of kernel power
+    search.reach = 1.0  # p0 of kernel cann: distance of unit vectors at which a vote becomes 0
+    search.curve = 0.459176  # p1 of kernel cann
+    search.idf_images = 0  # database images that IDF weights of votes use; 0 = no weights
+    search.max_features = 200  # strongest features of an image that are compared; 0 = all
+    search.engine = "exact"  # exact | cann | ivf
+    search.local_block = 32  # database images compared at a time on each device
     search.query_block = 64  # queries compared at a time
-    search.hamming = "popcount"  # popcount | products, how signs are compared
-    search.packed = False  # compare int8 or one-bit codes of the store as they are, not decoded
-    # Constrained approximate nearest neighbours: estimated by shared cells of random grids
+    search.hamming = "popcount"  # popcount | products: how signs are compared
+    search.packed = False  # compare int8 or one-bit codes of the store without decoding them
+    # Engine cann, constrained approximate nearest neighbours: similarities are estimated from the
+    # cells of random grids that features share
     search.cann = ml_collections.ConfigDict()
-    search.cann.norm = 120.0  # of the descriptors for which the radii are given
-    search.cann.first_radius = 28.283  # r0; the original's 36 radii end below p0
-    search.cann.reach = 120.0  # p0, where votes end
+    search.cann.norm = 120.0  # norm of the descriptors for which the radii are given
+    search.cann.first_radius = 28.283  # r0; the 36 radii of the original end below p0
+    search.cann.reach = 120.0  # p0: distance at which a vote becomes 0
     search.cann.curve = 0.459176  # p1 of the votes
-    search.cann.approximation = 1.16594  # c; radii grow by 1 + (c - 1) / 4
-    search.cann.grids = 20  # grids at each radius
-    search.cann.axes = 0  # random axes that make a cell, 0 = all
-    search.cann.width = 1.0  # side of a cell, in the original's r c / sqrt(D)
-    search.cann.seed = 0  # of rotations, shifts and hashing
-    # Exact cosines within the cells nearest to a feature, of a Voronoi diagram
+    search.cann.approximation = 1.16594  # c; each radius is 1 + (c - 1) / 4 times the one before
+    search.cann.grids = 20  # random grids per radius
+    search.cann.axes = 0  # random axes of a grid; 0 = all dimensions
+    search.cann.width = 1.0  # side of a grid cell, in units of the original's r c / sqrt(D)
+    search.cann.seed = 0  # seed of rotations, shifts and hashing
+    # Engine ivf, an inverted file: exact similarities within the cells nearest to a feature
     search.ivf = ml_collections.ConfigDict()
-    search.ivf.count = 1000  # cells
-    search.ivf.probes = 24  # nearest cells of a query feature that are looked into, at most all
-    search.ivf.seed = 0  # of the features that are the first centres
-    search.ivf.rounds = 2  # of k-means, that move them
-    search.graph_features = 0  # of a database image in the similarity graph; 0 = max_features
-    search.graph_neighbours = 1000  # similarities kept per database image
+    search.ivf.count = 1000  # number of cells
+    search.ivf.probes = 24  # nearest cells that are searched for each query feature
+    search.ivf.seed = 0  # seed of the first centres, which are database features
+    search.ivf.rounds = 2  # rounds of k-means
+    # Similarity graph
+    search.graph_features = 0  # features of an image compared for the graph; 0 = max_features
+    search.graph_neighbours = 1000  # neighbours stored for each database image
     search.graph_block = 32  # database images searched at a time, a chunk of the graph
     return search
 
@@ -207,68 +210,68 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank = ml_collections.ConfigDict()
     # Spatial verification [4.1]
     rerank.sp = ml_collections.ConfigDict()
-    rerank.sp.short_list = 100  # images
-    rerank.sp.max_features = 1000  # strongest features of an image that take part
-    rerank.sp.max_distance = 1.0  # L2 distance between unit descriptors
+    rerank.sp.short_list = 100  # first images that are verified
+    rerank.sp.max_features = 1000  # strongest features of an image that are matched
+    rerank.sp.max_distance = 1.0  # largest L2 distance between unit descriptors of a match
     rerank.sp.ratio = 0.0  # Lowe's ratio; 0 = no ratio test
-    rerank.sp.mutual = False  # keep mutual nearest neighbours only
-    rerank.sp.one_bit = False  # match the signs of descriptors only (DELG*) [4.3]
-    rerank.sp.hamming = "popcount"  # popcount | products, how signs are compared
-    rerank.sp.hypotheses = 1000  # transformations tried per image pair
-    rerank.sp.inlier_threshold = 20.0  # pixels
+    rerank.sp.mutual = False  # keep only mutual nearest neighbours
+    rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
+    rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
+    rerank.sp.hypotheses = 1000  # transformations tried for each image pair
+    rerank.sp.inlier_threshold = 20.0  # largest error of an inlier, pixels
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
-    rerank.sp.scoring = "inliers"  # inliers (paper) | msac, decides the best hypothesis
+    rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis
     rerank.sp.local_optimization = False  # refit the best hypotheses to their inliers
-    rerank.sp.guided = False  # a hypothesis per match by its scales, in the place of random ones
-    rerank.sp.min_inliers = 15  # fewer count as none; chance finds up to 12 (bench_ransac)
+    rerank.sp.guided = False  # one hypothesis from each match's scales, instead of random ones
+    rerank.sp.min_inliers = 15  # fewer count as 0; random matches reach 12 (ransac_inliers)
     rerank.sp.score = "inliers"  # inliers (paper) | combined with the global similarity (GLDv2)
     rerank.sp.pair_block = 10  # image pairs verified at a time on each device
     # Similarity embeddings by multidimensional scaling [L2G]
     rerank.mds = ml_collections.ConfigDict()
-    rerank.mds.short_list = 400  # images of the local search that are re-ranked
-    rerank.mds.dim = 128  # dimension of the embedding; a shorter list needs fewer
+    rerank.mds.short_list = 400  # first images of the local search that are re-ranked
+    rerank.mds.dim = 128  # dimensions of the embedding; at most those of the short list
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
-    rerank.mds.contrast = 1.0  # similarity that counts as 1
-    rerank.mds.background = 0.0  # similarity that counts as 0
-    rerank.mds.background_rank = 0  # rank in an image's list whose similarity is its 0; 0 = none
-    rerank.mds.power = 1.0  # p of the distance power, (1 - s)^p
-    rerank.mds.missing = "zero"  # similarity 0 | largest (distance) | row_minimum (similarity)
-    rerank.mds.method = "classical"  # classical | smacof | landmark (of a long short list)
-    rerank.mds.landmarks = 200  # first images of the short list, of method landmark
-    rerank.mds.iterations = 30  # of smacof
-    rerank.mds.missing_weight = 0.1  # of a missing pair in smacof, beside the 1 of the others
-    rerank.mds.concat_weight = 0.5  # share of the embedding beside the global descriptor
-    rerank.mds.neighbours = 0  # K of SuperGlobal's step on the embedding, by means; 0 = none
-    rerank.mds.beta = 0.3  # weight of a neighbour in that step
-    rerank.mds.weight = 0.3  # share of the embedding beside the local similarity
+    rerank.mds.contrast = 1.0  # similarity that is scaled to 1
+    rerank.mds.background = 0.0  # similarity that is scaled to 0
+    rerank.mds.background_rank = 0  # rank in an image's list that is scaled to 0; 0 = not used
+    rerank.mds.power = 1.0  # p of distance power, (1 - s)^p
+    rerank.mds.missing = "zero"  # zero (similarity) | largest (distance) | row_minimum (similarity)
+    rerank.mds.method = "classical"  # classical | smacof | landmark (for long short lists)
+    rerank.mds.landmarks = 200  # first images of the short list that method landmark embeds exactly
+    rerank.mds.iterations = 30  # iterations of method smacof
+    rerank.mds.missing_weight = 0.1  # weight of a missing pair in smacof; others have 1
+    rerank.mds.concat_weight = 0.5  # share of the embedding beside the global descriptor, 0 to 1
+    rerank.mds.neighbours = 0  # K of SuperGlobal's refinement of the embedding; 0 = none
+    rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
+    rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time
-    # Refined global descriptors (SuperGlobal, Shao et al., ICCV 2023)
+    # Refinement of global descriptors (SuperGlobal, Shao et al., ICCV 2023)
     rerank.superglobal = ml_collections.ConfigDict()
-    rerank.superglobal.short_list = 400  # images of the global search that are re-ranked
-    rerank.superglobal.neighbours = 9  # K
+    rerank.superglobal.short_list = 400  # first images of the global search that are re-ranked
+    rerank.superglobal.neighbours = 9  # K, neighbours that refine a descriptor
     rerank.superglobal.beta = 0.15  # weight of a neighbour
     # Query expansion (Chum et al., ICCV 2007; with alpha, Radenovic et al., TPAMI 2019)
     rerank.qe = ml_collections.ConfigDict()
-    rerank.qe.images = 10  # best of the global search, averaged with the query
-    rerank.qe.alpha = 3.0  # exponent of their cosines as weights; 0 = all weigh the same
+    rerank.qe.images = 10  # first images of the global search that are averaged with the query
+    rerank.qe.alpha = 3.0  # exponent of their similarities as weights; 0 = equal weights
     # Diffusion on the similarity graph (Iscen et al., CVPR 2017)
     rerank.diffusion = ml_collections.ConfigDict()
-    rerank.diffusion.neighbours = 50  # k, best of an image in the graph; mutual ones are joined
-    rerank.diffusion.query_neighbours = 10  # best images of a query, where its similarity starts
+    rerank.diffusion.neighbours = 50  # k, neighbours in the graph; only mutual ones are kept
+    rerank.diffusion.query_neighbours = 10  # first images of a query, from which diffusion starts
     rerank.diffusion.power = 3.0  # gamma, exponent of similarities
-    rerank.diffusion.spread = 0.99  # alpha, share that comes from the neighbours
+    rerank.diffusion.spread = 0.99  # alpha, share that comes from the neighbours, below 1
     rerank.diffusion.iterations = 20  # of the conjugate gradient method
     return rerank
 
 
 def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
-    evaluation.methods = ("global", "global+sp", "local", "local+mds")  # columns of the table
+    evaluation.methods = ("global", "global+sp", "local", "local+mds")  # rankings to evaluate
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
-    evaluation.depth = 0  # images of a query that rankings keep; 0 = all, as diffusion needs
-    # Training images whose scores are summed by landmark; the paper leaves it open
-    evaluation.recognition_top = 3  # gldv2_recognition and gldv2_clean_recognition
+    evaluation.depth = 0  # first images of a query that rankings keep; 0 = all, as diffusion needs
+    # gldv2_recognition and gldv2_clean_recognition; the paper gives no number
+    evaluation.recognition_top = 3  # training images whose scores are summed by landmark
     # Pairs of a query and a database image, ranked by inliers [Table 1]
-    evaluation.pairs = 0  # of the same landmark; 0 = no pairs (paper: 1000)
-    evaluation.negative_pairs = 1000  # of different landmarks (paper: 199,000)
+    evaluation.pairs = 0  # pairs of the same landmark; 0 = no pairs; paper: 1000
+    evaluation.negative_pairs = 1000  # pairs of different landmarks; paper: 199,000
     return evaluation

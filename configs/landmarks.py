@@ -4,7 +4,7 @@
         --config.model.pretrained=resnet18.npz --workdir=runs/landmarks
 
 DIR holds train/LABEL/*.jpg and validation/LABEL/*.jpg. The backbone is frozen unless
---config.train.freeze_backbone=False. The checkpoint goes into configs/revisited.py:trained.
+--config.train.freeze_backbone=False. Evaluate the checkpoint with configs/revisited.py:trained.
 """
 
 import ml_collections
@@ -13,7 +13,7 @@ from configs import default
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """Returns the training configuration; it has no variants."""
+    """Returns the training configuration, which has no variants."""
     config = default.get_config(argument)
     config.model = backbone(config.model, "resnet18")
     config.data.name = "folder"

@@ -2,13 +2,13 @@
 
     delg evaluate --config=configs/local_to_global.py:imagenet --config.data.root=DIR --workdir=WORK
 
-Variants, as argument:
-    imagenet  (or nothing) ImageNet ResNet-50 and nothing trained: conv4 vectors with their norm
-              as attention, PCA fitted on the database; images as they are
-    trained   the heads that configs/landmarks.py trains, otherwise as imagenet; PCA here takes away
-              the direction that all descriptors of an autoencoder share, which no vote survives
+Variants, given as argument:
+    imagenet  (default) ImageNet ResNet-50 without training: conv4 vectors with their norm as
+              attention, PCA fitted to the database, images at their original size
+    trained   the heads trained by configs/landmarks.py, otherwise like imagenet; PCA also removes
+              the mean direction of an autoencoder's descriptors, which would make all of them match
 
-How the re-ranking was chosen: experiments/local_to_global/choice.py, README.
+The re-ranking was chosen by experiments/local_to_global/choice.py.
 """
 
 import ml_collections
@@ -19,7 +19,7 @@ from delg_jax.errors import UserError
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """Returns the evaluation that `argument` names: `imagenet` (or nothing) or `trained`."""
+    """Returns the evaluation of a variant: `imagenet` (default) or `trained`."""
     variant = parse_argument(argument, {"imagenet": False, "trained": False})
     if variant.imagenet and variant.trained:
         raise UserError("--config argument", argument, "must be imagenet or trained")

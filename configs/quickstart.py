@@ -1,9 +1,9 @@
-"""The whole system in minutes on two cores: synthetic landmarks, a tiny network.
+"""The whole system in minutes on two cores: synthetic landmarks and a tiny network.
 
     delg train    --config=configs/quickstart.py --workdir=runs/quickstart
     delg evaluate --config=configs/quickstart.py --workdir=runs/quickstart
 
-The argument `smoke` shrinks everything to seconds, for tests.
+The argument `smoke` makes everything so small that it takes seconds, for tests.
 """
 
 import ml_collections
@@ -13,7 +13,7 @@ from delg_jax.configuration import parse_argument
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """Returns the quickstart; `smoke` for tests."""
+    """Returns the quickstart, or with `smoke` its smallest version."""
     smoke = parse_argument(argument, {"smoke": False}).smoke
     config = default.get_config()
     config.model.backbone = "tiny"
@@ -35,7 +35,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.train.keep_checkpoints = 2
     config.extract.local_scales = (0.70710677, 1.0, 1.4142135, 2.0)
     config.extract.max_features = 200
-    config.extract.shape_step = 160  # photographs are 160 pixels long: few canvases, few compiled
+    config.extract.shape_step = 160  # images have 160 pixels: few shapes, few compilations
     config.extract.batch_pixels = 409_600
     config.search.kernel = "power"
     config.search.power = 6.0

@@ -1,15 +1,15 @@
 """Evaluation on Revisited Oxford, Revisited Paris, or any folder of that layout.
 
-Without an argument: the paper's DELG (R50, slim, seven scales), for a checkpoint of it.
+Without an argument: the paper's DELG (R50, slim, seven scales), for a trained checkpoint.
 
     delg evaluate --config=configs/revisited.py --config.data.root=DIR \
         --config.model.checkpoint=RUN --workdir=runs/roxford
 
-Variants, as argument:
-    real     ImageNet ResNet in torchvision's convention and nothing trained: conv4 vectors with
-             their norm as attention, PCA fitted on the database; images as they are, three scales
-    trained  the heads that configs/landmarks.py trains, otherwise as real
-    gem      single-scale GeM (p = 3, conv5), no whitening, no local head, images as they are
+Variants, given as argument:
+    real     ImageNet ResNet in torchvision's convention without training: conv4 vectors with their
+             norm as attention, PCA fitted to the database, three scales, images at original size
+    trained  the heads trained by configs/landmarks.py, otherwise like real
+    gem      single-scale GeM (p = 3, conv5) without whitening or local head, original size
 """
 
 import ml_collections
@@ -22,10 +22,10 @@ _THREE_SCALES = (0.70710677, 1.0, 1.4142135)
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """Returns the evaluation that `argument` names: nothing, `real`, `trained` or `gem`."""
+    """Returns the evaluation of a variant: none, `real`, `trained` or `gem`."""
     variant = parse_argument(argument, {"real": False, "trained": False, "gem": False})
     if sum(variant.values()) > 1:
-        raise UserError("--config argument", argument, "must name one variant at most")
+        raise UserError("--config argument", argument, "must name at most one variant")
     config = default.get_config()
     config.data.name = "revisited"
     if variant.real or variant.gem:

@@ -1,1 +1,1 @@
-"""Experiments: lists of runs and the tables made of them."""
+"""Experiments: the tables of the papers, local-to-global retrieval, and benchmarks."""

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# All benchmarks of a GPU in one call of ten minutes, without a network:
+# Runs all benchmarks of a GPU within ten minutes, without network access:
 #
 #   OUT=DIR bash experiments/bench_gpu.sh [--size=gpu]
 #
-# First the kernels are compared with NumPy; then each benchmark runs beside the peers that are
-# installed, within a time limit of its own, and leaves bench_NAME.json, its log and a trace in
-# $OUT. One that fails or takes too long does not stop the others. PYTHON names the interpreter.
+# Compares the kernels with NumPy, then runs each case beside the installed peers, within its own
+# time limit, and writes bench_NAME.json, a log and a trace into $OUT. A case that fails or takes too
+# long does not stop the others. PYTHON is the interpreter.
 set -u
 cd "$(dirname "$0")/.."
 out="${OUT:-runs/bench_gpu}"

@@ -1,1 +1,1 @@
-"""Benchmarks: each kernel beside other libraries, on the same inputs, in turn."""
+"""Benchmarks: our kernels beside other libraries, on the same inputs, in turn."""

@@ -1,8 +1,7 @@
-"""What a benchmark times: ours, our variants and the peers."""
+"""What a benchmark times: our implementation, our variants of it and the peers."""
 
 import dataclasses
 import importlib
-import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,12 +12,12 @@ class Unavailable(UserError):
     """A peer that cannot run here, most often because its package is not installed."""
 
 
-def installed(module: str, package: str) -> types.ModuleType:
-    """Imports what a peer needs.
+def import_peer(module: str, package: str) -> Any:
+    """Imports a peer's module.
 
     Args:
       module: to import.
-      package: that brings it.
+      package: that contains it, named in the error.
 
     Returns:
       The module.
@@ -34,14 +33,14 @@ def installed(module: str, package: str) -> types.ModuleType:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contender:
-    """One of those that are timed.
+class Implementation:
+    """One way to do the work of a comparison.
 
     Attributes:
-      name: what it is.
-      call: does the work and returns NumPy arrays or numbers, so that nothing is left to be done.
-      units: how much work a call does, in the unit of its `Comparison`.
-      facts: numbers about its result that belong beside its time.
+      name: shown in the table.
+      call: does the work and returns NumPy arrays or numbers, so that nothing is still running.
+      units: how many units of the `Comparison` a call does.
+      facts: numbers about the result that belong beside its time.
     """
 
     name: str
@@ -52,10 +51,10 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What any program must do for one unit.
+    """The least that any program must do for one unit.
 
     Attributes:
-      operations: of floating point, two for a multiplication and an addition.
+      operations: floating-point operations; a multiplication and an addition are two.
       bytes: read or written at least once.
       dtype: of the operations.
     """
@@ -67,30 +66,30 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Ours and the others, on the same inputs.
+    """Implementations of the same work on the same inputs.
 
     Attributes:
       unit: what times are counted per.
-      ours: our kernel.
-      peers: the others by name, made when they are wanted; they raise `Unavailable`.
-      variants: other ways of ours.
-      work: the least that has to be done, if that is known.
+      ours: our implementation.
+      peers: by name, makes the implementation of another library, or raises `Unavailable`.
+      variants: other implementations of ours.
+      work: the least work for a unit; None if unknown.
     """
 
     unit: str
-    ours: Contender
-    peers: Mapping[str, Callable[[], Contender]]
-    variants: tuple[Contender, ...] = ()
+    ours: Implementation
+    peers: Mapping[str, Callable[[], Implementation]]
+    variants: tuple[Implementation, ...] = ()
     work: Work | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
-    """A benchmark by its sizes.
+class Case:
+    """A benchmark and its sizes.
 
     Attributes:
-      compare: from a generator of random numbers and the numbers of a size to what is timed.
-      sizes: numbers by the name of the size.
+      compare: makes the comparison from a random generator and the numbers of a size.
+      sizes: by name of a size, its numbers.
     """
 
     compare: Callable[..., Comparison]

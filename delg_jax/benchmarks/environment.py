@@ -1,5 +1,6 @@
-"""On what a benchmark ran: hardware, versions, commit."""
+"""Where and when a benchmark ran: hardware, versions, commit, date."""
 
+import datetime
 import importlib.metadata
 import os
 import pathlib
@@ -26,11 +27,11 @@ _PACKAGES = (
     "tensorflow",
     "tensorflow-cpu",
 )
-_CPU = pathlib.Path("/proc/cpuinfo")
+_CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
 
 def describe() -> dict[str, Any]:
-    """The machine: device, processor, number of both, load, versions of what is installed."""
+    """Device, processor, how many of both, load, versions of packages, commit and date."""
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -40,31 +41,32 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": _versions(),
         "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
 def commit() -> str:
-    """Of the checkout that runs, `-dirty` if its code is changed; else the package's version."""
+    """Commit of the checkout, with `-dirty` if its code is changed; else the package's version."""
     folder = pathlib.Path(delg_jax.__file__).resolve().parents[1]
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():
         return delg_jax.__version__
 
-    def said(*words: str) -> str:
+    def output_of(*words: str) -> str:
         command = [git, *words]
-        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        return found.stdout.strip()
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
 
-    # Benchmarks themselves write results and the table of them into the checkout
+    # Benchmarks write their results, and the table in the README, into the checkout
     code = (".", ":!experiments/results", ":!README.md")
-    changed = said("status", "--porcelain", "--untracked-files=no", "--", *code)
-    described = said("describe", "--always")
+    changed = output_of("status", "--porcelain", "--untracked-files=no", "--", *code)
+    described = output_of("describe", "--always")
     return f"{described}-dirty" if described and changed else described or delg_jax.__version__
 
 
 def _processor() -> str:
     try:
-        lines = _CPU.read_text().splitlines()
+        lines = _CPU_INFO.read_text().splitlines()
     except OSError:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,166 +1,103 @@
-"""Benchmarks: each kernel beside its peers, on the same inputs, in turn."""
+"""The timing harness of every benchmark: warm-up, rounds in turn, medians, and where it ran."""
 
-import importlib
-import logging
+import dataclasses
+import math
+import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from delg_jax.benchmarks import environment, roofline
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Unavailable
-from delg_jax.benchmarks.cases import memory
-from delg_jax.errors import UserError, require_choice
+from delg_jax import workdir
+from delg_jax.benchmarks import environment
 
-# Benchmark: the module of `evaluation.benches` that knows it. Imported when asked for: some need
-# packages that are not everywhere.
-NAMES = {
-    "train": "train",
-    "extract_r18_3": "extract",
-    "extract_r18_7": "extract",
-    "extract_r50_3": "extract",
-    "extract_r50_7": "extract",
-    "verify": "verify",
-    "global": "global_search",
-    "global_one": "global_search",
-    "local": "local",
-    "binary": "binary",
-    "mds": "mds",
-    "input": "input",
-}
-MEMORY = "memory"  # compares sizes of ours, not ours and peers
-ALL, NONE = "all", "none"
-
-_log = logging.getLogger(__name__)
+_FITTED_POINTS = 3  # the largest, to which an exponent is fitted
 
 
-def load(name: str) -> Bench:
-    """The benchmark of that name, a key of `NAMES`; a UserError for another."""
-    require_choice("delg bench", name, (*NAMES, MEMORY))
-    return importlib.import_module(f"delg_jax.benchmarks.cases.{NAMES[name]}").BENCHES[name]
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """How long a call took.
+
+    Attributes:
+      first_call: seconds of the first call, which compiles and is not counted.
+      seconds: of each timed call.
+    """
+
+    first_call: float
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median seconds of the timed calls."""
+        return statistics.median(self.seconds)
+
+    @property
+    def fastest(self) -> float:
+        """Seconds of the fastest timed call, which other programs disturbed least."""
+        return min(self.seconds)
 
 
-def bench(
-    name: str, repeats: int = 5, size: str = "standard", peers: str | Sequence[str] = ALL
-) -> dict[str, Any]:
-    """Times a kernel beside its peers.
-
-    All are called once to warm up; then they take turns, so that a change of the machine's load
-    meets all.
+def time_in_turn(
+    calls: Sequence[Callable[[], object]],
+    repeats: int,
+    warm_ups: Sequence[Callable[[], object]] | None = None,
+    enough: float = math.inf,
+) -> list[Timing]:
+    """Times calls in turn, so that a change in the machine's load affects all of them.
 
     Args:
-      name: a key of `NAMES`.
-      repeats: timed rounds.
-      size: a size of the benchmark.
-      peers: names of the peers wanted, or `ALL` or `NONE`.
+      calls: each returns when its work is done, not when it has only been dispatched.
+      repeats: timed rounds, at least 1.
+      warm_ups: called once before the rounds, one for each call; None to use `calls`.
+      enough: seconds of timed calls in all after which no further round starts.
 
     Returns:
-      `name`, `size` (the numbers behind it), `unit`, `repeats`, `contenders` (see `_summary`; ours
-      first), `left_out` (peer: why), `floor` (see `floors.floor`; None where it is not known) and
-      `machine`.
-
-    Raises:
-      UserError: for an unknown name, size or peer, or no repeats.
+      A timing for each call.
     """
-    known = load(name)
-    require_choice("--size", size, tuple(known.sizes))
-    if repeats < 1:
-        raise UserError("--repeats", repeats, "must be at least 1")
-    numbers = dict(known.sizes[size])
-    comparison = known.compare(np.random.default_rng(0), **numbers)
-    contenders, left_out = _contenders(comparison, peers)
-    found = _timed([contender for _, contender in contenders], repeats)
-    rows = [
-        _summary(kind, contender, *times, found[0][1])
-        for (kind, contender), times in zip(contenders, found, strict=True)
-    ]
-    work = comparison.work
-    return {
-        "name": name,
-        "size": numbers,
-        "unit": comparison.unit,
-        "repeats": repeats,
-        "contenders": rows,
-        "left_out": left_out,
-        "floor": None if work is None else roofline.floor(work, rows[0]["median"]),
-        "machine": environment.describe(),
-    }
-
-
-def bench_memory(size: str = "standard") -> dict[str, Any]:
-    """Peak memory of the stages as the number of images grows.
-
-    Args:
-      size: a key of `benches.memory.SIZES`.
-
-    Returns:
-      `name`, `size`, `rows` (see `benches.memory.measure`) and `machine`.
-
-    Raises:
-      UserError: for an unknown size.
-    """
-    require_choice("--size", size, tuple(memory.SIZES))
-    numbers = dict(memory.SIZES[size])
-    rows = memory.measure(**numbers)
-    return {"name": MEMORY, "size": numbers, "rows": rows, "machine": environment.describe()}
-
-
-def _contenders(
-    comparison: Comparison, peers: str | Sequence[str]
-) -> tuple[list[tuple[str, Contender]], dict[str, str]]:
-    """Kind and contender, ours first, and why which peers are left out."""
-    names = {ALL: tuple(comparison.peers), NONE: ()}.get(peers) if isinstance(peers, str) else None
-    names = (peers.split(",") if isinstance(peers, str) else peers) if names is None else names
-    for name in names:
-        require_choice("--peers", name, (ALL, NONE, *comparison.peers))
-    chosen = [("ours", comparison.ours), *(("variant", one) for one in comparison.variants)]
-    left_out = {}
-    for name in names:
-        try:
-            chosen.append(("peer", comparison.peers[name]()))
-        except Unavailable as error:
-            _log.warning("left out %s: %s", name, error)
-            left_out[name] = str(error)
-    return chosen, left_out
-
-
-def _timed(contenders: Sequence[Contender], repeats: int) -> list[tuple[float, list[float]]]:
-    """Of each contender the seconds of the first call, and per unit those of every round."""
-    first = [_seconds(contender.call) for contender in contenders]
-    rounds: list[list[float]] = [[] for _ in contenders]
+    first_calls = [_seconds(call) for call in warm_ups or calls]
+    rounds: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
-        for contender, times in zip(contenders, rounds, strict=True):
-            times.append(_seconds(contender.call) / contender.units)
-    return list(zip(first, rounds, strict=True))
+        for call, seconds in zip(calls, rounds, strict=True):
+            seconds.append(_seconds(call))
+        if sum(map(sum, rounds)) >= enough:
+            break
+    return [Timing(*timed) for timed in zip(first_calls, map(tuple, rounds), strict=True)]
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def growth_exponent(points: Sequence[tuple[int, float]]) -> float:
+    """Exponent e of time ~ size^e, fitted to the (size, time) pairs of the largest sizes."""
+    sizes, times = np.log(np.array(points[-_FITTED_POINTS:], np.float64)).T
+    return float(np.polyfit(sizes, times, 1)[0])
+
+
+def write_result(
+    folder: str | pathlib.Path,
+    name: str,
+    content: Mapping[str, Any],
+    text: str,
+    chart: str | None = None,
+) -> None:
+    """Writes the result of a benchmark.
+
+    Args:
+      folder: of all results.
+      name: of the result, unique in the folder.
+      content: the numbers, written to NAME.json together with the `environment`.
+      text: the table in Markdown, written to NAME.md.
+      chart: SVG, written to NAME.svg.
+    """
+    path = pathlib.Path(folder) / name
+    workdir.write_json(
+        path.with_suffix(".json"), {**content, "environment": environment.describe()}
+    )
+    workdir.write_text(path.with_suffix(".md"), text)
+    if chart is not None:
+        workdir.write_text(path.with_suffix(".svg"), chart)
+
+
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def _summary(
-    kind: str, contender: Contender, first: float, seconds: list[float], ours: list[float]
-) -> dict[str, Any]:
-    """Times per unit, and how they compare with ours.
-
-    `first_call_seconds` is with compilation, `spread` the interquartile range, `ratio` the median
-    over the rounds of this time over ours, above 1 where ours is faster, with its quartiles.
-    """
-    low, high = np.percentile(seconds, [25, 75])
-    ratios = np.array(seconds) / np.array(ours)
-    return {
-        "name": contender.name,
-        "kind": kind,
-        "first_call_seconds": first,
-        "seconds": seconds,
-        "median": statistics.median(seconds),
-        "spread": float(high - low),
-        "units_per_second": 1.0 / statistics.median(seconds),
-        "ratio": float(np.median(ratios)),
-        "ratio_quartiles": [float(q) for q in np.percentile(ratios, [25, 75])],
-        "facts": dict(contender.facts),
-    }

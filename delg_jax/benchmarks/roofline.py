@@ -1,7 +1,6 @@
-"""The least time that work takes on this device, by its measured rates."""
+"""The roofline: the least time that work can take on this device, from its measured rates."""
 
 import functools
-import time
 from collections.abc import Callable
 
 import jax
@@ -9,25 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.benchmarks.case import Work
+from delg_jax.benchmarks.harness import time_in_turn
 
-_SIDES = {"cpu": 1024}  # of the matrices whose product is taken
-_OTHER_SIDE = 8192
-_WORDS = {"cpu": 1 << 26}  # of float32 that are copied
-_OTHER_WORDS = 1 << 30
-_CALLS = 5
+# Of the square matrices that are multiplied, and of the float32 array that is copied; the second
+# value is for accelerators
+_CPU_SIDE, _ACCELERATOR_SIDE = 1024, 8192
+_CPU_LENGTH, _ACCELERATOR_LENGTH = 1 << 26, 1 << 30
+_REPEATS = 5
 
 
-def floor(work: Work, seconds: float) -> dict[str, float]:
+def least_time(work: Work, seconds: float) -> dict[str, float]:
     """Compares a time with the least possible.
 
     Args:
-      work: of a unit.
+      work: for a unit.
       seconds: that a unit took.
 
     Returns:
-      `operations`, `bytes`, `products_per_second` (operations of a large matrix product, only where
-      operations are counted), `bytes_per_second` (read and written by a large copy), `seconds` at
-      these rates, of the slower of the two, and its `share` of the time taken.
+      `operations`, `bytes`, `products_per_second` (operations of a large matrix product, only if
+      operations are counted), `bytes_per_second` (read and written by a large copy, only if bytes
+      are counted), `seconds` (the least, set by the slower of the two rates) and `share` (the least
+      over the time taken).
     """
     found = {"operations": work.operations, "bytes": work.bytes}
     times = [0.0]
@@ -42,8 +43,8 @@ def floor(work: Work, seconds: float) -> dict[str, float]:
 
 @functools.cache
 def product_rate(dtype: str) -> float:
-    """Operations a second of a large matrix product of the device."""
-    side = _SIDES.get(jax.default_backend(), _OTHER_SIDE)
+    """Operations per second of a large matrix product on the device."""
+    side = _CPU_SIDE if _is_cpu() else _ACCELERATOR_SIDE
     keys = jax.random.split(jax.random.key(0))
     first, second = (jax.random.normal(key, (side, side), dtype) for key in keys)
     product = jax.jit(functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST))
@@ -52,21 +53,19 @@ def product_rate(dtype: str) -> float:
 
 @functools.cache
 def bandwidth() -> float:
-    """Bytes a second that a large copy reads and writes on the device."""
-    words = _WORDS.get(jax.default_backend(), _OTHER_WORDS)
-    if jax.default_backend() == "cpu":
-        source, target = np.ones(words, np.float32), np.empty(words, np.float32)
+    """Bytes per second that a large copy reads and writes on the device."""
+    if _is_cpu():
+        source = np.ones(_CPU_LENGTH, np.float32)
+        target = np.empty_like(source)
         return 2.0 * source.nbytes / _fastest(lambda: np.copyto(target, source))
-    source = jnp.ones(words, jnp.float32)
+    values = jnp.ones(_ACCELERATOR_LENGTH, jnp.float32)
     copy = jax.jit(lambda x: x + 1.0)
-    return 2.0 * source.nbytes / _fastest(lambda: copy(source).block_until_ready())
+    return 2.0 * values.nbytes / _fastest(lambda: copy(values).block_until_ready())
+
+
+def _is_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def _fastest(call: Callable[[], object]) -> float:
-    call()
-    times = []
-    for _ in range(_CALLS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return time_in_turn([call], _REPEATS)[0].fastest

@@ -233,10 +233,9 @@ def explain(error: Exception, command: str, argv: list[str]) -> UserError:
         return _wrong_value(text, command, argv)
     field = _unknown_field(text, argv)
     if field and not isinstance(error, flags.Error):
-        new = migrations.new_name(field[0].removeprefix("config."))
+        past = migrations.what_became_of(field[0].removeprefix("config."))
         unknown = f"is not a field of the configuration{_suggestion(text)}"
-        rule = f"is now called config.{new}" if new else unknown
-        return UserError(*field, rule)
+        return UserError(*field, past or unknown)
     return UserError(command, " ".join(argv), text)
 
 

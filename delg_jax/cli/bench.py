@@ -1,4 +1,4 @@
-"""Times one kernel beside its peers on the same inputs, in turn.
+"""Times one kernel beside its peers, on the same inputs, in turn.
 
     train                    a step of ResNet-50 and both heads: PyTorch, plain and compiled
     extract_r18_3, extract_r18_7, extract_r50_3, extract_r50_7
@@ -6,19 +6,19 @@
     verify                   spatial verification: NumPy, OpenCV, scikit-image (the official way)
     global, global_one       64 queries or one: faiss, NumPy
     local                    exact and approximate engines: faiss, the bare matrix product
-    binary                   one bit of each dimension: faiss
+    binary                   one bit per dimension: faiss
     mds                      similarity embeddings: NumPy, scikit-learn
     input                    decoded and cropped JPEGs: tf.data, PyTorch
-    memory                   peak memory of stages by number of images; no peers
+    memory                   peak memory of each stage by number of images; no peers
 
     delg bench global --repeats=9 --output=global.json
     delg bench global --peers=faiss --size=tiny
     delg bench --compare old.json new.json
 
-All take turns after a warm-up; the first call, with compilation, is timed apart. Sizes are standard
-(a CPU), gpu, and tiny for a trial. Peers that are not installed are left out. --compare prints what
-moved by more than the spread of both, and ends with status 1 if ours became slower by more than a
-peer did.
+Implementations take turns after a warm-up; the first call, which compiles, is timed apart. Sizes
+are standard (for a CPU), gpu, and tiny for a trial. Peers that are not installed are left out.
+--compare prints what changed by more than the spread of both files, and exits with status 1 if our
+time grew by a larger factor than that of any peer.
 """
 
 import pathlib
@@ -27,8 +27,7 @@ from typing import Any
 
 from absl import flags
 
-from delg_jax import json_files
-from delg_jax import workdir as artefacts
+from delg_jax import json_files, workdir
 from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 from delg_jax.json_files import anything, each, every, fields, finite, require, text
@@ -36,66 +35,70 @@ from delg_jax.reports import benchmarks as tables
 
 POSITIONAL = "NAME"
 
-_REGRESSION = 1  # exit status
+_REGRESSION_STATUS = 1
 
 
 def _seconds(value: Any, where: str) -> None:
     finite(value, where)
-    require(value > 0, where, "must be more than nothing")
+    require(value > 0, where, "must be above 0")
 
 
 _TIMED = fields({"name": text, "kind": text, "median": _seconds, "spread": finite})
-_RESULT = fields({"name": text, "size": each(anything), "unit": text, "contenders": every(_TIMED)})
+_RESULT = fields(
+    {"name": text, "size": each(anything), "unit": text, "implementations": every(_TIMED)}
+)
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     flags.DEFINE_integer("repeats", 5, "Timed rounds.", flag_values=values)
-    flags.DEFINE_string("size", "standard", "standard, gpu, or tiny.", flag_values=values)
-    flags.DEFINE_string("peers", "all", "all, none, or names with commas.", flag_values=values)
-    arguments.define_path(values, "output", None, "JSON file for the numbers.")
-    flags.DEFINE_boolean("compare", False, "Compare two such files.", flag_values=values)
+    flags.DEFINE_string("size", "standard", "standard, gpu or tiny.", flag_values=values)
+    flags.DEFINE_string(
+        "peers", "all", "all, none, or names separated by commas.", flag_values=values
+    )
+    arguments.define_path(values, "output", None, "JSON file for the result.")
+    flags.DEFINE_boolean("compare", False, "Compare two results, OLD NEW.", flag_values=values)
 
 
 def run(values: flags.FlagValues, *names: str) -> None:
-    """Times and prints the table, or compares."""
+    """Runs a benchmark and prints its table, or compares two results."""
     if values.compare:
         if len(names) != 2:
             raise UserError("--compare", " ".join(names), "must be two files, OLD NEW")
         if _compare(*(_read(pathlib.Path(name)) for name in names)):
-            sys.exit(_REGRESSION)
+            sys.exit(_REGRESSION_STATUS)
         return
     if len(names) != 1:
         raise UserError("delg bench", " ".join(names), "must be one NAME")
     result = _measured(values, names[0])
     if values.output:
-        artefacts.write_json(pathlib.Path(values.output), result)
+        workdir.write_json(pathlib.Path(values.output), result)
 
 
 def _measured(values: flags.FlagValues, name: str) -> dict[str, Any]:
-    from delg_jax.benchmarks import harness
+    from delg_jax.benchmarks import bench
 
-    if name == harness.MEMORY:
-        result = harness.bench_memory(values.size)
+    if name == bench.MEMORY:
+        result = bench.bench_memory(values.size)
         print(tables.memory_table(result))
         return result
-    result = harness.bench(name, values.repeats, values.size, values.peers)
+    result = bench.bench(name, values.repeats, values.size, values.peers)
     print(tables.benchmark_table(result))
-    if line := tables.floor_line(result):
+    if line := tables.roofline_line(result):
         print(line)
     return result
 
 
 def _compare(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Prints the moves; whether ours became slower."""
+    """Prints what changed; returns whether ours became slower."""
     for field in ("name", "size"):
         if old[field] != new[field]:
             raise UserError("--compare", new[field], f"must have the {field} {old[field]}")
-    found = tables.moves(old, new)
+    found = tables.changes(old, new)
     if not found:
-        print("nothing moved by more than the spread")
+        print("nothing changed by more than the spread")
         return False
-    print(tables.moves_table(new["unit"], found))
+    print(tables.changes_table(new["unit"], found))
     return tables.is_regression(found)
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks as tables, and what changed from one to another."""
+"""Results of benchmarks as tables, and what changed between two of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,17 +9,17 @@ Result = Mapping[str, Any]
 
 
 def benchmark_table(result: Result) -> str:
-    """A row for each contender, in milliseconds per unit of work.
+    """Returns a row for each implementation, in milliseconds per unit of work.
 
     Args:
-      result: what `evaluation.benchmarks.bench` returns.
+      result: of `benchmarks.bench.bench`.
 
     Returns:
-      The table; the ratio is the row's time over ours, with its quartiles.
+      Markdown; the ratio is the row's time over ours, with its quartiles.
     """
     header = [result["name"], f"ms/{result['unit']}", "spread", "ratio", "first call, s", "facts"]
     rows = []
-    for timed in result["contenders"]:
+    for timed in result["implementations"]:
         cells = [f"{1e3 * timed[name]:.4g}" for name in ("median", "spread")]
         low, high = timed["ratio_quartiles"]
         facts = ", ".join(f"{name} {value:.3g}" for name, value in timed["facts"].items())
@@ -28,27 +28,27 @@ def benchmark_table(result: Result) -> str:
     return markdown(header, rows)
 
 
-def floor_line(result: Result) -> str:
-    """The share of the physical limit that ours reaches; empty where the limit is not known."""
-    floor = result["floor"]
-    if floor is None:
+def roofline_line(result: Result) -> str:
+    """Returns the share of the roofline that ours reaches; empty if the roofline is unknown."""
+    roofline = result["roofline"]
+    if roofline is None:
         return ""
-    parts = [f"least possible {1e3 * floor['seconds']:.4g} ms/{result['unit']}"]
-    if "products_per_second" in floor:
-        parts.append(f"at {floor['products_per_second'] / 1e9:.3g} GFLOP/s of matrix products")
-    if "bytes_per_second" in floor:
-        parts.append(f"at {floor['bytes_per_second'] / 1e9:.3g} GB/s of a copy")
-    return f"{', '.join(parts)}: ours reaches {100 * floor['share']:.0f} %"
+    parts = [f"least possible {1e3 * roofline['seconds']:.4g} ms/{result['unit']}"]
+    if "products_per_second" in roofline:
+        parts.append(f"at {roofline['products_per_second'] / 1e9:.3g} GFLOP/s of matrix products")
+    if "bytes_per_second" in roofline:
+        parts.append(f"at {roofline['bytes_per_second'] / 1e9:.3g} GB/s of a copy")
+    return f"{', '.join(parts)}: ours reaches {100 * roofline['share']:.0f} %"
 
 
 def memory_table(result: Result) -> str:
-    """A row for each stage and number of images.
+    """Returns a row for each stage and number of images.
 
     Args:
-      result: what `evaluation.benchmarks.bench_memory` returns.
+      result: of `benchmarks.bench.bench_memory`.
 
     Returns:
-      The table.
+      Markdown.
     """
     rows = [
         [row["stage"], row["bound"], f"{row['images']:,}", _megabytes(row["megabytes"])]
@@ -57,19 +57,19 @@ def memory_table(result: Result) -> str:
     return markdown(["stage", "bounded by", "images", "MB at the peak"], rows)
 
 
-def moves(old: Result, new: Result) -> list[dict[str, Any]]:
-    """Contenders whose time changed by more than both spreads together.
+def changes(old: Result, new: Result) -> list[dict[str, Any]]:
+    """Finds the implementations whose time changed by more than both spreads together.
 
     Args:
       old: a result of `bench`.
-      new: a later one of the same benchmark and size.
+      new: a later result of the same benchmark and size.
 
     Returns:
       For each: `name`, `kind`, `old` and `new` (seconds per unit) and `factor` (new over old).
     """
-    before = {timed["name"]: timed for timed in old["contenders"]}
+    before = {timed["name"]: timed for timed in old["implementations"]}
     found = []
-    for timed in new["contenders"]:
+    for timed in new["implementations"]:
         was = before.get(timed["name"])
         if was is None:
             continue
@@ -81,24 +81,28 @@ def moves(old: Result, new: Result) -> list[dict[str, Any]]:
 
 
 def is_regression(found: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether ours became slower, and more so than every peer that became slower as well.
+    """Returns whether ours became slower by a larger factor than every peer.
 
-    A machine under load slows all of them.
+    A machine under load slows down all of them.
     """
-    slower = [move for move in found if move["factor"] > 1]
-    ours = [move["factor"] for move in slower if move["kind"] != "peer"]
-    peers = [move["factor"] for move in slower if move["kind"] == "peer"]
+    slower = [change for change in found if change["factor"] > 1]
+    ours = [change["factor"] for change in slower if change["kind"] != "peer"]
+    peers = [change["factor"] for change in slower if change["kind"] == "peer"]
     return bool(ours) and max(ours) > max(peers, default=1.0)
 
 
-def moves_table(unit: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each of `moves`, in milliseconds per unit."""
+def changes_table(unit: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a row for each of `changes`, in milliseconds per unit."""
     rows = [
-        [move["name"], f"{1e3 * move['old']:.4g}", f"{1e3 * move['new']:.4g}"]
-        + [f"{move['factor']:.2f}"]
-        for move in found
+        [
+            change["name"],
+            f"{1e3 * change['old']:.4g}",
+            f"{1e3 * change['new']:.4g}",
+            f"{change['factor']:.2f}",
+        ]
+        for change in found
     ]
-    return markdown(["moved", f"old, ms/{unit}", "new", "new / old"], rows)
+    return markdown(["changed", f"old, ms/{unit}", "new", "new / old"], rows)
 
 
 def _megabytes(value: float | None) -> str:

@@ -47,10 +47,10 @@ class SpatialSettings:
       guided: hypotheses from single matches and their scales, not from random samples.
       min_inliers: fewer count as none. Of 1000 random matches between squares of 1000 pixels, the
         best of 1000 affine hypotheses has 8 inliers in the median and never had more than 12 in
-        10,000 random pairs (`experiments.benchmarks.bench_ransac`); the official code asks for 4.
-      score: how a short list is sorted, see `rerank`.
-      pair_block: image pairs verified at a time on each device; bounds memory, does not change the
-        result.
+        10,000 random pairs (`experiments.benchmarks.ransac_inliers`); the official code asks for 4.
+      score: what a short list is sorted by, see `spatial_verification.rerank`.
+      pair_block: image pairs verified at a time on each device; bounds memory, never changes a
+        count.
     """
 
     max_features: int = 1000

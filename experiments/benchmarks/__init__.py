@@ -1,1 +1,1 @@
-"""Benchmarks that are more than one case: growth, load, whole trainings."""
+"""Programs that run `delg bench` or measure what it does not: growth, load, stores, training."""

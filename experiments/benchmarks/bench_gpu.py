@@ -1,11 +1,11 @@
-"""Runs one benchmark on a GPU machine, with a trace, without the packages that data needs.
+"""Runs one benchmark on a GPU machine, with a trace; needs no packages for data sets.
 
     python -m experiments.benchmarks.bench_gpu check
     python -m experiments.benchmarks.bench_gpu verify --size=gpu --out=DIR --trace
 
-`check` compares the kernels on this device with NumPy in double precision and ends with status 1
-where they differ. Any other name is a benchmark of `delg bench`; DIR gets bench_NAME.json and, with
---trace, a profile of one call of ours in trace_NAME. `bench_gpu.sh` runs all of them.
+`check` compares the kernels on this device with NumPy in double precision and exits with status 1
+if they differ. Any other name is a case of `delg bench`: writes bench_NAME.json into DIR and, with
+--trace, a profile of one call of ours into DIR/trace_NAME. `bench_gpu.sh` runs all of them.
 """
 
 import argparse
@@ -15,13 +15,13 @@ import sys
 
 from experiments.benchmarks import optional_packages
 
-MISSING = optional_packages.install()
+MISSING = optional_packages.install_empty_modules()
 
-import jax  # noqa: E402 - after the stand-ins for packages
+import jax  # noqa: E402 - after the empty modules are installed
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from delg_jax.benchmarks import harness  # noqa: E402
+from delg_jax.benchmarks import bench  # noqa: E402
 from delg_jax.benchmarks.baselines import libraries  # noqa: E402
 from delg_jax.benchmarks.cases import vectors  # noqa: E402
 from delg_jax.reports import benchmarks as tables  # noqa: E402
@@ -32,11 +32,11 @@ _TOLERANCE = 1e-4
 
 
 def check() -> dict[str, float]:
-    """Largest difference of each kernel from NumPy in double precision.
+    """Compares each kernel with NumPy in double precision.
 
     Returns:
-      By kernel; of global search the share of images that differ, of MDS the difference of
-      products of points.
+      By kernel the largest difference; for global search the share of images that differ, for MDS
+      the difference of inner products of points.
     """
     rng = np.random.default_rng(0)
     database, queries = vectors.unit(rng, 3000, 256), vectors.unit(rng, 5, 256)
@@ -71,25 +71,25 @@ def check() -> dict[str, float]:
 
 
 def run(name: str, size: str, repeats: int, out: pathlib.Path, trace: bool) -> None:
-    """Measures one benchmark, prints its table, writes its numbers and a trace of one call."""
-    known = harness.load(name)
-    if size == "gpu" and "gpu" not in known.sizes:
+    """Runs one case, prints its table, and writes its result and a trace of one call."""
+    case = bench.load(name)
+    if size == "gpu" and "gpu" not in case.sizes:
         size = "standard"
-    result = harness.bench(name, repeats, size)
-    print(tables.benchmark_table(result), tables.floor_line(result), sep="\n", flush=True)
+    result = bench.bench(name, repeats, size)
+    print(tables.benchmark_table(result), tables.roofline_line(result), sep="\n", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"bench_{name}.json").write_text(json.dumps(result, indent=1))
     if trace:
-        ours = known.compare(np.random.default_rng(0), **known.sizes[size]).ours
+        ours = case.compare(np.random.default_rng(0), **case.sizes[size]).ours
         ours.call()
         with jax.profiler.trace(str(out / f"trace_{name}")):
             ours.call()
 
 
 def main(argv: list[str]) -> int:
-    """The exit status."""
+    """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", choices=("check", *harness.NAMES))
+    parser.add_argument("name", choices=("check", *bench.CASE_MODULES))
     parser.add_argument("--size", default="gpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."))
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
         run(given.name, given.size, given.repeats, given.out, given.trace)
         return 0
     found = check()
-    print(f"{jax.devices()[0].device_kind}; stand-ins for {', '.join(MISSING) or 'nothing'}")
+    print(f"{jax.devices()[0].device_kind}; packages not installed: {', '.join(MISSING) or 'none'}")
     print(*(f"{kernel}: {value:.2g}" for kernel, value in found.items()), sep="\n", flush=True)
     return int(max(found.values()) > _TOLERANCE)
 

@@ -1,8 +1,8 @@
-"""Stand-ins for packages that only data and stores need, where benchmarks run without them.
+"""Empty modules in place of packages that only data sets and stores need.
 
-Importing this before the package lets benchmarks run on a machine that lacks them. A stand-in does
-nothing but be imported: its names are empty classes. Only `ConfigDict` does something: it is a
-dictionary whose entries are attributes.
+With them, `delg_jax` can be imported on a machine without these packages, and benchmarks run there.
+Every name in an empty module is an empty class, except `ConfigDict`, a dictionary whose entries are
+attributes.
 """
 
 import importlib.abc
@@ -23,10 +23,10 @@ PACKAGES = (
 
 
 class ConfigDict(dict):
-    """Entries as attributes."""
+    """A dictionary whose entries are attributes."""
 
     def __getattr__(self, name: str) -> object:
-        """The entry `name`."""
+        """Returns the entry `name`."""
         try:
             return self[name]
         except KeyError as error:
@@ -37,16 +37,16 @@ class ConfigDict(dict):
         self[name] = value
 
 
-class _Names(type):
-    """Of classes that have every name, each an empty class as well."""
+class _EmptyMeta(type):
+    """Metaclass of classes that have every attribute, each an empty class as well."""
 
-    def __getattr__(cls, name: str) -> "_Names":
+    def __getattr__(cls, name: str) -> "_EmptyMeta":
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Names(name, (_Empty,), {})
+        return _EmptyMeta(name, (_Empty,), {})
 
 
-class _Empty(metaclass=_Names):
+class _Empty(metaclass=_EmptyMeta):
     """Can be called and inherited from, with any arguments."""
 
     def __init__(self, *args: object, **options: object) -> None:
@@ -56,7 +56,7 @@ class _Empty(metaclass=_Names):
         pass
 
 
-class _StandIn(types.ModuleType):
+class _EmptyModule(types.ModuleType):
     """A module of empty classes."""
 
     def __getattr__(self, name: str) -> object:
@@ -66,7 +66,7 @@ class _StandIn(types.ModuleType):
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a stand-in for packages that nobody else finds."""
+    """Finds empty modules for packages that no other finder finds."""
 
     def __init__(self, packages: tuple[str, ...]) -> None:
         self._packages = packages
@@ -77,21 +77,21 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        return _StandIn(spec.name)
+        return _EmptyModule(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
         return None
 
 
-def install() -> tuple[str, ...]:
-    """Makes the missing packages importable; their names."""
-    missing = tuple(name for name in PACKAGES if not _is_there(name))
+def install_empty_modules() -> tuple[str, ...]:
+    """Makes missing packages importable; returns their names."""
+    missing = tuple(name for name in PACKAGES if not _is_installed(name))
     if missing:
         sys.meta_path.append(_Finder(missing))
     return missing
 
 
-def _is_there(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ImportError:

@@ -1,10 +1,11 @@
-"""The plan for a billion local features (R1M): bytes, time and devices, from measured rates.
+"""A plan for a billion local features (R1M): bytes, time and machines, from measured rates.
 
     python -m experiments.benchmarks.scale
 
-Arithmetic alone: the rates are those of bench_extract_r50_7.json, bench_local.json,
-bench_binary.json, bench_global_one.json and bench_store.json in --results, and grow in proportion
-to images and features, as bench_growth.json shows. Writes scale.json and scale.md there.
+Nothing is run: the rates are read from bench_extract_r50_7.json, bench_local.json,
+bench_binary.json, bench_global_one.json and store_reading.json in --results, and time is taken as
+proportional to images and features, as in search_growth.json. Writes scale.json and scale.md into
+--results.
 """
 
 import dataclasses
@@ -25,30 +26,36 @@ from delg_jax.reports.tables import markdown
 IMAGES, FEATURES, QUERY_FEATURES = 1_005_994, 1000, 1000  # ROxford and R1M
 GLOBAL_DIM, LOCAL_DIM = 2048, 128
 QUERIES = 70
-_PLACE = 16  # bytes of a feature beside its descriptor: location, scale, score
-_DESCRIPTOR = {"float16": 2 * LOCAL_DIM, "int8": LOCAL_DIM + 4, "sign": LOCAL_DIM // 8}
-_SOURCES = ("extract_r50_7", "local", "binary", "global_one", "store")
+_KEYPOINT = 16  # bytes of a location, scale and score
+_DESCRIPTOR_BYTES = {"float16": 2 * LOCAL_DIM, "int8": LOCAL_DIM + 4, "sign": LOCAL_DIM // 8}
+_SOURCES = (  # results of benchmarks
+    "bench_extract_r50_7",
+    "bench_local",
+    "bench_binary",
+    "bench_global_one",
+    "store_reading",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What was measured on one machine, a second.
+    """What one machine does per second.
 
     Attributes:
       images: extracted.
       floats: pairs of a query feature and a database feature compared as floats.
-      bits: the same as signs.
-      cells: how many times the pairs of exact search the engine ivf gets through.
+      bits: pairs compared as signs.
+      ivf: speed of the engine ivf over that of exact search.
       global_images: compared with one query.
-      read: bytes of a store.
+      read: bytes of a store read.
       largest: images of the largest store that was read.
-      machine: that all but the store was measured on.
+      machine: on which all but the store was measured.
     """
 
     images: float
     floats: float
     bits: float
-    cells: float
+    ivf: float
     global_images: float
     read: float
     largest: int
@@ -56,24 +63,27 @@ class Rates:
 
 
 def read_rates(results: pathlib.Path) -> Rates:
-    """The rates in the files of benchmarks; a UserError names one that is missing."""
+    """Reads the rates from results of benchmarks; a UserError names a missing one."""
     found = {}
     for name in _SOURCES:
-        path = results / f"bench_{name}.json"
+        path = results / f"{name}.json"
         if not path.exists():
             raise UserError(
-                "--results", str(path), "must be there: see experiments.benchmarks.bench_all"
+                "--results",
+                str(path),
+                "must exist; run experiments.benchmarks.bench_all and store_reading",
             )
         found[name] = json.loads(path.read_text())
-    local, store = found["local"], found["store"]
-    cells = next(row for row in local["contenders"] if "ivf" in row["name"])
-    machine = local["machine"]
+    local, binary = found["bench_local"], found["bench_binary"]
+    global_one, store = found["bench_global_one"], found["store_reading"]
+    ivf = next(row for row in local["implementations"] if "ivf" in row["name"])
+    machine = local["environment"]
     return Rates(
-        _units(found["extract_r50_7"]),
+        _units(found["bench_extract_r50_7"]),
         _pairs(local) * _units(local),
-        _pairs(found["binary"]) * _units(found["binary"]),
-        1.0 / cells["ratio"],
-        found["global_one"]["size"]["images"] * _units(found["global_one"]),
+        _pairs(binary) * _units(binary),
+        1.0 / ivf["ratio"],
+        global_one["size"]["images"] * _units(global_one),
         store["bytes"] / store["read_features"]["seconds"],
         store["images"],
         f"{machine['devices']} {machine['device']}, {machine['cpus']} cores",
@@ -81,18 +91,18 @@ def read_rates(results: pathlib.Path) -> Rates:
 
 
 def plan(rates: Rates) -> list[dict[str, Any]]:
-    """What each stage takes on one such machine.
+    """Computes what each stage takes.
 
     Args:
-      rates: measured.
+      rates: of one machine.
 
     Returns:
-      For each stage: `stage`, `bytes` read or written (0 for none), `seconds`, and `machines` that
-      do it in `within` seconds.
+      For each stage: `stage`, `bytes` read or written (0 for none), `seconds` on one machine, and
+      the number of `machines` that do it in `within` seconds.
     """
     database = IMAGES * FEATURES
     pairs = QUERY_FEATURES * database
-    images = {name: _store_bytes(size) for name, size in _DESCRIPTOR.items()}
+    images = {name: _store_bytes(size) for name, size in _DESCRIPTOR_BYTES.items()}
     rows = [
         ("extract all images", 0, IMAGES / rates.images, 86_400.0),
         *(
@@ -105,7 +115,7 @@ def plan(rates: Rates) -> list[dict[str, Any]]:
         (
             "a query, local, engine ivf",
             2 * LOCAL_DIM * database,
-            pairs / rates.floats / rates.cells,
+            pairs / rates.floats / rates.ivf,
             1.0,
         ),
         ("70 queries, local, one bit", 0, QUERIES * pairs / rates.bits, 60.0),
@@ -130,7 +140,7 @@ def plan(rates: Rates) -> list[dict[str, Any]]:
 
 
 def text(rates: Rates, rows: list[dict[str, Any]]) -> str:
-    """The plan in Markdown."""
+    """Returns the plan in Markdown."""
     cells = [
         [
             row["stage"],
@@ -148,11 +158,11 @@ def text(rates: Rates, rows: list[dict[str, Any]]) -> str:
         ["bytes of a store read", f"{rates.read:.3g}"],
     ]
     head = f"# A billion local features\n\nR1M with {IMAGES:,} images, {FEATURES:,} features each, "
-    head += f"{LOCAL_DIM} dimensions, and {QUERY_FEATURES:,} features a query. The times are "
-    head += "arithmetic from the rates below, in proportion to the pairs compared; none of them "
-    head += "was measured at this size. The largest store that was built and read has "
-    head += f"{rates.largest:,} images. Machines share a database by its images, and are taken to "
-    head += "gain in proportion to their number.\n"
+    head += f"{LOCAL_DIM} dimensions, and {QUERY_FEATURES:,} features per query. The times are "
+    head += "computed from the rates below, in proportion to the pairs compared; none was measured "
+    head += "at this size. The largest store that was built and read has "
+    head += f"{rates.largest:,} images. Machines split the database by images, and the speed is "
+    head += "taken to grow in proportion to their number.\n"
     table = markdown(["stage", "GB", "on one machine", "machines"], cells)
     source = markdown([f"measured on {rates.machine}", "a second"], measured)
     return f"{head}\n{table}\n\n{source}\n"
@@ -161,7 +171,9 @@ def text(rates: Rates, rows: list[dict[str, Any]]) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    arguments.define_path(values, "results", "experiments/results", "Of rates and plan.")
+    arguments.define_path(
+        values, "results", "experiments/results", "Folder of the rates and of the plan."
+    )
 
 
 def run(values: flags.FlagValues) -> None:
@@ -176,16 +188,16 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _store_bytes(descriptor: int) -> int:
-    return IMAGES * (2 * GLOBAL_DIM + FEATURES * (descriptor + _PLACE))
+    return IMAGES * (2 * GLOBAL_DIM + FEATURES * (descriptor + _KEYPOINT))
 
 
 def _units(result: Mapping[str, Any]) -> float:
-    """Of ours a second."""
-    return result["contenders"][0]["units_per_second"]
+    """Units of our implementation per second."""
+    return result["implementations"][0]["units_per_second"]
 
 
 def _pairs(result: Mapping[str, Any]) -> float:
-    """Pairs of features compared for one query."""
+    """Pairs of features that one query compares."""
     size = result["size"]
     return size["features"] ** 2 * size["images"]
 

@@ -1,1 +1,1 @@
-"""The engine of the papers' tables: experiments, their trainings, evaluations and cells."""
+"""The engine of the tables: experiments, their trainings, evaluations and cells."""

@@ -1,4 +1,4 @@
-"""What each component of local-to-global retrieval does: one field changed at a time."""
+"""Ablation of local-to-global retrieval: changes one field at a time."""
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from delg_jax.search import SimilarityGraph
 from delg_jax.search.index import build_index
 
 METHODS = ("local", "local+mds", "local+mds+global")
-Values = Mapping[str, Sequence[Any]]  # of a field
-Rows = dict[str, dict[str, dict[str, float | None]]]  # from value to method to protocol
+Values = Mapping[str, Sequence[Any]]  # by field
+Rows = dict[str, dict[str, dict[str, float | None]]]  # by value, method and protocol
 
 
 def measure(
@@ -27,16 +27,16 @@ def measure(
     graph: SimilarityGraph | None,
     first: Ranking | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Mean average precision by method and protocol.
+    """Measures the mean average precision by method and protocol.
 
     Args:
       config: the whole tree.
       extracted: features.
-      graph: similarities among the database; None to measure local search alone.
-      first: result of local search, if the caller has it.
+      graph: similarities within the database; None to measure only local search.
+      first: result of local search, if already known.
 
     Returns:
-      Percent.
+      mAP in percent; None without queries.
     """
     first = first or methods.search("local", extracted, config.search)
     found = {}
@@ -55,18 +55,18 @@ def ablate(
     search: Values,
     graphs: bool = False,
 ) -> Iterator[tuple[str, Rows]]:
-    """Changes one field at a time; features and graph of the base are made once.
+    """Changes one field at a time; features and graph of the base are computed once.
 
     Args:
       config: the base.
-      root: its working directory; gets the graphs under `ablation`.
+      root: its workdir; graphs are stored in `ablation`.
       rerank: values by field of `config.rerank.mds`.
-      search: values by field of `config.search`. They change the local similarity, and are shown
-        by local search alone unless `graphs`.
-      graphs: whether a similarity graph is built for each value of the search.
+      search: values by field of `config.search`; they change the local similarity, so that only
+        local search is measured unless `graphs`.
+      graphs: whether to build a similarity graph for each value of a field of the search.
 
     Yields:
-      The name of a field, and what its values give; first `base`, unchanged.
+      The name of a field and the rows of its values; first `base`, unchanged.
     """
     extracted = extract(config, root)
     graph = build_index(config, root, extracted=extracted)
@@ -89,15 +89,15 @@ def ablate(
 
 
 def ablation_table(field: str, rows: Mapping[str, Mapping[str, Any]], base: str) -> str:
-    """One row per value: mAP Medium and Hard of each method, in percent.
+    """Returns a row for each value: mAP Medium and Hard of each method, in percent.
 
     Args:
       field: its name, for the header.
-      rows: from value to method to protocol to mAP.
-      base: the value that is configured, which is marked.
+      rows: mAP by value, method and protocol.
+      base: the configured value, which is marked.
 
     Returns:
-      A Markdown table.
+      Markdown.
     """
     names = list(next(iter(rows.values())))
     header = [field, *(f"{name} M / H" for name in names)]

@@ -1,4 +1,4 @@
-"""What an experiment is: networks, settings, and the rows and columns of a table of a paper."""
+"""An experiment: its networks, settings, and the rows and columns of its table."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,14 +11,14 @@ SIZES = ("paper", "real", "quick")
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A network that settings share; it is trained once for all tables of a working directory.
+    """A network that settings share; trained once for all tables of a workdir.
 
     Attributes:
       name: of its folder, with the seed.
-      overrides: fields of `config.model` and `config.train`; those of the model hold for the
-        evaluation too.
-      start: the training whose network this one begins with; None for that of the size.
-      share: of the steps of the size.
+      overrides: fields of `config.model` and `config.train`; the evaluation uses those of the model
+        too.
+      start: the training whose network this one starts from; None for the weights of the size.
+      share: of the training steps of the size.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is evaluated once, however many rows read it.
+    """An evaluation, run once, however many rows read it.
 
     Attributes:
       name: of its folder, with data set and seed.
       methods: `config.eval.methods`.
-      training: the network; None for that of the size, untrained.
+      training: the network; None for that of the size without training.
       overrides: fields of the evaluation.
-      imports_sift: whether SIFT takes the place of the local features of the network.
+      imports_sift: whether to use SIFT instead of the local features of the network.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """Where a number stands in the metrics of an evaluation.
+    """Where a number is in the metrics of an evaluation.
 
     Attributes:
       title: unique in the table.
       data: key of `Size.data`.
-      value: path of the number, with slashes; {method} is that of the row.
-      per_query: path of a list of one number per query, whose mean is the value; empty if there is
-        none, and then there is no choice.
-      interval: path of low and high, a list or an object of these names, for a number that is no
-        mean over queries.
+      value: path of the number, separated by slashes; {method} is that of the row.
+      per_query: path of the list of one number per query, whose mean is the value; empty if there
+        is none, in which case no setting can be chosen by it.
+      interval: path of low and high, as a list or an object with these keys, for a number that is
+        not a mean over queries.
       comparison: path of its comparison with the search of the same evaluation.
     """
 
@@ -75,9 +75,9 @@ class Row:
 
     Attributes:
       name: unique in the table.
-      settings: what is evaluated; of several the best is chosen, see `Choice`.
-      method: fills {method} in the paths of the columns.
-      paper: what the paper reports, by the title of the column.
+      settings: what is evaluated; if several, `Choice` says how one is chosen.
+      method: replaces {method} in the paths of the columns.
+      paper: the numbers of the paper, by title of the column.
       sizes: at which the row exists.
     """
 
@@ -90,11 +90,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A direction that the paper reports.
+    """A claim of the paper that one row is better than another.
 
     Attributes:
-      better: name of a row.
-      worse: name of another.
+      better: name of the better row.
+      worse: name of the other row.
     """
 
     better: str
@@ -103,14 +103,14 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How a row chooses one of its settings, and what all rows are measured on.
+    """How a row chooses one of its settings, and the queries that all rows are measured on.
 
-    Queries are taken in blocks of `group`, in turn to choose and to measure. A row takes the
-    setting with the largest sum of the means of `columns` over the former; of equal ones the first.
+    Blocks of `group` queries are used in turn to choose and to measure. A row takes the setting
+    with the largest sum of the means of `columns` over the former, the first one on a tie.
 
     Attributes:
       columns: titles.
-      group: queries that stay together, because they show one landmark.
+      group: consecutive queries that show one landmark and stay together.
     """
 
     columns: tuple[str, ...]
@@ -119,12 +119,12 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """The configuration that all runs of a kind change.
+    """The configuration that all trainings, or all evaluations, start from.
 
     Attributes:
       get_config: of a module in `configs`.
       argument: its argument.
-      overrides: of its fields; {data} and {weights} stand for the folders of the command line.
+      overrides: of its fields; {data} and {weights} are replaced by the folders of these flags.
     """
 
     get_config: Callable[[str], ml_collections.ConfigDict]
@@ -134,15 +134,15 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large an experiment is run.
+    """The scale of an experiment.
 
     Attributes:
-      about: data and network in words, for the line above the table.
+      about: the data and network in words, for the line above the table.
       evaluation: base of the evaluations.
-      data: overrides of each data set there is, by name.
-      training: base of the trainings; None if there are none and every setting has the network of
-        the evaluation.
-      of_paper: whether data and network are the paper's, so that numbers can be compared.
+      data: overrides by name of the data set.
+      training: base of the trainings; None if nothing is trained and all settings use the network
+        of the evaluation.
+      of_paper: whether data and network are those of the paper, so that numbers can be compared.
     """
 
     about: str
@@ -157,15 +157,15 @@ class Experiment:
     """A table of a paper.
 
     Attributes:
-      name: of the module and of what it writes.
-      place: where the table stands.
-      columns: numbers that are read.
-      rows: what they are read of.
-      sizes: by name, keys of `SIZES`.
-      claims: directions that are tested.
-      choice: how rows with several settings choose; None if there are none.
-      measure: what gives the metrics of a configuration, if it is not the evaluation stage.
-      note: said below the table.
+      name: of the module and of the files it writes.
+      place: number of the table in the paper, and its title.
+      columns: of the table.
+      rows: of the table.
+      sizes: by name, one of `SIZES`.
+      claims: that are tested.
+      choice: how rows with several settings choose one; None if all have a single setting.
+      measure: computes the metrics of a configuration; None to run the evaluation.
+      note: shown below the table.
     """
 
     name: str
@@ -179,26 +179,26 @@ class Experiment:
     note: str = ""
 
     def columns_at(self, size: str) -> list[Column]:
-        """The columns whose data set there is at a size."""
+        """Returns the columns whose data set exists at a size."""
         return [column for column in self.columns if column.data in self.sizes[size].data]
 
     def rows_at(self, size: str) -> list[Row]:
-        """The rows that exist at a size."""
+        """Returns the rows that exist at a size."""
         return [row for row in self.rows if size in row.sizes]
 
     def claims_at(self, size: str) -> list[Claim]:
-        """The claims whose two rows exist at a size."""
+        """Returns the claims whose rows both exist at a size."""
         names = {row.name for row in self.rows_at(size)}
         return [claim for claim in self.claims if {claim.better, claim.worse} <= names]
 
 
 def map_columns(data: str, title: str, protocols: tuple[str, ...]) -> tuple[Column, ...]:
-    """Columns of mean average precision, one for each protocol.
+    """Returns columns of mean average precision, one for each protocol.
 
     Args:
       data: key of `Size.data`.
-      title: of the data set; the columns are called `title Medium` and so on.
-      protocols: of `revisited.PROTOCOLS`.
+      title: of the data set; a column is called, for example, `title Medium`.
+      protocols: of `ground_truth.PROTOCOLS`.
 
     Returns:
       The columns.

@@ -1,56 +1,52 @@
-"""What features cost: milliseconds to extract and bytes to keep, per image (appendix of DELG)."""
+"""The cost of features: milliseconds to extract and bytes to store an image (appendix of DELG)."""
 
-import statistics
-import time
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
+from delg_jax.benchmarks import harness
 from delg_jax.features import Extractor
 from delg_jax.features.storage import encodings
 from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
 
-IMAGES = 4_993 + 1_001_001  # of Revisited Oxford and R1M
+IMAGES = 4_993 + 1_001_001  # in Revisited Oxford and R1M
 _GIBIBYTE = 2**30
-_LONGEST, _ASPECT = 512, 0.75  # pixels where the configuration has no limit; sides of pictures
-_PICTURES, _REPEATS = 2, 5
+_LONGER_SIDE = 512  # pixels, if the configuration has no limit
+_ASPECT = 0.75  # shorter over longer side
+_IMAGES_TIMED, _REPEATS = 2, 5
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Times extraction with random weights of pictures without content, one device of this machine.
+    """Times the extraction of random images with random weights, on one device.
 
-    Time depends on neither, bytes only on the lengths of descriptors: of each image there are the
-    most features that it may have.
+    The time depends on neither; the bytes depend only on the dimensions of descriptors, with the
+    largest number of features for each image.
 
     Args:
-      config: the whole tree; `extract.max_size` is the longer side of the pictures.
+      config: the whole tree; `extract.max_size` is the longer side of the images.
 
     Returns:
-      `milliseconds` an image (median over repeats, after a call that compiles) and their `low` and
-      `high` as `range`; `gigabytes` (GiB) for Revisited Oxford with a million distractors by
-      `global`, `float32` (global and local) and `sign` (local, one bit); `bytes` an image alike.
+      `milliseconds` per image (median over repeats) and the fastest and slowest as `range`; `bytes`
+      per image of `global`, `float32` (global and local) and `sign` (local, one bit) descriptors;
+      `gigabytes` (GiB) of the same for Revisited Oxford with a million distractors; `device`.
     """
     module = build(config.model)
     extractor = Extractor(module, initialize(module, jax.random.key(config.seed)), config.extract)
-    side = config.extract.max_size or _LONGEST
+    side = config.extract.max_size or _LONGER_SIDE
     rng = np.random.default_rng(config.seed)
-    pictures = [
-        rng.integers(0, 256, (round(_ASPECT * side), side, 3), np.uint8) for _ in range(_PICTURES)
-    ]
-    found = extractor(pictures)
-    seconds = []
-    for _ in range(_REPEATS):
-        start = time.monotonic()
-        extractor(pictures)
-        seconds.append((time.monotonic() - start) / _PICTURES)
+    shape = (round(_ASPECT * side), side, 3)
+    images = [rng.integers(0, 256, shape, np.uint8) for _ in range(_IMAGES_TIMED)]
+    found = extractor(images)
+    (timing,) = harness.time_in_turn([lambda: extractor(images)], _REPEATS)
+    milliseconds = 1000 * np.array(timing.seconds) / len(images)
     descriptors = None if found[0].local is None else found[0].local.descriptors.shape[-1]
     size = _bytes(len(found[0].global_descriptor), config.extract.max_features, descriptors)
     return {
-        "milliseconds": 1000 * statistics.median(seconds),
-        "range": [1000 * min(seconds), 1000 * max(seconds)],
+        "milliseconds": float(np.median(milliseconds)),
+        "range": [float(milliseconds.min()), float(milliseconds.max())],
         "bytes": size,
         "gigabytes": {name: IMAGES * value / _GIBIBYTE for name, value in size.items()},
         "device": jax.local_devices()[0].device_kind,
@@ -58,7 +54,7 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _bytes(global_dim: int, features: int, local_dim: int | None) -> dict[str, int]:
-    """Of the descriptors of an image; without a local head, of the global one alone."""
+    """Bytes of the descriptors of an image, by kind; only `global` without a local head."""
     pooled = np.zeros(global_dim, np.float32).nbytes
     if local_dim is None:
         return {"global": pooled}

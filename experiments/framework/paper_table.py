@@ -1,4 +1,4 @@
-"""The table of an experiment: what the paper has, what we have, and the difference."""
+"""The table of an experiment: the paper's numbers, ours, and the difference."""
 
 import dataclasses
 import pathlib
@@ -14,12 +14,12 @@ from experiments.framework.table_cells import Cell, Cells, compare
 
 @dataclasses.dataclass(frozen=True)
 class PaperTable:
-    """All that is reported of an experiment at one size.
+    """The table of an experiment at one size.
 
     Attributes:
-      experiment: whose table it is.
-      options: it was run with.
-      cells: what was measured.
+      experiment: that was run.
+      options: of the command line.
+      cells: the measured numbers.
       failures: runs that failed, with the reason.
     """
 
@@ -29,7 +29,7 @@ class PaperTable:
     failures: Sequence[str] = ()
 
     def markdown(self) -> str:
-        """Title, what the data are, a table for each data set, and one of the claims."""
+        """Returns title, description, a table for each data set, and a table of the claims."""
         experiment = self.experiment
         parts = [f"# {experiment.place}", _about(experiment, self.options)]
         if experiment.measure is None:
@@ -47,7 +47,7 @@ class PaperTable:
         return "\n\n".join(parts) + "\n"
 
     def content(self) -> dict[str, Any]:
-        """The same as JSON takes it."""
+        """Returns the same numbers for JSON."""
         experiment, size = self.experiment, self.experiment.sizes[self.options.size]
         return {
             "name": experiment.name,
@@ -67,7 +67,7 @@ class PaperTable:
         }
 
     def write(self, folder: pathlib.Path) -> None:
-        """Writes NAME_SIZE.json and .md into a folder."""
+        """Writes NAME_SIZE.json and NAME_SIZE.md into a folder."""
         name = f"{self.experiment.name}_{self.options.size}"
         workdir.write_json(folder / f"{name}.json", self.content())
         workdir.write_text(folder / f"{name}.md", self.markdown())
@@ -93,7 +93,7 @@ class PaperTable:
         return markdown(header, rows)
 
     def _choices(self) -> list[str]:
-        """How rows chose a setting, and which."""
+        """Returns how rows chose a setting, and which."""
         choice = self.experiment.choice
         if choice is None:
             return []

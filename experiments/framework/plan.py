@@ -1,4 +1,4 @@
-"""Which trainings and evaluations an experiment needs, each of them once."""
+"""The plan of an experiment: its trainings and evaluations, each once."""
 
 import dataclasses
 import pathlib
@@ -12,22 +12,22 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.sweeps.sweep import Run
 from experiments.framework.experiment import Base, Experiment, Setting, Training
 
-TRAINED, EVALUATED = "trained", "evaluated"  # folders under the working directory
+TRAINED, EVALUATED = "trained", "evaluated"  # folders in the workdir
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line decides.
+    """Options of the command line.
 
     Attributes:
       size: key of `Experiment.sizes`.
-      workdir: of everything; tables that share it share networks and features.
-      data: folder that {data} stands for.
-      weights: folder that {weights} stands for.
-      seeds: each training and evaluation is done with each of them.
-      changes: fields of all runs, over what the experiment says.
-      datasets: those that are evaluated; empty for all.
-      overwrite: whether artefacts of another configuration are deleted instead of refused.
+      workdir: of all runs; tables with the same workdir share networks and features.
+      data: folder that replaces {data}.
+      weights: folder that replaces {weights}.
+      seeds: every training and evaluation is run with each of them.
+      changes: fields of all runs, overriding those of the experiment.
+      datasets: to evaluate; empty for all.
+      overwrite: whether to delete outputs of another configuration instead of refusing them.
     """
 
     size: str
@@ -41,15 +41,15 @@ class Options:
 
 
 def base(part: Base, options: Options) -> ml_collections.ConfigDict:
-    """The configuration that runs change, with the folders of the command line."""
+    """Returns the configuration that runs start from, with the folders filled in."""
     return configuration.override(part.get_config(part.argument), _placed(part.overrides, options))
 
 
 def data_sets(experiment: Experiment, options: Options) -> list[str]:
-    """Names of the data sets that are evaluated.
+    """Returns the names of the data sets to evaluate.
 
     Raises:
-      UserError: for a size that the experiment lacks, or a data set that the size lacks.
+      UserError: if the experiment lacks the size, or the size lacks a data set.
     """
     require_choice("--size", options.size, tuple(experiment.sizes))
     known = list(dict.fromkeys(column.data for column in experiment.columns_at(options.size)))
@@ -59,21 +59,23 @@ def data_sets(experiment: Experiment, options: Options) -> list[str]:
 
 
 def settings(experiment: Experiment, size: str) -> list[Setting]:
-    """Every setting that a row of this size reads, once.
+    """Returns the settings of all rows of a size, each once.
 
     Raises:
-      ValueError: if two settings have one name.
+      ValueError: if two settings have the same name.
     """
     found: dict[str, Setting] = {}
     for row in experiment.rows_at(size):
         for one in row.settings:
             if found.setdefault(one.name, one) != one:
-                raise ValueError(f"`rows` (setting {one.name}) must not name two settings alike")
+                raise ValueError(
+                    f"`rows` (setting {one.name}) must have a unique name for each setting"
+                )
     return list(found.values())
 
 
 def trainings(experiment: Experiment, options: Options) -> list[Run]:
-    """The trainings, each after the one that it starts from; none where the size has none."""
+    """Returns the trainings, each after the one it starts from; none if the size has none."""
     network = experiment.sizes[options.size].training
     if network is None:
         return []
@@ -101,7 +103,7 @@ def _training(training: Training, seed: int, options: Options, steps: int, warmu
     if training.start is not None:
         overrides["model.checkpoint"] = str(_trained(training.start, seed, options))
     overrides |= options.changes | {"train.steps": steps}
-    if warmup >= steps:  # a share of few steps
+    if warmup >= steps:  # if the share has few steps
         overrides["train.warmup_steps"] = steps - 1
     return Run(_folder(training, seed), overrides, ("train",), training.name)
 
@@ -109,7 +111,7 @@ def _training(training: Training, seed: int, options: Options, steps: int, warmu
 def evaluations(
     experiment: Experiment, options: Options
 ) -> dict[tuple[str, str, int], tuple[Setting, Run]]:
-    """The evaluations by the name of the setting, data set and seed."""
+    """Returns the evaluations by name of the setting, data set and seed."""
     size = experiment.sizes[options.size]
     found = {}
     for one in settings(experiment, options.size):
@@ -126,7 +128,7 @@ def evaluations(
 def _network(
     training: Training | None, seed: int, options: Options, is_trained: bool
 ) -> dict[str, Any]:
-    """The fields of `config.model` that a training decides, and where its network is."""
+    """Returns the fields of `config.model` that a training sets, and the folder of its network."""
     if training is None:
         return {}
     fields = _placed(training.overrides, options)
@@ -153,17 +155,17 @@ def _placed(overrides: Mapping[str, Any], options: Options) -> dict[str, Any]:
 
 
 def place(value: Any, options: Options) -> Any:
-    """A value with the folders of the command line in the place of {data} and {weights}."""
+    """Returns a value with {data} and {weights} replaced by the folders of the command line."""
     if not isinstance(value, str):
         return value
     return value.replace("{data}", options.data).replace("{weights}", options.weights)
 
 
 def check_places(experiment: Experiment, options: Options) -> None:
-    """Finds a missing folder or file of weights before hours of training do.
+    """Checks before the first run that all folders and weights exist.
 
     Raises:
-      UserError: naming the flag that is not given, or what its folder lacks.
+      UserError: naming a missing flag, or what is missing in its folder.
     """
     size = experiment.sizes[options.size]
     used: list[Any] = [*size.evaluation.overrides.values()]
@@ -179,17 +181,17 @@ def check_places(experiment: Experiment, options: Options) -> None:
     wanted = _wanted(used)
     absent = [flag for flag in wanted if not getattr(options, flag)]
     if absent:
-        held = " and ".join(f"--{flag} a folder that holds {wanted[flag][0]}" for flag in absent)
-        raise UserError(f"--{absent[0]}", "", f"must be given at --size={options.size}: {held}")
+        needed = " and ".join(f"--{flag} a folder with {wanted[flag][0]}" for flag in absent)
+        raise UserError(f"--{absent[0]}", "", f"is required with --size={options.size}: {needed}")
     for flag, parts in wanted.items():
         folder = getattr(options, flag)
         for part in parts:
             if not (pathlib.Path(folder) / part).exists():
-                raise UserError(f"--{flag}", folder, f"must be a folder that holds {part}")
+                raise UserError(f"--{flag}", folder, f"must be a folder with {part}")
 
 
 def _wanted(values: Iterable[Any]) -> dict[str, list[str]]:
-    """Names of the flags for folders that `values` mention, each with the paths under it."""
+    """Returns, by flag of a folder, the paths in it that `values` mention."""
     texts = [value for value in values if isinstance(value, str)]
     found = {}
     for flag in ("data", "weights"):

@@ -1,4 +1,4 @@
-"""What the tables are run on, by size: configurations and data sets; no program."""
+"""The sizes that tables share: configurations and data sets."""
 
 import dataclasses
 
@@ -52,7 +52,7 @@ REAL_HEADS = Size(
         overrides={
             **_RESNET18,
             "data.root": "{data}/landmarks_35",
-            "train.cache_features": True,  # of whole images, so there are no crops
+            "train.cache_features": True,  # of whole images, without crops
             "data.crop_area": (1.0, 1.0),
             "data.crop_aspect": (1.0, 1.0),
             "train.checkpoint_every": 400,
@@ -88,6 +88,6 @@ QUICK = Size(
 
 
 def with_local_to_global(base: Base) -> Base:
-    """The base with search and re-ranking of configs/local_to_global.py."""
+    """Returns the base with the search and re-ranking of configs/local_to_global.py."""
     fields = configuration.flatten(local_to_global.get_config(), ("search", "rerank"))
     return dataclasses.replace(base, overrides={**base.overrides, **fields})

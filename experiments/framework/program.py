@@ -1,4 +1,4 @@
-"""The flags that the tables of `experiments` share, and what they do."""
+"""The program of a table: its flags, and a run from trainings to the written table."""
 
 import ast
 import functools
@@ -22,41 +22,41 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     """Defines the flags of one table."""
     del argv
     sizes = list(experiment.sizes)
-    flags.DEFINE_enum("size", sizes[-1], sizes, "How large it is run.", flag_values=values)
+    flags.DEFINE_enum("size", sizes[-1], sizes, "Scale of the experiment.", flag_values=values)
     arguments.define_path(values, "workdir", None, "Folder of networks and features.")
     flags.mark_flag_as_required("workdir", flag_values=values)
-    arguments.define_path(values, "data", "", "Folder of data sets; quick needs none.")
-    arguments.define_path(values, "weights", "", "Folder of weights; quick needs none.")
+    arguments.define_path(values, "data", "", "Folder of data sets; not needed for quick.")
+    arguments.define_path(values, "weights", "", "Folder of weights; not needed for quick.")
     flags.DEFINE_multi_integer("seed", [0], "Seed of a run; may be repeated.", flag_values=values)
-    text = "field=value, changed in all runs; may be repeated."
+    text = "field=value to change in all runs; may be repeated."
     flags.DEFINE_multi_string("set", [], text, flag_values=values)
-    text = "Data sets to evaluate, with commas; all if empty."
+    text = "Data sets to evaluate, separated by commas; empty for all."
     flags.DEFINE_list("datasets", [], text, flag_values=values)
-    text = "Delete artefacts of another configuration instead of refusing to touch them."
+    text = "Delete outputs of another configuration instead of refusing them."
     flags.DEFINE_boolean("overwrite", False, text, flag_values=values)
-    arguments.define_path(values, "results", "experiments/results", "Of the table.")
+    arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
 
 
 def run(experiment: Experiment, values: flags.FlagValues) -> PaperTable:
-    """Runs one table, writes it and prints it; a UserError at the end names runs that failed."""
+    """Runs, writes and prints one table; a UserError at the end names failed runs."""
     chosen = options(values)
-    _keep_compiled(chosen.workdir)
+    _enable_compilation_cache(chosen.workdir)
     results, trained = runs.execute(experiment, chosen)
-    every = [*trained, *results.values()]
-    failures = [f"{result.run.name} ({result.error})" for result in every if result.error]
+    all_runs = [*trained, *results.values()]
+    failures = [f"{result.run.name} ({result.error})" for result in all_runs if result.error]
     cells = table_cells.read(experiment, results, chosen)
     table = PaperTable(experiment, chosen, cells, failures)
     table.write(pathlib.Path(values.results))
     print(table.markdown(), end="")
-    sweep.require_success(every)
+    sweep.require_success(all_runs)
     return table
 
 
 def options(values: flags.FlagValues) -> Options:
-    """What the flags say.
+    """Returns the values of the flags.
 
     Raises:
-      UserError: for a field without a value, or one that occurs twice.
+      UserError: for a field without a value, or one given twice.
     """
     changes: dict[str, Any] = {}
     for text in values.set:
@@ -76,8 +76,8 @@ def options(values: flags.FlagValues) -> Options:
     )
 
 
-def _keep_compiled(workdir: pathlib.Path) -> None:
-    """Rows run one network again and again: what is compiled for one serves the others."""
+def _enable_compilation_cache(workdir: pathlib.Path) -> None:
+    """Caches compiled programs, because rows run the same network again and again."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -91,5 +91,5 @@ def _literal(text: str) -> Any:
 
 
 def program(experiment: Experiment) -> tuple[Callable, Callable]:
-    """`define_flags` and `run` of one table, as `run_experiment` wants them of a module."""
+    """Returns `define_flags` and `run` of one table, for the module of its program."""
     return functools.partial(define_flags, experiment), functools.partial(run, experiment)

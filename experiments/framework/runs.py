@@ -1,4 +1,4 @@
-"""Does what an experiment needs: trainings, then evaluations on shared features."""
+"""Runs an experiment: its trainings, then its evaluations on shared features."""
 
 import hashlib
 import json
@@ -22,23 +22,22 @@ from experiments.framework.plan import EVALUATED, TRAINED, Options
 _LOG = logging.getLogger(__name__)
 _SHARED = "features"  # folder of the features that evaluations link to
 
-# By the name of the setting, data set and seed
+# By name of the setting, data set and seed
 Results = dict[tuple[str, str, int], sweep.Result]
 
 
 def execute(experiment: Experiment, options: Options) -> tuple[Results, list[sweep.Result]]:
-    """Trains and evaluates; called again, goes on where it stopped.
+    """Trains and evaluates; a second call resumes.
 
     Args:
-      experiment: what is done.
+      experiment: to run.
       options: of the command line.
 
     Returns:
-      The evaluations, and the trainings before them. What failed has an error and does not stop
-      the rest.
+      The evaluations and the trainings. A failed run has an error and does not stop the others.
 
     Raises:
-      UserError: before the first run, for folders or fields that do not exist.
+      UserError: before the first run, if a folder or field does not exist.
     """
     plan.check_places(experiment, options)
     planned = plan.evaluations(experiment, options)
@@ -59,7 +58,7 @@ def execute(experiment: Experiment, options: Options) -> tuple[Results, list[swe
 def first_evaluation(
     experiment: Experiment, options: Options
 ) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
-    """Configuration and working directory of the first evaluation, for what goes on from there."""
+    """Returns configuration and workdir of the first evaluation, for further experiments on it."""
     setting, run = next(iter(plan.evaluations(experiment, options).values()))
     base = plan.base(experiment.sizes[options.size].evaluation, options)
     config = configuration.override(base, run.overrides)
@@ -99,7 +98,7 @@ def _evaluate(
 def _prepare(
     setting: Setting, run: sweep.Run, config: ml_collections.ConfigDict, options: Options
 ) -> dict[str, Any]:
-    """Links the features of a run, and extracts SIFT if it wants that; returns further fields."""
+    """Links the shared features of a run, with SIFT if it imports that; returns further fields."""
     shared, folder = options.workdir / _SHARED, options.workdir / EVALUATED / run.name
     if not setting.imports_sift:
         link(config, folder, shared)
@@ -111,7 +110,7 @@ def _prepare(
 
 
 def _sift_file(config: ml_collections.ConfigDict, root: pathlib.Path) -> pathlib.Path:
-    """SIFT beside the global descriptors of the network, which give all rows one short list."""
+    """Writes SIFT and the network's global descriptors, so that all rows have one short list."""
     name = digest(config)
     path = root / "sift" / f"{name}.h5"
     if not path.is_file():
@@ -122,13 +121,13 @@ def _sift_file(config: ml_collections.ConfigDict, root: pathlib.Path) -> pathlib
     return path
 
 
-# Fields of config.data that say which images there are
+# Fields of config.data that decide which images there are
 _IMAGES = ("name", "root", "ground_truth", "distractors", "synthetic")
 _DIGITS = 12  # of the digest, in the name of a folder
 
 
 def digest(config: ml_collections.ConfigDict) -> str:
-    """Names the features that a configuration gives; others that give the same have the name too.
+    """Returns the digest of all fields that decide the features of a configuration.
 
     Args:
       config: the whole tree.
@@ -144,17 +143,17 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
 
 def link(config: ml_collections.ConfigDict, folder: pathlib.Path, shared: pathlib.Path) -> None:
-    """Makes `folder/features` lead to the features of this configuration under `shared`.
+    """Links `folder/features` to the features of this configuration in `shared`.
 
-    What stands there already stays, features that were extracted in place among it.
+    A folder of features that is already there is kept.
 
     Args:
       config: the whole tree of an evaluation.
-      folder: its working directory.
+      folder: its workdir.
       shared: folder of all shared features.
 
     Raises:
-      UserError: if the folders cannot be made.
+      UserError: if the folders cannot be created.
     """
     place = folder / "features"
     target = (shared / digest(config)).resolve()
@@ -166,5 +165,5 @@ def link(config: ml_collections.ConfigDict, folder: pathlib.Path, shared: pathli
         if not place.exists():
             place.symlink_to(target, target_is_directory=True)
     except OSError as error:
-        rule = f"must be a folder that can be written ({error.strerror})"
+        rule = f"must be a writable folder ({error.strerror})"
         raise UserError("workdir", str(folder), rule) from error

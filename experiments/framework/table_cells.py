@@ -1,4 +1,4 @@
-"""The numbers of an experiment's table, read from the metrics of its evaluations."""
+"""The cells of a table, read from the metrics of its evaluations."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from experiments.framework.runs import Results
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What we have where the paper has a number.
+    """Our number for a row and a column.
 
     Attributes:
-      value: mean over queries of all seeds, or over seeds; None if nothing was measured.
+      value: mean over the queries of all seeds, or over seeds; None if not measured.
       low: lower bound of its 95 % interval; None if there is none.
       high: upper bound.
-      per_query: float [seeds * Q], NaN where a query has no value; empty if the value is no mean
-        over queries.
+      per_query: float [seeds * Q], NaN where a query has no value; empty if the value is not a
+        mean over queries.
       chosen: name of the setting, if the row has several.
       source: setting and method.
-      gain: over the search of the same evaluation, as of `uncertainty.comparisons`, of a value
-        that is no mean over queries; empty if there is none.
-      queries: of that comparison.
+      gain: comparison of a value that is not a mean over queries with the search of the same
+        evaluation, as in its metrics; empty if there is none.
+      queries: number of queries in that comparison.
     """
 
     value: float | None = None
@@ -39,7 +39,7 @@ class Cell:
     queries: int = 0
 
 
-# By the name of the row and the title of the column
+# By name of the row and title of the column
 Cells = dict[tuple[str, str], Cell]
 
 
@@ -47,9 +47,9 @@ def read(experiment: Experiment, results: Results, options: Options) -> Cells:
     """Reads all cells.
 
     Args:
-      experiment: whose table it is.
-      results: of its evaluations; those that failed leave their cells empty.
-      options: they were done with.
+      experiment: that was run.
+      results: of its evaluations; cells of failed ones stay empty.
+      options: of the command line.
 
     Returns:
       A cell for each row and column that exist at the size.
@@ -68,7 +68,7 @@ def read(experiment: Experiment, results: Results, options: Options) -> Cells:
 
 
 def compare(better: Cell, worse: Cell) -> significance.Comparison | None:
-    """Two rows query by query, or as one evaluation compared them; None if neither can be."""
+    """Compares two rows query by query, or as their evaluation did; None if neither is possible."""
     gain = better.gain
     if gain and worse.source == (better.source[0], gain["over"]):
         names = ("difference", "low", "high", "p_value")
@@ -84,7 +84,7 @@ class _Reader:
         self._results, self._seeds, self._choice = results, seeds, choice
 
     def choose(self, row: Row, columns: Sequence[Column]) -> Setting:
-        """The setting of a row that is best on the queries to choose by."""
+        """Returns the setting of a row that is best on the queries used to choose."""
         if len(row.settings) == 1 or self._choice is None:
             return row.settings[0]
         decisive = [column for column in columns if column.title in self._choice.columns]
@@ -97,7 +97,7 @@ class _Reader:
         return max(row.settings, key=total)
 
     def cell(self, setting: Setting, row: Row, column: Column) -> Cell:
-        """What a setting gives, on the queries to measure on."""
+        """Returns the cell of a setting, on the queries used to measure."""
         values = self._per_query(setting, row, column, True)
         if len(values) and not np.isnan(values).all():
             return Cell(*significance.interval(values), values)
@@ -116,7 +116,7 @@ class _Reader:
         return dataclasses.replace(cell, low=low, high=high, gain=gain, queries=queries)
 
     def _per_query(self, setting: Setting, row: Row, column: Column, measured: bool) -> np.ndarray:
-        """Values of the queries of all seeds; of a choice, those to measure on, or the others."""
+        """Values of the queries of all seeds; with a choice, of those to measure or choose by."""
         found = [
             np.asarray(_find(one, column.per_query, row.method) or [], np.float64)
             for one in self._metrics(setting, column)
@@ -134,7 +134,7 @@ class _Reader:
 
 
 def _find(metrics: Any, path: str, method: str) -> Any:
-    """What stands at a path with slashes; None if nothing does, or the path is empty."""
+    """Returns the value at a path with slashes; None if there is none or the path is empty."""
     if not path:
         return None
     for part in path.split("/"):

@@ -1,4 +1,4 @@
-"""The networks and evaluations that several tables share; no program."""
+"""Trainings and settings that several tables share."""
 
 from experiments.framework.experiment import Setting, Training
 
@@ -15,8 +15,8 @@ GLOBAL = Training("global", _GLOBAL)
 AVERAGE_ARCFACE = Training("global_average", _AVERAGE)
 AVERAGE_SOFTMAX = Training("global_average_softmax", {**_AVERAGE, "model.global_loss": "softmax"})
 
-# Nearest neighbours of one-bit descriptors: what a distance of 1 between unit vectors becomes,
-# because the cosine of signs is 1 - 2 arccos(c) / pi in the mean
+# Matching of one-bit descriptors. The distance corresponds to 1 between unit vectors, because the
+# expected cosine of signs is 1 - 2 arccos(c) / pi.
 ONE_BIT = {"rerank.sp.one_bit": True, "rerank.sp.max_distance": 1.1547}
 
 DELG = Setting("delg", ("global", "global+sp"), JOINT)

@@ -1,1 +1,1 @@
-"""Local-to-global retrieval: its table, its choices, a picture, approximate search."""
+"""Local-to-global retrieval: its table, settings, a picture, approximate search."""

@@ -1,26 +1,26 @@
-"""What approximate local search finds of what exact search finds, and what it costs.
+"""The overlap of approximate with exact local search, and its cost.
 
     python -m experiments.local_to_global.cann_overlap --features=WORKDIR
 
-Compares the first images of the engines cann and cells, at several settings, with those of the
-exact engine of the same kernel, on the features that `delg extract` put into WORKDIR; without
---features, on places that are drawn at random. Times are of all queries at once, after a first
-query of each kind. Writes NAME.json, .md and .svg into --results.
+Compares the first images of the engines cann and ivf, at several settings, with those of the exact
+engine with the same kernel, on the features that `delg extract` wrote into WORKDIR or, without
+--features, on random places. Times are of all queries at once, after a warm-up. Writes NAME.json,
+.md and .svg into --results.
 """
 
 import pathlib
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.benchmarks.cases.local import overlap
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
+from delg_jax.evaluation.cost import measured
 from delg_jax.features.store import FeatureStore
 from delg_jax.reports import tables
 from delg_jax.reports.line_chart import line_chart
@@ -30,8 +30,8 @@ from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.lsh_grids import GridSettings
 
 KERNEL = SimilarityKernel("cann")
-COARSE = 2.0  # c of few radii
-GRIDS = (  # the original's, then fewer radii, fewer axes and wider cells
+COARSE = 2.0  # c that gives few radii
+GRIDS = (  # those of the original, then fewer radii, fewer axes and wider cells
     GridSettings(grids=1),
     GridSettings(grids=5),
     GridSettings(grids=5, approximation=COARSE),
@@ -41,7 +41,7 @@ GRIDS = (  # the original's, then fewer radii, fewer axes and wider cells
         for grids in (1, 5, 20)
     ),
 )
-CELLS = (  # with the cells that a feature looks into; first without k-means
+IVF = (  # settings and probes; the first three without k-means
     *((IvfSettings(2000, rounds=0), probes) for probes in (16, 32, 64)),
     *((IvfSettings(1000), probes) for probes in (4, 12, 24)),
     *((IvfSettings(2000), probes) for probes in (8, 16, 32, 48)),
@@ -49,7 +49,7 @@ CELLS = (  # with the cells that a feature looks into; first without k-means
 )
 
 
-class Sides(NamedTuple):
+class Features(NamedTuple):
     """Descriptors and masks of a database [N, K, D] and its queries [Q, Kq, D]."""
 
     database: np.ndarray
@@ -58,8 +58,8 @@ class Sides(NamedTuple):
     query_mask: np.ndarray
 
 
-def plant(seed: int = 0, images: int = 240, features: int = 40, dim: int = 32) -> Sides:
-    """Images of places, eight of each, whose features are the place's with noise, or random."""
+def plant(seed: int = 0, images: int = 240, features: int = 40, dim: int = 32) -> Features:
+    """Draws eight images of each place; features are those of the place with noise, or random."""
     rng = np.random.default_rng(seed)
     places = rng.standard_normal((images // 8, features, dim))
     of_place = np.arange(images) % len(places)
@@ -67,54 +67,54 @@ def plant(seed: int = 0, images: int = 240, features: int = 40, dim: int = 32) -
     random = rng.random((images, features)) < 0.5
     database[random] = rng.standard_normal((int(random.sum()), dim))
     queries = places[:10] + 0.5 * rng.standard_normal((len(places[:10]), features, dim))
-    sides = [x / np.linalg.norm(x, axis=2, keepdims=True) for x in (database, queries)]
-    database, queries = (side.astype(np.float16) for side in sides)
-    return Sides(
+    normalized = [x / np.linalg.norm(x, axis=2, keepdims=True) for x in (database, queries)]
+    database, queries = (x.astype(np.float16) for x in normalized)
+    return Features(
         database, np.ones(database.shape[:2], bool), queries, np.ones(queries.shape[:2], bool)
     )
 
 
-def read(folder: pathlib.Path, features: int) -> Sides:
-    """The strongest local features of an extracted experiment."""
+def read(folder: pathlib.Path, features: int) -> Features:
+    """Reads the strongest local features of a workdir."""
     stores = [FeatureStore(folder / "features" / name) for name in ("database", "queries")]
     database, queries = (store.local_features(features) for store in stores)
-    return Sides(database.descriptors, database.mask, queries.descriptors, queries.mask)
+    return Features(database.descriptors, database.mask, queries.descriptors, queries.mask)
 
 
-def _timed(search: LocalSearch, sides: Sides) -> tuple[np.ndarray, float]:
+def _timed(search: LocalSearch, features: Features) -> tuple[np.ndarray, float]:
     """Similarities, and milliseconds per query."""
-    search(sides.queries, sides.query_mask)
-    start = time.monotonic()
-    found = search(sides.queries, sides.query_mask)
-    return found, 1000 * (time.monotonic() - start) / len(found)
+    found: list[np.ndarray] = []
+    (timing,) = harness.time_in_turn(
+        [lambda: found.append(search(features.queries, features.query_mask))], repeats=1
+    )
+    return found[-1], 1000 * timing.median / len(found[-1])
 
 
 def measure(
-    sides: Sides,
+    features: Features,
     top: int,
     grids: tuple[GridSettings, ...] = GRIDS,
-    voronoi: tuple[tuple[IvfSettings, int], ...] = CELLS,
+    ivf_settings: tuple[tuple[IvfSettings, int], ...] = IVF,
 ) -> list[dict[str, object]]:
-    """A row for each engine and setting, the exact one first."""
-    database, mask = sides.database, sides.mask
-    exact, milliseconds = _timed(engines.exact(database, mask, KERNEL), sides)
+    """Returns a row for each engine and setting, the exact engine first."""
+    database, mask = features.database, features.mask
+    exact, milliseconds = _timed(engines.exact(database, mask, KERNEL), features)
     rows = [_row("exact", "", 1.0, milliseconds, database.nbytes, 0.0)]
 
     def add(engine: str, text: str, build: Callable, search: Callable) -> None:
-        start = time.monotonic()
-        index = build()
-        seconds = time.monotonic() - start
-        found, milliseconds = _timed(search(index), sides)
+        with measured() as cost:
+            index = build()
+        found, milliseconds = _timed(search(index), features)
         arrays = [field for field in vars(index).values() if isinstance(field, np.ndarray)]
         size = sum(array.nbytes for array in arrays)
         shared = overlap(found, exact, top)
-        rows.append(_row(engine, text, shared, milliseconds, size, seconds))
+        rows.append(_row(engine, text, shared, milliseconds, size, cost.seconds))
 
     for settings in grids:
         radii, axes = len(settings.radii()), settings.axes or database.shape[2]
         text = f"{settings.grids} grids, {radii} radii, {axes} axes, width {settings.width:g}"
         add("cann", text, lambda s=settings: cann.build(database, mask, s), engines.cann)
-    for settings, probes in voronoi:
+    for settings, probes in ivf_settings:
         add(
             "ivf",
             f"{settings.count} cells, {settings.rounds} rounds, {probes} probes",
@@ -136,7 +136,7 @@ def _row(engine: str, settings: str, shared: float, milliseconds: float, size: i
 
 
 def table(rows: list[dict[str, object]], top: int) -> str:
-    """A Markdown table."""
+    """Returns the rows in Markdown."""
     header = ("engine", "settings", f"of the top {top}", "ms/query", "times as fast", "MB")
     lines = [
         (
@@ -153,7 +153,7 @@ def table(rows: list[dict[str, object]], top: int) -> str:
 
 
 def plot(rows: list[dict[str, object]], top: int) -> str:
-    """An SVG of what each setting finds over its time."""
+    """Returns an SVG of overlap over time."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         point = row["milliseconds"], 100.0 * row["overlap"]
@@ -168,27 +168,27 @@ def plot(rows: list[dict[str, object]], top: int) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    text = "Workdir with extracted features; without it, random ones are taken."
+    text = "Workdir with extracted features; without it, random ones."
     arguments.define_path(values, "features", None, text)
-    flags.DEFINE_integer("max_features", 200, "Of an image that take part.", flag_values=values)
-    flags.DEFINE_integer("top", 50, "Images that are compared.", 1, flag_values=values)
-    flags.DEFINE_string("name", "cann_overlap", "Of the files.", flag_values=values)
-    arguments.define_path(values, "results", "experiments/results", "Of the files.")
+    flags.DEFINE_integer(
+        "max_features", 200, "Strongest features of an image that are compared.", flag_values=values
+    )
+    flags.DEFINE_integer("top", 50, "First images that are compared.", 1, flag_values=values)
+    flags.DEFINE_string("name", "cann_overlap", "Name of the results.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
     """Measures every setting and prints the table."""
-    sides = plant()
+    features = plant()
     if values.features:
-        sides = read(pathlib.Path(values.features), values.max_features)
-    rows = measure(sides, values.top)
-    results = pathlib.Path(values.results)
-    shape = {"database": list(sides.database.shape), "queries": list(sides.queries.shape)}
+        features = read(pathlib.Path(values.features), values.max_features)
+    rows = measure(features, values.top)
+    shape = {"database": list(features.database.shape), "queries": list(features.queries.shape)}
     content = {**shape, "top": values.top, "rows": rows}
-    workdir.write_json(results / f"{values.name}.json", content)
     text = table(rows, values.top) + "\n"
-    workdir.write_text(results / f"{values.name}.md", text)
-    workdir.write_text(results / f"{values.name}.svg", plot(rows, values.top))
+    chart = plot(rows, values.top)
+    harness.write_result(values.results, values.name, content, text, chart)
     print(text, end="")
 
 

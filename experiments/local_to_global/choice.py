@@ -3,11 +3,10 @@ r"""Chooses the re-ranking of local-to-global by cross-validation over queries.
     python -m experiments.local_to_global.choice --workdir=WORKDIR --config.data.root=DIR \
         --config.model.pretrained=WEIGHTS
 
-Draws settings at random from a grid, ranks with each, and for each group of queries takes the
-setting that is best on the queries of all other groups, by the sum of mAP Medium and Hard. What the
-left-out groups get is the figure to quote: no query takes part in the choice of its own setting.
-The setting that is best on all queries goes into the configuration. Writes
-local_to_global_choice.json and .md into --results.
+Draws random settings from a grid and ranks with each. Each group of queries is evaluated with the
+setting that is best on all other groups, by the sum of mAP Medium and Hard. This estimate is
+unbiased, because no query takes part in the choice of its own setting. The setting that is best on
+all queries goes into the configuration. Writes local_to_global_choice.json and .md into --results.
 """
 
 import dataclasses
@@ -45,13 +44,13 @@ PROTOCOLS = ("medium", "hard")
 
 
 class Choice(NamedTuple):
-    """What cross-validation gives.
+    """The result of cross-validation.
 
     Attributes:
-      average_precisions: float [2, Q], Medium and Hard, of queries ranked by the setting that the
-        other groups chose; NaN where there is nothing to find.
-      chosen: number of the setting by group.
-      best: number of the setting that is best on all queries.
+      average_precisions: float [2, Q], Medium and Hard, of queries ranked with the setting that the
+        other groups chose; NaN for queries without positives.
+      chosen: index of the setting by group.
+      best: index of the setting that is best on all queries.
     """
 
     average_precisions: np.ndarray
@@ -60,26 +59,26 @@ class Choice(NamedTuple):
 
 
 def draw(count: int, seed: int) -> list[MdsSettings]:
-    """Different settings, drawn from the grid."""
+    """Draws different settings from the grid."""
     rng = np.random.default_rng(seed)
     found: dict[MdsSettings, None] = {}
     while len(found) < count:
         fields = {name: values[rng.integers(len(values))] for name, values in GRID.items()}
         if not fields["neighbours"]:
-            fields["beta"] = GRID["beta"][0]  # which is not used then
+            fields["beta"] = GRID["beta"][0]  # not used without neighbours
         found[MdsSettings(**fields)] = None
     return list(found)
 
 
 def cross_validate(average_precisions: np.ndarray, groups: np.ndarray) -> Choice:
-    """Chooses for each group by the others.
+    """Chooses the setting of each group on the other groups.
 
     Args:
-      average_precisions: float [S, 2, Q] of S settings, NaN where a query has nothing to find.
-      groups: int [Q], queries of one group are never apart.
+      average_precisions: float [S, 2, Q] of S settings, NaN for queries without positives.
+      groups: int [Q], the group of each query.
 
     Returns:
-      The choice; of equal settings the first.
+      The choice; on a tie, the first setting.
     """
     found = np.full(average_precisions.shape[1:], np.nan)
     chosen = []
@@ -91,7 +90,7 @@ def cross_validate(average_precisions: np.ndarray, groups: np.ndarray) -> Choice
 
 
 def _best(average_precisions: np.ndarray) -> int:
-    """The setting with the largest sum of mAP over the protocols that have positives."""
+    """Returns the setting with the largest sum of mAP over the protocols."""
     counts = (~np.isnan(average_precisions)).sum(axis=2)
     means = np.nansum(average_precisions, axis=2) / np.maximum(counts, 1)
     return int(means.sum(axis=1).argmax())
@@ -100,7 +99,7 @@ def _best(average_precisions: np.ndarray) -> int:
 def rank_all(
     config: ml_collections.ConfigDict, root: pathlib.Path, settings: list[MdsSettings]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision float [S, 2, Q] of every setting, and [2, Q] of local search alone."""
+    """Returns average precisions [S, 2, Q] of all settings and [2, Q] of local search alone."""
     extracted = extract(config, root)
     first = methods.search("local", extracted, config.search).compared()
     graph = build_index(config, root, extracted=extracted)
@@ -116,7 +115,7 @@ def rank_all(
 
 
 def score(ranks: np.ndarray, extracted: Extracted) -> np.ndarray:
-    """Average precision in percent, float [2, Q], of rankings [Q, N]."""
+    """Returns average precisions in percent, float [2, Q], of rankings [Q, N]."""
     ranks = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol["all"]
     scored = revisited.evaluate(ranks.T, extracted.data.ground_truth, (1,))
     return 100 * np.array([scored[name]["aps"] for name in PROTOCOLS], np.float64)
@@ -125,7 +124,7 @@ def score(ranks: np.ndarray, extracted: Extracted) -> np.ndarray:
 def summarize(
     settings: list[MdsSettings], found: np.ndarray, local: np.ndarray, groups: np.ndarray
 ) -> dict:
-    """Everything that is reported, as JSON takes it."""
+    """Returns all numbers of the report, for JSON."""
     choice = cross_validate(found, groups)
     result = {"settings": len(settings), "groups": len(np.unique(groups)), "protocols": {}}
     for row, name in enumerate(PROTOCOLS):
@@ -143,7 +142,7 @@ def summarize(
 
 
 def table(result: dict) -> str:
-    """A Markdown table."""
+    """Returns the report in Markdown."""
     lines = [
         f"| mAP, {result['settings']} settings, {result['groups']} groups | local | "
         "local-to-global, cross-validated | gain, p | best on all queries |",
@@ -165,14 +164,14 @@ def _interval(row: dict) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="local_to_global:imagenet")
-    text = "Consecutive queries that show one landmark, and stay together."
+    text = "Consecutive queries that show one landmark and form a group."
     flags.DEFINE_integer("group", 5, text, 1, flag_values=values)
-    flags.DEFINE_integer("settings", 150, "Settings that are drawn.", 1, flag_values=values)
-    arguments.define_path(values, "results", "experiments/results", "Of the table.")
+    flags.DEFINE_integer("settings", 150, "Settings to draw.", 1, flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Ranks by every setting, chooses and prints the table."""
+    """Ranks with every setting, cross-validates and prints the table."""
     settings = draw(values.settings, seed=0)
     found, local = rank_all(values.config, pathlib.Path(values.workdir), settings)
     groups = np.arange(found.shape[2]) // values.group

@@ -1,16 +1,17 @@
-"""A picture of what global search, local search and similarity embeddings find for one query.
+"""A picture of what global search, local search and similarity embeddings find for a query.
 
     delg evaluate --config=configs/quickstart.py --workdir=WORKDIR
     python -m experiments.local_to_global.picture --workdir=WORKDIR --output=PICTURE.jpg
 
-Draws the query and the best images of each method. Of the images that embeddings newly bring among
-the best, those are indirect that have no more inliers with the query than 95 % of the wrong images
-which local search ranks first: others led to them. The query is chosen by rule: of those for which
-local search has more correct images among its best than global search, and embeddings bring in a
-correct one, an indirect one if any query has such, the one whose average precision (medium) local
-search raises most over global search. What was so brought in is marked, and counted over all
-queries. Only the synthetic data is drawn: it is rendered, and nobody's photograph; for other data
---output must be empty.
+Draws the query and the first images of each method. New images are correct images that embeddings
+rank among the first --top and local search does not. A new image is indirect if it has no more
+inliers with the query than 95 % of the first wrong images of local search: it was found by way of
+other images. The query is chosen by a rule. Local search must have more correct images among its
+first than global search, and embeddings must add a new image, an indirect one if any query has one;
+of these queries, the one with the largest gain in average precision (Medium) of local over global
+search is drawn. Its new images are marked; the program prints how many there are over all queries.
+Only synthetic data is drawn, because photographs have owners; for other data --output must be
+empty.
 """
 
 import pathlib
@@ -38,14 +39,14 @@ TITLES = {
     "local+mds": "local search, re-ranked by similarity embeddings",
 }
 _PROTOCOL = "medium"
-_WRONG = 40  # wrong images of a query that are verified
-_CHANCE = 0.95  # share of them that an indirect image does not exceed
+_WRONG = 40  # first wrong images of a query that are verified
+_QUANTILE = 0.95  # of their inliers, which an indirect image does not exceed
 
 Rankings = Mapping[str, np.ndarray]  # int [Q, N] by method
 
 
 def read_rankings(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The rankings of an evaluation by method; a UserError if one of `TITLES` is not there."""
+    """Reads rankings by method; a UserError if one of the methods in `TITLES` is missing."""
     try:
         with np.load(path) as stored:
             return {method: stored[method] for method in TITLES}
@@ -54,8 +55,8 @@ def read_rankings(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError("--workdir", str(path), rule) from error
 
 
-def brought_in(rankings: Rankings, query: int, positives: np.ndarray, top: int) -> np.ndarray:
-    """Correct images among the best of the embeddings, and not among those of local search."""
+def new_images(rankings: Rankings, query: int, positives: np.ndarray, top: int) -> np.ndarray:
+    """Returns correct images that embeddings rank among the first, but local search does not."""
     best = rankings["local+mds"][query][:top]
     return best[np.isin(best, positives) & ~np.isin(best, rankings["local"][query][:top])]
 
@@ -66,16 +67,16 @@ def choose(
     top: int,
     indirect: Mapping[int, np.ndarray],
 ) -> int | None:
-    """The query that the rule of this file chooses.
+    """Chooses the query to draw, by the rule of this module.
 
     Args:
       rankings: int [Q, N] by method.
       ground_truth: of the queries.
-      top: images that count as the best.
-      indirect: of `count_indirect`.
+      top: number of first images.
+      indirect: images by query, from `count_indirect`.
 
     Returns:
-      Its number, the lowest of equals; None if none meets the rule.
+      Index of the query, the lowest on a tie; None if no query meets the rule.
     """
     precisions = {
         method: revisited.evaluate(rankings[method].T, ground_truth)[_PROTOCOL]["aps"]
@@ -87,7 +88,7 @@ def choose(
         correct = {m: np.isin(rankings[m][query][:top], positives).sum() for m in precisions}
         if correct["local"] <= correct["global"]:
             continue
-        if len(brought_in(rankings, query, positives, top)):
+        if len(new_images(rankings, query, positives, top)):
             gain = precisions["local"][query] - precisions["global"][query]
             gains[query] = query in indirect, gain
     return max(gains, key=gains.get, default=None)
@@ -96,48 +97,48 @@ def choose(
 def count_indirect(
     extracted: Extracted, rankings: Rankings, config: ml_collections.ConfigDict, top: int
 ) -> tuple[int, dict[int, np.ndarray]]:
-    """Counts the correct images that embeddings bring among the best of any query.
+    """Counts the new images of all queries.
 
     Args:
       extracted: features.
       rankings: int [Q, N] by method.
       config: of the evaluation.
-      top: images that count as the best.
+      top: number of first images.
 
     Returns:
-      Their number, and by query those that match it no better than wrong images do.
+      Their number, and the indirect ones by query.
     """
     inliers = verification.inlier_counter(extracted, config.rerank, config.seed)
     number, indirect = 0, {}
     for query, entry in enumerate(extracted.data.ground_truth):
         positives, ignored = revisited.protocol_sets(entry, _PROTOCOL)
-        found = brought_in(rankings, query, positives, top)
+        found = new_images(rankings, query, positives, top)
         number += len(found)
         ranked = rankings["local"][query]
         wrong = ranked[~np.isin(ranked, [*positives, *ignored])][:_WRONG]
         if len(found) and len(wrong):
             counts = inliers(query, np.concatenate([found, wrong]))
-            few = found[counts[found] <= np.quantile(counts[wrong], _CHANCE)]
+            few = found[counts[found] <= np.quantile(counts[wrong], _QUANTILE)]
             if len(few):
                 indirect[query] = few
     return number, indirect
 
 
-def strip(
+def tiles(
     data: RetrievalData,
     ranked: np.ndarray,
     method: str,
     query: int,
     marked: Sequence[int] | np.ndarray,
 ) -> tuple[str, list[Tile]]:
-    """Title and tiles of one method; `ranked` are its best images."""
+    """Returns title and tiles of one method, of the query and its first images `ranked`."""
     positives, ignored = revisited.protocol_sets(data.ground_truth[query], _PROTOCOL)
-    tiles = [Tile(_boxed(data, query), "query")]
+    drawn = [Tile(_boxed(data, query), "query")]
     for image in ranked:
         kind = "correct" if image in positives else "ignored" if image in ignored else "wrong"
-        picture = images.decode(data.database.read(int(image)))
-        tiles.append(Tile(picture, kind, bool(np.isin(image, marked))))
-    return TITLES[method], tiles
+        pixels = images.decode(data.database.read(int(image)))
+        drawn.append(Tile(pixels, kind, bool(np.isin(image, marked))))
+    return TITLES[method], drawn
 
 
 def _boxed(data: RetrievalData, query: int) -> np.ndarray:
@@ -147,17 +148,19 @@ def _boxed(data: RetrievalData, query: int) -> np.ndarray:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="quickstart")
-    flags.DEFINE_integer("top", 6, "Images of each method.", 1, flag_values=values)
+    flags.DEFINE_integer("top", 6, "First images of each method.", 1, flag_values=values)
     default = "experiments/results/local_to_global_picture.jpg"
-    arguments.define_path(values, "output", default, "Picture, .jpg or .png; empty for none.")
+    arguments.define_path(
+        values, "output", default, "Picture to write, .jpg or .png; empty for none."
+    )
 
 
 def run(values: flags.FlagValues) -> None:
-    """Counts, chooses, draws, and prints what was chosen."""
+    """Counts new images, chooses a query, draws it and prints the result."""
     path = matches.check_path("--output", values.output) if values.output else None
     config, root = values.config, pathlib.Path(values.workdir)
     if path and config.data.name != "synthetic":
-        rule = "must be synthetic, or --output empty: photographs are not drawn into the repository"
+        rule = "must be synthetic, or --output empty: photographs are not stored in the repository"
         raise UserError("config.data.name", config.data.name, rule)
     rankings = read_rankings(root / "rankings.npz")
     extracted = extract(config, root)
@@ -168,13 +171,13 @@ def run(values: flags.FlagValues) -> None:
             rule = "has no query that meets the rule; see --help"
             raise UserError("--workdir", values.workdir, rule)
         positives, _ = revisited.protocol_sets(extracted.data.ground_truth[query], _PROTOCOL)
-        marked = indirect.get(query, brought_in(rankings, query, positives, values.top))
+        marked = indirect.get(query, new_images(rankings, query, positives, values.top))
         best = {method: rankings[method][query][: values.top] for method in TITLES}
         _draw(extracted.data, best, query, marked, path)
     alone = sum(map(len, indirect.values()))
     print(
-        f"among the best {values.top}, embeddings bring {found} correct images that local search "
-        f"does not; {alone} match their query no better than wrong images do"
+        f"among the first {values.top}, embeddings add {found} correct images to those of local "
+        f"search; {alone} of them match their query no better than wrong images do"
     )
 
 
@@ -185,16 +188,16 @@ def _draw(
     marked: np.ndarray,
     path: pathlib.Path,
 ) -> None:
-    """Draws the chosen query with the best images [top] of each method, and prints it."""
+    """Draws the chosen query with the first images of each method, and prints their kinds."""
     drawn = [
-        strip(data, best[method], method, query, marked if method == "local+mds" else [])
+        tiles(data, best[method], method, query, marked if method == "local+mds" else [])
         for method in TITLES
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     matches.save(result_images.draw(drawn), path)
     print(f"query {query}: {data.queries.names[query]}")
-    for title, tiles in drawn:
-        kinds = [tile.kind for tile in tiles[1:]]
+    for title, row in drawn:
+        kinds = [tile.kind for tile in row[1:]]
         print(f"{title}: {kinds.count('correct')} of {len(kinds)} correct")
 
 

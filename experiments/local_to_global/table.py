@@ -1,12 +1,12 @@
-"""Local-to-global beside global-to-local, and with --ablate what each of its components does.
+"""Local-to-global beside global-to-local, and with --ablate the effect of each component.
 
     python -m experiments.local_to_global.table --size=quick --workdir=DIR [--ablate] [--graphs]
 
-Of the second paper only the abstract is known, so no number of it stands beside ours. With --ablate
-one field after the other is changed, or those of --fields alone, beside which an earlier run's stay
-if its base gave the same. Those of the search are shown by local search alone unless --graphs
-builds a similarity graph for each value. Writes local_to_global_SIZE.json and .md, and
-local_to_global_ablation_SIZE.json and .md, into --results.
+Only the abstract of the second paper is known, so the table has no numbers of the paper. --ablate
+changes one field at a time, of all fields or of those in --fields; results of an earlier run for
+other fields are kept if its base had the same metrics. Fields of the search are measured with local
+search only, unless --graphs builds a similarity graph for each value. Writes
+local_to_global_SIZE.json and .md, and local_to_global_ablation_SIZE.json and .md, into --results.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from experiments.framework.ablation import ablate, ablation_table
 from experiments.framework.experiment import Claim, Experiment, Row, Setting, map_columns
 from experiments.framework.runs import first_evaluation
 
-# Field of config.search, and what it is changed to
+# By field of config.search, its values
 SEARCH = {
     "idf_images": (0, 100, 400, 1600),
     "threshold": (0.5, 0.55, 0.6, 0.65, 0.7),
     "max_features": (50, 100, 200, 400, 800),
     "kernel": ("identity", "threshold", "power", "cann"),
 }
-# Field of config.rerank.mds
+# By field of config.rerank.mds, its values
 RERANK = {
     "short_list": (50, 100, 200, 400, 700),
     "dim": (8, 32, 128, 256),
@@ -83,18 +83,20 @@ EXPERIMENT = Experiment(
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     program.define_flags(EXPERIMENT, values, argv)
-    flags.DEFINE_boolean("ablate", False, "Change one field at a time.", flag_values=values)
-    text = "Build a graph for every value of a field of the search."
+    flags.DEFINE_boolean(
+        "ablate", False, "Run the ablation, one field at a time.", flag_values=values
+    )
+    text = "Build a similarity graph for each value of a field of the search."
     flags.DEFINE_boolean("graphs", False, text, flag_values=values)
-    text = "Fields to change, as rerank.mds.method; empty for all."
+    text = "Fields to change, such as rerank.mds.method; empty for all."
     flags.DEFINE_list("fields", [], text, flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
-    """Prints the table of methods, and each of the ablation as it is done."""
+    """Prints the table of methods, then the table of each field of the ablation."""
     rerank, search = (
-        {field: tried for field, tried in known.items() if _is_chosen(f"{room}.{field}", values)}
-        for room, known in (("rerank.mds", RERANK), ("search", SEARCH))
+        {field: tried for field, tried in known.items() if _is_chosen(f"{section}.{field}", values)}
+        for section, known in (("rerank.mds", RERANK), ("search", SEARCH))
     )
     program.run(EXPERIMENT, values)
     if not values.ablate:
@@ -116,7 +118,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _is_chosen(path: str, values: flags.FlagValues) -> bool:
-    """Whether a field is to be changed; a UserError if --fields names one that is not known."""
+    """Returns whether to change a field; a UserError if --fields names an unknown one."""
     known = [f"rerank.mds.{field}" for field in RERANK] + [f"search.{field}" for field in SEARCH]
     for field in values.fields:
         require_choice("--fields", field, known)

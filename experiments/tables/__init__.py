@@ -1,1 +1,1 @@
-"""The papers' tables and figures, one program each."""
+"""The tables and figures of the papers, one program each."""

@@ -1,13 +1,12 @@
-"""Figure 3 of the paper: what local losses do to the sparsity of conv4 and conv5.
+"""Figure 3 of the paper: the effect of local losses on the sparsity of conv4 and conv5.
 
     python -m experiments.tables.figure3_sparsity --workdir=runs/figure3 --size=quick
 
-Trains both heads together twice, with the same seed on the synthetic landmarks: once with gradients
-stopped before the backbone (the paper's way), once with gradients that flow. Writes the curves as
-figure3_sparsity.svg and their numbers as figure3_sparsity.json into --results. The paper's naive
-training makes both maps much sparser than an ImageNet backbone, with 45 % zeros in conv4 and 82 %
-in conv5. --size decides lengths and image size; any other field may be changed, as
---config.model.backbone=resnet18.
+Trains both heads jointly on the synthetic landmarks, twice with the same seed: with local gradients
+stopped before the backbone, as in the paper, and with gradients that flow. In the paper, gradients
+that flow make both maps much sparser than those of an ImageNet backbone, with 45 % zeros in conv4
+and 82 % in conv5. --size sets the number of steps and the image size; other fields can be changed,
+for example --config.model.backbone=resnet18. Writes figure3_sparsity.json and .svg into --results.
 """
 
 import pathlib
@@ -39,7 +38,7 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def runs() -> list[sweep.Run]:
-    """One run for each way of the gradients."""
+    """Returns a run for each choice of the gradients."""
     return [
         sweep.Run(name, {"model.stop_gradient": stop}, ("train",), name)
         for name, stop in GRADIENTS.items()
@@ -47,7 +46,7 @@ def runs() -> list[sweep.Run]:
 
 
 def curves(root: pathlib.Path) -> Curves:
-    """Step and sparsity by `gradients map`, from the records of the runs in `root`."""
+    """Reads (step, sparsity) by gradients and map from the metrics of the runs in `root`."""
     found: Curves = {}
     for name in GRADIENTS:
         records = read_records(root / name / "logs")
@@ -62,15 +61,17 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="quickstart")
     flags.DEFINE_enum(
-        "size", "full", list(SIZES), "quick takes minutes on two cores.", flag_values=values
+        "size",
+        "full",
+        list(SIZES),
+        "Steps and image size; quick takes minutes on two cores.",
+        flag_values=values,
     )
-    arguments.define_path(
-        values, "results", "experiments/results", "Folder of picture and numbers."
-    )
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Trains both ways, writes the curves and prints where they end."""
+    """Trains twice, writes the curves and prints their first and last values."""
     root, results = pathlib.Path(values.workdir), pathlib.Path(values.results)
     config = configuration.override(values.config, SIZES[values.size])
     outcomes = sweep.run(config, runs(), root, values.overwrite)

@@ -1,14 +1,14 @@
-"""What local features are worth alone: the synthetic landmarks against their true views.
+"""Quality of local features alone, on synthetic landmarks with known homographies.
 
     python -m experiments.tables.homography_inliers --workdir=runs/quickstart
 
-Every query is compared with every image of its landmark. Repeatability is the share of the features
-that the other photograph has at the same place of the landmark, the matching score the share whose
-nearest descriptor is that one, and an inlier of spatial verification is correct if the true map
-takes it to its match; all within 5 pixels. By the transition tilt between the views, that is by how
-much one is squeezed against the other. Written as homography_inliers.md, .json and .svg into
---results; any field may be changed, as --config.rerank.sp.model=homography. Features are those of
-the workdir, extracted if need be.
+Every query is compared with every image of its landmark. Repeatability is the share of features for
+which the other image has a feature at the same place of the landmark; the matching score is the
+share for which that feature has the nearest descriptor; an inlier of spatial verification is
+correct if the true homography maps it to its match. The tolerance is 5 pixels. Rows are by
+transition tilt, the foreshortening of one view relative to the other. Uses the features of the
+workdir, or extracts them. Fields can be changed, for example --config.rerank.sp.model=homography.
+Writes homography_inliers.json, .md and .svg into --results.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.data.synthetic.camera import homography_between
@@ -31,7 +31,7 @@ from delg_jax.reports import tables
 from delg_jax.reports.line_chart import line_chart
 from delg_jax.retrieval.settings import spatial_settings
 
-TILTS = (1.0, 1.15, 1.3, 1.6, 2.0, np.inf)  # borders of the rows
+TILTS = (1.0, 1.15, 1.3, 1.6, 2.0, np.inf)  # bounds of the rows
 SHARES = ("repeatability", "matching score", "correct inliers")
 
 Measured = tuple[float, repeatability.Measures]
@@ -40,15 +40,15 @@ Measured = tuple[float, repeatability.Measures]
 def pairs(
     extracted: Extracted, boxes: list | None, count: int
 ) -> Iterator[tuple[float, repeatability.Pair]]:
-    """Tilt and pair of every query, as the second, with every image that is an answer to it.
+    """Pairs every query, as the second image, with every positive image.
 
     Args:
       extracted: features of the synthetic landmarks.
-      boxes: what queries were cropped to; None if they were not.
-      count: strongest features of an image that take part; 0 for all.
+      boxes: that queries were cropped to; None if they were not.
+      count: strongest features of an image to use; 0 for all.
 
     Yields:
-      Transition tilt at the middle of the query's box, and the pair.
+      Transition tilt at the centre of the query's box, and the pair.
     """
     queries, database = (
         part.local_features(count) for part in (extracted.queries, extracted.database)
@@ -69,7 +69,7 @@ def pairs(
 
 
 def by_tilt(measured: Sequence[Measured]) -> list[dict[str, float]]:
-    """Means over the pairs of each step of `TILTS` that has any; correct inliers are pooled."""
+    """Averages over the pairs of each interval of `TILTS`; correct inliers are pooled."""
     rows = []
     for low, high in zip(TILTS, TILTS[1:], strict=False):
         members = [(tilt, found) for tilt, found in measured if low <= tilt < high]
@@ -92,7 +92,7 @@ def by_tilt(measured: Sequence[Measured]) -> list[dict[str, float]]:
 
 
 def table(rows: Sequence[dict[str, float]]) -> str:
-    """The rows as Markdown."""
+    """Returns the rows in Markdown."""
     header = ("transition tilt", "pairs", *SHARES[:2], "inliers a pair", SHARES[2])
     cells = []
     for row in rows:
@@ -106,13 +106,13 @@ def table(rows: Sequence[dict[str, float]]) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="quickstart")
-    arguments.define_path(values, "results", "experiments/results", "Folder of table and picture.")
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Measures all pairs, writes and prints the table."""
+    """Measures all pairs and prints the table."""
     if values.config.data.name != "synthetic":
-        rule = "must be synthetic: no other photographs have known views"
+        rule = "must be synthetic: other data sets have no known homographies"
         raise UserError("config.data.name", values.config.data.name, rule)
     settings = spatial_settings(values.config.rerank)
     extracted = extract(values.config, values.workdir, values.overwrite)
@@ -125,14 +125,14 @@ def run(values: flags.FlagValues) -> None:
     title = "Local features on pairs with known homographies"
     results = pathlib.Path(values.results)
     picture = line_chart(title, "transition tilt between the views", "share", curves)
-    artefacts.write_text(results / "homography_inliers.svg", picture)
-    artefacts.write_json(results / "homography_inliers.json", {"rows": rows})
-    artefacts.write_text(results / "homography_inliers.md", f"{table(rows)}\n")
+    workdir.write_text(results / "homography_inliers.svg", picture)
+    workdir.write_json(results / "homography_inliers.json", {"rows": rows})
+    workdir.write_text(results / "homography_inliers.md", f"{table(rows)}\n")
     print(table(rows))
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """Mean of what is a number; None without any."""
+    """Mean of the values that are not NaN; None without any."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if len(known) else None

@@ -1,10 +1,11 @@
-"""Latency and memory (appendix): milliseconds to extract, bytes to keep.
+"""Latency and memory (appendix): milliseconds to extract an image, bytes to store it.
 
     python -m experiments.tables.latency_memory --size=quick --workdir=runs/quick
 
-Random weights and pictures of 1024 (paper), 512 (real) or 160 pixels (quick): neither changes the
-time. The paper's times are of a P100. Bytes are of descriptors alone, of 1000 local features an
-image, in units of 2^30. Writes latency_memory_SIZE.json and .md into --results.
+Uses random weights and random images of 1024 (paper), 512 (real) or 160 pixels (quick); the time
+does not depend on their content. The paper's times are from a P100. Memory is that of descriptors
+alone, with 1000 local features per image, in units of 2^30 bytes. Writes latency_memory_SIZE.json
+and .md into --results.
 """
 
 import sys
@@ -53,18 +54,18 @@ EXPERIMENT = Experiment(
     ),
     sizes={
         "paper": Size(
-            about="the paper's networks and pictures of 1024 pixels, on this machine",
+            about="the paper's networks and images of 1024 pixels, on this machine",
             evaluation=Base(revisited.get_config),
             data=_HERE,
             of_paper=True,
         ),
         "real": Size(
-            about="the paper's networks and pictures of 512 pixels, on this machine",
+            about="the paper's networks and images of 512 pixels, on this machine",
             evaluation=Base(revisited.get_config, overrides={"extract.max_size": 512}),
             data=_HERE,
         ),
         "quick": Size(
-            about="a tiny network in the place of R50 and pictures of 160 pixels, on this machine",
+            about="a tiny network in place of R50 and images of 160 pixels, on this machine",
             evaluation=Base(
                 quickstart.get_config,
                 overrides={
@@ -77,7 +78,7 @@ EXPERIMENT = Experiment(
         ),
     },
     measure=extraction_cost.measure,
-    note="In brackets: range of the repeats. The paper's times are of a P100; GB are 2^30 bytes.",
+    note="In brackets: range of the repeats. The paper's times are from a P100; GB are 2^30 bytes.",
 )
 define_flags, run = program(EXPERIMENT)
 

@@ -1,13 +1,12 @@
-r"""Do the directions that the papers claim hold on the rendered landmarks?
+r"""Tests whether claims of the papers hold on the rendered landmarks.
 
     python -m experiments.tables.paper_claims --size=quick --workdir=runs/paper_claims \
         --seed=0 --seed=1 --seed=2 --seed=3 --seed=4
 
-Six networks, each trained from nothing for 400 steps with each seed, which decides the landmarks,
-too.
-Every claim compares two rankings of the same queries, those of all seeds pooled; queries of one
-seed share their networks, so that the p-values say nothing about other trainings than these. Writes
-paper_claims_quick.json and .md into --results.
+Trains six networks from scratch for 400 steps with each seed; the seed also decides the landmarks.
+A claim compares two rankings of the same queries, pooled over the seeds. Queries of one seed share
+their networks, so the p-values hold for these trainings only. Writes paper_claims_quick.json and
+.md into --results.
 """
 
 import dataclasses
@@ -65,7 +64,7 @@ _ROWS = {
 _QUICKSTART = dataclasses.replace(presets.QUICK.evaluation, overrides=_LENGTH)
 EXPERIMENT = Experiment(
     name="paper_claims",
-    place="Directions that the papers claim: mAP in percent",
+    place="Claims of the papers: mAP in percent",
     columns=map_columns("oxford", "rendered", ("medium", "hard")),
     rows=tuple(Row(name, (setting,), method) for name, (setting, method) in _ROWS.items()),
     sizes={

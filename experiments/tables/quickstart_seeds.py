@@ -1,10 +1,10 @@
-"""The quickstart with three seeds: what training and each re-ranking give, beyond chance.
+"""The quickstart with three seeds: the gains of training and of each re-ranking.
 
     python -m experiments.tables.quickstart_seeds --workdir=runs/seeds
 
-For each seed, which decides the rendered landmarks too, a random network and a trained one are
-evaluated. Prints mean and standard deviation over the seeds, and the gain of each re-ranking over
-its first stage within each run. Any field may be changed, as --config.data.tfds_dir=DIR.
+Evaluates a random and a trained network with each seed, which also decides the rendered landmarks.
+Prints mean and standard deviation over the seeds, and the gain of each re-ranking over the search
+of the same run. Fields can be changed, for example --config.data.tfds_dir=DIR.
 """
 
 import sys
@@ -22,7 +22,7 @@ GROUPS = {"untrained": ("evaluate",), "trained": ("train", "evaluate")}
 
 
 def runs(seeds: Sequence[int] = SEEDS) -> list[sweep.Run]:
-    """Every group with every seed."""
+    """Returns a run for each group and seed."""
     return [
         sweep.Run(f"{group}_{seed}", {"seed": seed, "data.synthetic.seed": seed}, verbs, group)
         for seed in seeds
@@ -33,11 +33,11 @@ def runs(seeds: Sequence[int] = SEEDS) -> list[sweep.Run]:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="quickstart")
-    flags.DEFINE_multi_integer("seed", SEEDS, "Seed to run; may be repeated.", flag_values=values)
+    flags.DEFINE_multi_integer("seed", SEEDS, "Seed of a run; may be repeated.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
-    """Does all runs and prints the tables."""
+    """Runs everything and prints the tables."""
     results = sweep.run(values.config, runs(values.seed), values.workdir, values.overwrite)
     print(sweep_tables.methods_table(results), sweep_tables.gains_table(results), sep="\n\n")
     sweep.require_success(results)

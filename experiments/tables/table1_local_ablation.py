@@ -1,11 +1,11 @@
-"""Table 1: how local descriptors are shortened, trained apart or jointly, gradients stopped or not.
+"""Table 1: dimension reduction of local features, trained separately or jointly.
 
     python -m experiments.tables.table1_local_ablation --size=quick --workdir=runs/quick
 
-What is trained apart starts from one global network, with a third of its steps, as in the paper.
-That network is trained once for each kind of descriptor, because a checkpoint holds the untrained
-local head too; with one seed its backbone is the same. At size real the backbone is frozen.
-Writes table1_local_ablation_SIZE.json and .md into --results.
+Separate training of the local head starts from a global network and takes a third of its steps, as
+in the paper. The global network is trained once for each dimension reduction, because its
+checkpoint contains the untrained local head; with the same seed, its backbone is the same. At size
+real the backbone is frozen. Writes table1_local_ablation_SIZE.json and .md into --results.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ _WHOLE = ("paper", "quick")
 
 
 def _with_pairs(size, positives, negatives):
-    """The size with so many pairs of its first data set."""
+    """Returns the size with numbers of pairs for its first data set."""
     counts = {"eval.pairs": positives, "eval.negative_pairs": negatives}
     return dataclasses.replace(size, data={"oxford": {**size.data["oxford"], **counts}})
 
 
-def _apart(kind, name, **fields):
-    """Trains a local head on the global network."""
+def _separate(kind, name, **fields):
+    """Returns the training of a local head on the global network."""
     model = {"model.dim_reduction": kind}
     start = trainings.GLOBAL
     if kind != "ae":
@@ -43,11 +43,11 @@ def _row(name, training, paper, where=("paper", "real", "quick"), **fields):
 
 
 def _pca(dim, where):
-    return _row("PCA", _apart("none", "none"), 51.48, where, **{"extract.pca_dim": dim})
+    return _row("PCA", _separate("none", "none"), 51.48, where, **{"extract.pca_dim": dim})
 
 
 def _autoencoder(weight, paper):
-    training = _apart("ae", f"ae_{weight}", **{"train.reconstruction_weight": float(weight)})
+    training = _separate("ae", f"ae_{weight}", **{"train.reconstruction_weight": float(weight)})
     return _row(f"AE, λ = {weight}", training, paper)
 
 
@@ -66,7 +66,7 @@ EXPERIMENT = Experiment(
     rows=(
         _pca(128, ("paper", "real")),
         _pca(64, ("quick",)),
-        _row("FC", _apart("fc", "fc"), 52.67),
+        _row("FC", _separate("fc", "fc"), 52.67),
         _autoencoder(0, 49.95),
         _autoencoder(1, 51.28),
         _autoencoder(5, 52.26),
@@ -86,8 +86,8 @@ EXPERIMENT = Experiment(
         Claim("AE, λ = 10", "AE, λ = 0"),
         Claim("AE, λ = 10, joint, stopped", "AE, λ = 10, joint"),
     ),
-    note="The paper draws its pairs from Google Landmarks; ours are queries and database images of "
-    "the data set above.",
+    note="The paper draws its pairs from Google Landmarks; ours are pairs of a query and a "
+    "database image of these data.",
 )
 define_flags, run = program(EXPERIMENT)
 

@@ -2,7 +2,7 @@
 
     python -m experiments.tables.table2_global_ablation --size=quick --workdir=runs/quick
 
-At size real, pooling and loss on a frozen backbone: there gradients have nowhere to flow. Writes
+At size real the backbone is frozen, so that only pooling and loss are compared. Writes
 table2_global_ablation_SIZE.json and .md into --results.
 """
 

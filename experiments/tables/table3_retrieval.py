@@ -1,8 +1,8 @@
-"""Table 3: global features alone, and re-ranked by local ones, whole or of one bit (DELG*).
+"""Table 3: global features, and re-ranking by local features, float or one-bit (DELG*).
 
     python -m experiments.tables.table3_retrieval --size=quick --workdir=runs/quick
 
-At size real the network is an ImageNet ResNet-50 that was not trained further. Writes
+At size real the network is an ImageNet ResNet-50 without further training. Writes
 table3_retrieval_SIZE.json and .md into --results.
 """
 
@@ -15,7 +15,7 @@ from experiments.framework.program import program
 from experiments.framework.trainings import DELG, DELG_R101
 
 _PROTOCOLS = ("medium", "hard")
-# As the columns of the paper stand
+# In the order of the paper's columns
 _TITLES = tuple(
     f"{data} {protocol}"
     for protocol in ("Medium", "Hard")
@@ -39,7 +39,7 @@ def _row(name, setting, method, paper=(), where=_ALL):
 
 
 def _star(medium_oxford, medium_paris, hard_oxford, hard_paris):
-    """A row of the paper that has numbers with a million distractors alone."""
+    """Returns the numbers of a row that the paper has only with a million distractors."""
     return (None, medium_oxford, None, medium_paris, None, hard_oxford, None, hard_paris)
 
 
@@ -77,7 +77,7 @@ EXPERIMENT = Experiment(
         Claim("R101-DELG", "R101 global"),
         Claim("R101-DELG", "R50-DELG"),
     ),
-    note="Local features have seven scales where nothing else is said; at size quick, three.",
+    note="Local features have seven scales unless the row says otherwise; at size quick, three.",
 )
 define_flags, run = program(EXPERIMENT)
 

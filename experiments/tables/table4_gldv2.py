@@ -2,8 +2,8 @@
 
     python -m experiments.tables.table4_gldv2 --size=quick --workdir=runs/quick
 
-At size quick there is no such data set: re-ranking of rendered landmarks stands in for retrieval,
-and nothing for recognition. Writes table4_gldv2_SIZE.json and .md into --results.
+At size quick, rendered landmarks replace the retrieval data, and recognition is left out. Writes
+table4_gldv2_SIZE.json and .md into --results.
 """
 
 import dataclasses

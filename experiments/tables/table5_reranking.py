@@ -1,11 +1,11 @@
-"""Table 5: one global short list, re-ranked by the local features of the network and by SIFT.
+"""Table 5: re-ranking of one global short list by the network's local features and by SIFT.
 
     python -m experiments.tables.table5_reranking --size=quick --workdir=runs/quick
 
-Each kind of features has the same number of features and hypotheses, and is matched by the rule
-that is best for it on one half of the queries: distance or ratio test, limits of both,
-and least number of inliers. It is measured on the other half. SIFT needs OpenCV, which the extra
-`bench` installs. Writes table5_reranking_SIZE.json and .md into --results.
+Both kinds have the same number of features and hypotheses. Each uses the matching rule that is best
+on one half of the queries (distance or ratio test, their limits, the inlier threshold and the least
+number of inliers), and is measured on the other half. SIFT needs OpenCV, from the extra `bench`.
+Writes table5_reranking_SIZE.json and .md into --results.
 """
 
 import itertools
@@ -16,30 +16,30 @@ from experiments.framework import presets, trainings
 from experiments.framework.experiment import Choice, Claim, Experiment, Row, Setting, map_columns
 from experiments.framework.program import program
 
-# (max_distance, ratio): a distance of 2 refuses nothing
+# (max_distance, ratio); a distance of 2 accepts every match
 _TESTS = {
     "delg": ((0.8, 0.0), (1.0, 0.0), (2.0, 0.9), (2.0, 0.95)),
     "sift": ((0.6, 0.0), (2.0, 0.8), (2.0, 0.9), (2.0, 0.95)),
 }
-_RESIDUALS = (10.0, 20.0)
-_LEAST = (4, 12)
-_SAME = {"extract.max_features": 1000, "rerank.sp.max_features": 1000}
+_INLIER_THRESHOLDS = (10.0, 20.0)
+_MIN_INLIERS = (4, 12)
+_COMMON = {"extract.max_features": 1000, "rerank.sp.max_features": 1000}
 
 
 def _settings(kind):
-    """Every combination of the matching rules of a kind of features."""
+    """Returns a setting for each matching rule of a kind of features."""
     found = []
-    for (distance, ratio), inlier_threshold, least in itertools.product(
-        _TESTS[kind], _RESIDUALS, _LEAST
+    for (distance, ratio), inlier_threshold, min_inliers in itertools.product(
+        _TESTS[kind], _INLIER_THRESHOLDS, _MIN_INLIERS
     ):
-        name = f"match_{kind}_{distance}_{ratio}_{inlier_threshold:.0f}_{least}"
+        name = f"match_{kind}_{distance}_{ratio}_{inlier_threshold:.0f}_{min_inliers}"
         fields = {
             "rerank.sp.max_distance": distance,
             "rerank.sp.ratio": ratio,
             "rerank.sp.inlier_threshold": inlier_threshold,
-            "rerank.sp.min_inliers": least,
+            "rerank.sp.min_inliers": min_inliers,
         }
-        overrides = {**_SAME, **fields}
+        overrides = {**_COMMON, **fields}
         sift = kind == "sift"
         found.append(Setting(name, ("global", "global+sp"), trainings.JOINT, overrides, sift))
     return tuple(found)
@@ -61,9 +61,9 @@ EXPERIMENT = Experiment(
     ),
     sizes={"paper": presets.PAPER, "real": presets.REAL_THREE_SCALES, "quick": presets.QUICK},
     claims=(Claim("DELG", "global"), Claim("DELG", "SIFT"), Claim("SIFT", "global")),
-    # Whole landmarks: five queries each of Oxford's older ones, two of a rendered one
+    # 10 is a multiple of the queries per landmark: 5 in Oxford, 2 in the rendered data
     choice=Choice(("ROxf Medium", "ROxf Hard"), group=10),
-    note="The paper measures on all queries and does not say on what the rules were chosen.",
+    note="The paper measures on all queries and does not say how the rules were chosen.",
 )
 define_flags, run = program(EXPERIMENT)
 

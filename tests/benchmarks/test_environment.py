@@ -7,7 +7,7 @@ import delg_jax
 from delg_jax.benchmarks import environment
 
 
-def test_says_what_matters_for_a_time():
+def test_the_environment_describes_the_machine():
     found = environment.describe()
     assert found["cpus"] >= 1
     assert found["devices"] == jax.device_count()
@@ -15,12 +15,12 @@ def test_says_what_matters_for_a_time():
     assert found["versions"]["jax"] == jax.__version__
 
 
-def test_without_git_the_version_stands_for_the_commit(monkeypatch):
+def test_without_git_the_commit_is_the_version(monkeypatch):
     monkeypatch.setattr(environment.shutil, "which", lambda name: None)
     assert environment.commit() == delg_jax.__version__
 
 
-def test_a_folder_without_commits_has_the_version(monkeypatch):
+def test_without_commits_the_commit_is_the_version(monkeypatch):
     def nothing(*_, **__):
         return subprocess.CompletedProcess([], 128, "", "fatal")
 

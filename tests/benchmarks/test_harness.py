@@ -1,133 +1,55 @@
-import json
-
 import numpy as np
 import pytest
 
+from delg_jax import json_files
 from delg_jax.benchmarks import harness
-from delg_jax.benchmarks.baselines import libraries
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Unavailable, Work
-from delg_jax.errors import UserError
-from delg_jax.rerank import mds
-from delg_jax.search import global_search
-
-# Quick enough for every run; the others have tests of their own
-QUICK = ("global", "global_one", "local", "binary", "mds", "verify", "input")
 
 
-def put(monkeypatch, *contenders, peers=None, work=None):
-    """Makes the benchmark mds one of given contenders, at a clock that ticks at every look."""
-    ours, *variants = contenders
-    comparison = Comparison("thing", ours, peers or {}, tuple(variants), work)
-    known = Bench(lambda rng, **_: comparison, {"standard": {"n": 1}})
-    monkeypatch.setattr(harness, "load", lambda name: known)
-    clock = iter(np.arange(1000.0))
-    monkeypatch.setattr(harness.time, "perf_counter", lambda: next(clock))
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves forward."""
+    now = [0.0]
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
+    return now
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_a_benchmark_says_what_was_timed(name):
-    result = harness.bench(name, repeats=3, size="tiny", peers="none")
-    assert json.loads(json.dumps(result)) == result
-    parts = {"name", "size", "unit", "repeats", "contenders", "left_out", "floor", "machine"}
-    assert set(result) == parts
-    assert result["size"] == harness.load(name).sizes["tiny"]
-    assert result["contenders"][0]["kind"] == "ours"
-    for timed in result["contenders"]:
-        assert len(timed["seconds"]) == 3
-        assert min(timed["seconds"]) <= timed["median"] <= max(timed["seconds"])
-        assert timed["first_call_seconds"] > 0
-        assert timed["units_per_second"] == 1 / timed["median"]
-    assert result["contenders"][0]["ratio"] == 1
+def test_calls_take_turns_and_the_first_round_is_not_counted(clock):
+    called = []
+
+    def call(name, seconds):
+        called.append(name)
+        clock[0] += seconds if called.count(name) > 1 else 10 * seconds
+
+    first, second = harness.time_in_turn([lambda: call("a", 1.0), lambda: call("b", 2.0)], 3)
+    assert called == ["a", "b"] * 4
+    assert (first.first_call, first.seconds) == (10.0, (1.0, 1.0, 1.0))
+    assert (second.first_call, second.median, second.fastest) == (20.0, 2.0, 2.0)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_peers_run_where_they_are_installed(name):
-    pytest.importorskip("faiss", reason="the extra bench")
-    result = harness.bench(name, repeats=1, size="tiny")
-    theirs = [timed for timed in result["contenders"] if timed["kind"] == "peer"]
-    assert len(theirs) + len(result["left_out"]) == len(
-        harness.load(name).compare(np.random.default_rng(0), **result["size"]).peers
+def test_rounds_stop_after_enough_seconds_and_a_warm_up_may_differ(clock):
+    called = []
+
+    def call():
+        called.append("call")
+        clock[0] += 1.5
+
+    (timing,) = harness.time_in_turn([call], 5, [lambda: called.append("warm-up")], enough=2.0)
+    assert called == ["warm-up", "call", "call"]
+    assert timing.seconds == (1.5, 1.5)
+
+
+def test_exponent_of_a_square_is_fitted_to_the_largest_sizes():
+    points = [(1, 50.0), (10, 1.0), (20, 4.0), (40, 16.0)]
+    assert harness.growth_exponent(points) == pytest.approx(2.0)
+
+
+def test_a_result_says_where_it_was_measured(tmp_path):
+    harness.write_result(tmp_path, "thing", {"seconds": 1.0}, "| table |\n", "<svg/>")
+    content = json_files.read(
+        tmp_path / "thing.json", "result", json_files.each(json_files.anything)
     )
-
-
-def test_every_benchmark_has_the_standard_and_the_tiny_size():
-    for name in harness.NAMES:
-        if harness.NAMES[name] not in ("extract", "train"):
-            assert {"standard", "tiny"} <= set(harness.load(name).sizes)
-
-
-def test_all_take_turns_and_count_per_unit(monkeypatch):
-    calls = []
-    ours = Contender("ours", lambda: calls.append("ours"), 1)
-    peer = Contender("peer", lambda: calls.append("peer"), 4)
-    put(monkeypatch, ours, peers={"peer": lambda: peer})
-    result = harness.bench("mds", repeats=2)
-    assert calls == ["ours", "peer"] * 3
-    first, second = result["contenders"]
-    assert (first["median"], second["median"]) == (1.0, 0.25)
-    assert second["ratio"] == 0.25
-    assert result["floor"] is None
-
-
-def test_the_ratio_is_that_of_a_round(monkeypatch):
-    contender = Contender("both", lambda: None, 1)
-    found = harness._summary("peer", contender, 1.0, [2.0, 20.0, 3.0], [1.0, 10.0, 3.0])
-    assert found["ratio"] == 2.0
-    assert found["median"] == 3.0
-
-
-def test_peers_are_made_only_if_wanted_and_left_out_if_missing(monkeypatch):
-    def missing():
-        raise Unavailable("package", "faiss-cpu", "is not installed")
-
-    contender = Contender("a", lambda: None, 1)
-    given = {"a": lambda: contender, "b": missing}
-    put(monkeypatch, contender, peers=given)
-    result = harness.bench("mds", repeats=1)
-    assert [timed["kind"] for timed in result["contenders"]] == ["ours", "peer"]
-    assert "faiss-cpu" in result["left_out"]["b"]
-    for wanted, count in (("none", 1), ("a", 2), (["a", "a"], 3)):
-        found = harness.bench("mds", repeats=1, peers=wanted)
-        assert len(found["contenders"]) == count
-        assert found["left_out"] == {}
-    with pytest.raises(UserError, match="--peers"):
-        harness.bench("mds", peers="c")
-
-
-def test_the_floor_is_compared_with_ours(monkeypatch):
-    put(monkeypatch, Contender("ours", lambda: None, 2), work=Work(operations=100.0))
-    monkeypatch.setattr(harness.roofline, "product_rate", lambda dtype: 400.0)
-    # A unit takes half a second, and would take a quarter at the rate
-    assert harness.bench("mds", repeats=1)["floor"]["share"] == 0.5
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"name": "x"}, {"name": "mds", "size": "x"}, {"name": "mds", "repeats": 0}]
-)
-def test_mistakes_are_refused(arguments):
-    with pytest.raises(UserError):
-        harness.bench(**arguments)
-
-
-def test_peers_of_search_and_embedding_agree_with_ours(rng):
-    queries, database = rng.normal(size=(3, 8)), rng.normal(size=(40, 8))
-    queries, database = queries.astype(np.float32), database.astype(np.float32)
-    _, indices = global_search.search(queries, database, 5)
-    np.testing.assert_array_equal(libraries.top_k(queries, database, 5), indices)
-    distances = np.linalg.norm(database[:, None] - database[None], axis=2).astype(np.float32)
-    theirs, points = libraries.classical_mds(distances, 8), mds.classical_mds(distances, 8)
-    np.testing.assert_allclose(theirs @ theirs.T, points @ points.T, atol=1e-3)
-
-
-def test_the_peer_of_verification_finds_the_transformation(rng):
-    vectors = np.eye(8, dtype=np.float32)
-    index, near = libraries.match(vectors, vectors[[3, 1, 0, 2]], max_distance=1.0)
-    assert index[:4].tolist() == [2, 1, 3, 0]
-    assert near.tolist() == [True] * 4 + [False] * 4
-    source = rng.uniform(0, 100, (20, 2))
-    target = source @ np.array([[0.9, 0.1], [-0.2, 1.1]]) + 5
-    target[:5] += 300 * rng.uniform(1, 2, (5, 2))
-    assert libraries.ransac(source, target, 200, 1.0, rng) == 15
-    assert libraries.ransac(source[:3], target[:3], 200, 1.0, rng) == 0
-    line = np.stack([np.arange(6.0), np.arange(6.0)], axis=1)
-    assert libraries.ransac(line, line, 5, 1.0, rng) in (0, 6)
+    assert content["seconds"] == 1.0
+    assert content["environment"]["versions"]["numpy"] == np.__version__
+    assert {"commit", "date", "cpus"} <= set(content["environment"])
+    assert (tmp_path / "thing.md").read_text() == "| table |\n"
+    assert (tmp_path / "thing.svg").read_text() == "<svg/>"

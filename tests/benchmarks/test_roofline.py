@@ -12,23 +12,23 @@ def _rates(monkeypatch):
     monkeypatch.setattr(roofline, "bandwidth", lambda: 10.0)
 
 
-def test_the_slower_of_the_two_is_the_floor():
-    found = roofline.floor(Work(operations=300.0, bytes=20.0), 12.0)
+def test_the_slower_of_the_two_rates_decides():
+    found = roofline.least_time(Work(operations=300.0, bytes=20.0), 12.0)
     assert found["seconds"] == 3.0
     assert found["share"] == 0.25
-    assert roofline.floor(Work(operations=300.0, bytes=60.0), 12.0)["seconds"] == 6.0
-    assert roofline.floor(Work(operations=300.0, dtype="bfloat16"), 12.0)["seconds"] == 1.5
+    assert roofline.least_time(Work(operations=300.0, bytes=60.0), 12.0)["seconds"] == 6.0
+    assert roofline.least_time(Work(operations=300.0, dtype="bfloat16"), 12.0)["seconds"] == 1.5
 
 
-def test_what_is_not_counted_has_no_rate():
-    assert "bytes_per_second" not in roofline.floor(Work(operations=1.0), 1.0)
-    assert "products_per_second" not in roofline.floor(Work(bytes=1.0), 1.0)
+def test_rates_are_measured_only_for_what_is_counted():
+    assert "bytes_per_second" not in roofline.least_time(Work(operations=1.0), 1.0)
+    assert "products_per_second" not in roofline.least_time(Work(bytes=1.0), 1.0)
 
 
 def test_rates_are_measured(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setitem(roofline._SIDES, "cpu", 8)
-    monkeypatch.setitem(roofline._WORDS, "cpu", 8)
+    monkeypatch.setattr(roofline, "_CPU_SIDE", 8)
+    monkeypatch.setattr(roofline, "_CPU_LENGTH", 8)
     for measure in (roofline.bandwidth, lambda: roofline.product_rate("float32")):
         assert measure() > 0
     roofline.bandwidth.cache_clear()

@@ -143,7 +143,7 @@ def test_a_wrong_field_is_named_with_its_value_and_rule(capsys, override, messag
         ),
         (
             [f"{CONFIG}:real,gem", "--workdir=w"],
-            "--config argument = 'real,gem': must name one variant at most",
+            "--config argument = 'real,gem': must name at most one variant",
         ),
     ],
 )

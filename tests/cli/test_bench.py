@@ -13,11 +13,11 @@ def bench(output, name="mds"):
 
 def test_a_table_is_printed_and_the_numbers_are_written(capsys, tmp_path):
     assert bench(tmp_path / "mds.json") == 0
-    header, _, ours, *others, floor = capsys.readouterr().out.splitlines()
+    header, _, ours, *others, roofline = capsys.readouterr().out.splitlines()
     assert "ms/query" in header
     assert "classical MDS" in ours
     assert "NumPy" in others[-1]
-    assert "ours reaches" in floor
+    assert "ours reaches" in roofline
     assert json.loads((tmp_path / "mds.json").read_text())["repeats"] == 2
 
 
@@ -26,9 +26,9 @@ def test_two_files_are_compared(capsys, tmp_path):
     assert bench(old) == 0
     capsys.readouterr()
     assert main(["bench", "--compare", str(old), str(old)]) == 0
-    assert "nothing moved" in capsys.readouterr().out
+    assert "nothing changed" in capsys.readouterr().out
     result = json.loads(old.read_text())
-    result["contenders"][0]["median"] *= 1000
+    result["implementations"][0]["median"] *= 1000
     workdir.write_json(new, result)
     with pytest.raises(SystemExit) as status:
         main(["bench", "--compare", str(old), str(new)])
@@ -58,7 +58,7 @@ def test_files_that_cannot_be_compared(capsys, tmp_path, content, rule):
 
 def test_only_the_same_benchmark_is_compared(capsys, tmp_path):
     old, new = tmp_path / "old.json", tmp_path / "new.json"
-    common = {"unit": "query", "contenders": []}
+    common = {"unit": "query", "implementations": []}
     old.write_text(json.dumps({"name": "mds", "size": {"n": 1}, **common}))
     new.write_text(json.dumps({"name": "mds", "size": {"n": 2}, **common}))
     assert main(["bench", "--compare", str(old), str(new)]) == 2

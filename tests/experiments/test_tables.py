@@ -209,16 +209,16 @@ def test_sift_without_opencv_is_one_line_at_the_end(instant, monkeypatch, capsys
     "mistake",
     ["--size=huge", "--set=seed", "--set=train.stepz=1", "--datasets=paris", "--seed=a", "stray"],
 )
-def test_mistakes_are_one_line(capsys, tmp_path, mistake):
+def test_invalid_flags_are_one_line_errors(capsys, tmp_path, mistake):
     arguments = [f"--workdir={tmp_path}", "--size=quick", mistake]
     assert run_experiment(table, arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_an_absent_folder_of_photographs_is_one_line(capsys, tmp_path):
+def test_a_missing_folder_of_images_is_a_one_line_error(capsys, tmp_path):
     folders = [f"--data={tmp_path}", f"--weights={tmp_path}"]
     assert run_experiment(table, [f"--workdir={tmp_path}", "--size=real", *folders]) == 2
-    rule = "must be a folder that holds roxford5k_1614"
+    rule = "must be a folder with roxford5k_1614"
     assert capsys.readouterr().err == f"delg: --data = {str(tmp_path)!r}: {rule}\n"
 
 
@@ -227,7 +227,7 @@ def test_an_absent_folder_of_photographs_is_one_line(capsys, tmp_path):
     [(one, size) for one, size in AT_SIZES if size != "quick" and one.name != "latency_memory"],
     ids=title,
 )
-def test_no_folder_is_taken_that_was_not_named(case, instant, capsys, tmp_path, monkeypatch):
+def test_no_default_folder_is_used(case, instant, capsys, tmp_path, monkeypatch):
     one, size = case
     sets = ("roxford5k_1614", "landmarks_35", "roxford5k", "rparis6k", "revisitop1m", "gldv1")
     for name in (*sets, "gldv2", "test"):  # beside the folder in which the program is run
@@ -239,7 +239,7 @@ def test_no_folder_is_taken_that_was_not_named(case, instant, capsys, tmp_path, 
     monkeypatch.chdir(tmp_path / "empty")
     assert run_experiment(MODULES[one.name], ["--workdir=w", f"--size={size}"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"delg: --data = '': must be given at --size={size}: --data a folder")
+    assert error.startswith(f"delg: --data = '': is required with --size={size}: --data a folder")
     assert error.count("\n") == 1
     assert list((tmp_path / "empty").iterdir()) == []
 

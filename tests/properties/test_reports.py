@@ -89,7 +89,7 @@ def test_records_of_any_kind_are_drawn_or_refused(whole, tmp_path, examples):
 @cases(80)
 def test_any_benchmarks_are_compared_or_refused(tmp_path, capsys, examples):
     size = {"points": 5, "dtype": "float32"}
-    whole = json.dumps({"name": "mds", "size": size, "unit": "query", "contenders": [_TIMED]})
+    whole = json.dumps({"name": "mds", "size": size, "unit": "query", "implementations": [_TIMED]})
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text(whole)
 

@@ -16,11 +16,11 @@ def timed(name, median, spread=0.0, kind="ours"):
     }
 
 
-def result(*contenders):
-    return {"name": "mds", "unit": "query", "contenders": contenders, "floor": None}
+def result(*implementations):
+    return {"name": "mds", "unit": "query", "implementations": implementations, "roofline": None}
 
 
-def test_a_row_for_each_contender():
+def test_the_table_has_a_row_for_each_implementation():
     lines = benchmarks.benchmark_table(result(timed("a", 0.002), timed("b", 3.0))).splitlines()
     assert "ms/query" in lines[0]
     assert "2 " in lines[2]
@@ -29,23 +29,23 @@ def test_a_row_for_each_contender():
     assert "overlap 0.95" in lines[3]
 
 
-def test_the_floor_is_said_where_it_is_known():
+def test_the_roofline_is_reported_where_it_is_known():
     known = result(timed("a", 1.0))
-    assert benchmarks.floor_line(known) == ""
-    known["floor"] = {"seconds": 0.25, "share": 0.25, "bytes_per_second": 2e9}
-    line = benchmarks.floor_line(known)
+    assert benchmarks.roofline_line(known) == ""
+    known["roofline"] = {"seconds": 0.25, "share": 0.25, "bytes_per_second": 2e9}
+    line = benchmarks.roofline_line(known)
     assert "250 ms/query" in line
     assert "2 GB/s" in line
     assert "25 %" in line
     assert "GFLOP" not in line
 
 
-def test_what_moves_by_less_than_both_spreads_stays():
+def test_a_change_within_both_spreads_is_not_reported():
     old, new = result(timed("a", 1.0, 0.1)), result(timed("a", 1.25, 0.1), timed("new", 1.0))
-    (move,) = benchmarks.moves(old, new)
-    assert (move["name"], move["factor"]) == ("a", 1.25)
-    assert "1.25" in benchmarks.moves_table("query", [move])
-    assert benchmarks.moves(old, result(timed("a", 1.19, 0.1))) == []
+    (change,) = benchmarks.changes(old, new)
+    assert (change["name"], change["factor"]) == ("a", 1.25)
+    assert "1.25" in benchmarks.changes_table("query", [change])
+    assert benchmarks.changes(old, result(timed("a", 1.19, 0.1))) == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_moves_by_less_than_both_spreads_stays():
 def test_ours_must_be_slower_than_a_loaded_machine_explains(ours, peer, expected):
     old = result(timed("a", 1.0), timed("b", 1.0, kind="peer"))
     new = result(timed("a", ours), timed("b", peer, kind="peer"))
-    assert benchmarks.is_regression(benchmarks.moves(old, new)) is expected
+    assert benchmarks.is_regression(benchmarks.changes(old, new)) is expected
 
 
 def test_memory_by_stage():

@@ -1,1 +1,1 @@
-"""The libraries and networks that benchmarks compare with."""
+"""The peers: other libraries and networks that benchmarks compare with."""

@@ -1,4 +1,4 @@
-"""Search as users of faiss do it, on all cores."""
+"""Search with faiss, on all cores."""
 
 import os
 from collections.abc import Callable
@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax.benchmarks.case import installed
-
-_PACKAGE = "faiss-cpu"
+from delg_jax.benchmarks.case import import_peer
 
 
 def flat(database: np.ndarray) -> Any:
-    """IndexFlatIP over the rows float32 [N, D]."""
+    """Returns an IndexFlatIP of the rows float32 [N, D]."""
     faiss = _faiss()
     index = faiss.IndexFlatIP(database.shape[1])
     index.add(database)
@@ -20,7 +18,7 @@ def flat(database: np.ndarray) -> Any:
 
 
 def flat_bits(database: np.ndarray) -> Any:
-    """IndexBinaryFlat over the rows uint8 [N, D / 8]."""
+    """Returns an IndexBinaryFlat of the rows uint8 [N, D / 8]."""
     faiss = _faiss()
     index = faiss.IndexBinaryFlat(8 * database.shape[1])
     index.add(database)
@@ -35,30 +33,30 @@ def voted(
     nearest: int,
     vote: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Similarity to every image by the nearest features of each query feature.
+    """Computes the similarity to every image from the nearest features of each query feature.
 
-    It falls short of the exact one where an image's best feature is not among the nearest.
+    It is below the exact similarity where an image's best feature is not among the nearest.
 
     Args:
       index: of the features of the images, image after image.
       query: features [Kq, ...].
-      features: of an image.
+      features: per image.
       images: N.
-      nearest: neighbours asked for.
-      vote: from what the index returns of neighbours [Kq, nearest] to their votes.
+      nearest: number of neighbours to search for.
+      vote: from the values that the index returns [Kq, nearest] to votes.
 
     Returns:
       float32 [N].
     """
     found, rows = index.search(query, nearest)
     owners = np.arange(len(query))[:, None] * images + rows // features
-    # Neighbours come best first; the first of an image is its vote
+    # Neighbours come best first; the first of an image is its best feature
     codes, first = np.unique(owners.ravel(), return_index=True)
     votes = vote(found).ravel()[first]
     return np.bincount(codes % images, votes, images).astype(np.float32) / len(query)
 
 
 def _faiss() -> Any:
-    faiss = installed("faiss", _PACKAGE)
+    faiss = import_peer("faiss", "faiss-cpu")
     faiss.omp_set_num_threads(os.cpu_count() or 1)
     return faiss

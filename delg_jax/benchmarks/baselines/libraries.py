@@ -1,10 +1,10 @@
-"""The kernels as a careful NumPy user would write them: what benchmarks compare ours with."""
+"""The kernels in NumPy, as a careful user would write them."""
 
 import numpy as np
 
 
 def top_k(queries: np.ndarray, database: np.ndarray, count: int) -> np.ndarray:
-    """Indices int [Q, count] of the largest inner products, best first."""
+    """Returns indices int [Q, count] of the largest inner products, best first."""
     products = queries @ database.T
     chosen = np.argpartition(-products, count - 1, axis=1)[:, :count]
     values = np.take_along_axis(products, chosen, axis=1)
@@ -14,10 +14,10 @@ def top_k(queries: np.ndarray, database: np.ndarray, count: int) -> np.ndarray:
 def match(
     query: np.ndarray, image: np.ndarray, max_distance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest neighbour int [Kq] of unit vectors [Kq, D] in [K, D], and which are near enough."""
-    cosines = query @ image.T
-    index = cosines.argmax(axis=1)
-    return index, cosines.max(axis=1) > 1.0 - 0.5 * max_distance**2
+    """Returns nearest neighbours int [Kq] of unit vectors in [K, D], and which are near enough."""
+    similarities = query @ image.T
+    index = similarities.argmax(axis=1)
+    return index, similarities.max(axis=1) > 1.0 - 0.5 * max_distance**2
 
 
 def ransac(
@@ -27,14 +27,14 @@ def ransac(
     inlier_threshold: float,
     rng: np.random.Generator,
 ) -> int:
-    """Most inliers of affine hypotheses through three matches each.
+    """Counts the inliers of the best affine hypothesis.
 
     Args:
       source: float [K, 2], points in pixels.
       target: float [K, 2], the points they are matched with.
-      hypotheses: samples to draw.
-      inlier_threshold: pixels that an inlier stays below.
-      rng: for the draws.
+      hypotheses: samples of three matches to draw.
+      inlier_threshold: largest error of an inlier, pixels.
+      rng: random generator.
 
     Returns:
       The number; 0 for fewer than four matches.
@@ -55,7 +55,7 @@ def ransac(
 
 
 def classical_mds(distances: np.ndarray, dim: int) -> np.ndarray:
-    """Points [n, dim] with the given distances [n, n], by double centring and `eigh`."""
+    """Returns points [n, dim] with distances [n, n], by double centring and `eigh`."""
     squares = distances**2
     gram = squares - squares.mean(axis=0)[None, :] - squares.mean(axis=1)[:, None] + squares.mean()
     values, vectors = np.linalg.eigh(-0.5 * gram)

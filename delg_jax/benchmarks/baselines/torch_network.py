@@ -1,4 +1,4 @@
-"""DELG with torchvision's backbones in PyTorch, with our weights."""
+"""DELG on torchvision's backbones in PyTorch, with our weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,27 +6,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from delg_jax.benchmarks.case import installed
+from delg_jax.benchmarks.case import import_peer
 from delg_jax.models.convention import get_convention
 from delg_jax.models.delg import Delg
 from delg_jax.models.resnet import ARCHITECTURES, STAGES
 
 STRIDE = 16  # pixels between positions of conv4
-_UPDATE = 0.1  # of BatchNorm's running statistics, ours keep 0.9
+_MOMENTUM = 0.1  # of BatchNorm in PyTorch's definition; 0.9 in ours
 
 
 class TorchNetwork:
-    """Convolutional maps and heads, on a GPU if PyTorch has one.
+    """The maps and heads of DELG, on a GPU if PyTorch has one.
 
     Args:
-      module: of torchvision's convention, stride 16, GeM, whitening, learned attention and `ae`.
+      module: with torchvision's convention, stride 16, GeM, whitening, learned attention and `ae`.
       variables: its parameters and BatchNorm statistics.
       dtype: of weights and computation.
-      train: whether BatchNorm learns and parameters have gradients.
+      train: whether BatchNorm uses batch statistics and parameters have gradients.
       channels_last: memory format of kernels.
 
     Attributes:
-      weights: tensors as the parameters are nested.
+      weights: tensors, nested like the parameters.
       device: cuda or cpu.
     """
 
@@ -38,7 +38,7 @@ class TorchNetwork:
         train: bool = False,
         channels_last: bool = False,
     ) -> None:
-        self._torch = installed("torch", "torch")
+        self._torch = import_peer("torch", "torch")
         self._module, self._train, self._channels_last = module, train, channels_last
         self.device = "cuda" if self._torch.cuda.is_available() else "cpu"
         self._dtype = getattr(self._torch, dtype)
@@ -50,7 +50,7 @@ class TorchNetwork:
 
     def _tensor(self, array: Any) -> Any:
         array = np.asarray(array, np.float32)
-        if array.ndim == 4:  # kernels are [h, w, in, out] with us
+        if array.ndim == 4:  # our kernels are [height, width, in, out]
             array = array.transpose(3, 2, 0, 1)
         tensor = self._torch.from_numpy(np.array(array, order="C")).to(self.device, self._dtype)
         if array.ndim == 4 and self._channels_last:
@@ -58,7 +58,7 @@ class TorchNetwork:
         return tensor
 
     def normalized(self, pixels):
-        """Pixels [B, 3, H, W] from 0 to 255 as the network takes them."""
+        """Normalises pixels [B, 3, H, W] from 0 to 255 for the network."""
         convention = get_convention(self._module.convention)
         mean, std = (
             self._torch.tensor(values, device=self.device)[None, :, None, None]
@@ -70,7 +70,7 @@ class TorchNetwork:
         return pixels
 
     def stages(self, x, whole: bool) -> dict[str, Any]:
-        """Maps [B, C, H, W] of conv4 and, if `whole`, conv5."""
+        """Returns maps [B, C, H, W] of conv4 and, if `whole`, conv5."""
         functional = self._torch.nn.functional
         x = functional.relu(self._convolve(x, ("resnet",), "stem_conv", "stem_norm", 2, 3))
         x = functional.max_pool2d(x, 3, 2, padding=1)
@@ -84,26 +84,26 @@ class TorchNetwork:
         return maps
 
     def global_descriptors(self, conv5):
-        """Unit vectors float32 [B, D]."""
+        """Returns unit vectors float32 [B, D]."""
         power, whiten = self._module.gem_power, self.weights["whiten"]
         pooled = conv5.float().clamp(min=1e-6).pow(power).mean(dim=(2, 3)).pow(1 / power)
         vectors = pooled @ whiten["kernel"].float() + whiten["bias"].float()
         return self._torch.nn.functional.normalize(vectors, dim=1)
 
     def attention(self, conv4):
-        """Scores float32 [B, H, W]."""
+        """Returns scores float32 [B, H, W]."""
         functional, last = self._torch.nn.functional, self.weights["attend"]["conv2"]
         hidden = functional.relu(self._convolve(conv4, ("attend",), "conv1", "norm1", 1, 0))
         scores = functional.conv2d(hidden, last["kernel"], last["bias"])
         return functional.softplus(scores.float())[:, 0]
 
     def codes(self, conv4):
-        """Local descriptors [B, D, H, W], not normalised."""
+        """Returns local descriptors [B, D, H, W], not normalised."""
         encoder = self.weights["reduce"]["encoder"]
         return self._torch.nn.functional.conv2d(conv4, encoder["kernel"], encoder["bias"])
 
     def restored(self, codes):
-        """What the autoencoder makes of the codes, [B, C, H, W]."""
+        """Returns the decoder's output for the codes, [B, C, H, W]."""
         functional, decoder = self._torch.nn.functional, self.weights["reduce"]["decoder"]
         return functional.relu(functional.conv2d(codes, decoder["kernel"], decoder["bias"]))
 
@@ -130,7 +130,7 @@ class TorchNetwork:
             weights[norm]["scale"],
             weights[norm]["bias"],
             training=self._train,
-            momentum=_UPDATE,
+            momentum=_MOMENTUM,
             eps=get_convention(self._module.convention).epsilon,
         )
 

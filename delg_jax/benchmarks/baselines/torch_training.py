@@ -1,4 +1,4 @@
-"""A step of training DELG in PyTorch."""
+"""A training step of DELG in PyTorch."""
 
 import contextlib
 import math
@@ -9,25 +9,25 @@ import jax
 import numpy as np
 
 from delg_jax.benchmarks.baselines.torch_network import TorchNetwork
-from delg_jax.benchmarks.case import installed
+from delg_jax.benchmarks.case import import_peer
 from delg_jax.losses import LossWeights
 from delg_jax.models.delg import Delg
 
 
 class TorchTrainer:
-    """The losses and the optimiser of our step, channels last, under autocast for bfloat16.
+    """Our losses and optimiser, channels last, with autocast for bfloat16.
 
     Args:
       module: see `TorchNetwork`, with ArcFace.
       variables: its parameters and BatchNorm statistics.
       weights: of the losses.
-      rate: of SGD with momentum.
-      clip: norm of gradients.
+      rate: learning rate of SGD with momentum.
+      clip: largest norm of the gradients.
       dtype: of the computation; weights stay float32.
-      compiled: whether `torch.compile` makes forward and backward.
+      compiled: whether to use `torch.compile`.
 
     Raises:
-      Unavailable: without PyTorch.
+      Unavailable: if PyTorch is not installed.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TorchTrainer:
         dtype: str,
         compiled: bool = False,
     ) -> None:
-        self._torch = installed("torch", "torch")
+        self._torch = import_peer("torch", "torch")
         self._network = TorchNetwork(module, variables, "float32", True, channels_last=True)
         self._parameters = jax.tree.leaves(self._network.weights)
         self._optimizer = self._torch.optim.SGD(self._parameters, rate, momentum=0.9)
@@ -48,7 +48,7 @@ class TorchTrainer:
         self._loss = self._torch.compile(self.loss) if compiled else self.loss
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """One step on uint8 images [B, H, W, 3] and labels int [B]; the loss before it."""
+        """Takes a step on uint8 images [B, H, W, 3] and labels int [B]; returns its loss."""
         torch, device = self._torch, self._network.device
         pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
         target = torch.from_numpy(labels).long().to(device)
@@ -62,7 +62,7 @@ class TorchTrainer:
         return float(loss.detach())
 
     def loss(self, pixels, labels):
-        """Mean loss of pixels [B, 3, H, W] and labels [B]; the local losses stop at conv4."""
+        """Returns the loss of pixels [B, 3, H, W] and labels [B]; local losses stop at conv4."""
         functional, weights = self._torch.nn.functional, self._network.weights
         maps = self._network.stages(self._network.normalized(pixels), True)
         vectors, losses = self._network.global_descriptors(maps["conv5"]), self._losses

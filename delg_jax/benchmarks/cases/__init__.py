@@ -1,1 +1,1 @@
-"""What `delg bench` times, one module per case."""
+"""The cases of `delg bench`."""

@@ -1,10 +1,11 @@
-"""Local search by one bit of each dimension."""
+"""Local search on one bit per dimension."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.benchmarks.baselines import faiss_search
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.search import SimilarityKernel, binary, engines
 
@@ -20,45 +21,51 @@ def compare(
     dim: int,
     nearest: int,
 ) -> Comparison:
-    """Signs of the queries and the database of `benches.local`."""
-    sides = vectors.places(rng, queries, images, features, dim)
-    asked, database = (vectors.aligned(np.asarray(binary.binarize(side))) for side in sides)
-    asked_mask, mask = (np.ones(side.shape[:2], bool) for side in (asked, database))
+    """Compares searches for the signs of the queries and database of the case `local`."""
+    query_codes, database = (
+        vectors.aligned(np.asarray(binary.binarize(jnp.asarray(descriptors))))
+        for descriptors in vectors.places(rng, queries, images, features, dim)
+    )
+    query_mask, mask = (np.ones(codes.shape[:2], bool) for codes in (query_codes, database))
 
-    def ours(hamming: str) -> Contender:
+    def ours(hamming: str) -> Implementation:
         exact = engines.exact(database, mask, _KERNEL, hamming=hamming)
-        return Contender(f"local_search, {hamming}", lambda: exact(asked, asked_mask), queries)
+        return Implementation(
+            f"local_search, {hamming}", lambda: exact(query_codes, query_mask), queries
+        )
 
     def vote(distances: np.ndarray) -> np.ndarray:
-        cosines = 1.0 - 2.0 * distances.astype(np.float32) / dim
-        return np.where(cosines > _KERNEL.threshold, cosines, 0.0)
+        similarities = 1.0 - 2.0 * distances.astype(np.float32) / dim
+        return np.where(similarities > _KERNEL.threshold, similarities, 0.0)
 
-    def faiss() -> Contender:
-        """Votes of the nearest signs."""
+    def faiss() -> Implementation:
+        """Votes of the nearest codes."""
         index = faiss_search.flat_bits(database.reshape(-1, dim // 8))
 
         def search() -> list[np.ndarray]:
             return [
                 faiss_search.voted(index, query, features, images, nearest, vote)
-                for query in asked[:peer_queries]
+                for query in query_codes[:peer_queries]
             ]
 
-        return Contender(f"faiss IndexBinaryFlat, {nearest} nearest, vote", search, peer_queries)
+        return Implementation(
+            f"faiss IndexBinaryFlat, {nearest} nearest, vote", search, peer_queries
+        )
 
-    ways = [ours(hamming) for hamming in binary.HAMMING]
+    variants = [ours(hamming) for hamming in binary.HAMMING]
     if jax.default_backend() != "cpu":
-        ways.reverse()
+        variants.reverse()  # there products are the default
     return Comparison(
         "query",
-        ways[0],
+        variants[0],
         {"faiss": faiss},
-        tuple(ways[1:]),
+        tuple(variants[1:]),
         Work(bytes=database.nbytes / queries),
     )
 
 
-BENCHES = {
-    "binary": Bench(
+CASES = {
+    "binary": Case(
         compare,
         {
             "standard": {

@@ -1,7 +1,6 @@
-"""Extraction, with random weights of real networks."""
+"""Extraction by networks with random weights."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,18 +9,18 @@ import ml_collections
 import numpy as np
 
 from delg_jax.benchmarks.baselines.torch_extraction import TorchExtractor
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.features import Extractor, pyramid, pyramid_level
 from delg_jax.models.delg import Delg
 from delg_jax.models.variables import initialize
 
 _SEVEN = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)
 _THREE = _SEVEN[3:6]
-# Scales of local features; global descriptors always have three [4.1]
+# Scales of local features by their number; global descriptors always have three [4.1]
 _PYRAMIDS = {3: _THREE, 7: _SEVEN}
 _BACKBONES = {"r18": "resnet18", "r50": "resnet50"}
 
-# By name: the backbone and how many scales
+# By name: the backbone and the number of scales
 VARIANTS = {
     f"extract_{short}_{scales}": (backbone, scales)
     for short, backbone in _BACKBONES.items()
@@ -37,7 +36,7 @@ SIZES = {
 
 
 def network(backbone: str) -> Delg:
-    """DELG as it is trained on torchvision's backbones, with conv4 at 16 pixels."""
+    """Returns DELG on a torchvision backbone, with conv4 at stride 16."""
     return Delg(
         backbone=backbone,
         convention="torchvision",
@@ -61,7 +60,7 @@ def network(backbone: str) -> Delg:
 
 
 def settings(scales: int, step: int, dtype: str) -> ml_collections.ConfigDict:
-    """The fields of `config.extract` that extraction reads, with 3 or 7 local scales."""
+    """Returns the fields of `config.extract` that extraction reads, with 3 or 7 local scales."""
     return ml_collections.ConfigDict(
         {
             "local_scales": _PYRAMIDS[scales],
@@ -90,62 +89,62 @@ def compare(
     step: int,
     dtype: str,
 ) -> Comparison:
-    """All extractors on the same pictures.
+    """Compares extractors on the same images.
 
     Args:
       backbone: of the network.
       scales: 3 or 7.
-      rng: for weights and pictures.
-      images: number of pictures, every other of them upright.
-      long: pixels, their longer side.
-      short: pixels, their shorter side.
-      step: pixels, `config.extract.shape_step`.
+      rng: for weights and images.
+      images: number of images, every other one upright.
+      long: longer side, pixels.
+      short: shorter side, pixels.
+      step: `config.extract.shape_step`, pixels.
       dtype: of the computation.
 
     Returns:
-      Comparison, per image.
+      The comparison, per image.
     """
-    module, asked = network(backbone), settings(scales, step, dtype)
+    module, config = network(backbone), settings(scales, step, dtype)
     variables = initialize(module, jax.random.key(int(rng.integers(2**31))))
-    pictures = [
+    pixels = [
         rng.integers(0, 256, (*((long, short) if n % 2 else (short, long)), 3), np.uint8)
         for n in range(images)
     ]
-    ours = Extractor(module, variables, asked)
+    ours = Extractor(module, variables, config)
 
-    def torch(name: str, batch: int) -> Contender:
-        peer = TorchExtractor(module, variables, asked, batch)
-        return Contender(name, lambda: peer(pictures), images)
+    def torch(name: str, batch: int) -> Implementation:
+        peer = TorchExtractor(module, variables, config, batch)
+        return Implementation(name, lambda: peer(pixels), images)
 
     return Comparison(
         "image",
-        Contender("Extractor", lambda: ours(pictures), images),
+        Implementation("Extractor", lambda: ours(pixels), images),
         {
             "loop": lambda: torch("PyTorch, an image and a scale at a time", 1),
-            "batched": lambda: torch("PyTorch, batches of a size", images),
+            "batched": lambda: torch("PyTorch, batches of one size", images),
         },
-        work=Work(operations(module, variables, asked, (short, long)), dtype=dtype),
+        work=Work(operations(module, variables, config, (short, long)), dtype=dtype),
     )
 
 
 def operations(
-    module: Delg, variables: Any, asked: ml_collections.ConfigDict, size: Sequence[int]
+    module: Delg, variables: Any, config: ml_collections.ConfigDict, size: tuple[int, int]
 ) -> float:
-    """Floating-point operations for an image of `size` (rows and columns), without padding."""
+    """Returns the operations for an image of `size` (height and width), without padding."""
     total = 0.0
-    module = module.clone(dtype=jnp.dtype(asked.dtype))
-    for scale, count, pooled in pyramid_level.plan(module, asked):
+    module = module.clone(dtype=jnp.dtype(config.dtype))
+    for scale, count, pooled in pyramid_level.plan(module, config):
         target = pyramid.scaled_size(size, scale)
-        shape = pyramid.canvas_shape(target, asked.shape_step)
+        shape = pyramid.canvas_shape(target, config.shape_step)
         image = jax.ShapeDtypeStruct((*shape, 3), np.float32)
         covered = jax.ShapeDtypeStruct((1, 2), np.int32)
         lowered = pyramid_level.extract_level.lower(
             module, variables, None, [image], covered, count, pooled
         )
-        total += lowered.cost_analysis()["flops"] * np.prod(target) / np.prod(shape)
+        total += dict(lowered.cost_analysis() or {})["flops"] * np.prod(target) / np.prod(shape)
     return total
 
 
-BENCHES = {
-    name: Bench(functools.partial(compare, *variant), SIZES) for name, variant in VARIANTS.items()
+CASES = {
+    name: Case(functools.partial(compare, *variant), SIZES) for name, variant in VARIANTS.items()
 }

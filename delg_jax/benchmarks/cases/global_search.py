@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from delg_jax.benchmarks.baselines import faiss_search, libraries
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.search import global_search
 
@@ -20,29 +20,37 @@ _SIZES = {
 def compare(
     queries: int, rng: np.random.Generator, images: int, dim: int, count: int
 ) -> Comparison:
-    """Queries near images of the database, which is on the device if that is no CPU."""
+    """Compares searches for queries near database images; an accelerator holds the database."""
     database = vectors.unit(rng, images, dim)
     noise = vectors.unit(rng, queries, dim)
-    asked = vectors.normalized(database[rng.integers(images, size=queries)] + noise)
-    held = database if jax.default_backend() == "cpu" else jax.device_put(database)
+    query_descriptors = vectors.normalized(database[rng.integers(images, size=queries)] + noise)
+    on_device = database if jax.default_backend() == "cpu" else jax.device_put(database)
 
-    def faiss() -> Contender:
+    def faiss() -> Implementation:
         index = faiss_search.flat(database)
-        return Contender("faiss IndexFlatIP", lambda: index.search(asked, count), queries)
+        return Implementation(
+            "faiss IndexFlatIP", lambda: index.search(query_descriptors, count), queries
+        )
 
-    def numpy() -> Contender:
+    def numpy() -> Implementation:
         name = "NumPy product, argpartition"
-        return Contender(name, lambda: libraries.top_k(asked, database, count), queries)
+        return Implementation(
+            name, lambda: libraries.top_k(query_descriptors, database, count), queries
+        )
 
     return Comparison(
         "query",
-        Contender("global_search", lambda: global_search.search(asked, held, count), queries),
+        Implementation(
+            "global_search",
+            lambda: global_search.search(query_descriptors, on_device, count),
+            queries,
+        ),
         {"faiss": faiss, "numpy": numpy},
         work=Work(2.0 * images * dim, database.nbytes / queries),
     )
 
 
-BENCHES = {
-    name: Bench(functools.partial(compare, queries), _SIZES)
+CASES = {
+    name: Case(functools.partial(compare, queries), _SIZES)
     for name, queries in {"global": 64, "global_one": 1}.items()
 }

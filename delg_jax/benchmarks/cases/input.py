@@ -1,4 +1,4 @@
-"""Training input: from the bytes of a JPEG to the crop of a random box."""
+"""Training input: from a JPEG file to a random crop."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -7,33 +7,33 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, installed
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, import_peer
 from delg_jax.data.augmentation import CropSettings, random_crop
 from delg_jax.data.images import EncodedImage
 
 _AREA, _ASPECT = (0.08, 1.0), (0.75, 4 / 3)  # section 4.1
 _QUALITY = 85
-_BLUR = 2.0  # pixels, that a JPEG of noise is about as large as one of a photograph
+_BLUR = 2.0  # pixels; makes a JPEG of noise about as large as that of a photograph
 
 
 def compare(rng: np.random.Generator, files: int, height: int, width: int, size: int) -> Comparison:
-    """Made up JPEGs of one shape; see `compare_files`."""
+    """Compares readers on random JPEGs of one shape; see `compare_files`."""
     return compare_files([_jpeg(rng, height, width) for _ in range(files)], size)
 
 
 def compare_files(files: Sequence[bytes], size: int) -> Comparison:
-    """Ours, our steps and the peers, each in one thread.
+    """Compares readers on the same files, each in one thread.
 
     Args:
       files: encoded JPEGs.
-      size: pixels, side of the crops.
+      size: side of the crops, pixels.
 
     Returns:
       The comparison, per image.
     """
 
-    def contender(name: str, run: Callable[[], Any]) -> Contender:
-        return Contender(name, run, len(files))
+    def implementation(name: str, run: Callable[[], Any]) -> Implementation:
+        return Implementation(name, run, len(files))
 
     def decode() -> None:
         for data in files:
@@ -42,24 +42,26 @@ def compare_files(files: Sequence[bytes], size: int) -> Comparison:
     boxes = np.array([box(data, number) for number, data in enumerate(files)], np.int32)
     return Comparison(
         "image",
-        contender("decode as large as needed, crop, resize", _crops(files, size, reduced=True)),
+        implementation(
+            "decode as large as needed, crop, resize", _crops(files, size, reduced=True)
+        ),
         {
-            "tf.data": lambda: contender(
+            "tf.data": lambda: implementation(
                 "tf.data: decode the crop, resize", _tf(files, boxes, size)
             ),
-            "torch": lambda: contender(
+            "torch": lambda: implementation(
                 "PyTorch DataLoader: Pillow decodes, crops, resizes", _torch(files, boxes, size)
             ),
         },
         (
-            contender("decode, crop, resize", _crops(files, size, reduced=False)),
-            contender("decode", decode),
+            implementation("decode, crop, resize", _crops(files, size, reduced=False)),
+            implementation("decode", decode),
         ),
     )
 
 
 def box(data: bytes, number: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width, with shares as `random_crop` draws them."""
+    """Returns top, left, height and width of a random box, with an area as in `random_crop`."""
     rng = np.random.default_rng(number)
     height, width = EncodedImage(data).shape
     side = np.sqrt(rng.uniform(*_AREA))
@@ -83,10 +85,10 @@ def _crops(files: Sequence[bytes], size: int, reduced: bool) -> Callable[[], Non
 
 
 def _tf(files: Sequence[bytes], boxes: np.ndarray, size: int) -> Callable[[], int]:
-    """As users of tf.data do it; decodes the box alone."""
-    tf = installed("tensorflow", "tensorflow-cpu")
+    """tf.data, which decodes only the box."""
+    tf = import_peer("tensorflow", "tensorflow-cpu")
 
-    def read(data, box):
+    def read(data: Any, box: Any) -> Any:
         pixels = tf.image.decode_and_crop_jpeg(data, box, channels=3)
         resized = tf.image.resize(pixels, (size, size), antialias=True)
         return tf.cast(tf.round(resized), tf.uint8)
@@ -101,10 +103,10 @@ def _tf(files: Sequence[bytes], boxes: np.ndarray, size: int) -> Callable[[], in
 
 
 def _torch(files: Sequence[bytes], boxes: np.ndarray, size: int) -> Callable[[], int]:
-    """As torchvision's RandomResizedCrop does it with Pillow, which it uses for files."""
-    data = installed("torch.utils.data", "torch")
+    """A DataLoader that does the work of torchvision's RandomResizedCrop with Pillow."""
+    data = import_peer("torch.utils.data", "torch")
 
-    class Crops(data.Dataset):
+    class Crops:
         """One crop of each file."""
 
         def __len__(self) -> int:
@@ -128,8 +130,8 @@ def _jpeg(rng: np.random.Generator, height: int, width: int) -> bytes:
     return file.getvalue()
 
 
-BENCHES = {
-    "input": Bench(
+CASES = {
+    "input": Case(
         compare,
         {
             "standard": {"files": 100, "height": 768, "width": 1024, "size": 512},

@@ -1,4 +1,4 @@
-"""Local search: exact Chamfer similarity, and the engines that approximate it."""
+"""Local search: exact Chamfer similarity and the approximate engines."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.benchmarks.baselines import faiss_search
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.search import SimilarityKernel, cann, engines, ivf
 from delg_jax.search.ivf import IvfSettings
@@ -15,7 +15,7 @@ from delg_jax.search.lsh_grids import GridSettings
 
 _KERNEL = SimilarityKernel("cann")
 _GRIDS = GridSettings(grids=5, approximation=2.0, axes=16, width=2.0)
-_TOP = 50  # images of which the engines should find as many as they can
+_TOP = 50  # first images of exact search that an engine should find
 _BLOCK = 32  # images
 
 
@@ -31,35 +31,35 @@ def compare(
     probes: int,
     nearest: int,
 ) -> Comparison:
-    """Queries and a database of the same places; the slower one is, the fewer queries it does."""
-    asked, database = vectors.places(rng, queries, images, features, dim)
-    asked_mask, mask = (np.ones(side.shape[:2], bool) for side in (asked, database))
+    """Compares searches for queries of the database's places; slower ones do fewer queries."""
+    query_descriptors, database = vectors.places(rng, queries, images, features, dim)
+    query_mask, mask = (np.ones(x.shape[:2], bool) for x in (query_descriptors, database))
     search_all = engines.exact(database, mask, _KERNEL, _BLOCK)
     top = min(_TOP, images)
 
     def exact() -> np.ndarray:
-        return search_all(asked[:exact_queries], asked_mask[:exact_queries])
+        return search_all(query_descriptors[:exact_queries], query_mask[:exact_queries])
 
     truth = exact()
 
-    def engine(name: str, search: engines.LocalSearch) -> Contender:
-        found = search(asked, asked_mask)[:exact_queries]
+    def engine(name: str, search: engines.LocalSearch) -> Implementation:
+        found = search(query_descriptors, query_mask)[:exact_queries]
         facts = {"overlap": overlap(found, truth, top)}
-        return Contender(name, lambda: search(asked, asked_mask), queries, facts)
+        return Implementation(name, lambda: search(query_descriptors, query_mask), queries, facts)
 
-    def faiss() -> Contender:
-        search = _by_faiss(asked[:peer_queries], database, nearest)
+    def faiss() -> Implementation:
+        search = _by_faiss(query_descriptors[:peer_queries], database, nearest)
         facts = {"overlap": overlap(search(), truth[:peer_queries], top)}
-        return Contender(f"faiss flat, {nearest} nearest, vote", search, peer_queries, facts)
+        return Implementation(f"faiss flat, {nearest} nearest, vote", search, peer_queries, facts)
 
-    def product() -> Contender:
-        products = functools.partial(_products, asked[:peer_queries], database)
-        return Contender("its matrix product alone", products, peer_queries)
+    def product() -> Implementation:
+        products = functools.partial(_products, query_descriptors[:peer_queries], database)
+        return Implementation("only its matrix product", products, peer_queries)
 
     cell_index = ivf.build(database, mask, IvfSettings(cell_count))
     return Comparison(
         "query",
-        Contender("local_search", exact, exact_queries),
+        Implementation("local_search", exact, exact_queries),
         {"product": product, "faiss": faiss},
         (
             engine("engine ivf", engines.ivf(cell_index, _KERNEL, probes)),
@@ -70,17 +70,17 @@ def compare(
 
 
 def _products(queries: np.ndarray, database: np.ndarray) -> None:
-    """The products of exact search, block by block into memory that is used again."""
+    """Computes the products of exact search block by block, reusing memory."""
     images, features, dim = database.shape
-    held = np.empty((features, _BLOCK * features), np.float32)
+    products = np.empty((features, _BLOCK * features), np.float32)
     for query in queries:
         for start in range(0, images, _BLOCK):
             rows = database[start : start + _BLOCK].reshape(-1, dim)
-            np.matmul(query, rows.T, out=held[:, : len(rows)])
+            np.matmul(query, rows.T, out=products[:, : len(rows)])
 
 
 def _by_faiss(queries: np.ndarray, database: np.ndarray, nearest: int) -> Callable[[], np.ndarray]:
-    """A search by the votes of the nearest features, float32 [Q, N]."""
+    """Returns a search by the votes of the nearest features, to similarities float32 [Q, N]."""
     images, features, dim = database.shape
     index = faiss_search.flat(database.reshape(-1, dim))
 
@@ -96,12 +96,12 @@ def _by_faiss(queries: np.ndarray, database: np.ndarray, nearest: int) -> Callab
 
 
 def overlap(found: np.ndarray, exact: np.ndarray, top: int) -> float:
-    """Mean share of the exact search's first images among those found first.
+    """Returns the mean share of exact search's first images that another search ranks first too.
 
     Args:
       found: similarities [Q, N].
       exact: similarities [Q, N].
-      top: images compared.
+      top: how many first images are compared.
 
     Returns:
       The share, from 0 to 1.
@@ -111,8 +111,10 @@ def overlap(found: np.ndarray, exact: np.ndarray, top: int) -> float:
     return float(np.mean(shares))
 
 
-def _vote(cosines: np.ndarray) -> np.ndarray:
-    return np.where(cosines > _KERNEL.least, np.asarray(_KERNEL(jnp.asarray(cosines))), 0.0)
+def _vote(similarities: np.ndarray) -> np.ndarray:
+    return np.where(
+        similarities > _KERNEL.least, np.asarray(_KERNEL(jnp.asarray(similarities))), 0.0
+    )
 
 
 _STANDARD = {
@@ -126,8 +128,8 @@ _STANDARD = {
     "probes": 32,
     "nearest": 1000,
 }
-BENCHES = {
-    "local": Bench(
+CASES = {
+    "local": Case(
         compare,
         {
             "standard": _STANDARD,

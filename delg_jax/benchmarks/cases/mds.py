@@ -1,4 +1,4 @@
-"""Similarity embeddings: classical scaling of short lists."""
+"""Similarity embeddings: MDS of short lists."""
 
 import functools
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.benchmarks.baselines import libraries
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work, installed
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work, import_peer
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.rerank.classical_mds import classical_mds
 from delg_jax.rerank.smacof import smacof
 
-_MISSING = 0.5  # of the pairs of a short list
+_MISSING = 0.5  # share of the pairs of a short list
 
 
 def compare(
@@ -25,51 +25,51 @@ def compare(
     iterations: int,
     block: int,
 ) -> Comparison:
-    """Distances of similarities of which half are missing, as those of a short list are.
+    """Compares embeddings of short lists in which half of the similarities are missing.
 
-    Peers do the first queries, scikit-learn one; times are per query.
+    Peers do fewer queries, scikit-learn a single one; times are per query.
     """
-    lists = [made_up_distances(rng, points, dim) for _ in range(queries)]
+    lists = [random_distances(rng, points, dim) for _ in range(queries)]
     some = lists[:peer_queries]
 
-    def sklearn() -> Contender:
-        """SMACOF of one start, which stops when it thinks best: all it has for given distances."""
-        manifold = installed("sklearn.manifold", "scikit-learn")
+    def sklearn() -> Implementation:
+        """SMACOF from one start, with its own stopping rule."""
+        manifold = import_peer("sklearn.manifold", "scikit-learn")
         options = {"n_components": dim, "n_init": 1, "normalized_stress": False}
         search = functools.partial(manifold.smacof, **options, random_state=0)
         taken = search(lists[0], return_n_iter=True)[2]
         name = f"scikit-learn SMACOF, {taken} iterations"
-        return Contender(name, lambda: search(lists[0])[0], 1)
+        return Implementation(name, lambda: search(lists[0])[0], 1)
 
-    def numpy() -> Contender:
+    def numpy() -> Implementation:
         def call() -> list[np.ndarray]:
             return [libraries.classical_mds(distances, dim) for distances in some]
 
-        return Contender("NumPy centring, eigh", call, peer_queries)
+        return Implementation("NumPy centring, eigh", call, peer_queries)
 
     return Comparison(
         "query",
         _classical(lists, dim, block),
         {"numpy": numpy, "sklearn": sklearn},
-        (_majorised(some, dim, iterations),),
-        # Reducing to tridiagonal form and turning the vectors back
+        (_smacof(some, dim, iterations),),
+        # Reduction to tridiagonal form, and back-transformation of the eigenvectors
         Work(4.0 / 3.0 * points**3 + 2.0 * points**2 * dim, lists[0].nbytes),
     )
 
 
-def _classical(lists: Sequence[np.ndarray], dim: int, block: int) -> Contender:
-    """Classical scaling of blocks of lists."""
+def _classical(lists: Sequence[np.ndarray], dim: int, block: int) -> Implementation:
+    """Classical MDS of blocks of lists."""
     embed = jax.jit(jax.vmap(functools.partial(classical_mds, dim=dim)))
 
     def call() -> list[np.ndarray]:
         starts = range(0, len(lists), block)
         return [np.asarray(embed(np.stack(lists[start : start + block]))) for start in starts]
 
-    return Contender("classical MDS, eigh", call, len(lists))
+    return Implementation("classical MDS, eigh", call, len(lists))
 
 
-def _majorised(lists: Sequence[np.ndarray], dim: int, iterations: int) -> Contender:
-    """SMACOF of one list after the other, from their classical scaling."""
+def _smacof(lists: Sequence[np.ndarray], dim: int, iterations: int) -> Implementation:
+    """SMACOF of one list after the other, starting from classical MDS."""
     weights = np.ones(lists[0].shape, np.float32)
 
     def call() -> list[np.ndarray]:
@@ -79,11 +79,11 @@ def _majorised(lists: Sequence[np.ndarray], dim: int, iterations: int) -> Conten
             for distances, start in zip(lists, starts, strict=True)
         ]
 
-    return Contender(f"SMACOF, {iterations} iterations", call, len(lists))
+    return Implementation(f"SMACOF, {iterations} iterations", call, len(lists))
 
 
-def made_up_distances(rng: np.random.Generator, points: int, dim: int) -> np.ndarray:
-    """Distances float32 [n, n] of unit vectors, sqrt(2) where the similarity is missing."""
+def random_distances(rng: np.random.Generator, points: int, dim: int) -> np.ndarray:
+    """Returns distances float32 [n, n] of unit vectors, sqrt(2) where the similarity is missing."""
     rows = vectors.unit(rng, points, dim)
     similarities = np.maximum(rows @ rows.T, 0.0)
     similarities[rng.random(similarities.shape) < _MISSING] = 0.0
@@ -93,8 +93,8 @@ def made_up_distances(rng: np.random.Generator, points: int, dim: int) -> np.nda
     return distances.astype(np.float32)
 
 
-BENCHES = {
-    "mds": Bench(
+CASES = {
+    "mds": Case(
         compare,
         {
             "standard": {

@@ -1,4 +1,4 @@
-"""Peak memory of the stages against the number of images, each in a process of its own."""
+"""Peak memory of each stage by number of images, each in its own process."""
 
 import concurrent.futures
 import dataclasses
@@ -21,10 +21,12 @@ _TOP = 100  # images kept per query
 _QUERIES = 4
 _WRITTEN = 1024  # rows written at a time
 
+Stage = Callable[..., float | None]  # from the number of images and sizes to megabytes
+
 
 @dataclasses.dataclass(frozen=True)
 class RowsOnDisk:
-    """Rows of a raw file, read when they are asked for, as those of a feature store are.
+    """Rows of a raw file, read when they are indexed, like those of a feature store.
 
     Attributes:
       path: of the file.
@@ -37,7 +39,7 @@ class RowsOnDisk:
     dtype: Any
 
     def __len__(self) -> int:
-        """N."""
+        """Number of rows."""
         return self.shape[0]
 
     @property
@@ -63,12 +65,12 @@ def measure(
     local_block: int,
     pair_block: int,
 ) -> list[dict[str, Any]]:
-    """Runs every stage at every size.
+    """Runs each stage at each size.
 
     Args:
-      global_images: numbers of images of the global search, from disk.
-      local_images: those of the local search and of the graph, from disk.
-      pairs: numbers of candidates of spatial verification, whose features are in memory before.
+      global_images: numbers of images of the global search, which are on disk.
+      local_images: numbers of images of the local search and the graph, which are on disk.
+      pairs: numbers of candidates of spatial verification, whose features are already in memory.
       dim: of global descriptors; local ones have a quarter.
       features: of an image.
       global_block: `config.search.global_block`.
@@ -77,10 +79,10 @@ def measure(
 
     Returns:
       A row for each: `stage`, `bound` (the field that bounds memory, and its value), `images` and
-      `megabytes` beyond those of the process before, None where only Linux could tell.
+      `megabytes` added to the process, None on systems other than Linux.
     """
     local = (dim // 4, features, local_block)
-    plans = [
+    plans: list[tuple[Stage, str, int, Sequence[int], tuple[int, ...]]] = [
         (global_stage, "search.global_block", global_block, global_images, (dim, global_block)),
         (local_stage, "search.local_block", local_block, local_images, local),
         (graph_stage, "search.graph_block", local_block, local_images, local),
@@ -97,7 +99,7 @@ def measure(
 
 
 def global_stage(images: int, dim: int, block: int) -> float | None:
-    """Megabytes of a global search of `images` on disk."""
+    """Returns the megabytes of a global search of `images` on disk."""
     with tempfile.TemporaryDirectory() as folder:
         rows = _written(pathlib.Path(folder), (images, dim), np.float32)
         queries = rows[:_QUERIES]
@@ -105,17 +107,17 @@ def global_stage(images: int, dim: int, block: int) -> float | None:
 
 
 def local_stage(images: int, dim: int, features: int, block: int) -> float | None:
-    """Megabytes of a local search of `images` on disk."""
+    """Returns the megabytes of a local search of `images` on disk."""
     return _searched(images, dim, features, block, min(_QUERIES, images))
 
 
 def graph_stage(images: int, dim: int, features: int, block: int) -> float | None:
-    """Megabytes of the lists of one block of images against all, a chunk of the graph."""
+    """Returns the megabytes of one chunk of the graph: a block of images against all."""
     return _searched(images, dim, features, block, min(block, images))
 
 
 def verification_stage(pairs: int, dim: int, features: int, block: int) -> float | None:
-    """Megabytes of the verification of `pairs` candidates, beyond their features."""
+    """Returns the megabytes of the verification of `pairs` candidates, without their features."""
     rng = np.random.default_rng(0)
     places = rng.uniform(0, 1000, (pairs, features, 2)).astype(np.float32)
     ones = np.ones((pairs, features), np.float32)
@@ -134,9 +136,9 @@ def verification_stage(pairs: int, dim: int, features: int, block: int) -> float
 def _searched(images: int, dim: int, features: int, block: int, queries: int) -> float | None:
     with tempfile.TemporaryDirectory() as folder:
         rows = _written(pathlib.Path(folder), (images, features, dim), np.float16)
-        asked, mask = rows[:queries], np.ones((images, features), bool)
+        query, mask = rows[:queries], np.ones((images, features), bool)
         kernel = SimilarityKernel("threshold", 0.5)
-        given = asked, mask[:queries], rows, mask, kernel, _TOP, block
+        given = query, mask[:queries], rows, mask, kernel, _TOP, block
         return _peak(lambda: local_search.best(*given))
 
 
@@ -146,7 +148,8 @@ def _peak(call: Callable[[], object]) -> float | None:
     return cost.megabytes
 
 
-def _written(folder: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> RowsOnDisk:
+def _written(folder: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Writes random rows; returns `RowsOnDisk`, typed as the arrays that searches take."""
     rng, path = np.random.default_rng(0), folder / "rows"
     with path.open("wb") as file:
         for start in range(0, shape[0], _WRITTEN):
@@ -155,7 +158,7 @@ def _written(folder: pathlib.Path, shape: tuple[int, ...], dtype: Any) -> RowsOn
     return RowsOnDisk(path, shape, dtype)
 
 
-def _in_new_process(stage: Callable[..., float | None], *arguments: int) -> float | None:
+def _in_new_process(stage: Stage, *arguments: int) -> float | None:
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
         return pool.submit(stage, *arguments).result()

@@ -1,4 +1,4 @@
-"""A step of training, on made up images."""
+"""A training step on random images."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from delg_jax.benchmarks.baselines.torch_training import TorchTrainer
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Unavailable, Work
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailable, Work
 from delg_jax.benchmarks.cases.extract import network
 from delg_jax.losses import LossWeights
 from delg_jax.models.variables import initialize
@@ -30,37 +30,37 @@ _TRAIN = SimpleNamespace(
 def compare(
     rng: np.random.Generator, backbone: str, images: int, side: int, classes: int, dtype: str
 ) -> Comparison:
-    """DELG on a ResNet with torchvision's weights' layout; times are per image.
+    """Compares training steps of DELG on a torchvision ResNet.
 
     Args:
-      rng: for weights, images and labels.
+      rng: for images and labels.
       backbone: of the network.
       images: in a batch.
-      side: pixels.
-      classes: of the labels.
+      side: of an image, pixels.
+      classes: number of labels.
       dtype: of the computation; weights are float32.
 
     Returns:
-      The comparison.
+      The comparison, per image.
     """
     module = network(backbone).clone(num_classes=classes, dtype=jax.numpy.dtype(dtype))
-    variables = jax.device_get(initialize(module, jax.random.key(0)))  # the step donates its own
+    variables = jax.device_get(initialize(module, jax.random.key(0)))  # the step donates its state
     pixels = rng.integers(0, 256, (images, side, side, 3), np.uint8)
     labels = rng.integers(0, classes, images).astype(np.int32)
 
-    def torch(name: str, compiled: bool) -> Contender:
+    def torch(name: str, compiled: bool) -> Implementation:
         trainer = TorchTrainer(module, variables, _WEIGHTS, _RATE, _CLIP, dtype, compiled)
         if compiled:
             try:
                 trainer(pixels, labels)
-            except Exception as error:  # of the compiler, of any kind, without one for example
+            except Exception as error:  # the compiler raises errors of any type
                 raise Unavailable("peer", "torch.compile", _first_line(error)) from error
-        return Contender(name, lambda: trainer(pixels, labels), images)
+        return Implementation(name, lambda: trainer(pixels, labels), images)
 
     ours, operations = _ours(module, variables, {"image": pixels, "label": labels})
     return Comparison(
         "image",
-        Contender("train_step", ours, images),
+        Implementation("train_step", ours, images),
         {
             "torch": lambda: torch("PyTorch, channels last", False),
             "compiled": lambda: torch("PyTorch, channels last, compiled", True),
@@ -70,18 +70,19 @@ def compare(
 
 
 def _ours(module, variables, batch: dict[str, np.ndarray]) -> tuple[Callable[[], float], float]:
-    """The step, which keeps its state, and the operations that it takes on all devices."""
+    """Returns the step, which keeps its state, and its operations on all devices."""
     tx = optimizer.create_optimizer(_TRAIN)
     update = step.parallel_train_step(module, tx, _WEIGHTS)
-    held = [step.replicate(optimizer.create_state(variables, tx))]
-    parts = step.split_over_devices(batch)
-    of_device = update.lower(held[0], parts).cost_analysis()["flops"]
+    state = step.replicate(optimizer.create_state(variables, tx))
+    device_batches = step.split_over_devices(batch)
+    device_operations = update.lower(state, device_batches).cost_analysis()["flops"]
 
     def call() -> float:
-        held[0], metrics = update(held[0], parts)
+        nonlocal state
+        state, metrics = update(state, device_batches)
         return float(metrics["loss"])
 
-    return call, of_device * jax.local_device_count()
+    return call, device_operations * jax.local_device_count()
 
 
 def _first_line(error: Exception) -> str:
@@ -89,8 +90,8 @@ def _first_line(error: Exception) -> str:
 
 
 _GPU = {"backbone": "resnet50", "side": 512, "classes": 1000}
-BENCHES = {
-    "train": Bench(
+CASES = {
+    "train": Case(
         compare,
         {
             "standard": {

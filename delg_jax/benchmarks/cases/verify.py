@@ -1,4 +1,4 @@
-"""Spatial verification: the inliers of a query and its candidates."""
+"""Spatial verification of a query against its candidates."""
 
 import concurrent.futures
 import os
@@ -8,16 +8,16 @@ import jax
 import numpy as np
 
 from delg_jax.benchmarks.baselines import libraries, ransac_libraries
-from delg_jax.benchmarks.case import Bench, Comparison, Contender, Work
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import SpatialSettings
 
-_SIDE = 1000.0  # pixels
-# From descriptors of query and image and a distance to neighbours and which of them are matches.
+_SIDE = 1000.0  # of a square image, pixels
+# From descriptors of query and image and a distance, to the nearest neighbours and which match
 _Match = Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
-# From matched points, source and target, to the number of inliers.
+# From matched points, source and target, to the number of inliers
 _Count = Callable[[np.ndarray, np.ndarray], int]
 
 
@@ -30,65 +30,69 @@ def compare(
     dim: int,
     pair_block: int,
 ) -> Comparison:
-    """Images with half of the query's features, two thirds of these moved to anywhere.
+    """Compares verification of images with half of the query's features.
 
-    Peers do the first pairs, those that take long only a few; times are per pair.
+    Of these, a third is consistent with one affine map. Peers do fewer pairs, the slow ones only a
+    few; times are per pair.
     """
     settings = SpatialSettings(pair_block=pair_block)
-    sides = _planted(rng, pairs, features, dim)
-    (query, places), (images, moved) = ((side.descriptors, side.locations) for side in sides)
+    query, candidates = _planted(rng, pairs, features, dim)
     ids, key = np.arange(pairs), jax.random.key(0)
 
-    def peer(name: str, match: _Match, count: _Count, some: int, threads: int = 1) -> Contender:
-        """Matches and counts the first pairs by the programs of a peer."""
+    def peer(
+        name: str, match: _Match, count: _Count, some: int, threads: int = 1
+    ) -> Implementation:
+        """Matches the first pairs and counts their inliers with the functions of a peer."""
 
         def one(pair: int) -> int:
-            index, valid = match(query, images[pair], settings.max_distance)
-            return count(moved[pair][index[valid]], places[valid])
+            descriptors = np.asarray(candidates.descriptors[pair])
+            locations = np.asarray(candidates.locations[pair])
+            index, valid = match(np.asarray(query.descriptors), descriptors, settings.max_distance)
+            return count(locations[index[valid]], np.asarray(query.locations)[valid])
 
         def each() -> list[int]:
             with concurrent.futures.ThreadPoolExecutor(threads) as pool:
                 return list(pool.map(one, range(some)))
 
-        return Contender(name, each, some)
+        return Implementation(name, each, some)
 
-    def numpy() -> Contender:
-        draws, least = np.random.default_rng(0), settings.inlier_threshold
+    def numpy() -> Implementation:
+        generator, threshold = np.random.default_rng(0), settings.inlier_threshold
 
         def count(source: np.ndarray, target: np.ndarray) -> int:
-            return libraries.ransac(source, target, settings.hypotheses, least, draws)
+            return libraries.ransac(source, target, settings.hypotheses, threshold, generator)
 
         return peer("NumPy matching and RANSAC loop", libraries.match, count, slow_pairs)
 
-    def opencv() -> Contender:
+    def opencv() -> Implementation:
         ransac = ransac_libraries.opencv(
             settings.model, settings.hypotheses, settings.inlier_threshold
         )
         name = "NumPy matching, OpenCV RANSAC, all cores"
-        return peer(name, libraries.match, _counted(ransac), peer_pairs, os.cpu_count() or 1)
+        return peer(name, libraries.match, _inlier_count(ransac), peer_pairs, os.cpu_count() or 1)
 
-    def official() -> Contender:
+    def official() -> Implementation:
         ransac = ransac_libraries.scikit_image(
             settings.model, settings.hypotheses, settings.inlier_threshold
         )
         name = "SciPy k-d tree, scikit-image RANSAC"
-        return peer(name, ransac_libraries.match_by_tree, _counted(ransac), slow_pairs)
+        return peer(name, ransac_libraries.match_by_tree, _inlier_count(ransac), slow_pairs)
 
     def ours() -> np.ndarray:
-        return spatial_verification.verify(*sides, ids, key, settings)
+        return spatial_verification.verify(query, candidates, ids, key, settings)
 
     return Comparison(
         "image pair",
-        Contender("spatial_verification", ours, pairs),
+        Implementation("spatial_verification", ours, pairs),
         {"numpy": numpy, "opencv": opencv, "official": official},
-        work=Work(2.0 * features * features * dim, images.nbytes / pairs),
+        work=Work(2.0 * features * features * dim, candidates.descriptors.nbytes / pairs),
     )
 
 
 def _planted(
     rng: np.random.Generator, pairs: int, features: int, dim: int
 ) -> tuple[LocalFeatures, LocalFeatures]:
-    """Features of the query [K, ...] and of the images [M, K, ...]."""
+    """Returns features of the query [K, ...] and of the candidates [M, K, ...]."""
     query, images = vectors.unit(rng, features, dim), vectors.unit(rng, pairs, features, dim)
     images[:, 1::2] = query[None, 1::2]
     places = rng.uniform(0, _SIDE, (features, 2)).astype(np.float32)
@@ -98,7 +102,7 @@ def _planted(
     return _features(query, places), _features(images, moved)
 
 
-def _counted(ransac: ransac_libraries.Ransac) -> _Count:
+def _inlier_count(ransac: ransac_libraries.Ransac) -> _Count:
     return lambda source, target: int(ransac(source, target).sum())
 
 
@@ -108,8 +112,8 @@ def _features(descriptors: np.ndarray, locations: np.ndarray) -> LocalFeatures:
 
 
 _FULL = {"features": 1000, "dim": 128}
-BENCHES = {
-    "verify": Bench(
+CASES = {
+    "verify": Case(
         compare,
         {
             "standard": {

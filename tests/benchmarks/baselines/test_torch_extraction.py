@@ -69,4 +69,4 @@ def test_without_pytorch_there_is_no_peer(monkeypatch):
 
     monkeypatch.setattr(case.importlib, "import_module", absent)
     with pytest.raises(case.Unavailable, match=r"torch.*delg_jax\[bench\]"):
-        case.installed("torch", "torch")
+        case.import_peer("torch", "torch")

@@ -14,7 +14,7 @@ def test_overlap_counts_the_images_that_both_put_first():
 
 def test_all_neighbours_give_the_exact_similarity():
     pytest.importorskip("faiss", reason="the peer")
-    numbers = {**local.BENCHES["local"].sizes["tiny"], "peer_queries": 2}
+    numbers = {**local.CASES["local"].sizes["tiny"], "peer_queries": 2}
     numbers["nearest"] = numbers["images"] * numbers["features"]
     comparison = local.compare(np.random.default_rng(0), **numbers)
     found = np.stack(comparison.peers["faiss"]().call())

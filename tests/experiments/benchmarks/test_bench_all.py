@@ -6,7 +6,7 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 from experiments.benchmarks import bench_all
 
-MACHINE = {
+ENVIRONMENT = {
     "device": "cpu",
     "devices": 1,
     "processor": "Brand",
@@ -32,17 +32,17 @@ def result():
     return {
         "name": "local",
         "unit": "query",
-        "contenders": [
+        "implementations": [
             timed("exact", "ours", 0.002, 1),
             timed("ivf", "variant", 2.0, 1000),
             timed("faiss", "peer", 0.004, 2),
         ],
-        "floor": {"share": 0.5},
-        "machine": MACHINE,
+        "roofline": {"share": 0.5},
+        "environment": ENVIRONMENT,
     }
 
 
-def test_ours_come_first_and_peers_beside_them(result):
+def test_ours_comes_first_and_peers_follow(result):
     lines = bench_all.table([result]).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
         "local",
@@ -52,7 +52,7 @@ def test_ours_come_first_and_peers_beside_them(result):
         "",
         "50%",
     ]
-    assert "cells (ours), overlap 95%" in lines[3]
+    assert "ivf (ours), overlap 95%" in lines[3]
     assert "2 s/query" in lines[3]
     assert "faiss (peer)" in lines[4]
     assert "2.00" in lines[4]
@@ -64,11 +64,11 @@ def test_memory_has_one_row_for_a_stage():
         {"stage": "global", "bound": "x=1", "images": 1000, "megabytes": 3.2},
         {"stage": "global", "bound": "x=1", "images": 2000, "megabytes": None},
     ]
-    text = bench_all.table([{"name": "memory", "rows": rows, "machine": MACHINE}])
+    text = bench_all.table([{"name": "memory", "rows": rows, "environment": ENVIRONMENT}])
     assert "3 at 1,000, - at 2,000" in text
 
 
-def test_only_what_stands_between_the_marks_changes():
+def test_only_the_text_between_the_marks_changes():
     text = f"before\n{bench_all.BEGIN}\nold\n{bench_all.END}\nafter\n"
     once = bench_all.replaced(text, "new")
     assert once == f"before\n{bench_all.BEGIN}\nnew\n{bench_all.END}\nafter\n"
@@ -78,7 +78,7 @@ def test_only_what_stands_between_the_marks_changes():
             bench_all.replaced(broken, "new")
 
 
-def test_numbers_and_readme_are_written(tmp_path, capsys):
+def test_results_and_readme_are_written(tmp_path, capsys):
     readme = tmp_path / "README.md"
     readme.write_text(f"{bench_all.BEGIN}\n{bench_all.END}\n")
     (tmp_path / "bench_train.json").write_text('{"of": "an older program"}')
@@ -90,7 +90,7 @@ def test_numbers_and_readme_are_written(tmp_path, capsys):
     assert "minutes" in capsys.readouterr().out
 
 
-def test_what_fails_is_named(tmp_path):
+def test_a_failed_case_is_reported(tmp_path):
     found = bench_all.measure("global", "waltz", "none", tmp_path / "a.json")
     assert found == "global: ended with status 2"
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.benchmarks import bench_gpu, optional_packages
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 # Hides packages from every interpreter that has it on its path
 HIDING = f"""
     import importlib.machinery as machinery
@@ -26,7 +26,7 @@ HIDING = f"""
 
 @pytest.fixture
 def bare(tmp_path):
-    """The environment of a machine that has jax and flax but not what data needs."""
+    """The environment of a machine with jax and flax but without the packages for data."""
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(HIDING))
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHON": sys.executable}
@@ -44,20 +44,20 @@ def test_a_wrong_kernel_fails(monkeypatch, capsys):
     assert "local: 0.01" in capsys.readouterr().out
 
 
-def test_numbers_and_a_trace_are_left(tmp_path, capsys):
+def test_the_result_and_a_trace_are_written(tmp_path, capsys):
     assert bench_gpu.main(["global_one", "--size=tiny", f"--out={tmp_path}", "--trace"]) == 0
     result = json.loads((tmp_path / "bench_global_one.json").read_text())
-    assert result["contenders"][0]["kind"] == "ours"
+    assert result["implementations"][0]["kind"] == "ours"
     assert list(tmp_path.glob("trace_global_one/**/*.xplane.pb"))
     assert "global_search" in capsys.readouterr().out
 
 
-def test_every_benchmark_can_be_imported_without_what_data_needs(bare):
+def test_every_case_can_be_imported_without_the_packages_for_data(bare):
     program = """
         from experiments.benchmarks import bench_gpu
-        from delg_jax.benchmarks import harness
+        from delg_jax.benchmarks import bench
         for name in ("train", "extract_r50_7", "verify", "global", "local", "binary", "mds"):
-            harness.load(name)
+            bench.load(name)
         print(*bench_gpu.MISSING)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
@@ -66,10 +66,10 @@ def test_every_benchmark_can_be_imported_without_what_data_needs(bare):
     assert set(done.stdout.split()) == set(optional_packages.PACKAGES)
 
 
-def test_a_stand_in_takes_the_place_of_what_is_missing_only(monkeypatch):
+def test_only_missing_packages_become_empty_modules(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     monkeypatch.setattr(optional_packages, "PACKAGES", ("json", "surely_absent"))
-    assert optional_packages.install() == ("surely_absent",)
+    assert optional_packages.install_empty_modules() == ("surely_absent",)
     assert importlib.import_module("json") is json
     module = importlib.import_module("surely_absent.inner")
 

@@ -15,8 +15,8 @@ def test_times_are_work_over_rate():
     exact = rows["a query, local, floats"]
     assert exact["seconds"] == scale.IMAGES * 1e6 / 1e9
     assert exact["bytes"] == scale.IMAGES * 1000 * 256
-    cells = rows["a query, local, engine ivf"]
-    assert cells["seconds"] == pytest.approx(exact["seconds"] / 20)
+    ivf = rows["a query, local, engine ivf"]
+    assert ivf["seconds"] == pytest.approx(exact["seconds"] / 20)
     store = rows["read the store, sign"]
     assert store["bytes"] == scale.IMAGES * (4096 + 1000 * 32)
     assert store["seconds"] == store["bytes"] / 4e8
@@ -30,19 +30,19 @@ def test_the_plan_says_what_it_rests_on():
 
 
 def test_rates_are_read_from_the_benchmarks(tmp_path, capsys):
-    machine = {"devices": 1, "device": "cpu", "cpus": 2}
+    environment = {"devices": 1, "device": "cpu", "cpus": 2}
     ours = {"name": "ours", "units_per_second": 2.0, "ratio": 1.0}
     timed = {
         "size": {"images": 3, "features": 10},
-        "contenders": [ours, {"name": "engine ivf", "ratio": 0.1}],
-        "machine": machine,
+        "implementations": [ours, {"name": "engine ivf", "ratio": 0.1}],
+        "environment": environment,
     }
-    for name in ("extract_r50_7", "local", "binary", "global_one"):
-        (tmp_path / f"bench_{name}.json").write_text(json.dumps(timed))
+    for name in scale._SOURCES[:-1]:
+        (tmp_path / f"{name}.json").write_text(json.dumps(timed))
     assert run_experiment(scale, [f"--results={tmp_path}"]) == 2
-    assert "bench_store.json" in capsys.readouterr().err
+    assert "store_reading.json" in capsys.readouterr().err
     store = {"bytes": 100, "images": 7, "read_features": {"seconds": 4.0}}
-    (tmp_path / "bench_store.json").write_text(json.dumps(store))
+    (tmp_path / "store_reading.json").write_text(json.dumps(store))
     assert run_experiment(scale, [f"--results={tmp_path}"]) == 0
     rates = json.loads((tmp_path / "scale.json").read_text())["rates"]
     assert rates["floats"] == rates["bits"] == 600

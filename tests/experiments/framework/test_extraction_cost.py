@@ -14,7 +14,7 @@ SMALL = {
 }
 
 
-def test_bytes_are_those_of_the_descriptors():
+def test_bytes_are_counted_from_the_descriptors():
     found = extraction_cost.measure(configuration.override(tiny_config(), SMALL))
     pooled = 4 * 16
     assert found["bytes"] == {"global": pooled, "float32": pooled + 4 * 10 * 16, "sign": 10 * 2}
@@ -23,12 +23,12 @@ def test_bytes_are_those_of_the_descriptors():
     assert 0 < low <= found["milliseconds"] <= high
 
 
-def test_without_a_local_head_there_are_global_bytes_alone():
+def test_without_a_local_head_only_global_bytes_are_counted():
     config = configuration.override(tiny_config(), {**SMALL, "model.local_head": False})
     assert list(extraction_cost.measure(config)["bytes"]) == ["global"]
 
 
-def test_the_papers_lengths_give_the_papers_gigabytes():
+def test_the_papers_dimensions_give_the_papers_gigabytes():
     config = default.get_config()
     size = extraction_cost._bytes(
         config.model.global_dim, config.extract.max_features, config.model.local_dim

@@ -29,7 +29,7 @@ def rows(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_each_data_set_has_a_table_of_paper_ours_and_difference(table):
+def test_each_data_set_has_a_table_with_paper_ours_and_difference(table):
     found = rows(table.markdown())
     assert found[0] == ["Table 0", "One Medium: paper", "ours", "difference"]
     assert found[2] == ["a", "1.00", "3.00 [2.00, 4.00]", "+2.00"]
@@ -44,7 +44,7 @@ def test_claims_have_a_p_value_where_there_are_queries(table):
     assert found[-1] == ["b over a", "Two Hard", "+1.50", "-"]
 
 
-def test_it_says_whose_data_they_are_and_what_failed(table):
+def test_the_table_describes_the_data_and_lists_failures(table):
     text = table.markdown()
     assert "These data are not the paper's, whose numbers only stand beside." in text
     assert "Failed: c (no memory)" in text
@@ -59,7 +59,7 @@ def test_it_says_whose_data_they_are_and_what_failed(table):
     assert "These data are not the paper's." in text
 
 
-def test_files_hold_the_same_numbers(table, tmp_path):
+def test_files_contain_the_numbers_of_the_table(table, tmp_path):
     table.write(tmp_path)
     content = json.loads((tmp_path / "toy_quick.json").read_text())
     assert (tmp_path / "toy_quick.md").read_text() == table.markdown()

@@ -40,7 +40,7 @@ def test_home_directories_are_expanded(monkeypatch):
 
 
 @pytest.mark.parametrize("changes", [["seed"], ["seed=1", "seed=2"]])
-def test_wrong_changes_are_refused(tmp_path, changes):
+def test_invalid_changes_are_refused(tmp_path, changes):
     arguments = [f"--workdir={tmp_path}", *(f"--set={change}" for change in changes)]
     with pytest.raises(UserError, match="--set"):
         program.options(parsed(*arguments))

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from configs import quickstart
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.sweeps import sweep
@@ -12,10 +13,12 @@ from tests.experiments.framework.test_plan import EXPERIMENT
 from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
 
+BASE = quickstart.get_config("smoke")
+
 
 @pytest.fixture
 def stubs(monkeypatch):
-    """Replaces the verbs by ones that note what they were called with."""
+    """Replaces the verbs by functions that record their calls."""
     noted = []
 
     def train(config, workdir, overwrite):
@@ -38,7 +41,7 @@ def options(tmp_path):
     return Options("quick", tmp_path, data=str(tmp_path))
 
 
-def test_networks_come_before_what_is_evaluated(stubs, tmp_path):
+def test_networks_are_trained_before_the_evaluations(stubs, tmp_path):
     results, trained = runs.execute(EXPERIMENT, options(tmp_path))
     assert stubs == [
         ("train", "trained", "first_0"),
@@ -52,7 +55,7 @@ def test_networks_come_before_what_is_evaluated(stubs, tmp_path):
     assert set(results) == {(s, d, 0) for s in ("shared", "other") for d in ("one", "two")}
 
 
-def test_what_is_finished_is_not_done_again(stubs, tmp_path):
+def test_finished_runs_are_not_repeated(stubs, tmp_path):
     runs.execute(EXPERIMENT, options(tmp_path))
     done = len(stubs)
     results, _ = runs.execute(EXPERIMENT, options(tmp_path))
@@ -60,7 +63,7 @@ def test_what_is_finished_is_not_done_again(stubs, tmp_path):
     assert all(result.metrics["evaluate"] == {"methods": {}} for result in results.values())
 
 
-def test_a_measure_of_its_own_takes_the_place_of_the_evaluation(stubs, tmp_path):
+def test_a_measure_replaces_the_evaluation(stubs, tmp_path):
     measured = dataclasses.replace(
         EXPERIMENT, measure=lambda config: {"threshold": config.search.threshold}
     )
@@ -69,7 +72,7 @@ def test_a_measure_of_its_own_takes_the_place_of_the_evaluation(stubs, tmp_path)
     assert not [note for note in stubs if note[0] == "evaluate"]
 
 
-def test_settings_that_differ_in_matching_alone_share_features(tmp_path):
+def test_settings_that_differ_only_in_matching_share_features(tmp_path):
     root = make_revisited(tmp_path / "photographs")
     config = retrieval_config(root)
     fields = {"rerank.sp.one_bit": True, "rerank.sp.max_distance": 1.2}
@@ -91,3 +94,37 @@ def test_settings_that_differ_in_matching_alone_share_features(tmp_path):
     assert configuration.difference(
         configuration.flatten(first), configuration.flatten(config)
     ) == ["config.eval.methods: ['global+sp'] -> ['global', 'global+sp', 'local', 'local+mds']"]
+
+
+def changed(**fields):
+    return configuration.override(BASE, {f.replace("__", "."): v for f, v in fields.items()})
+
+
+def test_the_digest_depends_only_on_fields_that_decide_features():
+    name = runs.digest(BASE)
+    same = changed(rerank__sp__one_bit=True, search__threshold=0.1, eval__methods=("local",))
+    assert runs.digest(same) == name
+    for other in (
+        changed(model__checkpoint="elsewhere"),
+        changed(seed=1),
+        changed(extract__max_features=7),
+        changed(data__root="elsewhere"),
+    ):
+        assert runs.digest(other) != name
+
+
+def test_features_are_linked_by_configuration(tmp_path):
+    shared = tmp_path / "features"
+    runs.link(BASE, tmp_path / "a", shared)
+    runs.link(changed(rerank__sp__ratio=0.9), tmp_path / "b", shared)
+    (tmp_path / "a" / "features" / "database").mkdir()
+    assert (tmp_path / "b" / "features" / "database").is_dir()
+    runs.link(changed(seed=1), tmp_path / "b", shared)
+    assert not (tmp_path / "b" / "features" / "database").exists()
+    assert len(list(shared.iterdir())) == 2
+
+
+def test_features_extracted_in_place_are_kept(tmp_path):
+    (tmp_path / "a" / "features" / "database").mkdir(parents=True)
+    runs.link(BASE, tmp_path / "a", tmp_path / "features")
+    assert not (tmp_path / "a" / "features").is_symlink()

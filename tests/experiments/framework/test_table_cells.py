@@ -47,7 +47,7 @@ def test_a_cell_is_the_mean_over_the_queries_of_all_seeds(tmp_path):
 
 
 @pytest.mark.parametrize("interval", ["pairs", "pairs/listed"])
-def test_a_number_without_queries_has_the_interval_that_it_came_with(tmp_path, interval):
+def test_a_number_without_queries_keeps_its_interval(tmp_path, interval):
     column = Column("pairs", "one", "pairs/average_precision", interval=interval)
     one = experiment((Row("a", (Setting("s"),)),), (column,))
     results = {("s", "one", 0): result(metrics([1.0]))}
@@ -59,7 +59,7 @@ def test_a_number_without_queries_has_the_interval_that_it_came_with(tmp_path, i
     assert (cell.value, cell.low) == (40, None)
 
 
-def test_a_number_without_queries_is_compared_as_its_evaluation_did(tmp_path):
+def test_a_number_without_queries_keeps_the_comparison_of_its_evaluation(tmp_path):
     column = Column("gap", "one", "methods/{method}/r/gap", "", "i/{method}", "compared/{method}")
     setting, other = Setting("s"), Setting("t")
     rows = [Row(name, (s,), name[2:]) for name, s in (("s global", setting), ("s g+sp", setting))]
@@ -81,14 +81,14 @@ def test_a_number_without_queries_is_compared_as_its_evaluation_did(tmp_path):
 
 
 @pytest.mark.parametrize("found", [None, {"methods": {}}, metrics([None, None])])
-def test_what_was_not_measured_is_empty(tmp_path, found):
+def test_cells_that_were_not_measured_are_empty(tmp_path, found):
     one = experiment((Row("a", (Setting("s"),)),))
     results = {("s", "one", 0): result(found, "failed")}
     cell = cells.read(one, results, Options("quick", tmp_path))["a", "One Medium"]
     assert (cell.value, cell.low, cell.high) == (None, None, None)
 
 
-def test_files_without_queries_still_give_the_mean(tmp_path):
+def test_metrics_without_queries_still_give_the_mean(tmp_path):
     one = experiment((Row("a", (Setting("s"),)),))
     old = metrics([10.0, 20.0])
     del old["average_precisions"]
@@ -113,7 +113,7 @@ def test_a_row_chooses_on_one_half_and_is_measured_on_the_other(tmp_path):
     assert tested.p_value == pytest.approx(0.5)  # of 2^2 exchanges two are as extreme
 
 
-def test_of_equal_settings_the_first_is_chosen_and_a_failed_one_never(tmp_path):
+def test_on_a_tie_the_first_setting_is_chosen_and_a_failed_one_never(tmp_path):
     choice = Choice(("One Medium",), group=1)
     rows = (Row("a", (Setting("z"), Setting("x"), Setting("y"))),)
     equal = metrics([10.0, 10.0])

@@ -17,7 +17,7 @@ def test_overlap_by_hand():
     assert cann_overlap.overlap(exact, exact, 3) == 1.0
 
 
-def test_more_cells_looked_into_find_more():
+def test_more_probes_find_more():
     sides = cann_overlap.plant(images=80, features=10, dim=16)
     probes = [(IvfSettings(40), count) for count in (1, 10, 40)]
     grids = (GridSettings(grids=2, approximation=3.0, axes=4),)
@@ -33,7 +33,7 @@ def test_more_cells_looked_into_find_more():
     assert len(text.strip().splitlines()) == 7
 
 
-def test_planted_images_are_those_of_places():
+def test_images_of_a_place_share_features():
     sides = cann_overlap.plant(images=16, features=5, dim=64)
     assert sides.database.shape == (16, 5, 64)
     assert sides.queries.shape == (2, 5, 64)
@@ -58,5 +58,5 @@ def test_the_tables_are_written(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("settings", cann_overlap.GRIDS)
-def test_settings_are_of_use(settings):
+def test_settings_are_valid(settings):
     assert 2 <= len(settings.radii()) <= 36

@@ -9,7 +9,7 @@ from tests.photographs import make_revisited
 from tests.tiny import command_line, retrieval_config
 
 
-def test_no_group_takes_part_in_its_own_choice():
+def test_a_group_does_not_choose_its_own_setting():
     # Setting 0 is perfect for group 0 alone, setting 1 is fair everywhere
     found = np.array([[[100.0, 100, 0, 0, 0, 0]] * 2, [[60.0] * 6] * 2])
     groups = np.array([0, 0, 1, 1, 2, 2])
@@ -22,7 +22,7 @@ def test_no_group_takes_part_in_its_own_choice():
     np.testing.assert_array_equal(result.average_precisions[0], [60, 60, 60, 60, 0, 0])
 
 
-def test_queries_without_positives_are_left_out():
+def test_queries_without_positives_are_ignored():
     found = np.array([[[50.0, np.nan], [50, 50]], [[40, np.nan], [40, 40]]])
     result = choice.cross_validate(found, np.array([0, 1]))
     assert result.best == 0

@@ -17,7 +17,7 @@ def rankings(**lists):
     return {name.replace("_", "+"): np.array(rows) for name, rows in lists.items()}
 
 
-def test_chooses_the_largest_gain_among_queries_with_an_image_brought_in():
+def test_the_query_with_the_largest_gain_and_a_new_image_is_chosen():
     truth = [{"easy": [0, 1, 2], "hard": [], "junk": []}] * 3
     found = rankings(
         **{"global": [[5, 4, 3, 0, 1, 2], [5, 4, 0, 1, 2, 3], [5, 4, 3, 0, 1, 2]]},
@@ -26,7 +26,7 @@ def test_chooses_the_largest_gain_among_queries_with_an_image_brought_in():
     )
     # The first gains most, but nothing is brought in there
     assert picture.choose(found, truth, 2, {}) == 2
-    assert picture.brought_in(found, 2, np.array([0, 1, 2]), 2).tolist() == [2]
+    assert picture.new_images(found, 2, np.array([0, 1, 2]), 2).tolist() == [2]
     assert picture.choose({**found, "local+mds": found["local"]}, truth, 2, {}) is None
     assert picture.choose({**found, "local": found["global"]}, truth, 2, {}) is None
     found["local+mds"][1] = found["local+mds"][2]
@@ -34,7 +34,7 @@ def test_chooses_the_largest_gain_among_queries_with_an_image_brought_in():
     assert picture.choose(found, truth, 2, {1: np.array([2])}) == 1
 
 
-def test_counts_what_others_led_to(monkeypatch):
+def test_indirect_images_are_counted(monkeypatch):
     truth = [{"easy": [0, 1, 2], "hard": [], "junk": [3]}] * 2 + [
         {"easy": [0, 1, 2, 4, 5], "hard": [], "junk": [3]}
     ]
@@ -84,6 +84,6 @@ def test_draws_the_tiny_synthetic_data(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments", [["--output=picture.svg"], ["--config.data.name=revisited"], ["--top=0"], []]
 )
-def test_mistakes_are_refused_in_one_line(capsys, tmp_path, arguments):
+def test_invalid_flags_are_one_line_errors(capsys, tmp_path, arguments):
     assert run_experiment(picture, [*TINY, f"--workdir={tmp_path}", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -7,7 +7,7 @@ from tests.experiments.test_tables import SMOKE
 from tests.tiny import retrieval_config
 
 
-def test_every_value_is_one_that_the_configuration_takes(tmp_path):
+def test_every_value_of_the_ablation_is_valid(tmp_path):
     config = retrieval_config(tmp_path)
     for section, fields in (
         ("search", table_module.SEARCH),
@@ -20,7 +20,7 @@ def test_every_value_is_one_that_the_configuration_takes(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_ablation_goes_on_from_the_features_of_the_table(tmp_path, capsys, monkeypatch):
+def test_the_ablation_reuses_the_features_of_the_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(table_module, "SEARCH", {"threshold": (0.5, 0.6)})
     monkeypatch.setattr(table_module, "RERANK", {"weight": (0.0, 1.0)})
     arguments = [f"--workdir={tmp_path}", f"--results={tmp_path}", "--size=quick", "--ablate"]
@@ -48,7 +48,7 @@ def test_the_ablation_goes_on_from_the_features_of_the_table(tmp_path, capsys, m
     assert list(again["search.threshold"]) == ["0.5", "0.7"]
 
 
-def test_a_field_that_is_not_known_is_named(tmp_path, capsys):
+def test_an_unknown_field_is_named(tmp_path, capsys):
     arguments = [f"--workdir={tmp_path}", "--ablate", "--fields=rerank.mds.wieght"]
     assert run_experiment(table_module, arguments) == 2
     assert (

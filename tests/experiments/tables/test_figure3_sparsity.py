@@ -11,7 +11,7 @@ from tests.experiments.tables.test_quickstart_seeds import CONFIG
 NAMES = ["stopped conv4", "stopped conv5", "flowing conv4", "flowing conv5"]
 
 
-def test_runs_differ_in_the_gradients_alone():
+def test_runs_differ_only_in_the_gradients():
     runs = figure3_sparsity.runs()
     assert [run.overrides for run in runs] == [
         {"model.stop_gradient": True},
@@ -20,7 +20,7 @@ def test_runs_differ_in_the_gradients_alone():
     assert {run.verbs for run in runs} == {("train",)}
 
 
-def test_curves_are_those_of_the_records(monkeypatch, capsys, tmp_path):
+def test_curves_come_from_the_metrics_of_the_runs(monkeypatch, capsys, tmp_path):
     def train(config, workdir, overwrite):
         (workdir / "logs").mkdir(parents=True)
         flowing = 0.0 if config.model.stop_gradient else 0.25
@@ -50,6 +50,6 @@ def test_curves_are_those_of_the_records(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["--size=huge"], ["stray"]])
-def test_mistakes_are_refused_in_one_line(capsys, tmp_path, arguments):
+def test_invalid_flags_are_one_line_errors(capsys, tmp_path, arguments):
     assert run_experiment(figure3_sparsity, [CONFIG, f"--workdir={tmp_path}", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1

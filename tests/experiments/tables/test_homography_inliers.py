@@ -46,7 +46,7 @@ def extracted(rng):
     return Extracted(data, database, queries, "perfect")
 
 
-def test_a_cropped_query_is_put_back_into_its_photograph(extracted):
+def test_locations_in_a_cropped_query_are_mapped_to_its_image(extracted):
     (one, same), (two, tilted) = homography_inliers.pairs(extracted, [(20, 40, 180, 180)], 0)
     assert (one, two) == pytest.approx((1, 2))
     np.testing.assert_allclose(same.second.locations, same.first.locations, atol=1e-4)
@@ -56,7 +56,7 @@ def test_a_cropped_query_is_put_back_into_its_photograph(extracted):
     assert (whole[1].second.locations < same.second.locations).all()
 
 
-def test_perfect_features_are_perfect_at_any_tilt(extracted, monkeypatch, tmp_path, capsys):
+def test_perfect_features_score_1_at_any_tilt(extracted, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(homography_inliers, "extract", lambda *_: extracted)
     arguments = [CONFIG, f"--workdir={tmp_path}", f"--results={tmp_path / 'results'}"]
     assert run_experiment(homography_inliers, arguments) == 0
@@ -97,7 +97,7 @@ def test_rows_by_tilt():
     ]  # fmt: skip
 
 
-def test_other_data_have_no_known_views(capsys, tmp_path):
+def test_data_without_known_homographies_are_refused(capsys, tmp_path):
     arguments = [CONFIG, f"--workdir={tmp_path}", "--config.data.name=revisited"]
     assert run_experiment(homography_inliers, arguments) == 2
     assert "config.data.name = 'revisited': must be synthetic" in capsys.readouterr().err

@@ -7,11 +7,11 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.sweeps import sweep
 from experiments.tables import quickstart_seeds
 
-CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:smoke"
+CONFIG = f"--config={Path(__file__).parents[3] / 'configs' / 'quickstart.py'}:smoke"
 METHODS = ("global", "global+sp", "local", "local+mds")
 
 
-def test_each_seed_runs_untrained_and_trained_in_its_own_world():
+def test_each_seed_has_an_untrained_and_a_trained_run():
     runs = quickstart_seeds.runs()
     assert len({run.name for run in runs}) == len(runs) == 6
     for run in runs:
@@ -39,7 +39,7 @@ def test_the_tables_have_a_row_for_each_method_and_gain(monkeypatch, capsys, tmp
 
 
 @pytest.mark.parametrize("arguments", [["--seed=a"], ["--config.data.root_=x"], ["stray"]])
-def test_mistakes_are_refused_in_one_line(capsys, tmp_path, arguments):
+def test_invalid_flags_are_one_line_errors(capsys, tmp_path, arguments):
     assert run_experiment(quickstart_seeds, [CONFIG, f"--workdir={tmp_path}", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -1,10 +1,10 @@
-"""A feature store of a million images: bytes, opening, memory, and reading beside the bare disk.
+"""A feature store of a million images: size, time to open, memory, and speed beside a plain read.
 
-    python -m experiments.benchmarks.bench_store --store=DIR
+    python -m experiments.benchmarks.store_reading --store=DIR
 
-Writes the store if DIR has none (about 13 GB for a million images), then measures it in processes
-of their own, with the system's file cache emptied of the store before each pass; on Linux. Writes
-bench_store.json and bench_store.md into --results.
+Writes the store if DIR has none (about 13 GB for a million images). Each pass runs in its own
+process, after the store is dropped from the system's file cache. Linux only. Writes
+store_reading.json and store_reading.md into --results.
 """
 
 import multiprocessing
@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
+from delg_jax.evaluation.cost import measured
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage.rows import Layout
@@ -31,7 +32,7 @@ _GLOBAL_DIM, _LOCAL_DIM, _FEATURES, _CHUNK = 2048, 128, 300, 1024
 
 
 def write(folder: pathlib.Path, images: int) -> FeatureStore:
-    """Makes a store of random features; every chunk holds the same images in another order."""
+    """Writes a store of random features; all chunks hold the same images in different orders."""
     layout = Layout(_CHUNK, "sign", "float16", _FEATURES)
     names = [f"images/{number:07d}.jpg" for number in range(images)]
     store = FeatureStore.prepare(folder, names, layout)
@@ -62,8 +63,8 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _forget(folder: pathlib.Path) -> None:
-    """Lets the system drop the store from its cache of files."""
+def _drop_cached(folder: pathlib.Path) -> None:
+    """Drops the store from the system's file cache."""
     for path in _files(folder):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -75,7 +76,7 @@ def open_store(folder: pathlib.Path, megabytes: float) -> int:
 
 
 def read_raw(folder: pathlib.Path, megabytes: float) -> int:
-    """Reads every file of the store whole; returns the bytes."""
+    """Reads every file of the store; returns the bytes."""
     del megabytes
     total = 0
     for path in _files(folder):
@@ -86,7 +87,7 @@ def read_raw(folder: pathlib.Path, megabytes: float) -> int:
 
 
 def read_features(folder: pathlib.Path, megabytes: float) -> int:
-    """Reads every feature of every image, with checksums, as search does; returns the bytes."""
+    """Reads every feature, checking checksums, as search does; returns the bytes in memory."""
     store = FeatureStore(folder, megabytes)
     total = 0
     for block in _blocks(store):
@@ -101,27 +102,18 @@ def _blocks(store: FeatureStore) -> Iterator[np.ndarray]:
 
 
 def _measured(call: Callable[[pathlib.Path, float], int], folder: str, megabytes: float) -> tuple:
-    """Seconds, result, and by how many megabytes the process grew; in a process of its own."""
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is used now
-    before = _status("VmRSS")
-    start = time.monotonic()
-    result = call(pathlib.Path(folder), megabytes)
-    seconds = time.monotonic() - start
-    return seconds, result, _status("VmHWM") - before
-
-
-def _status(field: str) -> float:
-    """Megabytes that Linux counts for this process."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+    """Seconds, result, and megabytes by which the process grew at its peak."""
+    with measured() as cost:
+        result = call(pathlib.Path(folder), megabytes)
+    return cost.seconds, result, cost.megabytes
 
 
 def measure(folder: pathlib.Path, megabytes: float) -> dict[str, dict[str, float]]:
-    """Seconds, result and megabytes of every pass, by its name."""
+    """Returns `seconds`, `result` and `megabytes` of each pass, by name."""
     found = {}
     context = multiprocessing.get_context("spawn")
     for call in (open_store, read_raw, read_features):
-        _forget(folder)
+        _drop_cached(folder)
         with context.Pool(1) as pool:
             seconds, result, grown = pool.apply(_measured, (call, str(folder), megabytes))
         found[call.__name__] = {"seconds": seconds, "result": result, "megabytes": grown}
@@ -135,11 +127,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("images", 1_000_000, "Images of a new store.", 1, flag_values=values)
     text = "config.data.memory_megabytes of the reader."
     flags.DEFINE_float("memory", 256.0, text, 0.0, flag_values=values)
-    arguments.define_path(values, "results", "experiments/results", "Of the table.")
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Writes, measures, prints."""
+    """Writes the store if there is none, measures it and prints the table."""
     folder = pathlib.Path(values.store)
     is_new, start = not (folder / "store.json").is_file(), time.monotonic()
     store = write(folder, values.images)
@@ -153,23 +145,21 @@ def run(values: flags.FlagValues) -> None:
         "layout": store.layout._asdict(),
         "write_seconds": seconds,
         "memory_megabytes": values.memory,
-        "cores": os.cpu_count(),
         **found,
     }
-    workdir.write_json(pathlib.Path(values.results) / "bench_store.json", content)
     rate = {name: size / found[name]["seconds"] / 1e6 for name in ("read_raw", "read_features")}
     lines = [
         f"| {len(store)} images, {size / 1e9:.2f} GB | |",
         "| --- | ---: |",
         f"| open | {1000 * found['open_store']['seconds']:.0f} ms |",
-        f"| bare read of the files | {rate['read_raw']:.0f} MB/s |",
-        f"| every feature, checksums checked | {rate['read_features']:.0f} MB/s |",
+        f"| plain read of the files | {rate['read_raw']:.0f} MB/s |",
+        f"| every feature, with checksums | {rate['read_features']:.0f} MB/s |",
         f"| ratio | {raw['seconds'] / features['seconds']:.2f} |",
-        f"| memory that reading takes, of {values.memory:.0f} MB allowed for the cache "
+        f"| peak memory of reading, with a cache of {values.memory:.0f} MB "
         f"| {features['megabytes']:.0f} MB |",
     ]
     text = "\n".join(lines) + "\n"
-    workdir.write_text(pathlib.Path(values.results) / "bench_store.md", text)
+    harness.write_result(values.results, "store_reading", content, text)
     print(text, end="")
 
 

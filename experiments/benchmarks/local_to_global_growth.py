@@ -1,21 +1,19 @@
 r"""What a query of local-to-global retrieval costs as the database grows.
 
-    python -m experiments.benchmarks.bench_local_to_global
+    python -m experiments.benchmarks.local_to_global_growth
 
-Searches synthetic databases of --images images, 300 random unit vectors of 128 dimensions in each,
-with one query at a time: exactly (halves, and packed signs), and by constrained approximate nearest
-neighbours at --cann_images images, whose index is large. Then re-ranks short lists of 400 and 701
-images by similarity embeddings, on a similarity graph of as many images. Databases serve the rows
-of one block of images again and again, so that 100,000 images need no 8 GB; nothing but the disk
-that they would be read from is spared. A search grows until a query would take more than --limit
-seconds. Writes bench_local_to_global.json, .md and .svg into --results.
+Searches synthetic databases of --images images, each with 300 random unit vectors of 128
+dimensions, one query at a time: exactly (float16, and packed signs), and by constrained approximate
+nearest neighbours at --cann_images images, because that index is large. Then re-ranks short lists
+of 400 and 701 images by similarity embeddings, on a similarity graph of as many images. A database
+repeats one block of images, so that 100,000 images need no 8 GB of memory; only reading from disk
+is not measured. Sizes at which a query would take more than --limit seconds are not run. Writes
+local_to_global_growth.json, .md and .svg into --results.
 """
 
 import dataclasses
 import functools
 import math
-import pathlib
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.evaluation.cost import Cost, measured
+from delg_jax.evaluation.cost import measured
 from delg_jax.features.storage.stored_rows import StoredRows
 from delg_jax.reports.line_chart import line_chart
 from delg_jax.reports.tables import markdown
@@ -37,12 +35,14 @@ from delg_jax.search import binary, cann, engines
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.lsh_grids import GridSettings
-from experiments.benchmarks import bench_verification
 
-_FEATURES, _DIM, _BASE, _BLOCK = 300, 128, 1024, 32
+_FEATURES, _DIM = 300, 128  # of an image
+_BASE = 1024  # images that a database repeats
+_BLOCK = 32  # images compared at a time
 _NEIGHBOURS = 1000  # of an image in the graph, as config.search.graph_neighbours
 _KERNEL = SimilarityKernel("threshold", 0.6)
-_ROUNDS, _ENOUGH = 5, 2.0  # a query is repeated so often, or until so many seconds are spent
+_REPEATS = 5
+_ENOUGH = 2.0  # seconds after which a query is not repeated
 _MILLION = 1_000_000
 SIZES = {
     "full": {"images": (1_000, 3_000, 10_000, 30_000, 100_000), "cann_images": (30, 100, 300)},
@@ -52,12 +52,12 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """One query, ready to be timed.
+    """A query, ready to be timed.
 
     Attributes:
       warm_up: compiles what `query` needs.
-      query: what is timed.
-      megabytes: of the database, or of the index in its place.
+      query: runs the query.
+      megabytes: of the database, index or graph.
     """
 
     warm_up: Callable[[], object]
@@ -66,7 +66,7 @@ class Prepared:
 
 
 def repeated(block: np.ndarray, count: int) -> StoredRows:
-    """`count` rows, which are those of `block` [n, ...] again and again."""
+    """Returns `count` rows, which repeat those of `block` [n, ...]."""
 
     def read(rows: slice | np.ndarray) -> np.ndarray:
         numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
@@ -77,13 +77,13 @@ def repeated(block: np.ndarray, count: int) -> StoredRows:
 
 @functools.cache
 def _images() -> np.ndarray:
-    """Unit vectors float16 [n, K, D], of one block of images."""
+    """Unit vectors float16 [N, K, D] of the images that databases repeat."""
     vectors = np.random.default_rng(0).standard_normal((_BASE, _FEATURES, _DIM), np.float32)
     return (vectors / np.linalg.norm(vectors, axis=2, keepdims=True)).astype(np.float16)
 
 
 def _exact(images: int, packed: bool) -> Prepared:
-    """Exact search of one image, of the database itself."""
+    """Exact search for an image of the database."""
     block = np.asarray(binary.binarize(_images())) if packed else _images()
     query, present = block[:1], np.ones((_BASE, _FEATURES), bool)
 
@@ -97,7 +97,7 @@ def _exact(images: int, packed: bool) -> Prepared:
 
 
 def _cann(images: int) -> Prepared:
-    """Search of one image by the cells of an index, which is built here."""
+    """Approximate search for an image of the database, on an index that is built here."""
     block, present = _images(), np.ones((_BASE, _FEATURES), bool)
     index = cann.build(repeated(block, images), repeated(present, images), GridSettings())
     search = functools.partial(engines.cann(index), block[:1].astype(np.float32), present[:1])
@@ -105,7 +105,7 @@ def _cann(images: int) -> Prepared:
 
 
 def _mds(images: int, short_list: int) -> Prepared:
-    """Embedding and scores of one short list; `megabytes` are those of the graph."""
+    """Embedding and scores of a short list; `megabytes` are those of the graph."""
     kept, count = min(_NEIGHBOURS, images), min(short_list, images)
     descending = -np.sort(-np.random.default_rng(0).random((1, kept), np.float32), axis=1)
 
@@ -122,7 +122,7 @@ def _mds(images: int, short_list: int) -> Prepared:
     return Prepared(query, query, 8 * images * kept / 1e6)
 
 
-# Name in the table, which sizes it takes, and what prepares a query
+# By name in the table: the flag with its sizes, and what prepares a query
 ENGINES: dict[str, tuple[str, Callable[[int], Prepared]]] = {
     "exact, float16": ("images", functools.partial(_exact, packed=False)),
     "exact, one bit": ("images", functools.partial(_exact, packed=True)),
@@ -135,30 +135,32 @@ ENGINES: dict[str, tuple[str, Callable[[int], Prepared]]] = {
 
 
 def time_query(prepared: Prepared) -> tuple[float, float | None]:
-    """Median seconds of a query after a warm-up, and the megabytes it takes at its peak."""
-    prepared.warm_up()
-    costs: list[Cost] = []
-    while len(costs) < _ROUNDS and sum(cost.seconds for cost in costs) < _ENOUGH:
+    """Returns the median seconds of a query after a warm-up, and its peak memory in megabytes."""
+    peaks: list[float] = []
+
+    def query() -> None:
         with measured() as cost:
             jax.block_until_ready(jnp.asarray(prepared.query()))
-        costs.append(cost)
-    megabytes = [cost.megabytes for cost in costs if cost.megabytes is not None]
-    return statistics.median(cost.seconds for cost in costs), max(megabytes, default=None)
+        if cost.megabytes is not None:
+            peaks.append(cost.megabytes)
+
+    (timing,) = harness.time_in_turn([query], _REPEATS, [prepared.warm_up], _ENOUGH)
+    return timing.median, max(peaks, default=None)
 
 
 def grow(
     prepare: Callable[[int], Prepared], sizes: Sequence[int], limit: float
 ) -> list[dict[str, float | None]]:
-    """A row for each size, ascending; no more than the expected seconds once they pass `limit`.
+    """Times a query at each size, unless it is expected to take longer than `limit`.
 
     Args:
       prepare: makes a query on a database of a size.
-      sizes: images.
+      sizes: numbers of images.
       limit: seconds of a query.
 
     Returns:
-      Rows with `images`, and `milliseconds`, `working_megabytes` and `stored_megabytes` or, of a
-      size that was not tried, `expected_milliseconds`.
+      A row for each size, ascending: `images`, and `milliseconds`, `working_megabytes` and
+      `stored_megabytes` or, for a size that was not run, `expected_milliseconds`.
     """
     rows: list[dict[str, float | None]] = []
     for images in sorted(sizes):
@@ -183,15 +185,15 @@ def grow(
 
 
 def exponent(rows: Sequence[dict[str, float | None]]) -> float | None:
-    """Exponent e of time ~ images^e, fitted to the largest sizes; None if there is but one."""
+    """Returns exponent e of time ~ images^e for the largest sizes; None with a single size."""
     points = [(row["images"], row["milliseconds"]) for row in rows if "milliseconds" in row]
     if len(points) < 2:
         return None
-    return bench_verification.exponent(points)
+    return harness.growth_exponent(points)
 
 
 def table(found: dict[str, list[dict[str, float | None]]], limit: float) -> str:
-    """Every row, and the exponents."""
+    """Returns all rows and the exponents, in Markdown."""
     cells = []
     for name, rows in found.items():
         for row in rows:
@@ -208,7 +210,7 @@ def table(found: dict[str, list[dict[str, float | None]]], limit: float) -> str:
     return "\n\n".join(
         [
             markdown(header, cells),
-            f"No query was run that would take more than {limit:g} s.",
+            f"Queries expected to take more than {limit:g} s were not run.",
             markdown(["time ~ images^e, largest sizes", "e"], exponents),
         ]
     )
@@ -217,8 +219,8 @@ def table(found: dict[str, list[dict[str, float | None]]], limit: float) -> str:
 def arithmetic(
     found: dict[str, list[dict[str, float | None]]], graph_images: int, graph_seconds: float
 ) -> list[str]:
-    """What follows for a million images, by proportion; nothing of it was run."""
-    lines = ["A million images, by arithmetic alone, from the numbers above:", ""]
+    """Returns lines that extrapolate to a million images; none of it was run."""
+    lines = ["A million images, extrapolated from the numbers above:", ""]
     for name, rows in found.items():
         run = [row for row in rows if "milliseconds" in row]
         if name.startswith("exact") and run:
@@ -226,7 +228,7 @@ def arithmetic(
             total = seconds * _MILLION / run[-1]["images"]
             lines.append(
                 f"- {name}: {seconds:.2f} s x {_MILLION:,} / {run[-1]['images']:,} "
-                f"= {total:,.0f} s a query"
+                f"= {total:,.0f} s per query"
             )
     total = graph_seconds * (_MILLION / graph_images) ** 2
     return [
@@ -239,26 +241,30 @@ def arithmetic(
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    text = "quick for tests; --images and --cann_images win over it."
+    text = "Sizes of databases; --images and --cann_images override it."
     flags.DEFINE_enum("size", "full", list(SIZES), text, flag_values=values)
-    for name, text in (("images", "Images of databases."), ("cann_images", "The same for cann.")):
+    for name, text in (
+        ("images", "Images of a database; may be repeated."),
+        ("cann_images", "The same for cann."),
+    ):
         flags.DEFINE_multi_integer(name, None, text, 1, flag_values=values)
-    flags.DEFINE_float("limit", 30.0, "Seconds of a query.", 0.0, flag_values=values)
-    flags.DEFINE_integer("graph_images", 1_614, "Of a graph once built.", 1, flag_values=values)
-    text = "That the graph took; the default is the README's."
+    flags.DEFINE_float("limit", 30.0, "Most seconds of a query.", 0.0, flag_values=values)
+    flags.DEFINE_integer(
+        "graph_images", 1_614, "Images of a graph that was built.", 1, flag_values=values
+    )
+    text = "Seconds that building it took; the default is from the README."
     flags.DEFINE_float("graph_seconds", 270.0, text, 0.0, flag_values=values)
-    arguments.define_path(values, "results", "experiments/results", "Of table and plot.")
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Measures every engine, writes table and plot, and prints the table."""
+    """Times every engine and prints the table."""
     sizes = {name: values[name].value or size for name, size in SIZES[values.size].items()}
     found = {
-        # What does not grow with the database has no size at which to stop
+        # The time of mds depends on the short list, not on the database
         name: grow(prepare, sizes[which], math.inf if name.startswith("mds") else values.limit)
         for name, (which, prepare) in ENGINES.items()
     }
-    results, name = pathlib.Path(values.results), "bench_local_to_global"
     sums = arithmetic(found, values.graph_images, values.graph_seconds)
     content = {
         "features": _FEATURES,
@@ -268,15 +274,13 @@ def run(values: flags.FlagValues) -> None:
         "exponents": {engine: exponent(rows) for engine, rows in found.items()},
         "million": sums[2:],
     }
-    workdir.write_json(results / f"{name}.json", content)
     text = table(found, values.limit) + "\n\n" + "\n".join(sums) + "\n"
-    workdir.write_text(results / f"{name}.md", text)
     curves = {
         engine: [(row["images"], row["milliseconds"]) for row in rows if "milliseconds" in row]
         for engine, rows in found.items()
     }
     plot = line_chart("One query", "database images", "milliseconds", curves, "log")
-    workdir.write_text(results / f"{name}.svg", plot)
+    harness.write_result(values.results, "local_to_global_growth", content, text, plot)
     print(text, end="")
 
 

@@ -5,17 +5,17 @@ import pytest
 
 from delg_jax.cli.main import run_experiment
 from delg_jax.features.store import FeatureStore
-from experiments.benchmarks import bench_store
+from experiments.benchmarks import store_reading
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux counts it")
 def test_reads_every_byte_of_what_it_wrote(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_store, "_CHUNK", 16)
+    monkeypatch.setattr(store_reading, "_CHUNK", 16)
     folder, results = tmp_path / "store", tmp_path / "results"
     arguments = [f"--store={folder}", "--images=40", f"--results={results}", "--memory=0.001"]
-    assert run_experiment(bench_store, arguments) == 0
-    found = json.loads((results / "bench_store.json").read_text())
+    assert run_experiment(store_reading, arguments) == 0
+    found = json.loads((results / "store_reading.json").read_text())
     assert len(FeatureStore(folder)) == found["images"] == found["open_store"]["result"] == 40
     assert found["read_raw"]["result"] == sum(
         path.stat().st_size for path in folder.rglob("*") if path.is_file()
@@ -23,4 +23,4 @@ def test_reads_every_byte_of_what_it_wrote(tmp_path, capsys, monkeypatch):
     per_image = 4 * 2048 + 300 * (8 + 4 + 4 + 16 + 1)  # as it lies in memory, with the mask
     assert found["read_features"]["result"] >= 40 * per_image
     assert "40 images" in capsys.readouterr().out
-    assert run_experiment(bench_store, arguments) == 0  # and does not write again
+    assert run_experiment(store_reading, arguments) == 0  # and does not write again

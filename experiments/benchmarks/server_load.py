@@ -1,11 +1,11 @@
-"""The search page's server under load: 50 good clients, and slow, broken and hostile ones.
+"""The server of the search page under load: 50 good clients beside slow, broken and hostile ones.
 
-    python -m experiments.benchmarks.bench_serve --index=runs/quickstart
+    python -m experiments.benchmarks.server_load --index=runs/quickstart
 
-Starts `delg search --serve` on a workdir in a process of its own. Each good client searches random
-boxes of the database's pictures, looks at the matches of the best result and fetches its picture,
-one request after the other. Counts answers, times them, and reads the server's memory; on Linux.
-Writes bench_serve.json and bench_serve.md into --results.
+Starts `delg search --serve` on a workdir in its own process. Each good client searches random boxes
+of database images, requests the matches of the best result and fetches its image, one request after
+the other. Counts and times the responses, and reads the memory of the server. Linux only. Writes
+server_load.json and server_load.md into --results.
 """
 
 import asyncio
@@ -25,46 +25,46 @@ from collections.abc import Awaitable, Callable, Iterator
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 
-_PICTURES = 8  # of the database, that are searched
+_IMAGES = 8  # of the database, that clients search with
 _SLOW, _BROKEN, _HOSTILE = 10, 5, 5  # clients beside the good ones
-_IMAGE = {"Content-Type": "image/jpeg"}
+_JPEG = {"Content-Type": "image/jpeg"}
 
 
 class Load:
-    """What clients did and saw.
+    """Clients of the server, and the responses they got.
 
     Args:
       port: of the server.
       method: of the searches.
-      limit: searches of good clients, at most.
+      limit: most searches of good clients.
 
     Attributes:
-      seconds: by kind of request, of each good answer.
-      statuses: by kind of request, how many answers had which status.
+      seconds: by kind of request, of each response with status 200.
+      statuses: by kind of request, number of responses by status.
     """
 
     def __init__(self, port: int, method: str, limit: int) -> None:
         self.port, self._method, self._left = port, method, limit
-        self._pictures: list[bytes] = []
+        self._images: list[bytes] = []
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
         self.statuses: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
 
     async def good(self, session, rng: np.random.Generator) -> None:
-        """Searches, compares, and fetches a picture."""
+        """Searches, requests matches and fetches an image."""
         if not self._left:
             await asyncio.sleep(0.1)
             return
         self._left -= 1
         x1, y1, x2, y2 = *rng.uniform(0, 20, 2), *rng.uniform(80, 110, 2)
         asked = {"method": self._method, "box": f"{x1},{y1},{x2},{y2}", "top": "10"}
-        picture = self._pictures[rng.integers(len(self._pictures))]
+        image = self._images[rng.integers(len(self._images))]
         found = await self._ask(
-            session, "search", "POST", "/api/search", params=asked, data=picture, headers=_IMAGE
+            session, "search", "POST", "/api/search", params=asked, data=image, headers=_JPEG
         )
         if found is None:
             return
@@ -74,7 +74,7 @@ class Load:
         await self._ask(session, "image", "GET", f"/api/image/{best}")
 
     async def slow(self, session, rng: np.random.Generator) -> None:
-        """Sends a byte a second, of the head or of the body, until the server has enough."""
+        """Sends the head or the body one byte per second until the server closes the connection."""
         del session
         line = b"POST /api/search HTTP/1.1\r\n"
         if rng.integers(2):
@@ -94,12 +94,12 @@ class Load:
             writer.close()
 
     async def broken(self, session, rng: np.random.Generator) -> None:
-        """Goes away in the middle of a request, or before its answer."""
+        """Resets the connection in the middle of a request or before the response."""
         del session
-        picture = self._pictures[0]
+        image = self._images[0]
         head = f"POST /api/search HTTP/1.1\r\nHost: localhost:{self.port}\r\n"
-        head += f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-        request = head.encode() + picture
+        head += f"Content-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
+        request = head.encode() + image
         client = socket.create_connection(("127.0.0.1", self.port), 10)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.sendall(request[: rng.integers(1, len(request) + 1)])
@@ -109,27 +109,27 @@ class Load:
         await asyncio.sleep(0.5)
 
     async def hostile(self, session, rng: np.random.Generator) -> None:
-        """Asks for what must be refused."""
+        """Sends requests that must be refused."""
         path, kinds = "/api/search", rng.integers(5)
         asks = (
-            {"data": io.BytesIO(bytes(30 << 20)), "headers": _IMAGE},
-            {"data": b"<script>", "headers": _IMAGE},
-            {"data": self._pictures[0], "headers": {**_IMAGE, "Host": "evil.example"}},
-            {"data": self._pictures[0], "headers": {**_IMAGE, "Origin": "http://evil.example"}},
-            {"data": self._pictures[0], "headers": _IMAGE, "params": {"box": "nan,0,1,1"}},
+            {"data": io.BytesIO(bytes(30 << 20)), "headers": _JPEG},
+            {"data": b"<script>", "headers": _JPEG},
+            {"data": self._images[0], "headers": {**_JPEG, "Host": "evil.example"}},
+            {"data": self._images[0], "headers": {**_JPEG, "Origin": "http://evil.example"}},
+            {"data": self._images[0], "headers": _JPEG, "params": {"box": "nan,0,1,1"}},
         )
         await self._ask(session, "hostile", "POST", path, **asks[kinds])
         await asyncio.sleep(0.5)
 
     async def prepare(self, session) -> None:
-        """Fetches the pictures that are searched."""
-        for index in range(_PICTURES):
+        """Fetches the images to search with."""
+        for index in range(_IMAGES):
             async with session.get(f"http://127.0.0.1:{self.port}/api/image/{index}") as answer:
                 if answer.status == 200:
-                    self._pictures.append(await answer.read())
+                    self._images.append(await answer.read())
 
     async def _ask(self, session, kind: str, method: str, path: str, **options):
-        """The JSON of a good answer, which is timed; None of any other."""
+        """Returns the content of a response with status 200, which is timed; else None."""
         start = time.perf_counter()
         try:
             url = f"http://127.0.0.1:{self.port}{path}"
@@ -146,7 +146,7 @@ class Load:
 
 
 async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
-    """Lets clients ask for some time."""
+    """Runs the clients for some seconds."""
     import aiohttp
 
     connector = aiohttp.TCPConnector(limit=0)
@@ -169,21 +169,21 @@ async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
 
         tasks = [asyncio.ensure_future(repeat(*task[::-1])) for task in enumerate(kinds)]
         await asyncio.gather(*tasks[:clients])
-        for task in tasks[clients:]:  # slow ones would go on until the server has enough
+        for task in tasks[clients:]:  # slow clients run until the server closes their connections
             task.cancel()
         await asyncio.gather(*tasks[clients:], return_exceptions=True)
 
 
 @contextlib.contextmanager
 def served(index: str, config: str | None) -> Iterator[tuple[int, int]]:
-    """Yields process and port of a server, which must end in peace."""
+    """Yields process id and port of a server, which must exit with status 0 at the end."""
     command = [sys.executable, "-m", "delg_jax", "search", "--serve", "--port=0"]
     command += [f"--index={index}", *([f"--config={config}"] if config else [])]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
         if "http://" not in line:
-            raise UserError("--index", index, "cannot be served; see above")
+            raise UserError("--index", index, "cannot be served; see the error above")
         yield server.pid, int(line.split("http://")[1].split("/")[0].rpartition(":")[2])
     finally:
         server.send_signal(signal.SIGTERM)
@@ -194,13 +194,13 @@ def served(index: str, config: str | None) -> Iterator[tuple[int, int]]:
 
 
 def _memory(process: int) -> float:
-    """Megabytes of a process in memory."""
+    """Resident memory of a process in megabytes."""
     lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def summarize(load: Load) -> dict[str, dict]:
-    """Answers, median, 99th percentile and slowest in milliseconds, by kind of request."""
+    """Returns responses, median, 99th percentile and slowest in ms, by kind of request."""
     found = {}
     for kind, statuses in load.statuses.items():
         found[kind] = {"answers": dict(statuses)}
@@ -214,25 +214,25 @@ def summarize(load: Load) -> dict[str, dict]:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    arguments.define_path(values, "index", None, "The workdir.", required=True)
-    text = "Config file; without it that of the workdir's features."
+    arguments.define_path(values, "index", None, "Workdir to search.", required=True)
+    text = "Config file; by default, that of the workdir's features."
     arguments.define_path(values, "config_file", None, text)
-    flags.DEFINE_string("method", "global", "Of the searches.", flag_values=values)
-    flags.DEFINE_integer("clients", 50, "Good ones.", 1, flag_values=values)
+    flags.DEFINE_string("method", "global", "Method of the searches.", flag_values=values)
+    flags.DEFINE_integer("clients", 50, "Good clients.", 1, flag_values=values)
     flags.DEFINE_float(
         "seconds",
         60.0,
-        "Of load, after a quarter of it to warm up.",
+        "Seconds of load, after a quarter of that to warm up.",
         0.1,
         600.0,
         flag_values=values,
     )
-    flags.DEFINE_integer("requests", 20_000, "Searches, at most.", 1, flag_values=values)
-    arguments.define_path(values, "results", "experiments/results", "Of the table.")
+    flags.DEFINE_integer("requests", 20_000, "Most searches.", 1, flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Serves, drives, prints."""
+    """Starts the server, runs the clients and prints the table."""
     memory = {}
     with served(values.index, values.config_file) as (process, port):
         memory["start"] = _memory(process)
@@ -249,14 +249,11 @@ def run(values: flags.FlagValues) -> None:
         "clients": values.clients,
         "method": values.method,
         "seconds": seconds,
-        "cores": os.cpu_count(),
         "memory_megabytes": memory,
         "requests": found,
     }
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "bench_serve.json", content)
     text = _table(values, seconds, memory, found)
-    workdir.write_text(results / "bench_serve.md", text)
+    harness.write_result(values.results, "server_load", content, text)
     print(text, end="")
 
 
@@ -265,7 +262,7 @@ def _table(values: flags.FlagValues, seconds: float, memory: dict, found: dict) 
         f"{values.clients} clients for {seconds:.0f} s, method {values.method}, "
         f"{os.cpu_count()} cores; with {_SLOW} slow, {_BROKEN} broken and {_HOSTILE} hostile ones",
         "",
-        "| requests | answers by status | p50 ms | p99 ms | slowest ms |",
+        "| requests | responses by status | p50 ms | p99 ms | slowest ms |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
     for kind, entry in sorted(found.items()):

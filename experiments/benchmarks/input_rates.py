@@ -1,26 +1,22 @@
-"""How many images a core reads for training, decoding and augmentation apart.
+"""How many images per second one core reads for training: decoded, and decoded and cropped.
 
-    python -m experiments.benchmarks.bench_input --images=DIR --size=321
+    python -m experiments.benchmarks.input_rates --images=DIR --size=321
 
-DIR holds JPEG files, in folders or not. Every contender runs in one thread over the same files and
-the same boxes, in turn, after a round that warms up. tf.data is measured where TensorFlow is
-installed; it decodes only the box. Writes bench_input.json and bench_input.md into --results.
+DIR holds JPEG files, at any depth. The implementations run in one thread on the same files and the
+same boxes, in turn, after a warm-up. tf.data, which decodes only the box, is measured where
+TensorFlow is installed. Writes input_rates.json and input_rates.md into --results.
 """
 
 import contextlib
-import os
 import pathlib
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
-from delg_jax.benchmarks.case import Contender, Unavailable
+from delg_jax.benchmarks import harness
+from delg_jax.benchmarks.case import Implementation, Unavailable
 from delg_jax.benchmarks.cases.input import compare_files
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
@@ -28,8 +24,8 @@ from delg_jax.data.images import EncodedImage
 from delg_jax.errors import UserError
 
 
-def contenders(files: Sequence[bytes], size: int) -> list[Contender]:
-    """What is measured on the files, those of the peers that are installed."""
+def implementations(files: Sequence[bytes], size: int) -> list[Implementation]:
+    """Returns our implementations and those of the peers that are installed."""
     comparison = compare_files(files, size)
     found = [*reversed(comparison.variants), comparison.ours]
     for peer in comparison.peers.values():
@@ -39,31 +35,30 @@ def contenders(files: Sequence[bytes], size: int) -> list[Contender]:
 
 
 def measure(files: Sequence[bytes], size: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Times every contender.
+    """Times every implementation.
 
     Args:
       files: encoded images.
       size: pixels, side of the crops.
-      repeats: rounds over all contenders after the first, which does not count.
+      repeats: timed rounds.
 
     Returns:
-      By contender, median and range of images a second.
+      By implementation, the `median`, `low` and `high` of images per second.
     """
-    runs = contenders(files, size)
-    rates: dict[str, list[float]] = {contender.name: [] for contender in runs}
-    for _ in range(repeats + 1):
-        for contender in runs:
-            start = time.monotonic()
-            contender.call()
-            rates[contender.name].append(contender.units / (time.monotonic() - start))
+    timed = implementations(files, size)
+    timings = harness.time_in_turn([one.call for one in timed], repeats)
+    rates = {
+        one.name: one.units / np.array(timing.seconds)
+        for one, timing in zip(timed, timings, strict=True)
+    }
     return {
-        name: {"median": statistics.median(r[1:]), "low": min(r[1:]), "high": max(r[1:])}
+        name: {"median": float(np.median(r)), "low": float(r.min()), "high": float(r.max())}
         for name, r in rates.items()
     }
 
 
 def table(rates: dict[str, dict[str, float]]) -> str:
-    """A Markdown table."""
+    """Returns a row for each implementation, in Markdown."""
     lines = ["| one thread | images/s | range |", "| --- | ---: | ---: |"]
     for name, row in rates.items():
         lines.append(f"| {name} | {row['median']:.0f} | {row['low']:.0f} to {row['high']:.0f} |")
@@ -74,14 +69,14 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
     arguments.define_path(values, "images", "", "Folder of JPEG files.")
-    flags.DEFINE_integer("size", 321, "Pixels, side of a crop.", 1, flag_values=values)
-    flags.DEFINE_integer("count", 200, "Files that are read.", 1, flag_values=values)
-    flags.DEFINE_integer("repeats", 5, "Rounds that count.", 1, flag_values=values)
-    arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
+    flags.DEFINE_integer("size", 321, "Side of a crop, pixels.", 1, flag_values=values)
+    flags.DEFINE_integer("count", 200, "Files to read.", 1, flag_values=values)
+    flags.DEFINE_integer("repeats", 5, "Timed rounds.", 1, flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Measures and prints the table."""
+    """Measures the rates and prints the table."""
     paths = sorted(pathlib.Path(values.images).rglob("*.jpg")) if values.images else []
     if not paths:
         raise UserError("--images", values.images, "must be a folder with .jpg files")
@@ -90,19 +85,14 @@ def run(values: flags.FlagValues) -> None:
     shapes = np.array([EncodedImage(data).shape for data in files])
     height, width = (int(side) for side in np.median(shapes, axis=0))
     content = {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
         "size": values.size,
         "files": len(files),
         "median_shape": [height, width],
         "images_per_second": rates,
     }
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "bench_input.json", content)
     caption = f"{len(files)} JPEGs, median {height} x {width}, to {values.size} x {values.size}."
     text = f"{table(rates)}\n\n{caption}\n"
-    workdir.write_text(results / "bench_input.md", text)
+    harness.write_result(values.results, "input_rates", content, text)
     print(text, end="")
 
 

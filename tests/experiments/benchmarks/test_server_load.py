@@ -9,7 +9,7 @@ pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
 
 from delg_jax.cli.main import run_experiment
 from delg_jax.serving.requests import Limits
-from experiments.benchmarks import bench_serve
+from experiments.benchmarks import server_load
 from tests import search_page
 
 
@@ -21,10 +21,10 @@ def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch
         with search_page.running(search_page.QuickSearcher(), Limits(body_seconds=1.0)) as server:
             yield os.getpid(), server.port
 
-    monkeypatch.setattr(bench_serve, "served", served)
+    monkeypatch.setattr(server_load, "served", served)
     flags = ["--index=w", "--clients=12", "--seconds=2", f"--results={tmp_path}", "--requests=300"]
-    assert run_experiment(bench_serve, flags) == 0
-    found = json.loads((tmp_path / "bench_serve.json").read_text())
+    assert run_experiment(server_load, flags) == 0
+    found = json.loads((tmp_path / "server_load.json").read_text())
     answers = {kind: entry["answers"] for kind, entry in found["requests"].items()}
     searches = answers["search"]["200"]
     assert 12 <= searches <= 300
@@ -35,9 +35,9 @@ def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch
     assert set(answers["hostile"]) <= {"400", "403", "413", "422"}
     assert answers["broken"]["gone"] > 0
     assert set(found["memory_megabytes"]) == {"start", "warm", "end"}
-    assert (tmp_path / "bench_serve.md").read_text() == capsys.readouterr().out
+    assert (tmp_path / "server_load.md").read_text() == capsys.readouterr().out
 
 
 def test_a_workdir_that_cannot_be_served_is_one_line(tmp_path, capsys):
-    assert run_experiment(bench_serve, [f"--index={tmp_path}", f"--results={tmp_path}"]) == 2
+    assert run_experiment(server_load, [f"--index={tmp_path}", f"--results={tmp_path}"]) == 2
     assert "--index" in capsys.readouterr().err

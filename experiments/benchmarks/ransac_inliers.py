@@ -1,15 +1,15 @@
-"""RANSAC on planted and on random matches, beside scikit-image and OpenCV with as many trials.
+"""Inliers of RANSAC on planted and random matches, beside scikit-image and OpenCV.
 
-    python -m experiments.benchmarks.bench_ransac --output=ransac.json
+    python -m experiments.benchmarks.ransac_inliers
 
-Planted pairs show a known view by some of their matches, with noise; the others are random. The
-first table gives the share of planted matches that come out as inliers. Random pairs show nothing:
-the second table says how many inliers chance finds, which is what config.rerank.sp.min_inliers has
-to exceed. Peers that are not installed are left out.
+In planted pairs some matches follow a known transformation, with noise; the others are random. The
+first table gives the share of planted matches that become inliers. In random pairs all matches are
+random: the second table gives how many inliers occur by chance, which config.rerank.sp.min_inliers
+must exceed. All programs try the same number of hypotheses; peers that are not installed are left
+out. Writes ransac_inliers.json and ransac_inliers.md into --results.
 """
 
 import contextlib
-import pathlib
 import sys
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir as artefacts
+from delg_jax.benchmarks import harness
 from delg_jax.benchmarks.baselines import ransac_libraries
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
@@ -27,15 +27,15 @@ from delg_jax.reports import tables
 from delg_jax.rerank.ransac import RansacSettings, estimate
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)
-NOISES = (0.0, 2.0, 5.0)  # pixels, standard deviation
+NOISES = (0.0, 2.0, 5.0)  # standard deviation, pixels
 MATCHES = (20, 100, 1000)
-LEAST_PLANTED = 8  # fewer matches on one view than chance may bring are no view
+LEAST_PLANTED = 8  # with fewer planted matches, chance may find as many
 SIDE = 1000.0  # pixels of a square image
-RESIDUAL = 20.0  # pixels
+INLIER_THRESHOLD = 20.0  # pixels
 
 
 class Planted(NamedTuple):
-    """Matches of pairs, source and target [M, K, 2], and which of them share a view [M, K]."""
+    """Matches of pairs, source and target [M, K, 2], and which of them are planted [M, K]."""
 
     source: np.ndarray
     target: np.ndarray
@@ -45,7 +45,7 @@ class Planted(NamedTuple):
 def plant(
     rng: np.random.Generator, model: str, pairs: int, matches: int, share: float, noise: float
 ) -> Planted:
-    """Draws pairs whose views are turned by up to 30 degrees and scaled by 0.6 to 1.6."""
+    """Draws pairs whose views are rotated by up to 30 degrees and scaled by 0.6 to 1.6."""
     source = rng.uniform(0, SIDE, (pairs, matches, 2))
     angles, scales = rng.uniform(-0.5, 0.5, pairs), rng.uniform(0.6, 1.6, pairs)
     cosine, sine = scales * np.cos(angles), scales * np.sin(angles)
@@ -63,7 +63,7 @@ def plant(
 
 
 def ours(planted: Planted, options: RansacSettings) -> np.ndarray:
-    """Inliers bool [M, K] by our kernel."""
+    """Returns the inliers of our kernel, bool [M, K]."""
     pairs, matches, _ = planted.source.shape
     arguments = (jnp.asarray(side, jnp.float32) for side in (planted.source, planted.target))
     mask, ids = jnp.ones((pairs, matches), bool), jnp.arange(pairs)
@@ -71,25 +71,25 @@ def ours(planted: Planted, options: RansacSettings) -> np.ndarray:
 
 
 def peers(model: str, trials: int) -> dict[str, ransac_libraries.Ransac]:
-    """The other libraries' RANSAC that are installed."""
+    """Returns the RANSAC of each peer that is installed."""
     makers = {"OpenCV": ransac_libraries.opencv, "scikit-image": ransac_libraries.scikit_image}
     found = {}
     for name, make in makers.items():
         with contextlib.suppress(UserError):
-            found[name] = make(model, trials, RESIDUAL)
+            found[name] = make(model, trials, INLIER_THRESHOLD)
     return found
 
 
 def recalls(
     model: str, share: float, noise: float, matches: int, pairs: int, trials: int
 ) -> dict[str, float] | None:
-    """Share of planted matches that each program finds; None where there are too few to find."""
+    """Returns the share of planted matches each program finds; None with too few planted."""
     if share * matches < LEAST_PLANTED:
         return None
     rng = np.random.default_rng([round(100 * share), round(noise), matches])
     planted = plant(rng, model, pairs, matches, share, noise)
-    options = RansacSettings(trials, RESIDUAL, model)
-    optimized = RansacSettings(trials, RESIDUAL, model, local_optimization=True)
+    options = RansacSettings(trials, INLIER_THRESHOLD, model)
+    optimized = RansacSettings(trials, INLIER_THRESHOLD, model, local_optimization=True)
     found = {"ours": ours(planted, options), "ours, optimised": ours(planted, optimized)}
     for name, peer in peers(model, trials).items():
         pairs_of = zip(planted.source, planted.target, strict=True)
@@ -98,7 +98,7 @@ def recalls(
 
 
 def by_chance(matches: int, pairs: int, options: RansacSettings, block: int = 100) -> np.ndarray:
-    """Inliers int [pairs] of pairs whose matches are random."""
+    """Returns the number of inliers of pairs with random matches, int [pairs]."""
     counts = []
     for start in range(0, pairs, block):
         rng = np.random.default_rng([matches, start])
@@ -110,14 +110,14 @@ def by_chance(matches: int, pairs: int, options: RansacSettings, block: int = 10
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     del argv
-    flags.DEFINE_integer("pairs", 5, "Planted pairs of each kind.", flag_values=values)
-    flags.DEFINE_integer("random_pairs", 10_000, "Random pairs in all.", flag_values=values)
+    flags.DEFINE_integer("pairs", 5, "Planted pairs per setting.", flag_values=values)
+    flags.DEFINE_integer("random_pairs", 10_000, "Random pairs in total.", flag_values=values)
     flags.DEFINE_integer("trials", 1000, "Hypotheses per pair.", flag_values=values)
-    arguments.define_path(values, "output", None, "JSON file for the numbers.")
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Does both comparisons and prints the tables."""
+    """Runs both comparisons and prints the tables."""
     rows = []
     for model in ("affine", "homography"):
         for share in SHARES:
@@ -129,12 +129,12 @@ def run(values: flags.FlagValues) -> None:
             cells = [cell for cell in cells if cell is not None]
             mean = {name: float(np.mean([cell[name] for cell in cells])) for name in cells[0]}
             rows.append({"model": model, "share": share, "cells": cells, "recall": mean})
-    header = ("view, planted", *rows[0]["recall"])
+    header = ("model, planted", *rows[0]["recall"])
     lines = [
         (f"{row['model']}, {row['share']:.0%}", *(f"{v:.3f}" for v in row["recall"].values()))
         for row in rows
     ]
-    print(tables.markdown(header, lines), end="\n\n")
+    recall_table = tables.markdown(header, lines)
     chance = {}
     for matches in MATCHES:
         counts = by_chance(
@@ -145,14 +145,15 @@ def run(values: flags.FlagValues) -> None:
         (str(matches), *(str(v) for v in _quantiles(histogram)))
         for matches, histogram in chance.items()
     ]
-    print(tables.markdown(("random matches", "median", "99 %", "most"), lines))
-    if values.output:
-        result = {"planted": rows, "by_chance": chance}
-        artefacts.write_json(pathlib.Path(values.output), result)
+    chance_table = tables.markdown(("random matches", "median", "99 %", "most"), lines)
+    text = f"{recall_table}\n\n{chance_table}\n"
+    content = {"planted": rows, "by_chance": chance}
+    harness.write_result(values.results, "ransac_inliers", content, text)
+    print(text, end="")
 
 
 def _quantiles(histogram: list[int]) -> tuple[int, int, int]:
-    """Median, 99th percentile and maximum of what a histogram counts."""
+    """Median, 99th percentile and maximum of the values that a histogram counts."""
     total = np.cumsum(histogram)
     median, high = (int(np.searchsorted(total, share * total[-1])) for share in (0.5, 0.99))
     return median, high, len(histogram) - 1

@@ -1,21 +1,17 @@
-"""What each option of training costs: time of a step and peak memory, on this machine.
+"""What each option of training costs: time per step and peak memory.
 
-    python -m experiments.benchmarks.bench_training --workdir=runs/bench_training
-    python -m experiments.benchmarks.bench_training --workdir=runs/gld --config=delg_r50_gld
+    python -m experiments.benchmarks.training_options --workdir=runs/training_options
+    python -m experiments.benchmarks.training_options --workdir=runs/gld --config=delg_r50_gld
 
-Every option changes the configuration given by --config, and runs in a process of its own on made
-up images. Writes bench_training.json and bench_training.md into --results. Memory is the peak of
-the first device where the backend tells it, else of the process, which holds some hundred MB before
-it does anything.
+Each option changes a few fields of --config, and runs in its own process on random images. Writes
+training_options.json and training_options.md into --results. Memory is the peak of the first device
+if the backend reports it, else of the process, which takes a few hundred MB by itself.
 """
 
 import concurrent.futures
 import multiprocessing
-import pathlib
-import platform
 import resource
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,13 +20,13 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from delg_jax import configuration, workdir
+from delg_jax import configuration
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
-from delg_jax.training import feature_cache, optimizer
-from delg_jax.training import step as train_step
+from delg_jax.models.variables import initialize
+from delg_jax.training import feature_cache, optimizer, step
 from delg_jax.training.train import module_options
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -50,44 +46,43 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "train.cache_features": True,
     },
 }
-_CLASSES = 100  # where the configuration does not say
+_CLASSES = 100  # if the configuration gives no number
 
 
 def measure(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
-    """Times training steps on made up images.
+    """Times training steps on random images.
 
     Args:
       config: the whole tree.
-      steps: that are timed, after one that compiles.
+      steps: timed, after one that compiles.
 
     Returns:
-      `step_seconds` (of the fastest, which other programs disturbed least), `images_per_second`,
-      `compile_seconds` and `peak_bytes`.
+      `step_seconds` of the fastest step, `images_per_second`, `compile_seconds` and `peak_bytes`.
     """
     train = config.train
     module = build(config.model, **module_options(train))
     tx = optimizer.create_optimizer(train)
-    variables = model_variables.initialize(module, jax.random.key(0))
-    state = train_step.replicate(optimizer.create_state(variables, tx))
-    step = train_step.parallel_train_step(
+    variables = initialize(module, jax.random.key(0))
+    state = step.replicate(optimizer.create_state(variables, tx))
+    update = step.parallel_train_step(
         module,
         tx,
-        train_step.loss_weights(train),
+        step.loss_weights(train),
         optimizer.penalty(train),
         train.accumulation_steps,
     )
-    batch = train_step.split_over_devices(_batch(config, module, variables))
-    times = []
-    for _ in range(steps + 1):
-        start = time.monotonic()
-        state, metrics = step(state, batch)
+    batch = step.split_over_devices(_batch(config, module, variables))
+
+    def train_step() -> None:
+        nonlocal state
+        state, metrics = update(state, batch)
         jax.block_until_ready((state, metrics))
-        times.append(time.monotonic() - start)
-    seconds = min(times[1:])
+
+    (timing,) = harness.time_in_turn([train_step], steps)
     return {
-        "step_seconds": seconds,
-        "images_per_second": train.batch_size / seconds,
-        "compile_seconds": times[0] - seconds,
+        "step_seconds": timing.fastest,
+        "images_per_second": train.batch_size / timing.fastest,
+        "compile_seconds": timing.first_call - timing.fastest,
         "peak_bytes": _peak_bytes(),
     }
 
@@ -116,13 +111,13 @@ def _peak_bytes() -> float:
 def configured(
     base: ml_collections.ConfigDict, overrides: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-    """The configuration of one option, with a number of classes."""
+    """Returns the configuration of one option, with a number of classes."""
     classes = base.model.num_classes or _CLASSES
     return configuration.override(base, {"model.num_classes": classes, **overrides})
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table; shares are of the first row."""
+    """Returns a row for each option, in Markdown; shares are of the first row."""
     first = next(iter(rows.values()))
     lines = [
         "| option | step, ms | share | images/s | peak memory, MB | share |",
@@ -142,12 +137,11 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="quickstart")
-    flags.DEFINE_integer("steps", 10, "Steps that are timed.", 1, flag_values=values)
-    flags.DEFINE_multi_enum(
-        "option", list(OPTIONS), list(OPTIONS), "May be repeated; all if absent.",
-        flag_values=values,
-    )  # fmt: skip
-    arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
+    flags.DEFINE_integer("steps", 10, "Timed steps.", 1, flag_values=values)
+    text = "Option to measure, all by default; may be repeated."
+    names = list(OPTIONS)
+    flags.DEFINE_multi_enum("option", names, names, text, flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
@@ -158,19 +152,12 @@ def run(values: flags.FlagValues) -> None:
         config = configured(values.config, OPTIONS[name])
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
             rows[name] = pool.submit(measure, config, values.steps).result()
-        print(f"{name}: {rows[name]['step_seconds']:.3f} s a step", file=sys.stderr)
+        print(f"{name}: {rows[name]['step_seconds']:.3f} s per step", file=sys.stderr)
     device = jax.devices()[0].device_kind
     content = {
-        "device": device,
-        "devices": jax.device_count(),
-        "cores": multiprocessing.cpu_count(),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
         "config": configuration.flatten(values.config, ("model", "data.image_size", "train")),
         "options": rows,
     }
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "bench_training.json", content)
     model, train = values.config.model, values.config.train
     caption = (
         f"{model.backbone} at {values.config.data.image_size} px, batch {train.batch_size}, on "
@@ -178,7 +165,7 @@ def run(values: flags.FlagValues) -> None:
         f"jax {jax.__version__}; shares are of the first row."
     )
     text = f"{table(rows)}\n\n{caption}\n"
-    workdir.write_text(results / "bench_training.md", text)
+    harness.write_result(values.results, "training_options", content, text)
     print(text, end="")
 
 
