@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 FUZZ_SECONDS ?= 300
+# Programs that the tests compiled, kept for the next run
+DELG_TEST_CACHE ?= $(CURDIR)/.jax_cache
+export DELG_TEST_CACHE
 QUICKSTART := --config=configs/quickstart.py --workdir=runs/quickstart
 
 # The first supported Python that runs and can create an environment. A name on the path is not
@@ -57,7 +60,7 @@ format: $(VENV)/.test ## Fix the style where ruff can
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment and caches; runs/ stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .jax_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
