@@ -14,8 +14,8 @@ from absl import flags
 
 from delg_jax.compilation_cache import release_if_many
 
-# Tests check values, not speed: they run on the CPU unless JAX_PLATFORMS names another platform. The
-# variable is set too, so that programs started by a test use the same.
+# Tests check values, not speed: they run on the CPU unless JAX_PLATFORMS names another platform.
+# The variable is set too, so that programs started by a test use the same.
 jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
 # Eight virtual devices, so that every use of several devices is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 8)
