@@ -46,7 +46,7 @@ fuzz: $(VENV)/.test ## Fuzz the file readers for FUZZ_SECONDS
 	$(call install,.[test$(,)fuzz])
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
-bench: $(VENV)/.test ## Compare with other libraries on this CPU, update the README's table
+bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in the README
 	$(call install,.[test$(,)bench])
 	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.benchmarks.bench_all
 
