@@ -1,20 +1,23 @@
-# Each target sets up all it needs: a virtual environment in .venv and the packages in it. A second
-# call installs again only if setup.py or the constraints have changed.
+# Each target installs what it needs into a virtual environment in .venv. Another call installs
+# again only if setup.py or the constraints have changed.
 
 , := ,
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 FUZZ_SECONDS ?= 300
+# Programs that the tests compiled, kept for the next run
+DELG_TEST_CACHE ?= $(CURDIR)/.jax_cache
+export DELG_TEST_CACHE
 QUICKSTART := --config=configs/quickstart.py --workdir=runs/quickstart
 
-# The first interpreter that runs, is of a supported version and can make an environment. A name on
-# the path is not enough: it may be a placeholder of a version manager.
+# The first supported Python that runs and can create an environment. A name on the path is not
+# enough: it may be a version manager's placeholder.
 SUPPORTED := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
   if "$$name" -I -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
 
-# Settings of the surrounding shell that would send packages elsewhere or change what is imported.
+# Settings of the caller's shell that would change where packages go or what is imported.
 unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS
 unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT
 
@@ -29,17 +32,17 @@ quickstart: $(VENV)/.base ## Train a small model, extract, search, re-rank and r
 	$(BIN)/delg train $(QUICKSTART)
 	$(BIN)/delg evaluate $(QUICKSTART)
 
-test: lint ## Check the style and run all tests but the slow ones
+test: lint ## Lint, then run all tests except the slow ones
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.test ## Run the slow tests
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
 
-test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch and run the tests that need them
+test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch, run the tests that need them
 	$(call install,.[test$(,)convert])
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/models/weights tests/cli/test_convert.py
 
-fuzz: $(VENV)/.test ## Let a fuzzer look for files that break the readers, for FUZZ_SECONDS in all
+fuzz: $(VENV)/.test ## Fuzz the file readers for FUZZ_SECONDS
 	$(call install,.[test$(,)fuzz])
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
@@ -47,21 +50,22 @@ bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in t
 	$(call install,.[test$(,)bench])
 	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.benchmarks.bench_all
 
-lint: $(VENV)/.test ## Check the style
+lint: $(VENV)/.test ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-format: $(VENV)/.test ## Mend the style where that can be done by itself
+format: $(VENV)/.test ## Fix the style where ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove the environment and the caches, but no results (runs/)
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
+clean: ## Remove the environment and caches; runs/ stays
+	rm -rf $(VENV) .jax_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
-	@"$(PYTHON)" -I -c '$(SUPPORTED)' || { echo "Python 3.11, 3.12 or 3.13 with the venv module is" \
-	  "needed, not '$(PYTHON)'; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -I -c '$(SUPPORTED)' || { echo "PYTHON = '$(PYTHON)': must be Python" \
+	  "3.11 to 3.13 with the venv module; use make PYTHON=/path/to/python" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 
 $(VENV)/.base: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip

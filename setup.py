@@ -70,6 +70,7 @@ setup(
             "aiohttp>=3.14.4,<4",
             "dill>=0.4,<0.5",  # tensorflow-datasets.testing imports it and does not declare it
             "hypothesis>=6.150,<7",
+            "mypy>=2.4,<3",
             "packaging>=24",
             "playwright>=1.58,<2",  # with an installed Chromium; tests skip without
             "pytest>=9.1,<10",

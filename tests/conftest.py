@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests; read before any test touches a device."""
+"""Settings and fixtures of all tests, loaded before any test uses a device."""
 
 import atexit
 import os
@@ -14,39 +14,40 @@ from absl import flags
 
 from delg_jax.compilation_cache import release_if_many
 
-# Tests are about values, not speed: the CPU, unless JAX_PLATFORMS names another platform. The
-# variable is set as well so that programs started by a test see the same.
+# Tests check values, not speed: they run on the CPU unless JAX_PLATFORMS names another platform.
+# The variable is set too, so that programs started by a test use the same.
 jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
 # Eight virtual devices, so that every use of several devices is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 8)
-# An array is broadcast over a new axis only where the code says so.
+# Implicit broadcasting over a new axis is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Many tests compile the same small network. One cache serves all processes of the run: workers of
-# pytest-xdist inherit the variable. A folder that the caller names is kept for the next run.
+# Compiling is most of the work of the tests, and small programs are most of what is compiled. One
+# cache serves all processes of the run, because workers of pytest-xdist inherit the variable. A
+# folder that the caller names is kept for the next run.
 if "DELG_TEST_CACHE" not in os.environ:
     os.environ["DELG_TEST_CACHE"] = tempfile.mkdtemp(prefix="delg_jax_compiled_")
     atexit.register(shutil.rmtree, os.environ["DELG_TEST_CACHE"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["DELG_TEST_CACHE"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-# Grain reads absl flags, which only absl.app.run would parse.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# Grain reads absl flags, which otherwise only absl.app.run parses.
 flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_programs() -> Iterator[None]:
-    """Hundreds of modules in one process compile more than the system lets it hold."""
+    """Drops compiled programs before a process holds more than the system allows."""
     yield
     release_if_many()
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A random generator with the same numbers in each test, in whatever order they run."""
+    """A random generator with the same numbers in each test, in any order of tests."""
     return np.random.default_rng(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuses a test that takes `shared` without saying so."""
+    """Refuses a test that takes `shared` but is not marked `real`."""
     for item in items:
         own = item.callspec.params if hasattr(item, "callspec") else {}  # parameters of that name
         takes = "shared" in getattr(item, "fixturenames", ()) and "shared" not in own
@@ -56,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Hides DELG_SHARED from all tests, and the programs they start, that are not marked `real`."""
+    """Hides DELG_SHARED from tests not marked `real` and from the programs they start."""
     hidden = None if item.get_closest_marker("real") else os.environ.pop("DELG_SHARED", None)
     try:
         return (yield)

@@ -7,15 +7,15 @@ import numpy as np
 
 
 def flips(path: Path, count: int | None = None, seed: int = 0) -> Iterator[int]:
-    """Flips bits of a file one at a time, and puts the file back as it was.
+    """Flips bits of a file one at a time, and restores the file.
 
     Args:
-      path: of the file.
-      count: bits, drawn at random; None for all.
-      seed: of the draw.
+      path: the file.
+      count: number of bits, drawn at random; None for all.
+      seed: seed of the draw.
 
     Yields:
-      The number of the bit that is flipped.
+      The number of the flipped bit.
     """
     whole = path.read_bytes()
     bits = np.arange(8 * len(whole))

@@ -1,4 +1,4 @@
-"""What folders hold, for comparisons of whole artefacts, and folders that cannot be written."""
+"""Contents of folders, to compare whole outputs, and read-only folders."""
 
 import builtins
 import contextlib
@@ -22,9 +22,9 @@ def contents(folder):
 
 @contextlib.contextmanager
 def read_only(folder: pathlib.Path) -> Iterator[None]:
-    """Makes a folder refuse everything that Python writes there, as a read-only mount does.
+    """Makes a folder refuse what Python writes there, as a read-only mount does.
 
-    What is there must be the same afterwards, which tells of writers that are not Python.
+    The contents must be the same afterwards, which finds writers that are not Python.
     """
     below = os.path.join(os.path.realpath(folder), "")
     before = contents(folder)

@@ -1,4 +1,4 @@
-"""Another process that holds a folder, as a job that writes a store there."""
+"""Another process that locks a folder, like a job that writes a store there."""
 
 import contextlib
 import subprocess
@@ -20,7 +20,7 @@ with (folder.parent / f".{folder.name}.lock").open("w") as file:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[subprocess.Popen]:
-    """Yields the process; it lets go when its input is closed, and with the block."""
+    """Yields the process; it releases the lock when its input is closed or the block ends."""
     command = [sys.executable, "-c", _HOLDER, str(folder)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def draw(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
-    """A textured picture uint8 [height, width, 3]; another seed gives other shapes and colours."""
+    """A textured image uint8 [height, width, 3]; each seed gives other shapes and colours."""
     rng = np.random.default_rng(seed)
     picture = np.full((height, width, 3), rng.integers(60, 200, 3)[None, None, :], np.float64)
     for _ in range(25):
@@ -20,7 +20,7 @@ def draw(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
 
 
 def save(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture, as JPEG of the best quality where the name asks for JPEG."""
+    """Writes an image; JPEGs have quality 95."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, quality=95)
 
@@ -32,7 +32,7 @@ def truncate(path: Path) -> None:
 
 
 def make_folder(root: Path, classes: int = 4, train: int = 6, validation: int = 3) -> Path:
-    """A folder data set whose classes differ in colour."""
+    """A `folder` data set whose classes differ in colour."""
     for label in range(classes):
         tint = np.random.default_rng(label).integers(0, 256, (1, 1, 3))
         for split, count in (("train", train), ("validation", validation)):
@@ -44,7 +44,7 @@ def make_folder(root: Path, classes: int = 4, train: int = 6, validation: int = 
 
 
 def make_revisited(root: Path, places: int = 4) -> Path:
-    """A database of two views a place and one query each; the query is the first view.
+    """A database with two views and one query of each place; the query is the first view.
 
     The first view is `easy` and the second, a crop of it, `hard`; for the last query there are no
     hard positives.

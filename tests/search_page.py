@@ -1,4 +1,4 @@
-"""The search page's server in a thread, and a searcher that answers at once."""
+"""The search page's server in a thread, with a searcher that answers immediately."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ class Source:
 
 
 class QuickSearcher:
-    """Finds both images whatever is looked for; `gate`, when cleared, lets nobody through."""
+    """Finds both images for any query; while `gate` is cleared, queries wait."""
 
     def __init__(self) -> None:
         self.config = tiny.tiny_config().lock()
@@ -99,7 +99,7 @@ def running(searcher, limits: Limits):
 
 
 def ask(port: int, method: str, path: str, body=None, headers=None) -> SimpleNamespace:
-    """One request; its `status`, `headers`, `data`, and `json` where the answer is JSON."""
+    """Sends a request; returns `status`, `headers`, `data`, and `json` if the answer is JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request(method, path, body, headers or {})
@@ -114,13 +114,13 @@ def ask(port: int, method: str, path: str, body=None, headers=None) -> SimpleNam
 
 
 def search(port: int, query: str = "", body: bytes | None = None, **headers) -> SimpleNamespace:
-    """A search for a picture."""
+    """Searches for an image."""
     sent = {"Content-Type": "image/jpeg"} | {k.replace("_", "-"): v for k, v in headers.items()}
     return ask(port, "POST", f"/api/search?{query}", jpeg() if body is None else body, sent)
 
 
 def refused(answer: SimpleNamespace, status: int, words: str = "") -> bool:
-    """Whether an answer is a refusal of one JSON line; fails where it is not."""
+    """Asserts that an answer is an error in one line of JSON."""
     assert answer.status == status
     assert list(answer.json) == ["error"]
     assert words in answer.json["error"]

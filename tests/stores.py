@@ -12,7 +12,7 @@ from delg_jax.features.store import FeatureStore
 
 
 def features(rng: np.random.Generator, count: int, padded: int = 5, dim: int = 8) -> Features:
-    """An image with `count` features, best first, and rubbish where the mask is False."""
+    """An image with `count` features, best first, and random numbers where the mask is False."""
     descriptors = rng.normal(size=(padded, dim)).astype(np.float32)
     return Features(
         rng.normal(size=6).astype(np.float32),
@@ -32,7 +32,7 @@ def names(count: int) -> list[str]:
 
 
 def fill(folder: Path, rows: Sequence[Row], chunk: int = 3, **layout: int | str) -> FeatureStore:
-    """Writes rows to a store, as far as they are missing."""
+    """Writes the missing rows of a store."""
     layout = Layout(chunk, **{"max_features": 5, **layout})
     store = FeatureStore.prepare(folder, names(len(rows)), layout)
     for run in store.missing():

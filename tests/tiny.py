@@ -46,7 +46,7 @@ def retrieval_config(root: Path) -> ml_collections.ConfigDict:
 
 
 def command_line(config: ml_collections.ConfigDict) -> list[str]:
-    """The flags that make the default the given configuration."""
+    """The flags that turn the default into the given configuration."""
     plain = configuration.flatten(default.get_config())
     flags = [f"--config={Path(default.__file__).resolve()}"]
     for path, value in configuration.flatten(config).items():
@@ -73,7 +73,7 @@ def random_variables(module: nn.Module, seed: int = 0) -> dict:
 
 
 def fill(tree: dict, seed: int = 0) -> dict:
-    """Random values for a tree of shapes, by NumPy: compiling real initialisers takes seconds."""
+    """Random values for a tree of shapes, from NumPy: compiling the initialisers takes seconds."""
     shapes = traverse_util.flatten_dict(tree)
     rng = np.random.default_rng(seed)
     values = {path: _draw(path[-1], leaf.shape, rng) for path, leaf in sorted(shapes.items())}

@@ -1,4 +1,4 @@
-"""Imports every module of the installed package; those of extras may be absent as such."""
+"""Imports every module of the installed package; missing extras are allowed."""
 
 import importlib
 import pkgutil
@@ -6,12 +6,12 @@ import sys
 
 import delg_jax
 
-# Modules that are imported only where their extra is installed
+# Imported only if their extra is installed
 _OPTIONAL = {"aiohttp", "apache_beam", "tensorflow", "torch"}
 
 
 def main() -> int:
-    """Imports all; the exit status."""
+    """Returns the exit status."""
     failed = 0
     for module in pkgutil.walk_packages(delg_jax.__path__, "delg_jax."):
         if module.name.endswith("__main__"):

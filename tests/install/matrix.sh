@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs the package into fresh environments by what setup.py says, and uses it there.
+# Installs the package with each extra into fresh environments, and runs it there.
 #
 #   tests/install/matrix.sh [--python=3.11,3.12,3.13] [--extras=base,test,...] [--pins=newest,oldest]
 #
-# An environment is deleted before the next one is made. Each row of the table says up to where one
-# came: install, pip check, import of all modules, help, and a training and evaluation of seconds.
-# The extras cuda and tpu need their devices, and are tried only where they are named.
+# An environment is deleted before the next is created. Each row of the table gives the first step that
+# failed: install, pip check, import of all modules, help, and a training and evaluation of seconds.
+# The extras cuda and tpu need their devices and are tried only if named.
 set -u
 
 pythons=3.11,3.12,3.13
@@ -26,7 +26,7 @@ trap 'rm -rf "$place"' EXIT
 unset PYTHONPATH PYTHONHOME PIP_CONSTRAINT
 export JAX_PLATFORMS=cpu TFDS_DATA_DIR=$place/data PIP_DISABLE_PIP_VERSION_CHECK=1
 
-interpreter() { # the executable of a version, on the path or of pyenv
+interpreter() { # the executable of a version, on the path or from pyenv
   local found
   for found in "$(command -v "python$1")" "$HOME"/.pyenv/versions/"$1".*/bin/python; do
     "$found" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null &&
@@ -44,7 +44,7 @@ try() { # python, extra, pins -> the first step that failed, or "works"
   [ "$3" = newest ] || constraint=(-c "$root/constraints/$3.txt")
   "$bin/pip" install -q "${constraint[@]}" "$package" || { echo "install"; return; }
   "$bin/pip" check || { echo "pip check"; return; }
-  cd "$place" || return # not the clone, whose folder would be imported
+  cd "$place" || return # in the clone, its folder would be imported
   "$bin/python" "$root/tests/install/imports.py" || { echo "import"; return; }
   "$bin/delg" --help > /dev/null || { echo "help"; return; }
   local flags=("--config=quickstart:smoke" "--workdir=$place/run")

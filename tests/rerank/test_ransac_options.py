@@ -57,7 +57,7 @@ def test_every_model_finds_its_planted_view(rng, model, scoring, optimized):
 
 @pytest.mark.parametrize("model", ["affine", "homography"])
 def test_local_optimisation_never_finds_fewer(rng, model):
-    matches = planted(rng, VIEWS[model], pairs=10, noise=6.0)
+    matches = planted(rng, VIEWS[model], pairs=8, noise=6.0)
     options = {"model": model, "inlier_threshold": 8.0, "hypotheses": 40}
     plain = run(matches, **options).inliers
     optimized = run(matches, local_optimization=True, **options).inliers
@@ -111,7 +111,8 @@ def test_a_pair_does_not_depend_on_company_padding_or_chunks(rng, model, guided)
 @pytest.mark.parametrize("model", ["affine", "homography"])
 def test_one_device_and_eight_give_the_same(rng, model):
     matches = planted(rng, VIEWS[model], pairs=8, noise=6.0)
-    options = {"model": model, "local_optimization": True, "hypotheses": 30}
+    options = {"inlier_threshold": 8.0, "hypotheses": 40}  # compiled by the test above
+    options |= {"model": model, "local_optimization": True}
     expected = run(matches, **options)
     mesh = Mesh(np.array(jax.devices()), ("pairs",))
     assert mesh.size == 8
@@ -147,7 +148,11 @@ def test_a_sample_alone_verifies_nothing(rng, model, least):
     source, target, _ = planted(rng, VIEWS[model], inliers=90, noise=0.0)
     for number in (0, 1, least - 1, least):
         mask = jnp.broadcast_to(jnp.arange(90) < number, (3, 90))
-        inliers = run((source, target, mask), model=model, local_optimization=True).inliers
+        options = {
+            "local_optimization": True,
+            "inlier_threshold": 3.0,
+        }  # compiled by the test above
+        inliers = run((source, target, mask), model=model, **options).inliers
         assert inliers.tolist() == [number if number == least else 0] * 3
 
 

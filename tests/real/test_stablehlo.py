@@ -1,4 +1,4 @@
-"""A file with published weights gives for a real photograph what the extractor gives."""
+"""An exported model gives the same features of a real photograph as the extractor."""
 
 import jax
 import numpy as np
