@@ -28,7 +28,7 @@ class _Kind:
         kind = np.dtype(self._code)
         if kind.kind not in _KINDS or not kind.itemsize:
             raise pickle.UnpicklingError(f"has an array of {kind}; numbers and names are read")
-        return kind if self._order == "|" else kind.newbyteorder(self._order)
+        return kind if self._order == "|" else kind.newbyteorder(self._order)  # type: ignore[arg-type]  # NumPy checks the order
 
 
 class _Array:

@@ -20,6 +20,7 @@ largest lies between 1 and 16 or above 65535, and values of which the largest wo
 import dataclasses
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -38,6 +39,9 @@ _CHANNELS = {"LA;16B": 1, "CMYK": 4}  # that show colours, by how they are store
 
 class BadImageError(Exception):
     """An image that cannot be used; its text is the reason, fit for `skipped.csv`."""
+
+
+_Opened = Any  # an image of a file; what a format adds to it, Pillow's types do not name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Samples:
         return ";16" in self.raw and not self.raw.startswith("I;")
 
 
-def samples(image: Image.Image, data: bytes) -> Samples:
+def samples(image: _Opened, data: bytes) -> Samples:
     """Reads how values are stored from an opened image, before its pixels are decoded.
 
     Args:
@@ -93,7 +97,7 @@ def samples(image: Image.Image, data: bytes) -> Samples:
     return Samples(raw, bits, tiles=tiles)
 
 
-def _correct_byte_order(image: Image.Image) -> None:
+def _correct_byte_order(image: _Opened) -> None:
     """Reads what libtiff has decoded in the order of this machine, which Pillow forgets of some."""
     image.tile = [
         tile._replace(args=(_OF_LIBTIFF.get(tile.args[0], tile.args[0]), *tile.args[1:]))
@@ -103,7 +107,7 @@ def _correct_byte_order(image: Image.Image) -> None:
     ]
 
 
-def _samples_of_ppm(image: Image.Image, raw: str, bits: int) -> Samples:
+def _samples_of_ppm(image: _Opened, raw: str, bits: int) -> Samples:
     (tile,) = image.tile
     if image.mode == "I":  # whose values reach 65535 whatever was declared
         return Samples(raw, 16, 65535 * tile.codec_name.startswith("ppm"))
@@ -116,7 +120,7 @@ def _samples_of_ppm(image: Image.Image, raw: str, bits: int) -> Samples:
 
 
 def _samples_of_tiff(tags, raw: str) -> Samples:
-    bits = max(_numbers(tags, "bits"), default=1)
+    bits = int(max(_numbers(tags, "bits"), default=1))
     kind = max(_numbers(tags, "format"), default=1)
     whole = _numbers(tags, "maximum") if kind != _FLOAT else []
     declared = max([*whole, *_numbers(tags, "most"), 0])
@@ -177,7 +181,10 @@ def to_rgb(image: Image.Image, stored: Samples, again: Callable[[], Image.Image]
         return _grey(np.asarray(image).view(np.int8), stored)
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        colours = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        if colours is None:
+            raise BadImageError("has LAB colours that cannot be converted")
+        return colours
     if image.mode in ("La", "RGBa"):  # whose colours are multiplied by their opacity
         image = image.convert(f"{image.mode[:-1]}A")
     return image if image.mode == "RGB" else image.convert("RGB")  # which always copies
@@ -209,7 +216,7 @@ def _of_wide_colours(
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _lower_bytes(image: Image.Image, stored: Samples) -> Image.Image:
+def _lower_bytes(image: _Opened, stored: Samples) -> Image.Image:
     """Decodes 16-bit colours as if the order of their bytes were the other."""
     if stored.raw == "LA;16B":
         raw = "RGBA"
@@ -247,7 +254,7 @@ def _of_whole_numbers(values: np.ndarray, stored: Samples) -> tuple[np.ndarray, 
         size = 2 ** min(bits, stored.bits)
     shift = size.bit_length() - _LEAST_BITS - 1
     if size == 256 << max(shift, 0):
-        levels = values >> shift  # the upper byte
+        levels: np.ndarray = values >> shift  # the upper byte
     else:
         levels = values.astype(np.uint64) * 256 // size
     return levels.astype(np.uint8), most * 256 // size

@@ -76,7 +76,7 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
         street = build_street(seed)
         landmark, facade = -1, None
         for shot in shots(size, split):
-            if shot.landmark != landmark:
+            if facade is None or shot.landmark != landmark:
                 landmark = shot.landmark
                 facade = build_facade(seed, landmark, shot.family, size.facade_side)
             rng = generator(seed, "view", landmark, shot.view)

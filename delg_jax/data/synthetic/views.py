@@ -82,7 +82,8 @@ def draw_view(rng: np.random.Generator, facade: Facade, kind: str, image_side: i
       The first view that fits, or the nearest to it of `DRAWS`.
     """
     wanted = KINDS[kind]
-    best, best_gap = None, np.inf
+    best: View | None = None
+    best_gap = np.inf
     for _ in range(DRAWS):
         camera = _draw_camera(rng, facade, wanted, image_side)
         count = int(rng.integers(wanted.occluders[0], wanted.occluders[1] + 1))
@@ -94,6 +95,8 @@ def draw_view(rng: np.random.Generator, facade: Facade, kind: str, image_side: i
             best, best_gap = View(camera, occluders, visible), gap
         if gap == 0:
             break
+    if best is None:
+        raise ValueError(f"`DRAWS` (={DRAWS}) must be at least 1")
     return best
 
 

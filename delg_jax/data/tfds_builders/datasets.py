@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -308,7 +309,8 @@ def _builder(
     config: str | ImageSetConfig = "-".join([variant, *changed])
     if config not in kind.builder_configs:  # TFDS wants those of the builder by their name
         config_kind = GoogleLandmarksV2Config if fields else ImageSetConfig
-        config = config_kind(name=config, **{name: data[name] for name in _SHARED}, **fields)
+        values: dict[str, Any] = {name: data[name] for name in _SHARED} | fields
+        config = config_kind(name=config, **values)
     return kind(config=config, data_dir=data.tfds_dir or None, file_format="array_record")
 
 

@@ -31,5 +31,5 @@ class GoogleLandmarksV1(LabelledBuilder):
         rows = tables.read(source.lists[_LIST], ("id", "landmark_id"), key="id")
         labelled = self._relabel((r.name("id"), str(r.integer("landmark_id"))) for r in rows)
         return self._file_groups(
-            labelled, lambda name: ImageFile(source.root, "train", name, by_id)
+            labelled, lambda name: ImageFile(source.folder, "train", name, by_id)
         )

@@ -78,7 +78,7 @@ class GoogleLandmarksV2(LabelledBuilder):
                 archives = source.archives.values() if entries() else ()
                 groups[name] = [tars.TarItems(tar, entries) for tar, _ in archives]
             else:
-                groups[name] = self._unpacked(source.root, entries())
+                groups[name] = self._unpacked(source.folder, entries())
         return groups
 
     def _entries_by_split(self, tables: gldv2_files.Tables) -> dict[str, functools.partial]:

@@ -26,5 +26,5 @@ class ImageFolder(LabelledBuilder):
         return Source(root, images=tuple(images))
 
     def _groups(self, source: Source) -> dict[str, Groups]:
-        split = self._relabel((name, name.split("/")[0]) for name in source.images)
-        return self._file_groups(split, lambda name: ImageFile(source.root, "", name, inside))
+        split = self._relabel((name, name.split("/")[0]) for name in source.images or ())
+        return self._file_groups(split, lambda name: ImageFile(source.folder, "", name, inside))

@@ -53,6 +53,13 @@ class Source:
     archives: Mapping[str, Archive] = dataclasses.field(default_factory=dict)
     images: tuple[str, ...] | None = None
 
+    @property
+    def folder(self) -> pathlib.Path:
+        """`root`, of files that were not downloaded; a ValueError of others."""
+        if self.root is None:
+            raise ValueError("`root` (=None) must be a folder: the files were downloaded")
+        return self.root
+
 
 def by_id(folder: pathlib.Path, name: str) -> pathlib.Path:
     """Path of a Google Landmarks image: `a/b/c/abc….jpg` by its first characters, or `abc….jpg`.

@@ -19,7 +19,7 @@ COPY = "ground_truth.json"
 _INSTRUCTIONS = "The folder must hold {name}.pkl (or .json, of the same content) and jpg/*.jpg."
 
 
-class RevisitedBuilder(ImageSetBuilder, skip_registration=True):
+class RevisitedBuilder(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS
     """Base of both sets, which differ in the name of their ground truth.
 
     The splits are `query` and `database`, in the order of the ground truth. A query has its box
@@ -50,8 +50,10 @@ class RevisitedBuilder(ImageSetBuilder, skip_registration=True):
         nothing = {"bbx": [0.0] * 4, **{name: [] for name in LISTS}}
         pairs = zip(content["qimlist"], content["gnd"], strict=True)
         return {
-            "query": in_shards(_item(source.root, name, entry) for name, entry in pairs),
-            "database": in_shards(_item(source.root, name, nothing) for name in content["imlist"]),
+            "query": in_shards(_item(source.folder, name, entry) for name, entry in pairs),
+            "database": in_shards(
+                _item(source.folder, name, nothing) for name in content["imlist"]
+            ),
         }
 
     def _report(self, skipped: dict[str, str]) -> None:
@@ -115,6 +117,6 @@ class RevisitedDistractors(ImageSetBuilder):
                 rule = f"names {name!r}, as line {first[name]} does"
                 raise UserError("list of images", f"{path}, line {number}", rule)
         items = [
-            Item(name, {"image": ImageFile(source.root, "jpg", name, inside)}) for name in first
+            Item(name, {"image": ImageFile(source.folder, "jpg", name, inside)}) for name in first
         ]
         return {"database": in_shards(items)}

@@ -102,7 +102,10 @@ def _fault(member: tarfile.TarInfo) -> str:
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
-        return archive.extractfile(member).read()
+        file = archive.extractfile(member)
+        if file is None:  # of a link or device, which `refuse` has left out before
+            raise BadImageError("is not a file")
+        return file.read()
     except tarfile.TarError as error:
         raise BadImageError(f"the archive breaks off: {error}") from error
 
