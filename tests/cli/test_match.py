@@ -53,8 +53,8 @@ def test_too_few_inliers_and_no_transformation_are_said(calls, capsys, tmp_path)
     ("arguments", "start"),
     [
         ([], "delg match"),
-        (["a.jpg"], "delg match = 'a.jpg': must be two files"),
-        (["a.jpg", "b.jpg", "c.jpg"], "delg match = 'a.jpg b.jpg c.jpg': must be two files"),
+        (["a.jpg"], "delg match = 'a.jpg': must be two image files"),
+        (["a.jpg", "b.jpg", "c.jpg"], "delg match = 'a.jpg b.jpg c.jpg': must be two image files"),
         (["a.jpg", "b.jpg", "--output=a.gif"], "--output = 'a.gif': must end in .png"),
     ],
 )

@@ -102,7 +102,7 @@ def test_what_is_repaired_is_extracted_to_the_same_bytes(tmp_path, capsys):
     lines, _ = verify(capsys, folder, "--repair")
     assert lines[-1] == f"{folder}: 4 images to extract again, by delg extract"
     message = verify(capsys, folder, status=2)[1]
-    assert message.endswith("is not whole; delg extract goes on")
+    assert message.endswith("is not whole; delg extract resumes it")
     assert main(["extract", *flags]) == 0
     assert contents(folder) == before
     assert verify(capsys, folder)[0][-1].endswith("7 images, no damaged chunks")

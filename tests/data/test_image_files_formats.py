@@ -38,7 +38,7 @@ def test_a_format_that_pillow_was_built_without_is_not_taken():
         "from PIL import features\n"
         "check = features.check\n"
         "features.check = lambda name: name != 'avif' and check(name)\n"
-        "from delg_jax.data import formats\n"
+        "from delg_jax.data import image_files as formats\n"
         "print('AVIF' in formats.FORMATS, '.avif' in formats.SUFFIXES)\n"
         "print(formats.UNDECODABLE['.avif'])"
     )

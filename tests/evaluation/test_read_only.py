@@ -29,7 +29,7 @@ def test_what_is_whole_is_evaluated(place, caplog):
     config, workdir, before = place
     with read_only(workdir):
         assert evaluate(config, workdir)["methods"] == before["methods"]
-    assert "metrics.json and rankings.npz: not written, because the place is read-" in caplog.text
+    assert "metrics.json and rankings.npz: not written, the place is read-" in caplog.text
 
 
 @pytest.mark.parametrize("method", METHODS)

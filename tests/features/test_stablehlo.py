@@ -284,7 +284,7 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(monkeypatch, tmp_path)
     def fail(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artefacts, "write_json", fail)
+    monkeypatch.setattr(stablehlo, "write_json", fail)
     with pytest.raises(UserError, match="No space left"):
         stablehlo.export_model(settings((1.0,)), tmp_path, tmp_path / "model", (64, 64))
     assert list(tmp_path.iterdir()) == []

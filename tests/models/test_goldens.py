@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from delg_jax.models import delg, weights
+from delg_jax.models import delg, heads, weights
 from delg_jax.models.convention import CONVENTIONS, preprocess
 from delg_jax.models.resnet import STAGES, ResNet
 
@@ -84,9 +84,7 @@ def test_the_keras_model_without_strides_after_conv4(shared, keras):
 
 def test_what_the_attention_classifier_of_the_keras_model_sees(keras):
     outputs, golden = keras
-    pooled = delg.attention.attend(
-        outputs.reconstruction, outputs.attention, pooling="mean", normalize=True
-    )
+    pooled = heads.attend(outputs.reconstruction, outputs.attention, pooling="mean", normalize=True)
     assert_close(pooled[0], golden["attention_prelogits"])
 
 

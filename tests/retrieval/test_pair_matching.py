@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.models import variables
 from delg_jax.retrieval.pair_matching import match_pictures
+from delg_jax.training import trained_network
 from tests import photographs, tiny
 
 
@@ -14,7 +14,9 @@ def place(tmp_path_factory):
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
     config.rerank.sp.inlier_threshold = 3.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
+        patch.setattr(
+            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+        )
         yield config, root / "run", root / "data" / "jpg"
 
 

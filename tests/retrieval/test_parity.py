@@ -7,9 +7,9 @@ from PIL import Image
 from delg_jax import configuration
 from delg_jax.evaluation.evaluate import _rank_by_methods
 from delg_jax.features import extract
-from delg_jax.models import variables
 from delg_jax.retrieval.methods import METHODS
 from delg_jax.retrieval.searcher import Searcher
+from delg_jax.training import trained_network
 from tests import photographs, tiny
 
 GLOBAL, LOCAL, SPATIAL = METHODS[:5], METHODS[5:], ("global+sp", "local+sp")
@@ -169,7 +169,9 @@ def place(tmp_path_factory):
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
     config = configuration.override(config, {"rerank.diffusion.spread": 0.3, "seed": 3})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
+        patch.setattr(
+            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+        )
         extract(config, root / "features_only")
         yield config, root
 

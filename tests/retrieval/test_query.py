@@ -6,10 +6,10 @@ from delg_jax.features import extract
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.models import variables
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.query import search_image
 from delg_jax.search.index import build_index
+from delg_jax.training import trained_network
 from tests import photographs, tiny
 
 
@@ -20,7 +20,9 @@ def place(tmp_path_factory):
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
     config.rerank.diffusion.spread = 0.3  # all images of a random network are alike
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
+        patch.setattr(
+            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+        )
         extract(config, root / "run")
         yield config, root / "run", root / "data" / "jpg"
 

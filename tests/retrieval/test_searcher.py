@@ -6,9 +6,9 @@ from PIL import Image
 
 from delg_jax.errors import UserError
 from delg_jax.features import network
-from delg_jax.models import variables
 from delg_jax.retrieval import methods, searcher
 from delg_jax.retrieval.searcher import Searcher
+from delg_jax.training import trained_network
 from tests import photographs, tiny
 
 
@@ -24,7 +24,9 @@ def opened(tmp_path_factory):
         return load(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
+        patch.setattr(
+            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+        )
         patch.setattr(network, "load_model", counted)
         made = Searcher(config, root / "run")
     assert len(loads) == 1

@@ -10,9 +10,9 @@ pytest.importorskip("playwright", reason="drives the browser; the extra `test` i
 
 from playwright import sync_api as playwright
 
-from delg_jax.models import variables
 from delg_jax.retrieval.searcher import Searcher
 from delg_jax.serving.requests import Limits
+from delg_jax.training import trained_network
 from tests import photographs, search_page, tiny
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -34,7 +34,9 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("page")
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variables, "initialize", lambda module, _: tiny.random_variables(module))
+        patch.setattr(
+            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+        )
         searcher = Searcher(config, root / "run")
     with search_page.running(searcher, Limits()) as server:
         yield server.port, root / "data" / "jpg"

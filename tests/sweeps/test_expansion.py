@@ -83,7 +83,7 @@ def test_names_are_fit_for_folders():
     ("fields", "rule"),
     [
         ({"grid": {"train.learning_rat": (0.1,)}}, "did you mean train.learning_rate"),
-        ({"settings": ({"train": 1},)}, "no field"),
+        ({"settings": ({"train": 1},)}, "not a field"),
         ({"grid": {"train.steps": (0.5,)}}, "must be of type int"),
         ({"grid": {"train.steps": (True,)}}, "must be of type int"),
         ({"grid": {"data.flip": (1,)}}, "must be of type bool"),

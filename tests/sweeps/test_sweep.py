@@ -202,7 +202,7 @@ def test_results_are_gathered_while_others_are_missing(calls, tmp_path):
     ("overrides", "verbs", "rule"),
     [
         ({"train.learning_rat": 0.1}, ("train",), "did you mean train.learning_rate"),
-        ({"train": 1}, ("train",), "no field"),
+        ({"train": 1}, ("train",), "not a field"),
         ({"train.steps": 0.5}, ("train",), "must be of type int"),
         ({"model.pooling": 3}, ("train",), "must be of type str"),
         ({"seed": 1}, ("dance",), "must be one of train, evaluate"),

@@ -124,7 +124,7 @@ def test_the_index_of_the_engine_cann_is_read(version, tmp_path):
 @pytest.mark.parametrize("version", WITH_GRAPH)
 def test_the_index_of_the_engine_ivf_under_its_old_name_is_refused(version, tmp_path):
     root, _ = unpacked(version, tmp_path)
-    with pytest.raises(UserError, match=r"kind 'cells', .*delete the folder"):
+    with pytest.raises(UserError, match=r"kind 'cells'.*delete the folder"):
         index_store.load(root / "index" / "cells" / "index")
 
 

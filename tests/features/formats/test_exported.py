@@ -9,7 +9,7 @@ from delg_jax.features import extract
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.formats import delf, exported
 from delg_jax.features.formats.exported import export_features
-from delg_jax.models import variables
+from delg_jax.training import trained_network
 from tests.photographs import make_revisited, truncate
 from tests.tiny import random_variables, retrieval_config
 
@@ -24,7 +24,7 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
     config = changed(retrieval_config(make_revisited(root / "data")), local_scales=(1.0,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variables, "initialize", lambda module, _: random_variables(module))
+        patch.setattr(trained_network, "initialize", lambda module, _: random_variables(module))
         extract(config, root / "run")
         yield config, root / "run"
 

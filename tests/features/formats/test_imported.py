@@ -174,7 +174,7 @@ def test_global_descriptors_alone_serve_the_global_method(config, tmp_path):
 
 
 def test_a_new_picture_cannot_be_searched(config, tmp_path, photographs):
-    with pytest.raises(UserError, match="come from files") as caught:
+    with pytest.raises(UserError, match="imported features come without the network") as caught:
         search_image(config, tmp_path / "run", photographs / "jpg" / "query0.jpg")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
