@@ -61,6 +61,11 @@ def open_array(path: pathlib.Path) -> np.ndarray:
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
     """Writes a `.npy` file, and a second file with the checksums of its blocks."""
     np.save(path, array)
+    write_checksums(path)
+
+
+def write_checksums(path: pathlib.Path) -> None:
+    """Writes the checksums of the blocks of a `.npy` file beside it."""
     with path.open("rb") as file:
         sums = [zlib.crc32(block) for block in _blocks(file)]
     np.array(sums, "<u4").tofile(_sums_path(path))

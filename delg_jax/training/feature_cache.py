@@ -7,7 +7,7 @@ import hashlib
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from delg_jax.array_files import open_array
+from delg_jax.array_files import CheckedArray, read_arrays, write_checksums
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
@@ -23,11 +23,12 @@ from delg_jax.models.delg import Delg
 from delg_jax.models.resnet import ResNet
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
-from delg_jax.workdir import claim, replacing
+from delg_jax.workdir import claim, replacing, write_arrays
 
 FOLDER = "cache"
 MAPS = ("conv4", "conv5")
 _GOOD = "good"  # which images are readable
+_REMEDY = "delete the folder to compute it again"
 _PIXELS = ("image_size", "reduced_decode", "min_side", "max_pixels")
 _DECISIVE = (
     *("model.backbone", "model.convention", "model.conv4_stride", "train.dtype"),
@@ -51,23 +52,33 @@ class CachedMaps:
         """`conv4`, `conv5` and `label` of an image; None if the image is bad."""
         del rng  # the maps are of whole images, so nothing is random
         files = _open(self.folder)
-        if not files[_GOOD][index]:
+        if not files.good[index]:
             return None
-        maps = {name: np.array(files[name][index]) for name in MAPS}
+        one = slice(index, index + 1)
+        maps = {name: np.array(rows[one][0]) for name, rows in files.maps.items()}
         return {**maps, "label": np.asarray(self.labels[index], np.int32)}
 
 
+class _Files(NamedTuple):
+    """An open cache: maps [N, H, W, C] by name, and which images are good, bool [N]."""
+
+    maps: dict[str, CheckedArray]
+    good: np.ndarray
+
+
 @functools.lru_cache(maxsize=1)
-def _open(folder: pathlib.Path) -> dict[str, np.ndarray]:
+def _open(folder: pathlib.Path) -> _Files:
     try:
-        files = {name: open_array(folder / f"{name}.npy") for name in (*MAPS, _GOOD)}
-        lengths = {len(file) for file in files.values()}
+        good = read_arrays(folder / f"{_GOOD}.npz")[_GOOD]
+        paths = {name: folder / f"{name}.npy" for name in MAPS}
+        maps = {n: CheckedArray(path, "training cache", _REMEDY) for n, path in paths.items()}
+        lengths = {len(good), *map(len, maps.values())}
         if len(lengths) > 1:
             raise ValueError(f"files of {sorted(lengths)} images")
-    except (OSError, ValueError, TypeError) as error:
-        rule = f"is damaged ({error}); delete the folder to compute it again"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        rule = f"is damaged ({error}); {_REMEDY}"
         raise UserError("training cache", str(folder), rule) from error
-    return files
+    return _Files(maps, good)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -118,7 +129,7 @@ def build(
     made_of = {"backbone": digest(backbone), "images": _digest_of_images(source)}
     claim(folder, config, _DECISIVE, True, made_of)
     maps = CachedMaps(folder, source.labels)
-    if not (folder / f"{_GOOD}.npy").is_file():
+    if not (folder / f"{_GOOD}.npz").is_file():
         _write(module, variables, source, config, folder, skip_log)
         _open.cache_clear()  # it may hold earlier files of the same names
     return maps
@@ -166,8 +177,9 @@ def _write(module, variables, source, config, folder, skip_log) -> None:
             progress.advance(count)
         for file in files.values():
             file.flush()
-    with replacing(folder / f"{_GOOD}.npy") as path, path.open("wb") as good_file:
-        np.save(good_file, good)
+    for name in MAPS:
+        write_checksums(folder / f"{name}.npy")
+    write_arrays(folder / f"{_GOOD}.npz", {_GOOD: good})
 
 
 def _backbone(module: Delg, variables: Any, images: jax.Array) -> dict[str, jax.Array]:

@@ -135,3 +135,16 @@ def test_training_on_cached_maps_equals_training_on_images(config, tmp_path):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, expected
     )
+
+
+@pytest.mark.parametrize("name", ["conv4.npy", "good.npz"])
+def test_a_flipped_bit_is_refused(config, tmp_path, name):
+    built(config, tmp_path)
+    path = tmp_path / "cache" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+    feature_cache._open.cache_clear()
+    maps = feature_cache.CachedMaps(tmp_path / "cache", np.zeros(24, int))
+    with pytest.raises(UserError, match=r"training cache = .*is damaged.*delete the folder"):
+        maps(0, None)
