@@ -1,5 +1,6 @@
 """The command line of a verb: its flags, flag files, checks, and errors of one line."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -90,12 +91,23 @@ class _PathParser(flags.ArgumentParser):
 
 
 def define_processes(values: flags.FlagValues) -> None:
-    """Defines `--coordinator`, `--num_processes` and `--process_id`."""
-    text = "host:port at which process 0 listens."
+    """Defines `--cluster`, `--coordinator`, `--num_processes` and `--process_id`."""
+    text = "Where to look for the other processes of the job: auto finds Slurm, Open MPI (ompi), "
+    text += "TPU pods (tpu) and Kubernetes; none = nowhere, this process works alone."
+    flags.DEFINE_string("cluster", None, text, flag_values=values)
+    text = "host:port at which process 0 listens, where there is no cluster to find it."
     flags.DEFINE_string("coordinator", None, text, flag_values=values)
     text = "Number of processes of the job."
     flags.DEFINE_integer("num_processes", None, text, flag_values=values)
     flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", flag_values=values)
+
+
+def processes(values: flags.FlagValues) -> contextlib.AbstractContextManager[None]:
+    """The block in which a verb works with the other processes of its job."""
+    from delg_jax import distributed
+
+    given = values.coordinator, values.num_processes, values.process_id, values.cluster
+    return distributed.joined(*given)
 
 
 def value_of(argv: list[str], flag: str) -> str | None:

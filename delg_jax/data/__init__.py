@@ -4,6 +4,7 @@ import importlib
 
 import ml_collections
 
+from delg_jax import distributed
 from delg_jax.data.sources import FileSource, ImageSource, JoinedSource, RetrievalData, TrainingData
 from delg_jax.errors import UserError, require_choice
 
@@ -50,7 +51,9 @@ def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     found = _open(data, "retrieval", _RETRIEVAL)
     if not data.distractors:
         return found
-    return importlib.import_module("delg_jax.data.tfds_builders").with_distractors(found, data)
+    builders = importlib.import_module("delg_jax.data.tfds_builders")
+    with distributed.first_before_others("distractors"):
+        return builders.with_distractors(found, data)
 
 
 def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):
@@ -61,4 +64,6 @@ def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]
     if data.name not in modules:
         rule = f"has no {purpose} images; data sets that do are {', '.join(modules)}"
         raise UserError("config.data.name", data.name, rule)
-    return getattr(importlib.import_module(f"delg_jax.data.{modules[data.name]}"), purpose)(data)
+    read = getattr(importlib.import_module(f"delg_jax.data.{modules[data.name]}"), purpose)
+    with distributed.first_before_others(f"{purpose} data"):  # which may have to be prepared
+        return read(data)

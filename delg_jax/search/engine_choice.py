@@ -62,7 +62,10 @@ def unused_fields(engine: str | None) -> tuple[str, ...]:
 
 
 def build_engine(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    overwrite: bool = False,
+    extracted: Extracted | None = None,
 ) -> pathlib.Path | None:
     """Builds the index of an approximate engine, unless it is there.
 
@@ -70,6 +73,7 @@ def build_engine(
       config: the whole tree.
       workdir: gets `index/cann` or `index/ivf`, and the features if they are missing.
       overwrite: whether an index of another configuration is deleted instead of refused.
+      extracted: the features, if the caller has them.
 
     Returns:
       The folder of the index; None for the exact engine, which needs none.
@@ -81,7 +85,7 @@ def build_engine(
     if config.search.engine == "exact":
         return None
     root = pathlib.Path(workdir)
-    extracted = extract(config, root, overwrite)
+    extracted = extracted or extract(config, root, overwrite)
     place = index_place(config, root, extracted, overwrite)
     assert place is not None  # the engine is not exact
     engine(extracted.database.local_features(config.search.max_features), config.search, place)

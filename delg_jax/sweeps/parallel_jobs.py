@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import ml_collections
 
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.locks import exclusive
 from delg_jax.sweeps import run_record, sweep
 from delg_jax.sweeps.run_record import BEGUN, FAILED, Record
 from delg_jax.sweeps.sweep import Result, Run

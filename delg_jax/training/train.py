@@ -10,12 +10,14 @@ import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from delg_jax import distributed
 from delg_jax.configuration import flatten, require_seed
 from delg_jax.data import open_training, pipeline, skips
 from delg_jax.data.sources import TrainingData
 from delg_jax.errors import UserError, require_choice
+from delg_jax.locks import held_by_first
 from delg_jax.models.delg import Delg, build
 from delg_jax.models.variables import initialize, load_pretrained
 from delg_jax.training import feature_cache, optimizer
@@ -66,19 +68,35 @@ def train_and_evaluate(
       The last record of metrics, including validation.
 
     Raises:
-      UserError: if the configuration or the data is invalid, or the loss becomes NaN or infinite.
+      UserError: if the configuration or the data is invalid, another job trains in `workdir`, or
+        the loss becomes NaN or infinite.
     """
     root = pathlib.Path(workdir)
-    with distributed.first_before_others("data"):
-        data = open_training(config.data)
+    data = open_training(config.data)
     config = with_classes(config, data)
     _check(config)
     module = build(config.model, **module_options(config.train))
     tx = optimizer.create_optimizer(config.train)
     variables = load_pretrained(initialize(module, jax.random.key(config.seed)), config.model)
     state = optimizer.create_state(start_from_checkpoint(variables, config), tx)
+
+    def claim() -> None:
+        _claim_folders(root, config, data, overwrite)
+
+    with held_by_first(root / FOLDER, claim, "training run"):
+        return _train(config, module, tx, state, data, root)
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    module: Delg,
+    tx: optax.GradientTransformation,
+    state: optimizer.TrainState,
+    data: TrainingData,
+    root: pathlib.Path,
+) -> dict[str, float]:
+    """Trains to the end in a folder that is ours; returns the last record of metrics."""
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
-    _claim_folders(root, config, data, overwrite)
     batches = _open_batches(config, module, state, data, root, skip_log)
     with Checkpoints(
         root / FOLDER,
@@ -152,15 +170,12 @@ def module_options(train: ml_collections.ConfigDict) -> dict[str, Any]:
 def _claim_folders(
     root: pathlib.Path, config: ml_collections.ConfigDict, data: TrainingData, overwrite: bool
 ) -> None:
-    """Binds the folders of the run to this configuration and these images, in the first process."""
+    """Binds the folders of the run to this configuration and these images."""
     decisive = tuple(path for path in flatten(config, _DECISIVE) if path not in _FREE)
-    with distributed.first_before_others("folders"):
-        if not distributed.is_first():
-            return
-        found = fingerprint(data)
-        for folder in (root / "logs", root / FOLDER):
-            same = functools.partial(require_same, folder, found)
-            claim_usable(folder, config, decisive, same, overwrite)
+    found = fingerprint(data)
+    for folder in (root / "logs", root / FOLDER):
+        same = functools.partial(require_same, folder, found)
+        claim_usable(folder, config, decisive, same, overwrite)
 
 
 def _open_batches(

@@ -22,7 +22,8 @@ def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[
       subject: what the folder holds, for errors.
 
     Raises:
-      UserError: if another job holds the lock, or the folder cannot be written or locked.
+      UserError: if another job holds the lock, or the folder cannot be written or locked. Locks
+        reach across machines on file systems that share them, such as NFS of version 4.
     """
     # Without `flock`, filelock falls back to a lock that outlives its holder; refuse instead
     path = folder.parent / f".{folder.name}.lock"
@@ -64,6 +65,6 @@ def held_by_first(
                 claimed = claim()
             except UserError as error:
                 refusal = error
-        if not distributed.agree(refusal is None):
+        if not distributed.agree(refusal is None, f"{folder}: locked"):
             raise refusal or UserError(subject, str(folder), "was refused to process 0")
         yield claimed
