@@ -148,8 +148,8 @@ def joined(
     if not initialize(coordinator, num_processes, process_id, cluster):
         yield
         return
-    ended = threading.Event()
-    watch = threading.Thread(target=_end_with_others, args=(ended,), daemon=True)
+    client, ended = _client(), threading.Event()
+    watch = threading.Thread(target=_end_with_others, args=(client, ended), daemon=True)
     watch.start()
     try:
         yield
@@ -160,16 +160,15 @@ def joined(
         # Of this process's own end the others would learn only by a timeout
         with contextlib.suppress(RuntimeError):
             text = f"process {shard()[0]} failed: {error}"
-            _client().key_value_set(_FAILURE, text, allow_overwrite=True)
+            client.key_value_set(_FAILURE, text, allow_overwrite=True)
         raise
     finally:
         ended.set()
         watch.join()
 
 
-def _end_with_others(ended: threading.Event) -> None:
+def _end_with_others(client: Any, ended: threading.Event) -> None:
     """Waits until another process fails, and then ends this one."""
-    client = _client()
     while not ended.wait(_WATCH_SECONDS):
         try:
             text = client.key_value_try_get(_FAILURE)

@@ -27,10 +27,15 @@ _RETRIEVAL = {
     "gldv2_clean_recognition": "tfds_builders",
 }
 
+IN_PLACE = ("folder", "revisited")  # data sets that need no preparation
+PURPOSES = ("training", "retrieval")
+
 # Numbers that every data set is read with, and the least value of each
 _LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
 
 __all__ = [
+    "IN_PLACE",
+    "PURPOSES",
     "FileSource",
     "ImageSource",
     "JoinedSource",
@@ -38,6 +43,7 @@ __all__ = [
     "TrainingData",
     "open_retrieval",
     "open_training",
+    "prepare",
 ]
 
 
@@ -54,6 +60,29 @@ def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     builders = importlib.import_module("delg_jax.data.tfds_builders")
     with distributed.first_before_others("distractors"):
         return builders.with_distractors(found, data)
+
+
+def prepare(data: ml_collections.ConfigDict, purpose: str = "") -> TrainingData | RetrievalData:
+    """Prepares the data set that `config.data` names, so that other verbs find it ready.
+
+    With `config.data.beam_options` the work is done on Apache Beam. Of several processes of
+    `jax.distributed`, the first one prepares.
+
+    Args:
+      data: the `config.data` tree.
+      purpose: `training` or `retrieval`; "" for training, or retrieval if the data set has no
+        training images.
+
+    Returns:
+      The data, as `open_training` or `open_retrieval` do.
+
+    Raises:
+      UserError: if the data set cannot be prepared, or has no images for the purpose.
+    """
+    if not purpose:
+        purpose = "retrieval" if data.name in _RETRIEVAL.keys() - _TRAINING.keys() else "training"
+    require_choice("purpose", purpose, PURPOSES)
+    return open_training(data) if purpose == "training" else open_retrieval(data)
 
 
 def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):
