@@ -87,7 +87,7 @@ class _PathParser(flags.ArgumentParser):
 
     def parse(self, text: str) -> str:
         """Expands the home directory."""
-        return configuration.expand_home(self._subject, text)
+        return configuration.local_path(self._subject, text)
 
 
 def define_processes(values: flags.FlagValues) -> None:
@@ -143,7 +143,7 @@ def expand_flag_files(argv: Sequence[str], above: tuple[str, ...] = ()) -> list[
         if not word.startswith("-") or name != "flagfile" or not (equals or rest):
             words.append(word)
             continue
-        path = configuration.expand_home("--flagfile", value if equals else rest.pop(0))
+        path = configuration.local_path("--flagfile", value if equals else rest.pop(0))
         if path not in above:
             words += expand_flag_files(_read_flag_file(path), (*above, path))
     return words
@@ -199,7 +199,7 @@ def parse(
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
     if positional and not positional.startswith("[") and not rest:
         raise UserError(command, " ".join(argv), f"needs {positional}")
-    return [configuration.expand_home(positional.strip("[]. "), word) for word in rest]
+    return [configuration.local_path(positional.strip("[]. "), word) for word in rest]
 
 
 def _require_types(values: flags.FlagValues) -> None:

@@ -25,6 +25,7 @@ from delg_jax.retrieval.ranking import Ranked, Ranking
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
 from delg_jax.search.index import build_index
+from delg_jax.workdir import root_of
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory
 
@@ -53,7 +54,7 @@ def evaluate(
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     _check(config)
     extracted = extract(config, root, overwrite)
     if distributed.is_first():

@@ -15,6 +15,7 @@ from delg_jax.search.index_store import Place
 from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.kernels import KINDS, SimilarityKernel
 from delg_jax.search.lsh_grids import GridSettings
+from delg_jax.workdir import root_of
 
 # Fields that decide the index of an approximate engine
 _INDEX_FIELDS = {
@@ -85,7 +86,7 @@ def build_engine(
     check(config.search)
     if config.search.engine == "exact":
         return None
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     extracted = extracted or extract(config, root, overwrite)
     place = index_place(config, root, extracted, overwrite)
     assert place is not None  # the engine is not exact

@@ -26,7 +26,7 @@ from delg_jax.training.data_fingerprint import fingerprint, require_same
 from delg_jax.training.loop import TrainingLoop
 from delg_jax.training.step import AXIS, replicate
 from delg_jax.training.trained_network import start_from_checkpoint
-from delg_jax.workdir import claim_usable, write_json
+from delg_jax.workdir import claim_usable, root_of, write_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def train_and_evaluate(
       UserError: if the configuration or the data is invalid, another job trains in `workdir`, or
         the loss becomes NaN or infinite.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     data = open_training(config.data)
     config = with_classes(config, data)
     _check(config)

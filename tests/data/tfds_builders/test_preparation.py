@@ -44,6 +44,8 @@ def test_a_second_job_waits_for_the_one_that_prepares(tmp_path, root, monkeypatc
     leftover = folder.with_name(f"incomplete.ABCDEF_{folder.name}")
     leftover.mkdir()
     monkeypatch.setattr(locks, "_LINE_SECONDS", 0.2)
+    caplog.clear()
+    caplog.set_level("INFO", "delg_jax")
 
     def finish(holder):
         while "waiting for another job that makes" not in caplog.text:
