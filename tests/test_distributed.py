@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import socket
@@ -12,9 +13,9 @@ from flax import traverse_util
 from delg_jax import distributed
 from delg_jax.errors import UserError
 from delg_jax.training.trained_network import load_model
-from tests.photographs import make_folder
+from tests.photographs import make_folder, make_revisited
 from tests.test_clusters import SLURM
-from tests.tiny import training_config
+from tests.tiny import retrieval_config, training_config
 from tests.training import programs
 
 STEPS = 20
@@ -239,3 +240,23 @@ def test_a_run_resumes_with_other_devices_and_processes(config, tmp_path):
     assert f"resumed at step {STEPS // 2}" in output
     distance, tensor = difference(trained(config, workdir), trained(config, tmp_path / "one"))
     assert distance < 1e-5, tensor
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_and_index_as_one(tmp_path):
+    config = retrieval_config(make_revisited(tmp_path / "photographs", places=2))
+    config = config.copy_and_resolve_references().unlock()
+    config.extract.local_scales = config.extract.global_scales = (1.0,)
+    config.eval.methods = ("global+diffusion", "local+mds")
+    config.search.engine = "ivf"
+    config.search.ivf.count = 2
+    programs.finish(programs.start(config, tmp_path / "one", 1, verb="evaluate"))
+    two = tmp_path / "two"
+    outputs = programs.finish(*programs.start_processes(config, two, 2, 1, verb="evaluate"))
+    assert "global+diffusion" in outputs[0]
+    assert "global+diffusion" not in outputs[1]
+    metrics = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("one", "two")]
+    assert metrics[0]["average_precisions"] == metrics[1]["average_precisions"]
+    outputs = programs.finish(*programs.start_processes(config, two, 2, 1, verb="index"))
+    assert "index of the engine ivf" in outputs[0]
+    assert "index" not in outputs[1]
