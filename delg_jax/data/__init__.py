@@ -26,10 +26,13 @@ _RETRIEVAL = {
     "gldv2_clean_recognition": "tfds_builders",
 }
 
+TRAINING_SETS = tuple(_TRAINING)
 # Numbers that every data set is read with, and the least value of each
-_LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
+LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
 
 __all__ = [
+    "LEAST",
+    "TRAINING_SETS",
     "FileSource",
     "ImageSource",
     "JoinedSource",
@@ -54,7 +57,7 @@ def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
 
 
 def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):
-    for name, least in _LEAST.items():
+    for name, least in LEAST.items():
         if data[name] < least:
             raise UserError(f"config.data.{name}", data[name], f"must be at least {least}")
     require_choice("config.data.name", data.name, tuple(_TRAINING | _RETRIEVAL))
