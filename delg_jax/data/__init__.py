@@ -26,13 +26,13 @@ _RETRIEVAL = {
     "gldv2_clean_recognition": "tfds_builders",
 }
 
-TRAINING_SETS = tuple(_TRAINING)
+_MODULES = {"training": _TRAINING, "retrieval": _RETRIEVAL}
+
 # Numbers that every data set is read with, and the least value of each
 LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
 
 __all__ = [
     "LEAST",
-    "TRAINING_SETS",
     "FileSource",
     "ImageSource",
     "JoinedSource",
@@ -40,28 +40,36 @@ __all__ = [
     "TrainingData",
     "open_retrieval",
     "open_training",
+    "require_set",
 ]
 
 
 def open_training(data: ml_collections.ConfigDict) -> TrainingData:
     """Opens the labelled images that `config.data` names; raises a UserError if it cannot."""
-    return _open(data, "training", _TRAINING)
+    return _open(data, "training")
 
 
 def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     """Opens the database and queries that `config.data` names; raises a UserError if it cannot."""
-    found = _open(data, "retrieval", _RETRIEVAL)
+    found = _open(data, "retrieval")
     if not data.distractors:
         return found
     return importlib.import_module("delg_jax.data.tfds_builders").with_distractors(found, data)
 
 
-def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):
+def require_set(name: str, purpose: str) -> None:
+    """Raises a UserError unless a data set has images for a purpose, `training` or `retrieval`."""
+    require_choice("config.data.name", name, tuple(_TRAINING | _RETRIEVAL))
+    names = _MODULES[purpose]
+    if name not in names:
+        rule = f"has no {purpose} images; data sets that do are {', '.join(names)}"
+        raise UserError("config.data.name", name, rule)
+
+
+def _open(data: ml_collections.ConfigDict, purpose: str):
     for name, least in LEAST.items():
         if data[name] < least:
             raise UserError(f"config.data.{name}", data[name], f"must be at least {least}")
-    require_choice("config.data.name", data.name, tuple(_TRAINING | _RETRIEVAL))
-    if data.name not in modules:
-        rule = f"has no {purpose} images; data sets that do are {', '.join(modules)}"
-        raise UserError("config.data.name", data.name, rule)
-    return getattr(importlib.import_module(f"delg_jax.data.{modules[data.name]}"), purpose)(data)
+    require_set(data.name, purpose)
+    module = importlib.import_module(f"delg_jax.data.{_MODULES[purpose][data.name]}")
+    return getattr(module, purpose)(data)

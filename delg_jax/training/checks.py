@@ -108,7 +108,6 @@ RANGES = {
 }
 CHOICES = {
     "model.pretrained_source": tuple(NAMINGS),
-    "data.name": data.TRAINING_SETS,
     "data.synthetic.size": ("small", "tiny"),
     "train.heads": ("joint", "global", "local"),
     "train.batch_norm": ("train", "frozen", "sync"),
@@ -128,6 +127,7 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     fields = flatten(config, _SECTIONS)
     for path, choices in CHOICES.items():
         require_choice(f"config.{path}", fields[path], tuple(choices))
+    data.require_set(config.data.name, "training")
     require_seed(config)
     for path, allowed in RANGES.items():
         if not allowed.holds(fields[path]):
