@@ -43,10 +43,11 @@ def evaluate(
     Returns:
       The content of `metrics.json`: `methods`, from method to protocol to metric in percent;
       `average_precisions` and `intervals` of `revisited.Scores`, by method; `comparisons` of
-      re-rankings with their search; `seconds`, `milliseconds_per_query` and `megabytes` by method,
-      of search and re-ranking without extraction and similarity graph; the numbers of `images` and
-      `queries`; `skipped`, see `skipped.count`, by search (global, local); and `pairs`, see
-      `pair_average_precision`, if `config.eval.pairs` is set.
+      re-rankings with their search; `query_landmarks`, a number for the landmark of each query, in
+      the order of the average precisions; `seconds`, `milliseconds_per_query` and `megabytes` by
+      method, of search and re-ranking without extraction and similarity graph; the numbers of
+      `images` and `queries`; `skipped`, see `skipped.count`, by search (global, local); and
+      `pairs`, see `pair_average_precision`, if `config.eval.pairs` is set.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
@@ -65,6 +66,7 @@ def evaluate(
         "average_precisions": precisions,
         "intervals": {method: found.intervals for method, found in scored.items()},
         "comparisons": comparisons,
+        "query_landmarks": next((found.landmarks for found in scored.values()), []),
         "seconds": {method: cost.seconds for method, cost in costs.items()},
         "milliseconds_per_query": {m: 1000 * cost.seconds / queries for m, cost in costs.items()},
         "megabytes": {method: cost.megabytes for method, cost in costs.items()},
@@ -217,7 +219,8 @@ def _score(
     if task == "recognition":
         return scored, gldv2_tasks.recognition_comparisons(predicted, data)
     precisions = {method: found.average_precisions for method, found in scored.items()}
-    return scored, significance.comparisons(precisions)
+    landmarks = next((found.landmarks for found in scored.values()), None)
+    return scored, significance.comparisons(precisions, landmarks)
 
 
 def score(

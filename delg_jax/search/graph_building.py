@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -126,7 +125,7 @@ def local_searches(
       database: features of the N images; arrays, or rows on disk.
       engine: opens the search over a part of them.
       neighbours: kept of each image, at most.
-      block: images searched at a time; memory holds their [block, N] similarities.
+      block: images searched at a time.
 
     Returns:
       The searches; their ranges have at most `block` images.
@@ -138,11 +137,11 @@ def local_searches(
         search = engine(LocalFeatures(*(rows_from(field, first) for field in database)))
 
         def neighbours_of(images: range) -> Lists:
-            found = search(
+            lists = search.top(
                 padded_rows(database.descriptors, images.start, block),
                 padded_rows(database.mask, images.start, block),
+                neighbours,
             )
-            lists = jax.lax.top_k(jnp.asarray(found), min(neighbours, found.shape[1]))
             return _numbered(lists, images, first)
 
         return neighbours_of

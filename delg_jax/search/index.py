@@ -31,8 +31,8 @@ def build_index(
     A graph of other features is built again. One of fewer images is extended if their features
     are the same.
 
-    With `config.search.idf_images`, or the engine ivf, similarities depend on the whole
-    database; then a graph of fewer images is not reused.
+    With `config.search.idf_images`, `config.search.candidates`, or the engine ivf, similarities
+    depend on the whole database; then a graph of fewer images is not reused.
 
     Args:
       config: the whole tree.
@@ -64,7 +64,7 @@ def build_index(
     with claimed(store, config, decided_by, extracted.weights, overwrite):
         if not store.is_whole():
             searches = _searches(features, extracted, search)
-            depends_on_all = search.idf_images or search.engine == "ivf"
+            depends_on_all = search.idf_images or search.candidates or search.engine == "ivf"
             extend = features == "global" or not depends_on_all
             title = f"graph of {features} similarities"
             fill(store, searches, search.graph_neighbours, title, extend)
