@@ -3,8 +3,10 @@
 Writes checkpoints/, logs/metrics.jsonl and train_metrics.json in the workdir. The same command
 resumes from the latest checkpoint. On SIGTERM it saves a checkpoint and exits with status 0.
 
-On many machines, run the same command once per process, with a shared workdir and --coordinator,
---num_processes and --process_id (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
+On many machines, run the same command once per process, with a shared workdir. Slurm (srun), Open
+MPI (mpirun), TPU pods and indexed Kubernetes Jobs are found; --cluster=none turns this off. Without
+one, give --coordinator, --num_processes and --process_id (or JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID).
 """
 
 from absl import flags
@@ -24,7 +26,7 @@ def run(values: flags.FlagValues) -> None:
     from delg_jax import distributed
     from delg_jax.training.train import train_and_evaluate
 
-    distributed.initialize(values.coordinator, values.num_processes, values.process_id)
-    metrics = train_and_evaluate(values.config, values.workdir, values.overwrite)
-    if distributed.is_first():
-        print(tables.training_table(metrics))
+    with arguments.processes(values):
+        metrics = train_and_evaluate(values.config, values.workdir, values.overwrite)
+        if distributed.is_first():
+            print(tables.training_table(metrics))

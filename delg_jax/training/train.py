@@ -1,6 +1,5 @@
 """Training from a configuration: checks it, prepares state and input, and runs the loop."""
 
-import contextlib
 import functools
 import logging
 import pathlib
@@ -17,6 +16,7 @@ from delg_jax.configuration import difference, flatten, within
 from delg_jax.data import open_training, pipeline, skips
 from delg_jax.data.sources import TrainingData
 from delg_jax.errors import UserError
+from delg_jax.locks import held_by_first
 from delg_jax.models.delg import Delg, build
 from delg_jax.models.variables import initialize, load_pretrained, shapes
 from delg_jax.training import feature_cache, length, optimizer
@@ -27,7 +27,7 @@ from delg_jax.training.interruption import StopRequest
 from delg_jax.training.loop import TrainingLoop
 from delg_jax.training.step import AXIS, replicate
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
-from delg_jax.workdir import claim_usable, describe, is_of, stored_config, write_json
+from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,36 +57,43 @@ def train_and_evaluate(
       The last record of metrics, including validation.
 
     Raises:
-      UserError: if the configuration or the data is invalid, or the loss becomes NaN or infinite.
+      UserError: if the configuration or the data is invalid, another job trains in `workdir`, or
+        the loss becomes NaN or infinite.
       Interrupted: after SIGTERM or Ctrl-C, and the checkpoint that follows it.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     check_fields(config)
-    skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
-    with StopRequest(config.train.interrupted_status) as stop, contextlib.ExitStack() as stack:
+    with StopRequest(config.train.interrupted_status) as stop:
         with stop.at_once():
             if not has_checkpoint(root / FOLDER):
                 require_start(config)
-            with distributed.first_before_others("data"):
-                data = open_training(config.data)
-            config = with_classes(config, data)
-            _LOG.info("%s", length.of_config(config, len(data.train)))
-            module = build(config.model, **module_options(config.train))
-            tx = optimizer.create_optimizer(config.train)
+            data = open_training(config.data)
+        config = with_classes(config, data)
+
+        def claim() -> None:
             _claim_folders(root, config, data, overwrite)
-            checkpoints = stack.enter_context(
-                Checkpoints(
-                    root / FOLDER,
-                    config.model,
-                    config.train.keep_checkpoints,
-                    best_metric(config),
-                    config,
-                )
-            )
+
+        with held_by_first(root / FOLDER, claim, "training run"):
+            return _train(config, data, root, stop)
+
+
+def _train(
+    config: ml_collections.ConfigDict, data: TrainingData, root: pathlib.Path, stop: StopRequest
+) -> dict[str, float]:
+    """Trains to the end in a folder that is ours; returns the last record of metrics."""
+    _LOG.info("%s", length.of_config(config, len(data.train)))
+    module = build(config.model, **module_options(config.train))
+    tx = optimizer.create_optimizer(config.train)
+    skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
+    train, best = config.train, best_metric(config)
+    with Checkpoints(
+        root / FOLDER, config.model, train.keep_checkpoints, best, config
+    ) as checkpoints:
+        with stop.at_once():
             state, validated = _start(config, module, tx, checkpoints)
             batches = _open_batches(config, module, state, data, root, skip_log)
             loop = TrainingLoop(
-                config.train, config.data, module, tx, data.validation, root / "logs", skip_log
+                train, config.data, module, tx, data.validation, root / "logs", skip_log
             )
         record = loop.run(replicate(state), batches, checkpoints, stop, validated)
     if distributed.is_first():
@@ -140,22 +147,18 @@ def module_options(train: ml_collections.ConfigDict) -> dict[str, Any]:
 def _claim_folders(
     root: pathlib.Path, config: ml_collections.ConfigDict, data: TrainingData, overwrite: bool
 ) -> None:
-    """Binds the folders of the run to this configuration and these images, in the first process."""
+    """Binds the folders of the run to this configuration and these images."""
     decisive = tuple(path for path in flatten(config, _DECISIVE) if path not in _FREE)
     kept = tuple(path for path in decisive if path not in changed_on_resume(config))
-    with distributed.first_before_others("folders"):
-        if not distributed.is_first():
-            return
-        found = fingerprint(data)
-        for folder in (root / "logs", root / FOLDER):
-            same = functools.partial(require_same, folder, found)
-            claim_usable(folder, config, kept, same, overwrite)
-            if not is_of(folder, config, decisive):  # what `train.resume_with` names has changed
-                changes = difference(
-                    within(stored_config(folder), decisive), flatten(config, decisive)
-                )
-                _LOG.info("%s: resumes with %s", folder, "; ".join(changes))
-                describe(folder, config, decisive)
+    found = fingerprint(data)
+    for folder in (root / "logs", root / FOLDER):
+        same = functools.partial(require_same, folder, found)
+        claim_usable(folder, config, kept, same, overwrite)
+        if not is_of(folder, config, decisive):  # what `train.resume_with` names has changed
+            before = within(stored_config(folder), decisive)
+            changes = difference(before, flatten(config, decisive))
+            _LOG.info("%s: resumes with %s", folder, "; ".join(changes))
+            describe(folder, config, decisive)
 
 
 def _open_batches(
