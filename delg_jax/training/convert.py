@@ -42,9 +42,9 @@ def convert_weights(
     with Checkpoints(folder, config.model, keep=1) as checkpoints:
         state = create_state(variables, create_optimizer(config.train))
         if checkpoints.latest() is not None:
-            stored, _ = checkpoints.restore(state)
+            stored = checkpoints.restore(state).state
             if digest(stored.variables) != digest(variables):
                 rule = "holds other weights under this configuration; use another --workdir"
                 raise UserError("workdir", str(workdir), rule)
-        checkpoints.save(state, input_state="")
+        checkpoints.save(state)
     return folder
