@@ -185,10 +185,12 @@ class TrainingLoop:
         for number, position in enumerate(found, start=step - len(found) + 1):
             if position >= 0:
                 name = list(health.watched(record, state.params, state.variables))[position]
-                kept = "there is no checkpoint" if saved is None else f"checkpoint {saved} is kept"
-                rule = (
-                    f"training diverged at step {number}: {name} is not finite; lower it ({kept})"
-                )
+                rule = f"training diverged at step {number}: {name} is not finite; lower it and "
+                rule += "start again (there is no checkpoint)"
+                if saved is not None:
+                    rule = f"training diverged at step {number}: {name} is not finite; resume from "
+                    rule += f"checkpoint {saved}, which is kept, with a lower one and "
+                    rule += "--config.train.resume_with=train.learning_rate"
                 raise UserError("config.train.learning_rate", self._train.learning_rate, rule)
 
     def _check_skipped(self) -> None:

@@ -189,6 +189,49 @@ def test_the_best_is_kept_if_its_validation_was_repeated(config, tmp_path, monke
     assert json.loads(metrics.read_text()) == {name: value}
 
 
+def fake_validation(values):
+    """Validations that give these values of the attention's accuracy, one after the other."""
+    left = iter(values)
+    return lambda *_: lambda *_: {"validation_attention_accuracy": next(left)}
+
+
+def test_the_best_is_saved_and_kept_although_the_cadences_never_meet(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+    monkeypatch.setattr(loop, "Validation", fake_validation([0.2, 0.7, 0.3, 0.7, 0.1]))
+    fields = {"steps": 10, "eval_every": 2, "checkpoint_every": 3, "keep_checkpoints": 1}
+    train_and_evaluate(changed(config, **fields, heads="local"), tmp_path)
+    kept = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()]
+    assert sorted(kept) == [4, 10]  # the first of two equal ones, and the last
+    metrics = tmp_path / "checkpoints" / "4" / "metrics" / "metrics"
+    assert json.loads(metrics.read_text()) == {"validation_attention_accuracy": 0.7}
+
+
+def test_a_worse_validation_saves_nothing(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+    monkeypatch.setattr(loop, "Validation", fake_validation([0.2, 0.7, 0.3, 0.6, 0.1]))
+    fields = {"steps": 10, "eval_every": 2, "checkpoint_every": 100, "keep_checkpoints": 9}
+    train_and_evaluate(changed(config, **fields, heads="local"), tmp_path)
+    kept = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()]
+    assert sorted(kept) == [2, 4, 10]
+
+
+def test_validation_takes_a_fixed_choice_of_images(config, tmp_path, monkeypatch):
+    taken = []
+
+    def validation(source, *_):
+        taken.append(source)
+        return lambda *_: {}
+
+    monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
+    monkeypatch.setattr(loop, "Validation", validation)
+    for number, (images, seed) in enumerate([(5, 0), (5, 1), (0, 0)]):
+        chosen = changed(config, steps=1, eval_images=images).copy_and_resolve_references()
+        chosen.seed = seed  # does not matter
+        train_and_evaluate(chosen.lock(), tmp_path / str(number))
+    assert [len(source) for source in taken] == [5, 5, 12]
+    assert taken[0].names == taken[1].names
+
+
 @pytest.mark.parametrize("log_every", [1, 100])
 def test_a_run_is_stopped_between_steps(config, tmp_path, monkeypatch, log_every):
     fake = fake_step({"loss": np.float32(1)})
@@ -239,7 +282,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
 def test_the_checkpoint_before_a_run_diverged_is_kept(config, tmp_path, monkeypatch):
     fake = fake_step({"loss": np.float32(1)}, lambda step: 7 if step >= 5 else -1)
     monkeypatch.setattr(loop, "parallel_train_step", fake)
-    expected = r"step 5: gradient global_classifier/kernel is not finite.*checkpoint 3 is kept"
+    expected = (
+        r"step 5: gradient global_classifier/kernel is not finite.*checkpoint 3, which is kept"
+    )
     with pytest.raises(UserError, match=expected):
         train_and_evaluate(changed(config, log_every=100, checkpoint_every=3), tmp_path)
     assert (tmp_path / "checkpoints" / "3").exists()
