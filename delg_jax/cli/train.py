@@ -1,7 +1,14 @@
 """Trains whitening, classifiers, attention and autoencoder, and the backbone unless frozen.
 
 Writes checkpoints/, logs/metrics.jsonl and train_metrics.json in the workdir. The same command
-resumes from the latest checkpoint. On SIGTERM it saves a checkpoint and exits with status 0.
+resumes from the latest checkpoint.
+
+On SIGTERM or Ctrl-C it saves a checkpoint within seconds, wherever it is, and exits with status 75
+(config.train.interrupted_status), so that a scheduler can tell it from a finished run (0) and an
+error (2). In a Slurm script: delg train ... ; [ $? -eq 75 ] && scontrol requeue $SLURM_JOB_ID
+
+After a run diverged, resume it from its last checkpoint with a lower rate:
+--config.train.learning_rate=0.003 --config.train.resume_with=train.learning_rate
 
 On many machines, run the same command once per process, with a shared workdir. Slurm (srun), Open
 MPI (mpirun), TPU pods and indexed Kubernetes Jobs are found; --cluster=none turns this off. Without

@@ -1,6 +1,7 @@
 """A request to stop: SIGTERM, which schedulers send before they reclaim a machine, or Ctrl-C."""
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -10,6 +11,8 @@ from typing import Any, Self, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,8 +44,10 @@ class StopRequest:
             self._previous = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Restores the previous handlers."""
+        if kind is Interrupted:
+            _LOG.info("interrupted, exit status %d; the same command resumes", self._status)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -135,7 +135,7 @@ class TrainingLoop:
                     record = self._log(step, metrics, state, checkpoints.latest())
                 if step > first:
                     checkpoints.save(state, record, validated)
-                _LOG.info("stopped at step %d; the same command resumes there", step)
+                _LOG.info("stopped at step %d", step)
                 raise stop.interruption()
         return record or self._writer.read(train.steps)
 

@@ -96,3 +96,30 @@ def test_processes_stop_together(config, tmp_path, number):
     assert [program.returncode for program in both] == [75, 75], outputs
     (saved,) = (p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit())
     assert f"stopped at step {saved}" in outputs[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_ends_a_validation_between_two_batches(tmp_path, processes):
+    root = make_folder(tmp_path / "photographs", validation=100)
+    config = training_config(root).copy_and_resolve_references().unlock()
+    config.train.steps, config.train.eval_every, config.train.checkpoint_every = 8, 4, 100
+    config.train.tensorboard = False
+    workdir = tmp_path / "run"
+    if processes == 1:
+        both = [programs.start(config, workdir, devices=1)]
+    else:
+        both = programs.start_processes(config, workdir, processes, devices=1)
+    outputs = [send(both[-1], signal.SIGTERM, workdir, 4)]
+    outputs += [program.communicate()[0] for program in both[:-1]]
+    assert {program.returncode for program in both} == {75}, outputs
+    assert "stopped at step 4" in outputs[-1]
+    assert (workdir / "checkpoints" / "4").is_dir()
+    assert not validated(workdir)
+    programs.finish(programs.start(config, workdir, devices=2))
+    assert validated(workdir) == [4, 8]
+
+
+def validated(workdir):
+    lines = (workdir / "logs" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines if "validation_loss" in line]
