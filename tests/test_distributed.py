@@ -102,7 +102,7 @@ def test_incomplete_or_invalid_arguments_are_refused(met, variables, rule):
 
 
 MEETING = """
-import sys, time
+import os, signal, sys, time
 from jax.experimental import multihost_utils
 from delg_jax import distributed
 from delg_jax.errors import UserError
@@ -133,6 +133,10 @@ with distributed.joined(sys.argv[2], 2, number):
         if number:
             raise ValueError("out of luck")
         multihost_utils.sync_global_devices("never")
+    if case == "second is terminated":
+        if number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
     if case == "names differ":
         distributed.wait_for_all(f"name {number}")
 """
@@ -177,6 +181,7 @@ def test_two_processes_wait_for_each_other():
         ("first fails", [1, 1], "config.data.root = 'gone': must be an existing folder"),
         ("first stops", [7, 7], ""),
         ("second fails", [2, 1], "out of luck"),
+        ("second is terminated", [2, 143], ""),
         ("names differ", [1, 1], "this process waits for 'name "),
     ],
 )
