@@ -22,6 +22,7 @@ Batch = dict[str, np.ndarray]
 Element = Mapping[str, Any]  # one image of a batch, its label and `valid`
 Reader = Callable[[int, np.random.Generator], Element | None]
 _WATCH_SECONDS = 2.0
+_BATCHES_OF_WORKER = 8  # a worker takes as long to start; for fewer, threads are faster
 _READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # in batches
 
 
@@ -202,8 +203,9 @@ def validation_batches(
     """
     if not len(source):
         return iter(())
-    workers = min(data.workers, math.ceil(len(source) / batch_size))
-    padded = math.ceil(len(source) / batch_size) * batch_size
+    count = math.ceil(len(source) / batch_size)
+    workers = min(data.workers, count // _BATCHES_OF_WORKER)
+    padded = count * batch_size
     read = _Padding(_decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(padded).map(read)
     return _decoded(_rows_of(dataset, batch_size, shard), workers)

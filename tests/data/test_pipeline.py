@@ -199,7 +199,8 @@ def test_validation_takes_each_image_once_in_order(data, batch_size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 9])
-def test_workers_validate_the_same_images(data, workers):
+def test_workers_validate_the_same_images(data, workers, monkeypatch):
+    monkeypatch.setattr(pipeline, "_BATCHES_OF_WORKER", 1)
     source = folder.training(data).validation
     expected = list(pipeline.validation_batches(source, data, 5))
     data.workers = workers
