@@ -56,6 +56,16 @@ def test_more_bad_images_than_allowed_end_the_shard_when_all_are_listed(tmp_path
     assert len(records.take_skipped(tmp_path)) == 3
 
 
+def test_progress_is_logged_from_time_to_time(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "delg_jax")
+    list(make(tmp_path, jpeg(0), jpeg(1))())
+    assert not caplog.messages
+    monkeypatch.setattr(records, "_LINE_SECONDS", 0.0)
+    list(make(tmp_path, jpeg(0), jpeg(1))())
+    texts = [f"prepare train: shard 4 of 1, {count} images of it" for count in range(2)]
+    assert caplog.messages == texts
+
+
 @pytest.mark.parametrize(
     ("count", "sizes"), [(0, []), (1, [1]), (4, [4]), (5, [4, 1]), (9, [4, 4, 1])]
 )
