@@ -58,6 +58,7 @@ def test_more_bad_images_than_allowed_end_the_shard_when_all_are_listed(tmp_path
 
 def test_progress_is_logged_from_time_to_time(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "delg_jax")
+    monkeypatch.setattr(records, "_PROGRESS", records._Progress())
     list(make(tmp_path, jpeg(0), jpeg(1))())
     assert not caplog.messages
     monkeypatch.setattr(records, "_LINE_SECONDS", 0.0)
