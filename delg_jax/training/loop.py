@@ -24,6 +24,7 @@ from delg_jax.training.checkpoints import Checkpoints
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
 from delg_jax.training.optimizer import TrainState
+from delg_jax.training.placement import to_host
 from delg_jax.training.step import (
     loss_weights,
     parallel_eval_step,
@@ -59,11 +60,7 @@ class TrainingLoop:
     ) -> None:
         self._train, self._data = train, data
         self._validation, self._skip_log, self._folder = validation, skip_log, folder
-        weights = loss_weights(train)
-        self._train_step = parallel_train_step(
-            module, tx, weights, optimizer.penalty(train), train.accumulation_steps
-        )
-        self._eval_step = parallel_eval_step(module, weights)
+        self._module, self._tx = module, tx
         self._learning_rate = optimizer.learning_rate(train)
         learns_attention = (
             module.local_head and module.attention == "learned" and train.heads != "global"
@@ -93,6 +90,7 @@ class TrainingLoop:
         record: dict[str, float] = {}
         self._writer = MetricsWriter(self._folder, first, train.tensorboard)
         self._clock = (time.monotonic(), first)
+        self._compile(state)
         with (
             contextlib.closing(self._writer),
             StopRequest() as stop,
@@ -104,12 +102,13 @@ class TrainingLoop:
                 except Exception:
                     self._check_skipped()  # its error is clearer if no image is good
                     raise
-                state, metrics = self._train_step(state, split_over_devices(batch))
-                self._nonfinite.append(metrics.pop("nonfinite"))
                 last, stopped = step == train.steps, stop.arrived(step)
                 saves = last or stopped or step % train.checkpoint_every == 0
                 # Also before each checkpoint, because this detects divergence
-                if saves or step % train.log_every == 0:
+                logs = saves or step % train.log_every == 0
+                state, metrics = self._train_step(state, split_over_devices(batch), logs)
+                self._nonfinite.append(metrics.pop("nonfinite"))
+                if logs:
                     record = self._log(step, metrics, state, checkpoints.latest())
                 if last or step % train.eval_every == 0:
                     means = self._evaluate(state, step)
@@ -119,12 +118,26 @@ class TrainingLoop:
                     self._clock = (time.monotonic(), step)
                 if saves:
                     input_state = json.dumps(_to_json(batches.get_state()))
-                    checkpoints.save(state, input_state, record)
+                    whole = to_host(state, self._module.class_shards)
+                    checkpoints.save(whole, input_state, record)
                 if stopped and not last:
                     _LOG.info("stopped at step %d; the same command resumes there", step)
                     raise SystemExit(0)
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
         return record or self._writer.read(train.steps)
+
+    def _compile(self, state: TrainState) -> None:
+        """Prepares both steps for a state of this structure."""
+        train, shards, weights = self._train, self._module.class_shards, loss_weights(self._train)
+        self._train_step = parallel_train_step(
+            state,
+            self._module,
+            self._tx,
+            weights,
+            optimizer.penalty(train, shards),
+            train.accumulation_steps,
+        )
+        self._eval_step = parallel_eval_step(state, self._module, weights)
 
     def _log(
         self, step: int, metrics: dict[str, Any], state: TrainState, saved: int | None

@@ -22,7 +22,7 @@ from delg_jax.training import feature_cache, optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from delg_jax.training.data_fingerprint import fingerprint, require_same
 from delg_jax.training.loop import TrainingLoop
-from delg_jax.training.step import AXIS, replicate
+from delg_jax.training.placement import AXIS, class_shards, place
 from delg_jax.training.trained_network import start_from_checkpoint
 from delg_jax.workdir import claim_usable, write_json
 
@@ -43,6 +43,7 @@ _FREE = (  # fields under those that may change when a run resumes
     "train.chance_after",
     "train.tensorboard",
     "train.cache_gigabytes",
+    "train.shard_classifier",
 )
 _MINIMUM = {
     **dict.fromkeys(("steps", "accumulation_steps", "log_every", "eval_every"), 1),
@@ -74,7 +75,8 @@ def train_and_evaluate(
     config = with_classes(config, data)
     _check(config)
     module = build(config.model, **module_options(config.train))
-    tx = optimizer.create_optimizer(config.train)
+    shards = class_shards(config)
+    tx = optimizer.create_optimizer(config.train, shards)
     variables = load_pretrained(initialize(module, jax.random.key(config.seed)), config.model)
     state = optimizer.create_state(start_from_checkpoint(variables, config), tx)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
@@ -93,9 +95,15 @@ def train_and_evaluate(
                 batches.set_state(json.loads(input_state))
             _LOG.info("resumed at step %d", int(state.step))
         loop = TrainingLoop(
-            config.train, config.data, module, tx, data.validation, root / "logs", skip_log
+            config.train,
+            config.data,
+            module.clone(class_shards=shards),
+            tx,
+            data.validation,
+            root / "logs",
+            skip_log,
         )
-        record = loop.run(replicate(state), batches, checkpoints)
+        record = loop.run(place(state, shards), batches, checkpoints)
     if distributed.is_first():
         skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
         write_json(root / "train_metrics.json", record)
@@ -124,6 +132,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
     for field, minimum in _MINIMUM.items():
         if train[field] < minimum:
             raise UserError(f"config.train.{field}", train[field], f"must be at least {minimum}")
+    if not 0 <= train.norm_momentum < 1:
+        rule = "must be from 0 (the convention's) to below 1"
+        raise UserError("config.train.norm_momentum", train.norm_momentum, rule)
     for field in ("clip_norm", "arcface_scale"):
         if not train[field] > 0:
             raise UserError(f"config.train.{field}", train[field], "must be above 0")
@@ -145,6 +156,7 @@ def module_options(train: ml_collections.ConfigDict) -> dict[str, Any]:
         "freeze_backbone": train.freeze_backbone or train.heads == "local",
         "freeze_norm": train.batch_norm == "frozen",
         "norm_axis": AXIS if train.batch_norm == "sync" else None,
+        "norm_momentum": train.norm_momentum,
         "initial_scale": train.arcface_scale,
     }
 

@@ -12,6 +12,7 @@ from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
 from delg_jax.training import health, optimizer
 from delg_jax.training import step as train_step
+from delg_jax.training.placement import place
 from delg_jax.training.train import module_options
 from tests.photographs import draw
 from tests.tiny import training_config
@@ -43,13 +44,13 @@ def run(config, batch, devices, steps=3, parts=1, **options):
     module = build(config.model, **{**module_options(config.train), **options})
     tx = optimizer.create_optimizer(config.train)
     weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
-    step = train_step.parallel_train_step(module, tx, weights, penalty, parts)
     split = {n: x.reshape(devices, len(x) // devices, *x.shape[1:]) for n, x in batch.items()}
     state = fresh_state(config, module)
     if devices > 1:
-        state = train_step.replicate(state)
+        state = place(state)
+    step = train_step.parallel_train_step(state, module, tx, weights, penalty, parts)
     for _ in range(steps):
-        state, metrics = step(state, split)
+        state, metrics = step(state, split, True)
     return jax.device_get(state), jax.device_get(metrics)
 
 
@@ -83,18 +84,19 @@ def test_statistics_of_each_device_differ_without_sync(config, batch):
 def test_a_step_keeps_the_sharding_of_the_state(config, batch):
     module = build(config.model, **module_options(config.train))
     tx = optimizer.create_optimizer(config.train)
-    step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
-    before = train_step.replicate(fresh_state(config, module))
+    before = place(fresh_state(config, module))
+    weights = train_step.loss_weights(config.train)
+    step = train_step.parallel_train_step(before, module, tx, weights)
     placed = before.step.sharding
-    after, _ = step(before, train_step.split_over_devices(batch))
+    after, _ = step(before, train_step.split_over_devices(batch), True)
     assert placed == after.step.sharding  # another would compile the step a second time
 
 
 def test_evaluation_sums_over_valid_images_only(config, batch):
     module = build(config.model)
     weights = train_step.loss_weights(config.train)
-    evaluate = train_step.parallel_eval_step(module, weights)
     state = fresh_state(config, module)
+    evaluate = train_step.parallel_eval_step(state, module, weights)
     valid = np.arange(16) < 11
     spoilt = {**batch, "image": np.where(valid[:, None, None, None], batch["image"], 255)}
     sums, scores = evaluate(state, train_step.split_over_devices({**spoilt, "valid": valid}))
@@ -148,13 +150,14 @@ def test_computing_in_bfloat16_keeps_weights_in_float32(config, batch):
 def test_the_first_tensor_that_is_not_finite_is_found(config, batch, part, expected):
     module = build(config.model, **module_options(config.train))
     tx = optimizer.create_optimizer(config.train)
-    step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
     state = fresh_state(config, module)
+    weights = train_step.loss_weights(config.train)
+    step = train_step.parallel_train_step(state, module, tx, weights)
     flat = traverse_util.flatten_dict(state.params)
     path = next(path for path in flat if path[0] == part and path[-1] == "bias")
     flat[path] = flat[path].at[0].set(jnp.nan)
-    state = train_step.replicate(state.replace(params=traverse_util.unflatten_dict(flat)))
-    state, metrics = step(state, train_step.split_over_devices(batch))
+    state = place(state.replace(params=traverse_util.unflatten_dict(flat)))
+    state, metrics = step(state, train_step.split_over_devices(batch), True)
     names = list(health.watched(metrics, state.params, state.variables))
     assert names[int(metrics["nonfinite"])] == expected
 
@@ -221,22 +224,22 @@ def moved(config, batch):
 
     def compute(losses, stop_gradient):
         module = build(changed_model(config, stop_gradient).model, freeze_norm=True)
-        step = compiled(module)
         before = fresh_state(config, module)
-        weights = jnp.asarray([float(name in losses) for name in ("global", "ae", "attention")])
-        after, _ = step(before, jax.tree.map(lambda x: x[None], batch), weights)
+        weights = [float(name in losses) for name in ("global", "ae", "attention")]
+        step = compiled(module, LossWeights(*weights, 0.1))
+        after, _ = step(before, jax.tree.map(lambda x: x[None], batch))
         old, new = (traverse_util.flatten_dict(s.params) for s in (before, after))
         return {path for path in old if (np.asarray(old[path]) != np.asarray(new[path])).any()}
 
     tx = optax.sgd(1.0)
 
     @functools.cache
-    def compiled(module):
-        def step(state, part, weights):
+    def compiled(module, weights):
+        def step(state, part):
             state = state.replace(opt_state=tx.init(state.params))
-            return train_step.train_step(state, part, module, tx, LossWeights(*weights, 0.1))
+            return train_step.train_step(state, part, True, module, tx, weights)
 
-        return jax.pmap(step, train_step.AXIS, in_axes=(None, 0, None), out_axes=None)
+        return jax.pmap(step, train_step.AXIS, in_axes=(None, 0), out_axes=None)
 
     return compute
 

@@ -56,7 +56,7 @@ def fake_step(metrics, nonfinite=lambda step: -1):
     """Replaces the compiled step in tests of the code around it."""
 
     def parallel_train_step(*_):
-        def step(state, batch):
+        def step(state, batch, logs):
             state = state.replace(step=state.step + 1)
             return state, metrics | {"nonfinite": nonfinite(int(state.step))}
 
