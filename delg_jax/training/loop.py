@@ -147,8 +147,11 @@ class TrainingLoop:
         (since, done), now = self._clock, time.monotonic()
         self._clock = (now, step)
         seconds = (now - since) / (step - done)
+        rate = float(self._learning_rate(step - 1))
+        if "momentum_norm" in values:
+            values["update_norm"] = rate * values.pop("momentum_norm")
         values |= {
-            "learning_rate": self._learning_rate(step - 1),
+            "learning_rate": rate,
             "step_seconds": seconds,
             "images_per_second": self._train.batch_size / seconds,
             **_device_memory(),

@@ -78,7 +78,9 @@ def train_step(
 
     def details() -> Metrics:
         found = {} if scores is None else attention_summary(jax.lax.all_gather(scores, AXIS))
-        trees = {"gradient": gradients, "update": updates, "parameter": params}
+        # Not the updates: naming them here would keep another copy of all parameters
+        momentum = optax.tree.get(opt_state, "trace")
+        trees = {"gradient": gradients, "momentum": momentum, "parameter": params}
         found |= {f"{name}_norm": norm(tree, shards) for name, tree in trees.items()}
         watched = health.watched(metrics, gradients, state.variables)
         return found | {"nonfinite": health.first_nonfinite(watched, AXIS)}
