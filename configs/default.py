@@ -110,6 +110,10 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_features = False  # with a frozen backbone: compute the maps of whole images once
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
+    # Kept share of BatchNorm's running statistics in each step; 0 = that of the convention: slim
+    # 0.997, keras and keras_applications 0.99, torchvision 0.9
+    train.norm_momentum = 0.0
+    train.shard_classifier = False  # split the classes over the devices of a host; saves memory
     train.dtype = "float32"  # float32 | bfloat16: of the computation; weights stay float32
     # Losses [3.3]
     train.arcface_margin = 0.1  # m, radians

@@ -16,6 +16,8 @@ ADDED = {
     "train.cache_features": False,
     "train.cache_gigabytes": 8.0,
     "train.eval_images": 0,
+    "train.norm_momentum": 0.9,
+    "train.shard_classifier": False,
     "train.best_metric": "",
     "train.chance_after": 1000,
     "train.tensorboard": True,
