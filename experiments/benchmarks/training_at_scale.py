@@ -409,6 +409,15 @@ def _alone(function: Any, *given: Any) -> float:
         return pool.submit(function, *given).result()
 
 
+def _claim(workdir: pathlib.Path, size: dict[str, int]) -> None:
+    """Refuses a folder with data and runs of another size."""
+    path = workdir / "size.json"
+    if path.exists() and json.loads(path.read_text()) != size:
+        raise UserError("--workdir", str(workdir), "holds runs of another size")
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(size))
+
+
 def _make_data(workdir: pathlib.Path, fields: dict[str, Any], size: Size) -> dict[str, float]:
     """Writes the files and prepares them; returns how long both took."""
     done = workdir / "data.json"
@@ -443,6 +452,7 @@ def measure(workdir: pathlib.Path, size: Size) -> dict[str, Any]:
       What the table shows.
     """
     found: dict[str, Any] = {"size": dataclasses.asdict(size)}
+    _claim(workdir, found["size"])
     fields = overrides(workdir, size)
     found |= _make_data(workdir, fields, size)
     config = configuration.override(config_files.run("quickstart"), fields)
