@@ -91,7 +91,8 @@ def _data() -> ml_collections.ConfigDict:
     data.crop_aspect = (0.75, 4.0 / 3.0)  # smallest and largest width / height
     data.flip = False  # flip horizontally with probability 1/2
     data.reduced_decode = True  # decode a JPEG at 1/2, 1/4 or 1/8 if its crop needs no more
-    data.workers = 2  # processes that decode images; 0 = decode in this process
+    # Processes that decode images in training, threads that do so in extraction
+    data.workers = -1  # 0 = decode in this process; -1 = one for each usable core, at most 32
     return data
 
 
@@ -110,10 +111,13 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_features = False  # with a frozen backbone: compute the maps of whole images once
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
-    # Kept share of BatchNorm's running statistics in each step; 0 = that of the convention: slim
-    # 0.997, keras and keras_applications 0.99, torchvision 0.9
-    train.norm_momentum = 0.0
+    # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras and
+    # keras_applications 0.99, torchvision 0.9
+    train.norm_momentum = 0.0  # 0 to below 1; 0 = that of the convention
     train.shard_classifier = False  # split the classes over the devices of a host; saves memory
+    # Precision of float32 products and convolutions, on a GPU / TPU: default (TF32 if it has that /
+    # one pass of bfloat16), high (TF32 / three passes), highest (float32 / six passes)
+    train.matmul_precision = "default"  # default | high | highest: jax_default_matmul_precision
     train.dtype = "float32"  # float32 | bfloat16: of the computation; weights stay float32
     # Losses [3.3]
     train.arcface_margin = 0.1  # m, radians
@@ -125,11 +129,15 @@ def _train() -> ml_collections.ConfigDict:
     # Logging and checkpoints
     train.log_every = 100  # updates between log lines and metrics of training
     train.eval_every = 1000  # updates between evaluations on the validation images
+    train.eval_images = 50_000  # of them, a fixed choice by data.split_seed; 0 = all
     train.checkpoint_every = 1000  # updates between checkpoints; runs resume from the last one
     train.keep_checkpoints = 10  # number of latest checkpoints to keep
-    train.best_metric = "validation_global_accuracy"  # its best checkpoint is kept too; "" = none
+    train.best_metric = "auto"  # its best checkpoint is kept too: auto = accuracy; "" = none
     train.chance_after = 1000  # updates after which validation accuracy still at chance is reported
     train.tensorboard = True  # write metrics and attention images; needs the extra [tensorboard]
+    # Runs that are stopped, and resume
+    train.interrupted_status = 75  # exit status after SIGTERM or Ctrl-C; 75 = EX_TEMPFAIL
+    train.resume_with = ""  # fields that may differ from the run's, as "train.learning_rate"
     return train
 
 
@@ -178,7 +186,12 @@ def _search() -> ml_collections.ConfigDict:
     search.power = 3.0  # exponent of kernel power
     search.reach = 1.0  # p0 of kernel cann: distance of unit vectors at which a vote becomes 0
     search.curve = 0.459176  # p1 of kernel cann
-    search.idf_images = 0  # database images that IDF weights of votes use; 0 = no weights
+    # Database images on which the IDF weights of votes are estimated; 0 = no weights. The engines
+    # cann and ivf use all images that they compare
+    search.idf_images = 0
+    # Images found by the engine cann or ivf that are then compared exactly; 0 = none, all images
+    # keep the similarity of the engine. Other images are not ranked
+    search.candidates = 0
     search.max_features = 200  # strongest features of an image that are compared; 0 = all
     search.engine = "exact"  # exact | cann | ivf
     search.local_block = 32  # database images compared at a time on each device

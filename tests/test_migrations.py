@@ -14,7 +14,9 @@ FIRST = Path(__file__).parent / "upgrades" / "fields_1.json"
 CHANGED_BY_DEFAULT = {
     "train.norm_momentum": 0.0,
     "data.reduced_decode": True,
-    "train.best_metric": "validation_global_accuracy",
+    "train.best_metric": "auto",
+    "train.eval_images": 50_000,
+    "train.interrupted_status": 75,
     "search.ivf.rounds": 2,
 }
 

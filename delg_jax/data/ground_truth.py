@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from delg_jax import text_files
 from delg_jax.data import pickles
@@ -44,6 +45,54 @@ def protocol_sets(
     return positives, ignored
 
 
+def landmarks_of(entries: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The landmark that each query of a ground truth shows.
+
+    Args:
+      entries: for each query `easy`, `hard` and `junk`, and `landmark`, its name or number, if the
+        file has it. Without, see `query_landmarks`.
+
+    Returns:
+      int64 [Q], a number for each landmark.
+    """
+    if entries and all("landmark" in entry for entry in entries):
+        names = [str(entry["landmark"]) for entry in entries]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return query_landmarks(
+        [[image for name in LISTS for image in entry[name]] for entry in entries]
+    )
+
+
+def query_landmarks(answers: Sequence[Sequence[int | str]]) -> np.ndarray:
+    """Groups queries that show one landmark, by the answers that they share.
+
+    Two queries show one landmark if they share more than half of the answers of the one with fewer;
+    so do queries that are linked by others. The groups of Revisited Oxford and Paris are their
+    eleven landmarks.
+
+    Args:
+      answers: for each query all images that were judged for it, or the landmarks it shows. A query
+        without answers is a group of its own.
+
+    Returns:
+      int64 [Q], a number for each group.
+    """
+    numbers: dict[int | str, int] = {}
+    places = [
+        (row, numbers.setdefault(a, len(numbers))) for row, own in enumerate(answers) for a in own
+    ]
+    rows, columns = np.array(places, np.int64).reshape(-1, 2).T
+    shape = (len(answers), max(len(numbers), 1))
+    judged = sparse.csr_array((np.ones(len(rows), np.int64), (rows, columns)), shape)
+    judged.data[:] = 1  # an answer that is listed twice
+    shared = (judged @ judged.T).tocoo()
+    sizes = judged.sum(axis=1)
+    linked = 2 * shared.data > np.minimum(sizes[shared.row], sizes[shared.col])
+    pairs = shared.row[linked], shared.col[linked]
+    graph = sparse.coo_array((np.ones(len(pairs[0]), bool), pairs), (len(answers), len(answers)))
+    return sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+
+
 LISTS = ("easy", "hard", "junk")
 _OLD = ("good", "ok")  # the images to find, before there were easy and hard ones
 _PICKLES = (".pkl", ".pickle")
@@ -60,7 +109,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
     Returns:
       A dict of `imlist` and `qimlist` (names) and `gnd` (for each query `bbx`, `easy`, `hard`,
-      `junk`).
+      `junk`, and if the file gives it `landmark`, see `landmarks_of`).
 
     Raises:
       UserError: if the file is absent, damaged, of another layout, contains code, or contradicts
@@ -130,6 +179,11 @@ def _fault_of(content: Any) -> str:
     images = content["imlist"]
     counts: collections.Counter[str] = collections.Counter(images)
     same = [place for place, image in enumerate(images) if counts[image] > 1]
+    named = sum(isinstance(entry, dict) and "landmark" in entry for entry in entries)
+    if named not in (0, len(entries)):
+        return (
+            f"gives a landmark in {named} of {len(entries)} entries of gnd; give it in all or none"
+        )
     for number, entry in enumerate(entries):
         fault = _fault(entry, images) or _fault_of_copies(_renewed(entry), images, same)
         if fault:
@@ -150,6 +204,8 @@ def _fault(entry: Any, images: Sequence[str]) -> str:
         whole = "the whole picture is [0, 0, width, height]"
         hint = whole if absent == ["bbx"] else "a list without images is []"
         return f" must hold bbx, {_and(names)}; it lacks {_and(absent)} ({hint})"
+    if not isinstance(entry.get("landmark", ""), int | str):
+        return ".landmark must be a name or a number"
     if not _is_list_of(entry["bbx"], int | float) or len(entry["bbx"]) != 4:
         return ".bbx must have four numbers"
     if not all(abs(side) <= sys.float_info.max for side in entry["bbx"]):

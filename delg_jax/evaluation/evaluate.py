@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from delg_jax import configuration
+from delg_jax import configuration, distributed
 from delg_jax import workdir as artefacts
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
@@ -25,6 +25,7 @@ from delg_jax.retrieval.ranking import Ranked, Ranking
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
 from delg_jax.search.index import build_index
+from delg_jax.workdir import root_of
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory
 
@@ -43,19 +44,25 @@ def evaluate(
     Returns:
       The content of `metrics.json`: `methods`, from method to protocol to metric in percent;
       `average_precisions` and `intervals` of `revisited.Scores`, by method; `comparisons` of
-      re-rankings with their search; `seconds`, `milliseconds_per_query` and `megabytes` by method,
-      of search and re-ranking without extraction and similarity graph; the numbers of `images` and
-      `queries`; `skipped`, see `skipped.count`, by search (global, local); and `pairs`, see
-      `pair_average_precision`, if `config.eval.pairs` is set.
+      re-rankings with their search; `query_landmarks`, a number for the landmark of each query, in
+      the order of the average precisions; `seconds`, `milliseconds_per_query` and `megabytes` by
+      method, of search and re-ranking without extraction and similarity graph; the numbers of
+      `images` and `queries`; `skipped`, see `skipped.count`, by search (global, local); and
+      `pairs`, see `pair_average_precision`, if `config.eval.pairs` is set. Of several
+      processes of `jax.distributed` the first one ranks; in the others the result is empty.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     _check(config)
     extracted = extract(config, root, overwrite)
-    _bind(config, root, extracted, overwrite)
-    ranked, costs = _rank_by_methods(config, root, extracted, overwrite)
+    if distributed.is_first():
+        _bind(config, root, extracted, overwrite)
+    graphs = _graphs(config, root, extracted, overwrite)
+    if not distributed.is_first():
+        return {}
+    ranked, costs = _rank_by_methods(config, root, extracted, graphs, overwrite)
     queries = max(len(extracted.queries), 1)
     marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
     scored, comparisons = _score(config, root, marked, extracted.data)
@@ -65,6 +72,7 @@ def evaluate(
         "average_precisions": precisions,
         "intervals": {method: found.intervals for method, found in scored.items()},
         "comparisons": comparisons,
+        "query_landmarks": next((found.landmarks for found in scored.values()), []),
         "seconds": {method: cost.seconds for method, cost in costs.items()},
         "milliseconds_per_query": {m: 1000 * cost.seconds / queries for m, cost in costs.items()},
         "megabytes": {method: cost.megabytes for method, cost in costs.items()},
@@ -141,8 +149,23 @@ def _check(config: ml_collections.ConfigDict) -> None:
     pairs.check(config)
 
 
-def _rank_by_methods(
+def _graphs(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
+) -> dict[str, SimilarityGraph]:
+    """The similarity graphs that methods need, by their search."""
+    wanted = [method for method in config.eval.methods if methods.needs_graph(method)]
+    return {
+        search: build_index(config, root, overwrite, extracted, search)
+        for search in _searches(wanted)
+    }
+
+
+def _rank_by_methods(
+    config: ml_collections.ConfigDict,
+    root: pathlib.Path,
+    extracted: Extracted,
+    graphs: dict[str, SimilarityGraph],
+    overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
@@ -152,12 +175,9 @@ def _rank_by_methods(
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
             first = methods.search(search, extracted, config.search, place, config.eval.depth)
-        graph = None
-        if any(map(methods.needs_graph, own)):
-            graph = build_index(config, root, overwrite, extracted, search)
         for method in own:
             with measured() as reranked:
-                ranked[method] = _rerank(method, config, extracted, first, graph)
+                ranked[method] = _rerank(method, config, extracted, first, graphs.get(search))
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
@@ -217,7 +237,8 @@ def _score(
     if task == "recognition":
         return scored, gldv2_tasks.recognition_comparisons(predicted, data)
     precisions = {method: found.average_precisions for method, found in scored.items()}
-    return scored, significance.comparisons(precisions)
+    landmarks = next((found.landmarks for found in scored.values()), None)
+    return scored, significance.comparisons(precisions, landmarks)
 
 
 def score(

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax.data import RetrievalData
+from delg_jax.data.ground_truth import query_landmarks
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2, significance
 from delg_jax.evaluation.revisited import Scores, percent
@@ -107,7 +108,8 @@ def score(
         "median_position": significance.number_or_none(positions[1]),
     }
     each = {task: [percent(ap) for ap in gldv2.average_precisions(predicted, solution, COUNTED)]}
-    return Scores({task: metrics}, each, significance.intervals(each))
+    landmarks = query_landmarks(list(solution.values())).tolist()
+    return Scores({task: metrics}, each, significance.intervals(each, landmarks), landmarks)
 
 
 def recognition_comparisons(
@@ -160,4 +162,6 @@ def _recognition(predicted: dict[str, Any], solution: dict[str, list[int]]) -> S
         "gap_ties_together": percent(together),
         "top1": percent(gldv2.top1_accuracy(predicted, solution)),
     }
-    return Scores({"recognition": metrics}, {}, {"recognition": [percent(low), percent(high)]})
+    bounds = {"recognition": [percent(low), percent(high)]}
+    landmarks = query_landmarks(list(solution.values())).tolist()
+    return Scores({"recognition": metrics}, {}, bounds, landmarks)

@@ -4,15 +4,17 @@ The protocol of DELG's Table 1 (section 4.1), on pairs of a query and a database
 and negatives are drawn, and ranked by their number of inliers.
 """
 
+import math
 from typing import NamedTuple
 
 import ml_collections
 import numpy as np
+from scipy import sparse
 
-from delg_jax.data.ground_truth import protocol_sets
+from delg_jax.data.ground_truth import landmarks_of, protocol_sets
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2
-from delg_jax.evaluation.significance import Interval
+from delg_jax.evaluation.significance import Interval, number_or_none
 from delg_jax.features import Extracted
 from delg_jax.features.extract import has_local
 from delg_jax.progress import Progress
@@ -49,7 +51,7 @@ def pair_average_precision(
     positives: int,
     negatives: int,
     seed: int,
-) -> dict[str, int | float]:
+) -> dict[str, int | float | None]:
     """Draws pairs, verifies them and scores their ranking by inliers.
 
     Args:
@@ -63,7 +65,8 @@ def pair_average_precision(
     Returns:
       `positives` and `negatives`; of these, `skipped_positives` and `skipped_negatives` have an
       image without local features; `average_precision` in percent (ties together) with its 95 %
-      bootstrap interval, `low` and `high`. A skipped positive counts as not found.
+      bootstrap interval over landmarks, `low` and `high` (None if there is only one). A skipped
+      positive counts as not found.
 
     Raises:
       UserError: if there are fewer pairs than asked for.
@@ -82,9 +85,10 @@ def pair_average_precision(
             candidates = drawn.images[group]
             scores[group] = count_inliers(int(number), candidates)[candidates]
             progress.advance()
-    over = interval(scores, drawn.labels, seed=seed, found=usable)
+    landmarks = landmarks_of(extracted.data.ground_truth)[drawn.queries]
+    over = interval(scores, drawn.labels, landmarks, seed=seed, found=usable)
     shares = {"average_precision": over.mean, "low": over.low, "high": over.high}
-    percent = {name: 100.0 * value for name, value in shares.items()}
+    percent = {name: number_or_none(100.0 * value) for name, value in shares.items()}
     sides = {"positives": drawn.labels, "negatives": ~drawn.labels}
     skipped = {f"skipped_{name}": int((side & ~usable).sum()) for name, side in sides.items()}
     return {"positives": positives, "negatives": negatives, **skipped, **percent}
@@ -133,6 +137,7 @@ def draw(ground_truth: list[dict], images: int, positives: int, negatives: int, 
 def interval(
     scores: np.ndarray,
     labels: np.ndarray,
+    landmarks: np.ndarray | None = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -140,40 +145,48 @@ def interval(
 ) -> Interval:
     """Percentile bootstrap interval of `gldv2.average_precision`, ties together.
 
-    Positives and negatives are drawn separately, with replacement, as the protocol fixes their
-    numbers.
+    Pairs of one landmark are not independent: landmarks are drawn with replacement, each with all
+    of its pairs. The protocol fixes the numbers of positives and negatives, so those drawn are
+    weighted to them. A draw that lacks one of both has no value and is left out.
 
     Args:
       scores: int [P], larger is better.
       labels: bool [P], whether a pair is a positive; at least one of each kind.
+      landmarks: int [P], the landmark of each pair; None if each pair shows its own.
       level: confidence level.
-      resamples: number of times that the pairs are drawn.
+      resamples: number of times that the landmarks are drawn.
       seed: of the random numbers.
       found: bool [P], False for pairs that have no score: they are not in the ranking, and
         positives among them are not found; None if all have one.
 
     Returns:
-      The average precision, a fraction, and its interval.
+      The average precision, a fraction, and its interval; bounds are NaN for a single landmark.
     """
     scores, labels = np.asarray(scores), np.asarray(labels, bool)
     found = np.ones(len(labels), bool) if found is None else found
-    # Pairs of equal score are exchangeable: drawing how many have each score is drawing pairs,
-    # and far cheaper than `scipy.stats.bootstrap`
-    values, bins = np.unique(-scores[found], return_inverse=True)
-    right, wrong = (np.bincount(bins[s[found]], minlength=len(values)) for s in (labels, ~labels))
-    if not found.all():  # a last bin, which is not ranked
-        right, wrong = (
-            np.append(kind, (side & ~found).sum())
-            for kind, side in ((right, labels), (wrong, ~labels))
-        )
-    rng = np.random.default_rng(seed)
-    hits, misses = (
-        rng.multinomial(kind.sum(), kind / kind.sum(), resamples)[:, : len(values)]
-        for kind in (right, wrong)
-    )
-    hit, ranks = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
-    drawn = (hits * hit / np.maximum(ranks, 1)).sum(axis=1) / right.sum()
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     positives = int(labels.sum())
     mean = gldv2.average_precision(scores[found], labels[found], positives=positives)
+    groups = np.arange(len(labels)) if landmarks is None else np.asarray(landmarks)
+    numbers, groups = np.unique(groups, return_inverse=True)
+    if len(numbers) == 1:
+        return Interval(mean, math.nan, math.nan)
+    values, bins = np.unique(-scores, return_inverse=True)
+    bins = np.where(found, bins, len(values))  # a last bin, which is not ranked
+    # Pairs of equal score are exchangeable, so counts by landmark and score say all
+    shape = (len(numbers), len(values) + 1)
+    right, wrong = (
+        sparse.coo_array((side.astype(np.int64), (groups, bins)), shape).tocsr()
+        for side in (labels, ~labels)
+    )
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        draw = rng.integers(0, len(numbers), len(numbers))
+        times = np.bincount(draw, minlength=len(numbers))
+        hits, misses = times @ right, times @ wrong
+        if hits.any() and misses.any():
+            hits, misses = hits / hits.sum(), misses / misses.sum() * (~labels).sum() / positives
+            ranks = np.cumsum(hits + misses)[:-1]
+            precisions = np.cumsum(hits)[:-1] / np.where(ranks > 0, ranks, 1.0)
+            drawn.append((hits[:-1] * precisions).sum())
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))

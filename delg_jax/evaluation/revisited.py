@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from delg_jax.data.ground_truth import PROTOCOLS, contradiction, protocol_sets
+from delg_jax.data.ground_truth import PROTOCOLS, contradiction, landmarks_of, protocol_sets
 from delg_jax.evaluation import significance
 
 
@@ -123,11 +123,13 @@ class Scores(NamedTuple):
       metrics: values by protocol and metric; intervals are of the first metric.
       average_precisions: of each query, by protocol; empty where there are none.
       intervals: 95 % interval of the first metric by protocol, lower and upper bound.
+      landmarks: a number for the landmark that each query shows.
     """
 
     metrics: Metrics
     average_precisions: dict[str, list[float | None]]
     intervals: dict[str, list[float | None]]
+    landmarks: list[int]
 
 
 def by_protocol(
@@ -154,7 +156,9 @@ def by_protocol(
         values = dict(scored[source[protocol]][protocol])
         precisions[protocol] = [None if ap is None else 100.0 * ap for ap in values.pop("aps")]
         metrics[protocol] = {name: percent(value) for name, value in values.items()}
-    return Scores(metrics, precisions, significance.intervals(precisions))
+    landmarks = landmarks_of(ground_truth).tolist()
+    bounds = significance.intervals(precisions, landmarks)
+    return Scores(metrics, precisions, bounds, landmarks)
 
 
 def percent(share: float) -> float | None:

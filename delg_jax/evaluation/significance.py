@@ -2,6 +2,10 @@
 
 Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 to 15. A query without
 positives has no value (NaN, or None) and is left out.
+
+Queries of one landmark share their positives and are not independent. Landmarks are therefore what
+is drawn and swapped, each with all of its queries (Field and Welsh, "Bootstrapping clustered data",
+2007); `ground_truth.query_landmarks` finds them.
 """
 
 import math
@@ -11,23 +15,25 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from delg_jax.data.ground_truth import query_landmarks
 from delg_jax.evaluation import gldv2
 
 _BLOCK = 2**20  # values drawn at a time
 _ROUNDING = 1e-12  # share of the sum of absolute differences within which two sums are equal
 
 Values = np.ndarray | Sequence[float | None]  # one per query
+Groups = np.ndarray | Sequence[int] | None  # landmark of each query; None: one landmark each
 AveragePrecisions = Mapping[str, Sequence[float | None]]  # of each query, by protocol
 Bounds = list[float | None]
-Gain = dict[str, str | float | None]
+Gain = dict[str, str | int | float | None]
 
 
 class Interval(NamedTuple):
     """A mean over queries.
 
     Attributes:
-      mean: of the values; NaN if there are none, as are the bounds.
-      low: lower bound.
+      mean: of the values; NaN if there are none.
+      low: lower bound; NaN if the values are of fewer than two landmarks.
       high: upper bound.
     """
 
@@ -43,47 +49,56 @@ class Comparison(NamedTuple):
       difference: mean of the first minus the second, with its interval.
       p_value: two-sided, of no difference; NaN if there are no queries.
       queries: number of queries that have a value in both.
+      landmarks: number of landmarks that these queries show.
     """
 
     difference: Interval
     p_value: float
     queries: int
+    landmarks: int
 
 
 def interval(
-    values: Values, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    values: Values,
+    landmarks: Groups = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap interval of the mean over queries.
 
     Args:
       values: float [Q], one per query, such as average precisions; NaN and None are left out.
+      landmarks: int [Q], the landmark of each query; None if each query shows its own.
       level: confidence level.
-      resamples: number of times that Q queries are drawn with replacement.
+      resamples: number of times that as many landmarks as there are, each with its queries, are
+        drawn with replacement.
       seed: of the random numbers; the same seed gives the same interval.
 
     Returns:
       The mean and its interval, in the unit of the values.
 
     Raises:
-      ValueError: if `values` is not one-dimensional, the level is outside (0, 1), or there are
-        fewer than two resamples.
+      ValueError: if `values` is not one-dimensional, `landmarks` has another length, the level is
+        outside (0, 1), or there are fewer than two resamples.
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` (={level}) must lie between 0 and 1")
     if resamples < 2:
         raise ValueError(f"`resamples` (={resamples}) must be at least 2")
-    values = _vector("values", values)
-    values = values[~np.isnan(values)]
-    if not len(values):
+    sums, counts = _by_landmark(_vector("values", values), landmarks)
+    if not len(sums):
         return Interval(math.nan, math.nan, math.nan)
-    mean = float(values.mean())
-    if len(values) == 1:  # which SciPy refuses
-        return Interval(mean, mean, mean)
+    mean = float(sums.sum() / counts.sum())
+    if len(sums) == 1:  # one landmark says nothing about others
+        return Interval(mean, math.nan, math.nan)
     found = stats.bootstrap(
-        (values,),
-        np.mean,
+        (sums, counts),
+        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
         n_resamples=resamples,
-        batch=max(1, _BLOCK // len(values)),
+        batch=max(1, _BLOCK // len(sums)),
+        vectorized=True,
+        paired=True,
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),
@@ -91,20 +106,39 @@ def interval(
     return Interval(mean, float(found.low), float(found.high))
 
 
+def _by_landmark(values: np.ndarray, landmarks: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number [L] of the known values of each landmark that has one."""
+    groups = np.arange(len(values)) if landmarks is None else np.asarray(landmarks)
+    if groups.shape != values.shape:
+        rule = f"must have one landmark for each of the {len(values)} queries"
+        raise ValueError(f"`landmarks` (shape {groups.shape}) {rule}")
+    known = ~np.isnan(values)
+    _, places = np.unique(groups[known], return_inverse=True)
+    sums = np.bincount(places, weights=values[known])
+    return sums, np.bincount(places).astype(np.float64)
+
+
 def paired(
-    first: Values, second: Values, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    first: Values,
+    second: Values,
+    landmarks: Groups = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Comparison:
     """Compares two methods query by query.
 
-    The p-value is that of the permutation test that swaps the two values of a query: the share of
-    swaps whose mean difference is at least as large as the observed one. All 2^Q are tried if that
-    is at most `resamples`; otherwise `resamples` are drawn, and the observed one counts as one more
-    (Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010).
+    The p-value is that of the permutation test that swaps the two values of all queries of a
+    landmark: the share of swaps whose mean difference is at least as large as the observed one. All
+    2^L are tried if that is at most `resamples`; otherwise `resamples` are drawn, and the observed
+    one counts as one more (Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010).
+    With L landmarks no p-value is below 2 / 2^L.
 
     Args:
       first: float [Q], values of one method.
       second: float [Q], values of the other on the same queries. A query that is NaN or None in
         either is left out of both.
+      landmarks: int [Q], the landmark of each query; None if each query shows its own.
       level: confidence level of the interval of the difference, see `interval`.
       resamples: of the interval, and swaps of the test.
       seed: of the random numbers.
@@ -120,9 +154,31 @@ def paired(
         rule = f"must have one value for each of the {len(second)} of `second`"
         raise ValueError(f"`first` (of {len(first)} values) {rule}")
     differences = first - second
-    differences = differences[~np.isnan(differences)]
-    difference = interval(differences, level, resamples, seed)
-    return Comparison(difference, _p_value(differences, resamples, seed), len(differences))
+    sums, counts = _by_landmark(differences, landmarks)
+    difference = interval(differences, landmarks, level, resamples, seed)
+    return Comparison(difference, _p_value(sums, resamples, seed), int(counts.sum()), len(sums))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values adjusted for the number of tests (Holm, 1979).
+
+    If each adjusted value below 0.05 is called significant, the chance that any of these calls is
+    wrong is at most 5 %.
+
+    Args:
+      p_values: of the tests of one table; NaN and None are not tests and stay as they are.
+
+    Returns:
+      The adjusted p-values, at most 1, in the same order.
+    """
+    numbers = _vector("p_values", p_values)
+    tests = np.flatnonzero(~np.isnan(numbers))
+    adjusted: list[float | None] = list(p_values)
+    largest = 0.0
+    for rank, test in enumerate(tests[np.argsort(numbers[tests], kind="stable")]):
+        largest = max(largest, min(1.0, (len(tests) - rank) * float(numbers[test])))
+        adjusted[test] = largest
+    return adjusted
 
 
 # `scipy.stats.permutation_test` computes the same, but sorts two random numbers for each query of
@@ -171,15 +227,15 @@ def gap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of `gldv2.global_average_precision`, official ties.
 
-    All queries of the solution are drawn with replacement, including those without a landmark; a
-    query drawn twice is in the ranking twice.
+    The landmarks of the solution are drawn with replacement, each with all of its queries, as are
+    the queries without one; a query drawn twice is in the ranking twice.
 
     Args:
       predictions: see `gldv2.global_average_precision`.
       solution: see there.
       ignore_non_gt: see there.
       level: confidence level.
-      resamples: number of times that all queries are drawn.
+      resamples: number of times that all landmarks are drawn.
       seed: of the random numbers; the same seed gives the same interval.
 
     Returns:
@@ -215,7 +271,7 @@ def gap_paired(
       solution: see `gldv2.global_average_precision`.
       ignore_non_gt: see there.
       level: confidence level.
-      resamples: number of times that all queries are drawn.
+      resamples: number of times that all landmarks are drawn.
       seed: of the random numbers.
 
     Returns:
@@ -229,11 +285,12 @@ def gap_paired(
     rankings = [_ConfidenceRanking(side, solution, ignore_non_gt) for side in sides]
     differences = np.subtract(*_resampled_gaps(rankings, solution, resamples, seed))
     difference = Interval(values[0] - values[1], *_percentiles(differences, level))
+    landmarks = len(set(query_landmarks(list(solution.values())).tolist()))
     if not len(differences):
-        return Comparison(difference, math.nan, len(solution))
+        return Comparison(difference, math.nan, len(solution), landmarks)
     rarer = min((differences <= 0).sum(), (differences >= 0).sum())
     p_value = min(1.0, 2 * (int(rarer) + 1) / (len(differences) + 1))
-    return Comparison(difference, p_value, len(solution))
+    return Comparison(difference, p_value, len(solution), landmarks)
 
 
 class _ConfidenceRanking:
@@ -268,12 +325,13 @@ class _ConfidenceRanking:
 def _resampled_gaps(
     rankings: Sequence[_ConfidenceRanking], solution: gldv2.Landmarks, resamples: int, seed: int
 ) -> np.ndarray:
-    """Global average precisions [methods, <= resamples] of queries drawn with replacement."""
+    """Global average precisions [methods, <= resamples] of landmarks drawn with replacement."""
     shown = np.array([bool(landmarks) for landmarks in solution.values()], bool)
-    rng, count = np.random.default_rng(seed), len(solution)
+    _, places = np.unique(query_landmarks(list(solution.values())), return_inverse=True)
+    rng, count = np.random.default_rng(seed), places.max(initial=-1) + 1
     gaps: list[list[float]] = []
     for _ in range(resamples if shown.any() else 0):
-        times = np.bincount(rng.integers(0, count, count), minlength=count)
+        times = np.bincount(rng.integers(0, count, count), minlength=count)[places]
         if positives := times[shown].sum():
             gaps.append([ranking.summed_precisions(times) / positives for ranking in rankings])
     return np.array(gaps, np.float64).reshape(-1, len(rankings)).T
@@ -286,40 +344,44 @@ def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def intervals(values: AveragePrecisions) -> dict[str, Bounds]:
-    """95 % bootstrap intervals over queries, of the mean of each protocol.
+def intervals(values: AveragePrecisions, landmarks: Groups = None) -> dict[str, Bounds]:
+    """95 % bootstrap intervals over landmarks, of the mean of each protocol.
 
     Args:
       values: average precisions, in any unit.
+      landmarks: int [Q], see `interval`.
 
     Returns:
-      Lower and upper bound by protocol, in the unit of the values; None if no query has a value.
+      Lower and upper bound by protocol, in the unit of the values; None if there is none.
     """
-    found = {protocol: interval(precisions) for protocol, precisions in values.items()}
+    found = {name: interval(precisions, landmarks) for name, precisions in values.items()}
     return {
         protocol: [number_or_none(one.low), number_or_none(one.high)]
         for protocol, one in found.items()
     }
 
 
-def comparisons(methods: Mapping[str, AveragePrecisions]) -> dict[str, dict[str, Gain]]:
+def comparisons(
+    methods: Mapping[str, AveragePrecisions], landmarks: Groups = None
+) -> dict[str, dict[str, Gain]]:
     """Compares every re-ranking with the search that it starts from, query by query.
 
     Args:
       methods: average precisions by method; `global+sp` is compared with `global`, `local+mds`
         with `local`. Methods whose search is not among them, or without protocols, are left out.
+      landmarks: int [Q], see `interval`.
 
     Returns:
       By method and protocol `over` (the search), `difference` of the means with its 95 % interval
-      `low` and `high`, in the unit of the values, and `p_value` of a two-sided permutation test;
-      None if no query has a value.
+      `low` and `high`, in the unit of the values, `p_value` of a two-sided permutation test, and
+      the numbers of `queries` and `landmarks`; None if no query has a value.
     """
     found = {}
     for method, by_protocol in methods.items():
         over = first_stage(method, methods)
         if by_protocol and over:
             found[method] = {
-                protocol: gain(over, paired(precisions, methods[over][protocol]))
+                protocol: gain(over, paired(precisions, methods[over][protocol], landmarks))
                 for protocol, precisions in by_protocol.items()
             }
     return found
@@ -334,8 +396,15 @@ def first_stage(method: str, methods: Collection[str]) -> str:
 def gain(over: str, found: Comparison) -> Gain:
     """A comparison with a search, as written to JSON; see `comparisons`."""
     difference, low, high = map(number_or_none, found.difference)
-    p_value = number_or_none(found.p_value)
-    return {"over": over, "difference": difference, "low": low, "high": high, "p_value": p_value}
+    return {
+        "over": over,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p_value": number_or_none(found.p_value),
+        "queries": found.queries,
+        "landmarks": found.landmarks,
+    }
 
 
 def number_or_none(value: float) -> float | None:

@@ -7,6 +7,7 @@ import ml_collections
 
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.data.sources import ImageSource
+from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
 from delg_jax.features import dimensions
 from delg_jax.features.beam_extraction import extract_with_beam, require_beam
@@ -18,6 +19,7 @@ from delg_jax.features.network import Network, network_sections
 from delg_jax.features.origins import Box, CurrentImages
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
+from delg_jax.workdir import root_of
 
 
 class Extracted(NamedTuple):
@@ -60,7 +62,7 @@ def extract(
       UserError: for a wrong configuration, unusable data, weights or files, if no image or no
         query can be used, or if another job writes the stores.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     check(config.extract)
     dimensions.check(config)
     data = open_retrieval(config.data)
@@ -82,7 +84,7 @@ def extract(
             network.weights,
             list(source.names),
             overwrite,
-            images=CurrentImages(source, boxes, config.data.workers),
+            images=CurrentImages(source, boxes, worker_count(config.data.workers)),
             projection=network.extractor.pca,
         ) as store:
             _extract_missing(image_set, source, boxes, network, store, root, runner)
@@ -116,7 +118,7 @@ def extract_images(
       UserError: for a wrong configuration, unusable images or weights, images that are no longer
         listed, or if another job writes the store.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     image_set = ImageSet(config, LISTED, images)
     source, boxes = image_set.open()
     require_beam(runner)
@@ -141,7 +143,7 @@ def extract_images(
         source.names,
         overwrite,
         update_images,
-        CurrentImages(source, workers=config.data.workers),
+        CurrentImages(source, workers=worker_count(config.data.workers)),
     ) as store:
         _extract_missing(image_set, source, boxes, network, store, root, runner)
     return store
@@ -186,7 +188,7 @@ def _extract_missing(
         return
     extract, data = image_set.config.extract, image_set.config.data
     loader = Loader(source, boxes, extract.max_size, data.min_side, data.max_pixels)
-    extract_to_store(loader, network.extractor, store, data.workers, data.max_skipped)
+    extract_to_store(loader, network.extractor, store, worker_count(data.workers), data.max_skipped)
 
 
 def _require_usable_images(store: FeatureStore, max_skipped: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax.data.ground_truth import PROTOCOLS
+from delg_jax.data.ground_truth import PROTOCOLS, landmarks_of
 from delg_jax.evaluation import revisited
 from delg_jax.reports.workdir_results import ALL, WorkdirResults
 
@@ -22,6 +22,7 @@ class MethodResult:
       precisions: average precision of each query in percent by protocol, or None.
       first_stage: index of the result that this method re-ranks, or None.
       baseline: index of the result of the same method in the first run, or None.
+      landmarks: int [Q], the landmark of each query; None if unknown.
     """
 
     run: int
@@ -30,6 +31,7 @@ class MethodResult:
     precisions: dict[str, list[float | None]]
     first_stage: int | None
     baseline: int | None
+    landmarks: np.ndarray | None = None
 
     @property
     def reference(self) -> int | None:
@@ -83,6 +85,7 @@ def collect_results(runs: Sequence[WorkdirResults]) -> list[MethodResult]:
                 precisions=_precisions(runs[number].metrics, method, rankings, truth),
                 first_stage=places.get((number, first_stage)) if first_stage != method else None,
                 baseline=places.get((0, method)) if number else None,
+                landmarks=_landmarks(runs[number].metrics, truth),
             )
         )
     return results
@@ -108,6 +111,13 @@ def changes(results: Sequence[MethodResult], number: int, protocol: str) -> np.n
 def _by_protocol(rankings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     shared = rankings[ALL] if ALL in rankings else next(iter(rankings.values()))
     return {protocol: rankings.get(protocol, shared) for protocol in PROTOCOLS}
+
+
+def _landmarks(metrics: dict[str, Any], truth: list[dict[str, Any]] | None) -> np.ndarray | None:
+    """Landmarks of the queries from `metrics.json`, else of the ground truth, else unknown."""
+    if "query_landmarks" in metrics:
+        return np.array(metrics["query_landmarks"], np.int64)
+    return None if truth is None else landmarks_of(truth)
 
 
 def _precisions(

@@ -15,6 +15,8 @@ Cells = tuple[list[str], list[list[str]]]
 def interval_cells(metrics: Mapping[str, Any]) -> Cells | None:
     """Header and rows of the 95 % intervals of mAP, and of the gains over first stages.
 
+    The last column adjusts p for the number of gains in the table (Holm).
+
     Args:
       metrics: of `metrics.json`.
 
@@ -24,17 +26,19 @@ def interval_cells(metrics: Mapping[str, Any]) -> Cells | None:
     intervals, compared = metrics.get("intervals"), metrics.get("comparisons", {})
     if not intervals:
         return None
-    rows = []
+    rows, p_values = [], []
     for method, by_protocol in intervals.items():
         for protocol, bounds in by_protocol.items():
             value = next(iter(metrics["methods"][method][protocol].values()))
             gain = compared.get(method, {}).get(protocol)
-            cells = ["-", "-", "-"]
+            cells = ["-", "-", "-", "-"]
             if gain is not None:
                 shown = _gain_cells(gain["difference"], gain["low"], gain["high"], gain["p_value"])
-                cells = [gain["over"], *shown]
+                cells = [gain["over"], _counts(gain.get("queries"), gain.get("landmarks")), *shown]
             rows.append([method, protocol, _with_bounds(value, *bounds), *cells])
-    return ["method", "protocol", "mAP [95 %]", "over", "gain [95 %]", "p"], rows
+            p_values.append(gain["p_value"] if gain else None)
+    header = ["method", "protocol", "mAP [95 %]", "over", "queries (landmarks)", "gain [95 %]", "p"]
+    return [*header, "p (Holm)"], _with_holm(rows, p_values)
 
 
 def difference_cells(results: Mapping[str, MethodResult]) -> Cells | None:
@@ -44,9 +48,10 @@ def difference_cells(results: Mapping[str, MethodResult]) -> Cells | None:
       results: of the methods of one group, by label.
 
     Returns:
-      A row per protocol of each method that has a baseline; None if none has.
+      A row per protocol of each method that has a baseline; None if none has. Without the
+      landmarks of the queries, which early versions did not write, there is no interval and no p.
     """
-    all_results, rows = list(results.values()), []
+    all_results, rows, p_values = list(results.values()), [], []
     for label, result in results.items():
         if result.baseline is None:
             continue
@@ -55,22 +60,41 @@ def difference_cells(results: Mapping[str, MethodResult]) -> Cells | None:
                 np.array(side.precisions[protocol], np.float64)
                 for side in (result, all_results[result.baseline])
             )
-            found = significance.paired(mine, its)
+            found = significance.paired(mine, its, result.landmarks)
             if not found.queries:
                 continue
-            shown = _gain_cells(*found.difference, found.p_value)
-            rows.append([label, protocol, str(found.queries), *shown])
-    return (
-        (["run: method", "protocol", "queries", "difference [95 %]", "p"], rows) if rows else None
-    )
+            known = result.landmarks is not None
+            difference, low, high = map(significance.number_or_none, found.difference)
+            bounds = (low, high, found.p_value) if known else (None, None, None)
+            counts = _counts(found.queries, found.landmarks if known else None)
+            rows.append([label, protocol, counts, *_gain_cells(difference, *bounds)])
+            p_values.append(bounds[2])
+    header = ["run: method", "protocol", "queries (landmarks)", "difference [95 %]", "p"]
+    return ([*header, "p (Holm)"], _with_holm(rows, p_values)) if rows else None
+
+
+def _with_holm(rows: list[list[str]], p_values: Sequence[float | None]) -> list[list[str]]:
+    adjusted = significance.holm(p_values)
+    return [[*row, _p_cell(value)] for row, value in zip(rows, adjusted, strict=True)]
+
+
+def _p_cell(p_value: float | None) -> str:
+    return "-" if p_value is None else f"{p_value:.2g}"
+
+
+def _counts(queries: int | None, landmarks: int | None) -> str:
+    if queries is None:
+        return "-"
+    return str(queries) if landmarks is None else f"{queries} ({landmarks})"
 
 
 def _gain_cells(
     difference: float | None, low: float | None, high: float | None, p_value: float | None
 ) -> Sequence[str]:
-    if None in (difference, low, high, p_value):
+    if difference is None:
         return ["-", "-"]
-    return [f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]", f"{p_value:.2g}"]
+    bounds = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
+    return [f"{difference:+.2f}{bounds}", _p_cell(p_value)]
 
 
 def _with_bounds(value: float | None, low: float | None, high: float | None) -> str:

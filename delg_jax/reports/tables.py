@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delg_jax.evaluation import significance
+
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns; all but the first are right-aligned."""
@@ -50,7 +52,8 @@ def retrieval_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str
 def interval_table(result: Mapping[str, Any]) -> str:
     """A row per method: the first metric with its interval, and the gain over the first stage.
 
-    The protocol easy is left out to keep the table narrow.
+    Intervals and tests are by landmark; p is adjusted for the number of gains shown (Holm). The
+    protocol easy is left out to keep the table narrow.
 
     Args:
       result: what `evaluation.evaluate` returns.
@@ -64,15 +67,20 @@ def interval_table(result: Mapping[str, Any]) -> str:
     comparisons = result.get("comparisons", {})
     protocols = [name for name in next(iter(intervals.values())) if name != "easy"]
     labels = _labels(protocols)
+    gains = [comparisons.get(method, {}).get(p) for method in intervals for p in protocols]
+    adjusted = iter(significance.holm([gain["p_value"] if gain else None for gain in gains]))
     rows = []
     for method, bounds in intervals.items():
         firsts = [next(iter(result["methods"][method][p].values())) for p in protocols]
         cells = [_with_bounds(v, bounds[p]) for v, p in zip(firsts, protocols, strict=True)]
-        gains = comparisons.get(method, {})
-        rows.append([method, *cells, *(_gain(gains.get(p)) for p in protocols)])
+        mine = comparisons.get(method, {})
+        rows.append([method, *cells, *(_gain(mine.get(p), next(adjusted)) for p in protocols)])
     metric = next(iter(next(iter(result["methods"].values()))[protocols[0]]))
     header = [f"{label}{metric} [95 %]" for label in labels]
-    return markdown(["method", *header, *(f"{label}gain, p" for label in labels)], rows)
+    table = markdown(["method", *header, *(f"{label}gain, p (Holm)" for label in labels)], rows)
+    landmarks = len(set(result.get("query_landmarks", ())))
+    counts = f"{result['queries']} queries of {landmarks} landmarks" if landmarks else ""
+    return f"{table}\n\n{counts}" if counts else table
 
 
 def pairs_line(result: Mapping[str, Any]) -> str:
@@ -112,7 +120,7 @@ def _with_bounds(value: float | None, bounds: Sequence[float | None]) -> str:
     return f"{value:.2f} [{bounds[0]:.1f}, {bounds[1]:.1f}]"
 
 
-def _gain(comparison: Mapping[str, Any] | None) -> str:
+def _gain(comparison: Mapping[str, Any] | None, p_value: float | None) -> str:
     if comparison is None or comparison["difference"] is None:
         return "-"
-    return f"{comparison['difference']:+.2f}, {comparison['p_value']:.2g}"
+    return f"{comparison['difference']:+.2f}, {'-' if p_value is None else f'{p_value:.2g}'}"

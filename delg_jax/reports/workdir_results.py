@@ -218,6 +218,7 @@ def _bounds(value: Any, where: str) -> None:
 
 
 _GAIN = {"over": text, "difference": known, "low": known, "high": known, "p_value": known}
+_GAIN_COUNTS = {"queries": count, "landmarks": count}
 _FIELDS = fields(
     {
         "methods": each(each(each(known))),
@@ -228,7 +229,8 @@ _FIELDS = fields(
     {
         "average_precisions": each(each(every(known))),
         "intervals": each(each(_bounds)),
-        "comparisons": each(each(fields(_GAIN))),
+        "comparisons": each(each(fields(_GAIN, _GAIN_COUNTS))),
+        "query_landmarks": every(count),
         "megabytes": each(known),
         "skipped": each(each(count)),
     },

@@ -114,8 +114,12 @@ def rank_locally(
     """Ranks by local similarity; ties go to the lower index. Arguments as in `search`."""
     opened = opened or open_locally(extracted, search, place)
     queries = extracted.queries.local_features(search.max_features, search.packed)
-    similarities = opened(queries.descriptors, queries.mask)
-    return by_similarity(similarities, extracted.database.present("local"))
+    present = extracted.database.present("local")
+    if search.candidates:
+        similarities, images = opened.top(queries.descriptors, queries.mask, search.candidates)
+        similarities = np.where(present[images], similarities, np.float32(-np.inf))
+        return Ranking(images, similarities).by_scores(similarities)
+    return by_similarity(opened(queries.descriptors, queries.mask), present)
 
 
 def search(

@@ -76,6 +76,14 @@ def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> Non
     for step in steps if config.eval.depth else ():
         for field in _SHORT_LISTS.get(step, ()):
             _at_most(config, field, "eval.depth", kept)
+    if steps[0] == "local" and config.search.candidates:
+        found = "the images ranked per query"
+        for step in steps:
+            for field in _SHORT_LISTS.get(step, ()):
+                _at_most(config, field, "search.candidates", found)
+        if "mds" in steps:
+            listed = "the images compared with each image of the graph"
+            _at_most(config, "search.graph_neighbours", "search.candidates", listed)
     if "superglobal" in steps:
         others = "the short list also holds the image itself"
         _below(config, "rerank.superglobal.neighbours", "rerank.superglobal.short_list", others)
@@ -97,6 +105,10 @@ def check_depth(methods: Sequence[str], config: ml_collections.ConfigDict) -> No
     if depth and whole:
         rule = f"must be 0 for {whole[0]}, which re-ranks the whole database"
         raise UserError("config.eval.depth", depth, rule)
+    candidates = config.search.candidates
+    if candidates and "local+diffusion" in whole:
+        rule = "must be 0 for local+diffusion, which re-ranks the whole database"
+        raise UserError("config.search.candidates", candidates, rule)
 
 
 def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
@@ -107,17 +119,21 @@ def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
       counted: images per query that count for the task; 0 for all.
 
     Raises:
-      UserError: for a metric that reads beyond `config.eval.depth`.
+      UserError: for a metric that reads beyond `config.eval.depth` or, of local search, beyond
+        `config.search.candidates`.
     """
-    depth, kappas = config.eval.depth, tuple(config.eval.kappas)
-    if not depth:
-        return
-    if max(kappas, default=0) > depth:
-        rule = f"must be at most config.eval.depth (={depth}), the images kept per query"
-        raise UserError("config.eval.kappas", kappas, rule)
-    if depth < counted:
-        rule = f"must be 0 or at least {counted}, the images that count for {config.data.name}"
-        raise UserError("config.eval.depth", depth, rule)
+    kappas = tuple(config.eval.kappas)
+    searches = {method.partition("+")[0] for method in config.eval.methods}
+    limits = [("config.eval.depth", config.eval.depth)]
+    if "local" in searches:
+        limits.append(("config.search.candidates", config.search.candidates))
+    for field, depth in limits:
+        if depth and max(kappas, default=0) > depth:
+            rule = f"must be at most {field} (={depth}), the images ranked per query"
+            raise UserError("config.eval.kappas", kappas, rule)
+        if depth and depth < counted:
+            rule = f"must be 0 or at least {counted}, the images that count for {config.data.name}"
+            raise UserError(field, depth, rule)
 
 
 def _check_axes(config: ml_collections.ConfigDict) -> None:

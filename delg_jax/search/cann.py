@@ -105,7 +105,9 @@ def build(
     )
 
 
-def similarity(index: CannIndex, queries: Array, query_mask: Array) -> np.ndarray:
+def similarity(
+    index: CannIndex, queries: Array, query_mask: Array, idf: bool = False
+) -> np.ndarray:
     """Estimated similarity of every query to every image of the index.
 
     The vote of a query feature for an image is that of the smallest radius at which they share a
@@ -117,6 +119,8 @@ def similarity(index: CannIndex, queries: Array, query_mask: Array) -> np.ndarra
       index: of N images.
       queries: float [Q, Kq, D], unit norm.
       query_mask: bool [Q, Kq], False on padding.
+      idf: whether votes are weighted by log(N / df) / log(N), as by `idf.weights`, where df is the
+        number of images that share a cell with the feature, at least 1.
 
     Returns:
       float32 [Q, N], in [0, 1].
@@ -129,15 +133,15 @@ def similarity(index: CannIndex, queries: Array, query_mask: Array) -> np.ndarra
     result = np.zeros((len(queries), index.count), np.float32)
     for row, (query, valid) in enumerate(zip(np.asarray(queries), query_mask, strict=True)):
         cells = np.stack([grids.cells(query, grid) for grid in range(index.settings.grids)], axis=1)
-        result[row] = _votes(index, cells[:, :, np.asarray(valid)], votes)
+        result[row] = _votes(index, cells[:, :, np.asarray(valid)], votes, idf)
     return result
 
 
-def _votes(index: CannIndex, cells: np.ndarray, votes: np.ndarray) -> np.ndarray:
+def _votes(index: CannIndex, cells: np.ndarray, votes: np.ndarray, idf: bool) -> np.ndarray:
     """Similarities [N] of one query by the cells [R, G, F] of its features."""
     features = cells.shape[2]
     seen = np.zeros(features * index.count, bool)
-    total = np.zeros(index.count)
+    voting, voted = [np.zeros(0, np.int64)], [np.zeros(0)]
     for radius, vote in enumerate(votes):
         sharing = [
             _pairs(index, index.entries(radius, grid), cells[radius, grid])
@@ -146,8 +150,15 @@ def _votes(index: CannIndex, cells: np.ndarray, votes: np.ndarray) -> np.ndarray
         pairs = np.concatenate(sharing)
         fresh = np.unique(pairs[~seen[pairs]])
         seen[fresh] = True
-        total += vote * np.bincount(fresh % index.count, minlength=index.count)
-    return total / max(features, 1)
+        voting.append(fresh)
+        voted.append(np.full(len(fresh), vote))
+    feature, image = np.divmod(np.concatenate(voting), max(index.count, 1))
+    weights = np.concatenate(voted)
+    if idf and index.count > 1:
+        frequency = np.bincount(feature, minlength=features)
+        rarity = np.log(index.count / np.maximum(frequency, 1)) / np.log(index.count)
+        weights = weights * rarity[feature]
+    return np.bincount(image, weights, index.count) / max(features, 1)
 
 
 def _pairs(index: CannIndex, entries: slice, cells: np.ndarray) -> np.ndarray:

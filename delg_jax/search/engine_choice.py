@@ -15,6 +15,7 @@ from delg_jax.search.index_store import Place
 from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.kernels import KINDS, SimilarityKernel
 from delg_jax.search.lsh_grids import GridSettings
+from delg_jax.workdir import root_of
 
 # Fields that decide the index of an approximate engine
 _INDEX_FIELDS = {
@@ -30,11 +31,12 @@ def check(search: ml_collections.ConfigDict) -> None:
     kernel(search)
     require_choice("config.search.engine", search.engine, engines.ENGINES)
     require_choice("config.search.hamming", search.hamming, HAMMING)
-    if search.engine != "exact":
-        for name in ("packed", "idf_images"):
-            if search[name]:
-                rule = f"needs the engine exact, not {search.engine}"
-                raise UserError(f"config.search.{name}", search[name], rule)
+    if search.engine != "exact" and search.packed:
+        rule = f"needs the engine exact, not {search.engine}"
+        raise UserError("config.search.packed", search.packed, rule)
+    if search.engine == "exact" and search.candidates:
+        rule = "must be 0 for the engine exact, which compares all images"
+        raise UserError("config.search.candidates", search.candidates, rule)
     blocks = ("global_block", "local_block", "query_block", "graph_block", "graph_neighbours")
     positive = [(name, search[name]) for name in blocks]
     for name, value in (*positive, ("ivf.probes", search.ivf.probes)):
@@ -42,7 +44,7 @@ def check(search: ml_collections.ConfigDict) -> None:
             raise UserError(f"config.search.{name}", value, "must be at least 1")
     _grid_settings(search.cann)
     _ivf_settings(search.ivf)
-    for name in ("idf_images", "graph_features", "max_features"):
+    for name in ("idf_images", "candidates", "graph_features", "max_features"):
         if search[name] < 0:
             raise UserError(f"config.search.{name}", search[name], "must not be negative")
 
@@ -62,7 +64,10 @@ def unused_fields(engine: str | None) -> tuple[str, ...]:
 
 
 def build_engine(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    overwrite: bool = False,
+    extracted: Extracted | None = None,
 ) -> pathlib.Path | None:
     """Builds the index of an approximate engine, unless it is there.
 
@@ -70,6 +75,7 @@ def build_engine(
       config: the whole tree.
       workdir: gets `index/cann` or `index/ivf`, and the features if they are missing.
       overwrite: whether an index of another configuration is deleted instead of refused.
+      extracted: the features, if the caller has them.
 
     Returns:
       The folder of the index; None for the exact engine, which needs none.
@@ -80,8 +86,8 @@ def build_engine(
     check(config.search)
     if config.search.engine == "exact":
         return None
-    root = pathlib.Path(workdir)
-    extracted = extract(config, root, overwrite)
+    root = root_of(workdir)
+    extracted = extracted or extract(config, root, overwrite)
     place = index_place(config, root, extracted, overwrite)
     assert place is not None  # the engine is not exact
     engine(extracted.database.local_features(config.search.max_features), config.search, place)
@@ -132,22 +138,38 @@ def engine(
     Returns:
       The search.
     """
-    descriptors, mask = database.descriptors, database.mask
+    if search.engine == "exact":
+        return _exact(database, search)
+    first = _approximate(database, search, place)
+    if not search.candidates:
+        return first
+    return engines.CandidateSearch(first, _exact(database, search), search.candidates)
+
+
+def _approximate(
+    database: LocalFeatures, search: ml_collections.ConfigDict, place: Place | None
+) -> LocalSearch:
+    """The engine with an index, which is stored at `place` if there is one."""
+    descriptors, mask, idf = database.descriptors, database.mask, search.idf_images > 0
     if search.engine == "cann":
         grids = _grid_settings(search.cann)
         index = index_store.load_or_build(
             place, grids, descriptors.shape, lambda: cann.build(descriptors, mask, grids)
         )
-        return engines.cann(index)
-    if search.engine == "ivf":
-        cells = _ivf_settings(search.ivf)
-        inverted_file = index_store.load_or_build(
-            place, cells, descriptors.shape, lambda: ivf.build(descriptors, mask, cells)
-        )
-        return engines.ivf(inverted_file, kernel(search), search.ivf.probes, search.query_block)
+        return engines.CannSearch(index, idf)
+    cells = _ivf_settings(search.ivf)
+    inverted_file = index_store.load_or_build(
+        place, cells, descriptors.shape, lambda: ivf.build(descriptors, mask, cells)
+    )
+    probes, block = search.ivf.probes, search.query_block
+    return engines.IvfSearch(inverted_file, kernel(search), probes, block, idf)
+
+
+def _exact(database: LocalFeatures, search: ml_collections.ConfigDict) -> engines.ExactSearch:
+    """The engine that compares all features."""
     return engines.exact(
-        descriptors,
-        mask,
+        database.descriptors,
+        database.mask,
         kernel(search),
         search.local_block,
         search.idf_images,

@@ -1,8 +1,8 @@
 """Engines of local search: each is a callable that compares queries with one database."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -19,8 +19,23 @@ Array = jax.Array | np.ndarray
 
 ENGINES = ("exact", "cann", "ivf")
 
-# From descriptors [Q, Kq, ...] and their mask [Q, Kq] to similarities float32 [Q, N].
-LocalSearch = Callable[[Array, Array], np.ndarray]
+Top = tuple[np.ndarray, np.ndarray]  # similarities float32 and images int32 [Q, M], best first
+
+
+class LocalSearch(Protocol):
+    """What all engines do."""
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities float32 [Q, N] of queries [Q, Kq, ...] with their mask [Q, Kq]."""
+
+    def top(self, queries: Array, query_mask: Array, top: int) -> Top:
+        """The most similar images of each query; ties by lower index.
+
+        Args:
+          queries: descriptors [Q, Kq, ...].
+          query_mask: bool [Q, Kq].
+          top: images wanted, M; more than the engine compares means all of them.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +66,8 @@ class ExactSearch:
             result[rows] = found[: len(result[rows])]
         return result
 
-    def top(self, queries: Array, query_mask: Array, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """The most similar images of each query; see `local_search.best`.
-
-        Args:
-          queries: descriptors [Q, Kq, ...].
-          query_mask: bool [Q, Kq].
-          top: images wanted, M; more than N means N.
-
-        Returns:
-          Similarities float32 [Q, M], best first, and images int32 [Q, M]; ties by lower index.
-        """
+    def top(self, queries: Array, query_mask: Array, top: int) -> Top:
+        """The most similar images of each query, see `LocalSearch.top` and `local_search.best`."""
         shape = len(queries), min(top, len(self.database))
         similarities, images = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
         for rows, arguments in self._query_blocks(queries, query_mask):
@@ -69,6 +75,20 @@ class ExactSearch:
             count = len(images[rows])
             similarities[rows], images[rows] = (side[:count] for side in found)
         return similarities, images
+
+    def among(self, images: np.ndarray, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities to some images only; the idf stays that of the whole database.
+
+        Args:
+          images: int [M], ascending.
+          queries: descriptors [Q, Kq, ...].
+          query_mask: bool [Q, Kq].
+
+        Returns:
+          float32 [Q, M].
+        """
+        some = dataclasses.replace(self, database=self.database[images], mask=self.mask[images])
+        return some(queries, query_mask)
 
     def _query_blocks(
         self, queries: Array, query_mask: Array
@@ -120,40 +140,118 @@ def exact(
     return ExactSearch(database, mask, kernel, sample, query_block, options)
 
 
-def cann(index: CannIndex) -> LocalSearch:
-    """The engine of constrained approximate nearest neighbours, `cann.similarity`."""
+@dataclasses.dataclass(frozen=True)
+class CannSearch:
+    """The engine of constrained approximate nearest neighbours, `cann.similarity`.
 
-    def search(queries: Array, query_mask: Array) -> np.ndarray:
-        """Similarities [Q, N]."""
-        return cann_index.similarity(index, queries, query_mask)
+    Attributes:
+      index: of N images.
+      idf: whether votes are weighted by the inverse document frequency of their own hits.
+    """
 
-    return search
+    index: CannIndex
+    idf: bool = False
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities float32 [Q, N]."""
+        return cann_index.similarity(self.index, queries, query_mask, self.idf)
+
+    def top(self, queries: Array, query_mask: Array, top: int) -> Top:
+        """The most similar images of each query, see `LocalSearch.top`."""
+        return _top_one_by_one(self, queries, query_mask, top)
 
 
-def ivf(
-    index: IvfIndex, kernel: SimilarityKernel, probes: int = 24, query_block: int = 64
-) -> LocalSearch:
+@dataclasses.dataclass(frozen=True)
+class IvfSearch:
     """The engine of exact cosines within the nearest cells, `ivf.similarity`.
 
-    Args:
+    Attributes:
       index: of N images.
       kernel: of the similarity.
       probes: cells that a query feature is compared with.
       query_block: queries compared at a time.
-
-    Returns:
-      The search.
+      idf: whether votes are weighted by the inverse document frequency of their own hits.
     """
 
-    def search(queries: Array, query_mask: Array) -> np.ndarray:
-        """Similarities [Q, N]."""
-        result = np.zeros((len(queries), index.count), np.float32)
-        for rows, part, present in _query_blocks(queries, query_mask, query_block):
-            found = ivf_index.similarity(index, part, present, kernel, probes)
+    index: IvfIndex
+    kernel: SimilarityKernel
+    probes: int = 24
+    query_block: int = 64
+    idf: bool = False
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities float32 [Q, N]."""
+        result = np.zeros((len(queries), self.index.count), np.float32)
+        for rows, part, present in _query_blocks(queries, query_mask, self.query_block):
+            found = ivf_index.similarity(
+                self.index, part, present, self.kernel, self.probes, self.idf
+            )
             result[rows] = found[: len(result[rows])]
         return result
 
-    return search
+    def top(self, queries: Array, query_mask: Array, top: int) -> Top:
+        """The most similar images of each query, see `LocalSearch.top`."""
+        return _top_one_by_one(self, queries, query_mask, top)
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidateSearch:
+    """Candidates of one engine, compared by another similarity; images beyond them have none.
+
+    Attributes:
+      first: finds the candidates.
+      second: compares them exactly; its database has the same images.
+      count: candidates of each query, at most.
+    """
+
+    first: LocalSearch
+    second: ExactSearch
+    count: int
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities float32 [Q, N], minus infinity for images that are no candidates."""
+        result = np.full((len(queries), len(self.second.database)), -np.inf, np.float32)
+        similarities, images = self.top(queries, query_mask, self.count)
+        np.put_along_axis(result, images.astype(np.int64), similarities, axis=1)
+        return result
+
+    def top(self, queries: Array, query_mask: Array, top: int) -> Top:
+        """The most similar candidates of each query, see `LocalSearch.top`."""
+        _, candidates = self.first.top(queries, query_mask, self.count)
+        candidates = np.sort(candidates, axis=1)  # rows on disk are read in order
+        similarities = np.zeros(candidates.shape, np.float32)
+        for row, images in enumerate(candidates):
+            one = slice(row, row + 1)
+            similarities[row] = self.second.among(images, queries[one], query_mask[one])[0]
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
+        return (
+            np.take_along_axis(similarities, order, axis=1),
+            np.take_along_axis(candidates, order, axis=1),
+        )
+
+
+def _top_one_by_one(search: LocalSearch, queries: Array, query_mask: Array, top: int) -> Top:
+    """The best of all similarities of an engine, of which memory holds those of one query."""
+    similarities: list[np.ndarray] = []
+    images: list[np.ndarray] = []
+    for row in range(len(queries)):
+        (found,) = search(queries[row : row + 1], query_mask[row : row + 1])
+        best = _first(found, min(top, len(found)))
+        similarities.append(found[best])
+        images.append(best.astype(np.int32))
+    if not images:
+        return np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int32)
+    return np.stack(similarities), np.stack(images)
+
+
+def _first(values: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the `count` largest values, largest first; ties by lower index."""
+    if count == 0:
+        return np.zeros(0, np.int64)
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    sure, ties = np.flatnonzero(values > least), np.flatnonzero(values == least)
+    kept = np.sort(np.concatenate([sure, ties[: count - len(sure)]]))
+    return kept[np.argsort(-values[kept], kind="stable")]
 
 
 def _query_blocks(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -14,8 +13,8 @@ from delg_jax import distributed
 from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.storage.lock import held_by_first
 from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.locks import held_by_first
 from delg_jax.progress import Progress
 from delg_jax.search import global_search
 from delg_jax.search.batching import Rows, padded_rows
@@ -55,7 +54,8 @@ def claimed(
     extra = {"weights": weights}
     neighbours, block = config.search.graph_neighbours, config.search.graph_block
     is_ours = outputs.is_of(store.folder, config, sections, extra)
-    if distributed.agree(is_ours and _is_readable(store)):  # before any process changes it
+    # Before any process changes it
+    if distributed.agree(is_ours and _is_readable(store), str(store.folder)):
         yield
         return
 
@@ -126,7 +126,7 @@ def local_searches(
       database: features of the N images; arrays, or rows on disk.
       engine: opens the search over a part of them.
       neighbours: kept of each image, at most.
-      block: images searched at a time; memory holds their [block, N] similarities.
+      block: images searched at a time.
 
     Returns:
       The searches; their ranges have at most `block` images.
@@ -138,11 +138,11 @@ def local_searches(
         search = engine(LocalFeatures(*(rows_from(field, first) for field in database)))
 
         def neighbours_of(images: range) -> Lists:
-            found = search(
+            lists = search.top(
                 padded_rows(database.descriptors, images.start, block),
                 padded_rows(database.mask, images.start, block),
+                neighbours,
             )
-            lists = jax.lax.top_k(jnp.asarray(found), min(neighbours, found.shape[1]))
             return _numbered(lists, images, first)
 
         return neighbours_of

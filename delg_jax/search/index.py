@@ -10,6 +10,7 @@ from delg_jax.search.engine_choice import check, deciding_fields, engine
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches
 from delg_jax.search.graph_store import GraphStore
+from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ def build_index(
     A graph of other features is built again. One of fewer images is extended if their features
     are the same.
 
-    With `config.search.idf_images`, or the engine ivf, similarities depend on the whole
-    database; then a graph of fewer images is not reused.
+    With `config.search.idf_images`, `config.search.candidates`, or the engine ivf, similarities
+    depend on the whole database; then a graph of fewer images is not reused.
 
     Args:
       config: the whole tree.
@@ -49,7 +50,7 @@ def build_index(
       UserError: for a wrong configuration, data that cannot be used, or if another job builds the
         graph.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     search = config.search
     check(search)
     extracted = extracted or extract(config, root, overwrite)
@@ -64,7 +65,7 @@ def build_index(
     with claimed(store, config, decided_by, extracted.weights, overwrite):
         if not store.is_whole():
             searches = _searches(features, extracted, search)
-            depends_on_all = search.idf_images or search.engine == "ivf"
+            depends_on_all = search.idf_images or search.candidates or search.engine == "ivf"
             extend = features == "global" or not depends_on_all
             title = f"graph of {features} similarities"
             fill(store, searches, search.graph_neighbours, title, extend)

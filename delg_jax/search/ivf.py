@@ -7,6 +7,7 @@ in its nearest cells only; apart from the matches that this misses, the similari
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
 
-_PAIRS = 1 << 25  # of a query feature and an image, whose best cosines are in memory
+_PRODUCTS = 1 << 25  # of query features with descriptors, about, whose hits are in memory
 _FEATURES = 256  # compared with all centres at a time
 _RANKED = 24  # fewest sampled centres to rank when estimating how near a cell must be
 
@@ -126,13 +127,32 @@ def build(descriptors: Array, mask: Array, settings: IvfSettings, block: int = 2
     )
 
 
+class _Hits(NamedTuple):
+    """Best cosines of query features with images, sorted by feature, then image.
+
+    Attributes:
+      features: int64 [H].
+      images: int64 [H].
+      cosines: float32 [H], of the best descriptor of the image in the probed cells.
+    """
+
+    features: np.ndarray
+    images: np.ndarray
+    cosines: np.ndarray
+
+
 def similarity(
-    index: IvfIndex, queries: Array, query_mask: Array, kernel: SimilarityKernel, probes: int
+    index: IvfIndex,
+    queries: Array,
+    query_mask: Array,
+    kernel: SimilarityKernel,
+    probes: int,
+    idf: bool = False,
 ) -> np.ndarray:
     """Similarity of every query to every image, by the matches in the nearest cells.
 
-    Memory holds the best cosines of 2^25 pairs of a query feature and an image, and the products
-    of one cell with the query features that probe it.
+    Memory holds the result, the hits of about 2^25 products, and the products of one cell with the
+    query features that probe it.
 
     Args:
       index: of N images.
@@ -141,6 +161,8 @@ def similarity(
       kernel: k; a feature has no vote for an image without a descriptor in the probed cells.
       probes: cells compared with a query feature, on average: if there are many, how near a cell
         must be is estimated on a sample of the centres. With all cells, the result is exact.
+      idf: whether votes are weighted by log(N / df) / log(N), as by `idf.weights`, where df is the
+        number of images that get a positive vote from the feature, at least 1.
 
     Returns:
       float32 [Q, N].
@@ -158,30 +180,50 @@ def similarity(
         return result
     features = np.asarray(queries, np.float32).reshape(-1, index.dimension)[valid.ravel()]
     query_of = np.repeat(np.arange(len(valid)), valid.sum(axis=1))
-    step = max(1, _PAIRS // index.count)
-    for start in range(0, len(features), step):
-        part = slice(start, start + step)
-        best = _best(index, features[part], probes, kernel.least)
-        row, image = np.divmod(np.flatnonzero(best > -np.inf), index.count)
-        votes = _votes(kernel, best[row * index.count + image])
-        pairs = query_of[part][row] * index.count + image
-        result += np.bincount(pairs, votes, result.size).reshape(result.shape)
+    for part in _parts(query_of, probes * len(index.images) / len(index.centres)):
+        hits = _hits(index, features[part], probes, kernel.least)
+        votes = _votes(kernel, hits.cosines)
+        if idf and index.count > 1:
+            votes = votes * _weights(hits, votes, len(features[part]), index.count)
+        first = query_of[part.start]
+        rows = query_of[part][hits.features] - first
+        count = query_of[part][-1] - first + 1
+        sums = np.bincount(rows * index.count + hits.images, votes, count * index.count)
+        result[first : first + count] += sums.reshape(count, index.count)
     return result / np.maximum(valid.sum(axis=1), 1)[:, None].astype(np.float32)
 
 
-def _best(index: IvfIndex, features: np.ndarray, probes: int, least: float) -> np.ndarray:
-    """Best cosine above `least` of features [F, D] in each image, [F N]; else minus infinity."""
+def _parts(query_of: np.ndarray, products: float) -> list[slice]:
+    """Slices of the query features [F] with about `_PRODUCTS` products each."""
+    step = max(1, int(_PRODUCTS / max(products, 1.0)))
+    return [slice(start, start + step) for start in range(0, len(query_of), step)]
+
+
+def _hits(index: IvfIndex, features: np.ndarray, probes: int, least: float) -> _Hits:
+    """Hits of features [F, D] with a cosine above `least`."""
     probing, edges = _probing_features(features, index.centres, probes)
-    best = np.full(len(features) * index.count, -np.inf, np.float32)
+    codes, cosines = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for cell in np.flatnonzero((np.diff(edges) > 0) & (np.diff(index.offsets) > 0)):
         rows = probing[edges[cell] : edges[cell + 1]]
         part = slice(int(index.offsets[cell]), int(index.offsets[cell + 1]))
         products = features[rows] @ index.descriptors[part].astype(np.float32).T
         near = np.flatnonzero(products > least)
         row, column = np.divmod(near, products.shape[1])
-        codes = rows[row] * index.count + index.images[part][column]
-        np.maximum.at(best, codes, products.ravel()[near])
-    return best
+        codes.append(rows[row] * index.count + index.images[part][column])
+        cosines.append(products.ravel()[near])
+    code, cosine = np.concatenate(codes), np.concatenate(cosines)
+    order = np.argsort(code, kind="stable")
+    code, cosine = code[order], cosine[order]
+    firsts = np.flatnonzero(np.diff(code, prepend=-1))
+    best = np.maximum.reduceat(cosine, firsts) if len(firsts) else cosine
+    return _Hits(*np.divmod(code[firsts], index.count), best)
+
+
+def _weights(hits: _Hits, votes: np.ndarray, features: int, count: int) -> np.ndarray:
+    """Inverse document frequency of the feature of each hit, float64 [H]."""
+    frequency = np.bincount(hits.features[votes > 0], minlength=features)
+    weights = np.log(count / np.maximum(frequency, 1)) / np.log(count)
+    return weights[hits.features]
 
 
 def _probing_features(

@@ -1,19 +1,18 @@
-"""The training loop: steps, metrics, validation and checkpoints, until the end or SIGTERM."""
+"""The training loop: steps, metrics, validation and checkpoints, until the end or a stop."""
 
 import contextlib
-import json
+import functools
 import logging
 import math
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
-import grain
 import jax
 import ml_collections
 import optax
 
-from delg_jax import distributed
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
@@ -21,6 +20,7 @@ from delg_jax.models.delg import Delg
 from delg_jax.progress import Progress
 from delg_jax.training import health, optimizer
 from delg_jax.training.checkpoints import Checkpoints
+from delg_jax.training.input_wait import InputWait
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
 from delg_jax.training.optimizer import TrainState
@@ -30,7 +30,9 @@ from delg_jax.training.step import (
     parallel_eval_step,
     parallel_train_step,
     split_over_devices,
+    without_details,
 )
+from delg_jax.training.validation import Validation, choose
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,85 +61,120 @@ class TrainingLoop:
         skip_log: skips.SkipLog,
     ) -> None:
         self._train, self._data = train, data
-        self._validation, self._skip_log, self._folder = validation, skip_log, folder
+        self._skip_log, self._folder = skip_log, folder
         self._module, self._tx = module, tx
+        self._chosen = chosen = choose(validation, train.eval_images, data.split_seed)
         self._learning_rate = optimizer.learning_rate(train)
         learns_attention = (
             module.local_head and module.attention == "learned" and train.heads != "global"
         )
-        self._diagnosis = health.Diagnosis(train, learns_attention, validation.labels)
+        self._diagnosis = health.Diagnosis(train, learns_attention, chosen.labels)
         self._nonfinite: list[jax.Array] = []  # of each step since the last record
         if not len(validation):
             text = "no validation images: only losses of training are recorded"
-            best = train.best_metric.startswith("validation_")
-            _LOG.warning(text + (", and no checkpoint is kept as the best" if best else ""))
+            best = ", and no checkpoint is kept as the best" if train.best_metric else ""
+            _LOG.warning(text + best)
 
     def run(
-        self, state: TrainState, batches: grain.DatasetIterator, checkpoints: Checkpoints
+        self,
+        state: TrainState,
+        batches: Iterator[pipeline.Batch],
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+        validated: bool = True,
     ) -> dict[str, float]:
         """Takes all remaining steps and returns the last record of metrics.
 
         Args:
           state: to start from, on all devices.
-          batches: of this process, at the position of `state`.
+          batches: of this process, from that of the next step.
           checkpoints: of the run.
+          stop: a request to stop.
+          validated: False if the validation at the step of `state` must be repeated.
 
         Raises:
-          SystemExit: with status 0, after SIGTERM and the checkpoint that follows it.
+          Interrupted: after a request to stop and the checkpoint that follows it.
           UserError: if a tensor is not finite, or too many images are bad.
         """
         train, first = self._train, int(state.step)
+        step = logged = first
         record: dict[str, float] = {}
+        metrics: dict[str, Any] = {}
         self._writer = MetricsWriter(self._folder, first, train.tensorboard)
         self._clock = (time.monotonic(), first)
+        self._input_wait = InputWait()
         self._compile(state)
         with (
             contextlib.closing(self._writer),
-            StopRequest() as stop,
+            self._input_wait,
             Progress("train", train.steps, "step", done=first) as progress,
         ):
-            for step in range(first + 1, train.steps + 1):
-                try:
-                    batch = next(batches)
-                except Exception:
-                    self._check_skipped()  # its error is clearer if no image is good
-                    raise
-                last, stopped = step == train.steps, stop.arrived(step)
-                saves = last or stopped or step % train.checkpoint_every == 0
+            if not validated:
+                record = self._writer.read(step)
+                validated = self._evaluate(state, step, stop, record)
+                self._save(checkpoints, state, record, validated)
+            steps = range(first + 1, train.steps + 1)
+            arriving = self._input_wait.batches(stop.items(self._good(batches)))
+            for step, batch in zip(steps, arriving, strict=False):
+                before = metrics
+                last = step == train.steps
+                validates = last or step % train.eval_every == 0
+                saves = last or step % train.checkpoint_every == 0
                 # Also before each checkpoint, because this detects divergence
-                logs = saves or step % train.log_every == 0
+                logs = saves or validates or step % train.log_every == 0
                 state, metrics = self._train_step(state, split_over_devices(batch), logs)
+                self._input_wait.stepped(metrics)
+                jax.block_until_ready(before)  # a request to stop must not wait for many steps
                 self._nonfinite.append(metrics.pop("nonfinite"))
                 if logs:
-                    record = self._log(step, metrics, state, checkpoints.latest())
-                if last or step % train.eval_every == 0:
-                    means = self._evaluate(state, step)
-                    if means:
-                        means |= self._diagnosis.examine(step, means)
-                        record |= self._writer.write(step, means)
-                    self._clock = (time.monotonic(), step)
-                if saves:
-                    input_state = json.dumps(_to_json(batches.get_state()))
-                    whole = to_host(state, self._module.class_shards)
-                    checkpoints.save(whole, input_state, record)
-                if stopped and not last:
-                    _LOG.info("stopped at step %d; the same command resumes there", step)
-                    raise SystemExit(0)
+                    record, logged = self._log(step, metrics, state, checkpoints.latest()), step
+                if validates:
+                    validated = self._evaluate(state, step, stop, record)
+                if saves or not validated or (validates and checkpoints.is_best(record)):
+                    self._save(checkpoints, state, record, validated)
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
+            if step < train.steps or not validated:
+                if logged < step:
+                    # The step did not look at all tensors; the parameters tell about its gradients
+                    watched = health.watched(metrics, state.params, state.variables)
+                    self._nonfinite[-1] = health.first_nonfinite(watched)
+                    metrics = without_details(metrics)
+                    record = self._log(step, metrics, state, checkpoints.latest())
+                if step > first:
+                    self._save(checkpoints, state, record, validated)
+                _LOG.info("stopped at step %d", step)
+                raise stop.interruption()
         return record or self._writer.read(train.steps)
 
     def _compile(self, state: TrainState) -> None:
         """Prepares both steps for a state of this structure."""
-        train, shards, weights = self._train, self._module.class_shards, loss_weights(self._train)
+        train, module, weights = self._train, self._module, loss_weights(self._train)
+        penalty = optimizer.penalty(train, module.class_shards)
         self._train_step = parallel_train_step(
-            state,
-            self._module,
-            self._tx,
-            weights,
-            optimizer.penalty(train, shards),
-            train.accumulation_steps,
+            state, module, self._tx, weights, penalty, train.accumulation_steps
         )
-        self._eval_step = parallel_eval_step(state, self._module, weights)
+        batch_size = train.batch_size // train.accumulation_steps
+        eval_step = parallel_eval_step(state, module, weights, penalty)
+        self._validate = Validation(self._chosen, self._data, batch_size, eval_step, self._skip_log)
+
+    def _save(
+        self,
+        checkpoints: Checkpoints,
+        state: TrainState,
+        record: dict[str, float],
+        validated: bool,
+    ) -> None:
+        checkpoints.save(to_host(state, self._module.class_shards), record, validated)
+
+    def _good(self, batches: Iterator[pipeline.Batch]) -> Iterator[pipeline.Batch]:
+        """Yields the batches; if there are none, the error says which images are bad."""
+        while True:
+            try:
+                batch = next(batches)
+            except Exception:
+                self._check_skipped()
+                raise
+            yield batch
 
     def _log(
         self, step: int, metrics: dict[str, Any], state: TrainState, saved: int | None
@@ -154,6 +191,7 @@ class TrainingLoop:
             "learning_rate": rate,
             "step_seconds": seconds,
             "images_per_second": self._train.batch_size / seconds,
+            "input_wait_share": self._input_wait.share(),
             **_device_memory(),
         }
         values |= self._diagnosis.examine(step, values)
@@ -178,10 +216,12 @@ class TrainingLoop:
         for number, position in enumerate(found, start=step - len(found) + 1):
             if position >= 0:
                 name = list(health.watched(record, state.params, state.variables))[position]
-                kept = "there is no checkpoint" if saved is None else f"checkpoint {saved} is kept"
-                rule = (
-                    f"training diverged at step {number}: {name} is not finite; lower it ({kept})"
-                )
+                rule = f"training diverged at step {number}: {name} is not finite; lower it and "
+                rule += "start again (there is no checkpoint)"
+                if saved is not None:
+                    rule = f"training diverged at step {number}: {name} is not finite; resume from "
+                    rule += f"checkpoint {saved}, which is kept, with a lower one and "
+                    rule += "--config.train.resume_with=train.learning_rate"
                 raise UserError("config.train.learning_rate", self._train.learning_rate, rule)
 
     def _check_skipped(self) -> None:
@@ -189,31 +229,18 @@ class TrainingLoop:
         if len(skipped) > self._data.max_skipped:
             skips.report(self._skip_log.path.parent, skipped, self._data.max_skipped)
 
-    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        """Means over the validation images, with the prefix `validation_`; empty without images."""
-        totals: dict[str, float] = {}
-        batches = pipeline.validation_batches(
-            self._validation,
-            self._data,
-            self._train.batch_size // self._train.accumulation_steps,
-            self._skip_log,
-            distributed.shard(),
-        )
-        for number, batch in enumerate(batches):
-            sums, scores = self._eval_step(state, split_over_devices(batch))
-            if number == 0:
-                self._writer.draw_attention(step, batch["image"], scores)
-            for name, value in jax.device_get(sums).items():
-                totals[name] = totals.get(name, 0.0) + float(value)
-        count = totals.pop("count", 0.0)
-        if not count:
-            return {}
-        means = {f"validation_{name}": total / count for name, total in totals.items()}
-        best = self._train.best_metric
-        if best.startswith("validation_") and best not in means:
-            rule = f"must be one of {', '.join(sorted(means))}, or another metric, or empty"
-            raise UserError("config.train.best_metric", best, rule)
-        return means
+    def _evaluate(
+        self, state: TrainState, step: int, stop: StopRequest, record: dict[str, float]
+    ) -> bool:
+        """Adds the means over the validation images to a record; False if a stop came first."""
+        draw = functools.partial(self._writer.draw_attention, step)
+        means = self._validate(state, stop, draw)
+        self._clock = (time.monotonic(), step)
+        self._input_wait.restart()
+        if means:
+            means |= self._diagnosis.examine(step, means)
+            record |= self._writer.write(step, means)
+        return means is not None
 
 
 def _device_memory() -> dict[str, float]:
@@ -221,10 +248,3 @@ def _device_memory() -> dict[str, float]:
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use")
     return {} if peak is None else {"device_memory_bytes": float(peak)}
-
-
-def _to_json(value: Any) -> Any:
-    """The state of a Grain iterator as JSON values."""
-    if isinstance(value, dict):
-        return {name: _to_json(child) for name, child in value.items()}
-    return value.decode() if isinstance(value, bytes) else value

@@ -100,7 +100,7 @@ def _cann(images: int) -> Prepared:
     """Approximate search for an image of the database, on an index that is built here."""
     block, present = _images(), np.ones((_BASE, _FEATURES), bool)
     index = cann.build(repeated(block, images), repeated(present, images), GridSettings())
-    search = functools.partial(engines.cann(index), block[:1].astype(np.float32), present[:1])
+    search = functools.partial(engines.CannSearch(index), block[:1].astype(np.float32), present[:1])
     return Prepared(search, search, (index.keys.nbytes + index.images.nbytes) / 1e6)
 
 

@@ -105,16 +105,15 @@ class Claim:
 class Choice:
     """How a row chooses one of its settings, and the queries that all rows are measured on.
 
-    Blocks of `group` queries are used in turn to choose and to measure. A row takes the setting
-    with the largest sum of the means of `columns` over the former, the first one on a tie.
+    Landmarks, each with all of its queries, are used in turn to choose and to measure. A row takes
+    the setting with the largest sum of the means of `columns` over the former, the first one on a
+    tie.
 
     Attributes:
       columns: titles.
-      group: consecutive queries that show one landmark and stay together.
     """
 
     columns: tuple[str, ...]
-    group: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +142,7 @@ class Size:
       training: base of the trainings; None if nothing is trained and all settings use the network
         of the evaluation.
       of_paper: whether data and network are those of the paper, so that numbers can be compared.
+      seed_draws_data: whether each seed has images of its own.
     """
 
     about: str
@@ -150,6 +150,7 @@ class Size:
     data: Mapping[str, Mapping[str, Any]]
     training: Base | None = None
     of_paper: bool = False
+    seed_draws_data: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

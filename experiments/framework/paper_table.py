@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from delg_jax import workdir
+from delg_jax.evaluation import significance
 from delg_jax.reports.tables import markdown
 from experiments.framework.experiment import Experiment, Row
 from experiments.framework.plan import Options
@@ -33,7 +34,7 @@ class PaperTable:
         experiment = self.experiment
         parts = [f"# {experiment.place}", _about(experiment, self.options)]
         if experiment.measure is None:
-            parts[-1] += " In brackets: 95 % bootstrap intervals over queries."
+            parts[-1] += f" In brackets: 95 % bootstrap intervals over {self._clusters()}."
         titles = self._titles()
         for data in dict.fromkeys(column.data for column in experiment.columns):
             mine = [c.title for c in experiment.columns if c.data == data and c.title in titles]
@@ -98,7 +99,7 @@ class PaperTable:
         if choice is None:
             return []
         rule = (
-            f"Queries are taken {choice.group} at a time, in turn to choose the setting of a row, "
+            "Landmarks are taken in turn, each with its queries, to choose the setting of a row, "
             f"by the sum of {' and '.join(choice.columns)}, and to measure all rows."
         )
         first = self._titles()[:1]
@@ -114,7 +115,13 @@ class PaperTable:
                 if better.value is not None and worse.value is not None:
                     names = {"better": claim.better, "worse": claim.worse, "column": title}
                     found.append(names | _tested(better, worse))
-        return found
+        adjusted = significance.holm([claim["p_value"] for claim in found])
+        return [claim | {"p_holm": p} for claim, p in zip(found, adjusted, strict=True)]
+
+    def _clusters(self) -> str:
+        """What is drawn for an interval."""
+        drawn = self.experiment.sizes[self.options.size].seed_draws_data
+        return "seeds" if drawn and len(self.options.seeds) > 1 else "landmarks"
 
 
 def _tested(better: Cell, worse: Cell) -> dict[str, float | int | None]:
@@ -125,6 +132,7 @@ def _tested(better: Cell, worse: Cell) -> dict[str, float | int | None]:
         "high": tested.difference.high if tested else None,
         "p_value": tested.p_value if tested else None,
         "queries": tested.queries if tested else None,
+        "clusters": tested.landmarks if tested else None,
     }
 
 
@@ -169,9 +177,12 @@ def _claims_table(claims: Sequence[dict[str, Any]]) -> str:
         gain = f"{claim['difference']:+.2f}"
         if claim["low"] is not None:
             gain += f" [{claim['low']:+.2f}, {claim['high']:+.2f}]"
-        p_value = "-" if claim["p_value"] is None else f"{claim['p_value']:.4f}"
-        rows.append([f"{claim['better']} over {claim['worse']}", claim["column"], gain, p_value])
-    return markdown(["claimed", "column", "difference", "p"], rows)
+        tests = ["-" if p is None else f"{p:.4f}" for p in (claim["p_value"], claim["p_holm"])]
+        counts = "-" if claim["queries"] is None else f"{claim['queries']} ({claim['clusters']})"
+        claimed = f"{claim['better']} over {claim['worse']}"
+        rows.append([claimed, claim["column"], counts, gain, *tests])
+    header = ["claimed", "column", "queries (clusters)", "difference", "p", "p (Holm)"]
+    return markdown(header, rows)
 
 
 def _number(value: float | None, sign: str = "") -> str:

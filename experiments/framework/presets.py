@@ -84,6 +84,7 @@ QUICK = Size(
     training=Base(quickstart.get_config, overrides=_QUICK),
     evaluation=Base(quickstart.get_config, overrides=_QUICK),
     data={"oxford": {}},
+    seed_draws_data=True,
 )
 
 

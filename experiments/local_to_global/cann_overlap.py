@@ -113,13 +113,13 @@ def measure(
     for settings in grids:
         radii, axes = len(settings.radii()), settings.axes or database.shape[2]
         text = f"{settings.grids} grids, {radii} radii, {axes} axes, width {settings.width:g}"
-        add("cann", text, lambda s=settings: cann.build(database, mask, s), engines.cann)
+        add("cann", text, lambda s=settings: cann.build(database, mask, s), engines.CannSearch)
     for settings, probes in ivf_settings:
         add(
             "ivf",
             f"{settings.count} cells, {settings.rounds} rounds, {probes} probes",
             lambda s=settings: ivf.build(database, mask, s),
-            lambda index, p=probes: engines.ivf(index, KERNEL, p),
+            lambda index, p=probes: engines.IvfSearch(index, KERNEL, p),
         )
     return rows
 

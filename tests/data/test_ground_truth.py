@@ -280,3 +280,44 @@ def test_an_array_that_asks_for_all_memory_is_refused(tmp_path):
     path.write_bytes(bomb)
     with pytest.raises(UserError, match="cannot be read"):
         ground_truth.read(path)
+
+
+def test_queries_that_share_most_of_their_images_show_one_landmark():
+    lists = [[0, 1, 2], [7], [2, 3, 4, 5], [], [1, 2, 9, 9], [7, 8], []]
+    found = ground_truth.query_landmarks(lists)
+    # 0 and 4 share two of three; 2 shares one of three or four with both; 1 is half of 5
+    assert found.tolist() == [0, 1, 2, 3, 0, 1, 4]
+    order = [6, 4, 2, 0, 5, 3, 1]
+    again = ground_truth.query_landmarks([lists[query] for query in order])
+    same = found[order][:, None] == found[order][None, :]
+    np.testing.assert_array_equal(again[:, None] == again[None, :], same)
+    assert ground_truth.query_landmarks([]).tolist() == []
+    assert ground_truth.query_landmarks([["x"], [], ["x", "y"]]).tolist() == [0, 1, 0]
+
+
+def entry(images, **more):
+    return {"bbx": [0, 0, 1, 1], "easy": images, "hard": [], "junk": [], **more}
+
+
+def test_landmarks_of_a_file_that_names_them(tmp_path):
+    shared = [entry([0, 1], landmark="tower"), entry([0, 1], landmark="bridge")]
+    content = {"imlist": ["a", "b"], "qimlist": ["q", "r"], "gnd": shared}
+    read = ground_truth.read(write(tmp_path, content))["gnd"]
+    assert ground_truth.landmarks_of(read).tolist() == [1, 0]
+    unnamed = [entry([0, 1]), entry([0, 1])]
+    assert ground_truth.landmarks_of(unnamed).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [[entry([0], landmark="x"), entry([0])], [entry([], landmark=[1])]]
+)
+def test_wrong_landmarks_are_named(tmp_path, wrong):
+    content = {"imlist": ["a"], "qimlist": ["q"] * len(wrong), "gnd": wrong}
+    with pytest.raises(UserError, match="landmark"):
+        ground_truth.read(write(tmp_path, content))
+
+
+@pytest.mark.real
+def test_the_landmarks_of_revisited_oxford(shared):
+    content = ground_truth.read(shared / "data" / "roxford5k_1614" / "gnd_roxford5k.json")
+    assert ground_truth.landmarks_of(content["gnd"]).tolist() == np.repeat(range(11), 5).tolist()

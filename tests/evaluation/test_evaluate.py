@@ -65,7 +65,7 @@ def test_metrics_are_written_as_returned(run):
     folder, result = run
     assert json_files.read(folder / "metrics.json", "metrics", json_files.anything) == result
     costs = ("seconds", "milliseconds_per_query", "megabytes")
-    doubts = ("average_precisions", "intervals", "comparisons")
+    doubts = ("average_precisions", "intervals", "comparisons", "query_landmarks")
     assert result.keys() == {"methods", *doubts, *costs, "images", "queries", "skipped"}
     nothing = {"images": 0, "queries": 0, "positives": 0}
     assert result["skipped"] == {"global": nothing, "local": nothing}

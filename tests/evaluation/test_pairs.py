@@ -116,7 +116,8 @@ def extracted(rng):
         InMemoryFeatures([Features(np.ones(1), one) for one in side])
         for side in (database, queries)
     )
-    return Extracted(RetrievalData(None, None, TRUTH), *stores, "drawn")
+    truth = [entry | {"landmark": number} for number, entry in enumerate(TRUTH)]
+    return Extracted(RetrievalData(None, None, truth), *stores, "drawn")
 
 
 @pytest.fixture

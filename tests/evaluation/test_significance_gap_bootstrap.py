@@ -3,17 +3,27 @@ import math
 import numpy as np
 import pytest
 
+from delg_jax.data.ground_truth import query_landmarks
 from delg_jax.evaluation import gldv2, significance
 
 
 @pytest.fixture
 def sides(rng):
-    solution = {f"q{n:02d}": rng.choice(5, rng.integers(0, 3), False).tolist() for n in range(30)}
+    solution = {f"q{n:02d}": rng.choice(9, rng.integers(0, 3), False).tolist() for n in range(30)}
     said = {
         name: {"class": int(rng.integers(5)), "score": float(rng.integers(6)) / 6}
         for name in list(solution)[::-1][:25]
     }
     return said, solution
+
+
+def draws(solution, seed, count=50):
+    """How often each query is drawn with its landmark."""
+    _, groups = np.unique(query_landmarks(list(solution.values())), return_inverse=True)
+    rng, landmarks = np.random.default_rng(seed), groups.max() + 1
+    assert 5 < landmarks < len(solution)
+    for _ in range(count):
+        yield np.bincount(rng.integers(0, landmarks, landmarks), minlength=landmarks)[groups]
 
 
 def drawn_again(said, solution, times):
@@ -26,11 +36,10 @@ def drawn_again(said, solution, times):
 
 
 @pytest.mark.parametrize("ignore", [False, True])
-def test_the_interval_is_that_of_queries_drawn_with_replacement(sides, ignore):
+def test_the_interval_is_that_of_landmarks_drawn_with_replacement(sides, ignore):
     found = significance.gap_interval(*sides, ignore, resamples=50, seed=3)
-    rng, values = np.random.default_rng(3), []
-    for _ in range(50):
-        times = np.bincount(rng.integers(0, 30, 30), minlength=30)
+    values = []
+    for times in draws(sides[1], 3):
         values.append(gldv2.global_average_precision(*drawn_again(*sides, times), ignore))
     assert found.mean == gldv2.global_average_precision(*sides, ignore)
     np.testing.assert_allclose(found[1:], np.quantile(values, [0.025, 0.975]))
@@ -60,9 +69,8 @@ def test_two_methods_are_compared_on_the_same_draws(sides, rng, ignore):
     said, solution = sides
     other = {name: {**one, "class": int(rng.integers(5))} for name, one in said.items()}
     found = significance.gap_paired(said, other, solution, ignore, resamples=50, seed=3)
-    rng, values = np.random.default_rng(3), []
-    for _ in range(50):
-        times = np.bincount(rng.integers(0, 30, 30), minlength=30)
+    values = []
+    for times in draws(solution, 3):
         drawn = [drawn_again(side, solution, times) for side in (said, other)]
         one, two = (gldv2.global_average_precision(*side, ignore) for side in drawn)
         values.append(one - two)
@@ -70,6 +78,7 @@ def test_two_methods_are_compared_on_the_same_draws(sides, rng, ignore):
     rarer = min(sum(v <= 0 for v in values), sum(v >= 0 for v in values))
     assert found.p_value == pytest.approx(min(1, 2 * (rarer + 1) / 51))
     assert found.queries == 30
+    assert found.landmarks == len(set(query_landmarks(list(solution.values())).tolist()))
     turned = significance.gap_paired(other, said, solution, ignore, resamples=50, seed=3)
     assert turned.difference.mean == -found.difference.mean
     assert turned.p_value == found.p_value

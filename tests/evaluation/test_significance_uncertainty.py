@@ -30,6 +30,7 @@ def test_re_rankings_are_compared_with_their_own_search():
     # Two queries: of the 4 swaps, two reach the observed gain
     assert found["global+sp"]["hard"] == {
         "over": "global", "difference": 20.0, "low": 20.0, "high": 20.0, "p_value": 0.5,
+        "queries": 2, "landmarks": 2,
     }  # fmt: skip
     assert found["local+mds+global"]["hard"]["over"] == "local"
     assert found["local+mds+global"]["hard"]["difference"] == 0
@@ -47,5 +48,7 @@ def test_no_values_are_none_in_json():
     nothing = {"hard": [None, None]}
     found = significance.comparisons({"global": nothing, "global+sp": nothing})
     numbers = ("difference", "low", "high", "p_value")
-    assert found["global+sp"]["hard"] == {"over": "global", **dict.fromkeys(numbers)}
+    assert found["global+sp"]["hard"] == {
+        "over": "global", **dict.fromkeys(numbers), "queries": 0, "landmarks": 0,
+    }  # fmt: skip
     assert significance.intervals({"hard": []}) == {"hard": [None, None]}

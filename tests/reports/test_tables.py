@@ -78,7 +78,13 @@ def doubtful(result):
 
 def test_intervals_and_gains_of_medium_and_hard(doubtful):
     header, _, first, second = map(cells, tables.interval_table(doubtful).splitlines())
-    assert header == ["method", "M map [95 %]", "H map [95 %]", "M gain, p", "H gain, p"]
+    assert header == [
+        "method",
+        "M map [95 %]",
+        "H map [95 %]",
+        "M gain, p (Holm)",
+        "H gain, p (Holm)",
+    ]
     assert first == ["global", "1.00 [0.5, 1.6]", "-", "-", "-"]
     assert second == ["global+sp", "1.00 [0.5, 1.6]", "-", "+3.46, 0.012", "-"]
 

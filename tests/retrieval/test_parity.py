@@ -123,6 +123,18 @@ OPTIONS = {
             "search.ivf.rounds": 1,
         },
     ),
+    "candidates": (
+        LOCAL[:-1],  # diffusion re-ranks the whole database
+        {
+            "search.engine": "ivf",
+            "search.ivf.count": 5,
+            "search.candidates": 7,
+            "search.idf_images": 4,
+            "search.graph_neighbours": 7,
+            "rerank.mds.short_list": 6,
+            "rerank.sp.short_list": 6,
+        },
+    ),
     "grids": (
         ("local", "local+sp"),
         {
@@ -207,7 +219,8 @@ def test_every_method_ranks_a_picture_as_evaluation_does(place, name):
     evaluated, searched = ranked_by_both(place, name, changes, methods)
     for method in methods:
         np.testing.assert_array_equal(searched[method], evaluated[method], method)
-        assert np.shape(searched[method]) == (4, changes.get("eval.depth", 8))
+        depth = min(changes.get(field, 8) for field in ("eval.depth", "search.candidates"))
+        assert np.shape(searched[method]) == (4, depth)
 
 
 def test_the_combined_score_is_another_ranking_than_inliers(place):

@@ -50,6 +50,26 @@ _LOCAL = ("local", "local+sp", *_MDS, "local+diffusion")
             "config.eval.depth = 500: must be 0 for ",
         ),
         (
+            ("local+diffusion",),
+            {"search.engine": "ivf", "search.candidates": 500, "search.graph_neighbours": 400},
+            "config.search.candidates = 500: must be 0 for local+diffusion",
+        ),
+        (
+            ("local+sp",),
+            {
+                "search.engine": "ivf",
+                "search.candidates": 500,
+                "rerank.sp.short_list": 501,
+                "search.graph_neighbours": 400,
+            },
+            "config.rerank.sp.short_list = 501: must be at most config.search.candidates (=500)",
+        ),
+        (
+            _MDS,
+            {"search.engine": "ivf", "search.candidates": 900},
+            "config.search.graph_neighbours = 1000: must be at most config.search.candidates",
+        ),
+        (
             ("global+diffusion", "local+diffusion"),
             {"search.graph_neighbours": 50},
             "config.rerank.diffusion.neighbours = 50: must be below config.search.graph_neighbours "
@@ -91,7 +111,7 @@ def test_what_would_be_cut_short_is_refused(wanted, changes, message):
             methods.check("--method", method, config)
         assert str(raised.value).startswith(message)
     for method in set(methods.METHODS) - set(wanted):  # those that do not use the field
-        if not config.eval.depth:
+        if not config.eval.depth and not (config.search.candidates and "diffusion" in method):
             settings.refuse_contradictions(method, config)
 
 
@@ -126,6 +146,11 @@ def test_ranks_that_are_not_kept_are_refused():
     with pytest.raises(UserError, match=rule):
         _check(config)
     _check(configuration.override(config, {"eval.depth": 10}))
+    changes = {"eval.methods": ("local",), "search.engine": "ivf", "search.candidates": 9}
+    config = configuration.override(tiny.tiny_config(), changes)
+    with pytest.raises(UserError, match=r"kappas = .*config.search.candidates \(=9\)"):
+        _check(config)
+    _check(configuration.override(config, {"eval.methods": ("global",)}))
 
 
 @pytest.mark.parametrize(

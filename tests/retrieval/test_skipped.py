@@ -128,6 +128,7 @@ def test_a_short_list_does_not_hold_it(tmp_path, method):
         ("float32", {"engine": "ivf"}),
         ("int8", {"engine": "ivf"}),
         ("float32", {"engine": "cann"}),
+        ("float32", {"engine": "ivf", "candidates": COUNT, "idf_images": 4}),
         ("sign", {"engine": "cann"}),
     ],
 )

@@ -18,12 +18,13 @@ def problem(rng, count=9, features=5, dimension=6):
     return unit(rng.normal(size=(count, features, dimension))), rng.random((count, features)) < 0.8
 
 
-def reference(database, mask, queries, query_mask, settings):
+def reference(database, mask, queries, query_mask, settings, idf=False):
     """One loop over everything, as the algorithm is told."""
     grids, votes = Grids.draw(settings, database.shape[2]), settings.votes()
     result = np.zeros((len(queries), len(database)))
     for q, query in enumerate(queries):
         for f in np.flatnonzero(query_mask[q]):
+            voted = np.zeros(len(database))
             for i, image in enumerate(database):
                 for r, vote in enumerate(votes):
                     cells = [
@@ -31,19 +32,22 @@ def reference(database, mask, queries, query_mask, settings):
                         for g in range(settings.grids)
                     ]
                     if any(np.isin(*pair).any() for pair in cells):
-                        result[q, i] += vote
+                        voted[i] = vote
                         break
+            share = len(database) / max((voted > 0).sum(), 1)
+            result[q] += voted * (np.log(share) / np.log(len(database)) if idf else 1.0)
         result[q] /= max(query_mask[q].sum(), 1)
     return result
 
 
-def test_equals_the_reference(rng):
+@pytest.mark.parametrize("idf", [False, True])
+def test_equals_the_reference(rng, idf):
     database, mask = problem(rng, 4, 3)
     queries, query_mask = problem(rng, 2, 4)
     settings = dataclasses.replace(SETTINGS, approximation=2.5, grids=2)
     index = cann.build(database, mask, settings)
-    found = cann.similarity(index, queries, query_mask)
-    expected = reference(database, mask, queries, query_mask, settings)
+    found = cann.similarity(index, queries, query_mask, idf)
+    expected = reference(database, mask, queries, query_mask, settings, idf)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (found > 0).any()
 

@@ -96,9 +96,20 @@ def test_wrong_settings_are_named(search, tree, field):
         engine_choice.check(search)
 
 
-@pytest.mark.parametrize("field", ["packed", "idf_images"])
-def test_options_of_exact_search_are_refused_for_others(search, field):
-    search.engine = "ivf"
-    search[field] = type(search[field])(1)
-    with pytest.raises(UserError, match=f"config.search.{field} = .*needs the engine exact"):
+@pytest.mark.parametrize(
+    ("engine", "field", "value"), [("ivf", "packed", True), ("exact", "candidates", 5)]
+)
+def test_options_of_another_engine_are_refused(search, engine, field, value):
+    search.engine = engine
+    search[field] = value
+    with pytest.raises(UserError, match=f"config.search.{field} = .*the engine exact"):
         engine_choice.check(search)
+
+
+def test_candidates_are_compared_exactly_with_the_idf_of_the_sample(search, database):
+    search.idf_images = 4
+    exact = engine_choice.engine(database, search)
+    search.engine, search.ivf.count, search.candidates = "ivf", 3, len(database.mask)
+    engine_choice.check(search)
+    found = engine_choice.engine(database, search)(database.descriptors, database.mask)
+    np.testing.assert_allclose(found, exact(database.descriptors, database.mask), atol=1e-6)

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from delg_jax.features.storage.stored_rows import StoredRows
 from delg_jax.search import cann, engines, ivf
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import similarity
@@ -25,8 +26,8 @@ def queries(rng):
 def searches(database):
     return {
         "exact": engines.exact(*database, KERNEL, 4),
-        "cann": engines.cann(cann.build(*database, GRIDS)),
-        "ivf": engines.ivf(ivf.build(*database, ivf.IvfSettings(4)), KERNEL, 4),
+        "cann": engines.CannSearch(cann.build(*database, GRIDS)),
+        "ivf": engines.IvfSearch(ivf.build(*database, ivf.IvfSettings(4)), KERNEL, 4),
     }
 
 
@@ -57,7 +58,7 @@ def test_any_query_block_gives_the_same(database, queries, query_block, idf_imag
     for found, expected in zip(search.top(*queries, 4), whole.top(*queries, 4), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
     index = ivf.build(*database, ivf.IvfSettings(4))
-    some, every = (engines.ivf(index, KERNEL, 2, block) for block in (query_block, 5))
+    some, every = (engines.IvfSearch(index, KERNEL, 2, block) for block in (query_block, 5))
     np.testing.assert_allclose(some(*queries), every(*queries), atol=1e-6)
 
 
@@ -101,3 +102,70 @@ def test_no_queries_and_no_images(database, queries):
     empty = engines.exact(database[0][:0], database[1][:0], KERNEL, 4, 3)
     assert empty(*queries).shape == (5, 0)
     assert [side.shape for side in empty.top(*queries, 3)] == [(5, 0)] * 2
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@pytest.mark.parametrize("top", [1, 4, 9, 50])
+def test_every_engine_lists_the_first_of_its_similarities(database, queries, name, top):
+    search = searches(database)[name]
+    similarities, images = search.top(*queries, top)
+    expected = search(*queries)
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :top]
+    np.testing.assert_array_equal(images, order)
+    assert (similarities.dtype, images.dtype) == (np.float32, np.int32)
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, order, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cann", "ivf"])
+def test_lists_of_nothing_are_empty(database, queries, name):
+    bare = searches((database[0][:0], database[1][:0]))[name]
+    assert [part.shape for part in bare.top(*queries, 3)] == [(5, 0), (5, 0)]
+    some = searches(database)[name]
+    assert [len(part) for part in some.top(queries[0][:0], queries[1][:0], 3)] == [0, 0]
+
+
+@pytest.mark.parametrize("idf_images", [0, 5])
+@pytest.mark.parametrize("name", ["cann", "ivf"])
+def test_all_images_as_candidates_give_the_exact_similarity(database, queries, name, idf_images):
+    exact = engines.exact(*database, KERNEL, 4, idf_images)
+    search = engines.CandidateSearch(searches(database)[name], exact, 9)
+    np.testing.assert_allclose(search(*queries), exact(*queries), atol=1e-6)
+    for found, expected in zip(search.top(*queries, 4), exact.top(*queries, 4), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cann", "ivf"])
+def test_candidates_are_the_first_of_an_engine_in_the_exact_order(database, queries, name):
+    first, exact = searches(database)[name], engines.exact(*database, KERNEL, 4, 9)
+    search = engines.CandidateSearch(first, exact, 3)
+    similarities, images = search.top(*queries, 9)
+    _, candidates = first.top(*queries, 3)
+    np.testing.assert_array_equal(np.sort(images, axis=1), np.sort(candidates, axis=1))
+    every = exact(*queries)
+    np.testing.assert_allclose(similarities, np.take_along_axis(every, images, axis=1), atol=1e-6)
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    found = search(*queries)
+    is_candidate = np.zeros(found.shape, bool)
+    np.put_along_axis(is_candidate, candidates, True, axis=1)
+    np.testing.assert_allclose(found[is_candidate], every[is_candidate], atol=1e-6)
+    assert (found[~is_candidate] == -np.inf).all()
+
+
+def test_candidates_are_read_from_disk_in_order(database, queries):
+    read = []
+
+    def rows(array):
+        def take(wanted):
+            read.append(np.asarray(wanted))
+            return array[wanted]
+
+        return StoredRows(take, array.shape, array.dtype)
+
+    exact = engines.exact(rows(database[0]), rows(database[1]), KERNEL, 4)
+    search = engines.CandidateSearch(searches(database)["ivf"], exact, 4)
+    expected = engines.CandidateSearch(
+        searches(database)["ivf"], engines.exact(*database, KERNEL, 4), 4
+    )
+    for found, wanted in zip(search.top(*queries, 4), expected.top(*queries, 4), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert all(len(wanted) == 4 and (np.diff(wanted) > 0).all() for wanted in read)

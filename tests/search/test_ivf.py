@@ -16,7 +16,7 @@ def halves(rng, *shape):
     return descriptors.astype(np.float16).astype(np.float32), mask
 
 
-def reference(index, queries, query_mask, k, probes):
+def reference(index, queries, query_mask, k, probes, idf=False):
     """One loop over everything."""
     result = np.zeros((len(queries), index.count))
     vectors = index.descriptors.astype(np.float64)
@@ -27,8 +27,11 @@ def reference(index, queries, query_mask, k, probes):
                 for entry in range(*index.offsets[cell : cell + 2]):
                     image = int(index.images[entry])
                     best[image] = max(best.get(image, -np.inf), vectors[entry] @ feature)
-            for image, cosine in best.items():
-                result[q, image] += k(np.float64(cosine))
+            votes = {image: k(np.float64(cosine)) for image, cosine in best.items()}
+            frequency = max(sum(vote > 0 for vote in votes.values()), 1)
+            weight = np.log(index.count / frequency) / np.log(index.count) if idf else 1.0
+            for image, vote in votes.items():
+                result[q, image] += weight * vote
         result[q] /= max(valid.sum(), 1)
     return result
 
@@ -45,15 +48,16 @@ def test_every_feature_is_in_the_cell_of_its_nearest_centre(rng):
     np.testing.assert_array_equal(np.diff(index.offsets), np.bincount(nearest, minlength=5))
 
 
+@pytest.mark.parametrize("idf", [False, True])
 @pytest.mark.parametrize("name", list(KERNELS))
 @pytest.mark.parametrize("probes", [1, 2, 5])
-def test_equals_the_reference(rng, name, probes):
+def test_equals_the_reference(rng, name, probes, idf):
     kernel, k = KERNELS[name]
     database, queries = halves(rng, 9, 6), halves(rng, 3, 4)
     index = ivf.build(*database, SETTINGS)
-    found = ivf.similarity(index, *queries, kernel, probes)
+    found = ivf.similarity(index, *queries, kernel, probes, idf)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, reference(index, *queries, k, probes), atol=2e-6)
+    np.testing.assert_allclose(found, reference(index, *queries, k, probes, idf), atol=2e-6)
 
 
 @pytest.mark.parametrize("name", list(KERNELS))
@@ -65,13 +69,14 @@ def test_all_cells_give_the_exact_similarity(rng, name, probes):
     np.testing.assert_allclose(found, exact(*queries, *database, KERNELS[name][0]), atol=2e-6)
 
 
-@pytest.mark.parametrize("pairs", [1, 30, 60])
-def test_any_amount_of_memory_gives_the_same(rng, monkeypatch, pairs):
+@pytest.mark.parametrize("idf", [False, True])
+@pytest.mark.parametrize("products", [1, 30, 60])
+def test_any_amount_of_memory_gives_the_same(rng, monkeypatch, products, idf):
     database, queries = halves(rng, 9, 6), halves(rng, 3, 4)
     index = ivf.build(*database, SETTINGS)
-    expected = ivf.similarity(index, *queries, KERNELS["power"][0], 2)
-    monkeypatch.setattr(ivf, "_PAIRS", pairs)
-    found = ivf.similarity(index, *queries, KERNELS["power"][0], 2)
+    expected = ivf.similarity(index, *queries, KERNELS["power"][0], 2, idf)
+    monkeypatch.setattr(ivf, "_PRODUCTS", products)
+    found = ivf.similarity(index, *queries, KERNELS["power"][0], 2, idf)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

@@ -62,8 +62,8 @@ def compare(
         Implementation("local_search", exact, exact_queries),
         {"product": product, "faiss": faiss},
         (
-            engine("engine ivf", engines.ivf(cell_index, _KERNEL, probes)),
-            engine("engine cann", engines.cann(cann.build(database, mask, _GRIDS))),
+            engine("engine ivf", engines.IvfSearch(cell_index, _KERNEL, probes)),
+            engine("engine cann", engines.CannSearch(cann.build(database, mask, _GRIDS))),
         ),
         Work(2.0 * features * features * images * dim, database.nbytes / exact_queries),
     )

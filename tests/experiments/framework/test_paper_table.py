@@ -10,9 +10,9 @@ from experiments.framework.table_cells import Cell
 from tests.experiments.framework.test_plan import EXPERIMENT, SIZE
 
 CELLS = {
-    ("a", "One Medium"): Cell(3.0, 2.0, 4.0, np.array([2.0, 4.0])),
+    ("a", "One Medium"): Cell(3.0, 2.0, 4.0, np.array([2.0, 4.0]), np.arange(2)),
     ("a", "Two Hard"): Cell(5.0),
-    ("b", "One Medium"): Cell(6.0, 5.0, 7.0, np.array([5.0, 7.0])),
+    ("b", "One Medium"): Cell(6.0, 5.0, 7.0, np.array([5.0, 7.0]), np.arange(2)),
     ("b", "Two Hard"): Cell(6.5),
     ("c", "One Medium"): Cell(),
     ("c", "Two Hard"): Cell(),
@@ -40,8 +40,15 @@ def test_each_data_set_has_a_table_with_paper_ours_and_difference(table):
 
 def test_claims_have_a_p_value_where_there_are_queries(table):
     found = rows(table.markdown())
-    assert found[-2] == ["b over a", "One Medium", "+3.00 [+3.00, +3.00]", "0.5000"]
-    assert found[-1] == ["b over a", "Two Hard", "+1.50", "-"]
+    assert found[-2] == [
+        "b over a",
+        "One Medium",
+        "2 (2)",
+        "+3.00 [+3.00, +3.00]",
+        "0.5000",
+        "0.5000",
+    ]
+    assert found[-1] == ["b over a", "Two Hard", "-", "+1.50", "-", "-"]
 
 
 def test_the_table_describes_the_data_and_lists_failures(table):
