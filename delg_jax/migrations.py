@@ -17,6 +17,7 @@ ADDED = {
     "train.cache_gigabytes": 8.0,
     "train.eval_images": 0,
     "train.norm_momentum": 0.9,
+    "train.matmul_precision": "default",
     "train.shard_classifier": False,
     "train.best_metric": "",
     "train.chance_after": 1000,

@@ -16,6 +16,7 @@ import numpy as np
 from delg_jax.data import augmentation, images
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import ImageSource
+from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -140,7 +141,7 @@ def training_batches(
     """
     replace = _Replacing(read or _decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(replace)
-    return _decoded(_rows_of(dataset, batch_size, shard, start), data.workers)
+    return _decoded(_rows_of(dataset, batch_size, shard, start), worker_count(data.workers))
 
 
 def _rows_of(
@@ -204,7 +205,7 @@ def validation_batches(
     if not len(source):
         return iter(())
     count = math.ceil(len(source) / batch_size)
-    workers = min(data.workers, count // _BATCHES_OF_WORKER)
+    workers = min(worker_count(data.workers), count // _BATCHES_OF_WORKER)
     padded = count * batch_size
     read = _Padding(_decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(padded).map(read)

@@ -21,6 +21,7 @@ from delg_jax.models.delg import Delg
 from delg_jax.progress import Progress
 from delg_jax.training import health, optimizer
 from delg_jax.training.checkpoints import ATTENTION_QUANTILES, Checkpoints
+from delg_jax.training.input_wait import InputWait
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
 from delg_jax.training.optimizer import TrainState
@@ -101,9 +102,11 @@ class TrainingLoop:
         metrics: dict[str, Any] = {}
         self._writer = MetricsWriter(self._folder, first, train.tensorboard)
         self._clock = (time.monotonic(), first)
+        self._input_wait = InputWait()
         self._compile(state)
         with (
             contextlib.closing(self._writer),
+            self._input_wait,
             Progress("train", train.steps, "step", done=first) as progress,
         ):
             if not validated:
@@ -111,13 +114,15 @@ class TrainingLoop:
                 validated = self._evaluate(state, step, stop, record)
                 self._save(checkpoints, state, record, validated)
             steps = range(first + 1, train.steps + 1)
-            for step, batch in zip(steps, stop.items(self._good(batches)), strict=False):
+            arriving = self._input_wait.batches(stop.items(self._good(batches)))
+            for step, batch in zip(steps, arriving, strict=False):
                 before, last = metrics, step == train.steps
                 validates = last or step % train.eval_every == 0
                 saves = last or step % train.checkpoint_every == 0
                 # Also before each checkpoint, because this detects divergence
                 logs = saves or validates or step % train.log_every == 0
                 state, metrics = self._train_step(state, split_over_devices(batch), logs)
+                self._input_wait.stepped(metrics)
                 jax.block_until_ready(before)  # a request to stop must not wait for many steps
                 self._nonfinite.append(metrics.pop("nonfinite"))
                 if logs:
@@ -170,6 +175,7 @@ class TrainingLoop:
             "learning_rate": rate,
             "step_seconds": seconds,
             "images_per_second": self._train.batch_size / seconds,
+            "input_wait_share": self._input_wait.share(),
             **_device_memory(),
         }
         values |= self._diagnosis.examine(step, values)
@@ -252,6 +258,7 @@ class TrainingLoop:
         draw = functools.partial(self._writer.draw_attention, step)
         means = self._validate(state, stop, draw)
         self._clock = (time.monotonic(), step)
+        self._input_wait.restart()
         if means:
             means |= self._diagnosis.examine(step, means)
             record |= self._writer.write(step, means)

@@ -1,5 +1,6 @@
 """A training step and an evaluation step, over all devices of all processes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,9 @@ from delg_jax.training.placement import AXIS
 
 Metrics = dict[str, jax.Array]
 _QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
+_NORMS = ("gradient_norm", "momentum_norm", "parameter_norm")
+# Metrics of the steps that log
+DETAILS = (*_NORMS, *(f"attention_{name}" for name in _QUANTILES), "attention_mean")
 
 
 def loss_weights(train: ml_collections.ConfigDict) -> LossWeights:
@@ -80,16 +84,17 @@ def train_step(
         found = {} if scores is None else attention_summary(jax.lax.all_gather(scores, AXIS))
         # Not the updates: naming them here would keep another copy of all parameters
         momentum = optax.tree.get(opt_state, "trace")
-        trees = {"gradient": gradients, "momentum": momentum, "parameter": params}
-        found |= {f"{name}_norm": norm(tree, shards) for name, tree in trees.items()}
+        trees = (gradients, momentum, params)
+        found |= {n: norm(tree, shards) for n, tree in zip(_NORMS, trees, strict=True)}
         watched = health.watched(metrics, gradients, state.variables)
         return found | {"nonfinite": health.first_nonfinite(watched, AXIS)}
 
     def only_losses() -> Metrics:
         watched = health.watched(metrics, {}, {})
-        nan = jnp.full((), jnp.nan)
-        found = dict.fromkeys(jax.eval_shape(details), nan)
-        return found | {"nonfinite": health.first_nonfinite(watched, AXIS)}
+        names = [n for n in DETAILS if n in _NORMS or scores is not None]
+        return dict.fromkeys(names, jnp.full((), jnp.nan)) | {
+            "nonfinite": health.first_nonfinite(watched, AXIS)
+        }
 
     # One program for both, so that a step gives the same bits whether it logs or not
     return state, metrics | jax.lax.cond(logs, details, only_losses)
@@ -173,6 +178,31 @@ def eval_step(
     return jax.lax.psum(sums, AXIS), outputs.attention
 
 
+@dataclasses.dataclass(frozen=True)
+class ParallelStep:
+    """`train_step` over all devices.
+
+    Attributes:
+      mapped: a function of a state, a batch [local devices, B, ...] and `logs`; returns the leaves
+        of the next state, and the metrics.
+      structure: of the state.
+    """
+
+    mapped: Any
+    structure: Any
+
+    def __call__(
+        self, state: TrainState, batch: dict[str, jax.Array], logs: bool
+    ) -> tuple[TrainState, Metrics]:
+        """Takes a step; donates the state."""
+        leaves, metrics = self.mapped(state, batch, logs)
+        return jax.tree.unflatten(self.structure, leaves), metrics
+
+    def lower(self, state: Any, batch: Any, logs: Any) -> Any:
+        """The program for arguments of these shapes."""
+        return self.mapped.lower(state, batch, logs)
+
+
 def parallel_train_step(
     state: TrainState,
     module: Delg,
@@ -180,8 +210,8 @@ def parallel_train_step(
     weights: LossWeights,
     penalty: Penalty | None = None,
     accumulation_steps: int = 1,
-):
-    """`train_step` over all devices.
+) -> ParallelStep:
+    """Prepares `train_step` for all devices.
 
     Args:
       state: as `place` returns it; only its structure is used.
@@ -190,16 +220,21 @@ def parallel_train_step(
       weights: of the losses.
       penalty: loss term of the parameters alone.
       accumulation_steps: sub-batches.
-
-    Returns:
-      A function of a state (donated), a batch [local devices, B, ...] and `logs`.
     """
 
     def step(state: TrainState, batch: dict[str, jax.Array], logs: jax.Array):
-        return train_step(state, batch, logs, module, tx, weights, penalty, accumulation_steps)
+        state, metrics = train_step(
+            state, batch, logs, module, tx, weights, penalty, accumulation_steps
+        )
+        return tuple(jax.tree.leaves(state)), metrics
 
     axes = placement.axes(state, module.class_shards)
-    return jax.pmap(step, AXIS, in_axes=(axes, 0, None), out_axes=(axes, None), donate_argnums=(0,))
+    # With several processes, pmap needs hashable output axes, which a tree of dicts is not
+    flat = axes and tuple(jax.tree.leaves(axes, is_leaf=lambda axis: axis is None))
+    mapped = jax.pmap(
+        step, AXIS, in_axes=(axes, 0, None), out_axes=(flat, None), donate_argnums=(0,)
+    )
+    return ParallelStep(mapped, jax.tree.structure(state))
 
 
 def parallel_eval_step(

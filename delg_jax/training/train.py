@@ -93,11 +93,17 @@ def _train(
         with stop.at_once():
             state, validated = _start(config, module, tx, checkpoints)
             batches = _open_batches(config, module, state, data, root, skip_log)
-            module = module.clone(class_shards=shards)
             loop = TrainingLoop(
-                train, config.data, module, tx, data.validation, root / "logs", skip_log
+                train,
+                config.data,
+                module.clone(class_shards=shards),
+                tx,
+                data.validation,
+                root / "logs",
+                skip_log,
             )
-        record = loop.run(place(state, shards), batches, checkpoints, stop, validated)
+        with jax.default_matmul_precision(train.matmul_precision):
+            record = loop.run(place(state, shards), batches, checkpoints, stop, validated)
     if distributed.is_first():
         skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
         write_json(root / "train_metrics.json", record)

@@ -7,11 +7,13 @@ XLA plans the memory of a program when it compiles it, so nothing is allocated a
 needed: eight virtual CPU devices stand for those of a host. The part `heads` is everything but the
 backbone and its gradient (the classifiers, the optimiser and the small layers between); `step` is
 the whole step of --config. On another backend, convolutions and collectives need other temporary
-arrays. Writes training_memory.json and training_memory.md into --results.
+arrays. Writes training_memory.json and training_memory.md into --results, next to the programs that
+an earlier run planned there for the same network: planning a whole step takes minutes.
 """
 
+import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from delg_jax import configuration
+from delg_jax import configuration, json_files
 from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
@@ -118,7 +120,7 @@ def _shapes_of_batch(
     return batch
 
 
-def table(rows: list[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row for each program, in Markdown; memory in GB (10^9 bytes) on each device."""
     head = ("part", "classes", "dtype", "classifiers", "state, GB", "temporary, GB", "peak, GB")
     lines = [
@@ -154,7 +156,13 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Plans every program and prints the table."""
     jax.config.update("jax_num_cpu_devices", values.devices)
-    rows = []
+    model = values.config.model
+    caption = (
+        f"{model.backbone} at {values.config.data.image_size} px, {values.images} images on each "
+        f"of {values.devices} devices, as planned by XLA for {jax.default_backend()}, "
+        f"jax {jax.__version__}."
+    )
+    rows = _earlier(values.results, caption)
     for part in values.part:
         for classes in values.classes:
             for dtype in values.dtype:
@@ -167,17 +175,27 @@ def run(values: flags.FlagValues) -> None:
                     config = configuration.override(values.config, changes)
                     found = measure(config, part, values.devices, values.images)
                     row = {"part": part, "classes": classes, "dtype": dtype, "split": split}
-                    rows.append({**row, "devices": values.devices, **found})
-                    print(table(rows[-1:]).splitlines()[-1], file=sys.stderr)
-    model = values.config.model
-    caption = (
-        f"{model.backbone} at {values.config.data.image_size} px, {values.images} images on each "
-        f"of {values.devices} devices, as planned by XLA for {jax.default_backend()}, "
-        f"jax {jax.__version__}."
-    )
-    text = f"{table(rows)}\n\n{caption}\n"
-    harness.write_result(values.results, "training_memory", {"programs": rows}, text)
+                    rows[_key(row)] = {**row, "devices": values.devices, **found}
+                    print(table([rows[_key(row)]]).splitlines()[-1], file=sys.stderr)
+    programs = [rows[key] for key in sorted(rows)]
+    text = f"{table(programs)}\n\n{caption}\n"
+    content = {"network": caption, "programs": programs}
+    harness.write_result(values.results, "training_memory", content, text)
     print(text, end="")
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (row["part"], row["classes"], DTYPES.index(row["dtype"]), row["split"])
+
+
+def _earlier(results: str, caption: str) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+    """The programs of an earlier run, if it was of the same network."""
+    path = pathlib.Path(results) / "training_memory.json"
+    if not path.is_file():
+        return {}
+    content: Any = json_files.read(path, "results", json_files.anything)
+    same = content["network"] == caption
+    return {_key(row): row for row in content["programs"]} if same else {}
 
 
 if __name__ == "__main__":

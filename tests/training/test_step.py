@@ -309,3 +309,70 @@ def test_the_attention_summary_equals_numpy(rng, shape):
 def test_sparsity_is_the_share_of_zeros():
     maps = jnp.asarray([[0.0, 1.0], [0.0, 0.0]])
     assert float(train_step.sparsity(maps)) == 0.75
+
+
+def test_logging_does_not_change_a_step(config, batch):
+    """Bit by bit; without it, only the losses are looked at."""
+    module = build(config.model, **module_options(config.train))
+    tx = optimizer.create_optimizer(config.train)
+    weights, found = train_step.loss_weights(config.train), {}
+    parts = train_step.split_over_devices(batch)
+    step = None
+    for logs in (True, False):
+        state = place(fresh_state(config, module))
+        step = step or train_step.parallel_train_step(state, module, tx, weights)
+        state, metrics = step(state, parts, logs)
+        found[logs] = jax.device_get((state, metrics))
+    jax.tree.map(np.testing.assert_array_equal, found[True][0], found[False][0])
+    logged, plain = found[True][1], found[False][1]
+    assert logged.keys() == plain.keys()
+    details = {name for name in logged if name in train_step.DETAILS}
+    assert details == set(train_step.DETAILS)
+    assert all(np.isfinite(logged[name]) and np.isnan(plain[name]) for name in details)
+    kept = plain.keys() - details
+    assert {name: plain[name] for name in kept} == {name: logged[name] for name in kept}
+    assert {"loss", "nonfinite"} <= kept
+
+
+@pytest.fixture(scope="module")
+def one_step(config, batch):
+    """A function that takes a step of some heads, with NaN in parts of the network."""
+
+    def take(which, spoilt=()):
+        chosen = changed(config, heads=which)
+        module = build(chosen.model, **module_options(chosen.train))
+        tx = optimizer.create_optimizer(chosen.train)
+        weights = train_step.loss_weights(chosen.train)
+        state = fresh_state(config, module)
+        params = {
+            name: jax.tree.map(lambda x: x * np.nan, tree) if name in spoilt else tree
+            for name, tree in state.params.items()
+        }
+        state = place(state.replace(params=params))
+        step = train_step.parallel_train_step(state, module, tx, weights)
+        parts = train_step.split_over_devices(batch)
+        flops = step.lower(state, parts, True).cost_analysis()["flops"]
+        state, metrics = step(state, parts, True)
+        return jax.device_get(state), jax.device_get(metrics), flops
+
+    return take
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "other"),
+    [("global", LOCAL), ("local", {"whiten", "global_classifier"})],
+)
+def test_a_head_that_does_not_learn_is_not_computed(one_step, which, other):
+    """NaN in its parameters changes nothing, and its operations are not in the program."""
+    good, good_metrics, flops = one_step(which)
+    state, metrics, _ = one_step(which, other)
+    assert metrics["nonfinite"] >= 0  # the parameters themselves are looked at
+    for name, value in good_metrics.items():
+        if name not in ("nonfinite", "parameter_norm"):
+            assert metrics[name] == value, name
+    assert any(name.startswith("attention") for name in metrics) == (which == "local")
+    for name in set(state.params) - other:
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], good.params[name])
+    _, _, joint = one_step("joint")
+    assert flops < 0.99 * joint
