@@ -91,7 +91,8 @@ def _data() -> ml_collections.ConfigDict:
     data.crop_aspect = (0.75, 4.0 / 3.0)  # smallest and largest width / height
     data.flip = False  # flip horizontally with probability 1/2
     data.reduced_decode = True  # decode a JPEG at 1/2, 1/4 or 1/8 if its crop needs no more
-    data.workers = 2  # processes that decode images; 0 = decode in this process
+    # Processes that decode images in training, threads that do so in extraction
+    data.workers = -1  # 0 = decode in this process; -1 = one for each usable core, at most 32
     return data
 
 
@@ -110,6 +111,13 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_features = False  # with a frozen backbone: compute the maps of whole images once
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
+    # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras and
+    # keras_applications 0.99, torchvision 0.9
+    train.norm_momentum = 0.0  # 0 to below 1; 0 = that of the convention
+    train.shard_classifier = False  # split the classes over the devices of a host; saves memory
+    # Precision of float32 products and convolutions, on a GPU / TPU: default (TF32 if it has that /
+    # one pass of bfloat16), high (TF32 / three passes), highest (float32 / six passes)
+    train.matmul_precision = "default"  # default | high | highest: jax_default_matmul_precision
     train.dtype = "float32"  # float32 | bfloat16: of the computation; weights stay float32
     # Losses [3.3]
     train.arcface_margin = 0.1  # m, radians

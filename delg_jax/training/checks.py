@@ -34,7 +34,7 @@ CHANGEABLE = (
         for name in (
             *("steps", "learning_rate", "warmup_steps", "momentum", "weight_decay", "clip_norm"),
             *("arcface_margin", "global_weight", "reconstruction_weight", "attention_weight"),
-            "dtype",
+            *("dtype", "matmul_precision"),
         )
     ),
 )
@@ -90,6 +90,7 @@ RANGES = {
     "train.learning_rate": _POSITIVE,
     "train.warmup_steps": _NOT_NEGATIVE,
     "train.momentum": _SHARE,
+    "train.norm_momentum": _SHARE,
     "train.weight_decay": _SHARE,
     "train.clip_norm": _POSITIVE,
     "train.cache_gigabytes": _POSITIVE,
@@ -112,6 +113,7 @@ CHOICES = {
     "train.heads": ("joint", "global", "local"),
     "train.batch_norm": ("train", "frozen", "sync"),
     "train.dtype": ("float32", "bfloat16"),
+    "train.matmul_precision": ("default", "high", "highest"),
 }
 
 

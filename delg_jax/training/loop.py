@@ -20,14 +20,17 @@ from delg_jax.models.delg import Delg
 from delg_jax.progress import Progress
 from delg_jax.training import health, optimizer
 from delg_jax.training.checkpoints import Checkpoints
+from delg_jax.training.input_wait import InputWait
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
 from delg_jax.training.optimizer import TrainState
+from delg_jax.training.placement import to_host
 from delg_jax.training.step import (
     loss_weights,
     parallel_eval_step,
     parallel_train_step,
     split_over_devices,
+    without_details,
 )
 from delg_jax.training.validation import Validation, choose
 
@@ -59,14 +62,8 @@ class TrainingLoop:
     ) -> None:
         self._train, self._data = train, data
         self._skip_log, self._folder = skip_log, folder
-        weights, penalty = loss_weights(train), optimizer.penalty(train)
-        self._train_step = parallel_train_step(
-            module, tx, weights, penalty, train.accumulation_steps
-        )
-        chosen = choose(validation, train.eval_images, data.split_seed)
-        batch_size = train.batch_size // train.accumulation_steps
-        eval_step = parallel_eval_step(module, weights, penalty)
-        self._validate = Validation(chosen, data, batch_size, eval_step, skip_log)
+        self._module, self._tx = module, tx
+        self._chosen = chosen = choose(validation, train.eval_images, data.split_seed)
         self._learning_rate = optimizer.learning_rate(train)
         learns_attention = (
             module.local_head and module.attention == "learned" and train.heads != "global"
@@ -105,39 +102,69 @@ class TrainingLoop:
         metrics: dict[str, Any] = {}
         self._writer = MetricsWriter(self._folder, first, train.tensorboard)
         self._clock = (time.monotonic(), first)
+        self._input_wait = InputWait()
+        self._compile(state)
         with (
             contextlib.closing(self._writer),
+            self._input_wait,
             Progress("train", train.steps, "step", done=first) as progress,
         ):
             if not validated:
                 record = self._writer.read(step)
                 validated = self._evaluate(state, step, stop, record)
-                checkpoints.save(state, record, validated)
+                self._save(checkpoints, state, record, validated)
             steps = range(first + 1, train.steps + 1)
-            for step, batch in zip(steps, stop.items(self._good(batches)), strict=False):
+            arriving = self._input_wait.batches(stop.items(self._good(batches)))
+            for step, batch in zip(steps, arriving, strict=False):
                 before = metrics
-                state, metrics = self._train_step(state, split_over_devices(batch))
-                jax.block_until_ready(before)  # a request to stop must not wait for many steps
-                self._nonfinite.append(metrics.pop("nonfinite"))
                 last = step == train.steps
                 validates = last or step % train.eval_every == 0
                 saves = last or step % train.checkpoint_every == 0
                 # Also before each checkpoint, because this detects divergence
-                if saves or validates or step % train.log_every == 0:
+                logs = saves or validates or step % train.log_every == 0
+                state, metrics = self._train_step(state, split_over_devices(batch), logs)
+                self._input_wait.stepped(metrics)
+                jax.block_until_ready(before)  # a request to stop must not wait for many steps
+                self._nonfinite.append(metrics.pop("nonfinite"))
+                if logs:
                     record, logged = self._log(step, metrics, state, checkpoints.latest()), step
                 if validates:
                     validated = self._evaluate(state, step, stop, record)
                 if saves or not validated or (validates and checkpoints.is_best(record)):
-                    checkpoints.save(state, record, validated)
+                    self._save(checkpoints, state, record, validated)
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
             if step < train.steps or not validated:
                 if logged < step:
+                    # The step did not look at all tensors; the parameters tell about its gradients
+                    watched = health.watched(metrics, state.params, state.variables)
+                    self._nonfinite[-1] = health.first_nonfinite(watched)
+                    metrics = without_details(metrics)
                     record = self._log(step, metrics, state, checkpoints.latest())
                 if step > first:
-                    checkpoints.save(state, record, validated)
+                    self._save(checkpoints, state, record, validated)
                 _LOG.info("stopped at step %d", step)
                 raise stop.interruption()
         return record or self._writer.read(train.steps)
+
+    def _compile(self, state: TrainState) -> None:
+        """Prepares both steps for a state of this structure."""
+        train, module, weights = self._train, self._module, loss_weights(self._train)
+        penalty = optimizer.penalty(train, module.class_shards)
+        self._train_step = parallel_train_step(
+            state, module, self._tx, weights, penalty, train.accumulation_steps
+        )
+        batch_size = train.batch_size // train.accumulation_steps
+        eval_step = parallel_eval_step(state, module, weights, penalty)
+        self._validate = Validation(self._chosen, self._data, batch_size, eval_step, self._skip_log)
+
+    def _save(
+        self,
+        checkpoints: Checkpoints,
+        state: TrainState,
+        record: dict[str, float],
+        validated: bool,
+    ) -> None:
+        checkpoints.save(to_host(state, self._module.class_shards), record, validated)
 
     def _good(self, batches: Iterator[pipeline.Batch]) -> Iterator[pipeline.Batch]:
         """Yields the batches; if there are none, the error says which images are bad."""
@@ -157,10 +184,14 @@ class TrainingLoop:
         (since, done), now = self._clock, time.monotonic()
         self._clock = (now, step)
         seconds = (now - since) / (step - done)
+        rate = float(self._learning_rate(step - 1))
+        if "momentum_norm" in values:
+            values["update_norm"] = rate * values.pop("momentum_norm")
         values |= {
-            "learning_rate": self._learning_rate(step - 1),
+            "learning_rate": rate,
             "step_seconds": seconds,
             "images_per_second": self._train.batch_size / seconds,
+            "input_wait_share": self._input_wait.share(),
             **_device_memory(),
         }
         values |= self._diagnosis.examine(step, values)
@@ -205,6 +236,7 @@ class TrainingLoop:
         draw = functools.partial(self._writer.draw_attention, step)
         means = self._validate(state, stop, draw)
         self._clock = (time.monotonic(), step)
+        self._input_wait.restart()
         if means:
             means |= self._diagnosis.examine(step, means)
             record |= self._writer.write(step, means)

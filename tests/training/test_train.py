@@ -52,7 +52,7 @@ def records(folder):
 
 
 def without_speed(record):
-    speed = ("images_per_second", "step_seconds")
+    speed = ("images_per_second", "step_seconds", "input_wait_share")
     return {name: value for name, value in record.items() if name not in speed}
 
 
@@ -60,7 +60,7 @@ def fake_step(metrics, nonfinite=lambda step: -1):
     """Replaces the compiled step in tests of the code around it."""
 
     def parallel_train_step(*_):
-        def step(state, batch):
+        def step(state, batch, logs):
             state = state.replace(step=state.step + 1)
             return state, metrics | {"nonfinite": nonfinite(int(state.step))}
 
@@ -360,3 +360,35 @@ def test_the_same_seed_gives_the_same_network(config, tmp_path, monkeypatch):
         train_and_evaluate(changed(config, steps=1), tmp_path / name)
         found.append(load_model(config, tmp_path / name)[1])
     jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_the_precision_of_products_is_that_of_the_field(config, tmp_path, monkeypatch):
+    found = []
+
+    def parallel_train_step(*_):
+        found.append(jax.config.jax_default_matmul_precision)
+        return fake_step({"loss": np.float32(1)})()
+
+    monkeypatch.setattr(loop, "parallel_train_step", parallel_train_step)
+    for precision in ("default", "highest"):
+        train_and_evaluate(
+            changed(config, matmul_precision=precision, steps=1), tmp_path / precision
+        )
+    assert found == ["default", "highest"]
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_shards_ends_without(config, tmp_path, monkeypatch):
+    """4 classes on 8 devices, half of which hold none; stopped in step 3 of 6."""
+    config = changed(config, steps=6, batch_norm="frozen", weight_decay=1e-3)
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        real = loop.parallel_train_step
+        patch.setattr(loop, "parallel_train_step", lambda *a: stop_in(real(*a), 3))
+        with pytest.raises(Interrupted):
+            train_and_evaluate(changed(config, shard_classifier=True), tmp_path / "mixed")
+    (first, *_) = records(tmp_path / "mixed")
+    train_and_evaluate(config, tmp_path / "mixed")
+    assert len(first) == len(records(tmp_path / "whole")[0])
+    (_, found), (_, expected) = (load_model(config, tmp_path / n) for n in ("mixed", "whole"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
