@@ -343,7 +343,7 @@ def one_step(config, batch):
         module = build(chosen.model, **module_options(chosen.train))
         tx = optimizer.create_optimizer(chosen.train)
         weights = train_step.loss_weights(chosen.train)
-        state = fresh_state(config, module)
+        state = fresh_state(chosen, module)
         params = {
             name: jax.tree.map(lambda x: x * np.nan, tree) if name in spoilt else tree
             for name, tree in state.params.items()
@@ -375,4 +375,5 @@ def test_a_head_that_does_not_learn_is_not_computed(one_step, which, other):
     for name in set(state.params) - other:
         jax.tree.map(np.testing.assert_array_equal, state.params[name], good.params[name])
     _, _, joint = one_step("joint")
-    assert flops < 0.99 * joint
+    # The local head is the smaller: 2 images, 4 positions, 3 layers of 64 x 8, and a gradient
+    assert joint - flops > 2 * (2 * 2 * 4 * 3 * 64 * 8)
