@@ -1,4 +1,5 @@
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -294,3 +295,37 @@ def test_an_absent_source_is_refused(config, tmp_path, kind):
         with pytest.raises(UserError, match=rule):
             extract(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def config_of_one_file(tmp_path):
+    root = make_revisited(tmp_path / "photographs", PLACES)
+    features = write_hdf5(tmp_path / "features.h5")
+    return changed(retrieval_config(root), imported_local=features, imported_global=features)
+
+
+def test_queries_of_one_name_with_two_boxes_are_refused(config_of_one_file, tmp_path):
+    root = tmp_path / "photographs"
+    text = (root / "gnd_drawn.json").read_text().replace('"query1"', '"query0"')
+    (root / "gnd_drawn.json").write_text(text)
+    assert extract(config_of_one_file, tmp_path / "same").queries.names == [
+        "query0",
+        "query0",
+        "query2",
+    ]
+    (root / "gnd_drawn.json").write_text(text.replace("[0, 0, 112, 96]", "[0, 0, 60, 60]", 1))
+    rule = r"image = 'query0': is a query with the boxes \[0, 0, 60, 60\] and \[0, 0, 112, 96\]"
+    with pytest.raises(UserError, match=rule):
+        extract(config_of_one_file, tmp_path / "run")
+
+
+def test_where_files_lie_decides_nothing(config_of_one_file, tmp_path):
+    before = extract(config_of_one_file, tmp_path / "run").database.digest()
+    path = pathlib.Path(config_of_one_file.extract.imported_local)
+    path.rename(tmp_path / f"moved{path.suffix}")
+    moved = changed(
+        config_of_one_file,
+        imported_local=tmp_path / f"moved{path.suffix}",
+        imported_global=tmp_path / f"moved{path.suffix}",
+    )
+    assert extract(moved, tmp_path / "run").database.digest() == before
