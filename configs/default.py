@@ -121,11 +121,15 @@ def _train() -> ml_collections.ConfigDict:
     # Logging and checkpoints
     train.log_every = 100  # updates between log lines and metrics of training
     train.eval_every = 1000  # updates between evaluations on the validation images
+    train.eval_images = 50_000  # of them, a fixed choice by data.split_seed; 0 = all
     train.checkpoint_every = 1000  # updates between checkpoints; runs resume from the last one
     train.keep_checkpoints = 10  # number of latest checkpoints to keep
-    train.best_metric = "validation_global_accuracy"  # its best checkpoint is kept too; "" = none
+    train.best_metric = "auto"  # its best checkpoint is kept too: auto = accuracy; "" = none
     train.chance_after = 1000  # updates after which validation accuracy still at chance is reported
     train.tensorboard = True  # write metrics and attention images; needs the extra [tensorboard]
+    # Runs that are stopped, and resume
+    train.interrupted_status = 75  # exit status after SIGTERM or Ctrl-C; 75 = EX_TEMPFAIL
+    train.resume_with = ""  # fields that may differ from the run's, as "train.learning_rate"
     return train
 
 

@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from delg_jax import config_files, migrations
 from delg_jax.errors import UserError
 
 _LARGEST = 2**63 - 1  # whole number
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # pathlib would make it a folder `gs:`
 # Fields that name a file or folder; `~` at the start is the home directory
 PATHS = (
     "model.pretrained",
@@ -91,7 +93,7 @@ def load(path: str | os.PathLike, argument: str = "") -> ml_collections.ConfigDi
       UserError: if there is no such file, it fails (with file and line), or a field is missing,
         unknown, or of another type than in configs/default.py.
     """
-    name = expand_home("--config", os.fspath(path))
+    name = local_path("--config", os.fspath(path))
     config = config_files.run(name, argument)
     _require_fields(config, config_files.run("default"), "")
     expand_paths(config)
@@ -119,7 +121,7 @@ def _require_fields(
             raise UserError(f"config.{path}", config[name], "must be a section of fields")
 
 
-def expand_home(subject: str, path: str) -> str:
+def local_path(subject: str, path: str) -> str:
     """Replaces `~` or `~user` at the start of a path by the home directory.
 
     Args:
@@ -127,8 +129,12 @@ def expand_home(subject: str, path: str) -> str:
       path: of a file or folder; can be empty.
 
     Raises:
-      UserError: if there is no such user.
+      UserError: if there is no such user, or the path is of another file system (`gs://bucket`).
     """
+    scheme = _SCHEME.match(path)
+    if scheme:
+        rule = f"must be a path of this machine, not {scheme[0]}; copy the files, or mount them "
+        raise UserError(subject, path, f"{rule}(gcsfuse, mount-s3)")
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         user = path.partition("/")[0]
@@ -143,7 +149,7 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
         section, name = path.split(".")
         value = config.get(section, {}).get(name)
         if value:  # stored configurations of older versions lack some
-            config[section][name] = expand_home(f"config.{path}", value)
+            config[section][name] = local_path(f"config.{path}", value)
 
 
 def override(
@@ -180,7 +186,7 @@ def override(
             raise UserError(f"config.{path}", value, rule) from error
         require_kind(path, before, tree[name])
         if path in PATHS:
-            tree[name] = expand_home(f"config.{path}", tree[name])
+            tree[name] = local_path(f"config.{path}", tree[name])
     return changed.lock()
 
 

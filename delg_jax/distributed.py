@@ -1,16 +1,26 @@
-"""Runs over several processes, through `jax.distributed`."""
+"""Runs over several processes, through `jax.distributed`.
+
+Processes wait for each other by the coordination service of `jax.distributed`, not by a collective
+operation of the devices: that fails if one of them comes half a minute late.
+"""
 
 import contextlib
+import itertools
+import json
 import logging
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
+from delg_jax import clusters
 from delg_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -19,51 +29,82 @@ _VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
+_CLUSTER_VARIABLE = "DELG_CLUSTER"
+_FAILURE = "delg/failure"  # key of the coordination service: why a process failed
+_POLL_SECONDS = 1.0  # a wait returns to Python so often, for signals
+_WATCH_SECONDS = 2.0
+_LINE_SECONDS = 30.0  # between log lines of a wait
+_FAILED = 2  # exit status
+
+# Number of the next exchange; all processes take part in the same ones, in the same order
+_turns = itertools.count()
+_finished: list[int] = []  # exchanges whose keys process 0 has yet to delete
 
 
 def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    cluster: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> bool:
     """Joins the processes of a run; call it before anything touches a device.
 
-    Arguments that are None are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. Processes other than 0 log warnings only.
+    Arguments that are None are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID
+    and DELG_CLUSTER. What is still missing is taken from the cluster that started this process.
+    Processes other than 0 log warnings only.
 
     Args:
       coordinator: host:port that process 0 listens on.
       num_processes: number of processes.
       process_id: number of this process, from 0.
+      cluster: where to look for the other processes, one of `clusters.CLUSTERS`; None and `auto`
+        for any, `none` for nowhere.
       environment: environment variables.
 
     Returns:
       Whether there are several processes.
 
     Raises:
-      UserError: if some but not all are given, or a number is out of range.
+      UserError: if some but not all are given and there is no cluster, a number is out of range,
+        or the processes do not meet.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     values: dict[str, Any] = {
         name: environment.get(variable) if given[name] is None else given[name]
         for name, variable in _VARIABLES.items()
     }
-    if all(value in (None, "") for value in values.values()):
+    values = {name: None if value == "" else value for name, value in values.items()}
+    if None not in values.values():
+        count, number = (_number(name, values[name]) for name in ("num_processes", "process_id"))
+        if not 0 <= number < count:
+            rule = f"must be from 0 to below --num_processes={count}"
+            raise UserError("--process_id", number, rule)
+        if count == 1:
+            return False
+        arguments = {"coordinator_address": str(values["coordinator"]), "num_processes": count}
+        return _join(f"process {number} of {count}", {**arguments, "process_id": number})
+    if cluster is None:
+        cluster = environment.get(_CLUSTER_VARIABLE) or "auto"
+    found = clusters.find(cluster, environment, values["coordinator"] or "")
+    for name in ("num_processes", "process_id"):
+        if values[name] is not None:  # a cluster numbers its processes itself
+            _require_all(values)
+    if found is None and values["coordinator"] is not None:
+        _require_all(values)
+    if found is None:
         return False
+    if found.arguments is None:
+        _LOG.info("%s: this is the only process", found.text)
+        return False
+    return _join(found.text, found.arguments)
+
+
+def _require_all(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        if value in (None, ""):
+        if value is None:
             rule = f"must be given with the others, by flag or as {_VARIABLES[name]}"
             raise UserError(f"--{name}", value, rule)
-    count, number = (_number(name, values[name]) for name in ("num_processes", "process_id"))
-    if not 0 <= number < count:
-        raise UserError("--process_id", number, f"must be from 0 to below --num_processes={count}")
-    if count == 1:
-        return False
-    jax.distributed.initialize(str(values["coordinator"]), count, number)
-    if number:
-        logging.getLogger("delg_jax").setLevel(logging.WARNING)
-    return True
 
 
 def _number(name: str, value: str | int) -> int:
@@ -71,6 +112,79 @@ def _number(name: str, value: str | int) -> int:
         return int(value)
     except ValueError as error:
         raise UserError(f"--{name}", value, "must be a whole number") from error
+
+
+def _join(text: str, arguments: Mapping[str, Any]) -> bool:
+    _LOG.info("%s: waiting for the other processes", text)
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        rule = f"found {text}, but the processes did not meet ({reason}); "
+        rule += f"{clusters.FLAG}=none runs this one alone"
+        raise UserError(clusters.FLAG, "auto", rule) from error
+    number, count = shard()
+    _LOG.info("process %d of %d, with %d devices", number, count, jax.local_device_count())
+    if number:
+        logging.getLogger("delg_jax").setLevel(logging.WARNING)
+    return count > 1
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    cluster: str | None = None,
+) -> Iterator[None]:
+    """Runs the block in all processes of a job; if it fails in one, the others end as well.
+
+    Args:
+      coordinator: as for `initialize`, like the others.
+      num_processes: number of processes.
+      process_id: number of this process.
+      cluster: where to look for the other processes.
+    """
+    if not initialize(coordinator, num_processes, process_id, cluster):
+        yield
+        return
+    client, ended = _client(), threading.Event()
+    watch = threading.Thread(target=_end_with_others, args=(client, ended), daemon=True)
+    watch.start()
+    try:
+        yield
+        wait_for_all("the end")  # or JAX would end this process if another takes long
+    except (KeyboardInterrupt, SystemExit):
+        raise  # comes to all processes
+    except BaseException as error:
+        # Of this process's own end the others would learn only by a timeout
+        with contextlib.suppress(RuntimeError):
+            text = f"process {shard()[0]} failed: {error}"
+            client.key_value_set(_FAILURE, text, allow_overwrite=True)
+        raise
+    finally:
+        ended.set()
+        watch.join()
+
+
+def _end_with_others(client: Any, ended: threading.Event) -> None:
+    """Waits until another process fails, and then ends this one."""
+    while not ended.wait(_WATCH_SECONDS):
+        try:
+            text = client.key_value_try_get(_FAILURE)
+        except RuntimeError:  # there is none
+            continue
+        if not ended.wait(_WATCH_SECONDS):  # this process may be about to report the same
+            _end(text)
+
+
+def _end(text: str) -> NoReturn:
+    """Ends this process from a thread; its main thread may wait for a device for ever."""
+    sys.stderr.write(f"delg: {' '.join(text.split())}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    jax.distributed.shutdown()  # all processes leave together; otherwise JAX aborts the last ones
+    os._exit(_FAILED)
 
 
 def is_first() -> bool:
@@ -91,19 +205,43 @@ def first_before_others(name: str) -> Iterator[None]:
       name: of the work, the same in all processes.
 
     Raises:
-      UserError: in the others, if the first one failed.
+      UserError: in the others, if the first one failed; with its error if that was a UserError.
+      SystemExit: in the others, if the first one raised it, with the same status.
     """
-    if not is_first():
-        if not agree(True):
-            raise UserError("process 0", name, "failed; see its log")
+    if jax.process_count() == 1:
         yield
         return
+    turn = next(_turns)
+    _finished.append(turn)
+    key = f"delg/{turn}/first"
+    if jax.process_index():
+        _raise_again(name, json.loads(_wait_for(key, f"process 0: {name}")))
+        yield
+        return
+    outcome: list[Any] = []
     try:
         yield
-    except BaseException:
-        agree(False)
+    except UserError as error:
+        outcome = [str(error.subject), str(error.value), error.rule]
         raise
-    agree(True)
+    except SystemExit as error:
+        outcome = [error.code]
+        raise
+    except BaseException as error:
+        outcome = ["process 0", name, f"failed ({type(error).__name__}); see its log"]
+        raise
+    finally:
+        _client().key_value_set(key, json.dumps([name, outcome]))
+
+
+def _raise_again(name: str, posted: list[Any]) -> None:
+    """Raises what the first process raised."""
+    found, outcome = posted
+    _require_same(name, [found])
+    if len(outcome) == 1:
+        raise SystemExit(*outcome)
+    if outcome:
+        raise UserError(*outcome)
 
 
 @contextlib.contextmanager
@@ -126,14 +264,76 @@ def shared_out(
     wait_for_all(f"{name}: finished")
 
 
-def agree(yes: bool) -> bool:
-    """Whether all processes pass True; every process must call it."""
-    if jax.process_count() == 1:
-        return yes
-    return bool(np.all(multihost_utils.process_allgather(np.array(yes))))
+def agree(yes: bool, name: str) -> bool:
+    """Whether all processes pass True; every process must call it with the same name."""
+    return all(gather(name, bool(yes)))
 
 
 def wait_for_all(name: str) -> None:
     """Blocks until every process has called it with this name."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    gather(name, None)
+
+
+def gather(name: str, value: T) -> list[T]:
+    """Exchanges a value of each process; every process must call it with the same name.
+
+    Args:
+      name: of what is waited for.
+      value: a JSON value.
+
+    Returns:
+      The values of processes 0, 1, and so on.
+
+    Raises:
+      RuntimeError: if processes call it with other names.
+    """
+    number, count = jax.process_index(), jax.process_count()
+    if count == 1:
+        return [value]
+    client, turn = _client(), next(_turns)
+    key = f"delg/{turn}"
+    client.key_value_set(f"{key}/{number}", json.dumps([name, value]))
+    if number == 0:
+        posted = [_wait_for(f"{key}/{other}", f"process {other}: {name}") for other in range(count)]
+        for before in _finished:  # all have read those, or they would not have posted to this one
+            client.key_value_delete(f"delg/{before}")
+        _finished.clear()
+        client.key_value_set(f"{key}/all", f"[{','.join(posted)}]")
+    _finished.append(turn)
+    found = json.loads(_wait_for(f"{key}/all", f"all processes: {name}"))
+    _require_same(name, [other for other, _ in found])
+    return [content for _, content in found]
+
+
+def _require_same(name: str, others: Sequence[str]) -> None:
+    if set(others) != {name}:
+        raise RuntimeError(f"this process waits for {name!r}, others for {sorted(set(others))}")
+
+
+def _wait_for(key: str, what: str) -> str:
+    """The value of a key of the coordination service, once it is there.
+
+    Args:
+      key: to wait for.
+      what: is waited for; logged again and again.
+    """
+    client, start = _client(), time.monotonic()
+    line = _LINE_SECONDS
+    while True:
+        try:
+            return client.blocking_key_value_get(key, int(1000 * _POLL_SECONDS))
+        except RuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+        seconds = time.monotonic() - start
+        if seconds >= line:
+            # A warning, because processes other than 0 show nothing less
+            _LOG.warning("waiting for %s (%.0f s)", what, seconds)
+            line += _LINE_SECONDS
+
+
+def _client() -> Any:
+    """Client of the coordination service, which JAX itself has no public name for."""
+    import orbax.checkpoint as ocp  # slow to import, and one process needs none
+
+    return ocp.multihost.get_jax_distributed_client()

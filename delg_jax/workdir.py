@@ -37,6 +37,11 @@ _DESCRIPTION = json_files.fields(
 )
 
 
+def root_of(workdir: str | pathlib.Path) -> pathlib.Path:
+    """The folder that `workdir` names; a UserError if it is on another file system (`gs://`)."""
+    return pathlib.Path(configuration.local_path("workdir", os.fspath(workdir)))
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, and moves it there if the block succeeds."""

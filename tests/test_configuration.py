@@ -7,6 +7,7 @@ import pytest
 from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
+from delg_jax.training.train import train_and_evaluate
 
 DEFAULTS = {"fast": False, "steps": 10, "rate": 0.5, "name": "a"}
 
@@ -211,14 +212,31 @@ def test_the_home_directory_is_expanded_in_every_path(tmp_path, monkeypatch, fie
         configuration.override(default.get_config(), {field: "~no_such_user/x"})
 
 
-@pytest.mark.parametrize("path", ["", "x", "./~/x", "a/~", "$HOME/x", "/~", "gs://a/~"])
+@pytest.mark.parametrize("path", ["", "x", "./~/x", "a/~", "$HOME/x", "/~", "gs:/a", "c:/x"])
 def test_other_paths_stay_as_they_are(path):
-    assert configuration.expand_home("--workdir", path) == path
+    assert configuration.local_path("--workdir", path) == path
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/x", "s3://bucket", "hdfs://a", "file:///x"])
+def test_a_path_of_another_file_system_is_refused(path, tmp_path):
+    scheme = path.partition("//")[0] + "//"
+    rule = f"must be a path of this machine, not {scheme}; copy the files, or mount them"
+    with pytest.raises(UserError, match=f"--workdir = '{path}': {rule}"):
+        configuration.local_path("--workdir", path)
+    with pytest.raises(UserError, match=f"workdir = '{path}': {rule}"):
+        train_and_evaluate(default.get_config(), path)
+    for field in configuration.PATHS:
+        with pytest.raises(UserError, match=f"config.{field} = '{path}': {rule}"):
+            configuration.override(default.get_config(), {field: path})
+    config = tmp_path / "mine.py"
+    config.write_text(changing(f"config.data.tfds_dir = '{path}'"))
+    with pytest.raises(UserError, match=f"config.data.tfds_dir = '{path}': {rule}"):
+        configuration.load(config)
 
 
 def test_a_user_has_a_home():
     user = pwd.getpwuid(os.getuid())
-    assert configuration.expand_home("--workdir", f"~{user.pw_name}/x") == f"{user.pw_dir}/x"
+    assert configuration.local_path("--workdir", f"~{user.pw_name}/x") == f"{user.pw_dir}/x"
 
 
 @pytest.mark.parametrize("name", ["absent.py", "config.json", "."])

@@ -13,7 +13,9 @@ from delg_jax.errors import UserError, require_choice
 FIRST = Path(__file__).parent / "upgrades" / "fields_1.json"
 CHANGED_BY_DEFAULT = {
     "data.reduced_decode": True,
-    "train.best_metric": "validation_global_accuracy",
+    "train.best_metric": "auto",
+    "train.eval_images": 50_000,
+    "train.interrupted_status": 75,
     "search.ivf.rounds": 2,
 }
 

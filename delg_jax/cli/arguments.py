@@ -1,5 +1,6 @@
 """The command line of a verb: its flags, flag files, checks, and errors of one line."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -86,16 +87,27 @@ class _PathParser(flags.ArgumentParser):
 
     def parse(self, text: str) -> str:
         """Expands the home directory."""
-        return configuration.expand_home(self._subject, text)
+        return configuration.local_path(self._subject, text)
 
 
 def define_processes(values: flags.FlagValues) -> None:
-    """Defines `--coordinator`, `--num_processes` and `--process_id`."""
-    text = "host:port at which process 0 listens."
+    """Defines `--cluster`, `--coordinator`, `--num_processes` and `--process_id`."""
+    text = "Where to look for the other processes of the job: auto finds Slurm, Open MPI (ompi), "
+    text += "TPU pods (tpu) and Kubernetes; none = nowhere, this process works alone."
+    flags.DEFINE_string("cluster", None, text, flag_values=values)
+    text = "host:port at which process 0 listens, where there is no cluster to find it."
     flags.DEFINE_string("coordinator", None, text, flag_values=values)
     text = "Number of processes of the job."
     flags.DEFINE_integer("num_processes", None, text, flag_values=values)
     flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", flag_values=values)
+
+
+def processes(values: flags.FlagValues) -> contextlib.AbstractContextManager[None]:
+    """The block in which a verb works with the other processes of its job."""
+    from delg_jax import distributed
+
+    given = values.coordinator, values.num_processes, values.process_id, values.cluster
+    return distributed.joined(*given)
 
 
 def value_of(argv: list[str], flag: str) -> str | None:
@@ -131,7 +143,7 @@ def expand_flag_files(argv: Sequence[str], above: tuple[str, ...] = ()) -> list[
         if not word.startswith("-") or name != "flagfile" or not (equals or rest):
             words.append(word)
             continue
-        path = configuration.expand_home("--flagfile", value if equals else rest.pop(0))
+        path = configuration.local_path("--flagfile", value if equals else rest.pop(0))
         if path not in above:
             words += expand_flag_files(_read_flag_file(path), (*above, path))
     return words
@@ -187,7 +199,7 @@ def parse(
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
     if positional and not positional.startswith("[") and not rest:
         raise UserError(command, " ".join(argv), f"needs {positional}")
-    return [configuration.expand_home(positional.strip("[]. "), word) for word in rest]
+    return [configuration.local_path(positional.strip("[]. "), word) for word in rest]
 
 
 def _require_types(values: flags.FlagValues) -> None:

@@ -2,6 +2,9 @@
 
 Writes metrics.json and rankings.npz in the workdir. Missing features and indices are made first.
 After a change of config.rerank, --overwrite ranks again and reuses the features.
+
+On many machines, run the same command once per process, with a shared workdir (see `delg train`
+for how processes find each other): they share extraction and graphs, and the first one ranks.
 """
 
 from absl import flags
@@ -13,6 +16,7 @@ from delg_jax.reports import tables
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
+    arguments.define_processes(values)
 
 
 def run(values: flags.FlagValues) -> None:
@@ -20,7 +24,10 @@ def run(values: flags.FlagValues) -> None:
     from delg_jax.evaluation import evaluate
     from delg_jax.retrieval import skipped
 
-    result = evaluate(values.config, values.workdir, values.overwrite)
+    with arguments.processes(values):
+        result = evaluate(values.config, values.workdir, values.overwrite)
+    if not result:  # in processes other than the first
+        return
     print(tables.retrieval_table(result))
     for text in (tables.interval_table(result), tables.pairs_line(result), skipped.line(result)):
         if text:

@@ -10,9 +10,9 @@ config.model.checkpoint, or from config.model.pretrained. The same command resum
 --images takes a folder, a quoted glob, a .txt list of files, or an uncompressed .tar. Run again
 with more images, it adds them.
 
-On many machines, run the same command once per process, with a shared workdir and --coordinator,
---num_processes and --process_id (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID);
-or run it once with --runner, and Apache Beam distributes the images over its workers.
+On many machines, run the same command once per process, with a shared workdir (see `delg train`
+for how processes find each other); or run it once with --runner, and Apache Beam distributes the
+images over its workers.
 """
 
 from absl import flags
@@ -44,21 +44,21 @@ def run(values: flags.FlagValues) -> None:
         raise UserError(f"--{name}", "", "must not be empty")
     if values.delete_missing and not values.images:
         raise UserError("--delete_missing", True, "needs --images")
-    distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     runner = values.runner or ""
-    if values.images:
-        store = extract_images(
-            values.config,
-            values.workdir,
-            values.images,
-            values.overwrite,
-            values.delete_missing,
-            runner,
-        )
-        stores = [store]
-    else:
-        extracted = extract(values.config, values.workdir, values.overwrite, runner)
-        stores = [extracted.database, extracted.queries]
-    if distributed.is_first():
-        for store in stores:
-            print(f"{store.folder}: {len(store)} images, {len(store.skipped())} skipped")
+    with arguments.processes(values):
+        if values.images:
+            store = extract_images(
+                values.config,
+                values.workdir,
+                values.images,
+                values.overwrite,
+                values.delete_missing,
+                runner,
+            )
+            stores = [store]
+        else:
+            extracted = extract(values.config, values.workdir, values.overwrite, runner)
+            stores = [extracted.database, extracted.queries]
+        if distributed.is_first():
+            for store in stores:
+                print(f"{store.folder}: {len(store)} images, {len(store.skipped())} skipped")

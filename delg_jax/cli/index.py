@@ -4,8 +4,8 @@ Writes index/graph in the workdir; with --features=global, index/global_graph, w
 diffusion uses. Also builds the index of an approximate config.search.engine. Missing features are
 extracted first. The same command resumes a stopped run; new images are added to an existing graph.
 
-On many machines, run the same command once per process, with --coordinator, --num_processes and
---process_id; the processes share the work.
+On many machines, run the same command once per process, with a shared workdir (see `delg train`
+for how processes find each other); the processes share the work.
 """
 
 import pathlib
@@ -26,16 +26,18 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Builds the graph and prints its size."""
     from delg_jax import distributed
+    from delg_jax.features import extract
     from delg_jax.search.engine_choice import build_engine
     from delg_jax.search.index import FOLDERS, build_index
 
-    distributed.initialize(values.coordinator, values.num_processes, values.process_id)
-    kind = values.features
-    graph = build_index(values.config, values.workdir, values.overwrite, features=kind)
-    images, neighbours = graph.indices.shape
-    folder = pathlib.Path(values.workdir) / "index" / FOLDERS[kind]
-    if distributed.is_first():
-        print(f"{folder}: {images} images, {neighbours} neighbours each")
-        kept = build_engine(values.config, values.workdir, values.overwrite)
-        if kept is not None:
-            print(f"{kept}: index of the engine {values.config.search.engine}")
+    config, workdir, kind = values.config, values.workdir, values.features
+    with arguments.processes(values):
+        extracted = extract(config, workdir, values.overwrite)
+        graph = build_index(config, workdir, values.overwrite, extracted, kind)
+        if distributed.is_first():
+            images, neighbours = graph.indices.shape
+            folder = pathlib.Path(workdir) / "index" / FOLDERS[kind]
+            print(f"{folder}: {images} images, {neighbours} neighbours each")
+            kept = build_engine(config, workdir, values.overwrite, extracted)
+            if kept is not None:
+                print(f"{kept}: index of the engine {config.search.engine}")

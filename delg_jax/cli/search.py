@@ -30,7 +30,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     folder = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
     if folder and arguments.value_of(argv, "config") is None:
-        stored_config.define(values, argv, configuration.expand_home("--workdir", folder))
+        stored_config.define(values, argv, configuration.local_path("--workdir", folder))
     else:
         arguments.define_config(values, argv)
     arguments.define_workdir(values)

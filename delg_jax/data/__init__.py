@@ -4,6 +4,7 @@ import importlib
 
 import ml_collections
 
+from delg_jax import distributed
 from delg_jax.data.sources import FileSource, ImageSource, JoinedSource, RetrievalData, TrainingData
 from delg_jax.errors import UserError, require_choice
 
@@ -26,10 +27,17 @@ _RETRIEVAL = {
     "gldv2_clean_recognition": "tfds_builders",
 }
 
+_MODULES = {"training": _TRAINING, "retrieval": _RETRIEVAL}
+IN_PLACE = ("folder", "revisited")  # data sets that need no preparation
+PURPOSES = ("training", "retrieval")
+
 # Numbers that every data set is read with, and the least value of each
-_LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
+LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
 
 __all__ = [
+    "IN_PLACE",
+    "LEAST",
+    "PURPOSES",
     "FileSource",
     "ImageSource",
     "JoinedSource",
@@ -37,28 +45,63 @@ __all__ = [
     "TrainingData",
     "open_retrieval",
     "open_training",
+    "prepare",
+    "require_set",
 ]
 
 
 def open_training(data: ml_collections.ConfigDict) -> TrainingData:
     """Opens the labelled images that `config.data` names; raises a UserError if it cannot."""
-    return _open(data, "training", _TRAINING)
+    return _open(data, "training")
 
 
 def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     """Opens the database and queries that `config.data` names; raises a UserError if it cannot."""
-    found = _open(data, "retrieval", _RETRIEVAL)
+    found = _open(data, "retrieval")
     if not data.distractors:
         return found
-    return importlib.import_module("delg_jax.data.tfds_builders").with_distractors(found, data)
+    builders = importlib.import_module("delg_jax.data.tfds_builders")
+    with distributed.first_before_others("distractors"):
+        return builders.with_distractors(found, data)
 
 
-def _open(data: ml_collections.ConfigDict, purpose: str, modules: dict[str, str]):
-    for name, least in _LEAST.items():
+def prepare(data: ml_collections.ConfigDict, purpose: str = "") -> TrainingData | RetrievalData:
+    """Prepares the data set that `config.data` names, so that other verbs find it ready.
+
+    With `config.data.beam_options` the work is done on Apache Beam. Of several processes of
+    `jax.distributed`, the first one prepares.
+
+    Args:
+      data: the `config.data` tree.
+      purpose: `training` or `retrieval`; "" for training, or retrieval if the data set has no
+        training images.
+
+    Returns:
+      The data, as `open_training` or `open_retrieval` do.
+
+    Raises:
+      UserError: if the data set cannot be prepared, or has no images for the purpose.
+    """
+    if not purpose:
+        purpose = "retrieval" if data.name in _RETRIEVAL.keys() - _TRAINING.keys() else "training"
+    require_choice("purpose", purpose, PURPOSES)
+    return open_training(data) if purpose == "training" else open_retrieval(data)
+
+
+def require_set(name: str, purpose: str) -> None:
+    """Raises a UserError unless a data set has images for a purpose, `training` or `retrieval`."""
+    require_choice("config.data.name", name, tuple(_TRAINING | _RETRIEVAL))
+    names = _MODULES[purpose]
+    if name not in names:
+        rule = f"has no {purpose} images; data sets that do are {', '.join(names)}"
+        raise UserError("config.data.name", name, rule)
+
+
+def _open(data: ml_collections.ConfigDict, purpose: str):
+    for name, least in LEAST.items():
         if data[name] < least:
             raise UserError(f"config.data.{name}", data[name], f"must be at least {least}")
-    require_choice("config.data.name", data.name, tuple(_TRAINING | _RETRIEVAL))
-    if data.name not in modules:
-        rule = f"has no {purpose} images; data sets that do are {', '.join(modules)}"
-        raise UserError("config.data.name", data.name, rule)
-    return getattr(importlib.import_module(f"delg_jax.data.{modules[data.name]}"), purpose)(data)
+    require_set(data.name, purpose)
+    module = importlib.import_module(f"delg_jax.data.{_MODULES[purpose][data.name]}")
+    with distributed.first_before_others(f"{purpose} data"):  # which may have to be prepared
+        return getattr(module, purpose)(data)

@@ -79,11 +79,16 @@ class _Padding:
         return {"image": black, "label": np.int32(0), "valid": np.bool_(False)}
 
 
-def _decoder(source: ImageSource, data: ml_collections.ConfigDict, skip_log: SkipLog | None):
+def check(data: ml_collections.ConfigDict) -> None:
+    """Raises a UserError if images cannot be cropped and resized as `config.data` says."""
     if data.image_size < 1:
         raise UserError("config.data.image_size", data.image_size, "must be at least 1")
     _check_range("config.data.crop_area", tuple(data.crop_area), 1.0)
     _check_range("config.data.crop_aspect", tuple(data.crop_aspect), math.inf)
+
+
+def _decoder(source: ImageSource, data: ml_collections.ConfigDict, skip_log: SkipLog | None):
+    check(data)
     crop = augmentation.CropSettings(
         data.image_size,
         tuple(data.crop_area),
@@ -109,13 +114,14 @@ def training_batches(
     skip_log: SkipLog | None = None,
     shard: tuple[int, int] = (0, 1),
     read: Reader | None = None,
+    start: int = 0,
 ) -> grain.DatasetIterator:
     """Endless shuffled, augmented batches, the same for the same arguments.
 
     Batches of all processes together are those that one process alone would get, whatever the
     number of workers. A bad image is replaced by the next good one of the data set, so that every
-    other image stays where it is. The iterator's `get_state` and `set_state` stop and resume it at
-    the same batch, on any number of processes.
+    other image stays where it is. The number of a batch is all that a run needs to resume, on any
+    number of processes and workers.
 
     Args:
       source: labelled images.
@@ -126,37 +132,45 @@ def training_batches(
       shard: number of this process and of all processes.
       read: what gives an image by its number and a generator, None if it is bad; None for a
         random crop of `source`.
+      start: number of the first batch, from 0.
 
     Returns:
       Iterator of the rows of this process, `image` uint8 [B, size, size, 3] and `label` int32 [B].
     """
     replace = _Replacing(read or _decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(replace)
-    batches = _rows_of(dataset, batch_size, shard).to_iter_dataset(_READING)
-    if data.workers:
-        options = grain.MultiprocessingOptions(num_workers=data.workers)
-        batches = batches.mp_prefetch(options, worker_init_fn=_live_as_long_as_parent)
-    return iter(batches)
+    return _decoded(_rows_of(dataset, batch_size, shard, start), data.workers)
 
 
 def _rows_of(
-    dataset: grain.MapDataset, batch_size: int, shard: tuple[int, int]
+    dataset: grain.MapDataset, batch_size: int, shard: tuple[int, int], start: int = 0
 ) -> grain.MapDataset:
     """Batches of which process `p` of `n` has rows [p B / n, (p + 1) B / n) of every one."""
     number, processes = shard
     if batch_size % processes:
         raise ValueError(f"batch_size (={batch_size}) must be a multiple of {processes} processes")
-    return dataset.batch(batch_size // processes)[slice(number, None, processes)]
+    rows = dataset.batch(batch_size // processes)
+    return rows[slice(start * processes + number, None, processes)]
+
+
+def _decoded(batches: grain.MapDataset, workers: int) -> grain.DatasetIterator:
+    """The batches in order, decoded ahead of use by worker processes, or here by threads."""
+    dataset = batches.to_iter_dataset(_READING)
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_live_as_long_as_parent)
+    return iter(dataset)
 
 
 def _live_as_long_as_parent(worker: int, workers: int) -> None:
     """Lets a worker live exactly as long as its parent, which otherwise it would outlive.
 
-    A scheduler sends SIGTERM to all processes, but training still wants batches on its way to the
-    checkpoint that follows.
+    A scheduler sends SIGTERM to all processes, and a terminal SIGINT, but training still wants
+    batches on its way to the checkpoint that follows.
     """
     del worker, workers
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
@@ -188,7 +202,8 @@ def validation_batches(
     """
     if not len(source):
         return iter(())
+    workers = min(data.workers, math.ceil(len(source) / batch_size))
     padded = math.ceil(len(source) / batch_size) * batch_size
     read = _Padding(_decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(padded).map(read)
-    return iter(_rows_of(dataset, batch_size, shard).to_iter_dataset(_READING))
+    return _decoded(_rows_of(dataset, batch_size, shard), workers)

@@ -127,6 +127,32 @@ class JoinedSource:
         return found
 
 
+class SelectedSource:
+    """Some images of a source.
+
+    Args:
+      source: of the images.
+      indices: int [N], which ones, in their new order.
+    """
+
+    def __init__(self, source: ImageSource, indices: np.ndarray) -> None:
+        self._source, self._indices = source, indices
+        self.names = [source.names[index] for index in indices]
+        self.labels = source.labels[indices]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one image."""
+        return self._source.read(self._indices[index])
+
+    def stamps(self, indices: Sequence[int]) -> np.ndarray:
+        """Those of the source, int64 [n, 3]."""
+        return self._source.stamps(self._indices[np.asarray(indices, np.int64)].tolist())
+
+
 def stamp_of_files(paths: Iterable[pathlib.Path]) -> np.ndarray:
     """One stamp int64 [3] for all images in some files: their bytes, and the latest times."""
     found = _stamps([str(path) for path in paths])

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from delg_jax import configuration
+from delg_jax import configuration, distributed
 from delg_jax import workdir as artefacts
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
@@ -25,6 +25,7 @@ from delg_jax.retrieval.ranking import Ranked, Ranking
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
 from delg_jax.search.index import build_index
+from delg_jax.workdir import root_of
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory
 
@@ -47,16 +48,21 @@ def evaluate(
       the order of the average precisions; `seconds`, `milliseconds_per_query` and `megabytes` by
       method, of search and re-ranking without extraction and similarity graph; the numbers of
       `images` and `queries`; `skipped`, see `skipped.count`, by search (global, local); and
-      `pairs`, see `pair_average_precision`, if `config.eval.pairs` is set.
+      `pairs`, see `pair_average_precision`, if `config.eval.pairs` is set. Of several
+      processes of `jax.distributed` the first one ranks; in the others the result is empty.
 
     Raises:
       UserError: for a wrong configuration, or data or weights that cannot be used.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     _check(config)
     extracted = extract(config, root, overwrite)
-    _bind(config, root, extracted, overwrite)
-    ranked, costs = _rank_by_methods(config, root, extracted, overwrite)
+    if distributed.is_first():
+        _bind(config, root, extracted, overwrite)
+    graphs = _graphs(config, root, extracted, overwrite)
+    if not distributed.is_first():
+        return {}
+    ranked, costs = _rank_by_methods(config, root, extracted, graphs, overwrite)
     queries = max(len(extracted.queries), 1)
     marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
     scored, comparisons = _score(config, root, marked, extracted.data)
@@ -143,8 +149,23 @@ def _check(config: ml_collections.ConfigDict) -> None:
     pairs.check(config)
 
 
-def _rank_by_methods(
+def _graphs(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
+) -> dict[str, SimilarityGraph]:
+    """The similarity graphs that methods need, by their search."""
+    wanted = [method for method in config.eval.methods if methods.needs_graph(method)]
+    return {
+        search: build_index(config, root, overwrite, extracted, search)
+        for search in _searches(wanted)
+    }
+
+
+def _rank_by_methods(
+    config: ml_collections.ConfigDict,
+    root: pathlib.Path,
+    extracted: Extracted,
+    graphs: dict[str, SimilarityGraph],
+    overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
@@ -154,12 +175,9 @@ def _rank_by_methods(
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
             first = methods.search(search, extracted, config.search, place, config.eval.depth)
-        graph = None
-        if any(map(methods.needs_graph, own)):
-            graph = build_index(config, root, overwrite, extracted, search)
         for method in own:
             with measured() as reranked:
-                ranked[method] = _rerank(method, config, extracted, first, graph)
+                ranked[method] = _rerank(method, config, extracted, first, graphs.get(search))
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 

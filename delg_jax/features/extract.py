@@ -18,6 +18,7 @@ from delg_jax.features.network import Network, network_sections
 from delg_jax.features.origins import Box, CurrentImages
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
+from delg_jax.workdir import root_of
 
 
 class Extracted(NamedTuple):
@@ -60,7 +61,7 @@ def extract(
       UserError: for a wrong configuration, unusable data, weights or files, if no image or no
         query can be used, or if another job writes the stores.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     check(config.extract)
     dimensions.check(config)
     data = open_retrieval(config.data)
@@ -116,7 +117,7 @@ def extract_images(
       UserError: for a wrong configuration, unusable images or weights, images that are no longer
         listed, or if another job writes the store.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     image_set = ImageSet(config, LISTED, images)
     source, boxes = image_set.open()
     require_beam(runner)

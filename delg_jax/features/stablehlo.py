@@ -32,7 +32,7 @@ from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import Delg
-from delg_jax.workdir import FORMAT, claim, replacing, write_json
+from delg_jax.workdir import FORMAT, claim, replacing, root_of, write_json
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 Outputs = dict[str, jax.Array]
@@ -63,7 +63,7 @@ def export_model(
     Raises:
       UserError: for a wrong argument or configuration, or weights that cannot be used.
     """
-    output, root = pathlib.Path(output), pathlib.Path(workdir)
+    output, root = pathlib.Path(output), root_of(workdir)
     check(config.extract)
     _check_can_write(output, overwrite)
     platforms = tuple(dict.fromkeys(platforms))

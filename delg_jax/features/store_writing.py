@@ -14,9 +14,9 @@ from delg_jax.errors import UserError
 from delg_jax.features import origins
 from delg_jax.features.origins import Comparison, CurrentImages
 from delg_jax.features.pca import Pca, equal
-from delg_jax.features.storage.lock import exclusive, held_by_first
 from delg_jax.features.storage.rows import WRITTEN, Layout
 from delg_jax.features.store import FeatureStore
+from delg_jax.locks import exclusive, held_by_first
 from delg_jax.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def open_for_writing(
     comparison = _compare(store, images) if store is not None else None
     current = store is not None and (comparison is None or not len(comparison.changed))
     # All processes must agree before one of them changes the store
-    if distributed.agree(current) and store is not None:
+    if distributed.agree(current, str(folder)) and store is not None:
         if comparison is not None:
             origins.log_changes(store, comparison)
             _record_origins_if_writable(store, comparison)

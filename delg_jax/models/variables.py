@@ -1,5 +1,6 @@
 """Variables of a network: initialised, filled with pretrained weights, and their digest."""
 
+import functools
 import hashlib
 import logging
 from typing import Any
@@ -29,6 +30,14 @@ def initialize(module: Delg, key: jax.Array) -> Variables:
     )
     variables = init(key)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def shapes(module: Delg) -> Variables:
+    """Shape and dtype of each variable of `module`, classifiers included, as `initialize` gives."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    init = functools.partial(module.init, method="classify")
+    variables = jax.eval_shape(init, jax.random.key(0), image)
+    return {name: variables.get(name, {}) for name in ("params", "batch_stats")}
 
 
 def load_pretrained(

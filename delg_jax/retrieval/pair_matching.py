@@ -18,6 +18,7 @@ from delg_jax.features.network import Network
 from delg_jax.rerank.spatial_verification import Verification, verify_pair
 from delg_jax.retrieval.query import read_picture
 from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.workdir import root_of
 
 
 class PicturePair(NamedTuple):
@@ -67,7 +68,7 @@ def match_pictures(
     settings = spatial_settings(config.rerank)
     dimensions.check(config)
     pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
-    sides = _extract(config, pathlib.Path(workdir), pictures, overwrite)
+    sides = _extract(config, root_of(workdir), pictures, overwrite)
     found = verify_pair(sides[0], sides[1], jax.random.key(config.seed), settings)
     locations = tuple(
         np.asarray(side.locations)[found.matches[:, column]] for column, side in enumerate(sides)

@@ -31,6 +31,7 @@ from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import index_place
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index import build_index
+from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Searcher:
         overwrite: bool = False,
     ) -> None:
         check_has_network(config)
-        self.config, self._root, self._overwrite = config, pathlib.Path(workdir), overwrite
+        self.config, self._root, self._overwrite = config, root_of(workdir), overwrite
         self.methods = possible_methods(config)
         network = Network(config, self._root)
         self._stored = extract(config, self._root, overwrite, network=network)

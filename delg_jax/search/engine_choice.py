@@ -15,6 +15,7 @@ from delg_jax.search.index_store import Place
 from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.kernels import KINDS, SimilarityKernel
 from delg_jax.search.lsh_grids import GridSettings
+from delg_jax.workdir import root_of
 
 # Fields that decide the index of an approximate engine
 _INDEX_FIELDS = {
@@ -63,7 +64,10 @@ def unused_fields(engine: str | None) -> tuple[str, ...]:
 
 
 def build_engine(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, overwrite: bool = False
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    overwrite: bool = False,
+    extracted: Extracted | None = None,
 ) -> pathlib.Path | None:
     """Builds the index of an approximate engine, unless it is there.
 
@@ -71,6 +75,7 @@ def build_engine(
       config: the whole tree.
       workdir: gets `index/cann` or `index/ivf`, and the features if they are missing.
       overwrite: whether an index of another configuration is deleted instead of refused.
+      extracted: the features, if the caller has them.
 
     Returns:
       The folder of the index; None for the exact engine, which needs none.
@@ -81,8 +86,8 @@ def build_engine(
     check(config.search)
     if config.search.engine == "exact":
         return None
-    root = pathlib.Path(workdir)
-    extracted = extract(config, root, overwrite)
+    root = root_of(workdir)
+    extracted = extracted or extract(config, root, overwrite)
     place = index_place(config, root, extracted, overwrite)
     assert place is not None  # the engine is not exact
     engine(extracted.database.local_features(config.search.max_features), config.search, place)

@@ -13,8 +13,8 @@ from delg_jax import distributed
 from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.storage.lock import held_by_first
 from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.locks import held_by_first
 from delg_jax.progress import Progress
 from delg_jax.search import global_search
 from delg_jax.search.batching import Rows, padded_rows
@@ -54,7 +54,8 @@ def claimed(
     extra = {"weights": weights}
     neighbours, block = config.search.graph_neighbours, config.search.graph_block
     is_ours = outputs.is_of(store.folder, config, sections, extra)
-    if distributed.agree(is_ours and _is_readable(store)):  # before any process changes it
+    # Before any process changes it
+    if distributed.agree(is_ours and _is_readable(store), str(store.folder)):
         yield
         return
 

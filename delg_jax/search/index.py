@@ -10,6 +10,7 @@ from delg_jax.search.engine_choice import check, deciding_fields, engine
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches
 from delg_jax.search.graph_store import GraphStore
+from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def build_index(
       UserError: for a wrong configuration, data that cannot be used, or if another job builds the
         graph.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     search = config.search
     check(search)
     extracted = extracted or extract(config, root, overwrite)

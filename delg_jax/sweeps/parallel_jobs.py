@@ -15,10 +15,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import ml_collections
 
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.locks import exclusive
 from delg_jax.sweeps import run_record, sweep
 from delg_jax.sweeps.run_record import BEGUN, FAILED, Record
 from delg_jax.sweeps.sweep import Result, Run
+from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def run(
     Raises:
       UserError: before the first run, as `sweep.run`.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     configs = sweep.check(base, runs, root, overwrite)
     wanted = {
         one.name: Record.begin(config, one.verbs) for one, config in zip(runs, configs, strict=True)

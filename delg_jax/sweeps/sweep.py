@@ -14,10 +14,11 @@ from delg_jax import workdir as artefacts
 from delg_jax.compilation_cache import release_if_many
 from delg_jax.errors import UserError, require_choice
 from delg_jax.evaluation.evaluate import evaluate
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.locks import exclusive
 from delg_jax.sweeps import run_record
 from delg_jax.sweeps.run_record import BEGUN, FAILED, FINISHED, Record
 from delg_jax.training.train import train_and_evaluate
+from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def run(
       UserError: before the first run, for names that occur twice, a field or verb that does not
         exist, a finished run of another configuration, or a run from other weights.
     """
-    root = pathlib.Path(workdir)
+    root = root_of(workdir)
     configs = check(base, runs, root, overwrite)
     results: list[Result] = []
     for number, (one, config) in enumerate(zip(runs, configs, strict=True), start=1):

@@ -175,7 +175,7 @@ def read(specs: Sequence[str], given: Mapping[str, Any]) -> Spec:
     if len(files) > 1:
         raise UserError(SUBJECT, files[1], f"is a second file, beside {files[0]}")
     if files:
-        content = _read_file(pathlib.Path(configuration.expand_home(SUBJECT, files[0])))
+        content = _read_file(pathlib.Path(configuration.local_path(SUBJECT, files[0])))
     for name in ("grid", "random"):
         content[name] = dict(content.get(name, {}))
     for text in specs:

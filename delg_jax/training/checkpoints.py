@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -24,12 +24,28 @@ _DIGEST = "digest"  # Orbax keeps no checksum of its arrays
 _LONGEST_REASON = 200  # characters; Orbax quotes whole trees
 
 
+class Restored(NamedTuple):
+    """A restored checkpoint.
+
+    Attributes:
+      state: in NumPy arrays, so that any number of devices can take it.
+      validated: False if the run stopped within the validation at this step.
+    """
+
+    state: TrainState
+    validated: bool
+
+
+def has_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether a folder of checkpoints holds one."""
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
 class Checkpoints:
     """The checkpoints of one run, saved in the background; use it in a `with` block.
 
-    Each checkpoint holds the variables, the optimiser state, the position of the input and, as
-    `meta`, the configuration. Random draws derive from `config.seed` and the step number, so they
-    need nothing more.
+    Each checkpoint holds the variables, the optimiser state and, as `meta`, the configuration.
+    The position of the input and all random draws derive from `config.seed` and the step number.
 
     Args:
       folder: of the run's checkpoints.
@@ -50,8 +66,8 @@ class Checkpoints:
     ) -> None:
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         best: dict[str, Any] = {}
+        self._lower_is_better = lower = best_metric.endswith("loss")
         if best_metric:
-            lower = best_metric.endswith("loss")
             best = {"best_fn": lambda metrics: metrics[best_metric]}
             best["best_mode"] = "min" if lower else "max"
             policies.append(
@@ -66,6 +82,13 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True, **best)
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
         self._best_metric = best_metric
+        self._not_validated: int | None = None  # step that was restored so
+        # Not read again: the latest checkpoint may still be written
+        self._values = {
+            step: stored[best_metric]
+            for step in (self._manager.all_steps() if best_metric else ())
+            if best_metric in (stored := self._manager.metrics(step) or {})
+        }
         self._meta = {"model": configuration.flatten(model)}
         if config is not None:
             self._meta["config"] = configuration.flatten(config)
@@ -83,24 +106,41 @@ class Checkpoints:
         """Step of the latest complete checkpoint, or None."""
         return self._manager.latest_step()
 
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the best metric is better than in every checkpoint so far."""
+        value = metrics.get(self._best_metric)
+        if value is None:
+            return False
+        if self._lower_is_better:
+            return all(value < other for other in self._values.values())
+        return all(value > other for other in self._values.values())
+
     def save(
-        self, state: TrainState, input_state: str, metrics: Mapping[str, float] | None = None
+        self,
+        state: TrainState,
+        metrics: Mapping[str, float] | None = None,
+        validated: bool = True,
     ) -> None:
         """Saves a state; does nothing if this step is already saved.
 
+        A restored checkpoint whose validation was repeated is replaced, unless it is the only one:
+        a kill must not leave the run without any.
+
         Args:
           state: to save.
-          input_state: position of the input.
           metrics: of this step; only the best metric and the attention quantiles are stored.
+          validated: False if the run stops within the validation at this step.
         """
-        step, metrics = int(state.step), metrics or {}
-        if step in self._manager.all_steps():
-            return
+        step, metrics, saved = int(state.step), metrics or {}, self._manager.all_steps()
+        if step in saved:
+            if step != self._not_validated or not validated or len(saved) == 1:
+                return
+            self._manager.delete(step)
         # Orbax would compile a slice of every replicated array for every device
         state = jax.device_get(state)
         attention = {name: metrics[name] for name in _ATTENTION_QUANTILES if name in metrics}
         best = {name: metrics[name] for name in (self._best_metric,) if name in metrics}
-        meta = {**self._meta, "input": input_state, "attention": attention}
+        meta = {**self._meta, "attention": attention, "validated": validated}
         meta[_DIGEST] = digest(state.variables)
         self._manager.save(
             step,
@@ -111,16 +151,17 @@ class Checkpoints:
             ),
             metrics=best or None,
         )
+        if best:
+            self._values[step] = best[self._best_metric]
 
-    def restore(self, like: TrainState) -> tuple[TrainState, str]:
+    def restore(self, like: TrainState) -> Restored:
         """Restores the latest checkpoint.
 
         Args:
-          like: a state of the same structure.
+          like: a state of the same structure, of arrays or their shapes.
 
         Returns:
-          The state, in NumPy arrays so that any number of devices can take it, and the position of
-          the input.
+          The state, and whether its step was validated.
 
         Raises:
           UserError: if the checkpoint is damaged, or has another optimiser or structure (as those
@@ -145,7 +186,9 @@ class Checkpoints:
         state = TrainState(
             optimizer["step"], variables["params"], variables["batch_stats"], optimizer["state"]
         )
-        return state, restored["meta"]["input"]
+        validated = restored["meta"].get("validated", True)
+        self._not_validated = None if validated else int(state.step)
+        return Restored(state, validated)
 
 
 def require_intact(variables: Any, meta: Mapping[str, Any], folder: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ from delg_jax.models.delg import build
 from delg_jax.models.variables import digest, initialize, load_pretrained
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from delg_jax.training.optimizer import create_optimizer, create_state
-from delg_jax.workdir import claim
+from delg_jax.workdir import claim, root_of
 
 _SECTIONS = ("seed", "model")
 
@@ -35,16 +35,16 @@ def convert_weights(
     """
     if not config.model.pretrained:
         raise UserError("config.model.pretrained", "", "must name the weights to convert")
-    folder = pathlib.Path(workdir) / FOLDER
+    folder = root_of(workdir) / FOLDER
     variables = initialize(build(config.model), jax.random.key(config.seed))
     variables = load_pretrained(variables, config.model, config.model.num_classes > 0)
     claim(folder, config, _SECTIONS, overwrite)
     with Checkpoints(folder, config.model, keep=1) as checkpoints:
         state = create_state(variables, create_optimizer(config.train))
         if checkpoints.latest() is not None:
-            stored, _ = checkpoints.restore(state)
+            stored = checkpoints.restore(state).state
             if digest(stored.variables) != digest(variables):
                 rule = "holds other weights under this configuration; use another --workdir"
                 raise UserError("workdir", str(workdir), rule)
-        checkpoints.save(state, input_state="")
+        checkpoints.save(state)
     return folder

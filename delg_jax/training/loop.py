@@ -1,19 +1,18 @@
-"""The training loop: steps, metrics, validation and checkpoints, until the end or SIGTERM."""
+"""The training loop: steps, metrics, validation and checkpoints, until the end or a stop."""
 
 import contextlib
-import json
+import functools
 import logging
 import math
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
-import grain
 import jax
 import ml_collections
 import optax
 
-from delg_jax import distributed
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
@@ -30,6 +29,7 @@ from delg_jax.training.step import (
     parallel_train_step,
     split_over_devices,
 )
+from delg_jax.training.validation import Validation, choose
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,73 +58,96 @@ class TrainingLoop:
         skip_log: skips.SkipLog,
     ) -> None:
         self._train, self._data = train, data
-        self._validation, self._skip_log, self._folder = validation, skip_log, folder
-        weights = loss_weights(train)
+        self._skip_log, self._folder = skip_log, folder
+        weights, penalty = loss_weights(train), optimizer.penalty(train)
         self._train_step = parallel_train_step(
-            module, tx, weights, optimizer.penalty(train), train.accumulation_steps
+            module, tx, weights, penalty, train.accumulation_steps
         )
-        self._eval_step = parallel_eval_step(module, weights)
+        chosen = choose(validation, train.eval_images, data.split_seed)
+        batch_size = train.batch_size // train.accumulation_steps
+        eval_step = parallel_eval_step(module, weights, penalty)
+        self._validate = Validation(chosen, data, batch_size, eval_step, skip_log)
         self._learning_rate = optimizer.learning_rate(train)
         learns_attention = (
             module.local_head and module.attention == "learned" and train.heads != "global"
         )
-        self._diagnosis = health.Diagnosis(train, learns_attention, validation.labels)
+        self._diagnosis = health.Diagnosis(train, learns_attention, chosen.labels)
         self._nonfinite: list[jax.Array] = []  # of each step since the last record
         if not len(validation):
             text = "no validation images: only losses of training are recorded"
-            best = train.best_metric.startswith("validation_")
-            _LOG.warning(text + (", and no checkpoint is kept as the best" if best else ""))
+            best = ", and no checkpoint is kept as the best" if train.best_metric else ""
+            _LOG.warning(text + best)
 
     def run(
-        self, state: TrainState, batches: grain.DatasetIterator, checkpoints: Checkpoints
+        self,
+        state: TrainState,
+        batches: Iterator[pipeline.Batch],
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+        validated: bool = True,
     ) -> dict[str, float]:
         """Takes all remaining steps and returns the last record of metrics.
 
         Args:
           state: to start from, on all devices.
-          batches: of this process, at the position of `state`.
+          batches: of this process, from that of the next step.
           checkpoints: of the run.
+          stop: a request to stop.
+          validated: False if the validation at the step of `state` must be repeated.
 
         Raises:
-          SystemExit: with status 0, after SIGTERM and the checkpoint that follows it.
+          Interrupted: after a request to stop and the checkpoint that follows it.
           UserError: if a tensor is not finite, or too many images are bad.
         """
         train, first = self._train, int(state.step)
+        step = logged = first
         record: dict[str, float] = {}
+        metrics: dict[str, Any] = {}
         self._writer = MetricsWriter(self._folder, first, train.tensorboard)
         self._clock = (time.monotonic(), first)
         with (
             contextlib.closing(self._writer),
-            StopRequest() as stop,
             Progress("train", train.steps, "step", done=first) as progress,
         ):
-            for step in range(first + 1, train.steps + 1):
-                try:
-                    batch = next(batches)
-                except Exception:
-                    self._check_skipped()  # its error is clearer if no image is good
-                    raise
+            if not validated:
+                record = self._writer.read(step)
+                validated = self._evaluate(state, step, stop, record)
+                checkpoints.save(state, record, validated)
+            steps = range(first + 1, train.steps + 1)
+            for step, batch in zip(steps, stop.items(self._good(batches)), strict=False):
+                before = metrics
                 state, metrics = self._train_step(state, split_over_devices(batch))
+                jax.block_until_ready(before)  # a request to stop must not wait for many steps
                 self._nonfinite.append(metrics.pop("nonfinite"))
-                last, stopped = step == train.steps, stop.arrived(step)
-                saves = last or stopped or step % train.checkpoint_every == 0
+                last = step == train.steps
+                validates = last or step % train.eval_every == 0
+                saves = last or step % train.checkpoint_every == 0
                 # Also before each checkpoint, because this detects divergence
-                if saves or step % train.log_every == 0:
-                    record = self._log(step, metrics, state, checkpoints.latest())
-                if last or step % train.eval_every == 0:
-                    means = self._evaluate(state, step)
-                    if means:
-                        means |= self._diagnosis.examine(step, means)
-                        record |= self._writer.write(step, means)
-                    self._clock = (time.monotonic(), step)
-                if saves:
-                    input_state = json.dumps(_to_json(batches.get_state()))
-                    checkpoints.save(state, input_state, record)
-                if stopped and not last:
-                    _LOG.info("stopped at step %d; the same command resumes there", step)
-                    raise SystemExit(0)
+                if saves or validates or step % train.log_every == 0:
+                    record, logged = self._log(step, metrics, state, checkpoints.latest()), step
+                if validates:
+                    validated = self._evaluate(state, step, stop, record)
+                if saves or not validated or (validates and checkpoints.is_best(record)):
+                    checkpoints.save(state, record, validated)
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
+            if step < train.steps or not validated:
+                if logged < step:
+                    record = self._log(step, metrics, state, checkpoints.latest())
+                if step > first:
+                    checkpoints.save(state, record, validated)
+                _LOG.info("stopped at step %d", step)
+                raise stop.interruption()
         return record or self._writer.read(train.steps)
+
+    def _good(self, batches: Iterator[pipeline.Batch]) -> Iterator[pipeline.Batch]:
+        """Yields the batches; if there are none, the error says which images are bad."""
+        while True:
+            try:
+                batch = next(batches)
+            except Exception:
+                self._check_skipped()
+                raise
+            yield batch
 
     def _log(
         self, step: int, metrics: dict[str, Any], state: TrainState, saved: int | None
@@ -162,10 +185,12 @@ class TrainingLoop:
         for number, position in enumerate(found, start=step - len(found) + 1):
             if position >= 0:
                 name = list(health.watched(record, state.params, state.variables))[position]
-                kept = "there is no checkpoint" if saved is None else f"checkpoint {saved} is kept"
-                rule = (
-                    f"training diverged at step {number}: {name} is not finite; lower it ({kept})"
-                )
+                rule = f"training diverged at step {number}: {name} is not finite; lower it and "
+                rule += "start again (there is no checkpoint)"
+                if saved is not None:
+                    rule = f"training diverged at step {number}: {name} is not finite; resume from "
+                    rule += f"checkpoint {saved}, which is kept, with a lower one and "
+                    rule += "--config.train.resume_with=train.learning_rate"
                 raise UserError("config.train.learning_rate", self._train.learning_rate, rule)
 
     def _check_skipped(self) -> None:
@@ -173,31 +198,17 @@ class TrainingLoop:
         if len(skipped) > self._data.max_skipped:
             skips.report(self._skip_log.path.parent, skipped, self._data.max_skipped)
 
-    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        """Means over the validation images, with the prefix `validation_`; empty without images."""
-        totals: dict[str, float] = {}
-        batches = pipeline.validation_batches(
-            self._validation,
-            self._data,
-            self._train.batch_size // self._train.accumulation_steps,
-            self._skip_log,
-            distributed.shard(),
-        )
-        for number, batch in enumerate(batches):
-            sums, scores = self._eval_step(state, split_over_devices(batch))
-            if number == 0:
-                self._writer.draw_attention(step, batch["image"], scores)
-            for name, value in jax.device_get(sums).items():
-                totals[name] = totals.get(name, 0.0) + float(value)
-        count = totals.pop("count", 0.0)
-        if not count:
-            return {}
-        means = {f"validation_{name}": total / count for name, total in totals.items()}
-        best = self._train.best_metric
-        if best.startswith("validation_") and best not in means:
-            rule = f"must be one of {', '.join(sorted(means))}, or another metric, or empty"
-            raise UserError("config.train.best_metric", best, rule)
-        return means
+    def _evaluate(
+        self, state: TrainState, step: int, stop: StopRequest, record: dict[str, float]
+    ) -> bool:
+        """Adds the means over the validation images to a record; False if a stop came first."""
+        draw = functools.partial(self._writer.draw_attention, step)
+        means = self._validate(state, stop, draw)
+        self._clock = (time.monotonic(), step)
+        if means:
+            means |= self._diagnosis.examine(step, means)
+            record |= self._writer.write(step, means)
+        return means is not None
 
 
 def _device_memory() -> dict[str, float]:
@@ -205,10 +216,3 @@ def _device_memory() -> dict[str, float]:
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use")
     return {} if peak is None else {"device_memory_bytes": float(peak)}
-
-
-def _to_json(value: Any) -> Any:
-    """The state of a Grain iterator as JSON values."""
-    if isinstance(value, dict):
-        return {name: _to_json(child) for name, child in value.items()}
-    return value.decode() if isinstance(value, bytes) else value

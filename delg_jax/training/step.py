@@ -119,15 +119,20 @@ def _accumulate_gradients(
 
 
 def eval_step(
-    state: TrainState, batch: dict[str, jax.Array], module: Delg, weights: LossWeights
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    module: Delg,
+    weights: LossWeights,
+    penalty: Callable[[Any], jax.Array] | None = None,
 ) -> tuple[Metrics, jax.Array | None]:
-    """Sums losses and accuracies over all devices.
+    """Sums losses and accuracies over all devices; the loss has all terms of the training loss.
 
     Args:
       state: the state to evaluate.
       batch: `image` uint8 [B, H, W, 3], `label` int32 [B], `valid` bool [B].
       module: the network.
       weights: of the losses.
+      penalty: loss term of the parameters alone; None for none.
 
     Returns:
       Sums over valid images by metric name, with their `count`; and the attention scores of this
@@ -136,6 +141,9 @@ def eval_step(
     result: Any = module.apply(state.variables, batch["image"], method="classify")
     outputs, scores, logits = result
     _, metrics = total_loss(outputs, scores, logits, batch["label"], weights, True)
+    if penalty is not None:
+        metrics["decay_loss"] = jnp.broadcast_to(penalty(state.params), metrics["loss"].shape)
+        metrics["loss"] += metrics["decay_loss"]
     metrics["count"] = jnp.ones_like(metrics["loss"])
     sums = {name: jnp.sum(jnp.where(batch["valid"], value, 0.0)) for name, value in metrics.items()}
     return jax.lax.psum(sums, AXIS), outputs.attention
@@ -160,9 +168,11 @@ def parallel_train_step(
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
 
 
-def parallel_eval_step(module: Delg, weights: LossWeights):
+def parallel_eval_step(
+    module: Delg, weights: LossWeights, penalty: Callable[[Any], jax.Array] | None = None
+):
     """`eval_step` over all devices: batch [local devices, B, ...]."""
-    step = functools.partial(eval_step, module=module, weights=weights)
+    step = functools.partial(eval_step, module=module, weights=weights, penalty=penalty)
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
 
 

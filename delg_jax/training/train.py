@@ -1,7 +1,6 @@
 """Training from a configuration: checks it, prepares state and input, and runs the loop."""
 
 import functools
-import json
 import logging
 import pathlib
 from typing import Any
@@ -10,46 +9,38 @@ import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from delg_jax import distributed
-from delg_jax.configuration import flatten, require_seed
+from delg_jax.configuration import difference, flatten, within
 from delg_jax.data import open_training, pipeline, skips
 from delg_jax.data.sources import TrainingData
-from delg_jax.errors import UserError, require_choice
+from delg_jax.errors import UserError
+from delg_jax.locks import held_by_first
 from delg_jax.models.delg import Delg, build
-from delg_jax.models.variables import initialize, load_pretrained
-from delg_jax.training import feature_cache, optimizer
-from delg_jax.training.checkpoints import FOLDER, Checkpoints
+from delg_jax.models.variables import initialize, load_pretrained, shapes
+from delg_jax.training import feature_cache, length, optimizer
+from delg_jax.training.checkpoints import FOLDER, Checkpoints, Restored, has_checkpoint
+from delg_jax.training.checks import best_metric, changed_on_resume, check_fields
 from delg_jax.training.data_fingerprint import fingerprint, require_same
+from delg_jax.training.interruption import StopRequest
 from delg_jax.training.loop import TrainingLoop
 from delg_jax.training.step import AXIS, replicate
-from delg_jax.training.trained_network import start_from_checkpoint
-from delg_jax.workdir import claim_usable, write_json
+from delg_jax.training.trained_network import require_start, start_from_checkpoint
+from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
 
 _LOG = logging.getLogger(__name__)
 
 _DECISIVE = ("seed", "model", "data", "train")
 _FREE = (  # fields under those that may change when a run resumes
-    "data.root",  # the images themselves are compared
-    "data.tfds_dir",
-    "data.beam_options",
-    "data.memory_megabytes",
-    "data.max_skipped",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.best_metric",
-    "train.chance_after",
-    "train.tensorboard",
-    "train.cache_gigabytes",
+    *("data.root", "data.tfds_dir"),  # the images themselves are compared
+    *("data.ground_truth", "data.distractors"),  # of retrieval
+    *("data.beam_options", "data.memory_megabytes", "data.max_skipped", "data.workers"),
+    "train.accumulation_steps",
+    *("train.log_every", "train.eval_every", "train.eval_images", "train.checkpoint_every"),
+    *("train.keep_checkpoints", "train.best_metric", "train.chance_after", "train.tensorboard"),
+    *("train.cache_gigabytes", "train.interrupted_status", "train.resume_with"),
 )
-_MINIMUM = {
-    **dict.fromkeys(("steps", "accumulation_steps", "log_every", "eval_every"), 1),
-    **dict.fromkeys(("checkpoint_every", "keep_checkpoints"), 1),
-    **dict.fromkeys(("learning_rate", "momentum", "arcface_margin", "chance_after"), 0),
-    **dict.fromkeys(("global_weight", "reconstruction_weight", "attention_weight"), 0),
-}
 
 
 def train_and_evaluate(
@@ -66,41 +57,67 @@ def train_and_evaluate(
       The last record of metrics, including validation.
 
     Raises:
-      UserError: if the configuration or the data is invalid, or the loss becomes NaN or infinite.
+      UserError: if the configuration or the data is invalid, another job trains in `workdir`, or
+        the loss becomes NaN or infinite.
+      Interrupted: after SIGTERM or Ctrl-C, and the checkpoint that follows it.
     """
-    root = pathlib.Path(workdir)
-    with distributed.first_before_others("data"):
-        data = open_training(config.data)
-    config = with_classes(config, data)
-    _check(config)
+    root = root_of(workdir)
+    check_fields(config)
+    with StopRequest(config.train.interrupted_status) as stop:
+        with stop.at_once():
+            if not has_checkpoint(root / FOLDER):
+                require_start(config)
+            data = open_training(config.data)
+        config = with_classes(config, data)
+
+        def claim() -> None:
+            _claim_folders(root, config, data, overwrite)
+
+        with held_by_first(root / FOLDER, claim, "training run"):
+            return _train(config, data, root, stop)
+
+
+def _train(
+    config: ml_collections.ConfigDict, data: TrainingData, root: pathlib.Path, stop: StopRequest
+) -> dict[str, float]:
+    """Trains to the end in a folder that is ours; returns the last record of metrics."""
+    _LOG.info("%s", length.of_config(config, len(data.train)))
     module = build(config.model, **module_options(config.train))
     tx = optimizer.create_optimizer(config.train)
-    variables = load_pretrained(initialize(module, jax.random.key(config.seed)), config.model)
-    state = optimizer.create_state(start_from_checkpoint(variables, config), tx)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
-    _claim_folders(root, config, data, overwrite)
-    batches = _open_batches(config, module, state, data, root, skip_log)
+    train, best = config.train, best_metric(config)
     with Checkpoints(
-        root / FOLDER,
-        config.model,
-        config.train.keep_checkpoints,
-        config.train.best_metric,
-        config,
+        root / FOLDER, config.model, train.keep_checkpoints, best, config
     ) as checkpoints:
-        if checkpoints.latest() is not None:
-            state, input_state = checkpoints.restore(state)
-            if input_state:  # converted weights have none
-                batches.set_state(json.loads(input_state))
-            _LOG.info("resumed at step %d", int(state.step))
-        loop = TrainingLoop(
-            config.train, config.data, module, tx, data.validation, root / "logs", skip_log
-        )
-        record = loop.run(replicate(state), batches, checkpoints)
+        with stop.at_once():
+            state, validated = _start(config, module, tx, checkpoints)
+            batches = _open_batches(config, module, state, data, root, skip_log)
+            loop = TrainingLoop(
+                train, config.data, module, tx, data.validation, root / "logs", skip_log
+            )
+        record = loop.run(replicate(state), batches, checkpoints, stop, validated)
     if distributed.is_first():
         skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
         write_json(root / "train_metrics.json", record)
     distributed.wait_for_all("trained")
     return record
+
+
+def _start(
+    config: ml_collections.ConfigDict,
+    module: Delg,
+    tx: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+) -> Restored:
+    """The state to start from: of the latest checkpoint, or else of fresh or given weights."""
+    if checkpoints.latest() is None:
+        variables = load_pretrained(initialize(module, jax.random.key(config.seed)), config.model)
+        state = optimizer.create_state(start_from_checkpoint(variables, config), tx)
+        return Restored(state, validated=True)
+    like = jax.eval_shape(lambda v: optimizer.create_state(v, tx), shapes(module))
+    restored = checkpoints.restore(like)
+    _LOG.info("resumed at step %d", int(restored.state.step))
+    return restored
 
 
 def with_classes(
@@ -114,28 +131,6 @@ def with_classes(
     config = config.copy_and_resolve_references()
     config.model.num_classes = found
     return config.lock()
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError that names the first invalid field of `config.train`."""
-    train = config.train
-    require_choice("config.train.batch_norm", train.batch_norm, ("train", "frozen", "sync"))
-    require_choice("config.train.dtype", train.dtype, ("float32", "bfloat16"))
-    for field, minimum in _MINIMUM.items():
-        if train[field] < minimum:
-            raise UserError(f"config.train.{field}", train[field], f"must be at least {minimum}")
-    for field in ("clip_norm", "arcface_scale"):
-        if not train[field] > 0:
-            raise UserError(f"config.train.{field}", train[field], "must be above 0")
-    if train.batch_size < 1 or train.batch_size % (jax.device_count() * train.accumulation_steps):
-        rule = f"must be a positive multiple of the {jax.device_count()} devices"
-        steps = train.accumulation_steps
-        rule += f" times config.train.accumulation_steps={steps}" if steps > 1 else ""
-        raise UserError("config.train.batch_size", train.batch_size, rule)
-    require_seed(config)
-    optimizer.penalty(train)
-    if train.cache_features:
-        feature_cache.check(config)
 
 
 def module_options(train: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -152,15 +147,18 @@ def module_options(train: ml_collections.ConfigDict) -> dict[str, Any]:
 def _claim_folders(
     root: pathlib.Path, config: ml_collections.ConfigDict, data: TrainingData, overwrite: bool
 ) -> None:
-    """Binds the folders of the run to this configuration and these images, in the first process."""
+    """Binds the folders of the run to this configuration and these images."""
     decisive = tuple(path for path in flatten(config, _DECISIVE) if path not in _FREE)
-    with distributed.first_before_others("folders"):
-        if not distributed.is_first():
-            return
-        found = fingerprint(data)
-        for folder in (root / "logs", root / FOLDER):
-            same = functools.partial(require_same, folder, found)
-            claim_usable(folder, config, decisive, same, overwrite)
+    kept = tuple(path for path in decisive if path not in changed_on_resume(config))
+    found = fingerprint(data)
+    for folder in (root / "logs", root / FOLDER):
+        same = functools.partial(require_same, folder, found)
+        claim_usable(folder, config, kept, same, overwrite)
+        if not is_of(folder, config, decisive):  # what `train.resume_with` names has changed
+            before = within(stored_config(folder), decisive)
+            changes = difference(before, flatten(config, decisive))
+            _LOG.info("%s: resumes with %s", folder, "; ".join(changes))
+            describe(folder, config, decisive)
 
 
 def _open_batches(
@@ -183,4 +181,5 @@ def _open_batches(
         skip_log,
         distributed.shard(),
         read,
+        start=int(state.step),
     )

@@ -1,18 +1,24 @@
 """The network to extract with, or to start training from: found, checked and restored."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint as ocp
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.models.delg import SOURCES, Delg, build
-from delg_jax.models.variables import initialize, load_pretrained
-from delg_jax.training.checkpoints import FOLDER, explain_read_errors, require_intact
+from delg_jax.models.variables import initialize, load_pretrained, shapes
+from delg_jax.training.checkpoints import (
+    FOLDER,
+    explain_read_errors,
+    has_checkpoint,
+    require_intact,
+)
 from delg_jax.workdir import CONFIG_FILE, stored_config
 
 
@@ -66,14 +72,26 @@ def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> 
     return restored
 
 
+def require_start(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError unless the weights that training starts from exist and fit the network."""
+    if config.model.checkpoint:
+        config = config.copy_and_resolve_references()
+        config.model.num_classes = 0  # another number of classes gets fresh classifiers
+        folder, step = _locate(config.model.checkpoint)
+        with _opened(folder, step) as (_, _, meta):
+            _stored_module(config, meta["model"], folder)
+    else:
+        load_pretrained({"params": {}, "batch_stats": {}}, config.model)
+
+
 def find_checkpoint(
     config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> tuple[pathlib.Path, int | None] | None:
     """Folder and step (None for the latest) of the checkpoint to extract with, or None."""
     named, own = config.model.checkpoint, workdir / FOLDER
-    if named and not (_has_checkpoint(own) and _started_from(own, named)):
+    if named and not (has_checkpoint(own) and _started_from(own, named)):
         return _locate(named)
-    return (own, None) if _has_checkpoint(own) else None
+    return (own, None) if has_checkpoint(own) else None
 
 
 def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
@@ -89,13 +107,8 @@ def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
       UserError: if there is no checkpoint, or it was trained without a local head.
     """
     folder, step = _locate(str(checkpoint))
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with (
-        explain_read_errors(folder),
-        ocp.CheckpointManager(folder.resolve(), options=options) as manager,
-    ):
-        step = manager.latest_step() if step is None else step
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    with _opened(folder, step) as (_, _, meta):
+        pass
     if not meta.get("attention"):
         rule = "holds no quantiles of the attention"
         raise UserError("config.model.checkpoint", str(checkpoint), rule)
@@ -105,17 +118,13 @@ def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
 def _locate(checkpoint: str) -> tuple[pathlib.Path, int | None]:
     """Folder and step (None for the latest) of a checkpoint given as `config.model.checkpoint`."""
     path = pathlib.Path(checkpoint)
-    if path.name.isdigit() and path.is_dir() and not _has_checkpoint(path / FOLDER):
+    if path.name.isdigit() and path.is_dir() and not has_checkpoint(path / FOLDER):
         return path.parent, int(path.name)
     for folder in (path, path / FOLDER):
-        if _has_checkpoint(folder):
+        if has_checkpoint(folder):
             return folder, None
     rule = "must be the workdir of a training run with a checkpoint"
     raise UserError("config.model.checkpoint", checkpoint, rule)
-
-
-def _has_checkpoint(folder: pathlib.Path) -> bool:
-    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def _started_from(folder: pathlib.Path, checkpoint: str) -> bool:
@@ -125,10 +134,11 @@ def _started_from(folder: pathlib.Path, checkpoint: str) -> bool:
     return stored_config(folder).get("model.checkpoint") == checkpoint
 
 
-def _restore(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
-) -> tuple[Delg, Any]:
-    """Restores the network of a checkpoint in `folder` and its variables; None for the latest."""
+@contextlib.contextmanager
+def _opened(
+    folder: pathlib.Path, step: int | None
+) -> Iterator[tuple[ocp.CheckpointManager, int, dict[str, Any]]]:
+    """Opens the checkpoints in `folder` to read; yields their manager, the step and its `meta`."""
     options = ocp.CheckpointManagerOptions(read_only=True)
     with (
         explain_read_errors(folder),
@@ -136,20 +146,23 @@ def _restore(
     ):
         step = manager.latest_step() if step is None else step
         stored = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        module = _stored_module(config, stored["meta"]["model"], folder)
-        shapes = jax.eval_shape(
-            lambda key: module.init(key, jnp.zeros((1, 64, 64, 3)), method="classify"),
-            jax.random.key(0),
-        )
+        yield manager, step, stored["meta"]
+
+
+def _restore(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
+) -> tuple[Delg, Any]:
+    """Restores the network of a checkpoint in `folder` and its variables; None for the latest."""
+    with _opened(folder, step) as (manager, found, meta):
+        module = _stored_module(config, meta["model"], folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-            {name: shapes.get(name, {}) for name in ("params", "batch_stats")},
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes(module)
         )
         restored = manager.restore(
-            step, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
+            found, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
         )
-        require_intact(restored["variables"], stored["meta"], folder)
+        require_intact(restored["variables"], meta, folder)
     return module, restored["variables"]
 
 

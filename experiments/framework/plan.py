@@ -81,6 +81,13 @@ def trainings(experiment: Experiment, options: Options) -> list[Run]:
         return []
     train = base(network, options).train
     steps = options.changes.get("train.steps", train.steps)
+    if experiment.sizes[options.size].of_paper and "train.steps" not in options.changes:
+        # The paper's number of images, whatever the batch
+        steps = (
+            train.steps
+            * train.batch_size
+            / options.changes.get("train.batch_size", train.batch_size)
+        )
     warmup = options.changes.get("train.warmup_steps", train.warmup_steps)
     ordered: dict[str, Training] = {}
 

@@ -214,7 +214,9 @@ def test_a_file_in_the_place_of_the_workdir_is_refused(capsys, tmp_path, place):
     assert mistake(capsys, CONFIG, f"--workdir={path}") == f"--workdir = '{path}': {rule}"
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("train", "verify")])
+@pytest.mark.parametrize(
+    "verb", [verb for verb in VERBS if verb not in ("prepare", "train", "verify")]
+)
 def test_every_verb_expands_home_directories_in_its_paths(verb, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     module, values = importlib.import_module(f"delg_jax.cli.{verb}"), flags.FlagValues()

@@ -68,7 +68,7 @@ def test_a_checkpoint_of_another_network_is_refused_by_extraction(tmp_path, caps
         random_variables(build(config.model)), optimizer.create_optimizer(config.train)
     )
     with Checkpoints(tmp_path / "run" / FOLDER, config.model, 1) as checkpoints:
-        checkpoints.save(state, "")
+        checkpoints.save(state)
     flags = command_line(retrieval_config(make_revisited(tmp_path / "photographs", places=1)))
     assert main(["extract", *flags, f"--workdir={tmp_path / 'run'}"]) == 2
     err = capsys.readouterr().err

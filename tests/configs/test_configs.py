@@ -11,6 +11,7 @@ from configs import default, revisited
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.models.delg import build
+from delg_jax.training.length import of_recipe
 
 FOLDER = Path(default.__file__).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "__init__.py")
@@ -81,27 +82,49 @@ def test_smoke_shrinks_the_quickstart_and_changes_no_network():
     assert smoke.data.image_size < whole.data.image_size
 
 
-@pytest.mark.parametrize("file", ["delg_r50_gld.py", "delg_r101_gld.py"])
-def test_the_recipe_of_the_paper_has_16_images_per_device(file):
-    assert load(file).train.batch_size == 21 * 16
-    assert load(file, "devices=2").train.batch_size == 2 * 16
+@pytest.mark.parametrize("name", ["delg_r50_gld", "delg_r101_gld"])
+@pytest.mark.parametrize("devices", [1, 8, 16, 21, 32, 256])
+def test_the_recipe_sees_the_images_of_the_paper_on_any_number_of_devices(name, devices):
+    recipe = of_recipe(f"{name}:devices={devices}")
+    assert recipe.batch_size == 16 * devices
+    assert recipe.images_seen == pytest.approx(24e6, rel=1e-4)
+    assert recipe.train_images == 960_000
+    assert f"{recipe.epochs:.1f}" == "25.0"
+
+
+def test_the_default_recipe_is_for_eight_devices():
+    assert load("delg_r50_gld.py") == load("delg_r50_gld.py", "devices=8")
+    assert str(of_recipe("delg_r50_gld")) == (
+        "24,000,000 images in 187,500 steps of 128: 25.0 epochs of 960,000 images"
+    )
     with pytest.raises(UserError, match="devices = 0: must be at least 1"):
-        load(file, "devices=0")
+        load("delg_r50_gld.py", "devices=0")
+
+
+@pytest.mark.parametrize(("devices", "rate"), [(32, 0.01), (16, 0.01), (8, 0.005), (1, 0.000625)])
+def test_devices_scale_the_learning_rate(devices, rate):
+    train = load("delg_r50_gld.py", f"devices={devices}").train
+    assert train.learning_rate == pytest.approx(rate, rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("devices", "rate", "steps"),
-    [
-        (21, 0.01, 1_500_000),
-        (16, 0.01, 1_968_750),
-        (8, 0.005, 3_937_500),
-        (1, 0.000625, 31_500_000),
-    ],
+    ("argument", "batch", "steps", "rate"),
+    [("tf2", 256, 500_000, 0.01), ("tf2,devices=4", 128, 1_000_000, 0.005)],
 )
-def test_devices_scale_the_learning_rate_and_the_steps(devices, rate, steps):
-    train = load("delg_r50_gld.py", f"devices={devices}").train
-    assert train.learning_rate == pytest.approx(rate, rel=1e-12)
-    assert train.steps == steps
+def test_the_recipe_of_the_official_code(argument, batch, steps, rate):
+    config = load("delg_r50_gld.py", argument)
+    assert (config.train.batch_size, config.train.steps) == (batch, steps)
+    assert config.train.learning_rate == pytest.approx(rate, rel=1e-12)
+    assert (config.data.name, config.data.image_size) == ("gldv2_clean", 321)
+    assert (config.model.convention, config.train.arcface_scale_learned) == ("keras", False)
+    recipe = of_recipe(f"delg_r50_gld:{argument}")
+    assert recipe.images_seen == 128_000_000
+    assert recipe.epochs == pytest.approx(128e6 / 1_264_376)
+
+
+def test_images_seen_need_a_published_data_set():
+    with pytest.raises(UserError, match="config.data.name = 'synthetic': has no published"):
+        of_recipe("quickstart")
 
 
 def test_recipes_differ_only_in_the_backbone():

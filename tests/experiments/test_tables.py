@@ -67,6 +67,23 @@ def test_a_table_says_where_it_stands(one):
         assert row.settings
 
 
+@pytest.mark.parametrize("changes", [{}, {"train.batch_size": 512}], ids=["recipe", "batch 512"])
+def test_trainings_of_the_paper_see_its_images(changes, tmp_path):
+    """1.5M updates of 16 images, and 500k for local heads that are trained separately."""
+    options = Options("paper", tmp_path, str(tmp_path), str(tmp_path), changes=changes)
+    seen = {}
+    for one in EXPERIMENTS:
+        if "paper" not in one.sizes or one.sizes["paper"].training is None:
+            continue
+        base = plan.base(one.sizes["paper"].training, options)
+        for run in plan.trainings(one, options):
+            train = configuration.override(base, run.overrides).train
+            seen[run.name] = (train.heads == "local", train.steps * train.batch_size)
+    assert {is_local for is_local, _ in seen.values()} == {True, False}
+    for is_local, images in seen.values():
+        assert images == pytest.approx(8e6 if is_local else 24e6, rel=1e-4)
+
+
 @pytest.mark.parametrize("case", AT_SIZES, ids=title)
 def test_rows_differ_and_claims_are_about_rows(case):
     one, size = case

@@ -102,7 +102,7 @@ def wrong_end(moment: Moment, ended: Ended) -> list[str]:
     if "Traceback" in ended.output:
         return [f"a traceback: {said}"]
     by_signal = moment.fault in ("killed", "terminated") and ended.status < 0
-    interrupted = moment.fault == "terminated" and ended.status == 130
+    interrupted = moment.fault == "terminated" and ended.status in (75, 130)
     lines = [line for line in ended.output.splitlines() if line.startswith("delg: ")]
     refused = ended.status == _USER and len(lines) == 1
     return [] if ended.status == 0 or by_signal or interrupted or refused else [f"ended by {said}"]

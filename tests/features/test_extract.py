@@ -90,7 +90,7 @@ def test_other_weights_are_refused_with_their_digest(config, workdir, tmp_path):
         variables, optimizer.create_optimizer(training_config(tmp_path).train)
     )
     with Checkpoints(tmp_path / FOLDER, model, 1) as checkpoints:
-        checkpoints.save(state, "")
+        checkpoints.save(state)
     other = config.copy_and_resolve_references().unlock()
     other.model.checkpoint = str(tmp_path)
     with pytest.raises(UserError, match=r"weights: '\w{64}' -> '\w{64}'"):

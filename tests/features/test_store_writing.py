@@ -4,8 +4,8 @@ import pytest
 
 from delg_jax import distributed
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import exclusive
 from delg_jax.features.store_writing import layout, open_for_writing
+from delg_jax.locks import exclusive
 from tests.folders import contents
 from tests.holding import held
 from tests.stores import features, names
@@ -204,7 +204,7 @@ def test_the_first_process_claims_for_all(config, whole, monkeypatch):
 
 def test_a_process_that_finds_the_store_whole_waits_for_the_others(config, whole, monkeypatch):
     asked = []
-    monkeypatch.setattr(distributed, "agree", lambda yes: asked.append(yes) or len(asked) > 1)
+    monkeypatch.setattr(distributed, "agree", lambda yes, name: asked.append(yes) or len(asked) > 1)
     with claim(config, whole) as store, pytest.raises(UserError, match=BUSY), exclusive(whole):
         assert store.is_whole()
     assert asked == [True, True]
@@ -213,7 +213,7 @@ def test_a_process_that_finds_the_store_whole_waits_for_the_others(config, whole
 def test_a_job_is_refused_as_one(config, folder, monkeypatch):
     asked = []
     monkeypatch.setattr(distributed, "is_first", lambda: False)
-    monkeypatch.setattr(distributed, "agree", lambda yes: asked.append(yes))
+    monkeypatch.setattr(distributed, "agree", lambda yes, name: asked.append(yes))
     with pytest.raises(UserError, match="was refused to process 0"), claim(config, folder):
         pass
     assert asked == [False, True]  # the store is not whole; it has no objection of its own

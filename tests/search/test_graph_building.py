@@ -8,8 +8,8 @@ import pytest
 from delg_jax import distributed
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.storage.lock import exclusive
 from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.locks import exclusive
 from delg_jax.search import graph_building, local_search
 from delg_jax.search.engines import exact
 from delg_jax.search.graph_building import claimed, fill, global_searches, local_searches, rows_from
@@ -191,7 +191,7 @@ def test_only_the_first_process_claims_and_finishes(config, tmp_path, descriptor
 
 def test_a_job_is_refused_as_one(config, tmp_path, descriptors, monkeypatch):
     monkeypatch.setattr(distributed, "is_first", lambda: False)
-    monkeypatch.setattr(distributed, "agree", lambda yes: False)
+    monkeypatch.setattr(distributed, "agree", lambda yes, name: False)
     with pytest.raises(UserError, match="similarity graph = .* was refused to process 0"):
         make(config, tmp_path / "graph", descriptors)
     assert not (tmp_path / "graph").exists()

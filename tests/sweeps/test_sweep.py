@@ -5,7 +5,7 @@ import pytest
 
 from configs import default
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.locks import exclusive
 from delg_jax.sweeps import run_record, sweep
 from delg_jax.sweeps.sweep import Result, Run
 

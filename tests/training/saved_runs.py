@@ -22,14 +22,14 @@ def save(workdir, config, variables, steps=(3,), keep=10):
     with Checkpoints(workdir / FOLDER, config.model, keep) as checkpoints:
         for step in steps:
             scaled = times(step, variables)
-            checkpoints.save(state_of(scaled, config, step), f'{{"at": {step}}}')
+            checkpoints.save(state_of(scaled, config, step))
     return workdir
 
 
 def save_with_metrics(workdir, config, variables, records, **options):
     with Checkpoints(workdir / FOLDER, config.model, 1, **options) as checkpoints:
         for step, metrics in records.items():
-            checkpoints.save(state_of(times(step, variables), config, step), "", metrics)
+            checkpoints.save(state_of(times(step, variables), config, step), metrics)
     return sorted(int(p.name) for p in (workdir / FOLDER).iterdir() if p.name.isdigit())
 
 

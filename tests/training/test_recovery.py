@@ -69,14 +69,15 @@ def test_a_run_that_is_killed_three_times_learns_the_same_bits(config, tmp_path)
 
 
 @pytest.mark.slow
-def test_sigterm_saves_a_checkpoint_and_exits_with_status_0(config, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_and_the_status_says_so(config, tmp_path, number):
     config = config.copy_and_resolve_references().unlock()
     config.train.checkpoint_every, config.data.workers = STEPS, 1
     programs.finish(programs.start(config, tmp_path / "whole", devices=2))
     workdir = tmp_path / "stopped"
     program = programs.start(config, workdir, devices=2)
-    output = send(program, signal.SIGTERM, workdir, 7)
-    assert program.returncode == 0, output
+    output = send(program, number, workdir, 7)
+    assert program.returncode == 75, output
     (saved,) = (int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
     assert 7 <= saved < STEPS
     assert f"stopped at step {saved}" in output
@@ -86,11 +87,39 @@ def test_sigterm_saves_a_checkpoint_and_exits_with_status_0(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_stop_together(config, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_processes_stop_together(config, tmp_path, number):
     config = config.copy_and_resolve_references().unlock()
     config.train.steps, config.train.checkpoint_every = 2000, 2000
     both = programs.start_processes(config, tmp_path / "run", processes=2, devices=1)
-    outputs = [send(both[1], signal.SIGTERM, tmp_path / "run", 7), both[0].communicate()[0]]
-    assert [program.returncode for program in both] == [0, 0], outputs
+    outputs = [send(both[1], number, tmp_path / "run", 7), both[0].communicate()[0]]
+    assert [program.returncode for program in both] == [75, 75], outputs
     (saved,) = (p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit())
     assert f"stopped at step {saved}" in outputs[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_ends_a_validation_between_two_batches(tmp_path, processes):
+    root = make_folder(tmp_path / "photographs", validation=100)
+    config = training_config(root).copy_and_resolve_references().unlock()
+    config.train.steps, config.train.eval_every, config.train.checkpoint_every = 8, 4, 100
+    config.train.tensorboard = False
+    workdir = tmp_path / "run"
+    if processes == 1:
+        both = [programs.start(config, workdir, devices=1)]
+    else:
+        both = programs.start_processes(config, workdir, processes, devices=1)
+    outputs = [send(both[-1], signal.SIGTERM, workdir, 4)]
+    outputs += [program.communicate()[0] for program in both[:-1]]
+    assert {program.returncode for program in both} == {75}, outputs
+    assert "stopped at step 4" in outputs[-1]
+    assert (workdir / "checkpoints" / "4").is_dir()
+    assert not validated(workdir)
+    programs.finish(programs.start(config, workdir, devices=2))
+    assert validated(workdir) == [4, 8]
+
+
+def validated(workdir):
+    lines = (workdir / "logs" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines if "validation_loss" in line]

@@ -114,6 +114,22 @@ def test_evaluation_sums_over_valid_images_only(config, batch):
         assert float(sums[name]) == pytest.approx(sum(float(e[name]) for e in each), rel=1e-4)
 
 
+def test_losses_of_training_and_validation_are_the_same_function(config, batch):
+    """With BatchNorm fixed, the same images give the same loss, margin and decay included."""
+    config = changed(config, weight_decay=0.5, arcface_margin=0.3)
+    _, learned = run(config, batch, jax.device_count(), steps=1, freeze_norm=True)
+    module = build(config.model, **module_options(config.train))
+    weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
+    evaluate = train_step.parallel_eval_step(module, weights, penalty)
+    valid = {**batch, "valid": np.ones(16, bool)}
+    sums, _ = evaluate(fresh_state(config, module), train_step.split_over_devices(valid))
+    found = {name: float(value) / 16 for name, value in sums.items() if name != "count"}
+    assert {n for n in learned if n.endswith("loss")} == {n for n in found if n.endswith("loss")}
+    assert found["decay_loss"] > 1
+    for name, value in found.items():
+        assert value == pytest.approx(float(learned[name]), rel=1e-4), name
+
+
 def test_splitting_keeps_the_order():
     split = train_step.split_over_devices({"label": np.arange(16)})
     assert split["label"].tolist() == [[i, i + 1] for i in range(0, 16, 2)]

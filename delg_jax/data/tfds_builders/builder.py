@@ -117,7 +117,8 @@ class ImageSetBuilder(tfds.core.ShardBasedBuilder):
                 rule = f"leaves the split {split} of {self.name} without images"
                 raise UserError("data set", str(root or "download"), rule)
             self._shards[split] = [
-                Shard(folder, split, number, group, limits) for number, group in enumerate(groups)
+                Shard(folder, split, number, group, limits, len(groups))
+                for number, group in enumerate(groups)
             ]
         return {split: shards for split, shards in self._shards.items() if shards}
 

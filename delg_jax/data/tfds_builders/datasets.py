@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from delg_jax import file_names
+from delg_jax.configuration import local_path
 from delg_jax.data import ground_truth
 from delg_jax.data.folder import existing_root
 from delg_jax.data.skips import SkipLog
@@ -311,7 +312,8 @@ def _builder(
         config_kind = GoogleLandmarksV2Config if fields else ImageSetConfig
         values: dict[str, Any] = {name: data[name] for name in _SHARED} | fields
         config = config_kind(name=config, **values)
-    return kind(config=config, data_dir=data.tfds_dir or None, file_format="array_record")
+    folder = local_path("config.data.tfds_dir", data.tfds_dir)  # TFDS would take gs://
+    return kind(config=config, data_dir=folder or None, file_format="array_record")
 
 
 def _folder_name(data: ml_collections.ConfigDict) -> str:

@@ -1,14 +1,18 @@
 """Prepares a data set unless it is there already, in this process or on Apache Beam."""
 
+import contextlib
 import importlib.util
+import io
 import logging
 import pathlib
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
 
+from delg_jax import locks
 from delg_jax.data import skips
 from delg_jax.data.tfds_builders import manifest
 from delg_jax.data.tfds_builders.builder import ImageSetBuilder
@@ -27,8 +31,8 @@ def prepare(
 ) -> ImageSetBuilder:
     """Writes the records of a builder; what is there already is compared with its source and kept.
 
-    A preparation that is killed leaves nothing under the final name. The examples and their
-    order do not depend on whether Beam is used.
+    A preparation that is killed leaves nothing under the final name. Of several jobs one prepares,
+    and the others wait for it. The examples and their order do not depend on whether Beam is used.
 
     Args:
       builder: of the data set.
@@ -55,10 +59,23 @@ def prepare(
         config = tfds.download.DownloadConfig(manual_dir=root or None)
         if beam_options:
             config = config.replace(**_beam(beam_options))
-        if prepare_once(builder, download_config=config):
-            return builder
+        folder = pathlib.Path(builder.data_path)
+        with locks.after_others(folder) as locked:
+            if locked:
+                _delete_incomplete(folder)
+            if not folder.exists():
+                _LOG.info("preparing %s of %s", folder, root or "downloaded files")
+            if prepare_once(builder, download_config=config):
+                return builder
     _require_usable(builder, root, max_skipped, field)
     return builder
+
+
+def _delete_incomplete(folder: pathlib.Path) -> None:
+    """Deletes what killed preparations left; TFDS takes a new name for each."""
+    for leftover in folder.parent.glob(f"incomplete.??????_{folder.name}"):
+        _LOG.info("deleting %s of a preparation that was killed", leftover)
+        shutil.rmtree(leftover)
 
 
 def is_prepared_of(builder: ImageSetBuilder, root: pathlib.Path) -> bool:
@@ -142,7 +159,8 @@ def prepare_once(builder: tfds.core.DatasetBuilder, **options: object) -> bool:
     """
     if not builder.data_path.exists():
         try:
-            builder.download_and_prepare(**options)
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS says that it downloads
+                builder.download_and_prepare(**options)
             return True
         except FileExistsError:  # TFDS renames a whole folder at the end, and another was faster
             pass

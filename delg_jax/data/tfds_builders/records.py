@@ -5,7 +5,10 @@ split. So a split of millions is opened without reading its images.
 """
 
 import dataclasses
+import logging
 import pathlib
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +20,9 @@ from delg_jax.data.tfds_builders import manifest, tables
 from delg_jax.data.tfds_builders.manifest import ImageFile
 from delg_jax.errors import UserError
 
+_LOG = logging.getLogger(__name__)
+
+_FIRST_LINE_SECONDS, _LINE_SECONDS = 5.0, 30.0  # of a shard, from its start and between log lines
 _COLUMNS = ("name", "label", "height", "width")
 _DIGEST = "digest"  # of the encoded images; data of earlier versions lack it
 _SKIPPED = ("image", "reason")
@@ -173,6 +179,7 @@ class Shard:
       number: of the shard in the split.
       items: returns the items.
       limits: of the images.
+      shards: of the split, for the log.
     """
 
     folder: pathlib.Path
@@ -180,13 +187,19 @@ class Shard:
     number: int
     items: Callable[[], Iterable[Item]]
     limits: Limits
+    shards: int = 1
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields name and example of each item whose images can be used; lists the others."""
         kept: list[tuple] = []
         skipped: list[tuple[str, str]] = []
         files: list[tuple] = []
+        line = time.monotonic() + _FIRST_LINE_SECONDS
         for item in self.items():
+            if time.monotonic() > line and not sys.stderr.isatty():  # there TFDS draws a bar
+                line = time.monotonic() + _LINE_SECONDS
+                place = self.split, self.number + 1, self.shards, len(kept) + len(skipped)
+                _LOG.info("prepare %s: shard %d of %d, %d images of it", *place)
             encoded, size, fault = self._load(item, files)
             if fault:
                 skipped.append((item.name, fault))

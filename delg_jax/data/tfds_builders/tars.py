@@ -37,6 +37,8 @@ def verify(archives: Iterable[Archive]) -> None:
     pairs = [(tar, sums) for tar, sums in archives if sums is not None]
     if len(pairs) < len(archives):
         _LOG.warning("%d archives have no MD5 file and go unchecked", len(archives) - len(pairs))
+    if pairs:
+        _LOG.info("checking the MD5 sums of %d archives", len(pairs))
     with concurrent.futures.ThreadPoolExecutor(_CHECKERS) as pool:
         list(pool.map(_verify_one, *zip(*pairs, strict=True)) if pairs else ())
 

@@ -1,11 +1,17 @@
 """What is prepared is used only with the files that it was prepared of, wherever they lie now."""
 
+import concurrent.futures
+import errno
 import json
+import os
 import pathlib
+import shutil
+import time
 
 import pytest
 import tensorflow_datasets as tfds
 
+from delg_jax import locks
 from delg_jax.data.synthetic.datasets import SyntheticConfig, SyntheticLandmarks, prepare
 from delg_jax.data.tfds_builders import GoogleLandmarksV1, preparation
 from delg_jax.data.tfds_builders.preparation import prepare_once
@@ -21,12 +27,58 @@ from tests.data.tfds_builders.published import (
     prepared_folder,
     refused,
 )
+from tests.holding import held
 
 
 @pytest.fixture
 def root(tmp_path):
     make_gldv1(tmp_path / "raw")
     return tmp_path / "raw"
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def test_a_second_job_waits_for_the_one_that_prepares(tmp_path, root, monkeypatch, caplog):
+    opened(root, tmp_path)
+    folder = prepared_folder(tmp_path)
+    shutil.move(folder, tmp_path / "made by the other job")
+    leftover = folder.with_name(f"incomplete.ABCDEF_{folder.name}")
+    leftover.mkdir()
+    monkeypatch.setattr(locks, "_LINE_SECONDS", 0.2)
+    caplog.clear()
+    caplog.set_level("INFO", "delg_jax")
+
+    def finish(holder):
+        while "waiting for another job that makes" not in caplog.text:
+            time.sleep(0.05)
+        assert leftover.exists()  # it may be the other job's
+        shutil.move(tmp_path / "made by the other job", folder)
+        holder.kill()
+
+    with held(folder) as holder, concurrent.futures.ThreadPoolExecutor() as pool:
+        finished = pool.submit(finish, holder)
+        assert len(opened(root, tmp_path).train) == 13
+        finished.result()
+    assert not leftover.exists()
+    assert "preparing" not in caplog.text
+
+
+def test_what_a_killed_preparation_left_is_deleted(tmp_path, root, monkeypatch):
+    opened(root, tmp_path)
+    folder = prepared_folder(tmp_path)
+    leftover, other = folder.with_name("incomplete.ABCDEF_1.0.0"), folder.with_name("notes_1.0.0")
+    shutil.move(folder, leftover)
+    other.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", no_locks)
+        opened(root, tmp_path)
+    assert leftover.exists()  # without locks, it may be another job's
+    shutil.rmtree(folder)
+    opened(root, tmp_path)
+    assert not leftover.exists()
+    assert other.exists()
 
 
 def test_a_folder_that_is_named_and_absent_is_refused(tmp_path, root):
@@ -136,6 +188,7 @@ def test_the_slower_of_two_processes_takes_what_the_other_prepared_only_if_it_fi
     tmp_path, root, monkeypatch
 ):
     make_gldv1(tmp_path / "other", counts=(5, 3))
+    monkeypatch.setattr("fcntl.flock", no_locks)  # with locks, the slower one waits
     builder = GoogleLandmarksV1(data_dir=str(tmp_path / "tfds"), file_format="array_record")
     groups = builder._groups
 

@@ -7,8 +7,11 @@ import sys
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.locks import exclusive
+from delg_jax.training.train import train_and_evaluate
 from tests.holding import held
+from tests.photographs import make_folder
+from tests.tiny import training_config
 
 REFUSAL = "feature store.* is being written by another job; wait for it"
 
@@ -38,7 +41,7 @@ def test_a_killed_holder_gives_its_folder_back(tmp_path):
 def test_a_killed_holder_of_ours_gives_its_folder_back(tmp_path):
     program = """
 import pathlib, sys, time
-from delg_jax.features.storage.lock import exclusive
+from delg_jax.locks import exclusive
 with exclusive(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -81,3 +84,10 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     rule = r"workdir = .*database': must be a folder that can be written"
     with pytest.raises(UserError, match=rule), exclusive(tmp_path / "features" / "database"):
         pass
+
+
+def test_a_second_training_run_in_a_workdir_is_refused(tmp_path):
+    config = training_config(make_folder(tmp_path / "photographs"))
+    rule = "training run = .*checkpoints': is being written by another job; .* another --workdir"
+    with held(tmp_path / "run" / "checkpoints"), pytest.raises(UserError, match=rule):
+        train_and_evaluate(config, tmp_path / "run")

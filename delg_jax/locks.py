@@ -1,7 +1,9 @@
 """A lock on a folder for one writer at a time; the system releases it if the holder dies."""
 
 import contextlib
+import logging
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -10,7 +12,11 @@ import filelock
 from delg_jax import distributed
 from delg_jax.errors import UserError
 
+_LOG = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+_LINE_SECONDS = 30.0  # between log lines of a wait
 
 
 @contextlib.contextmanager
@@ -22,13 +28,11 @@ def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[
       subject: what the folder holds, for errors.
 
     Raises:
-      UserError: if another job holds the lock, or the folder cannot be written or locked.
+      UserError: if another job holds the lock, or the folder cannot be written or locked. Locks
+        reach across machines on file systems that share them, such as NFS of version 4.
     """
-    # Without `flock`, filelock falls back to a lock that outlives its holder; refuse instead
-    path = folder.parent / f".{folder.name}.lock"
-    lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        held = lock.acquire()
+        held = _lock(folder).acquire(blocking=False)
     except filelock.Timeout as error:
         rule = "is being written by another job; wait for it, or take another --workdir"
         raise UserError(subject, str(folder), rule) from error
@@ -37,6 +41,36 @@ def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[
         raise UserError("workdir", str(folder), rule) from error
     with held:
         yield
+
+
+@contextlib.contextmanager
+def after_others(folder: pathlib.Path) -> Iterator[bool]:
+    """Locks a folder inside the block, once no other job holds it; logs that it waits.
+
+    Args:
+      folder: as for `exclusive`.
+
+    Yields:
+      Whether it is locked; False where the file system has no locks or cannot be written.
+    """
+    start, held = time.monotonic(), None
+    lock = _lock(folder)
+    while held is None:
+        try:
+            held = lock.acquire(timeout=_LINE_SECONDS, poll_interval=1.0)
+        except filelock.Timeout:
+            seconds = time.monotonic() - start
+            _LOG.warning("waiting for another job that makes %s (%.0f s)", folder, seconds)
+        except OSError:
+            yield False
+            return
+    with held:
+        yield True
+
+
+def _lock(folder: pathlib.Path) -> filelock.BaseFileLock:
+    # Without `flock`, filelock falls back to a lock that outlives its holder; fail instead
+    return filelock.FileLock(folder.parent / f".{folder.name}.lock", fallback_to_soft=False)
 
 
 @contextlib.contextmanager
@@ -64,6 +98,6 @@ def held_by_first(
                 claimed = claim()
             except UserError as error:
                 refusal = error
-        if not distributed.agree(refusal is None):
+        if not distributed.agree(refusal is None, f"{folder}: locked"):
             raise refusal or UserError(subject, str(folder), "was refused to process 0")
         yield claimed
