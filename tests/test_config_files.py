@@ -147,7 +147,7 @@ def test_a_broken_file_is_one_line_with_its_place(tmp_path, text, rule):
 
 def test_bytes_that_are_no_text_are_one_line(tmp_path):
     (tmp_path / "mine.py").write_bytes(b"x = '\xff'\0")
-    with pytest.raises(UserError, match="--config = .*mine.py': fails"):
+    with pytest.raises(UserError, match="--config = .*mine.py'"):
         configuration.load(tmp_path / "mine.py")
 
 

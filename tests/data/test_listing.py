@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_read_is_refused(photos, monkeypatch):
 
 
 def test_the_subject_is_the_callers():
-    with pytest.raises(UserError, match=r"^config\.data\.images = 'gone': does not exist"):
+    with pytest.raises(UserError, match=r"^config\.data\.images = 'gone'"):
         open_images("gone", "config.data.images")
 
 

@@ -106,10 +106,9 @@ def test_wrong_arguments_are_named(rng):
         ivf.similarity(index, *other, IDENTITY, 3)
     with pytest.raises(ValueError, match="`probes`"):
         ivf.similarity(index, *halves(rng, 2, 3), IDENTITY, 0)
-    with pytest.raises(ValueError, match="`count`"):
-        ivf.IvfSettings(0)
-    with pytest.raises(ValueError, match="`rounds`"):
-        ivf.IvfSettings(rounds=-1)
+    for wrong in ({"count": 0}, {"rounds": -1}, {"seed": -1}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+            ivf.IvfSettings(**wrong)
 
 
 @pytest.mark.parametrize("ranked", [2, 5])

@@ -173,7 +173,7 @@ def test_flipped_bits_beside_the_records_are_found(tmp_path, root, name):
             opened(root, tmp_path)
     path.unlink()
     if name != "manifest.json":
-        with pytest.raises(UserError, match=rf"prepared data = '.*{name}': is damaged"):
+        with pytest.raises(UserError, match=rf"prepared data = '.*{name}'"):
             opened(root, tmp_path)
 
 
