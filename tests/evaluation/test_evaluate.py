@@ -328,16 +328,27 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     assert {path for path in undecided if not path.startswith(tuple(idle))} == _UNDECIDED
 
 
-@pytest.mark.parametrize(
-    ("engine", "method"),
-    [("ivf", "local"), ("cann", "local"), ("exact", "local+diffusion"), ("exact", "local+mds")],
+@pytest.fixture(
+    scope="module",
+    params=[("ivf", "local"), ("cann", "local"), ("exact", "local+diffusion")],
+    ids=":".join,
 )
-@pytest.mark.parametrize("change", ["order", "pictures"])
-def test_nothing_stale_is_used(tmp_path, engine, method, change):
-    data = make_revisited(tmp_path / "data", PLACES)
+def evaluated(request, tmp_path_factory):
+    """A folder with photographs and a workdir, and the configuration of a method."""
+    engine, method = request.param
+    folder = tmp_path_factory.mktemp(engine)
     changes = {"eval.methods": (method,), "search.engine": engine, "search.ivf.count": 8}
-    config = configuration.override(retrieval_config(data), changes | {"search.cann.grids": 2})
-    evaluate(config, tmp_path / "run")
+    config = retrieval_config(make_revisited(folder / "data", PLACES))
+    config = configuration.override(config, changes | {"search.cann.grids": 2})
+    evaluate(config, folder / "run")
+    return folder, config
+
+
+@pytest.mark.parametrize("change", ["order", "pictures"])
+def test_nothing_stale_is_used(evaluated, tmp_path, change):
+    shutil.copytree(evaluated[0], tmp_path, dirs_exist_ok=True)
+    data, (method,) = tmp_path / "data", evaluated[1].eval.methods
+    config = configuration.override(evaluated[1], {"data.root": str(data)})
     before = dict(np.load(tmp_path / "run" / "rankings.npz"))
     if change == "order":
         path = data / "gnd_drawn.json"

@@ -118,6 +118,17 @@ def test_settings_of_ransac_are_heard(scene, change):
     assert 0 < verify(query, first, np.arange(1), KEY, settings) < 40
 
 
+def test_guided_hypotheses_enlarge_the_candidate_to_the_query(scene, rng):
+    # 8 matches of 40 are true, too few for samples of three; the candidate is half as large
+    query, _ = scene
+    places = query.locations / 2 + 30
+    places[8:] = rng.uniform(0, 2000, (32, 2))
+    image = features(places[None].astype(np.float32), query.descriptors[None])
+    image = image._replace(scales=image.scales / 2)
+    settings = dataclasses.replace(SETTINGS, guided=True, hypotheses=40)
+    assert 8 <= verify(query, image, np.arange(1), KEY, settings) < 12
+
+
 def test_one_bit_finds_what_floats_find(scene):
     expected = verify(*scene, np.arange(4), KEY, SETTINGS)
     settings = dataclasses.replace(SETTINGS, one_bit=True, max_distance=0.5)

@@ -129,6 +129,7 @@ OPTIONS = {
             "search.engine": "ivf",
             "search.ivf.count": 5,
             "search.candidates": 7,
+            "eval.kappas": (1,),
             "search.idf_images": 4,
             "search.graph_neighbours": 7,
             "rerank.mds.short_list": 6,
