@@ -234,7 +234,7 @@ def test_a_path_of_another_file_system_is_refused(path, tmp_path):
         configuration.load(config)
 
 
-def test_a_user_has_a_home():
+def test_a_user_name_expands_to_a_home_directory():
     user = pwd.getpwuid(os.getuid())
     assert configuration.local_path("--workdir", f"~{user.pw_name}/x") == f"{user.pw_dir}/x"
 

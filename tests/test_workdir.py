@@ -54,7 +54,7 @@ def test_the_same_configuration_finds_its_artefact(folder):
     assert kept(folder)
 
 
-def test_a_field_that_does_not_decide_the_artefact_may_change(folder):
+def test_a_field_that_does_not_affect_the_output_may_change(folder):
     claim(folder, tree(ratio=0.5))
     workdir.claim(folder, tree(ratio=0.9), ("model",))
     assert kept(folder)
@@ -176,14 +176,14 @@ def test_every_flipped_bit_of_a_description_is_noticed_or_changes_nothing(folder
     assert refused > 1000
 
 
-def test_a_description_that_is_nested_too_deeply_is_refused(folder):
+def test_deep_nesting_is_refused(folder):
     claim(folder, tree())
     (folder / "config.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="config.json.*configuration of format 1"):
         workdir.stored_config(folder)
 
 
-def test_what_is_no_json_leaves_no_file(tmp_path):
+def test_values_outside_json_leave_no_file(tmp_path):
     with pytest.raises(TypeError):
         workdir.write_json(tmp_path / "metrics.json", {"mAP": object()})
     assert list(tmp_path.iterdir()) == []

@@ -258,7 +258,7 @@ def test_flags_of_a_file_stand_in_its_place(tmp_path, encoding, given):
     assert expand_flag_files(argv) == ["--z", "--a=é\u2028x", "--b=2", "--c", "d", "e"]
 
 
-def test_what_stands_behind_two_dashes_is_no_flag():
+def test_words_after_two_dashes_are_no_flags():
     assert expand_flag_files(["a", "--", "--flagfile=gone"]) == ["a", "--", "--flagfile=gone"]
     assert expand_flag_files(["--flagfile"]) == ["--flagfile"]
 

@@ -142,7 +142,7 @@ def test_a_changed_re_ranking_is_refused_unless_overwritten(
     evaluate(config, folder, overwrite=True)
 
 
-def test_a_changed_search_builds_the_graph_again(run, config, tmp_path, nothing_is_extracted):
+def test_a_changed_search_rebuilds_the_graph(run, config, tmp_path, nothing_is_extracted):
     folder, _ = run
     (tmp_path / "features").symlink_to(folder / "features")
     evaluate(changed(config, "eval.methods", ("local+mds",)), tmp_path)

@@ -86,7 +86,7 @@ def test_a_similarity_of_minus_infinity_counts_for_nothing(data):
     }
 
 
-def test_what_could_not_be_prepared_stays_in_the_denominators(data):
+def test_skipped_queries_and_images_stay_in_the_denominators(data):
     answers = {"q": [], "p": ["a", "x"], "r": ["c"], "s": ["a"]}
     whole = dataclasses.replace(data, answers=answers, landmarks=None)
     said = {"p": ["b", "a"], "r": ["c"]}

@@ -102,7 +102,7 @@ def test_worst_ranking_by_hand():
     assert result["medium"]["mp@10"] == pytest.approx(3 / 5)  # k ends with the last positive
 
 
-def test_where_junk_stands_never_counts(rng):
+def test_the_position_of_junk_never_counts(rng):
     clean = rng.permutation([0, 1, 2, 4, 5, 6, 7])
     for place in range(8):
         with_junk = np.insert(clean, place, 3)

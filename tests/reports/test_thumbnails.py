@@ -104,7 +104,7 @@ def test_large_pictures_shrink_and_small_ones_stay(pictures):
     assert pictures.shape(0) == (1200, 400)
 
 
-def test_what_is_shown_is_the_picture(pictures):
+def test_the_page_shows_the_picture(pictures):
     shown = np.asarray(Image.open(io.BytesIO(pictures.jpeg(0, 192))), np.float32)
     original = Image.open(io.BytesIO(Source().read(0))).resize((64, 192), Image.Resampling.BOX)
     assert np.abs(shown - np.asarray(original, np.float32)).mean() < 9
@@ -116,7 +116,7 @@ def test_a_picture_is_encoded_once(pictures):
 
 
 @pytest.mark.parametrize("index", [2, 3, 4, 5, -1])
-def test_what_cannot_be_shown_is_named_without_its_place(pictures, index):
+def test_unusable_images_are_named_without_their_folder(pictures, index):
     for use in (pictures.shape, lambda i: pictures.jpeg(i, 192)):
         with pytest.raises(UserError) as raised:
             use(index)

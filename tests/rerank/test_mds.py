@@ -199,7 +199,7 @@ def test_no_ranking_depends_on_the_basis_of_the_embedding(
 
 @pytest.mark.parametrize("method", METHODS[:2], ids=str)
 @pytest.mark.parametrize("dim", [3, 5, 8])
-def test_images_that_nothing_tells_apart_score_alike(rng, method, dim):
+def test_indistinguishable_images_score_alike(rng, method, dim):
     # Eight images that resemble the query alone: seven equal eigenvalues, of which `dim` cuts some
     pairs = np.zeros((12, 12), np.float32)
     pairs[:4, :4] = 0.2 + 0.6 * rng.random((4, 4))
@@ -283,7 +283,7 @@ def test_an_image_has_its_own_background_if_wanted(rng, rank):
     assert (found != rerank(order, similarities, graph, MdsSettings(dim=3))).any()
 
 
-def test_what_the_graph_holds_is_known_also_where_it_counts_as_nothing():
+def test_pairs_of_the_graph_are_known_even_at_the_background():
     # Of image 0 the graph holds all. Image 3 lies at the background of 0, and with `row_minimum`
     # the least that is known of 0 stands for what is missing: nothing, not the 0.5 of image 1
     values = np.array([[1, 0.6, 0.5, 0.2], [1, 0.6, 0.2, 0.1], [1, 0.5, 0.2, 0.1], [1, 0.2, 0, 0]])
@@ -301,7 +301,7 @@ def test_what_the_graph_holds_is_known_also_where_it_counts_as_nothing():
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_what_is_no_image_is_left_out_and_comes_last(rng):
+def test_absent_images_are_left_out_and_come_last(rng):
     order, similarities, graph = problem(rng, queries=1)
     similarities[0, 9:] = -np.inf
     for settings in (
@@ -345,7 +345,7 @@ def test_rerank_leaves_its_input_and_the_rest_alone(two_landmarks, rng):
     np.testing.assert_array_equal(np.sort(found[:, :3], axis=1), np.sort(before[:, :3], axis=1))
 
 
-def test_weight_zero_keeps_the_order_of_the_local_search(two_landmarks):
+def test_weight_zero_keeps_the_order_of_the_search(two_landmarks):
     rankings = np.array([[7, 0, 3, 4, 1]])
     similarities = np.array([[0.5, 0.4, 0.4, 0.2, 0.1]], np.float32)
     settings = MdsSettings(short_list=99, dim=2, weight=0.0)

@@ -118,7 +118,7 @@ def test_exact_sample_by_hand():
     np.testing.assert_allclose(result.transform, [[0, 2, 1], [3, 0, -2]], atol=1e-4)
 
 
-def test_residual_is_strict():
+def test_the_inlier_threshold_is_strict():
     source = np.array([[0, 0], [64, 0], [0, 64], [64, 64]], np.float32)
     target = source + np.array([[0, 0], [0, 0], [0, 0], [16, 0]], np.float32)
     assert one(source, target, np.ones(4, bool), inlier_threshold=16.0).inliers == 3
@@ -263,7 +263,7 @@ def test_a_pair_that_has_no_good_sample_ends_and_changes_no_other():
     np.testing.assert_array_equal(together[0], alone[0])
 
 
-def test_pairs_without_enough_matches_are_not_waited_for():
+def test_pairs_without_enough_matches_cause_no_redraws():
     attempts = []
 
     def is_good(ranks):
@@ -288,14 +288,14 @@ def test_errors_by_hand():
     assert squared_error(homography, point) == pytest.approx((20.5 - 13) ** 2 + (14 - 24) ** 2)
 
 
-def test_behind_the_horizon_is_no_place():
+def test_points_behind_the_horizon_have_infinite_error():
     homography = jnp.array([1.0, 0, 0, 0, 1, 0, -0.1, 0, 1])
     at_horizon, behind = jnp.array([10.0, 0, 0, 0]), jnp.array([20.0, 0, -20.0, 0])
     assert squared_error(homography, at_horizon) == np.inf
     assert squared_error(homography, behind) == np.inf
 
 
-def test_what_a_match_adds():
+def test_the_score_of_one_match_by_hand():
     error = jnp.array([0.0, 4.0, 15.9, 16.0, np.inf])
     assert score_of(error, 4.0, "inliers").tolist() == [1, 1, 1, 0, 0]
     np.testing.assert_allclose(
@@ -333,7 +333,7 @@ def test_each_match_makes_a_view_through_itself(rng):
     assert (np.asarray(models[1:3]) == 0).all()
 
 
-def test_an_unknown_size_makes_none():
+def test_matches_of_unknown_scale_make_no_hypothesis():
     ratios = jnp.array([[0.0, np.inf, np.nan, 1.0]])
     models, possible = guided_models(jnp.ones((1, 4, 4)), ratios, jnp.array([4]), 9)
     assert possible.tolist() == [[False, False, False, True]]

@@ -106,7 +106,7 @@ _LOCAL = ("local", "local+sp", *_MDS, "local+diffusion")
         ),
     ],
 )
-def test_what_would_be_cut_short_is_refused(wanted, changes, message):
+def test_truncation_is_refused(wanted, changes, message):
     config = configuration.override(tiny.tiny_config(), changes)
     for method in wanted:
         with pytest.raises(UserError) as raised:

@@ -90,7 +90,7 @@ def killed_after(count):
 
 
 @pytest.mark.parametrize("counts", [(0, 1, 3), (5,), (2, 2)])
-def test_a_killed_job_goes_on_to_the_same_bytes(config, tmp_path, descriptors, undisturbed, counts):
+def test_a_killed_job_resumes_to_the_same_bytes(config, tmp_path, descriptors, undisturbed, counts):
     folder, missing = tmp_path / "graph", 6
     for count in counts:
         with pytest.raises(Killed):
@@ -138,7 +138,7 @@ def test_old_images_are_searched_against_the_new_alone(config, tmp_path, descrip
     assert {first for first, _ in asked} == {0}
 
 
-def test_a_killed_completion_leaves_the_graph_of_before(config, tmp_path, descriptors):
+def test_a_killed_completion_keeps_the_old_graph(config, tmp_path, descriptors):
     folder = tmp_path / "graph"
     before = make(config, folder, descriptors[:17]).indices
     make(config, tmp_path / "other", descriptors[:17])
@@ -216,7 +216,7 @@ def test_a_second_job_is_refused_and_a_reader_is_not(config, tmp_path, descripto
         pass
 
 
-def test_another_configuration_is_refused_and_other_images_are_searched_anew(
+def test_another_configuration_is_refused_and_other_images_are_searched_again(
     config, tmp_path, descriptors, caplog
 ):
     folder = tmp_path / "graph"
@@ -234,7 +234,7 @@ def test_another_configuration_is_refused_and_other_images_are_searched_anew(
 
 
 @pytest.mark.parametrize("file", ["graph.json", "*/indices/c.1.0", "*/similarities/zarr.json"])
-def test_what_is_damaged_is_built_again_only_if_asked_for(
+def test_a_damaged_index_is_rebuilt_only_if_asked_for(
     config, tmp_path, descriptors, undisturbed, file
 ):
     folder = tmp_path / "graph"
@@ -323,7 +323,7 @@ def test_of_equal_images_the_lower_index_comes_first(database):
     assert local_searches(same, engine, 3, 2)(0)(range(4, 6))[1].tolist() == [[0, 1, 2]] * 2
 
 
-def test_an_image_without_features_is_like_nothing(database):
+def test_an_image_without_features_has_similarity_zero(database):
     similarities, _ = local_searches(database, engine, 11, 11)(0)(range(0, 11))
     assert (similarities[4] == 0).all()
 

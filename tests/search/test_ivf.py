@@ -112,7 +112,7 @@ def test_wrong_arguments_are_named(rng):
 
 
 @pytest.mark.parametrize("ranked", [2, 5])
-def test_about_as_many_cells_are_looked_into_where_only_some_are_ranked(rng, monkeypatch, ranked):
+def test_a_sample_of_centres_gives_about_the_number_of_probes(rng, monkeypatch, ranked):
     database, queries = halves(rng, 40, 30), halves(rng, 6, 30)
     index = ivf.build(*database, ivf.IvfSettings(200))
     monkeypatch.setattr(ivf, "_RANKED", ranked)

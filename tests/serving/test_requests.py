@@ -126,7 +126,7 @@ def _bomb():
         (jpeg(0, 12, 12), "under 16"),
     ],
 )
-def test_what_is_no_usable_picture_is_refused(port, body, words):
+def test_an_unusable_picture_is_refused(port, body, words):
     assert refused(search(port, body=body), 422, words)
 
 

@@ -49,7 +49,7 @@ def test_a_file_holds_everything(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_file_is_read_as_editors_write_it(tmp_path, encoding):
+def test_a_file_saved_by_an_editor_is_read(tmp_path, encoding):
     path = tmp_path / "sweep.json"
     path.write_bytes('{"grid": {"data.name": ["é\u2028"]}}\r\n\r\n'.encode(encoding))
     assert sweep_spec.read([str(path)], {}).grid == {"data.name": ("é\u2028",)}
@@ -126,7 +126,7 @@ def test_mistakes_of_a_file_are_refused(tmp_path, content, rule):
     assert "\n" not in str(raised.value)
 
 
-def test_what_stands_in_a_file_is_not_given_again(tmp_path):
+def test_flags_of_a_file_are_not_repeated(tmp_path):
     path = write(tmp_path, {"seeds": [1]})
     with pytest.raises(UserError, match="--seeds.*sweep.json"):
         sweep_spec.read([path], {"seeds": [1]})
@@ -177,12 +177,12 @@ def test_a_rounded_draw_stays_within_its_range():
         ("choice((0.5,1.0),(1.0,))", "choice", ((0.5, 1.0), (1.0,))),
     ],
 )
-def test_a_call_is_read(text, kind, arguments):
+def test_a_function_call_is_parsed(text, kind, arguments):
     assert sweep_spec.parse("x", text) == Distribution(kind, arguments)
 
 
 @pytest.mark.parametrize("text", ["gem", "1,2", "(1,2)", "normal(0,1)", "uniform", "uniform(1,2"])
-def test_what_is_no_call_is_left(text):
+def test_text_that_is_no_call_is_kept(text):
     assert sweep_spec.parse("x", text) is None
 
 

@@ -37,7 +37,7 @@ def source(tmp_path):
     return manifest.Source(root, {"list.csv": root / "list.csv"}, {"a.tar": (root / "a.tar", None)})
 
 
-def test_what_is_written_is_read(tmp_path, source):
+def test_written_values_are_read_back(tmp_path, source):
     tables.write(tmp_path / "train.csv", ("name",), [("a",)])
     begun = manifest.begin(source, {"min_side": 16})
     rows = [("x/ü,\n.jpg", 3, 4, "d")]

@@ -61,7 +61,7 @@ def test_an_index_of_other_values_is_refused(tmp_path, name, value):
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"text"', "{}"])
-def test_what_is_no_index_is_refused(tmp_path, content):
+def test_a_file_that_is_no_index_is_refused(tmp_path, content):
     with pytest.raises(UserError, match="must be a feature store"):
         read_index(write(tmp_path, content))
 
