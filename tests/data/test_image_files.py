@@ -104,7 +104,7 @@ def test_an_unreadable_folder_is_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", sorted(image_files.ENDINGS))
-def test_what_is_taken_by_its_ending_is_decoded(form):
+def test_every_listed_ending_is_decoded(form):
     if form not in image_files.FORMATS:
         assert not set(image_files.ENDINGS[form]) & set(image_files.SUFFIXES)
         assert set(image_files.ENDINGS[form]) <= set(image_files.UNDECODABLE)

@@ -50,7 +50,7 @@ def test_the_workdir_gets_both_stores(config, workdir):
     assert stored["extra"] == {"weights": extracted.weights}
 
 
-def test_what_is_whole_is_not_extracted_again(config, workdir, monkeypatch):
+def test_complete_stores_are_not_extracted_again(config, workdir, monkeypatch):
     def refuse(self, images):
         raise AssertionError("nothing is missing")
 

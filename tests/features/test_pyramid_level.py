@@ -41,7 +41,7 @@ def test_neither_canvas_decides_a_feature(model):
     np.testing.assert_allclose(features.descriptors, expected.descriptors, atol=1e-6)
 
 
-def test_what_is_not_asked_for_is_absent_and_the_rest_the_same(model):
+def test_features_not_asked_for_are_absent_and_others_unchanged(model):
     both = run(model, (64, 64), (64, 128))
     pooled = run(model, (64, 64), (64, 128), count=0)
     assert pooled[1:] == (None,) * 4

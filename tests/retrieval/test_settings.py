@@ -131,7 +131,7 @@ def test_truncation_is_refused(wanted, changes, message):
         {"rerank.mds.short_list": 3},  # dimensions that are not needed are zero
     ],
 )
-def test_what_just_fits_is_taken(changes):
+def test_values_at_the_limit_are_accepted(changes):
     config = configuration.override(tiny.tiny_config(), changes)
     for method in methods.METHODS:
         if not (config.eval.depth and "diffusion" in method):

@@ -131,7 +131,7 @@ def test_slopes_towards_the_sun_are_brighter():
     assert away < flat < towards
 
 
-def test_what_stands_towards_the_sun_casts_a_shadow():
+def test_objects_towards_the_sun_cast_a_shadow():
     shadowed = _lit(_surface(1), above=200.0)[0, 0]
     assert shadowed == pytest.approx(0.5 * NOON.ambient)
 

@@ -41,7 +41,7 @@ def reading(config, path):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("kind", ["hloc", "delf"])
-def test_what_was_exported_is_imported_to_the_bit(place, tmp_path, kind, dtype):
+def test_exported_features_are_imported_to_the_bit(place, tmp_path, kind, dtype):
     config = changed(place[0], local_encoding=dtype)
     workdir = place[1] if dtype == "float16" else tmp_path / "run"
     path = export_features(config, workdir, kind, tmp_path / "out" / OUTPUT[kind])
@@ -154,7 +154,7 @@ def test_two_images_of_one_name_are_refused_by_hloc_alone(place, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["hloc", "delf"])
-def test_what_exists_is_replaced_only_if_asked_for(place, tmp_path, kind):
+def test_existing_files_are_replaced_only_if_asked_for(place, tmp_path, kind):
     path = export_features(*place, kind, tmp_path / OUTPUT[kind])
     with pytest.raises(UserError, match="exists; --overwrite replaces it"):
         export_features(*place, kind, path)

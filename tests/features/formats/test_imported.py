@@ -244,7 +244,7 @@ def test_a_resumed_import_knows_the_length_of_the_first(config, tmp_path):
     assert FeatureStore(tmp_path / "run" / "features" / "database").is_whole()
 
 
-def test_what_is_whole_is_not_read_again(config, tmp_path, monkeypatch):
+def test_complete_imports_are_not_read_again(config, tmp_path, monkeypatch):
     first = extract(config, tmp_path / "run")
     before = first.database.global_descriptors()
     first.database.discard("global", range(2, 4))
