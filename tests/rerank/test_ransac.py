@@ -32,6 +32,12 @@ def planted(rng, matches=60, outliers=30, noise=2.0, size=80):
     return source.astype(np.float32), target.astype(np.float32), mask, is_inlier
 
 
+def padded(source, target, size=80):
+    """Matches with padding and their mask."""
+    rest = ((0, size - len(source)), (0, 0))
+    return np.pad(source, rest), np.pad(target, rest), np.arange(size) < len(source)
+
+
 def one(source, target, mask, key=KEY, pair_id=0, block=8, scale_ratios=None, **options):
     options = RansacSettings(**{"hypotheses": 200, **options})
     ratios = None if scale_ratios is None else scale_ratios[None]
@@ -70,7 +76,7 @@ def _flat(corners):
 @pytest.mark.parametrize("noise", [0.0, 2.0])
 def test_finds_the_planted_view(rng, noise):
     source, target, mask, is_inlier = planted(rng, noise=noise)
-    result = one(source, target, mask, inlier_threshold=10.0)
+    result = one(source, target, mask)
     assert result.inlier_mask[is_inlier].mean() >= 0.99
     assert not result.inlier_mask[~is_inlier].any()
     assert result.inliers == result.inlier_mask.sum()
@@ -113,16 +119,16 @@ def test_exact_sample_by_hand():
     # (y, x) -> (2 x + 1, 3 y - 2), and a fifth point that does not belong
     source = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5]], np.float32)
     target = np.array([[1, -2], [1, 28], [21, -2], [21, 28], [90, 90]], np.float32)
-    result = one(source, target, np.ones(5, bool), inlier_threshold=1.0)
-    assert result.inlier_mask.tolist() == [True, True, True, True, False]
+    result = one(*padded(source, target))
+    assert result.inlier_mask[:5].tolist() == [True, True, True, True, False]
     np.testing.assert_allclose(result.transform, [[0, 2, 1], [3, 0, -2]], atol=1e-4)
 
 
 def test_the_inlier_threshold_is_strict():
     source = np.array([[0, 0], [64, 0], [0, 64], [64, 64]], np.float32)
-    target = source + np.array([[0, 0], [0, 0], [0, 0], [16, 0]], np.float32)
-    assert one(source, target, np.ones(4, bool), inlier_threshold=16.0).inliers == 3
-    assert one(source, target, np.ones(4, bool), inlier_threshold=16.5).inliers == 4
+    for offset, inliers in ((20.0, 3), (19.5, 4)):  # the threshold is 20
+        target = source + np.array([[0, 0], [0, 0], [0, 0], [offset, 0]], np.float32)
+        assert one(*padded(source, target)).inliers == inliers
 
 
 @pytest.mark.parametrize("block", [1, 3, 32])
@@ -177,7 +183,7 @@ def test_translation_moves_the_transform_only(rng):
 def test_order_of_matches_does_not_matter_without_noise(rng):
     source, target, mask, is_inlier = planted(rng, noise=0.0)
     order = rng.permutation(len(mask))
-    result = one(source[order], target[order], mask[order], inlier_threshold=5.0)
+    result = one(source[order], target[order], mask[order])
     np.testing.assert_array_equal(result.inlier_mask, is_inlier[order])
 
 
@@ -204,7 +210,7 @@ def test_degenerate_matches_verify_nothing(rng, case):
 def test_duplicated_matches_do_not_spoil_good_ones(rng):
     source, target, mask, _ = planted(rng, outliers=0, noise=0.0)
     source[30:60], target[30:60] = source[0], target[0]
-    assert one(source, target, mask, inlier_threshold=1.0).inliers == 60
+    assert one(source, target, mask).inliers == 60
 
 
 @pytest.mark.parametrize(("matches", "inliers"), [(0, 0), (1, 0), (3, 0), (4, 4)])
