@@ -109,7 +109,7 @@ def test_a_distractor_named_as_a_database_image_is_refused(tmp_path, root):
     image = (root / "jpg" / "place1_far.jpg").read_bytes()
     (tmp_path / "r1m" / "jpg" / "place1_far.jpg").write_bytes(image)
     data = settings(root, tmp_path / "tfds", "revisited", distractors=str(tmp_path / "r1m"))
-    with pytest.raises(UserError, match="has 1 names of the database, first place1_far"):
+    with pytest.raises(UserError, match="1 names.* place1_far"):
         open_retrieval(data)
 
 
