@@ -186,12 +186,10 @@ def _search() -> ml_collections.ConfigDict:
     search.power = 3.0  # exponent of kernel power
     search.reach = 1.0  # p0 of kernel cann: distance of unit vectors at which a vote becomes 0
     search.curve = 0.459176  # p1 of kernel cann
-    # Database images on which the IDF weights of votes are estimated; 0 = no weights. The engines
-    # cann and ivf use all images that they compare
-    search.idf_images = 0
-    # Images found by the engine cann or ivf that are then compared exactly; 0 = none, all images
-    # keep the similarity of the engine. Other images are not ranked
-    search.candidates = 0
+    # The engines cann and ivf take IDF weights from all images that they compare
+    search.idf_images = 0  # database images on which IDF weights are estimated; 0 = no weights
+    # With candidates, other images are not ranked; without, all keep the similarity of the engine
+    search.candidates = 0  # images found by the engine cann or ivf, then compared exactly; 0 = none
     search.max_features = 200  # strongest features of an image that are compared; 0 = all
     search.engine = "exact"  # exact | cann | ivf
     search.local_block = 32  # database images compared at a time on each device

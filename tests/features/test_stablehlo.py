@@ -149,7 +149,7 @@ def test_equal_scores_keep_the_order_of_the_extractor(tmp_path):
     assert_same(function(*place(flat)), expected)
 
 
-def test_what_lies_beyond_the_picture_does_not_matter(exported):
+def test_pixels_beyond_the_picture_do_not_matter(exported):
     picture = draw(2, 50, 60)
     clean, dirty = (exported.call(*place(picture, beyond)) for beyond in (0, 200))
     for name in clean:
