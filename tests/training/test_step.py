@@ -122,7 +122,7 @@ def test_losses_of_training_and_validation_are_the_same_function(config, batch):
     _, learned = run(config, batch, jax.device_count(), steps=1, freeze_norm=True)
     module = build(config.model, **module_options(config.train))
     weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
-    state = fresh_state(config, module)
+    state = place(fresh_state(config, module))
     evaluate = train_step.parallel_eval_step(state, module, weights, penalty)
     valid = {**batch, "valid": np.ones(16, bool)}
     sums, _ = evaluate(state, train_step.split_over_devices(valid))
@@ -329,9 +329,9 @@ def test_logging_does_not_change_a_step(config, batch):
     details = {name for name in logged if name in train_step.DETAILS}
     assert details == set(train_step.DETAILS)
     assert all(np.isfinite(logged[name]) and np.isnan(plain[name]) for name in details)
-    kept = train_step.without_details(plain)
-    assert kept == train_step.without_details(logged)
-    assert {"loss", "nonfinite"} <= kept.keys()
+    kept = plain.keys() - details
+    assert {name: plain[name] for name in kept} == {name: logged[name] for name in kept}
+    assert {"loss", "nonfinite"} <= kept
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +343,7 @@ def one_step(config, batch):
         module = build(chosen.model, **module_options(chosen.train))
         tx = optimizer.create_optimizer(chosen.train)
         weights = train_step.loss_weights(chosen.train)
-        state = fresh_state(config, module)
+        state = fresh_state(chosen, module)
         params = {
             name: jax.tree.map(lambda x: x * np.nan, tree) if name in spoilt else tree
             for name, tree in state.params.items()
@@ -375,4 +375,5 @@ def test_a_head_that_does_not_learn_is_not_computed(one_step, which, other):
     for name in set(state.params) - other:
         jax.tree.map(np.testing.assert_array_equal, state.params[name], good.params[name])
     _, _, joint = one_step("joint")
-    assert flops < 0.99 * joint
+    # The local head is the smaller: 2 images, 4 positions, 3 layers of 64 x 8, and a gradient
+    assert joint - flops > 2 * (2 * 2 * 4 * 3 * 64 * 8)
