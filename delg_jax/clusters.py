@@ -78,9 +78,7 @@ def _open_mpi(environment: Variables, coordinator: str) -> Cluster | None:
         return None
     if count == 1:
         return Cluster("Open MPI with one process")
-    number = _count("OMPI_COMM_WORLD_RANK", environment) or 0
-    alone = _count("OMPI_COMM_WORLD_LOCAL_SIZE", environment) == 1
-    devices = [] if alone else [_count("OMPI_COMM_WORLD_LOCAL_RANK", environment) or 0]
+    number, devices = _count("OMPI_COMM_WORLD_RANK", environment) or 0, local_devices(environment)
     text = f"Open MPI, process {number} of {count}"
     if coordinator or "OMPI_MCA_orte_hnp_uri" in environment:
         return Cluster(text, _arguments("ompi", coordinator, count, number, devices))
@@ -104,13 +102,7 @@ def _slurm(environment: Variables, coordinator: str) -> Cluster | None:
         if tasks > 1:
             text = f"{job} has {tasks} tasks, but srun did not start this process as one of several"
         return Cluster(text)
-    number = _count("SLURM_PROCID", environment) or 0
-    # With GPUs of its own, a task counts them from 0, whatever its number on the node is
-    own = "SLURM_GPUS_PER_TASK" in environment or "gpu" in environment.get(
-        "SLURM_TRES_PER_TASK", ""
-    )
-    alone = _ONE_PER_NODE.fullmatch(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    devices = [] if own or alone else [_count("SLURM_LOCALID", environment) or 0]
+    number, devices = _count("SLURM_PROCID", environment) or 0, local_devices(environment)
     arguments = _arguments("slurm", coordinator, started, number, devices)
     return Cluster(f"{job}, process {number} of {started}", arguments)
 
@@ -153,6 +145,24 @@ _FINDERS: Mapping[str, Callable[[Variables, str], Cluster | None]] = {
     "kubernetes": _kubernetes,
 }
 CLUSTERS = ("auto", "none", *_FINDERS, "mpi4py")
+
+
+def local_devices(environment: Variables) -> list[int]:
+    """GPUs of this process by their number on the host; empty for all that are visible.
+
+    Tasks of Slurm and ranks of Open MPI that share a host get one each, as JAX does it. Tasks
+    alone on their host, or with GPUs of their own, use all that they see.
+    """
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        alone = _count("OMPI_COMM_WORLD_LOCAL_SIZE", environment) == 1
+        return [] if alone else [_count("OMPI_COMM_WORLD_LOCAL_RANK", environment) or 0]
+    if not all(variable in environment for variable in _SLURM):
+        return []
+    # With GPUs of its own, a task counts them from 0, whatever its number on the node is
+    own = "SLURM_GPUS_PER_TASK" in environment
+    own = own or "gpu" in environment.get("SLURM_TRES_PER_TASK", "")
+    alone = bool(_ONE_PER_NODE.fullmatch(environment.get("SLURM_STEP_TASKS_PER_NODE", "")))
+    return [] if own or alone else [_count("SLURM_LOCALID", environment) or 0]
 
 
 def _arguments(

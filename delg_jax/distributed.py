@@ -84,8 +84,14 @@ def initialize(
             raise UserError("--process_id", number, rule)
         if count == 1:
             return False
-        arguments = {"coordinator_address": str(values["coordinator"]), "num_processes": count}
-        return _join(f"process {number} of {count}", {**arguments, "process_id": number})
+        arguments = {
+            "coordinator_address": str(values["coordinator"]),
+            "num_processes": count,
+            "process_id": number,
+            "local_device_ids": clusters.local_devices(environment),
+            "cluster_detection_method": "deactivate",  # everything is known
+        }
+        return _join(f"process {number} of {count}", arguments)
     if cluster is None:
         cluster = environment.get(_CLUSTER_VARIABLE) or "auto"
     found = clusters.find(cluster, environment, values["coordinator"] or "")

@@ -149,6 +149,12 @@ def test_only_the_named_cluster_is_looked_for(packages):
         clusters.find("pbs", {})
 
 
+def test_processes_that_are_no_tasks_see_all_devices():
+    assert clusters.local_devices({}) == []
+    script = {name: value for name, value in SLURM.items() if "STEP" not in name}  # of sbatch
+    assert clusters.local_devices(script) == []
+
+
 def test_a_variable_that_is_no_number_is_refused():
     with pytest.raises(UserError, match="SLURM_NTASKS = 'four': must be a whole number"):
         clusters.find("auto", {**SLURM, "SLURM_NTASKS": "four"})

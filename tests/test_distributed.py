@@ -56,7 +56,11 @@ def test_flags_and_environment_variables_start_jax_distributed(met):
     assert distributed.initialize(environment=variables_of(number="0"))
     assert distributed.initialize(process_id=0, environment={**SLURM, **variables_of()})
     given = {"coordinator_address": "host:1", "num_processes": 2, "process_id": 0}
+    given |= {"local_device_ids": [], "cluster_detection_method": "deactivate"}
     assert met == [given] * 3
+    shared = {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1"}
+    assert distributed.initialize(environment={**shared, **variables_of()})
+    assert met[-1]["local_device_ids"] == [1]
 
 
 def test_a_cluster_starts_jax_distributed(met):

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -175,16 +176,14 @@ def _start_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
     first: concurrent.futures.Future[Batch] = concurrent.futures.Future()
 
     def fetch() -> None:
+        resource_tracker.ensure_running()  # it unblocks the signals where it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             first.set_result(next(batches))
         except BaseException as error:
             first.set_exception(error)
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    try:
-        threading.Thread(target=fetch, daemon=True).start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    threading.Thread(target=fetch, daemon=True).start()
     return _beginning_with(first, batches)
 
 

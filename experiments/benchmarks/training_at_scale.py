@@ -18,6 +18,7 @@ training_at_scale.md into --results. Linux only.
 
 import collections
 import concurrent.futures
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -46,6 +47,7 @@ from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
+from delg_jax.sweeps.parallel_jobs import interruptible
 
 _PIXELS = 32  # side of the JPEGs, and of training images
 _TAR_IMAGES = 4000
@@ -218,6 +220,11 @@ class Job:
             if process.poll() is None:
                 os.killpg(process.pid, number)
 
+    def close(self) -> None:
+        """Kills what is left of the job."""
+        self.send(signal.SIGKILL)
+        self.wait(0)
+
     def wait(self, seconds: float) -> list[int]:
         """Exit statuses of all processes; kills them if they take longer."""
         end = time.monotonic() + seconds
@@ -290,17 +297,18 @@ def train(
     flags_ = [*_flags(fields), f"--workdir={workdir}"]
     start, peak, happened = time.monotonic(), 0, []
     job_id = int(rng.integers(1, 4000))
+    log = workdir / "run.log"
     for kind, target in zip(interruptions, targets, strict=True):
-        job = Job(flags_, workdir / "run.log", processes, job_id)
-        while job.running() and last_step(workdir) < target:
-            time.sleep(0.1)
-        if not job.running():
-            raise _failed(workdir, job)
-        happened.append(_interrupt(job, kind, workdir, rng.integers(processes)))
+        with contextlib.closing(Job(flags_, log, processes, job_id)) as job:
+            while job.running() and last_step(workdir) < target:
+                time.sleep(0.1)
+            if not job.running():
+                raise _failed(workdir, job)
+            happened.append(_interrupt(job, kind, workdir, rng.integers(processes)))
         peak = max(peak, job.peak_bytes)
-    job = Job(flags_, workdir / "run.log", processes, job_id)
-    if any(job.wait(_LONG_SECONDS)):
-        raise _failed(workdir, job)
+    with contextlib.closing(Job(flags_, log, processes, job_id)) as job:
+        if any(job.wait(_LONG_SECONDS)):
+            raise _failed(workdir, job)
     found = {
         "seconds": time.monotonic() - start,
         "peak_bytes": max(peak, job.peak_bytes),
@@ -539,7 +547,8 @@ def run(values: flags.FlagValues) -> None:
         if _DEVICES % getattr(size, name):
             raise UserError(f"--{name}", getattr(size, name), f"must divide {_DEVICES}")
     workdir = pathlib.Path(values.workdir).resolve()
-    found = measure(workdir, size)
+    with interruptible():  # so that the processes do not outlive this one
+        found = measure(workdir, size)
     text = f"{table(found)}\n"
     harness.write_result(values.results, "training_at_scale", found, text)
     print(text, end="")
