@@ -244,17 +244,17 @@ def _rerank() -> ml_collections.ConfigDict:
     # Similarity embeddings by multidimensional scaling [L2G]
     rerank.mds = ml_collections.ConfigDict()
     rerank.mds.short_list = 400  # first images of the local search that are re-ranked
-    # Dimensions of the embedding, at most those of the short list; similarities kept of a profile
-    rerank.mds.dim = 128
+    # With profiles: similarities that are kept of each
+    rerank.mds.dim = 128  # dimensions of the embedding; at most those of the short list
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that is scaled to 1
     rerank.mds.background = 0.0  # similarity that is scaled to 0
     rerank.mds.background_rank = 0  # rank in an image's list that is scaled to 0; 0 = not used
     rerank.mds.power = 1.0  # p of distance power, (1 - s)^p
     rerank.mds.missing = "zero"  # zero (similarity) | largest (distance) | row_minimum (similarity)
-    # classical | smacof | landmark (for long short lists) | profile (rows of similarities, instead
-    # of an embedding) | kernel (SuperGlobal's step in similarities)
-    rerank.mds.method = "classical"
+    # landmark is for long short lists; profile takes rows of similarities instead of an embedding,
+    # and kernel SuperGlobal's step in similarities
+    rerank.mds.method = "classical"  # classical | smacof | landmark | profile | kernel
     rerank.mds.landmarks = 200  # first images of the short list that method landmark embeds exactly
     rerank.mds.iterations = 30  # iterations of method smacof
     rerank.mds.missing_weight = 0.1  # weight of a missing pair in smacof; others have 1
