@@ -36,7 +36,7 @@ test: lint ## Lint, then run all tests except the slow ones
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.test ## Run the slow tests
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow
+	JAX_PLATFORMS=cpu XLA_FLAGS= $(BIN)/python -m pytest -m slow
 
 test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch, run the tests that need them
 	$(call install,.[test$(,)convert])

@@ -186,12 +186,10 @@ def _search() -> ml_collections.ConfigDict:
     search.power = 3.0  # exponent of kernel power
     search.reach = 1.0  # p0 of kernel cann: distance of unit vectors at which a vote becomes 0
     search.curve = 0.459176  # p1 of kernel cann
-    # Database images on which the IDF weights of votes are estimated; 0 = no weights. The engines
-    # cann and ivf use all images that they compare
-    search.idf_images = 0
-    # Images found by the engine cann or ivf that are then compared exactly; 0 = none, all images
-    # keep the similarity of the engine. Other images are not ranked
-    search.candidates = 0
+    # The engines cann and ivf take IDF weights from all images that they compare
+    search.idf_images = 0  # database images on which IDF weights are estimated; 0 = no weights
+    # With candidates, other images are not ranked; without, all keep the similarity of the engine
+    search.candidates = 0  # images found by the engine cann or ivf, then compared exactly; 0 = none
     search.max_features = 200  # strongest features of an image that are compared; 0 = all
     search.engine = "exact"  # exact | cann | ivf
     search.local_block = 32  # database images compared at a time on each device
@@ -246,19 +244,22 @@ def _rerank() -> ml_collections.ConfigDict:
     # Similarity embeddings by multidimensional scaling [L2G]
     rerank.mds = ml_collections.ConfigDict()
     rerank.mds.short_list = 400  # first images of the local search that are re-ranked
-    rerank.mds.dim = 128  # dimensions of the embedding; at most those of the short list
+    # Dimensions of the embedding, at most those of the short list; similarities kept of a profile
+    rerank.mds.dim = 128
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that is scaled to 1
     rerank.mds.background = 0.0  # similarity that is scaled to 0
     rerank.mds.background_rank = 0  # rank in an image's list that is scaled to 0; 0 = not used
     rerank.mds.power = 1.0  # p of distance power, (1 - s)^p
     rerank.mds.missing = "zero"  # zero (similarity) | largest (distance) | row_minimum (similarity)
-    rerank.mds.method = "classical"  # classical | smacof | landmark (for long short lists)
+    # classical | smacof | landmark (for long short lists) | profile (rows of similarities, instead
+    # of an embedding) | kernel (SuperGlobal's step in similarities)
+    rerank.mds.method = "classical"
     rerank.mds.landmarks = 200  # first images of the short list that method landmark embeds exactly
     rerank.mds.iterations = 30  # iterations of method smacof
     rerank.mds.missing_weight = 0.1  # weight of a missing pair in smacof; others have 1
     rerank.mds.concat_weight = 0.5  # share of the embedding beside the global descriptor, 0 to 1
-    rerank.mds.neighbours = 0  # K of SuperGlobal's refinement of the embedding; 0 = none
+    rerank.mds.neighbours = 0  # K of SuperGlobal's refinement of the vectors; 0 = none
     rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time

@@ -29,6 +29,13 @@ if "DELG_TEST_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["DELG_TEST_CACHE"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["DELG_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# The programs are small, so that compiling with optimisations costs more than it saves. Set
+# XLA_FLAGS, which may be empty, to compile in another way: `make test-slow` compiles as users do.
+if "XLA_FLAGS" not in os.environ:
+    _quick = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    if jax.__version_info__ < (0, 11):  # later versions end at this flag, which they do not have
+        _quick.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(_quick)
 # Grain reads absl flags, which otherwise only absl.app.run parses.
 flags.FLAGS.mark_as_parsed()
 

@@ -117,7 +117,7 @@ def test_only_what_is_read_is_checked_and_only_once(checked, monkeypatch):
     np.testing.assert_array_equal(found[:10], array[:10])
 
 
-def test_another_length_is_noticed_at_once(checked):
+def test_another_length_is_detected_on_opening(checked):
     path = checked[1]
     path.write_bytes(path.read_bytes() + bytes(300))
     with pytest.raises(UserError, match="its length"):

@@ -17,7 +17,7 @@ from delg_jax import file_names
         (b"back\\slash\\x41", "back\\slash\\x41"),
     ],
 )
-def test_a_name_becomes_text_that_leads_back_to_the_file(tmp_path, name, text):
+def test_a_name_survives_the_conversion_to_text(tmp_path, name, text):
     path = tmp_path / os.fsdecode(name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(name)

@@ -25,7 +25,7 @@ def read(tmp_path, content):
         {"name": "a", "values": [], "counts": {"x": 0}, "far": float("inf")},
     ],
 )
-def test_what_passes_is_read_as_it_is(tmp_path, content):
+def test_a_checked_value_is_read_unchanged(tmp_path, content):
     assert read(tmp_path, content) == content
 
 
@@ -46,7 +46,7 @@ def test_what_passes_is_read_as_it_is(tmp_path, content):
         ({"name": "a", "values": [], "counts": {"x": 1.0}}, "counts.x must be a count"),
     ],
 )
-def test_what_does_not_pass_is_named_with_its_place(tmp_path, content, rule):
+def test_a_failed_check_is_named_with_its_place(tmp_path, content, rule):
     with pytest.raises(UserError, match=f"thing = .*a.json.*{rule}.*; make it again"):
         read(tmp_path, content)
 
@@ -73,7 +73,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
 _CONTENT = {"name": "Zürich", "values": (1, None, -2.5e-7), "counts": {"b": 2, "a": 1}}
 
 
-def test_a_checksum_is_written_and_taken_out_again(tmp_path):
+def test_a_checksum_is_added_and_removed(tmp_path):
     expected = {**_CONTENT, "values": list(_CONTENT["values"])}
     written = json_files.signed(_CONTENT)
     assert written.pop("checksum").startswith("crc32:")
@@ -97,7 +97,7 @@ def test_a_checksum_is_written_and_taken_out_again(tmp_path):
     ],
 )
 def test_changed_content_is_noticed(tmp_path, change):
-    with pytest.raises(UserError, match="is damaged: the checksum differs; make it again"):
+    with pytest.raises(UserError, match="checksum.*; make it again"):
         read(tmp_path, {**json_files.signed(_CONTENT), **change})
 
 

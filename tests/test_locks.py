@@ -30,7 +30,7 @@ def test_another_process_is_refused_until_the_holder_ends(tmp_path):
             assert not folder.exists()
 
 
-def test_a_killed_holder_gives_its_folder_back(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     with held(tmp_path / "database") as holder:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
@@ -38,7 +38,7 @@ def test_a_killed_holder_gives_its_folder_back(tmp_path):
             pass
 
 
-def test_a_killed_holder_of_ours_gives_its_folder_back(tmp_path):
+def test_a_killed_process_of_this_program_releases_its_lock(tmp_path):
     program = """
 import pathlib, sys, time
 from delg_jax.locks import exclusive
@@ -68,7 +68,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
         pass
 
 
-def test_a_folder_is_given_back_after_an_error(tmp_path):
+def test_a_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), exclusive(tmp_path / "database"):
         raise ZeroDivisionError
     with (
@@ -79,7 +79,7 @@ def test_a_folder_is_given_back_after_an_error(tmp_path):
         pass
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+def test_an_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "features").write_text("in the way")
     rule = r"workdir = .*database': must be a folder that can be written"
     with pytest.raises(UserError, match=rule), exclusive(tmp_path / "features" / "database"):

@@ -33,7 +33,7 @@ def test_every_field_since_the_first_format_has_what_was_done_without_it():
     assert defaults == {**migrations.ADDED, **CHANGED_BY_DEFAULT}
 
 
-def test_an_artefact_of_before_is_found_unless_a_new_field_changes_it(tmp_path):
+def test_an_older_output_is_used_unless_a_new_field_changes_it(tmp_path):
     config = default.get_config()
     workdir.claim(tmp_path, config, ("extract",))
     path = tmp_path / workdir.CONFIG_FILE
@@ -47,7 +47,7 @@ def test_an_artefact_of_before_is_found_unless_a_new_field_changes_it(tmp_path):
         workdir.claim(tmp_path, other, ("extract",))
 
 
-def test_what_is_stored_wins():
+def test_the_stored_configuration_wins():
     assert migrations.completed({"extract.relup": 0.5})["extract.relup"] == 0.5
 
 
@@ -77,7 +77,7 @@ def test_every_new_name_is_a_field_or_section_and_no_old_one_is():
         assert not configuration.within(fields, (old,))
 
 
-def test_an_output_of_before_the_renaming_is_found(tmp_path):
+def test_an_output_from_before_the_renaming_is_found(tmp_path):
     config = configuration.override(
         default.get_config(), {"rerank.sp.inlier_threshold": 3.0, "search.ivf.count": 7}
     )

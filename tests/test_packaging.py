@@ -66,7 +66,7 @@ def test_the_test_extra_needs_no_other_framework():
 
 
 @pytest.mark.parametrize("need", BASE + EXTRAS["test"], ids=str)
-def test_a_need_is_a_range(need):
+def test_a_requirement_is_a_range(need):
     assert {">=", "=="} & {part.operator for part in need.specifier}
 
 
@@ -79,13 +79,13 @@ def test_supported_pythons_are_those_with_constraints():
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_constraints_cover_every_direct_need(python):
+def test_constraints_cover_every_direct_requirement(python):
     pins = _pins(python)
     for need in BASE + EXTRAS["test"]:
         assert pins[canonicalize_name(need.name)] in need.specifier, need
 
 
-def test_constraints_cover_every_indirect_need():
+def test_constraints_cover_every_indirect_requirement():
     """Follows the needs of the installed packages, on the Python that runs the test."""
     pins = _pins(f"{sys.version_info.major}.{sys.version_info.minor}")
     seen, waiting = set(), [*BASE, *EXTRAS["test"]]

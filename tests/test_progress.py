@@ -49,7 +49,7 @@ def test_a_line_comes_every_half_minute_at_most(clock, lines):
     assert lines()[0] == "train: 31/100, 1.00 step/s, 69 s left loss 31"
 
 
-def test_what_was_done_before_does_not_count_for_the_rate(clock, lines):
+def test_earlier_work_does_not_count_for_the_rate(clock, lines):
     with Progress("extract", 100, done=90) as bar:
         clock.now = 5.0
         bar.advance(5)

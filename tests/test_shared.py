@@ -53,7 +53,7 @@ def test_only_tests_that_are_marked_see_the_folder(tmp_path, shared, status, sai
     assert (found, said in text) == (status, True), text
 
 
-def test_a_test_that_takes_the_folder_must_be_marked(tmp_path):
+def test_a_test_that_takes_shared_must_be_marked(tmp_path):
     found, text = outcome(tmp_path, TESTS.replace("@pytest.mark.real\n", ""), ".")
     assert found == pytest.ExitCode.USAGE_ERROR
     assert "test_it.py::test_marked takes the fixture shared: mark it `real`" in text

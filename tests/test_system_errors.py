@@ -43,14 +43,14 @@ TENSORSTORE = ValueError(
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), "memory = ''"),
     ],
 )
-def test_what_is_short_is_named_with_what_to_do(error, line):
+def test_a_shortage_is_named_with_what_to_do(error, line):
     assert str(system_errors.explain(error)).startswith(line)
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("shapes differ"), FileNotFoundError(errno.ENOENT, "No such file", "/w/a")]
 )
-def test_a_mistake_of_the_program_is_none(error):
+def test_a_programming_error_is_not_a_user_error(error):
     assert system_errors.explain(wrapped(error)) is None
 
 

@@ -30,7 +30,7 @@ def test_marks_of_encodings_are_understood(tmp_path, encoding):
         ("ab".encode("utf-16-le"), "has a zero byte; if it is UTF-16, save it as UTF-8"),
     ],
 )
-def test_what_is_no_text_is_one_error(tmp_path, data, rule):
+def test_invalid_utf_8_is_one_error(tmp_path, data, rule):
     path = written(tmp_path, data)
     for read in (text_files.read, text_files.read_json):
         with pytest.raises(UserError, match=rule) as caught:
@@ -68,7 +68,7 @@ def test_names_of_odd_bytes_in_json_become_text(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{'a': 1}", b"[" * 100_000])
-def test_what_is_no_json_is_one_error(tmp_path, data):
+def test_invalid_json_is_one_error(tmp_path, data):
     with pytest.raises(UserError, match="file = '.*file': must be a JSON file: "):
         text_files.read_json(written(tmp_path, data), "file")
 

@@ -24,12 +24,14 @@ _COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 def initialize(module: Delg, key: jax.Array) -> Variables:
     """Initialises all variables of `module`, classifiers included; deterministic for `key`."""
-    image = np.zeros((1, 64, 64, 3), np.float32)
-    init = jax.jit(
-        lambda k: module.init(k, image, method="classify"), compiler_options=_COMPILE_FAST
-    )
-    variables = init(key)
+    variables = _init(module, key)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+# Compiled once for a module, however many networks a process opens
+@functools.partial(jax.jit, static_argnames="module", compiler_options=_COMPILE_FAST)
+def _init(module: Delg, key: jax.Array) -> Variables:
+    return dict(module.init(key, np.zeros((1, 64, 64, 3), np.float32), method="classify"))
 
 
 def shapes(module: Delg) -> Variables:

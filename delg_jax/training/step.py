@@ -259,11 +259,6 @@ def split_over_devices(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: x.reshape(devices, size // devices, *x.shape[1:]) for name, x in batch.items()}
 
 
-def without_details(metrics: Metrics) -> Metrics:
-    """The metrics of a step that did not log."""
-    return {name: value for name, value in metrics.items() if name not in DETAILS}
-
-
 def sparsity(maps: jax.Array) -> jax.Array:
     """Fraction of activations that are zero (Figure 3), float32 scalar."""
     return jnp.mean(maps == 0)

@@ -5,7 +5,9 @@ import pytest
 from absl import flags
 
 from delg_jax import configuration
+from delg_jax.cli.arguments import expand_flag_files
 from delg_jax.cli.main import VERBS, main
+from delg_jax.errors import UserError
 from delg_jax.training import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -243,3 +245,25 @@ def test_a_folder_that_arrays_could_not_be_written_to_is_refused(capsys, flag):
     rule = "must be a UTF-8 path; use a UTF-8 locale (LANG=C.UTF-8) or choose another folder"
     subject = flag if flag == "--workdir" else flag.removeprefix("--")
     assert message == f"{subject} = '/tmp/caf\\udce9': {rule}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("given", ["--flagfile={}", "-flagfile={}", "--flagfile {}"])
+def test_flags_of_a_file_stand_in_its_place(tmp_path, encoding, given):
+    path, other = tmp_path / "flags", tmp_path / "more"
+    text = f"--a=é\u2028x \r\n# no\r\n// no\r\n\r\n--flagfile={other}\r\n--c\r\nd\r\n \r\n"
+    path.write_bytes(text.encode(encoding))
+    other.write_text(f"--b=2\n--flagfile={path}\n")  # which is being read
+    argv = ["--z", *given.format(path).split(" "), "e"]
+    assert expand_flag_files(argv) == ["--z", "--a=é\u2028x", "--b=2", "--c", "d", "e"]
+
+
+def test_words_after_two_dashes_are_no_flags():
+    assert expand_flag_files(["a", "--", "--flagfile=gone"]) == ["a", "--", "--flagfile=gone"]
+    assert expand_flag_files(["--flagfile"]) == ["--flagfile"]
+
+
+@pytest.mark.parametrize("path", ["gone", "", "a\0b"])
+def test_a_file_that_cannot_be_read_is_one_error(path):
+    with pytest.raises(UserError, match="--flagfile = .*"):
+        expand_flag_files([f"--flagfile={path}"])

@@ -31,7 +31,7 @@ def test_both_tables_have_a_row_for_each_method(flags, tmp_path, capsys):
     assert list(metrics["methods"]) == ["global", "local+mds"]
 
 
-def test_what_was_skipped_is_said_below_the_tables(flags, root, tmp_path, capsys):
+def test_skipped_images_are_reported_below_the_tables(flags, root, tmp_path, capsys):
     truncate(root / "jpg" / "place1_near.jpg")
     truncate(root / "jpg" / "query0.jpg")
     assert main(["evaluate", *flags, "--config.data.max_skipped=1"]) == 0

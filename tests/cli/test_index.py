@@ -81,7 +81,7 @@ def workdir(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_goes_on_to_the_same_bytes(config, workdir, undisturbed):
+def test_a_killed_job_resumes_to_the_same_bytes(config, workdir, undisturbed):
     folder = workdir / "index" / "graph"
     for count in (1, 8, 16):
         program = programs.start(config, workdir, 1, (), "index")

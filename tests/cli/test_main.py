@@ -76,13 +76,13 @@ def test_a_mistake_is_one_line_whatever_its_text(capsys, monkeypatch):
     assert capsys.readouterr().err == "delg: file = 'a\\nb': must be whole and sound\n"
 
 
-def test_an_interrupted_command_says_how_to_go_on(capsys, monkeypatch):
+def test_an_interrupted_command_says_how_to_resume(capsys, monkeypatch):
     fail_with(monkeypatch, KeyboardInterrupt())
     assert main(["train"]) == 130
     assert "the same command resumes" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+def test_an_internal_error_is_not_hidden(monkeypatch):
     fail_with(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         main(["train"])

@@ -39,7 +39,7 @@ def test_counts_and_transformation_are_printed_and_drawn(calls, capsys, tmp_path
         assert drawing.size == (48, 20)
 
 
-def test_too_few_inliers_and_no_transformation_are_said(calls, capsys, tmp_path):
+def test_too_few_inliers_and_no_transformation_are_reported(calls, capsys, tmp_path):
     fields = ["--config.rerank.sp.min_inliers=6", "--config.rerank.sp.hypotheses=0"]
     flags = [f"--workdir={tmp_path}", f"--output={tmp_path / 'b.jpg'}"]
     assert main(["match", "a.jpg", "b.jpg", CONFIG, *fields, *flags]) == 0

@@ -55,7 +55,7 @@ def test_a_folder_that_is_read_in_place_is_only_checked(tmp_path, capsys):
     assert not (tmp_path / "tfds").exists()
 
 
-def test_what_cannot_be_prepared_is_one_line(root, tmp_path, capsys):
+def test_a_failed_preparation_is_one_line(root, tmp_path, capsys):
     assert run(root, tmp_path, "gldv2_clean", "--purpose=retrieval") == 2
     assert "config.data.name = 'gldv2_clean': has no retrieval images" in capsys.readouterr().err
     assert run(root / "absent", tmp_path, "gldv2_clean") == 2

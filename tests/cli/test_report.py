@@ -35,7 +35,7 @@ def test_a_workdir_is_required_and_must_exist(capsys, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-def test_wrong_amounts_are_said_in_one_line(capsys, tmp_path):
+def test_wrong_amounts_are_one_line(capsys, tmp_path):
     folder = workdirs.make(tmp_path / "run", tmp_path / "data")
     for flag in ("--top=0", "--choose=nicest"):
         assert main(["report", str(folder), flag, f"--output={tmp_path / 'page.html'}"]) == 2

@@ -208,7 +208,7 @@ def test_processes_leave_what_one_process_does(stubs, capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("jobs", [0, 2])
-def test_a_sweep_that_was_stopped_goes_on(stubs, capsys, tmp_path, how, jobs):
+def test_a_stopped_sweep_resumes(stubs, capsys, tmp_path, how, jobs):
     arguments = ["--seeds=0,1,2,3,4,5", f"--jobs={jobs}"]
     with start(tmp_path / "w", *arguments) as process:
         wait_for((tmp_path / "w" / "sweep.json").exists)  # at least one run is done

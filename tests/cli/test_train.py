@@ -34,7 +34,7 @@ def test_the_last_metrics_are_printed(root, tmp_path, capsys, monkeypatch):
         ("seed=4294967296", "config.seed = 4294967296: must be below 2^32"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(root, tmp_path, capsys, override, message):
+def test_untrainable_data_are_refused(root, tmp_path, capsys, override, message):
     flags = [*command_line(training_config(root)), f"--workdir={tmp_path}"]
     assert main(["train", *flags, f"--config.{override}"]) == 2
     err = capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_mistakes_are_one_line(capsys, arguments, message):
     assert verify(capsys, *arguments, status=2)[1].startswith(message)
 
 
-def test_what_is_repaired_is_extracted_to_the_same_bytes(tmp_path, capsys):
+def test_a_repaired_store_is_extracted_to_the_same_bytes(tmp_path, capsys):
     for number in range(7):
         save(tmp_path / "photos" / f"{number}.jpg", draw(number, 64, 64))
     config = retrieval_config(tmp_path).copy_and_resolve_references()

@@ -123,7 +123,7 @@ def test_the_recipe_of_the_official_code(argument, batch, steps, rate):
 
 
 def test_images_seen_need_a_published_data_set():
-    with pytest.raises(UserError, match="config.data.name = 'synthetic': has no published"):
+    with pytest.raises(UserError, match="config.data.name = 'synthetic'"):
         of_recipe("quickstart")
 
 

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import tracemalloc
 
 import numpy as np
@@ -89,12 +90,12 @@ def test_any_class_or_function_is_refused(tmp_path, harmless):
 def test_a_truncated_file_is_refused(tmp_path, kind, length):
     path = write(tmp_path, CONTENT, kind)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(UserError, match=rf"ground truth = '.*gnd_test\.{kind}': cannot be read"):
+    with pytest.raises(UserError, match=rf"ground truth = '.*gnd_test\.{kind}'"):
         ground_truth.read(path)
 
 
 def test_an_absent_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="must be a readable file"):
+    with pytest.raises(UserError, match=r"ground truth = '.*gnd\.json'"):
         ground_truth.read(tmp_path / "gnd.json")
 
 
@@ -155,7 +156,7 @@ def test_another_layout_is_refused(tmp_path, path, value, rule, kind):
 
 @pytest.mark.parametrize("content", [[], "text", 3, {}])
 def test_anything_else_is_refused(tmp_path, content):
-    with pytest.raises(UserError, match="must hold imlist, qimlist and gnd"):
+    with pytest.raises(UserError, match="imlist, qimlist and gnd"):
         ground_truth.read(write(tmp_path, content))
 
 
@@ -163,7 +164,7 @@ def test_anything_else_is_refused(tmp_path, content):
 @pytest.mark.parametrize("field", ["imlist", "qimlist"])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, field, name):
     path = write(tmp_path, {**CONTENT, field: [name, *CONTENT[field][1:]]}, "json")
-    with pytest.raises(UserError, match=f"{field} must name images inside the folder"):
+    with pytest.raises(UserError, match=f"{field} .*{re.escape(repr(name))}"):
         ground_truth.read(path)
 
 

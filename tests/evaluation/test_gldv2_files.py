@@ -138,7 +138,7 @@ def test_scores_read_back_to_the_bit(tmp_path, rng):
     assert found["Public"] == said
 
 
-def test_what_is_read_can_be_scored_and_stored(tmp_path):
+def test_data_that_are_read_can_be_scored_and_stored(tmp_path):
     solution = solution_of(tmp_path, "recognition", RECOGNITION)
     found = predictions_of(tmp_path, "recognition", "id,landmarks\nq01,12 0.3\nq02,1 0.9\n")
     assert gldv2.global_average_precision(found["Public"], solution["Public"]) == 1.0

@@ -43,6 +43,20 @@ def test_retrieval_names_images_in_order(data, ranked):
     assert found.intervals["retrieval"] == pytest.approx([100 / 3, 100])
 
 
+def test_skipped_images_are_not_retrieved_and_a_query_of_none_is_left_out(data):
+    ranked = Ranked({"all": np.array([[1, -1, 2, -1], [-1] * 4, [3, 0, -1, -1]])})
+    said = gldv2_tasks.predictions("retrieval", ranked, data, 1)
+    assert said == {"p": ["b", "c"], "r": ["d", "a"]}
+
+
+def test_the_first_hundred_images_are_retrieved(data):
+    count = gldv2_tasks.COUNTED + 20
+    many = dataclasses.replace(data, database=source([str(image) for image in range(count)]))
+    ranked = Ranked({"all": np.tile(np.arange(count)[::-1], (3, 1))})
+    said = gldv2_tasks.predictions("retrieval", ranked, many, 1)
+    assert said["p"] == [str(image) for image in range(119, 19, -1)]
+
+
 @pytest.mark.parametrize(
     ("top", "third"), [(1, (7, 0.6)), (2, (7, 1.1)), (3, (7, 1.1)), (4, (7, 1.1))]
 )
@@ -72,7 +86,7 @@ def test_a_similarity_of_minus_infinity_counts_for_nothing(data):
     }
 
 
-def test_what_could_not_be_prepared_stays_in_the_denominators(data):
+def test_skipped_queries_and_images_stay_in_the_denominators(data):
     answers = {"q": [], "p": ["a", "x"], "r": ["c"], "s": ["a"]}
     whole = dataclasses.replace(data, answers=answers, landmarks=None)
     said = {"p": ["b", "a"], "r": ["c"]}

@@ -85,7 +85,7 @@ def test_wrong_counts_are_found_before_the_work(field):
     config.eval.pairs = 5
     check(config)
     config.eval[field] = -1
-    with pytest.raises(UserError, match=rf"config\.eval\.{field} = -1: must not be negative"):
+    with pytest.raises(UserError, match=rf"config\.eval\.{field} = -1"):
         check(config)
 
 

@@ -25,7 +25,7 @@ def place(request, tmp_path_factory):
     return config.lock(), root / "run", evaluate(config, root / "run")
 
 
-def test_what_is_whole_is_evaluated(place, caplog):
+def test_complete_outputs_are_evaluated(place, caplog):
     config, workdir, before = place
     with read_only(workdir):
         assert evaluate(config, workdir)["methods"] == before["methods"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from delg_jax.data.ground_truth import protocol_sets
+from delg_jax.evaluation import revisited
 from delg_jax.evaluation.revisited import average_precision, evaluate
 
 PROTOCOLS = ("easy", "medium", "hard")
@@ -101,7 +102,7 @@ def test_worst_ranking_by_hand():
     assert result["medium"]["mp@10"] == pytest.approx(3 / 5)  # k ends with the last positive
 
 
-def test_where_junk_stands_never_counts(rng):
+def test_the_position_of_junk_never_counts(rng):
     clean = rng.permutation([0, 1, 2, 4, 5, 6, 7])
     for place in range(8):
         with_junk = np.insert(clean, place, 3)
@@ -190,3 +191,36 @@ def test_ground_truth_that_contradicts_itself_is_refused(lists, clause):
 def test_an_image_twice_in_a_ranking_is_refused():
     with pytest.raises(ValueError, match="`ranks` has image 4 twice for query 1"):
         evaluate(columns([0, 1, 2, -1, -1], [4, 0, 1, 4, -1]), [ENTRY, ENTRY])
+
+
+def test_scores_are_percent_and_none_where_no_query_has_positives():
+    truth = [{"easy": [1], "hard": [], "junk": []}, {"easy": [], "hard": [], "junk": [2]}]
+    truth.append({"easy": [0], "hard": [], "junk": []})
+    ranks = np.array([[0, 1, 2], [0, 1, 2], [1, 0, 2]])
+    found = revisited.by_protocol({"all": ranks}, truth, (1, 2))
+    assert found.metrics["easy"] == {"map": 25.0, "mp@1": 0.0, "mp@2": 50.0}
+    assert found.metrics["hard"] == {"map": None, "mp@1": None, "mp@2": None}
+    assert found.average_precisions["easy"] == found.average_precisions["medium"]
+    assert found.average_precisions["easy"] == [25.0, None, 25.0]
+    assert found.average_precisions["hard"] == [None, None, None]
+    assert found.landmarks == [0, 1, 2]
+    assert found.intervals == {"easy": [25.0, 25.0], "medium": [25.0, 25.0], "hard": [None, None]}
+
+
+def test_a_protocol_is_scored_by_its_own_ranking():
+    truth = [{"easy": [0], "hard": [1], "junk": []}]
+    rankings = {"all": np.array([[2, 1, 0]]), "easy": np.array([[0, 1, 2]])}
+    found = revisited.by_protocol(rankings, truth, (1,))
+    assert found.metrics["easy"]["map"] == found.average_precisions["easy"][0] == 100
+    assert found.metrics["hard"]["map"] == found.average_precisions["hard"][0] < 100
+
+
+def test_the_first_metric_is_the_mean_of_the_average_precisions(rng):
+    truth = [{"easy": [n], "hard": [n + 1], "junk": []} for n in range(4)]
+    ranks = rng.permuted(np.tile(np.arange(6), (4, 1)), axis=1)
+    found = revisited.by_protocol({"all": ranks}, truth, (1,))
+    for protocol, values in found.average_precisions.items():
+        assert next(iter(found.metrics[protocol])) == "map"
+        np.testing.assert_allclose(found.metrics[protocol]["map"], np.mean(values))
+        low, high = found.intervals[protocol]
+        assert low <= np.mean(values) <= high

@@ -82,7 +82,7 @@ def test_a_verb_may_end_by_a_line_or_by_the_signal(fault, status, output, right)
     assert (moments.wrong_end(moment, Ended(status, output)) == []) is right
 
 
-def test_a_killed_extraction_goes_on_to_the_same_bytes():
+def test_a_killed_extraction_resumes_to_the_same_bytes():
     status, said = faults("--moments=1", "--verbs=extract", "--faults=killed", "--seed=3")
     assert status == 0, said
     assert said.endswith("| extract | killed | 1 | 1 | 1 |\n")
@@ -94,7 +94,7 @@ def test_fifty_moments_leave_what_undisturbed_runs_leave():
     assert status == 0, said
 
 
-def test_what_differs_shows_in_the_table_and_in_the_status():
+def test_a_difference_shows_in_the_table_and_in_the_status():
     from tests.faults.__main__ import table
 
     outcomes = [

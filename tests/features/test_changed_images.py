@@ -122,9 +122,7 @@ def test_another_box_gives_other_features(photographs, tmp_path, seen):
     assert_equal_features(after, extract(at(photographs), tmp_path / "new"))
 
 
-def test_what_a_killed_run_has_not_extracted_again_the_next_does(
-    photographs, tmp_path, monkeypatch
-):
+def test_the_next_run_extracts_what_a_killed_one_did_not(photographs, tmp_path, monkeypatch):
     extract(at(photographs), tmp_path / "run")
     for name in ("place1_far", "place3_near"):
         save(photographs / "jpg" / f"{name}.jpg", draw(len(name), 80, 96))

@@ -43,7 +43,7 @@ def test_the_dimension_is_that_of_the_last_step(changes, expected):
         ),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_read(tmp_path, changes, message):
+def test_impossible_dimensions_are_refused_before_anything_is_read(tmp_path, changes, message):
     config = tiny.retrieval_config(photographs.make_revisited(tmp_path / "data"))
     config = configuration.override(config, {**changes, "data.root": str(tmp_path / "absent")})
     with pytest.raises(UserError) as raised:

@@ -50,7 +50,7 @@ def test_the_workdir_gets_both_stores(config, workdir):
     assert stored["extra"] == {"weights": extracted.weights}
 
 
-def test_what_is_whole_is_not_extracted_again(config, workdir, monkeypatch):
+def test_complete_stores_are_not_extracted_again(config, workdir, monkeypatch):
     def refuse(self, images):
         raise AssertionError("nothing is missing")
 
@@ -174,6 +174,6 @@ def test_settings_that_cannot_be_are_refused(config, tmp_path, field, value, rul
 
 def test_an_import_has_nothing_to_spread_over_workers(config, tmp_path):
     config = changed(config, imported_local="a.h5")
-    with pytest.raises(UserError, match="--runner = 'DirectRunner': must be left out where"):
+    with pytest.raises(UserError, match="--runner = 'DirectRunner'"):
         extract(config, tmp_path / "run", runner="DirectRunner")
     assert not (tmp_path / "run").exists()

@@ -85,7 +85,7 @@ def test_an_end_at_any_access_to_the_disk_changes_nothing(
         assert contents(folder) == whole
 
 
-def test_what_killed_writers_left_is_removed(tmp_path, rows):
+def test_leftovers_of_killed_writers_are_removed(tmp_path, rows):
     whole = contents(stores.fill(tmp_path / "whole", rows).folder)
     folder = tmp_path / "store"
     FeatureStore.prepare(folder, stores.names(8), Layout(3, max_features=5))
@@ -232,9 +232,7 @@ def test_two_processes_make_the_store_of_one(config, flags, tmp_path, undisturbe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_job_goes_on_after_one_of_its_processes_was_killed(
-    config, flags, tmp_path, undisturbed, victim
-):
+def test_a_job_resumes_after_one_process_was_killed(config, flags, tmp_path, undisturbed, victim):
     folder = tmp_path / "run" / "features" / "images"
     both = programs.start_processes(config, tmp_path / "run", 2, 1, flags, "extract")
     wait_for_chunks(folder, 20, both[victim])

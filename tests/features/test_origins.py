@@ -65,7 +65,7 @@ def test_nothing_is_read_where_nothing_changed(photos, tmp_path, reads):
     assert reads == []
 
 
-def test_what_was_kept_is_size_times_and_content(photos, tmp_path):
+def test_size_times_and_content_are_recorded(photos, tmp_path):
     origins = extracted(listed(photos), tmp_path / "store").origins()
     status = (photos / "3.png").stat()
     assert origins["known"].tolist() == [1] * COUNT
@@ -166,7 +166,7 @@ def test_a_changed_image_is_written_again_and_the_store_is_as_new(photos, tmp_pa
     assert contents(again.folder) == contents(extracted(listed(photos), tmp_path / "new").folder)
 
 
-def test_what_an_image_had_is_gone_when_it_cannot_be_used_any_more(tmp_path, rng):
+def test_an_image_that_becomes_unusable_loses_its_features(tmp_path, rng):
     rows = [features(rng, 3) for _ in range(4)]
     store = fill(tmp_path / "store", rows, 2)
     store.mark_missing(np.array([1]))

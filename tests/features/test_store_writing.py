@@ -94,7 +94,7 @@ def test_a_whole_store_is_read_while_another_job_holds_it(config, whole):
     [{"names": names(5)}, {"weights": "other"}, {"weights": "other", "overwrite": True}],
     ids=str,
 )
-def test_what_would_change_a_whole_store_needs_the_lock(config, whole, changes):
+def test_a_change_of_a_complete_store_needs_the_lock(config, whole, changes):
     before = contents(whole)
     with held(whole), pytest.raises(UserError, match=BUSY), claim(config, whole, **changes):
         pass
@@ -165,7 +165,7 @@ def test_a_store_of_the_format_before_is_made_again_only_if_asked_for(config, wh
 
 @pytest.mark.parametrize("array", ["store.json", "names_64/c.0.0", "state/zarr.json"])
 @pytest.mark.parametrize("update_images", [None, lambda store: store.append(names(4))])
-def test_what_is_damaged_is_made_again_only_if_asked_for(config, whole, array, update_images):
+def test_damaged_rows_are_extracted_again_only_if_asked_for(config, whole, array, update_images):
     (whole / array).write_text("rubbish")
     with pytest.raises(UserError, match=r"cannot be used|must be"):
         claim(config, whole, update_images=update_images).__enter__()

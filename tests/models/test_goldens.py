@@ -82,7 +82,7 @@ def test_the_keras_model_without_strides_after_conv4(shared, keras):
     assert_close(outputs.global_feature[0], golden["global_descriptor"])
 
 
-def test_what_the_attention_classifier_of_the_keras_model_sees(keras):
+def test_the_input_of_the_attention_classifier_is_that_of_keras(keras):
     outputs, golden = keras
     pooled = heads.attend(outputs.reconstruction, outputs.attention, pooling="mean", normalize=True)
     assert_close(pooled[0], golden["attention_prelogits"])

@@ -50,7 +50,7 @@ def test_gem_goes_from_average_to_maximum(rng):
 
 
 @pytest.mark.parametrize("kind", POOLINGS)
-def test_what_the_mask_hides_does_not_matter(rng, kind):
+def test_masked_features_do_not_matter(rng, kind):
     maps = rng.exponential(size=(2, 4, 5, 3)).astype(np.float32)
     mask = jnp.asarray(rng.random((2, 4, 5)) < 0.5)
     hidden = np.where(mask[..., None], maps, 1e30)

@@ -72,7 +72,7 @@ def test_a_file_replaces_the_backbone_and_nothing_else(model, fresh, pretrained)
 def test_a_file_of_another_network_is_refused(model, fresh, pretrained):
     model.pretrained, _ = pretrained
     model.backbone = "resnet18"
-    with pytest.raises(UserError, match="backbone = 'resnet18': must be tiny"):
+    with pytest.raises(UserError, match="backbone = 'resnet18'"):
         variables.load_pretrained(fresh, model)
 
 
@@ -103,7 +103,7 @@ def test_digest_sees_values_names_shapes_and_types(fresh):
 def test_weights_of_another_convention_are_refused(model, fresh, pretrained):
     model.pretrained, _ = pretrained
     model.convention = "slim"
-    with pytest.raises(UserError, match="config.model.convention = 'slim': must be torchvision"):
+    with pytest.raises(UserError, match="config.model.convention = 'slim'"):
         variables.load_pretrained(fresh, model)
 
 

@@ -41,7 +41,7 @@ def test_the_global_descriptor_is_read_to_the_bit(files, expected):
     np.testing.assert_array_equal(found, expected["global_descriptor"])
 
 
-def test_what_was_read_is_written_to_the_byte(files, tmp_path):
+def test_official_files_are_written_back_to_the_byte(files, tmp_path):
     """The orientations of the example are 0, as are all that we write."""
     delf.write_local(tmp_path / "a.delg_local", delf.read_local(files / "example.delg_local"))
     delf.write_global(tmp_path / "a.delg_global", delf.read_global(files / "example.delg_global"))

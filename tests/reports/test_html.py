@@ -183,7 +183,7 @@ def test_two_runs_are_compared_and_a_difference_is_drawn(hostile, tmp_path):
     assert "Medium: global, difference by query" not in page.text
 
 
-def test_pictures_that_are_gone_are_said_to_be(hostile, tmp_path):
+def test_deleted_images_are_reported(hostile, tmp_path):
     page = Page(
         write_report(
             [hostile], tmp_path / "page.html", data_root=str(tmp_path / "gone")

@@ -92,6 +92,6 @@ def test_matplotlib_is_loaded_by_those_who_draw():
         ({"one": [(1, 0)]}, "log"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(curves, scale):
+def test_an_undrawable_setting_is_refused(curves, scale):
     with pytest.raises(ValueError, match="curves"):
         line_chart("title", "x", "y", curves, scale)

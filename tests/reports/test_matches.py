@@ -42,7 +42,7 @@ def test_the_ending_decides_the_format(tmp_path, name):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_what_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"--output = 'a\.tiff': must end in \.png"):
         matches.check_path("--output", "a.tiff")
     (tmp_path / "file").write_text("")

@@ -84,7 +84,7 @@ def test_google_landmarks_that_are_prepared_are_opened_without_their_folder(fold
     assert not any("cannot be opened" in note for note in read(folder).notes)
 
 
-def test_an_older_configuration_is_said_to_be_one(folder):
+def test_an_older_configuration_is_named_as_one(folder):
     change_config(folder, lambda config: config.pop("data.root"))
     (note,) = read(folder).notes
     assert "another version of this program, without root" in note

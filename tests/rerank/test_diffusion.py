@@ -75,7 +75,7 @@ def test_scores_are_the_dense_solution_in_the_order_of_the_ranking(rng, query_bl
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
-def test_a_negative_similarity_starts_nothing(rng):
+def test_a_negative_similarity_starts_no_diffusion(rng):
     to_query, similarities = problem(rng, 2, 9)
     settings = DiffusionSettings(4, 5, 2.0, 0.8, 40)
     ranks, values = ranked(to_query)
@@ -87,7 +87,7 @@ def test_a_negative_similarity_starts_nothing(rng):
     np.testing.assert_array_equal(*found)
 
 
-def test_a_chain_brings_in_what_shares_nothing_with_the_query():
+def test_a_chain_ranks_images_unlike_the_query():
     # 0 - 1 - 2 are linked; 3 is linked to 4. The query sees 0 well and 3 a little
     similarities = np.eye(5, dtype=np.float32)
     for one, other in ((0, 1), (1, 2), (3, 4)):

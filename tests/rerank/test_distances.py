@@ -41,7 +41,7 @@ def test_rules_of_missing_pairs_by_hand(missing, expected):
 
 
 @pytest.mark.parametrize("missing", MISSING)
-def test_a_known_similarity_may_be_nothing(missing):
+def test_a_known_similarity_may_be_zero(missing):
     # All are known, so that no rule changes a number
     expected = distances(PAIRS, "complement", 0.5)
     for known in (None, np.ones((4, 4), bool)):
@@ -61,14 +61,14 @@ def test_a_value_of_nothing_is_not_missing_by_hand(missing, expected):
     np.testing.assert_allclose(found[np.triu_indices(3, 1)], expected, atol=1e-6)
 
 
-def test_what_is_missing_has_no_value():
+def test_missing_values_have_no_number():
     known = ~np.eye(4, dtype=bool)[:, [1, 0, 2, 3]]
     expected = distances(np.where(known, PAIRS, 0), "chord", 0.5, known=known)
     found = distances(np.where(known, PAIRS, 7), "chord", 0.5, known=known)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_background_counts_as_nothing():
+def test_background_similarity_counts_as_zero():
     matrix = np.array([[0, 0.2, 0.3], [0.2, 0, 0.5], [0.3, 0.5, 0]], np.float32)
     found = distances(matrix, "complement", 0.6, background=0.2)
     np.testing.assert_allclose(found, [[0, 1, 0.75], [1, 0, 0.25], [0.75, 0.25, 0]], atol=1e-6)

@@ -62,7 +62,7 @@ def test_equals_brute_force(rng, queries, features, ratio, mutual):
         np.testing.assert_array_equal(row, expected)
 
 
-def test_rubbish_on_padding_is_never_seen(rng):
+def test_values_on_padding_are_never_used(rng):
     query, images = unit(rng, 4, 6), unit(rng, 2, 5, 6)
     mask = np.array([[True] * 3 + [False] * 2] * 2)
     expected = match(query, np.ones(4, bool), images[:, :3], mask[:, :3], 1.2, 0.9, True)

@@ -2,9 +2,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from delg_jax.rerank import ransac
-from delg_jax.rerank.ransac import RansacSettings, estimate
+from delg_jax.rerank.ransac import (
+    SCORINGS,
+    RansacSettings,
+    estimate,
+    guided_models,
+    score,
+    score_of,
+    squared_error,
+)
 
 KEY = jax.random.key(3)
 PLANTED = np.array([[0.9, -0.2, 40.0], [0.3, 1.1, -25.0]])
@@ -21,6 +30,12 @@ def planted(rng, matches=60, outliers=30, noise=2.0, size=80):
     )
     mask = np.arange(size) < matches
     return source.astype(np.float32), target.astype(np.float32), mask, is_inlier
+
+
+def padded(source, target, size=80):
+    """Matches with padding and their mask."""
+    rest = ((0, size - len(source)), (0, 0))
+    return np.pad(source, rest), np.pad(target, rest), np.arange(size) < len(source)
 
 
 def one(source, target, mask, key=KEY, pair_id=0, block=8, scale_ratios=None, **options):
@@ -61,7 +76,7 @@ def _flat(corners):
 @pytest.mark.parametrize("noise", [0.0, 2.0])
 def test_finds_the_planted_view(rng, noise):
     source, target, mask, is_inlier = planted(rng, noise=noise)
-    result = one(source, target, mask, inlier_threshold=10.0)
+    result = one(source, target, mask)
     assert result.inlier_mask[is_inlier].mean() >= 0.99
     assert not result.inlier_mask[~is_inlier].any()
     assert result.inliers == result.inlier_mask.sum()
@@ -104,16 +119,16 @@ def test_exact_sample_by_hand():
     # (y, x) -> (2 x + 1, 3 y - 2), and a fifth point that does not belong
     source = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5]], np.float32)
     target = np.array([[1, -2], [1, 28], [21, -2], [21, 28], [90, 90]], np.float32)
-    result = one(source, target, np.ones(5, bool), inlier_threshold=1.0)
-    assert result.inlier_mask.tolist() == [True, True, True, True, False]
+    result = one(*padded(source, target))
+    assert result.inlier_mask[:5].tolist() == [True, True, True, True, False]
     np.testing.assert_allclose(result.transform, [[0, 2, 1], [3, 0, -2]], atol=1e-4)
 
 
-def test_residual_is_strict():
+def test_the_inlier_threshold_is_strict():
     source = np.array([[0, 0], [64, 0], [0, 64], [64, 64]], np.float32)
-    target = source + np.array([[0, 0], [0, 0], [0, 0], [16, 0]], np.float32)
-    assert one(source, target, np.ones(4, bool), inlier_threshold=16.0).inliers == 3
-    assert one(source, target, np.ones(4, bool), inlier_threshold=16.5).inliers == 4
+    for offset, inliers in ((20.0, 3), (19.5, 4)):  # the threshold is 20
+        target = source + np.array([[0, 0], [0, 0], [0, 0], [offset, 0]], np.float32)
+        assert one(*padded(source, target)).inliers == inliers
 
 
 @pytest.mark.parametrize("block", [1, 3, 32])
@@ -168,7 +183,7 @@ def test_translation_moves_the_transform_only(rng):
 def test_order_of_matches_does_not_matter_without_noise(rng):
     source, target, mask, is_inlier = planted(rng, noise=0.0)
     order = rng.permutation(len(mask))
-    result = one(source[order], target[order], mask[order], inlier_threshold=5.0)
+    result = one(source[order], target[order], mask[order])
     np.testing.assert_array_equal(result.inlier_mask, is_inlier[order])
 
 
@@ -195,7 +210,7 @@ def test_degenerate_matches_verify_nothing(rng, case):
 def test_duplicated_matches_do_not_spoil_good_ones(rng):
     source, target, mask, _ = planted(rng, outliers=0, noise=0.0)
     source[30:60], target[30:60] = source[0], target[0]
-    assert one(source, target, mask, inlier_threshold=1.0).inliers == 60
+    assert one(source, target, mask).inliers == 60
 
 
 @pytest.mark.parametrize(("matches", "inliers"), [(0, 0), (1, 0), (3, 0), (4, 4)])
@@ -204,3 +219,289 @@ def test_three_or_fewer_matches_verify_nothing(rng, matches, inliers):
     result = one(source, target, np.arange(80) < matches)
     assert result.inliers == inliers
     assert np.isfinite(result.transform).all()
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("count", [4, 7, 1000])
+def test_ranks_are_distinct_and_cover_all_matches_evenly(count, size):
+    ranks = np.asarray(ransac.distinct_ranks(KEY, jnp.array(count), size, 4000))
+    assert ranks.shape == (size, 4000)
+    assert ranks.min() >= 0
+    assert ranks.max() < count
+    assert all(len(set(sample)) == size for sample in ranks.T)
+    if count <= 7:
+        for row in ranks:
+            share = np.bincount(row, minlength=count) / 4000
+            np.testing.assert_allclose(share, 1 / count, atol=0.03)
+
+
+def test_all_samples_are_equally_likely():
+    ranks = np.asarray(ransac.distinct_ranks(KEY, jnp.array(4), 3, 8000))
+    _, found = np.unique(ranks, axis=1, return_counts=True)
+    assert len(found) == 24
+    np.testing.assert_allclose(found / 8000, 1 / 24, atol=0.01)
+
+
+def draw(keys, count, is_good, number=200):
+    return np.asarray(ransac.draw_samples(keys, jnp.asarray(count), 3, number, is_good))
+
+
+def without_rank_zero(ranks):
+    return (ranks != 0).all(axis=1)
+
+
+def test_degenerate_samples_are_drawn_again_and_good_ones_are_kept():
+    keys = jax.random.split(KEY, 2)
+    drawn = draw(keys, [9, 30], without_rank_zero)
+    assert without_rank_zero(drawn).all()
+    first = draw(keys, [9, 30], lambda ranks: jnp.ones((2, 200), bool))
+    kept = without_rank_zero(first)
+    assert not kept.all()
+    np.testing.assert_array_equal(drawn[:, 0][kept], first[:, 0][kept])
+    assert (np.sort(drawn, axis=1)[:, 1:] > np.sort(drawn, axis=1)[:, :-1]).all()
+
+
+def test_a_pair_that_has_no_good_sample_ends_and_changes_no_other():
+    keys = jax.random.split(KEY, 2)
+    hopeless = jnp.array([False, True])
+    together = draw(keys, [9, 9], lambda r: without_rank_zero(r) & ~hopeless[:, None])
+    alone = draw(keys[:1], [9], without_rank_zero)
+    np.testing.assert_array_equal(together[0], alone[0])
+
+
+def test_pairs_without_enough_matches_cause_no_redraws():
+    attempts = []
+
+    def is_good(ranks):
+        jax.debug.callback(lambda: attempts.append(1))
+        return jnp.zeros((1, 200), bool)
+
+    draw(jax.random.split(KEY, 1), [2], is_good)
+    jax.effects_barrier()
+    assert len(attempts) == 1
+
+
+IDENTITY = np.array([1.0, 0, 0, 1, 0, 0])
+
+
+def test_errors_by_hand():
+    point = jnp.array([10.0, 20.0, 13.0, 24.0])
+    assert squared_error(jnp.asarray(IDENTITY), point) == 25.0
+    # (y, x) -> (2 x + 1, 3 y - 2) is (41, 28)
+    assert squared_error(jnp.array([0.0, 2, 3, 0, 1, -2]), point) == 28**2 + 4**2
+    # The same divided by a depth of 1 + 0.1 y = 2
+    homography = jnp.array([0.0, 2, 1, 3, 0, -2, 0.1, 0, 1])
+    assert squared_error(homography, point) == pytest.approx((20.5 - 13) ** 2 + (14 - 24) ** 2)
+
+
+def test_points_behind_the_horizon_have_infinite_error():
+    homography = jnp.array([1.0, 0, 0, 0, 1, 0, -0.1, 0, 1])
+    at_horizon, behind = jnp.array([10.0, 0, 0, 0]), jnp.array([20.0, 0, -20.0, 0])
+    assert squared_error(homography, at_horizon) == np.inf
+    assert squared_error(homography, behind) == np.inf
+
+
+def test_the_score_of_one_match_by_hand():
+    error = jnp.array([0.0, 4.0, 15.9, 16.0, np.inf])
+    assert score_of(error, 4.0, "inliers").tolist() == [1, 1, 1, 0, 0]
+    np.testing.assert_allclose(
+        score_of(error, 4.0, "msac"), [1, 0.75, 1 - 15.9 / 16, 0, 0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize("count", [[0, 3], [5, 11], [11, 11]])
+@pytest.mark.parametrize("block", [1, 4, 11, 32])
+def test_scores_equal_a_plain_sum(rng, count, block, scoring):
+    models = jnp.asarray(rng.normal(size=(6, 2, 7)), jnp.float32)
+    points = rng.normal(size=(2, 11, 4)).astype(np.float32)
+    found = score(models, jnp.asarray(points), jnp.array(count), 1.5, scoring, block)
+    linear = np.moveaxis(np.asarray(models[:4]), 0, -1).reshape(2, 7, 2, 2).astype(float)
+    shift = np.moveaxis(np.asarray(models[4:]), 0, -1)
+    moved = np.einsum("mhij,mkj->mhki", linear, points[..., :2]) + shift[:, :, None]
+    error = np.square(moved - points[:, None, :, 2:]).sum(-1)
+    error[np.broadcast_to(np.arange(11) >= np.array(count)[:, None, None], error.shape)] = np.inf
+    gain = error < 1.5**2 if scoring == "inliers" else np.maximum(1 - error / 1.5**2, 0)
+    np.testing.assert_allclose(found, gain.sum(axis=2), rtol=1e-4, atol=1e-5)
+
+
+def test_each_match_makes_a_view_through_itself(rng):
+    points = rng.uniform(-300, 300, (2, 6, 4)).astype(np.float32)
+    ratios = rng.uniform(0.5, 2.0, (2, 6)).astype(np.float32)
+    models, possible = guided_models(jnp.asarray(points), jnp.asarray(ratios), jnp.array([6, 4]), 5)
+    assert models.shape == (6, 2, 5)
+    assert possible.tolist() == [[True] * 5, [True] * 4 + [False]]
+    np.testing.assert_allclose(
+        squared_error(models, jnp.moveaxis(jnp.asarray(points[:, :5]), 2, 0)), 0, atol=1e-4
+    )
+    np.testing.assert_array_equal(models[0, 0], ratios[0, :5])
+    np.testing.assert_array_equal(models[3, 0], ratios[0, :5])
+    assert (np.asarray(models[1:3]) == 0).all()
+
+
+def test_matches_of_unknown_scale_make_no_hypothesis():
+    ratios = jnp.array([[0.0, np.inf, np.nan, 1.0]])
+    models, possible = guided_models(jnp.ones((1, 4, 4)), ratios, jnp.array([4]), 9)
+    assert possible.tolist() == [[False, False, False, True]]
+    assert jnp.isfinite(models).all()
+
+
+VIEWS_KEY = jax.random.key(1)
+
+VIEWS = {
+    "affine": np.array([[0.9, -0.2, 40.0], [0.3, 1.1, -25.0]]),
+    "similarity": np.array([[0.8, -0.5, 12.0], [0.5, 0.8, 7.0]]),
+    "homography": np.array([[0.9, -0.2, 40.0], [0.3, 1.1, -25.0], [3e-4, -2e-4, 1.0]]),
+}
+
+MODELS = list(VIEWS)
+
+
+def moved(view, points):
+    result = np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1) @ view.T
+    return result[..., :2] / result[..., 2:] if len(view) == 3 else result
+
+
+def planted_views(rng, view, pairs=3, inliers=40, matches=80, noise=2.0, size=90):
+    """Matches of one view, the first `inliers` of `matches` of them true, and padding."""
+    source = rng.uniform(0, 600, (pairs, size, 2))
+    target = moved(view, source) + rng.uniform(-noise, noise, source.shape)
+    target[:, inliers:] += rng.choice([-1, 1], (pairs, size - inliers, 2)) * rng.uniform(
+        100, 300, (pairs, size - inliers, 2)
+    )
+    mask = np.broadcast_to(np.arange(size) < matches, (pairs, size))
+    return jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32), jnp.asarray(mask)
+
+
+def run(matches, ratios=None, ids=None, block=8, **options):
+    ids = jnp.arange(len(matches[0])) if ids is None else ids
+    result = estimate(
+        *matches, ids, VIEWS_KEY, RansacSettings(**{"hypotheses": 300, **options}), ratios, block
+    )
+    return jax.tree.map(np.asarray, result)
+
+
+@pytest.mark.parametrize(("scoring", "optimized"), [("inliers", False), ("msac", True)])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_finds_its_planted_view(rng, model, scoring, optimized):
+    matches = planted_views(rng, VIEWS[model])
+    result = run(
+        matches, model=model, scoring=scoring, local_optimization=optimized, inlier_threshold=12.0
+    )
+    assert result.inlier_mask[:, :40].mean() >= 0.99
+    assert not result.inlier_mask[:, 40:].any()
+    places = rng.uniform(100, 500, (20, 2))
+    for transform in result.transform:
+        np.testing.assert_allclose(moved(transform, places), moved(VIEWS[model], places), atol=15.0)
+
+
+@pytest.mark.parametrize("model", ["affine", "homography"])
+def test_local_optimisation_never_finds_fewer(rng, model):
+    matches = planted_views(rng, VIEWS[model], pairs=8, noise=6.0)
+    options = {"model": model, "inlier_threshold": 8.0, "hypotheses": 40}
+    plain = run(matches, **options).inliers
+    optimized = run(matches, local_optimization=True, **options).inliers
+    assert (optimized >= plain).all()
+    assert optimized.sum() > plain.sum()
+
+
+def test_msac_prefers_the_closer_fit(rng):
+    matches = planted_views(rng, VIEWS["affine"], pairs=10, noise=1.0)
+    places = rng.uniform(100, 500, (20, 2))
+    errors = {}
+    for scoring in ("inliers", "msac"):
+        found = run(matches, scoring=scoring).transform
+        offsets = [moved(view, places) - moved(VIEWS["affine"], places) for view in found]
+        errors[scoring] = np.linalg.norm(offsets, axis=-1).mean()
+    assert errors["msac"] < 0.7 * errors["inliers"]
+
+
+@pytest.mark.parametrize("model", ["affine", "homography"])
+def test_guided_hypotheses_are_few_and_find_upright_views(rng, model):
+    view = np.array([[1.5, 0.05, 20.0], [-0.04, 1.4, 5.0], [1e-5, -1e-5, 1.0]])
+    view = view if model == "homography" else view[:2]
+    matches = planted_views(
+        rng, view, inliers=8
+    )  # one in ten: an affine sample is good once in 1000
+    ratios = jnp.full((3, 90), 1.45)
+    options = {"model": model, "hypotheses": 80, "inlier_threshold": 10.0}
+    found = run(matches, ratios, guided=True, **options)
+    assert (found.inlier_mask[:, :8].sum(axis=1) == 8).all()
+    assert run(matches, **options).inliers.sum() < found.inliers.sum()
+
+
+def test_guided_hypotheses_need_the_sizes(rng):
+    with pytest.raises(ValueError, match="`scale_ratios`"):
+        run(planted_views(rng, VIEWS["affine"]), guided=True)
+
+
+CASES = [("similarity", False), ("affine", False), ("homography", True)]
+
+
+@pytest.mark.parametrize(("model", "guided"), CASES)
+def test_a_pair_does_not_depend_on_company_padding_or_chunks(rng, model, guided):
+    matches = planted_views(rng, VIEWS[model], noise=6.0)
+    ratios = jnp.asarray(rng.uniform(0.8, 1.2, (3, 90)), jnp.float32)
+    options = {"model": model, "local_optimization": True, "guided": guided, "hypotheses": 30}
+    together = run(matches, ratios, **options)
+    alone = [part[1:2, :80] for part in (*matches, ratios)]
+    alone = run(alone[:3], alone[3], jnp.array([1]), block=3, **options)
+    np.testing.assert_array_equal(alone.inlier_mask[0], together.inlier_mask[1, :80])
+    np.testing.assert_allclose(alone.transform[0], together.transform[1], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("model", ["affine", "homography"])
+def test_one_device_and_eight_give_the_same(rng, model):
+    matches = planted_views(rng, VIEWS[model], pairs=8, noise=6.0)
+    options = {"inlier_threshold": 8.0, "hypotheses": 40}  # compiled by the test above
+    options |= {"model": model, "local_optimization": True}
+    expected = run(matches, **options)
+    mesh = Mesh(np.array(jax.devices()), ("pairs",))
+    assert mesh.size == 8
+    sharded = jax.device_put(matches, NamedSharding(mesh, PartitionSpec("pairs")))
+    found = run(sharded, **options)
+    np.testing.assert_array_equal(found.inlier_mask, expected.inlier_mask)
+
+
+DEGENERATE_VIEWS = {
+    "source on a line": lambda s, t: (s * jnp.array([[[1.0, 0.0]]]), t),
+    "target on a line": lambda s, t: (s, t[..., :1] * jnp.array([[[1.0, 2.0]]])),
+    "one source point": lambda s, t: (jnp.full_like(s, 7), t),
+    "one target point": lambda s, t: (s, jnp.full_like(t, 7)),
+}
+
+
+@pytest.mark.parametrize("case", list(DEGENERATE_VIEWS))
+@pytest.mark.parametrize("model", MODELS)
+def test_degenerate_matches_verify_no_view(rng, model, case):
+    source, target, mask = planted_views(rng, VIEWS[model], inliers=90)
+    source, target = DEGENERATE_VIEWS[case](source, target)
+    result = run((source, target, mask), model=model, local_optimization=True, inlier_threshold=3.0)
+    assert np.isfinite(result.transform).all()
+    if model == "similarity" and "line" in case:
+        assert result.inliers.max() < 20  # two points decide one, but no line fits a plane
+    else:
+        assert result.inliers.tolist() == [0, 0, 0]
+        assert (result.transform == 0).all()
+
+
+@pytest.mark.parametrize(("model", "least"), [("similarity", 3), ("affine", 4), ("homography", 5)])
+def test_a_sample_alone_verifies_nothing(rng, model, least):
+    source, target, _ = planted_views(rng, VIEWS[model], inliers=90, noise=0.0)
+    for number in (0, 1, least - 1, least):
+        mask = jnp.broadcast_to(jnp.arange(90) < number, (3, 90))
+        options = {
+            "local_optimization": True,
+            "inlier_threshold": 3.0,
+        }  # compiled by the test above
+        inliers = run((source, target, mask), model=model, **options).inliers
+        assert inliers.tolist() == [number if number == least else 0] * 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"hypotheses": 0}, {"inlier_threshold": 0.0}, {"model": "spline"}, {"scoring": "median"}],
+)
+def test_wrong_options_are_named(wrong):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+        RansacSettings(**wrong)

@@ -88,7 +88,7 @@ def test_only_the_strongest_features_take_part(scene):
     ("change", "inliers"),
     [({}, 40), ({"mutual": True}, 20), ({"ratio": 0.9}, 0), ({"max_distance": 0.05}, 0)],
 )
-def test_settings_of_matching_are_heard(scene, rng, change, inliers):
+def test_matching_settings_take_effect(scene, rng, change, inliers):
     # Every feature occurs twice in both images, and descriptors differ a little
     query, _ = scene
     query = LocalFeatures(*(part[np.arange(40) % 20] for part in query))
@@ -108,7 +108,7 @@ def test_any_number_of_devices_gives_the_same(scene, count):
 
 
 @pytest.mark.parametrize("change", [{"model": "homography"}, {"guided": True}])
-def test_settings_of_ransac_are_heard(scene, change):
+def test_ransac_settings_take_effect(scene, change):
     query, candidates = scene
     first = LocalFeatures(*(part[:1] for part in candidates))
     settings = dataclasses.replace(SETTINGS, **change)
@@ -116,6 +116,17 @@ def test_settings_of_ransac_are_heard(scene, change):
     # A similarity cannot shear
     settings = dataclasses.replace(SETTINGS, model="similarity")
     assert 0 < verify(query, first, np.arange(1), KEY, settings) < 40
+
+
+def test_guided_hypotheses_enlarge_the_candidate_to_the_query(scene, rng):
+    # 8 matches of 40 are true, too few for samples of three; the candidate is half as large
+    query, _ = scene
+    places = query.locations / 2 + 30
+    places[8:] = rng.uniform(0, 2000, (32, 2))
+    image = features(places[None].astype(np.float32), query.descriptors[None])
+    image = image._replace(scales=image.scales / 2)
+    settings = dataclasses.replace(SETTINGS, guided=True, hypotheses=40)
+    assert 8 <= verify(query, image, np.arange(1), KEY, settings) < 12
 
 
 def test_one_bit_finds_what_floats_find(scene):

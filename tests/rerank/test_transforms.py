@@ -121,7 +121,7 @@ def test_a_refit_with_noise_is_better_than_what_it_came_from(rng, name):
 
 @pytest.mark.parametrize("name", list(FAMILIES))
 @pytest.mark.parametrize("case", ["nothing", "one place", "line"])
-def test_a_refit_of_too_little_is_told(rng, name, case):
+def test_a_refit_of_too_few_matches_is_flagged(rng, name, case):
     points = matches(TRUE[name], rng.uniform(-400, 400, (1, 10, 2)))
     if case == "one place":
         points[:] = points[:, :1]
@@ -134,7 +134,7 @@ def test_a_refit_of_too_little_is_told(rng, name, case):
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))
-def test_a_refit_of_fewer_matches_than_a_sample_is_told(rng, name):
+def test_a_refit_of_fewer_matches_than_a_sample_is_flagged(rng, name):
     size = FAMILIES[name].sample
     points = jnp.asarray(matches(TRUE[name], rng.uniform(-400, 400, (50, 9, 2))))
     for number in (size - 1, size):

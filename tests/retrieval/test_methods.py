@@ -8,6 +8,7 @@ from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.methods import Ranking
+from delg_jax.search import SimilarityGraph
 from tests import tiny
 
 
@@ -107,3 +108,18 @@ def test_the_short_list_is_cleared_of_the_junk_of_each_protocol(rng):
         "medium": [1, 2, 3, 4, 5, 0],  # 1 and 2
         "hard": [1, 2, 4, 5, 0, 3],  # 1 and 2; 3 is ignored
     }
+
+
+@pytest.mark.parametrize("method", ["local+mds", "local+mds+global"])
+def test_global_descriptors_join_the_embedding_if_the_method_names_them(rng, method):
+    # Locally nothing resembles the query; globally image 3 does
+    rows = [Features(vector, seen(rng).local) for vector in np.eye(4, dtype=np.float32)]
+    stores = InMemoryFeatures(rows), InMemoryFeatures([rows[3]])
+    images = np.arange(4, dtype=np.int32)
+    first = Ranking(images[None, :], np.zeros((1, 4), np.float32))
+    ranks = np.stack([np.roll(images, -image) for image in images])
+    graph = SimilarityGraph(ranks, np.eye(4, dtype=np.float32)[[0] * 4])
+    config = changed(rerank__mds__dim=2, rerank__mds__concat_weight=0.5)
+    extracted = Extracted(None, *stores, "drawn")
+    found = methods.rerank(method, extracted, first, graph, config.rerank)
+    assert found.images[0, 0] == (3 if "global" in method else 0)

@@ -34,7 +34,7 @@ def test_a_crop_is_found_where_it_was_cut(place):
     assert not (workdir / "features").exists()
 
 
-def test_a_picture_fits_itself(place):
+def test_an_image_matches_itself(place):
     config, workdir, pictures = place
     pair = match_pictures(config, workdir, *[pictures / "place1_near.jpg"] * 2)
     np.testing.assert_array_equal(*pair.locations)
@@ -62,7 +62,7 @@ def test_pictures_that_cannot_be_used_are_named(place, names, subject):
         ("extract.pca_dim", 5, "config.extract.pca_dim"),
     ],
 )
-def test_configurations_that_cannot_compare_are_named(place, field, value, subject):
+def test_incomparable_configurations_are_named(place, field, value, subject):
     config, workdir, pictures = place
     config = config.copy_and_resolve_references()
     section, _, name = field.rpartition(".")

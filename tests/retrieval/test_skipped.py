@@ -222,7 +222,7 @@ def test_predictions_leave_out_what_was_skipped(tmp_path):
 
 @pytest.mark.parametrize("part", ["database", "queries"])
 @pytest.mark.parametrize("kind", ["global", "local"])
-def test_where_nothing_can_be_compared_it_is_an_error(tmp_path, part, kind):
+def test_nothing_to_compare_is_an_error(tmp_path, part, kind):
     names = ["a", "b"]
     store = FeatureStore.prepare(tmp_path / "bare", names, Layout(4, max_features=8))
     bare = image(np.random.default_rng(0))

@@ -60,7 +60,7 @@ def test_each_protocol_clears_its_own_short_list(rerank, asked):
     assert asked == [(0, [0, 1, 2, 3, 4]), (1, [0, 1, 2, 3, 4, 5])]
 
 
-def test_the_combined_score_is_heard(rerank):
+def test_the_combined_score_takes_effect(rerank):
     row = ((0, 1.6), (3, 1.5), (2, 0.7), (1, 0.6), (4, 0.5), (5, 0.4))
     found = verification.verify(None, ranking(row), rerank, 0)
     assert found.by_protocol["all"][0, :3].tolist() == [3, 0, 2]
@@ -70,7 +70,7 @@ def test_the_combined_score_is_heard(rerank):
     assert verification.verify(None, ranking(row), rerank, 0).by_protocol["all"][0, 0] == 0
 
 
-def test_images_without_features_are_verified_by_nobody_and_stay_last(rerank, asked):
+def test_images_without_features_are_not_verified_and_stay_last(rerank, asked):
     row = (*ROW[:2], (3, 0.6), (5, 0.4), (2, -np.inf), (4, -np.inf))
     rerank.sp.short_list = 400
     found = verification.verify(None, ranking(row), rerank, 0, [{"easy": [1]}])

@@ -66,7 +66,7 @@ def test_read_ahead_reads_no_more_than_one_block_ahead():
     assert sorted(Rows.read) == [0, 4, 8]
 
 
-def test_an_error_of_reading_comes_through():
+def test_a_read_error_is_raised():
     class Broken:
         def __len__(self):
             return 8

@@ -23,7 +23,7 @@ def unit(rng, *shape):
 
 @pytest.mark.parametrize("hamming", HAMMING)
 @pytest.mark.parametrize("encoding", encodings.ENCODINGS)
-def test_codes_of_the_store_are_compared_like_what_they_stand_for(rng, encoding, hamming):
+def test_stored_codes_compare_like_their_vectors(rng, encoding, hamming):
     codes = [encodings.encode(unit(rng, count, 24), encoding) for count in (5, 7)]
     one, other = (vectors_of(side, encoding) for side in codes)
     values = [jnp.asarray(side.values) for side in codes]

@@ -50,7 +50,7 @@ def test_the_engine_is_chosen(search, database, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cann", "ivf"])
-def test_an_index_is_built_again_for_other_settings_only(search, database, tmp_path, name):
+def test_an_index_is_rebuilt_only_for_other_settings(search, database, tmp_path, name):
     search.engine, search[name].seed = name, 3
     place = Place(tmp_path / "index", "digest")
     engine_choice.engine(database, search, place)

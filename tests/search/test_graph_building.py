@@ -7,10 +7,14 @@ import pytest
 
 from delg_jax import distributed
 from delg_jax.errors import UserError
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage.stored_rows import StoredRows
 from delg_jax.locks import exclusive
-from delg_jax.search import graph_building
-from delg_jax.search.graph_building import claimed, fill, global_searches
+from delg_jax.search import graph_building, local_search
+from delg_jax.search.engines import exact
+from delg_jax.search.graph_building import claimed, fill, global_searches, local_searches, rows_from
 from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.kernels import SimilarityKernel
 from tests.folders import contents
 from tests.holding import held
 from tests.stores import names
@@ -86,7 +90,7 @@ def killed_after(count):
 
 
 @pytest.mark.parametrize("counts", [(0, 1, 3), (5,), (2, 2)])
-def test_a_killed_job_goes_on_to_the_same_bytes(config, tmp_path, descriptors, undisturbed, counts):
+def test_a_killed_job_resumes_to_the_same_bytes(config, tmp_path, descriptors, undisturbed, counts):
     folder, missing = tmp_path / "graph", 6
     for count in counts:
         with pytest.raises(Killed):
@@ -134,7 +138,7 @@ def test_old_images_are_searched_against_the_new_alone(config, tmp_path, descrip
     assert {first for first, _ in asked} == {0}
 
 
-def test_a_killed_completion_leaves_the_graph_of_before(config, tmp_path, descriptors):
+def test_a_killed_completion_keeps_the_old_graph(config, tmp_path, descriptors):
     folder = tmp_path / "graph"
     before = make(config, folder, descriptors[:17]).indices
     make(config, tmp_path / "other", descriptors[:17])
@@ -212,7 +216,7 @@ def test_a_second_job_is_refused_and_a_reader_is_not(config, tmp_path, descripto
         pass
 
 
-def test_another_configuration_is_refused_and_other_images_are_searched_anew(
+def test_another_configuration_is_refused_and_other_images_are_searched_again(
     config, tmp_path, descriptors, caplog
 ):
     folder = tmp_path / "graph"
@@ -230,7 +234,7 @@ def test_another_configuration_is_refused_and_other_images_are_searched_anew(
 
 
 @pytest.mark.parametrize("file", ["graph.json", "*/indices/c.1.0", "*/similarities/zarr.json"])
-def test_what_is_damaged_is_built_again_only_if_asked_for(
+def test_a_damaged_index_is_rebuilt_only_if_asked_for(
     config, tmp_path, descriptors, undisturbed, file
 ):
     folder = tmp_path / "graph"
@@ -268,3 +272,76 @@ def test_progress_counts_what_was_there(config, tmp_path, descriptors, monkeypat
         make(config, tmp_path / "graph", descriptors, changed=killed_after(4))
     make(config, tmp_path / "graph", descriptors)
     assert noted == [("test", IMAGES, 0), 4, 4, 4, 4, ("test", IMAGES, 16), 4, 3]
+
+
+KERNEL = SimilarityKernel("threshold", threshold=0.2)
+
+
+def engine(features):
+    return exact(features.descriptors, features.mask, KERNEL, 3)
+
+
+def best(similarities, first, count):
+    order = first + np.argsort(-similarities[:, first:], axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(similarities, order, axis=1), order
+
+
+def on_disk(array):
+    return StoredRows(lambda wanted: array[wanted], array.shape, array.dtype)
+
+
+@pytest.fixture
+def database(rng):
+    descriptors = rng.normal(size=(11, 4, 6)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=-1, keepdims=True)
+    mask = rng.random((11, 4)) < 0.8
+    mask[:, 0] = True
+    mask[4] = False
+    zeros = np.zeros((11, 4), np.float32)
+    return LocalFeatures(np.zeros((11, 4, 2), np.float32), zeros, zeros, descriptors, mask)
+
+
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize(
+    ("first", "count", "block"), [(0, 5, 4), (0, 99, 32), (7, 3, 4), (8, 9, 2)]
+)
+def test_local_lists_are_the_best_of_the_local_search(database, first, count, block, disk):
+    features = (database.descriptors, database.mask)
+    expected = best(local_search.similarity(*features, *features, KERNEL), first, count)
+    if disk:
+        database = LocalFeatures(*map(on_disk, database))
+    search = local_searches(database, engine, count, block)(first)
+    for images in (range(0, min(block, 11)), range(8, 8 + min(block, 3))):
+        similarities, indices = search(images)
+        np.testing.assert_allclose(similarities, expected[0][images.start : images.stop], atol=1e-6)
+        np.testing.assert_array_equal(indices, expected[1][images.start : images.stop])
+        assert indices.dtype == np.int32
+
+
+def test_of_equal_images_the_lower_index_comes_first(database):
+    same = LocalFeatures(*(np.ones_like(field) for field in database))
+    assert local_searches(same, engine, 3, 2)(0)(range(4, 6))[1].tolist() == [[0, 1, 2]] * 2
+
+
+def test_an_image_without_features_has_similarity_zero(database):
+    similarities, _ = local_searches(database, engine, 11, 11)(0)(range(0, 11))
+    assert (similarities[4] == 0).all()
+
+
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize(("first", "count"), [(0, 4), (7, 99)])
+def test_global_lists_are_the_best_cosines(rng, first, count, disk):
+    descriptors = rng.normal(size=(11, 5)).astype(np.float32)
+    expected = best(descriptors @ descriptors.T, first, count)
+    rows = on_disk(descriptors) if disk else descriptors
+    similarities, indices = global_searches(rows, count, 4, 3)(first)(range(8, 11))
+    np.testing.assert_allclose(similarities, expected[0][8:11], atol=1e-5)
+    np.testing.assert_array_equal(indices, expected[1][8:11])
+
+
+def test_rows_from_one_on_stay_on_disk(rng):
+    array = rng.random((6, 2))
+    rows = rows_from(on_disk(array), 2)
+    assert rows.shape == (4, 2)
+    np.testing.assert_array_equal(rows[1:9], array[3:])
+    np.testing.assert_array_equal(rows[np.array([3, 0])], array[[5, 2]])

@@ -88,7 +88,7 @@ def test_images_that_were_appended_complete_the_graph(build, monkeypatch, featur
     assert_same(graph, build("scratch", features=features))
 
 
-def test_a_graph_of_other_features_is_built_again(tmp_path, build, rows, rng, caplog):
+def test_a_graph_of_other_features_is_rebuilt(tmp_path, build, rows, rng, caplog):
     build("run"), caplog.clear()
     shutil.rmtree(tmp_path / "run" / "database")
     rows[4] = stores.features(rng, 4)
@@ -113,7 +113,7 @@ def test_images_that_were_appended_to_others_do_not_complete_the_graph(
     assert_same(build("run"), build("scratch"))
 
 
-def test_a_graph_that_does_not_say_of_what_it_is_is_built_again(tmp_path, build, caplog):
+def test_a_graph_without_sources_is_rebuilt(tmp_path, build, caplog):
     expected = build("run")
     path = tmp_path / "run" / "index" / "graph" / "graph.json"
     content = json.loads(path.read_text())
@@ -163,7 +163,7 @@ def test_the_two_graphs_stand_side_by_side(tmp_path, config, build):
     ]
 
 
-def test_a_graph_of_the_format_before_is_mentioned_and_left(tmp_path, build, caplog):
+def test_a_graph_of_an_older_format_is_logged_and_kept(tmp_path, build, caplog):
     old = tmp_path / "run" / "index" / "graph.npz"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"of before")

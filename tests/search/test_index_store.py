@@ -63,7 +63,7 @@ def test_a_failed_save_leaves_what_was_there(index, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["cann"]
 
 
-def test_what_is_no_index_is_refused(index, tmp_path):
+def test_a_file_that_is_no_index_is_refused(index, tmp_path):
     with pytest.raises(UserError, match=r"search index.*index\.json"):
         index_store.load(tmp_path / "absent")
     folder = tmp_path / "cann"

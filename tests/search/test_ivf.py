@@ -106,14 +106,13 @@ def test_wrong_arguments_are_named(rng):
         ivf.similarity(index, *other, IDENTITY, 3)
     with pytest.raises(ValueError, match="`probes`"):
         ivf.similarity(index, *halves(rng, 2, 3), IDENTITY, 0)
-    with pytest.raises(ValueError, match="`count`"):
-        ivf.IvfSettings(0)
-    with pytest.raises(ValueError, match="`rounds`"):
-        ivf.IvfSettings(rounds=-1)
+    for wrong in ({"count": 0}, {"rounds": -1}, {"seed": -1}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+            ivf.IvfSettings(**wrong)
 
 
 @pytest.mark.parametrize("ranked", [2, 5])
-def test_about_as_many_cells_are_looked_into_where_only_some_are_ranked(rng, monkeypatch, ranked):
+def test_a_sample_of_centres_gives_about_the_number_of_probes(rng, monkeypatch, ranked):
     database, queries = halves(rng, 40, 30), halves(rng, 6, 30)
     index = ivf.build(*database, ivf.IvfSettings(200))
     monkeypatch.setattr(ivf, "_RANKED", ranked)

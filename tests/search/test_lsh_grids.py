@@ -83,7 +83,7 @@ def test_wrong_settings_are_named(wrong):
         GridSettings(**wrong)
 
 
-def test_a_norm_that_is_none_is_named():
+def test_an_invalid_norm_is_named():
     with pytest.raises(ValueError, match="`norm`"):
         GridSettings.from_scale(0.0)
 

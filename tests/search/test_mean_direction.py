@@ -55,7 +55,7 @@ def logged(caplog):
     return [r.getMessage() for r in caplog.records if r.name == mean_direction.__name__]
 
 
-def test_what_hardly_selects_is_said_with_its_remedy(rng, caplog):
+def test_a_kernel_that_hardly_selects_is_reported_with_a_remedy(rng, caplog):
     mean_direction.warn(features(rng, 0.5), KERNEL)
     (line,) = logged(caplog)
     assert "threshold = 0.6 hardly selects" in line

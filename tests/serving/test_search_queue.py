@@ -89,7 +89,7 @@ def test_nobody_searches_for_a_client_that_is_gone(patient):
     assert len(patient.searcher.asked) == _THREADS + 1
 
 
-def test_a_search_that_takes_too_long_is_given_up(port, server):
+def test_a_search_that_takes_too_long_is_abandoned(port, server):
     server.searcher.gate.clear()
     answer = search(port, body=jpeg(500))
     server.searcher.gate.set()

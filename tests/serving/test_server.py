@@ -167,5 +167,5 @@ def test_a_port_in_use_is_named():
     ("host", "loopback"),
     [("0.0.0.0", False), ("::", False), ("photos.lan", False), ("::1", True), ("127.1.2.3", True)],
 )
-def test_an_open_door_is_known(host, loopback):
+def test_an_open_door_is_detected(host, loopback):
     assert is_loopback(host) is loopback

@@ -18,7 +18,7 @@ def finished(config=CONFIG, verbs=("train",)):
     )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_values_are_read_back(tmp_path):
     record = dataclasses.replace(finished(), error="é")
     record.write(tmp_path / "new")
     assert run_record.read(tmp_path / "new") == record

@@ -70,7 +70,7 @@ def test_a_failed_run_does_not_stop_the_others(calls, tmp_path):
     assert runs[0].name not in str(raised.value)
 
 
-def test_called_again_only_what_failed_is_done_again(calls, tmp_path):
+def test_a_second_call_repeats_only_failed_runs(calls, tmp_path):
     runs = runs_of((0.5,), (0, 13, 1))
     first = sweep.run(default.get_config(), runs, tmp_path)
     calls.clear()
@@ -85,7 +85,7 @@ def test_a_run_with_more_verbs_is_not_finished(calls, tmp_path):
 
 
 @pytest.mark.parametrize("leaves", [KeyboardInterrupt, SystemExit])
-def test_a_run_that_was_stopped_is_done_again(calls, monkeypatch, tmp_path, leaves):
+def test_a_stopped_run_is_repeated(calls, monkeypatch, tmp_path, leaves):
     def stop(config, workdir, overwrite):
         assert run_record.read(workdir).metrics["train"]
         raise leaves(0)

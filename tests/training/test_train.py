@@ -189,6 +189,28 @@ def test_the_best_is_kept_if_its_validation_was_repeated(config, tmp_path, monke
     assert json.loads(metrics.read_text()) == {name: value}
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_not_saved_when_a_run_is_stopped(
+    config, tmp_path, monkeypatch, value
+):
+    """Between two records, a step looks at the losses only."""
+
+    def parallel_train_step(*_):
+        def step(state, batch, logs):
+            bias = np.where(np.arange(16) == 3, value, 0.0).astype(np.float32)
+            whiten = {**state.params["whiten"], "bias": bias}
+            state = state.replace(step=state.step + 1, params={**state.params, "whiten": whiten})
+            return state, {"loss": np.float32(1), "nonfinite": -1}
+
+        return stop_in(step, 2)
+
+    monkeypatch.setattr(loop, "parallel_train_step", parallel_train_step)
+    rule = "step 2: variable params/whiten/bias is not finite"
+    with pytest.raises(UserError, match=rule):
+        train_and_evaluate(changed(config, log_every=100), tmp_path)
+    assert not list(tmp_path.glob("checkpoints/[0-9]*"))
+
+
 def fake_validation(values):
     """Validations that give these values of the attention's accuracy, one after the other."""
     left = iter(values)
@@ -241,7 +263,7 @@ def test_a_run_is_stopped_between_steps(config, tmp_path, monkeypatch, log_every
         train_and_evaluate(config, tmp_path)
     assert raised.value.code == 99
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()] == ["5"]
-    assert records(tmp_path)[-1]["step"] == 5
+    assert [r["step"] for r in records(tmp_path)] == ([1, 2, 3, 4, 5] if log_every == 1 else [])
 
 
 @pytest.mark.parametrize(

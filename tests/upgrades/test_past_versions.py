@@ -138,7 +138,7 @@ def test_a_store_of_a_newer_version_is_refused_with_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_was_measured_is_reported(version, tmp_path):
+def test_stored_measurements_are_reported(version, tmp_path):
     root, _ = unpacked(version, tmp_path / "run")
     text = write_report([root], tmp_path / "report.html").read_text()
     metrics = json.loads((root / "metrics.json").read_text())
@@ -158,7 +158,7 @@ def test_a_run_of_another_optimizer_is_refused_with_what_to_do(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", GOING_ON)
-def test_training_goes_on_to_the_same_weights(version, tmp_path):
+def test_training_resumes_to_the_same_weights(version, tmp_path):
     root, numbers = unpacked(version, tmp_path)
     words = [sys.executable, "-m", "tests.upgrades", "train", f"--workdir={root}"]
     subprocess.run(words, check=True, cwd=tiny_run.FOLDER.parents[1])

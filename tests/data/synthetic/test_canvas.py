@@ -16,7 +16,7 @@ def test_a_shape_sets_colour_relief_and_material():
     assert (layers.bare[8, 24], layers.glass[8, 24], layers.relief[8, 24]) == (0, 1, FLAT + 90)
 
 
-def test_what_is_not_drawn_is_not_solid():
+def test_undrawn_pixels_are_not_solid():
     canvas = Canvas((16, 16), unit=1.0)
     canvas.stroke(np.array([(0.0, 8.0), (16.0, 8.0)]), 4, (255, 255, 255), FLAT)
     solid = canvas.layers().solid

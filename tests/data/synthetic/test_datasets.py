@@ -1,13 +1,27 @@
 import dataclasses
 import io
+import json
+import pickle
 
+import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from delg_jax.data.synthetic import world
-from delg_jax.data.synthetic.datasets import SyntheticConfig, SyntheticLandmarks, prepare
+from delg_jax.data.synthetic import ground_truth, retrieval, source, training, world
+from delg_jax.data.synthetic.camera import homography_between, look_at
+from delg_jax.data.synthetic.datasets import (
+    EASY_SCALE,
+    EASY_TILT,
+    EASY_VISIBLE,
+    JUNK_VISIBLE,
+    SyntheticConfig,
+    SyntheticLandmarks,
+    prepare,
+    relevance,
+    scale_and_tilt,
+)
 from delg_jax.data.synthetic.world import SPLITS, shots, world_size
 from delg_jax.errors import UserError
 
@@ -134,3 +148,127 @@ def test_wrong_worlds_are_user_errors(tmp_path, size, seed, field):
     with pytest.raises(UserError, match=rf"config\.data\.synthetic\.{field}"):
         prepare(size, seed, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    return ml_collections.ConfigDict({"tfds_dir": folder, "synthetic": {"size": "tiny", "seed": 0}})
+
+
+def test_training_classes_are_the_landmarks(data):
+    opened = training(data)
+    assert set(opened.train.labels) == set(opened.validation.labels) == {0, 1, 2, 3}
+    assert opened.classes[2] == "landmark0002"
+    assert all(
+        name.startswith(opened.classes[label])
+        for name, label in zip(opened.train.names, opened.train.labels, strict=True)
+    )
+
+
+def test_retrieval_has_truth_for_each_query(data):
+    opened = retrieval(data)
+    assert (len(opened.database), len(opened.queries)) == (28, 3)
+    assert len(opened.ground_truth) == 3
+    positions = opened.ground_truth[0]["easy"] + opened.ground_truth[0]["hard"]
+    assert {opened.database.labels[p] for p in positions} == {opened.queries.labels[0]}
+
+
+def test_unknown_size_is_a_user_error(data):
+    wrong = ml_collections.ConfigDict(data.to_dict())
+    wrong.synthetic.size = "huge"
+    with pytest.raises(UserError, match="huge"):
+        training(wrong)
+
+
+BOX = np.array([20.0, 10, 140, 110])
+
+
+def _view(yaw=0.0, scale=1.0, roll=0.0):
+    target = np.array([80.0, 60, 0])
+    camera = look_at(target, (yaw, 0, roll), 1000 / scale, 1000.0, (160, 120))
+    return camera.facade_homography()
+
+
+@pytest.mark.parametrize("roll", [0.0, 0.7])
+@pytest.mark.parametrize(("yaw", "scale"), [(0.0, 1.0), (0.5, 1.0), (-0.8, 2.0), (0.3, 0.4)])
+def test_scale_and_tilt_of_an_oblique_view(yaw, scale, roll):
+    between = homography_between(_view(), _view(yaw, scale, roll))
+    measured = scale_and_tilt(between, np.array([80.0, 60.0]))
+    squeeze = np.cos(yaw)  # a plane seen at an angle is narrower by its cosine
+    np.testing.assert_allclose(measured, (scale * np.sqrt(squeeze), 1 / squeeze), rtol=1e-3)
+
+
+def test_a_point_behind_the_other_camera_has_no_scale():
+    away = np.diag([1.0, 1.0, -1.0])
+    assert np.isnan(scale_and_tilt(away, np.array([3.0, 4.0]))).all()
+
+
+@pytest.mark.parametrize(
+    ("index", "visible", "expected"),
+    [
+        (_view(), 1.0, "easy"),
+        (_view(roll=1.0), EASY_VISIBLE, "easy"),
+        (_view(), EASY_VISIBLE - 0.01, "hard"),
+        (_view(), JUNK_VISIBLE, "hard"),
+        (_view(), JUNK_VISIBLE - 0.01, "junk"),
+        (_view(yaw=np.arccos(1 / EASY_TILT) - 0.02), 1.0, "easy"),
+        (_view(yaw=np.arccos(1 / EASY_TILT) + 0.02), 1.0, "hard"),
+        (_view(scale=EASY_SCALE * 0.98), 1.0, "easy"),
+        (_view(scale=EASY_SCALE * 1.02), 1.0, "hard"),
+        (_view(scale=0.98 / EASY_SCALE), 1.0, "hard"),
+        (np.diag([1.0, 1.0, -1.0]), 1.0, "hard"),
+    ],
+)
+def test_relevance(index, visible, expected):
+    assert relevance(_view(), BOX, index, visible) == expected
+
+
+@pytest.fixture(scope="module", params=[0, 1, 12345])
+def builder_of_each_seed(request, tmp_path_factory):
+    return prepare("tiny", request.param, str(tmp_path_factory.mktemp("tfds")))
+
+
+def test_fields_follow_the_same_order(builder_of_each_seed):
+    index = source(builder_of_each_seed, "index")
+    assert len(index) == len(index.names) == len(index.labels) == len(index.boxes)
+    assert len(index) == len(index.homographies) == len(index.visible)
+    for name, label in zip(index.names, index.labels, strict=True):
+        assert name.startswith(f"landmark{label:04d}_")
+
+
+def test_reading_is_random_access_and_survives_pickling(builder_of_each_seed):
+    train = source(builder_of_each_seed, "train")
+    backwards = [train.read(i) for i in reversed(range(len(train)))]
+    copy = pickle.loads(pickle.dumps(train))
+    assert backwards[::-1] == [copy.read(i) for i in range(len(copy))]
+    assert copy.names == train.names
+    assert backwards[0][:2] == b"\xff\xd8"  # JPEG
+
+
+def test_ground_truth_has_the_revisited_layout_in_plain_types(builder_of_each_seed):
+    truth = ground_truth(builder_of_each_seed)
+    assert set(truth) == {"imlist", "qimlist", "gnd"}
+    assert json.loads(json.dumps(truth)) == truth
+    assert truth["imlist"] == source(builder_of_each_seed, "index").names
+    assert truth["qimlist"] == source(builder_of_each_seed, "query").names
+    assert len(truth["gnd"]) == len(truth["qimlist"])
+
+
+def test_each_query_has_easy_and_hard_images_of_its_landmark(builder_of_each_seed):
+    truth = ground_truth(builder_of_each_seed)
+    index, query = source(builder_of_each_seed, "index"), source(builder_of_each_seed, "query")
+    for label, entry in zip(query.labels, truth["gnd"], strict=True):
+        parts = [entry["easy"], entry["hard"], entry["junk"]]
+        assert entry["easy"]
+        assert entry["hard"]
+        together = sum(parts, [])
+        assert len(set(together)) == len(together)
+        assert sorted(together) == np.flatnonzero(index.labels == label).tolist()
+
+
+def test_query_boxes_lie_in_the_image(builder_of_each_seed):
+    for entry in ground_truth(builder_of_each_seed)["gnd"]:
+        x1, y1, x2, y2 = entry["bbx"]
+        assert 0 <= x1 < x2 <= 64
+        assert 0 <= y1 < y2 <= 64

@@ -39,7 +39,7 @@ def test_visible_share_by_hand(facade):
     assert visible_share(facade, front, clear) == pytest.approx(0.5, abs=0.08)
 
 
-def test_what_is_out_of_the_image_is_not_visible(facade):
+def test_points_outside_the_image_are_not_visible(facade):
     away = look_at(
         np.array([facade.width, facade.height / 2, 0]), (0, 0, 0), 300.0, 300.0, (64, 64)
     )

@@ -9,9 +9,12 @@ import shutil
 import time
 
 import pytest
+import tensorflow_datasets as tfds
 
 from delg_jax import locks
+from delg_jax.data.synthetic.datasets import SyntheticConfig, SyntheticLandmarks, prepare
 from delg_jax.data.tfds_builders import GoogleLandmarksV1, preparation
+from delg_jax.data.tfds_builders.preparation import prepare_once
 from delg_jax.errors import UserError
 from tests.data.tfds_builders.published import (
     edit,
@@ -170,7 +173,7 @@ def test_flipped_bits_beside_the_records_are_found(tmp_path, root, name):
             opened(root, tmp_path)
     path.unlink()
     if name != "manifest.json":
-        with pytest.raises(UserError, match=rf"prepared data = '.*{name}': is damaged"):
+        with pytest.raises(UserError, match=rf"prepared data = '.*{name}'"):
             opened(root, tmp_path)
 
 
@@ -211,3 +214,22 @@ def test_a_source_that_changes_while_it_is_prepared_shows_later(tmp_path, root, 
     monkeypatch.setattr(builder, "_groups", late)
     preparation.prepare(builder, str(root))
     assert "train.csv has other content" in refused(root, tmp_path)
+
+
+def test_the_first_of_two_to_finish_counts(tmp_path, monkeypatch):
+    """Another process prepares the same data while this one renders."""
+    config = SyntheticConfig(name="tiny_0", size="tiny", seed=0)
+    slow = SyntheticLandmarks(config=config, data_dir=str(tmp_path), file_format="array_record")
+    render = slow._generate_examples
+
+    def overtaken(split):
+        prepare("tiny", 0, str(tmp_path))
+        return render(split)
+
+    monkeypatch.setattr(slow, "_generate_examples", overtaken)
+    prepare_once(slow)
+    for split, info in slow.info.splits.items():
+        data = slow.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        images = sorted(example["image"] for example in data)
+        assert len(images) == info.num_examples > 0
+        assert images == sorted(example["image"] for _, example in render(split))

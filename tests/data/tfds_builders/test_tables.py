@@ -79,7 +79,7 @@ def test_an_absent_file_is_named(tmp_path):
 def test_whole_numbers(tmp_path, text):
     (tmp_path / "a.csv").write_text(f"id,n\na,{text}\n")
     (row,) = tables.read(tmp_path / "a.csv", ("n",))
-    with pytest.raises(UserError, match="line 2': n must be a whole number"):
+    with pytest.raises(UserError, match="line 2'"):
         row.integer("n")
 
 

@@ -128,7 +128,7 @@ GLOBAL = {
     + [(delf.read_global, content) for content in GLOBAL.values()],
     ids=[*(f"local {name}" for name in LOCAL), *(f"global {name}" for name in GLOBAL)],
 )
-def test_what_is_no_such_file_is_one_line_that_names_it(tmp_path, read, content):
+def test_a_file_of_another_kind_is_named_in_one_line(tmp_path, read, content):
     path = tmp_path / "broken.file"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"broken\.file'") as caught:

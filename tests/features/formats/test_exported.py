@@ -41,7 +41,7 @@ def reading(config, path):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("kind", ["hloc", "delf"])
-def test_what_was_exported_is_imported_to_the_bit(place, tmp_path, kind, dtype):
+def test_exported_features_are_imported_to_the_bit(place, tmp_path, kind, dtype):
     config = changed(place[0], local_encoding=dtype)
     workdir = place[1] if dtype == "float16" else tmp_path / "run"
     path = export_features(config, workdir, kind, tmp_path / "out" / OUTPUT[kind])
@@ -154,9 +154,9 @@ def test_two_images_of_one_name_are_refused_by_hloc_alone(place, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["hloc", "delf"])
-def test_what_exists_is_replaced_only_if_asked_for(place, tmp_path, kind):
+def test_existing_files_are_replaced_only_if_asked_for(place, tmp_path, kind):
     path = export_features(*place, kind, tmp_path / OUTPUT[kind])
-    with pytest.raises(UserError, match="exists; --overwrite replaces it"):
+    with pytest.raises(UserError, match="--overwrite"):
         export_features(*place, kind, path)
     if kind == "delf":
         (path / "database" / "old.delg_local").write_bytes(b"")
@@ -167,9 +167,9 @@ def test_what_exists_is_replaced_only_if_asked_for(place, tmp_path, kind):
 def test_foreign_things_are_never_replaced(place, tmp_path):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "a.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="nothing but .delg_local and .delg_global files"):
+    with pytest.raises(UserError, match="photographs.* .delg_local and .delg_global"):
         export_features(*place, "delf", tmp_path / "photographs", overwrite=True)
-    with pytest.raises(UserError, match=r"must be a file \.h5 or \.hdf5"):
+    with pytest.raises(UserError, match=r"photographs.* \.h5 or \.hdf5"):
         export_features(*place, "hloc", tmp_path / "photographs", overwrite=True)
     assert (tmp_path / "photographs" / "a.jpg").exists()
 
@@ -178,13 +178,13 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(place, tmp_path, monkeyp
     extracted = extract(*place)
     extracted.database.names[0] = "../../outside"
     monkeypatch.setattr(exported, "extract", lambda *_: extracted)
-    with pytest.raises(UserError, match="must not lead out of the folder"):
+    with pytest.raises(UserError, match="outside"):
         export_features(*place, "delf", tmp_path / "delf")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_kind_is_refused(place, tmp_path):
-    with pytest.raises(UserError, match="must be one of hloc, delf"):
+    with pytest.raises(UserError, match="colmap.* hloc, delf"):
         export_features(*place, "colmap", tmp_path / "a")
 
 

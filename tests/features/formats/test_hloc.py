@@ -145,7 +145,7 @@ def test_a_missing_global_descriptor_names_file_and_image(path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\xff" * 40])
-def test_what_is_no_hdf5_file_is_one_line(path, content):
+def test_an_invalid_hdf5_file_is_one_line(path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"features\.h5'.*cannot be read as HDF5") as caught:
         read(path, "a")
@@ -226,7 +226,7 @@ def test_the_layout_is_that_of_hloc(path, rng):
 
 
 @pytest.mark.parametrize("count", [0, 1, 9])
-def test_what_was_written_comes_back(path, rng, count):
+def test_written_features_are_read_back(path, rng, count):
     local = features(rng, count, masked=(7,))
     with hloc.writing(path) as writer:
         writer.write("a/b", local)

@@ -1,4 +1,5 @@
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -153,9 +154,9 @@ def test_local_features_alone_serve_local_methods(config, tmp_path):
     alone = changed(config, imported_global="")
     result = evaluate(methods(alone, "local", "local+mds"), tmp_path / "run")
     assert result["methods"]["local"]["medium"]["map"] == 100
-    with pytest.raises(UserError, match="global descriptors: set config.extract.imported_global"):
+    with pytest.raises(UserError, match="set config.extract.imported_global"):
         evaluate(methods(alone, "global"), tmp_path / "run")
-    with pytest.raises(UserError, match="global descriptors: set config.extract.imported_global"):
+    with pytest.raises(UserError, match="set config.extract.imported_global"):
         evaluate(methods(alone, "global+sp"), tmp_path / "run")
     store = extract(alone, tmp_path / "run").database
     with pytest.raises(UserError, match="holds no global descriptors; "):
@@ -167,14 +168,14 @@ def test_global_descriptors_alone_serve_the_global_method(config, tmp_path):
     result = evaluate(methods(alone, "global"), tmp_path / "run")
     assert result["methods"]["global"]["medium"]["map"] == 100
     for method in ("global+sp", "local", "local+mds"):
-        with pytest.raises(UserError, match="local features: set config.extract.imported_local"):
+        with pytest.raises(UserError, match="set config.extract.imported_local"):
             evaluate(methods(alone, method), tmp_path / "run")
     with pytest.raises(UserError, match="holds no local features; "):
         extract(alone, tmp_path / "run").database.local_features(0)
 
 
 def test_a_new_picture_cannot_be_searched(config, tmp_path, photographs):
-    with pytest.raises(UserError, match="imported features come without the network") as caught:
+    with pytest.raises(UserError, match="config.extract.imported_local = ") as caught:
         search_image(config, tmp_path / "run", photographs / "jpg" / "query0.jpg")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -243,7 +244,7 @@ def test_a_resumed_import_knows_the_length_of_the_first(config, tmp_path):
     assert FeatureStore(tmp_path / "run" / "features" / "database").is_whole()
 
 
-def test_what_is_whole_is_not_read_again(config, tmp_path, monkeypatch):
+def test_complete_imports_are_not_read_again(config, tmp_path, monkeypatch):
     first = extract(config, tmp_path / "run")
     before = first.database.global_descriptors()
     first.database.discard("global", range(2, 4))
@@ -294,3 +295,37 @@ def test_an_absent_source_is_refused(config, tmp_path, kind):
         with pytest.raises(UserError, match=rule):
             extract(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def config_of_one_file(tmp_path):
+    root = make_revisited(tmp_path / "photographs", PLACES)
+    features = write_hdf5(tmp_path / "features.h5")
+    return changed(retrieval_config(root), imported_local=features, imported_global=features)
+
+
+def test_queries_of_one_name_with_two_boxes_are_refused(config_of_one_file, tmp_path):
+    root = tmp_path / "photographs"
+    text = (root / "gnd_drawn.json").read_text().replace('"query1"', '"query0"')
+    (root / "gnd_drawn.json").write_text(text)
+    assert extract(config_of_one_file, tmp_path / "same").queries.names == [
+        "query0",
+        "query0",
+        "query2",
+    ]
+    (root / "gnd_drawn.json").write_text(text.replace("[0, 0, 112, 96]", "[0, 0, 60, 60]", 1))
+    rule = r"image = 'query0': is a query with the boxes \[0, 0, 60, 60\] and \[0, 0, 112, 96\]"
+    with pytest.raises(UserError, match=rule):
+        extract(config_of_one_file, tmp_path / "run")
+
+
+def test_where_files_lie_decides_nothing(config_of_one_file, tmp_path):
+    before = extract(config_of_one_file, tmp_path / "run").database.digest()
+    path = pathlib.Path(config_of_one_file.extract.imported_local)
+    path.rename(tmp_path / f"moved{path.suffix}")
+    moved = changed(
+        config_of_one_file,
+        imported_local=tmp_path / f"moved{path.suffix}",
+        imported_global=tmp_path / f"moved{path.suffix}",
+    )
+    assert extract(moved, tmp_path / "run").database.digest() == before

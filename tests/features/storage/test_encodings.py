@@ -119,7 +119,7 @@ def test_signs_do_not_depend_on_length_and_int8_codes_not_on_powers_of_two(rng):
 
 
 @pytest.mark.parametrize("encoding", ["float32", "float16", "sign"])
-def test_what_was_decoded_is_encoded_to_the_same(rng, encoding):
+def test_decoded_values_are_encoded_to_the_same_codes(rng, encoding):
     once = rounded(unit(rng, 5, 24), encoding)
     np.testing.assert_array_equal(rounded(once, encoding), once)
 

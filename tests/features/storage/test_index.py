@@ -33,13 +33,13 @@ def test_an_index_of_an_earlier_version_has_no_digest(tmp_path):
 @pytest.mark.parametrize("name", WHOLE)
 def test_an_index_without_one_of_its_values_is_refused(tmp_path, name):
     content = {key: value for key, value in WHOLE.items() if key != name}
-    with pytest.raises(UserError, match="must be a feature store; delg extract makes one"):
+    with pytest.raises(UserError, match="; delg extract makes one"):
         read_index(write(tmp_path, json.dumps(content)))
 
 
 @pytest.mark.parametrize("length", [0, 1, 30, 100, 200])
 def test_an_index_that_was_cut_is_refused(tmp_path, length):
-    with pytest.raises(UserError, match="must be valid JSON.*delg extract --overwrite"):
+    with pytest.raises(UserError, match="JSON.*delg extract --overwrite"):
         read_index(write(tmp_path, json.dumps(WHOLE)[:length]))
 
 
@@ -61,7 +61,7 @@ def test_an_index_of_other_values_is_refused(tmp_path, name, value):
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"text"', "{}"])
-def test_what_is_no_index_is_refused(tmp_path, content):
+def test_a_file_that_is_no_index_is_refused(tmp_path, content):
     with pytest.raises(UserError, match="must be a feature store"):
         read_index(write(tmp_path, content))
 

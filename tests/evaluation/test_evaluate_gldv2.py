@@ -1,4 +1,4 @@
-"""The evaluation stage on Google Landmarks v2, in the published layout."""
+"""`evaluate` on Google Landmarks v2, in the published layout."""
 
 import importlib
 import pathlib
