@@ -91,7 +91,8 @@ def _data() -> ml_collections.ConfigDict:
     data.crop_aspect = (0.75, 4.0 / 3.0)  # smallest and largest width / height
     data.flip = False  # flip horizontally with probability 1/2
     data.reduced_decode = True  # decode a JPEG at 1/2, 1/4 or 1/8 if its crop needs no more
-    data.workers = 2  # processes that decode images; 0 = decode in this process
+    # Processes that decode images in training, threads that do so in extraction
+    data.workers = -1  # 0 = decode in this process; -1 = one for each usable core, at most 32
     return data
 
 
@@ -110,6 +111,13 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_features = False  # with a frozen backbone: compute the maps of whole images once
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
+    # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras and
+    # keras_applications 0.99, torchvision 0.9
+    train.norm_momentum = 0.0  # 0 to below 1; 0 = that of the convention
+    train.shard_classifier = False  # split the classes over the devices of a host; saves memory
+    # Precision of float32 products and convolutions, on a GPU / TPU: default (TF32 if it has that /
+    # one pass of bfloat16), high (TF32 / three passes), highest (float32 / six passes)
+    train.matmul_precision = "default"  # default | high | highest: jax_default_matmul_precision
     train.dtype = "float32"  # float32 | bfloat16: of the computation; weights stay float32
     # Losses [3.3]
     train.arcface_margin = 0.1  # m, radians
@@ -236,19 +244,22 @@ def _rerank() -> ml_collections.ConfigDict:
     # Similarity embeddings by multidimensional scaling [L2G]
     rerank.mds = ml_collections.ConfigDict()
     rerank.mds.short_list = 400  # first images of the local search that are re-ranked
-    rerank.mds.dim = 128  # dimensions of the embedding; at most those of the short list
+    # Dimensions of the embedding, at most those of the short list; similarities kept of a profile
+    rerank.mds.dim = 128
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that is scaled to 1
     rerank.mds.background = 0.0  # similarity that is scaled to 0
     rerank.mds.background_rank = 0  # rank in an image's list that is scaled to 0; 0 = not used
     rerank.mds.power = 1.0  # p of distance power, (1 - s)^p
     rerank.mds.missing = "zero"  # zero (similarity) | largest (distance) | row_minimum (similarity)
-    rerank.mds.method = "classical"  # classical | smacof | landmark (for long short lists)
+    # classical | smacof | landmark (for long short lists) | profile (rows of similarities, instead
+    # of an embedding) | kernel (SuperGlobal's step in similarities)
+    rerank.mds.method = "classical"
     rerank.mds.landmarks = 200  # first images of the short list that method landmark embeds exactly
     rerank.mds.iterations = 30  # iterations of method smacof
     rerank.mds.missing_weight = 0.1  # weight of a missing pair in smacof; others have 1
     rerank.mds.concat_weight = 0.5  # share of the embedding beside the global descriptor, 0 to 1
-    rerank.mds.neighbours = 0  # K of SuperGlobal's refinement of the embedding; 0 = none
+    rerank.mds.neighbours = 0  # K of SuperGlobal's refinement of the vectors; 0 = none
     rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time

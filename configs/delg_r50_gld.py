@@ -47,6 +47,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     images, per_device = train.steps * train.batch_size, 16
     config.data.name = "gldv1"
     config.data.max_skipped = 1000
+    config.extract.attention_quantile = 0.5  # tau is the median in the paper
     if choice.tf2:
         images, per_device = _TF2_STEPS * _TF2_BATCH, _TF2_BATCH // _DEVICES
         config.data.name = "gldv2_clean"

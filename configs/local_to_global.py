@@ -8,7 +8,8 @@ Variants, given as argument:
     trained   the heads trained by configs/landmarks.py, otherwise like imagenet; PCA also removes
               the mean direction of an autoencoder's descriptors, which would make all of them match
 
-The re-ranking was chosen by experiments/local_to_global/choice.py.
+The re-ranking was chosen on several data sets and features at once, see
+experiments/local_to_global/choice.py.
 """
 
 import ml_collections
@@ -28,14 +29,13 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.idf_images = 400
     config.search.max_features = 400
     config.search.graph_features = 200
-    config.rerank.mds.short_list = 200
-    config.rerank.mds.dim = 128
-    config.rerank.mds.distance = "complement"
-    config.rerank.mds.contrast = 0.3
-    config.rerank.mds.background_rank = 800
-    config.rerank.mds.weight = 0.7
-    config.rerank.mds.neighbours = 6
-    config.rerank.mds.beta = 0.6
+    config.rerank.mds.method = "profile"
+    config.rerank.mds.short_list = 700
+    config.rerank.mds.dim = 20
+    config.rerank.mds.contrast = 0.4
+    config.rerank.mds.weight = 0.6
+    config.rerank.mds.neighbours = 3
+    config.rerank.mds.beta = 1.0
     config.rerank.mds.concat_weight = 0.7
     config.eval.methods = (
         "global",

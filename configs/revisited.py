@@ -1,6 +1,8 @@
 """Evaluation on Revisited Oxford, Revisited Paris, or any folder of that layout.
 
-Without an argument: the paper's DELG (R50, slim, seven scales), for a trained checkpoint.
+Without an argument: the paper's DELG (R50, slim, seven scales), for a trained checkpoint. The
+paper's tau is the median attention in training: --config.extract.attention_quantile=0.5.
+Checkpoints of `delg train` store it, converted weights do not.
 
     delg evaluate --config=configs/revisited.py --config.data.root=DIR \
         --config.model.checkpoint=RUN --workdir=runs/roxford

@@ -9,10 +9,12 @@ import itertools
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -136,6 +138,7 @@ def joined(
     num_processes: int | None = None,
     process_id: int | None = None,
     cluster: str | None = None,
+    ends_on_sigterm: bool = True,
 ) -> Iterator[None]:
     """Runs the block in all processes of a job; if it fails in one, the others end as well.
 
@@ -144,27 +147,43 @@ def joined(
       num_processes: number of processes.
       process_id: number of this process.
       cluster: where to look for the other processes.
+      ends_on_sigterm: whether SIGTERM to one process ends all of them. `jax.distributed` only
+        records it, for a block that asks.
     """
     if not initialize(coordinator, num_processes, process_id, cluster):
         yield
         return
+    if ends_on_sigterm and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     client, ended = _client(), threading.Event()
     watch = threading.Thread(target=_end_with_others, args=(client, ended), daemon=True)
     watch.start()
     try:
         yield
         wait_for_all("the end")  # or JAX would end this process if another takes long
-    except (KeyboardInterrupt, SystemExit):
-        raise  # comes to all processes
     except BaseException as error:
-        # Of this process's own end the others would learn only by a timeout
-        with contextlib.suppress(RuntimeError):
-            text = f"process {shard()[0]} failed: {error}"
-            client.key_value_set(_FAILURE, text, allow_overwrite=True)
+        # Of this process's own end the others would learn only by a timeout. A status with which
+        # it ends in order comes to all
+        if isinstance(error, Terminated) or not isinstance(error, SystemExit):
+            with contextlib.suppress(RuntimeError):
+                text = f"process {shard()[0]} failed: {str(error) or type(error).__name__}"
+                client.key_value_set(_FAILURE, text, allow_overwrite=True)
         raise
     finally:
         ended.set()
         watch.join()
+
+
+class Terminated(SystemExit):  # noqa: N818 - it ends the program, as its base does
+    """Ends a process after SIGTERM; its code is the exit status that the signal has by itself."""
+
+    def __str__(self) -> str:
+        """Returns the reason."""
+        return "it received SIGTERM"
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    raise Terminated(128 + number)
 
 
 def _end_with_others(client: Any, ended: threading.Event) -> None:

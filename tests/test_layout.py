@@ -22,6 +22,7 @@ PACKAGES = (
     "benchmarks",
     "reports",
     "serving",
+    "api",
     "cli",
 )
 SHARED = -1  # rank of the modules beside the packages (errors, configuration, ...): left of all

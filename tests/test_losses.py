@@ -1,5 +1,3 @@
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +13,7 @@ from delg_jax.losses import (
     softmax_loss,
     total_loss,
 )
+from delg_jax.models.delg import DelgOutputs
 
 PAPER = LossWeights(global_loss=1.0, reconstruction=10.0, attention=1.0, margin=0.1)
 LABELS = jnp.asarray([0, 2])
@@ -162,7 +161,7 @@ def test_reconstruction_loss_has_a_gradient_for_both_arguments(rng):
 def outputs(rng):
     """What the loss reads of a network's outputs."""
     conv4, restored = jnp.asarray(rng.normal(size=(2, 2, 3, 4, 5)), jnp.float32)
-    return types.SimpleNamespace(conv4=conv4, reconstruction=restored)
+    return DelgOutputs(conv4, conv4, reconstruction=restored)
 
 
 @pytest.fixture
@@ -172,7 +171,8 @@ def scores(rng):
 
 def test_total_of_the_paper(rng, outputs, scores):
     logits, scale = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32), jnp.float32(30.0)
-    total, metrics = total_loss(outputs, (scores, scale), logits, LABELS, PAPER, True)
+    outputs = outputs.replace(global_logits=scores, scale=scale, local_logits=logits)
+    total, metrics = total_loss(outputs, LABELS, PAPER, True)
     expected = {
         "global_loss": arcface_loss(scores, LABELS, scale, 0.1),
         "reconstruction_loss": reconstruction_loss(outputs.reconstruction, outputs.conv4),
@@ -191,34 +191,34 @@ def test_total_of_the_paper(rng, outputs, scores):
 
 
 def test_each_weight_belongs_to_its_loss(outputs, scores):
+    both = outputs.replace(global_logits=scores, local_logits=2 * scores)
     for field, name in (
         ("global_loss", "global_loss"),
         ("reconstruction", "reconstruction_loss"),
         ("attention", "attention_loss"),
     ):
         weights = {"global_loss": 0.0, "reconstruction": 0.0, "attention": 0.0, field: 3.0}
-        total, metrics = total_loss(
-            outputs, scores, 2 * scores, LABELS, LossWeights(**weights, margin=0.1), True
-        )
+        total, metrics = total_loss(both, LABELS, LossWeights(**weights, margin=0.1), True)
         np.testing.assert_allclose(total, 3 * metrics[name], rtol=1e-6)
 
 
 def test_softmax_has_neither_margin_nor_scale(outputs, scores):
-    _, metrics = total_loss(outputs, scores, None, LABELS, PAPER, True)
+    _, metrics = total_loss(outputs.replace(global_logits=scores), LABELS, PAPER, True)
     np.testing.assert_array_equal(metrics["global_loss"], softmax_loss(scores, LABELS))
     assert "scale" not in metrics
 
 
 def test_without_local_head_the_global_loss_is_all(scores):
-    nothing = types.SimpleNamespace(conv4=jnp.ones((2, 2, 2, 3)), reconstruction=None)
-    total, metrics = total_loss(nothing, scores, None, LABELS, PAPER, True)
+    maps = jnp.ones((2, 2, 2, 3))
+    nothing = DelgOutputs(maps, maps, global_logits=scores)
+    total, metrics = total_loss(nothing, LABELS, PAPER, True)
     assert set(metrics) == {"loss", "global_loss", "global_accuracy"}
     np.testing.assert_array_equal(total, metrics["global_loss"])
 
 
 def test_without_autoencoder_nothing_is_reconstructed(outputs, scores):
-    outputs.reconstruction = None
-    total, metrics = total_loss(outputs, scores, scores, LABELS, PAPER, True)
+    outputs = outputs.replace(reconstruction=None, global_logits=scores, local_logits=scores)
+    total, metrics = total_loss(outputs, LABELS, PAPER, True)
     assert "reconstruction_loss" not in metrics
     np.testing.assert_allclose(total, metrics["global_loss"] + metrics["attention_loss"])
 
@@ -226,7 +226,37 @@ def test_without_autoencoder_nothing_is_reconstructed(outputs, scores):
 @pytest.mark.parametrize("stop_target", [True, False])
 def test_the_target_has_a_gradient_only_if_asked_for(outputs, scores, stop_target):
     def loss(conv4):
-        changed = types.SimpleNamespace(conv4=conv4, reconstruction=outputs.reconstruction)
-        return jnp.sum(total_loss(changed, scores, scores, LABELS, PAPER, stop_target)[0])
+        changed = outputs.replace(conv4=conv4, global_logits=scores, local_logits=scores)
+        return jnp.sum(total_loss(changed, LABELS, PAPER, stop_target)[0])
 
     assert jax.grad(loss)(outputs.conv4).any() == (not stop_target)
+
+
+@pytest.mark.parametrize("planted", ["global_loss", "attention", "reconstruction"])
+def test_what_has_no_weight_does_not_reach_the_total(outputs, scores, planted):
+    """Not even a NaN, which a weight of 0 would not remove."""
+    good = {"global_logits": scores, "local_logits": scores}
+    bad = {
+        "global_loss": {"global_logits": jnp.nan * scores},
+        "attention": {"local_logits": jnp.nan * scores},
+        "reconstruction": {"reconstruction": jnp.nan * outputs.conv4},
+    }[planted]
+    weights = {"global_loss": 1.0, "reconstruction": 1.0, "attention": 1.0}
+    for weight, finite in ((0.0, True), (1.0, False)):
+        used = LossWeights(**{**weights, planted: weight}, margin=0.1)
+        total, _ = total_loss(outputs.replace(**{**good, **bad}), LABELS, used, True)
+        assert np.isfinite(total).all() == finite
+
+
+@pytest.mark.parametrize(
+    ("weights", "which"),
+    [
+        ((1, 10, 1), "joint"),
+        ((1, 0, 1), "joint"),
+        ((1, 10, 0), "joint"),
+        ((1, 0, 0), "global"),
+        ((0, 10, 1), "local"),
+    ],
+)
+def test_a_head_without_a_loss_is_not_computed(weights, which):
+    assert LossWeights(*weights, margin=0.1).which == which

@@ -12,6 +12,7 @@ from delg_jax.errors import UserError, require_choice
 # Fields of the oldest version of tests/upgrades
 FIRST = Path(__file__).parent / "upgrades" / "fields_1.json"
 CHANGED_BY_DEFAULT = {
+    "train.norm_momentum": 0.0,
     "data.reduced_decode": True,
     "train.best_metric": "auto",
     "train.eval_images": 50_000,

@@ -102,12 +102,19 @@ def define_processes(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", flag_values=values)
 
 
-def processes(values: flags.FlagValues) -> contextlib.AbstractContextManager[None]:
-    """The block in which a verb works with the other processes of its job."""
+def processes(
+    values: flags.FlagValues, ends_on_sigterm: bool = True
+) -> contextlib.AbstractContextManager[None]:
+    """The block in which a verb works with the other processes of its job.
+
+    Args:
+      values: with the flags of `define_processes`.
+      ends_on_sigterm: see `distributed.joined`.
+    """
     from delg_jax import distributed
 
     given = values.coordinator, values.num_processes, values.process_id, values.cluster
-    return distributed.joined(*given)
+    return distributed.joined(*given, ends_on_sigterm=ends_on_sigterm)
 
 
 def value_of(argv: list[str], flag: str) -> str | None:

@@ -33,7 +33,7 @@ def run(values: flags.FlagValues) -> None:
     from delg_jax.reports import tables
     from delg_jax.training.train import train_and_evaluate
 
-    with arguments.processes(values):
+    with arguments.processes(values, ends_on_sigterm=False):  # it saves a checkpoint first
         metrics = train_and_evaluate(values.config, values.workdir, values.overwrite)
         if distributed.is_first():
             print(tables.training_table(metrics))

@@ -32,7 +32,7 @@ IN_PLACE = ("folder", "revisited")  # data sets that need no preparation
 PURPOSES = ("training", "retrieval")
 
 # Numbers that every data set is read with, and the least value of each
-LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": 0}
+LEAST = {"memory_megabytes": 0, "max_skipped": 0, "min_side": 1, "max_pixels": 1, "workers": -1}
 
 __all__ = [
     "IN_PLACE",

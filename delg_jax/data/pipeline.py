@@ -1,5 +1,6 @@
 """Input of training and validation: Grain decodes, augments and batches in worker processes."""
 
+import concurrent.futures
 import dataclasses
 import math
 import os
@@ -16,12 +17,15 @@ import numpy as np
 from delg_jax.data import augmentation, images
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import ImageSource
+from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 Element = Mapping[str, Any]  # one image of a batch, its label and `valid`
 Reader = Callable[[int, np.random.Generator], Element | None]
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _WATCH_SECONDS = 2.0
+_BATCHES_OF_WORKER = 8  # a worker takes as long to start; for fewer, threads are faster
 _READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # in batches
 
 
@@ -115,7 +119,7 @@ def training_batches(
     shard: tuple[int, int] = (0, 1),
     read: Reader | None = None,
     start: int = 0,
-) -> grain.DatasetIterator:
+) -> Iterator[Batch]:
     """Endless shuffled, augmented batches, the same for the same arguments.
 
     Batches of all processes together are those that one process alone would get, whatever the
@@ -139,7 +143,7 @@ def training_batches(
     """
     replace = _Replacing(read or _decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(replace)
-    return _decoded(_rows_of(dataset, batch_size, shard, start), data.workers)
+    return _decoded(_rows_of(dataset, batch_size, shard, start), worker_count(data.workers))
 
 
 def _rows_of(
@@ -153,13 +157,46 @@ def _rows_of(
     return rows[slice(start * processes + number, None, processes)]
 
 
-def _decoded(batches: grain.MapDataset, workers: int) -> grain.DatasetIterator:
+def _decoded(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
     """The batches in order, decoded ahead of use by worker processes, or here by threads."""
     dataset = batches.to_iter_dataset(_READING)
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_live_as_long_as_parent)
-    return iter(dataset)
+    iterator = iter(dataset)
+    return _start_workers(iterator) if workers else iterator
+
+
+def _start_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, from workers that a signal to all processes does not end as they start.
+
+    They inherit blocked signals from the thread that starts them, and ignore these signals later.
+    """
+    first: concurrent.futures.Future[Batch] = concurrent.futures.Future()
+
+    def fetch() -> None:
+        try:
+            first.set_result(next(batches))
+        except BaseException as error:
+            first.set_exception(error)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        threading.Thread(target=fetch, daemon=True).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return _beginning_with(first, batches)
+
+
+def _beginning_with(
+    first: concurrent.futures.Future[Batch], others: Iterator[Batch]
+) -> Iterator[Batch]:
+    try:
+        batch = first.result()
+    except StopIteration:
+        return
+    yield batch
+    yield from others
 
 
 def _live_as_long_as_parent(worker: int, workers: int) -> None:
@@ -169,7 +206,7 @@ def _live_as_long_as_parent(worker: int, workers: int) -> None:
     batches on its way to the checkpoint that follows.
     """
     del worker, workers
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
 
     def watch(parent: int) -> None:
@@ -202,8 +239,9 @@ def validation_batches(
     """
     if not len(source):
         return iter(())
-    workers = min(data.workers, math.ceil(len(source) / batch_size))
-    padded = math.ceil(len(source) / batch_size) * batch_size
+    count = math.ceil(len(source) / batch_size)
+    workers = min(worker_count(data.workers), count // _BATCHES_OF_WORKER)
+    padded = count * batch_size
     read = _Padding(_decoder(source, data, skip_log), len(source))
     dataset = grain.MapDataset.range(padded).map(read)
     return _decoded(_rows_of(dataset, batch_size, shard), workers)

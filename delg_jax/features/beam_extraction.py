@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
 from delg_jax.features.extraction import Loader, extract_rows
 from delg_jax.features.image_sets import ImageSet
@@ -93,7 +94,7 @@ def _extraction(image_set: ImageSet, workdir: str, folder: str) -> Any:
             self._store = FeatureStore(pathlib.Path(folder), whole=False)
             self._extractor = Network(config, pathlib.Path(workdir)).extractor
             self._extractor.pca = self._store.read_pca()
-            self._workers = config.data.workers
+            self._workers = worker_count(config.data.workers)
 
         def process(self, chunk: list[tuple[int, int]]) -> Iterator[None]:
             """Extracts and writes the missing rows of one chunk."""

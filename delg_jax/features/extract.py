@@ -7,6 +7,7 @@ import ml_collections
 
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.data.sources import ImageSource
+from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
 from delg_jax.features import dimensions
 from delg_jax.features.beam_extraction import extract_with_beam, require_beam
@@ -83,7 +84,7 @@ def extract(
             network.weights,
             list(source.names),
             overwrite,
-            images=CurrentImages(source, boxes, config.data.workers),
+            images=CurrentImages(source, boxes, worker_count(config.data.workers)),
             projection=network.extractor.pca,
         ) as store:
             _extract_missing(image_set, source, boxes, network, store, root, runner)
@@ -142,7 +143,7 @@ def extract_images(
         source.names,
         overwrite,
         update_images,
-        CurrentImages(source, workers=config.data.workers),
+        CurrentImages(source, workers=worker_count(config.data.workers)),
     ) as store:
         _extract_missing(image_set, source, boxes, network, store, root, runner)
     return store
@@ -187,7 +188,7 @@ def _extract_missing(
         return
     extract, data = image_set.config.extract, image_set.config.data
     loader = Loader(source, boxes, extract.max_size, data.min_side, data.max_pixels)
-    extract_to_store(loader, network.extractor, store, data.workers, data.max_skipped)
+    extract_to_store(loader, network.extractor, store, worker_count(data.workers), data.max_skipped)
 
 
 def _require_usable_images(store: FeatureStore, max_skipped: int) -> None:

@@ -12,7 +12,6 @@ import ml_collections
 import numpy as np
 
 from delg_jax.compilation_cache import release_if_many
-from delg_jax.data.images import limit_size
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import batches, pyramid, pyramid_level, selection
 from delg_jax.features.local_features import LocalFeatures
@@ -143,24 +142,6 @@ class Extractor:
             pyramid_level.pool_scales(pooled, self.settings.scale_pooling),
             selection.merge(local, self.settings.max_features) if local else None,
         )
-
-
-def extract_image(
-    model: Delg, variables: Any, image: np.ndarray, extract_config: ml_collections.ConfigDict
-) -> Features:
-    """Extracts one image with all scales, for notebooks and tests.
-
-    Args:
-      model: the network.
-      variables: its parameters and BatchNorm statistics.
-      image: uint8 [H, W, 3], RGB.
-      extract_config: the `config.extract` tree.
-
-    Returns:
-      Features; locations in pixels of `image`.
-    """
-    limited, scale = limit_size(image, extract_config.max_size)
-    return in_original_pixels(Extractor(model, variables, extract_config)([limited])[0], scale)
 
 
 def in_original_pixels(features: Features, scale: float) -> Features:

@@ -2,13 +2,18 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+import ml_collections
 import numpy as np
 
+from delg_jax.data.images import limit_size
 from delg_jax.errors import UserError
-from delg_jax.features.extractor import Features
+from delg_jax.features.extractor import Extractor, Features, in_original_pixels
 from delg_jax.features.local_features import LocalFeatures, strongest
+from delg_jax.features.pca import Pca
 from delg_jax.features.storage import encodings
+from delg_jax.models.delg import Delg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +67,45 @@ class InMemoryFeatures:
         codes = encodings.encode(np.asarray(local.descriptors), self.local_encoding)
         descriptors = codes.values if packed else encodings.decode(codes, self.local_encoding)
         return local._replace(descriptors=descriptors)
+
+
+def as_stored(features: Features, local_encoding: str, global_dtype: str) -> Features:
+    """Features of one image, rounded as a store of these encodings rounds them."""
+    one = InMemoryFeatures([features], local_encoding, global_dtype)
+    local = None
+    if features.local is not None:
+        batch = one.local_features(0)
+        local = LocalFeatures(*(np.asarray(field[0]) for field in batch))
+    return Features(one.global_descriptors()[0], local)
+
+
+def extract_image(
+    model: Delg,
+    variables: Any,
+    image: np.ndarray,
+    extract_config: ml_collections.ConfigDict,
+    pca: Pca | None = None,
+) -> Features:
+    """Extracts one image as `extract` stores it; see `delg_jax.load` for a whole workdir.
+
+    Args:
+      model: the network.
+      variables: its parameters and BatchNorm statistics.
+      image: uint8 [H, W, 3], RGB.
+      extract_config: the `config.extract` tree.
+      pca: the projection that `extract_config.pca_dim` asks for, `FeatureStore.read_pca` of the
+        database that it was fitted on; None if it asks for none.
+
+    Returns:
+      Features; locations in pixels of `image`.
+
+    Raises:
+      ValueError: if the projection is missing.
+    """
+    if extract_config.pca_dim and pca is None:
+        rule = "needs `pca`, the projection of the database"
+        raise ValueError(f"`extract_config.pca_dim` (={extract_config.pca_dim}) {rule}")
+    limited, scale = limit_size(image, extract_config.max_size)
+    found = Extractor(model, variables, extract_config, pca)([limited])[0]
+    found = in_original_pixels(found, scale)
+    return as_stored(found, extract_config.local_encoding, extract_config.global_dtype)

@@ -18,6 +18,7 @@ class Convention:
       stem_same: whether the 7x7/2 stem pads like TensorFlow's SAME; else 3 pixels on each side.
       pool_padding: padding of the 3x3/2 max-pool: `same`, `valid` or `symmetric` (1 pixel).
       epsilon: of BatchNorm.
+      momentum: of BatchNorm's running statistics, the share that is kept in each step.
       conv_bias: whether convolutions have biases.
       mean: subtracted from each input channel, on the scale 0 to 255.
       std: divisor of each input channel, on the scale 0 to 255.
@@ -27,6 +28,7 @@ class Convention:
     stem_same: bool
     pool_padding: str
     epsilon: float
+    momentum: float
     conv_bias: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -35,17 +37,25 @@ class Convention:
 _CENTRED = (128.0, 128.0, 128.0)
 
 CONVENTIONS = {
-    "slim": Convention("last_3x3", False, "same", 1e-5, False, _CENTRED, _CENTRED),
-    "keras": Convention("first_1x1", True, "valid", 1e-3, True, _CENTRED, _CENTRED),
+    "slim": Convention("last_3x3", False, "same", 1e-5, 0.997, False, _CENTRED, _CENTRED),
+    "keras": Convention("first_1x1", True, "valid", 1e-3, 0.99, True, _CENTRED, _CENTRED),
     # Channel means of the Caffe release
     "keras_applications": Convention(
-        "first_1x1", False, "symmetric", 1.001e-5, True, (123.68, 116.779, 103.939), (1.0,) * 3
+        "first_1x1",
+        False,
+        "symmetric",
+        1.001e-5,
+        0.99,
+        True,
+        (123.68, 116.779, 103.939),
+        (1.0,) * 3,
     ),
     "torchvision": Convention(
         "first_3x3",
         False,
         "symmetric",
         1e-5,
+        0.9,
         False,
         (0.485 * 255, 0.456 * 255, 0.406 * 255),
         (0.229 * 255, 0.224 * 255, 0.225 * 255),

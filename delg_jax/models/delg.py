@@ -11,6 +11,7 @@ from flax import struct
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models import extent, heads, pooling, regional, resnet
+from delg_jax.models.class_shards import ClassShards
 from delg_jax.models.convention import get_convention, preprocess
 
 _CHOICES = {
@@ -21,13 +22,17 @@ _CHOICES = {
     "dim_reduction": heads.KINDS,
 }
 _POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
+HEADS = ("joint", "global", "local")  # which heads to compute; joint = both
 # Fields of config.model that give the source of weights; the others define the network
 SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
 
 
 @struct.dataclass
 class DelgOutputs:
-    """Outputs of the network for a batch; None for parts that the model lacks.
+    """Outputs of the network for a batch; None for parts that the model lacks or did not compute.
+
+    With shards of classes, logits are those of the images of all devices of the host, for the
+    classes of this device.
 
     Attributes:
       conv4: S of the paper, [B, H, W, C].
@@ -37,19 +42,28 @@ class DelgOutputs:
       local_descriptors: [B, H, W, D], before normalisation.
       reconstruction: [B, H, W, C], S' of the paper; None without autoencoder.
       conv4_mask: bool [B, H, W], whether the image covers a position of conv4.
+      global_logits: float32 [B, classes], of the global classifier; with ArcFace cosines, which
+        `scale` multiplies. None unless classified, as the following fields.
+      scale: gamma of ArcFace, float32 scalar; None with softmax.
+      local_logits: float32 [B, classes], of the local classifier.
     """
 
     conv4: jax.Array
     conv5: jax.Array
-    global_feature: jax.Array
-    attention: jax.Array | None
-    local_descriptors: jax.Array | None
-    reconstruction: jax.Array | None
-    conv4_mask: jax.Array | None
+    global_feature: jax.Array | None = None
+    attention: jax.Array | None = None
+    local_descriptors: jax.Array | None = None
+    reconstruction: jax.Array | None = None
+    conv4_mask: jax.Array | None = None
+    global_logits: jax.Array | None = None
+    scale: jax.Array | None = None
+    local_logits: jax.Array | None = None
 
     @property
     def global_descriptor(self) -> jax.Array:
         """The unit-norm global descriptor, float32 [B, D]."""
+        if self.global_feature is None:
+            raise ValueError("global_feature (=None) must be computed")
         return pooling.l2_normalize(self.global_feature)
 
 
@@ -61,7 +75,9 @@ class Delg(nn.Module):
       freeze_backbone: whether to stop gradients and BatchNorm updates in the backbone.
       norm_axis: device axis over which BatchNorm averages statistics, or None.
       freeze_norm: whether all BatchNorm statistics are fixed in training.
+      norm_momentum: of BatchNorm's running statistics; 0 = that of the convention.
       initial_scale: initial gamma of the cosine classifier.
+      class_shards: how the classifiers are split over devices; None if they are whole.
       relup: lower bound of the units of conv2 to conv4, see `resnet.ResNet`.
       regional: weight of regional means before pooling, see `regional.blend`.
     """
@@ -88,14 +104,18 @@ class Delg(nn.Module):
     freeze_backbone: bool = False
     freeze_norm: bool = False
     norm_axis: str | None = None
-    norm_momentum: float = 0.9
+    norm_momentum: float = 0.0
     initial_scale: float = 45.254834
+    class_shards: ClassShards | None = None
     relup: float = 0.0
     regional: float = 0.0
 
     def setup(self) -> None:
         """Builds the parts that the configuration asks for."""
-        norm: dict[str, Any] = {"norm_momentum": self.norm_momentum, "norm_axis": self.norm_axis}
+        convention = get_convention(self.convention)
+        momentum = self.norm_momentum or convention.momentum
+        norm: dict[str, Any] = {"norm_momentum": momentum, "norm_axis": self.norm_axis}
+        classes = self.class_shards.per_device if self.class_shards else self.num_classes
         self.resnet = resnet.ResNet(
             self.backbone,
             self.convention,
@@ -109,52 +129,81 @@ class Delg(nn.Module):
         if self.whitening:
             self.whiten = nn.Dense(self.global_dim)
         if self.global_loss == "arcface":
-            self.global_classifier: nn.Module = heads.CosineClassifier(
-                self.num_classes, self.initial_scale
-            )
+            self.global_classifier: nn.Module = heads.CosineClassifier(classes, self.initial_scale)
         else:
-            self.global_classifier = heads.SoftmaxClassifier(self.num_classes)
+            self.global_classifier = heads.SoftmaxClassifier(classes)
         if self.local_head:
             if self.attention == "learned":
-                epsilon = get_convention(self.convention).epsilon
-                self.attend = heads.Attention(self.attention_dim, epsilon, dtype=self.dtype, **norm)
+                self.attend = heads.Attention(
+                    self.attention_dim, convention.epsilon, dtype=self.dtype, **norm
+                )
             self.reduce = heads.DimReduction(self.dim_reduction, self.local_dim, dtype=self.dtype)
-            self.local_classifier = heads.SoftmaxClassifier(self.num_classes)
+            self.local_classifier = heads.SoftmaxClassifier(classes)
 
     def __call__(
-        self, images: jax.Array, sizes: jax.Array | None = None, train: bool = False
+        self,
+        images: jax.Array,
+        sizes: jax.Array | None = None,
+        train: bool = False,
+        which: str = "joint",
     ) -> DelgOutputs:
-        """Computes both heads.
+        """Computes the heads from images.
 
         Args:
           images: [B, H, W, 3], RGB, scale 0 to 255; with `sizes`, H and W are multiples of 4.
           sizes: int32 [B, 2], rows and columns that each image covers from the top left; None for
             all. Results are those of each image alone.
           train: whether BatchNorm uses and updates batch statistics.
+          which: one of `HEADS`, the heads to compute.
 
         Returns:
           DelgOutputs.
         """
-        convention = get_convention(self.convention)
-        learn_norm = train and not self.freeze_norm
-        images = preprocess(images, convention).astype(self.dtype)
-        stages = self.resnet(images, sizes, train=learn_norm and not self.freeze_backbone)
-        conv4, conv5 = stages["conv4"], stages["conv5"]
+        images = preprocess(images, get_convention(self.convention)).astype(self.dtype)
+        learn_norm = train and not (self.freeze_norm or self.freeze_backbone)
+        stages = self.resnet(images, sizes, train=learn_norm)
+        return self.heads(stages["conv4"], stages["conv5"], sizes, train, which)
+
+    def heads(
+        self,
+        conv4: jax.Array,
+        conv5: jax.Array,
+        sizes: jax.Array | None = None,
+        train: bool = False,
+        which: str = "joint",
+    ) -> DelgOutputs:
+        """Computes the heads from the output of the backbone.
+
+        Args:
+          conv4: [B, H, W, C].
+          conv5: [B, H, W, C].
+          sizes: of the images, as for `__call__`.
+          train: as for `__call__`.
+          which: as for `__call__`.
+
+        Returns:
+          DelgOutputs.
+        """
+        conv4, conv5 = conv4.astype(self.dtype), conv5.astype(self.dtype)
         if self.freeze_backbone:
             conv4, conv5 = jax.lax.stop_gradient((conv4, conv5))
         mask = conv5_sizes = None
         if sizes is not None:
+            convention = get_convention(self.convention)
             conv4_sizes = extent.conv4_sizes(sizes, convention, self.conv4_stride)
             mask = extent.inside(conv4.shape, conv4_sizes)
             conv5_sizes = extent.conv5_sizes(sizes, convention)
-        feature = self._global_feature(conv5, conv5_sizes)
-        outputs = DelgOutputs(conv4, conv5, feature, None, None, None, mask)
-        if not self.local_head:
+        outputs = DelgOutputs(conv4, conv5, conv4_mask=mask)
+        if which != "local":
+            outputs = dataclasses.replace(
+                outputs, global_feature=self._global_feature(conv5, conv5_sizes)
+            )
+        if not self.local_head or which == "global":
             return outputs
         local = jax.lax.stop_gradient(conv4) if self.stop_gradient else conv4
         descriptors, reconstruction = self.reduce(local)
         scores = (
-            self.attend(local, train=learn_norm)
+            self.attend(local, train=train and not self.freeze_norm)
             if self.attention == "learned"
             else heads.norm_attention(local)
         )
@@ -173,36 +222,50 @@ class Delg(nn.Module):
         feature = pooling.pool(conv5, self.pooling, power, mask)
         return self.whiten(feature) if self.whitening else feature
 
-    def classify(
-        self, images: jax.Array, train: bool = False
-    ) -> tuple[DelgOutputs, Any, jax.Array | None]:
-        """Computes both heads and their classifiers, for training and validation.
+    def classify(self, images: jax.Array, train: bool = False, which: str = "joint") -> DelgOutputs:
+        """Computes the heads and their classifiers, for training and validation.
 
         Args:
           images: [B, H, W, 3], RGB, scale 0 to 255.
           train: whether BatchNorm uses and updates batch statistics.
+          which: one of `HEADS`, the heads to compute.
 
         Returns:
-          DelgOutputs; the global classifier's output, (cosines [B, classes], gamma) for ArcFace or
-          logits [B, classes] for softmax; the local classifier's logits [B, classes] or None.
+          DelgOutputs with the logits of these heads.
         """
-        outputs = self(images, train=train)
-        if self.global_loss == "arcface":
-            global_scores = self.global_classifier(outputs.global_descriptor)
-        else:
-            global_scores = self.global_classifier(outputs.global_feature)
+        return self._classified(self(images, train=train, which=which))
+
+    def classify_maps(
+        self, conv4: jax.Array, conv5: jax.Array, train: bool = False, which: str = "joint"
+    ) -> DelgOutputs:
+        """As `classify`, from the output of the backbone."""
+        return self._classified(self.heads(conv4, conv5, train=train, which=which))
+
+    def _classified(self, outputs: DelgOutputs) -> DelgOutputs:
+        if outputs.global_feature is not None and self.global_loss == "arcface":
+            cosines, scale = self.global_classifier(self._joined(outputs.global_descriptor))
+            outputs = dataclasses.replace(outputs, global_logits=cosines, scale=scale)
+        elif outputs.global_feature is not None:
+            logits = self.global_classifier(self._joined(outputs.global_feature))
+            outputs = dataclasses.replace(outputs, global_logits=logits)
         # The attention loss uses the reconstruction, or without an autoencoder the descriptors
         maps = outputs.reconstruction
         maps = outputs.local_descriptors if maps is None else maps
         if maps is None or outputs.attention is None:  # no local head
-            return outputs, global_scores, None
+            return outputs
         pooled = heads.attend(
             maps,
             outputs.attention,
             self.attention_pooling,
             self.attention_normalize,
         )
-        return outputs, global_scores, self.local_classifier(pooled)
+        return dataclasses.replace(
+            outputs, local_logits=self.local_classifier(self._joined(pooled))
+        )
+
+    def _joined(self, features: jax.Array) -> jax.Array:
+        """The input of a classifier: features of all devices that hold its shards."""
+        return self.class_shards.gather(features) if self.class_shards else features
 
 
 def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:

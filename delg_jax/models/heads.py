@@ -105,6 +105,9 @@ class DimReduction(nn.Module):
 class CosineClassifier(nn.Module):
     """Cosines between unit descriptors and unit class vectors, with the scale gamma (section 3.3).
 
+    The class vectors start as in the official code. Their norms do not change the cosines, but
+    divide the gradient: the shorter they are, the faster they turn.
+
     Attributes:
       num_classes: number of classes.
       initial_scale: initial gamma.
@@ -116,10 +119,14 @@ class CosineClassifier(nn.Module):
     @nn.compact
     def __call__(self, descriptors: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps unit vectors [B, D] to cosines [B, classes] and the scalar gamma."""
-        init = nn.initializers.lecun_normal()
+        init = nn.initializers.glorot_uniform()
         kernel = self.param("kernel", init, (descriptors.shape[-1], self.num_classes))
         scale = self.param("scale", nn.initializers.constant(self.initial_scale), ())
-        return descriptors @ l2_normalize(kernel, axis=0), jnp.asarray(scale)
+        # Dividing the products by the norms, because unit vectors of all classes would be another
+        # array as large as the kernel, and their gradient a second one
+        squared = jnp.sum(jnp.square(kernel), axis=0)
+        inverse = jax.lax.rsqrt(jnp.maximum(squared, 1e-12))
+        return descriptors @ kernel * inverse[None, :], jnp.asarray(scale)
 
 
 class SoftmaxClassifier(nn.Module):

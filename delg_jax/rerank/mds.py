@@ -1,8 +1,9 @@
-"""Re-ranking by similarity embeddings: multidimensional scaling of local similarities.
+"""Re-ranking by vectors made of local similarities.
 
 Aiger et al., "local-to-global" retrieval (2025): a query and the short list of its local search
 are embedded by multidimensional scaling, and the rows of the embedding are compared like global
-descriptors.
+descriptors. Two further methods make vectors, or scores, of the similarities without an embedding,
+see `profiles`.
 """
 
 import dataclasses
@@ -13,16 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.errors import WrongField
-from delg_jax.rerank import superglobal
+from delg_jax.rerank import profiles, superglobal
 from delg_jax.rerank.classical_mds import classical_mds, landmark_mds
 from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level
 from delg_jax.rerank.smacof import smacof
 from delg_jax.search.batching import starts
 from delg_jax.search.graph import SimilarityGraph
 
-METHODS = ("classical", "smacof", "landmark")
+METHODS = ("classical", "smacof", "landmark", "profile", "kernel")
+_WITHOUT_EMBEDDING = ("profile", "kernel")
 
 Array = jax.Array | np.ndarray
+
+_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +35,9 @@ class MdsSettings:
 
     Attributes:
       short_list: images to re-rank, M.
-      dim: dimension of the embedding; a shorter list leaves columns zero.
-      distance: form of the distance, one of `distances.FORMS`.
+      dim: dimension of the embedding; a shorter list leaves columns zero. Of method profile, the
+        similarities kept of each image; kernel has none.
+      distance: form of the distance, one of `distances.FORMS`; profile and kernel use similarities.
       contrast: similarity that counts as 1; different photographs are far below 1.
       background: similarity that counts as 0; unrelated photographs are above 0.
       background_rank: rank in an image's own list whose similarity is subtracted as its background
@@ -40,12 +45,14 @@ class MdsSettings:
         which resemble all others.
       power: exponent of the distance `power`.
       missing: how a missing similarity is replaced, one of `distances.MISSING`.
-      method: classical; smacof, which starts from classical; or landmark, for long short lists.
+      method: classical; smacof, which starts from classical; landmark, for long short lists;
+        profile, the cosine of the rows of similarities; or kernel, `profiles.kernel_scores`.
       landmarks: the query and this many first images are the landmarks.
       iterations: of smacof.
       missing_weight: weight of a missing pair in smacof; other pairs have 1.
       concat_weight: w of [sqrt(w) embedding, sqrt(1 - w) global descriptor], with descriptors.
       neighbours: of an image in a SuperGlobal step on the vectors, with mean pooling; 0 = no step.
+        Of method profile, images whose vectors are added to that of an image and of the query.
       beta: weight of a neighbour in that step.
       weight: of the vectors in the score; 1 - weight is that of the local similarity.
       query_block: queries embedded at a time.
@@ -228,12 +235,16 @@ def scores(
     if known is not None:
         known = jnp.pad(known, ((1, 0), (1, 0)), constant_values=True)
     images = jnp.pad(mask, (1, 0), constant_values=True)
-    points = _unit(embed(matrix, images, settings, known))
+    local = level(query_similarities, settings.contrast, settings.background)
+    if settings.method in _WITHOUT_EMBEDDING:
+        scaled = _levelled(matrix, images, settings, known)
+        compare = _compare_profiles if settings.method == "profile" else _compare_by_kernel
+        vectors = compare(scaled, settings, global_descriptors)
+        score = settings.weight * vectors + (1.0 - settings.weight) * local
+        return jnp.where(mask, score, -jnp.inf)
+    points = profiles.unit(embed(matrix, images, settings, known))
     if global_descriptors is not None:
-        share = settings.concat_weight
-        points = jnp.concatenate(
-            [share**0.5 * points, (1.0 - share) ** 0.5 * global_descriptors], axis=1
-        )
+        points = _beside(points, global_descriptors, settings.concat_weight)
     if settings.neighbours:
         vectors = superglobal.scores(
             points[0], points[1:], settings.neighbours, settings.beta, mask, pooling="mean"
@@ -241,9 +252,54 @@ def scores(
         vectors = jnp.where(mask, vectors, 0.0)
     else:
         vectors = (points[1:] * points[:1]).sum(axis=1)
-    local = level(query_similarities, settings.contrast, settings.background)
     score = settings.weight * vectors + (1.0 - settings.weight) * local
     return jnp.where(mask, score, -jnp.inf)
+
+
+def _levelled(
+    matrix: jax.Array, images: jax.Array, settings: MdsSettings, known: jax.Array | None
+) -> jax.Array:
+    """Symmetric similarities [n, n] in [0, 1] with a diagonal of 1; zeros on padding."""
+    present = images[:, None] & images[None, :]
+    known = present if known is None else present & known
+    between = distances(
+        matrix,
+        "complement",
+        settings.contrast,
+        settings.background,
+        missing=settings.missing,
+        known=known,
+    )
+    return jnp.where(present, 1.0 - between, 0.0)
+
+
+def _compare_profiles(
+    scaled: jax.Array, settings: MdsSettings, global_descriptors: jax.Array | None
+) -> jax.Array:
+    """Cosines [M] of the refined profiles of the images with that of the query."""
+    points = profiles.profiles(scaled, settings.dim)
+    if global_descriptors is not None:
+        points = _beside(points, global_descriptors, settings.concat_weight)
+    points = profiles.refine(points, scaled, settings.neighbours, settings.beta)
+    return (points[1:] * points[:1]).sum(axis=1)
+
+
+def _compare_by_kernel(
+    scaled: jax.Array, settings: MdsSettings, global_descriptors: jax.Array | None
+) -> jax.Array:
+    """Scores [M] of `profiles.kernel_scores`."""
+    if global_descriptors is not None:
+        share = settings.concat_weight
+        products = jnp.matmul(global_descriptors, global_descriptors.T, precision=_HIGHEST)
+        present = jnp.diagonal(scaled) > 0.0
+        products = jnp.where(present[:, None] & present[None, :], products, 0.0)
+        scaled = share * scaled + (1.0 - share) * products
+    return profiles.kernel_scores(scaled, settings.neighbours, settings.beta)
+
+
+def _beside(points: jax.Array, global_descriptors: jax.Array, share: float) -> jax.Array:
+    """Concatenations [n, d + D] whose products are those of both sides, weighted by the share."""
+    return jnp.concatenate([share**0.5 * points, (1.0 - share) ** 0.5 * global_descriptors], axis=1)
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -283,9 +339,3 @@ def embed(
         weights = jnp.where(present, weights, 0.0)
         points = smacof(between, weights, points, settings.iterations)
     return points
-
-
-def _unit(points: jax.Array) -> jax.Array:
-    """Rows of unit norm; zeros stay."""
-    norms = jnp.linalg.norm(points, axis=1, keepdims=True)
-    return points / jnp.where(norms > 0.0, norms, 1.0)

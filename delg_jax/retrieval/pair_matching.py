@@ -1,6 +1,7 @@
 """Spatial verification of two pictures."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -65,15 +66,35 @@ def match_pictures(
         raise UserError(
             "config.model.local_head", False, "must be True: local features are matched"
         )
-    settings = spatial_settings(config.rerank)
+    spatial_settings(config.rerank)  # before the network is loaded
     dimensions.check(config)
     pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
     sides = _extract(config, root_of(workdir), pictures, overwrite)
-    found = verify_pair(sides[0], sides[1], jax.random.key(config.seed), settings)
-    locations = tuple(
+    return match_features(pictures, sides, config.rerank, config.seed)
+
+
+def match_features(
+    pictures: tuple[np.ndarray, np.ndarray],
+    sides: Sequence[LocalFeatures],
+    rerank: ml_collections.ConfigDict,
+    seed: int,
+) -> PicturePair:
+    """Matches and verifies the local features of two pictures.
+
+    Args:
+      pictures: uint8 [H, W, 3] each; the first takes the role of the query.
+      sides: their local features, rounded as in a store.
+      rerank: the `config.rerank` tree.
+      seed: of the hypotheses that are drawn.
+
+    Returns:
+      The pictures, matches and inliers.
+    """
+    found = verify_pair(sides[0], sides[1], jax.random.key(seed), spatial_settings(rerank))
+    first, second = (
         np.asarray(side.locations)[found.matches[:, column]] for column, side in enumerate(sides)
     )
-    return PicturePair(pictures, locations, found)
+    return PicturePair(pictures, (first, second), found)
 
 
 def _extract(

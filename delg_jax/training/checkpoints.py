@@ -19,7 +19,7 @@ from delg_jax.training.health import first_nonfinite
 from delg_jax.training.optimizer import TrainState
 
 FOLDER = "checkpoints"
-_ATTENTION_QUANTILES = ("attention_p50", "attention_p75")
+ATTENTION_QUANTILES = ("attention_p50", "attention_p75")
 _DIGEST = "digest"  # Orbax keeps no checksum of its arrays
 _LONGEST_REASON = 200  # characters; Orbax quotes whole trees
 
@@ -138,7 +138,7 @@ class Checkpoints:
             self._manager.delete(step)
         # Orbax would compile a slice of every replicated array for every device
         state = jax.device_get(state)
-        attention = {name: metrics[name] for name in _ATTENTION_QUANTILES if name in metrics}
+        attention = {name: metrics[name] for name in ATTENTION_QUANTILES if name in metrics}
         best = {name: metrics[name] for name in (self._best_metric,) if name in metrics}
         meta = {**self._meta, "attention": attention, "validated": validated}
         meta[_DIGEST] = digest(state.variables)

@@ -16,6 +16,7 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.models.delg import build
 from delg_jax.models.weights.names import NAMINGS
 from delg_jax.training import feature_cache, optimizer
+from delg_jax.training.step import loss_weights
 from delg_jax.training.validation import PREFIX
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ CHANGEABLE = (
         for name in (
             *("steps", "learning_rate", "warmup_steps", "momentum", "weight_decay", "clip_norm"),
             *("arcface_margin", "global_weight", "reconstruction_weight", "attention_weight"),
-            "dtype",
+            *("dtype", "matmul_precision"),
         )
     ),
 )
@@ -90,6 +91,7 @@ RANGES = {
     "train.learning_rate": _POSITIVE,
     "train.warmup_steps": _NOT_NEGATIVE,
     "train.momentum": _SHARE,
+    "train.norm_momentum": _SHARE,
     "train.weight_decay": _SHARE,
     "train.clip_norm": _POSITIVE,
     "train.cache_gigabytes": _POSITIVE,
@@ -112,6 +114,7 @@ CHOICES = {
     "train.heads": ("joint", "global", "local"),
     "train.batch_norm": ("train", "frozen", "sync"),
     "train.dtype": ("float32", "bfloat16"),
+    "train.matmul_precision": ("default", "high", "highest"),
 }
 
 
@@ -148,10 +151,8 @@ def _check_heads(config: ml_collections.ConfigDict) -> None:
 
 def _check_weights(config: ml_collections.ConfigDict) -> None:
     """Refuses losses that are all weighted with zero."""
-    names = []
-    if _learns_global(config):
-        names.append("global_weight")
-    if _learns_local(config):
+    names = ["global_weight"] if config.train.heads != "local" else []
+    if config.train.heads != "global" and config.model.local_head:
         names.append("attention_weight")
         names += ["reconstruction_weight"] * (config.model.dim_reduction == "ae")
     if not any(config.train[name] for name in names):
@@ -226,11 +227,11 @@ def metric_names(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def _learns_global(config: ml_collections.ConfigDict) -> bool:
-    return config.train.heads != "local"
+    return loss_weights(config.train).which != "local"
 
 
 def _learns_local(config: ml_collections.ConfigDict) -> bool:
-    return config.train.heads != "global" and config.model.local_head
+    return loss_weights(config.train).which != "global" and config.model.local_head
 
 
 def _backbone_is_fixed(config: ml_collections.ConfigDict) -> bool:
@@ -273,7 +274,7 @@ _WITHOUT_EFFECT: tuple[
         lambda c: bool(c.model.checkpoint),
     ),
     (
-        ("model.pretrained_source", "model.pretrained_mapping"),
+        ("model.pretrained_mapping",),
         "model.pretrained is empty",
         lambda c: not c.model.pretrained,
     ),
@@ -296,6 +297,11 @@ _WITHOUT_EFFECT: tuple[
         ("train.reconstruction_weight",),
         "model.dim_reduction is not ae",
         lambda c: _learns_local(c) and c.model.dim_reduction != "ae",
+    ),
+    (
+        ("train.norm_momentum",),
+        "train.batch_norm is frozen",
+        lambda c: c.train.batch_norm == "frozen",
     ),
     (
         ("train.cache_gigabytes",),

@@ -6,10 +6,8 @@ import functools
 import hashlib
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -20,7 +18,6 @@ from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
 from delg_jax.models.delg import Delg
-from delg_jax.models.resnet import ResNet
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
 from delg_jax.workdir import claim, replacing, write_arrays
@@ -191,26 +188,3 @@ def _check_size(needed: int, train: ml_collections.ConfigDict) -> None:
     if needed > train.cache_gigabytes * 1e9:
         rule = f"must be at least the {needed / 1e9:.2f} GB of all feature maps"
         raise UserError("config.train.cache_gigabytes", train.cache_gigabytes, rule)
-
-
-@contextlib.contextmanager
-def images_of(batch: Mapping[str, jax.Array]) -> Iterator[jax.Array]:
-    """Yields the images of a batch, the network's input.
-
-    For a batch of cached maps, yields blank images; within the context, the maps replace the output
-    of the backbone.
-
-    Args:
-      batch: `image` [B, H, W, 3]; or `conv4`, `conv5` [B, H, W, C] and `label` [B].
-    """
-    if "image" in batch:
-        yield batch["image"]
-        return
-
-    def replace(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, ResNet) and context.method_name == "__call__":
-            return {name: batch[name].astype(context.module.dtype) for name in MAPS}
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(replace):
-        yield jnp.zeros((len(batch["label"]), 1, 1, 3))

@@ -35,9 +35,17 @@ def watched(metrics: Mapping[str, Any], gradients: Any, variables: Any) -> dict[
     return named
 
 
-def first_nonfinite(tensors: Mapping[str, jax.Array]) -> jax.Array:
-    """Position of the first tensor with a value that is not finite, int32; -1 if all are finite."""
+def first_nonfinite(tensors: Mapping[str, jax.Array], axis: str | None = None) -> jax.Array:
+    """Position of the first tensor with a value that is not finite, int32; -1 if all are finite.
+
+    Args:
+      tensors: by name.
+      axis: name of the device axis, over which shards of the same tensor may differ; None outside
+        of a `pmap`.
+    """
     bad = jnp.stack([~jnp.all(jnp.isfinite(tensor)) for tensor in tensors.values()])
+    if axis is not None:
+        bad = jax.lax.pmax(bad.astype(jnp.int32), axis) > 0
     return jnp.where(jnp.any(bad), jnp.argmax(bad), -1).astype(jnp.int32)
 
 

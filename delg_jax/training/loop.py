@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 
 from delg_jax.data import pipeline, skips
@@ -19,10 +20,12 @@ from delg_jax.errors import UserError
 from delg_jax.models.delg import Delg
 from delg_jax.progress import Progress
 from delg_jax.training import health, optimizer
-from delg_jax.training.checkpoints import Checkpoints
+from delg_jax.training.checkpoints import ATTENTION_QUANTILES, Checkpoints
+from delg_jax.training.input_wait import InputWait
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
 from delg_jax.training.optimizer import TrainState
+from delg_jax.training.placement import to_host
 from delg_jax.training.step import (
     loss_weights,
     parallel_eval_step,
@@ -59,19 +62,13 @@ class TrainingLoop:
     ) -> None:
         self._train, self._data = train, data
         self._skip_log, self._folder = skip_log, folder
-        weights, penalty = loss_weights(train), optimizer.penalty(train)
-        self._train_step = parallel_train_step(
-            module, tx, weights, penalty, train.accumulation_steps
-        )
-        chosen = choose(validation, train.eval_images, data.split_seed)
-        batch_size = train.batch_size // train.accumulation_steps
-        eval_step = parallel_eval_step(module, weights, penalty)
-        self._validate = Validation(chosen, data, batch_size, eval_step, skip_log)
+        self._module, self._tx = module, tx
+        self._chosen = choose(validation, train.eval_images, data.split_seed)
         self._learning_rate = optimizer.learning_rate(train)
         learns_attention = (
             module.local_head and module.attention == "learned" and train.heads != "global"
         )
-        self._diagnosis = health.Diagnosis(train, learns_attention, chosen.labels)
+        self._diagnosis = health.Diagnosis(train, learns_attention, self._chosen.labels)
         self._nonfinite: list[jax.Array] = []  # of each step since the last record
         if not len(validation):
             text = "no validation images: only losses of training are recorded"
@@ -100,41 +97,44 @@ class TrainingLoop:
           UserError: if a tensor is not finite, or too many images are bad.
         """
         train, first = self._train, int(state.step)
-        step = logged = first
+        step = first
         record: dict[str, float] = {}
         metrics: dict[str, Any] = {}
         self._writer = MetricsWriter(self._folder, first, train.tensorboard)
         self._clock = (time.monotonic(), first)
+        self._input_wait = InputWait()
+        self._compile(state)
         with (
             contextlib.closing(self._writer),
+            self._input_wait,
             Progress("train", train.steps, "step", done=first) as progress,
         ):
             if not validated:
                 record = self._writer.read(step)
                 validated = self._evaluate(state, step, stop, record)
-                checkpoints.save(state, record, validated)
+                self._save(checkpoints, state, record, validated)
             steps = range(first + 1, train.steps + 1)
-            for step, batch in zip(steps, stop.items(self._good(batches)), strict=False):
-                before = metrics
-                state, metrics = self._train_step(state, split_over_devices(batch))
-                jax.block_until_ready(before)  # a request to stop must not wait for many steps
-                self._nonfinite.append(metrics.pop("nonfinite"))
-                last = step == train.steps
+            arriving = self._input_wait.batches(stop.items(self._good(batches)))
+            for step, batch in zip(steps, arriving, strict=False):
+                before, last = metrics, step == train.steps
                 validates = last or step % train.eval_every == 0
                 saves = last or step % train.checkpoint_every == 0
                 # Also before each checkpoint, because this detects divergence
-                if saves or validates or step % train.log_every == 0:
-                    record, logged = self._log(step, metrics, state, checkpoints.latest()), step
+                logs = saves or validates or step % train.log_every == 0
+                state, metrics = self._train_step(state, split_over_devices(batch), logs)
+                self._input_wait.stepped(metrics)
+                jax.block_until_ready(before)  # a request to stop must not wait for many steps
+                self._nonfinite.append(metrics.pop("nonfinite"))
+                if logs:
+                    record = self._log(step, metrics, state, checkpoints.latest())
                 if validates:
                     validated = self._evaluate(state, step, stop, record)
                 if saves or not validated or (validates and checkpoints.is_best(record)):
-                    checkpoints.save(state, record, validated)
+                    self._save(checkpoints, state, record, validated)
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
             if step < train.steps or not validated:
-                if logged < step:
-                    record = self._log(step, metrics, state, checkpoints.latest())
-                if step > first:
-                    checkpoints.save(state, record, validated)
+                if first < step != checkpoints.latest():
+                    self._save_between(checkpoints, state, metrics, record)
                 _LOG.info("stopped at step %d", step)
                 raise stop.interruption()
         return record or self._writer.read(train.steps)
@@ -149,6 +149,17 @@ class TrainingLoop:
                 raise
             yield batch
 
+    def _compile(self, state: TrainState) -> None:
+        """Prepares both steps for a state of this structure."""
+        train, weights = self._train, loss_weights(self._train)
+        penalty = optimizer.penalty(train, self._module.class_shards)
+        self._train_step = parallel_train_step(
+            state, self._module, self._tx, weights, penalty, train.accumulation_steps
+        )
+        eval_step = parallel_eval_step(state, self._module, weights, penalty)
+        batch_size = train.batch_size // train.accumulation_steps
+        self._validate = Validation(self._chosen, self._data, batch_size, eval_step, self._skip_log)
+
     def _log(
         self, step: int, metrics: dict[str, Any], state: TrainState, saved: int | None
     ) -> dict[str, float]:
@@ -157,10 +168,14 @@ class TrainingLoop:
         (since, done), now = self._clock, time.monotonic()
         self._clock = (now, step)
         seconds = (now - since) / (step - done)
+        rate = float(self._learning_rate(step - 1))
+        if "momentum_norm" in values:
+            values["update_norm"] = rate * values.pop("momentum_norm")
         values |= {
-            "learning_rate": self._learning_rate(step - 1),
+            "learning_rate": rate,
             "step_seconds": seconds,
             "images_per_second": self._train.batch_size / seconds,
+            "input_wait_share": self._input_wait.share(),
             **_device_memory(),
         }
         values |= self._diagnosis.examine(step, values)
@@ -185,13 +200,51 @@ class TrainingLoop:
         for number, position in enumerate(found, start=step - len(found) + 1):
             if position >= 0:
                 name = list(health.watched(record, state.params, state.variables))[position]
-                rule = f"training diverged at step {number}: {name} is not finite; lower it and "
-                rule += "start again (there is no checkpoint)"
-                if saved is not None:
-                    rule = f"training diverged at step {number}: {name} is not finite; resume from "
-                    rule += f"checkpoint {saved}, which is kept, with a lower one and "
-                    rule += "--config.train.resume_with=train.learning_rate"
-                raise UserError("config.train.learning_rate", self._train.learning_rate, rule)
+                raise self._diverged(number, name, saved)
+
+    def _diverged(self, step: int, name: str, saved: int | None) -> UserError:
+        """The error that a tensor is not finite; see `_check_finite`."""
+        rule = f"training diverged at step {step}: {name} is not finite; "
+        if saved is None:
+            rule += "lower it and start again (there is no checkpoint)"
+        else:
+            rule += f"resume from checkpoint {saved}, which is kept, with a lower one and "
+            rule += "--config.train.resume_with=train.learning_rate"
+        return UserError("config.train.learning_rate", self._train.learning_rate, rule)
+
+    def _save(
+        self,
+        checkpoints: Checkpoints,
+        state: TrainState,
+        record: dict[str, float],
+        validated: bool,
+    ) -> None:
+        whole = to_host(state, self._module.class_shards)
+        checkpoints.save(whole, record, validated)
+
+    def _save_between(
+        self,
+        checkpoints: Checkpoints,
+        state: TrainState,
+        metrics: dict[str, Any],
+        record: dict[str, float],
+    ) -> None:
+        """Saves a state after a step that did not log; raises as `_log` does.
+
+        Args:
+          checkpoints: of the run.
+          state: to save.
+          metrics: of the last step, of which only the losses are known.
+          record: the last one, whose attention quantiles are the latest.
+        """
+        step, saved = int(state.step), checkpoints.latest()
+        self._check_finite(step, metrics, state, saved)
+        self._check_skipped()
+        whole = to_host(state, self._module.class_shards)
+        for name, leaf in health.watched({}, {}, whole.variables).items():
+            if not np.isfinite(leaf).all():
+                raise self._diverged(step, name, saved)
+        checkpoints.save(whole, {n: record[n] for n in ATTENTION_QUANTILES if n in record})
 
     def _check_skipped(self) -> None:
         skipped = self._skip_log.read()
@@ -205,6 +258,7 @@ class TrainingLoop:
         draw = functools.partial(self._writer.draw_attention, step)
         means = self._validate(state, stop, draw)
         self._clock = (time.monotonic(), step)
+        self._input_wait.restart()
         if means:
             means |= self._diagnosis.examine(step, means)
             record |= self._writer.write(step, means)

@@ -17,7 +17,8 @@ _LOG = logging.getLogger(__name__)
 
 _FILE = "metrics.jsonl"
 _VALIDATION = "validation_"
-_LOGGED = ("loss", "accuracy", "learning_rate", "scale", "images_per_second")  # or name endings
+# Names, or their endings
+_LOGGED = ("loss", "accuracy", "learning_rate", "scale", "images_per_second", "wait_share")
 _FLUSH_SECONDS = 10
 _MAX_DRAWN = 4  # images in a row
 

@@ -10,7 +10,9 @@ import optax
 from flax import struct, traverse_util
 
 from delg_jax.errors import UserError, require_choice
+from delg_jax.models.class_shards import ClassShards, norm, squared_norm
 
+Penalty = Callable[[Any], tuple[jax.Array, Any]]  # parameters to a loss and its gradients
 _LOCAL_PARTS = ("attend", "reduce", "local_classifier")
 
 
@@ -58,23 +60,27 @@ def is_trained(path: Sequence[Any], train: ml_collections.ConfigDict) -> bool:
     return {"joint": True, "local": is_local, "global": not is_local}[train.heads]
 
 
-def create_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+def create_optimizer(
+    train: ml_collections.ConfigDict, shards: ClassShards | None = None
+) -> optax.GradientTransformation:
     """SGD with momentum and gradient clipping; fixed parameters are not updated.
 
     Weight decay is part of the loss (`penalty`), so its gradient is clipped too.
 
     Args:
       train: the `config.train` tree.
+      shards: how the classifiers are split over devices; None if they are whole.
 
     Returns:
-      The gradient transformation for the parameters of a `Delg`.
+      The gradient transformation for the parameters of a `Delg`. Its state does not depend on
+      `shards`.
 
     Raises:
       UserError: if `heads` is unknown or the warm-up is too long.
     """
     require_choice("config.train.heads", train.heads, ("joint", "global", "local"))
     chain = optax.chain(
-        optax.clip_by_global_norm(train.clip_norm),
+        _clip_by_global_norm(train.clip_norm, shards),
         optax.sgd(learning_rate(train), momentum=train.momentum),
     )
 
@@ -86,16 +92,32 @@ def create_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransfor
     return optax.multi_transform({"learn": chain, "fixed": optax.set_to_zero()}, labels)
 
 
-def penalty(train: ml_collections.ConfigDict) -> Callable[[Any], jax.Array] | None:
+def _clip_by_global_norm(
+    largest: float, shards: ClassShards | None
+) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` with a norm that counts every class once."""
+
+    def update(updates: Any, state: optax.EmptyState, _: Any = None) -> tuple[Any, Any]:
+        found = norm(updates, shards)
+        within = found < largest
+        clipped = jax.tree.map(lambda x: jnp.where(within, x, x / found * largest), updates)
+        return clipped, state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def penalty(train: ml_collections.ConfigDict, shards: ClassShards | None = None) -> Penalty | None:
     """The L2 penalty: weight_decay / 2 times the squared norm of the kernels that learn.
 
     Biases, BatchNorm and the scale of ArcFace are not penalised.
 
     Args:
       train: the `config.train` tree.
+      shards: how the classifiers are split over devices; None if they are whole.
 
     Returns:
-      A function from parameters to a scalar; None without weight decay.
+      A function from parameters to the penalty, a scalar, and its gradients; None without weight
+      decay.
 
     Raises:
       UserError: if `weight_decay` is negative.
@@ -105,13 +127,16 @@ def penalty(train: ml_collections.ConfigDict) -> Callable[[Any], jax.Array] | No
     if not train.weight_decay:
         return None
 
-    def compute(params: Any) -> jax.Array:
-        kernels = [
-            kernel
-            for path, kernel in traverse_util.flatten_dict(params).items()
-            if path[-1] == "kernel" and is_trained(path, train)
-        ]
-        return train.weight_decay / 2 * sum(jnp.sum(jnp.square(kernel)) for kernel in kernels)
+    def compute(params: Any) -> tuple[jax.Array, Any]:
+        """The penalty of parameters, and its gradients."""
+        kernels = traverse_util.path_aware_map(
+            lambda path, leaf: (
+                leaf if path[-1] == "kernel" and is_trained(path, train) else jnp.zeros_like(leaf)
+            ),
+            params,
+        )
+        gradients = jax.tree.map(lambda kernel: train.weight_decay * kernel, kernels)
+        return train.weight_decay / 2 * squared_norm(kernels, shards), gradients
 
     return compute
 

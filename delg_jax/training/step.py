@@ -1,5 +1,6 @@
 """A training step and an evaluation step, over all devices of all processes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -7,17 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 from delg_jax.losses import LossWeights, total_loss
+from delg_jax.models.class_shards import norm
 from delg_jax.models.delg import Delg
-from delg_jax.training import feature_cache, health
-from delg_jax.training.optimizer import TrainState
+from delg_jax.training import feature_cache, health, placement
+from delg_jax.training.optimizer import Penalty, TrainState
+from delg_jax.training.placement import AXIS
 
-AXIS = "batch"
 Metrics = dict[str, jax.Array]
 _QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
+_NORMS = ("gradient_norm", "momentum_norm", "parameter_norm")
+# Metrics of the steps that log
+DETAILS = (*_NORMS, *(f"attention_{name}" for name in _QUANTILES), "attention_mean")
 
 
 def loss_weights(train: ml_collections.ConfigDict) -> LossWeights:
@@ -33,19 +37,22 @@ def loss_weights(train: ml_collections.ConfigDict) -> LossWeights:
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
+    logs: jax.Array | bool,
     module: Delg,
     tx: optax.GradientTransformation,
     weights: LossWeights,
-    penalty: Callable[[Any], jax.Array] | None = None,
+    penalty: Penalty | None = None,
     accumulation_steps: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step on this device's part of a batch; gradients are averaged over `AXIS`.
 
     Args:
-      state: before the step, the same on every device.
+      state: before the step, the same on every device except for shards of classifiers.
       batch: `image` uint8 [B, H, W, 3], or `conv4` and `conv5` of a frozen backbone, and `label`
         int32 [B].
-      module: the network.
+      logs: bool scalar, the same on every device, whether to compute norms, attention quantiles and
+        which tensor is not finite. It does not change the state.
+      module: the network; with `class_shards`, classifiers in `state` are this device's shards.
       tx: the optimiser.
       weights: of the losses.
       penalty: loss term of the parameters alone; None for none.
@@ -54,44 +61,64 @@ def train_step(
     Returns:
       The state after the step and scalar metrics, the same on every device. `nonfinite` is the
       position in `health.watched` of the first tensor with a value that is not finite, or -1.
+      Without `logs`, it covers the losses only, and what `logs` asks for is NaN.
     """
+    shards = module.class_shards
     loss = functools.partial(_loss, module=module, weights=weights)
     gradients, stats, metrics, scores = _accumulate_gradients(
         loss, state, batch, accumulation_steps
     )
-    gradients, stats = jax.lax.pmean((gradients, stats), AXIS)
-    metrics = jax.lax.pmean(jax.tree.map(jnp.mean, metrics), AXIS)
+    stats, metrics = jax.lax.pmean((stats, jax.tree.map(jnp.mean, metrics)), AXIS)
+    gradients = (
+        jax.lax.pmean(gradients, AXIS) if shards is None else shards.mean_gradients(gradients)
+    )
     if penalty is not None:
-        metrics["decay_loss"], decay = jax.value_and_grad(penalty)(state.params)
+        metrics["decay_loss"], decay = penalty(state.params)
         metrics["loss"] += metrics["decay_loss"]
         gradients = jax.tree.map(jnp.add, gradients, decay)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = TrainState(state.step + 1, params, stats, opt_state)
-    if scores is not None:
-        metrics |= attention_summary(jax.lax.all_gather(scores, AXIS))
-    metrics["gradient_norm"] = optax.tree.norm(gradients)
-    metrics["update_norm"] = optax.tree.norm(updates)
-    metrics["parameter_norm"] = optax.tree.norm(params)
-    watched = health.watched(metrics, gradients, state.variables)
-    return state, {**metrics, "nonfinite": health.first_nonfinite(watched)}
+
+    def details() -> Metrics:
+        found = {} if scores is None else attention_summary(jax.lax.all_gather(scores, AXIS))
+        # Not the updates: naming them here would keep another copy of all parameters
+        momentum = optax.tree.get(opt_state, "trace")
+        trees = (gradients, momentum, params)
+        found |= {n: norm(tree, shards) for n, tree in zip(_NORMS, trees, strict=True)}
+        watched = health.watched(metrics, gradients, state.variables)
+        return found | {"nonfinite": health.first_nonfinite(watched, AXIS)}
+
+    def only_losses() -> Metrics:
+        watched = health.watched(metrics, {}, {})
+        names = [n for n in DETAILS if n in _NORMS or scores is not None]
+        return dict.fromkeys(names, jnp.full((), jnp.nan)) | {
+            "nonfinite": health.first_nonfinite(watched, AXIS)
+        }
+
+    # One program for both, so that a step gives the same bits whether it logs or not
+    return state, metrics | jax.lax.cond(logs, details, only_losses)
 
 
 def _loss(params: Any, stats: Any, batch: dict[str, jax.Array], module: Delg, weights: LossWeights):
     """Mean loss of a batch, and BatchNorm statistics, metrics and attention scores."""
-    with feature_cache.images_of(batch) as images:
-        (outputs, scores, logits), changed = module.apply(
-            {"params": params, "batch_stats": stats},
-            images,
-            train=True,
-            method="classify",
-            mutable=["batch_stats"],
-        )
+    method, inputs = "classify", [batch.get("image")]
+    if "image" not in batch:
+        method, inputs = "classify_maps", [batch[name] for name in feature_cache.MAPS]
+    outputs, changed = module.apply(
+        {"params": params, "batch_stats": stats},
+        *inputs,
+        train=True,
+        which=weights.which,
+        method=method,
+        mutable=["batch_stats"],
+    )
     loss, metrics = total_loss(
-        outputs, scores, logits, batch["label"], weights, module.stop_gradient
+        outputs, batch["label"], weights, module.stop_gradient, module.class_shards
     )
     metrics["sparsity_conv4"] = sparsity(outputs.conv4)
-    metrics["sparsity_conv5"] = sparsity(outputs.conv5)
+    if weights.which != "local":  # which does not need conv5
+        metrics["sparsity_conv5"] = sparsity(outputs.conv5)
     stats = {**stats, **changed.get("batch_stats", {})}
     return jnp.mean(loss), (stats, metrics, outputs.attention)
 
@@ -123,7 +150,7 @@ def eval_step(
     batch: dict[str, jax.Array],
     module: Delg,
     weights: LossWeights,
-    penalty: Callable[[Any], jax.Array] | None = None,
+    penalty: Penalty | None = None,
 ) -> tuple[Metrics, jax.Array | None]:
     """Sums losses and accuracies over all devices; the loss has all terms of the training loss.
 
@@ -138,48 +165,85 @@ def eval_step(
       Sums over valid images by metric name, with their `count`; and the attention scores of this
       device's images, float32 [B, H, W], None without a local head.
     """
-    result: Any = module.apply(state.variables, batch["image"], method="classify")
-    outputs, scores, logits = result
-    _, metrics = total_loss(outputs, scores, logits, batch["label"], weights, True)
+    outputs: Any = module.apply(
+        state.variables, batch["image"], which=weights.which, method="classify"
+    )
+    _, metrics = total_loss(outputs, batch["label"], weights, True, module.class_shards)
     if penalty is not None:
-        metrics["decay_loss"] = jnp.broadcast_to(penalty(state.params), metrics["loss"].shape)
+        decay, _ = penalty(state.params)
+        metrics["decay_loss"] = jnp.broadcast_to(decay, metrics["loss"].shape)
         metrics["loss"] += metrics["decay_loss"]
     metrics["count"] = jnp.ones_like(metrics["loss"])
     sums = {name: jnp.sum(jnp.where(batch["valid"], value, 0.0)) for name, value in metrics.items()}
     return jax.lax.psum(sums, AXIS), outputs.attention
 
 
+@dataclasses.dataclass(frozen=True)
+class ParallelStep:
+    """`train_step` over all devices.
+
+    Attributes:
+      mapped: a function of a state, a batch [local devices, B, ...] and `logs`; returns the leaves
+        of the next state, and the metrics.
+      structure: of the state.
+    """
+
+    mapped: Any
+    structure: Any
+
+    def __call__(
+        self, state: TrainState, batch: dict[str, jax.Array], logs: bool
+    ) -> tuple[TrainState, Metrics]:
+        """Takes a step; donates the state."""
+        leaves, metrics = self.mapped(state, batch, logs)
+        return jax.tree.unflatten(self.structure, leaves), metrics
+
+    def lower(self, state: Any, batch: Any, logs: Any) -> Any:
+        """The program for arguments of these shapes."""
+        return self.mapped.lower(state, batch, logs)
+
+
 def parallel_train_step(
+    state: TrainState,
     module: Delg,
     tx: optax.GradientTransformation,
     weights: LossWeights,
-    penalty: Callable[[Any], jax.Array] | None = None,
+    penalty: Penalty | None = None,
     accumulation_steps: int = 1,
-):
-    """`train_step` over all devices: one state (donated), batch [local devices, B, ...]."""
-    step = functools.partial(
-        train_step,
-        module=module,
-        tx=tx,
-        weights=weights,
-        penalty=penalty,
-        accumulation_steps=accumulation_steps,
+) -> ParallelStep:
+    """Prepares `train_step` for all devices.
+
+    Args:
+      state: as `place` returns it; only its structure is used.
+      module: as of `train_step`, as the following arguments.
+      tx: the optimiser.
+      weights: of the losses.
+      penalty: loss term of the parameters alone.
+      accumulation_steps: sub-batches.
+    """
+
+    def step(state: TrainState, batch: dict[str, jax.Array], logs: jax.Array):
+        state, metrics = train_step(
+            state, batch, logs, module, tx, weights, penalty, accumulation_steps
+        )
+        return tuple(jax.tree.leaves(state)), metrics
+
+    axes = placement.axes(state, module.class_shards)
+    # With several processes, pmap needs hashable output axes, which a tree of dicts is not
+    flat = axes and tuple(jax.tree.leaves(axes, is_leaf=lambda axis: axis is None))
+    mapped = jax.pmap(
+        step, AXIS, in_axes=(axes, 0, None), out_axes=(flat, None), donate_argnums=(0,)
     )
-    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+    return ParallelStep(mapped, jax.tree.structure(state))
 
 
 def parallel_eval_step(
-    module: Delg, weights: LossWeights, penalty: Callable[[Any], jax.Array] | None = None
+    state: TrainState, module: Delg, weights: LossWeights, penalty: Penalty | None = None
 ):
-    """`eval_step` over all devices: batch [local devices, B, ...]."""
+    """`eval_step` over all devices, for states of this structure and [local devices, B, ...]."""
     step = functools.partial(eval_step, module=module, weights=weights, penalty=penalty)
-    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
-
-
-def replicate(state: TrainState) -> TrainState:
-    """Puts the state on every local device, placed as after a step, which saves a compilation."""
-    devices = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
-    return jax.device_put(state, jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec()))
+    axes = placement.axes(state, module.class_shards)
+    return jax.pmap(step, AXIS, in_axes=(axes, 0), out_axes=(None, 0))
 
 
 def split_over_devices(batch: dict[str, Any]) -> dict[str, Any]:

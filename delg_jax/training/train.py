@@ -25,7 +25,7 @@ from delg_jax.training.checks import best_metric, changed_on_resume, check_field
 from delg_jax.training.data_fingerprint import fingerprint, require_same
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.loop import TrainingLoop
-from delg_jax.training.step import AXIS, replicate
+from delg_jax.training.placement import AXIS, class_shards, place
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
 from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
 
@@ -36,7 +36,7 @@ _FREE = (  # fields under those that may change when a run resumes
     *("data.root", "data.tfds_dir"),  # the images themselves are compared
     *("data.ground_truth", "data.distractors"),  # of retrieval
     *("data.beam_options", "data.memory_megabytes", "data.max_skipped", "data.workers"),
-    "train.accumulation_steps",
+    *("train.accumulation_steps", "train.shard_classifier"),
     *("train.log_every", "train.eval_every", "train.eval_images", "train.checkpoint_every"),
     *("train.keep_checkpoints", "train.best_metric", "train.chance_after", "train.tensorboard"),
     *("train.cache_gigabytes", "train.interrupted_status", "train.resume_with"),
@@ -83,7 +83,8 @@ def _train(
     """Trains to the end in a folder that is ours; returns the last record of metrics."""
     _LOG.info("%s", length.of_config(config, len(data.train)))
     module = build(config.model, **module_options(config.train))
-    tx = optimizer.create_optimizer(config.train)
+    shards = class_shards(config)
+    tx = optimizer.create_optimizer(config.train, shards)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
     train, best = config.train, best_metric(config)
     with Checkpoints(
@@ -93,9 +94,16 @@ def _train(
             state, validated = _start(config, module, tx, checkpoints)
             batches = _open_batches(config, module, state, data, root, skip_log)
             loop = TrainingLoop(
-                train, config.data, module, tx, data.validation, root / "logs", skip_log
+                train,
+                config.data,
+                module.clone(class_shards=shards),
+                tx,
+                data.validation,
+                root / "logs",
+                skip_log,
             )
-        record = loop.run(replicate(state), batches, checkpoints, stop, validated)
+        with jax.default_matmul_precision(train.matmul_precision):
+            record = loop.run(place(state, shards), batches, checkpoints, stop, validated)
     if distributed.is_first():
         skips.report(root / "logs", skip_log.read(), config.data.max_skipped)
         write_json(root / "train_metrics.json", record)
@@ -140,6 +148,7 @@ def module_options(train: ml_collections.ConfigDict) -> dict[str, Any]:
         "freeze_backbone": train.freeze_backbone or train.heads == "local",
         "freeze_norm": train.batch_norm == "frozen",
         "norm_axis": AXIS if train.batch_norm == "sync" else None,
+        "norm_momentum": train.norm_momentum,
         "initial_scale": train.arcface_scale,
     }
 

@@ -189,7 +189,7 @@ class Job:
         self._processes = []
         with log.open("ab") as output:
             for number in range(processes):
-                environment = _task(number, processes, job_id, log.parent / "compiled")
+                environment = _task(number, processes, job_id, log.parents[1] / "compiled")
                 self._processes.append(
                     subprocess.Popen(
                         command,
@@ -409,6 +409,38 @@ def _alone(function: Any, *given: Any) -> float:
         return pool.submit(function, *given).result()
 
 
+def _claim(workdir: pathlib.Path, size: dict[str, int]) -> None:
+    """Refuses a folder with data and runs of another size."""
+    path = workdir / "size.json"
+    if path.exists() and json.loads(path.read_text()) != size:
+        raise UserError("--workdir", str(workdir), "holds runs of another size")
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(size))
+
+
+def _make_data(workdir: pathlib.Path, fields: dict[str, Any], size: Size) -> dict[str, float]:
+    """Writes the files and prepares them; returns how long both took."""
+    done = workdir / "data.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    start = time.monotonic()
+    write_files(workdir / "files", size)
+    written = time.monotonic()
+    data = {name: value for name, value in fields.items() if name.startswith("data.")}
+    prepared = subprocess.run(
+        [sys.executable, "-m", "delg_jax", "prepare", *_flags(data)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if prepared.returncode:
+        last = prepared.stderr.strip().splitlines()[-1]
+        raise UserError("delg prepare", prepared.returncode, f"failed: {last}")
+    found = {"write_seconds": written - start, "prepare_seconds": time.monotonic() - written}
+    done.write_text(json.dumps(found))
+    return found
+
+
 def measure(workdir: pathlib.Path, size: Size) -> dict[str, Any]:
     """Runs everything; see the docstring of the module.
 
@@ -420,24 +452,9 @@ def measure(workdir: pathlib.Path, size: Size) -> dict[str, Any]:
       What the table shows.
     """
     found: dict[str, Any] = {"size": dataclasses.asdict(size)}
-    start = time.monotonic()
-    write_files(workdir / "files", size)
+    _claim(workdir, found["size"])
     fields = overrides(workdir, size)
-    written = time.monotonic()
-    data = {name: value for name, value in fields.items() if name.startswith("data.")}
-    done = subprocess.run(
-        [sys.executable, "-m", "delg_jax", "prepare", *_flags(data)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise UserError("delg prepare", done.returncode, done.stderr.strip().splitlines()[-1])
-    found["prepared"] = done.stdout.strip()
-    found["write_seconds"], found["prepare_seconds"] = (
-        written - start,
-        time.monotonic() - written,
-    )
+    found |= _make_data(workdir, fields, size)
     config = configuration.override(config_files.run("quickstart"), fields)
     found["input_images_per_second"] = _alone(input_rate, config, max(size.steps // 3, 5))
     found["step_images_per_second"] = _alone(step_rate, config, size.classes, size.steps // 5)

@@ -26,7 +26,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
-from delg_jax.training import feature_cache, optimizer, step
+from delg_jax.training import feature_cache, optimizer, placement, step
 from delg_jax.training.train import module_options
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "BatchNorm synchronised": {"train.batch_norm": "sync"},
     "BatchNorm frozen": {"train.batch_norm": "frozen"},
     "weight decay": {"train.weight_decay": 1e-4},
+    "classifiers split over devices": {"train.shard_classifier": True},
     "gradients not stopped": {"model.stop_gradient": False},
     "global head only": {"train.heads": "global"},
     "local head only": {"train.heads": "local"},
@@ -61,21 +62,23 @@ def measure(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
     """
     train = config.train
     module = build(config.model, **module_options(train))
-    tx = optimizer.create_optimizer(train)
+    shards = placement.class_shards(config)
+    tx = optimizer.create_optimizer(train, shards)
     variables = initialize(module, jax.random.key(0))
-    state = step.replicate(optimizer.create_state(variables, tx))
+    state = placement.place(optimizer.create_state(variables, tx), shards)
     update = step.parallel_train_step(
-        module,
+        state,
+        module.clone(class_shards=shards),
         tx,
         step.loss_weights(train),
-        optimizer.penalty(train),
+        optimizer.penalty(train, shards),
         train.accumulation_steps,
     )
     batch = step.split_over_devices(_batch(config, module, variables))
 
     def train_step() -> None:
         nonlocal state
-        state, metrics = update(state, batch)
+        state, metrics = update(state, batch, False)
         jax.block_until_ready((state, metrics))
 
     (timing,) = harness.time_in_turn([train_step], steps)

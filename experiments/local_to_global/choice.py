@@ -1,61 +1,99 @@
-r"""Chooses the re-ranking of local-to-global by cross-validation over queries.
+r"""Chooses the re-ranking of local-to-global on several data sets at once.
 
-    python -m experiments.local_to_global.choice --workdir=WORKDIR --config.data.root=DIR \
-        --config.model.pretrained=WEIGHTS
+    python -m experiments.local_to_global.choice --set=NAME=WORKDIR [--set=NAME=WORKDIR ...]
 
-Draws random settings from a grid and ranks with each. Each group of queries is evaluated with the
-setting that is best on all other groups, by the sum of mAP Medium and Hard. This estimate is
-unbiased, because no query takes part in the choice of its own setting. The setting that is best on
-all queries goes into the configuration. Writes local_to_global_choice.json and .md into --results.
+Each workdir is one that `delg evaluate` wrote, with a data set and features of its own; its stored
+configuration is used, and its similarity graph is built if it is missing. All settings re-rank the
+same searches. The criterion is the mean gain over local search minus its standard deviation over
+the data sets; the gain of a data set is the mean of its gains in mAP Medium and Hard. Leave one
+out: each data set is also ranked with the setting that is best on all others. Intervals and
+p-values are by landmark. Writes local_to_global_choice.json and .md into --results.
 """
 
 import dataclasses
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 from absl import flags
 
 from delg_jax import workdir
-from delg_jax.cli import arguments
+from delg_jax.cli import arguments, stored_config
 from delg_jax.cli.main import run_experiment
+from delg_jax.data.ground_truth import landmarks_of
+from delg_jax.errors import UserError
 from delg_jax.evaluation import revisited, significance
 from delg_jax.features import Extracted, extract
 from delg_jax.progress import Progress
+from delg_jax.reports.tables import markdown
 from delg_jax.rerank import MdsSettings, mds
 from delg_jax.retrieval import methods, skipped
 from delg_jax.retrieval.ranking import Ranked
 from delg_jax.search.index import build_index
 
 GRID = {
-    "short_list": (100, 200, 300),
-    "dim": (16, 32, 64, 128),
-    "distance": ("chord", "complement"),
-    "contrast": (0.1, 0.15, 0.2, 0.3, 0.5),
-    "background_rank": (0, 400, 800),
-    "weight": (0.1, 0.2, 0.3, 0.5, 0.7),
-    "neighbours": (0, 3, 6),
-    "beta": (0.3, 0.6, 1.0),
-    "concat_weight": (0.35, 0.5, 0.7, 1.0),
+    "short_list": (200, 400, 700),
+    "dim": (10, 20, 40),
+    "contrast": (0.3, 0.4, 0.5),
+    "weight": (0.4, 0.6, 0.8),
+    "neighbours": (2, 3, 5),
+    "beta": (0.5, 1.0),
+}
+PROFILE = MdsSettings(
+    method="profile",
+    short_list=700,
+    dim=20,
+    contrast=0.4,
+    neighbours=3,
+    beta=1.0,
+    weight=0.6,
+)
+# Not drawn: the earlier forms, and the profile without one of its parts
+NAMED = {
+    "profile": PROFILE,
+    "without neighbours": dataclasses.replace(PROFILE, neighbours=0),
+    "without the local score": dataclasses.replace(PROFILE, weight=1.0),
+    "without contrast": dataclasses.replace(PROFILE, contrast=1.0),
+    "all similarities": dataclasses.replace(PROFILE, dim=701),
+    "short list of 200": dataclasses.replace(PROFILE, short_list=200),
+    "kernel": dataclasses.replace(PROFILE, method="kernel", neighbours=5),
+    "MDS": MdsSettings(
+        short_list=200,
+        dim=128,
+        distance="complement",
+        contrast=0.3,
+        background_rank=800,
+        weight=0.7,
+        neighbours=6,
+        beta=0.6,
+    ),
 }
 PROTOCOLS = ("medium", "hard")
 
 
-class Choice(NamedTuple):
-    """The result of cross-validation.
+class DataSet(NamedTuple):
+    """The local search of one workdir, and the results of the settings.
 
     Attributes:
-      average_precisions: float [2, Q], Medium and Hard, of queries ranked with the setting that the
-        other groups chose; NaN for queries without positives.
-      chosen: index of the setting by group.
-      best: index of the setting that is best on all queries.
+      name: of the data set and its features.
+      landmarks: int [Q], the landmark of each query.
+      local: float [3, Q], average precision Medium and Hard and precision at 1 of local search, in
+        percent; NaN for queries without positives.
+      found: float [S, 3, Q], the same of each setting.
     """
 
-    average_precisions: np.ndarray
-    chosen: list[int]
-    best: int
+    name: str
+    landmarks: np.ndarray
+    local: np.ndarray
+    found: np.ndarray
+
+    def gains(self) -> np.ndarray:
+        """Mean gain of each setting over local search, float [S], over the protocols that exist."""
+        gain = self.found[:, : len(PROTOCOLS)] - self.local[None, : len(PROTOCOLS)]
+        exists = ~np.isnan(gain).all(axis=(0, 2))
+        return np.nanmean(gain[:, exists], axis=2).mean(axis=1)
 
 
 def draw(count: int, seed: int) -> list[MdsSettings]:
@@ -64,123 +102,172 @@ def draw(count: int, seed: int) -> list[MdsSettings]:
     found: dict[MdsSettings, None] = {}
     while len(found) < count:
         fields = {name: values[rng.integers(len(values))] for name, values in GRID.items()}
-        if not fields["neighbours"]:
-            fields["beta"] = GRID["beta"][0]  # not used without neighbours
-        found[MdsSettings(**fields)] = None
+        found[dataclasses.replace(PROFILE, **fields)] = None
     return list(found)
 
 
-def cross_validate(average_precisions: np.ndarray, groups: np.ndarray) -> Choice:
-    """Chooses the setting of each group on the other groups.
+def criterion(gains: np.ndarray) -> np.ndarray:
+    """Mean minus standard deviation of gains [B, S] over data sets, float [S]."""
+    return gains.mean(axis=0) - gains.std(axis=0)
+
+
+def leave_one_out(gains: np.ndarray) -> list[int]:
+    """For each data set the index of the setting that is best on all others.
 
     Args:
-      average_precisions: float [S, 2, Q] of S settings, NaN for queries without positives.
-      groups: int [Q], the group of each query.
+      gains: float [B, S] of the data sets; at least two.
+    """
+    everything = np.arange(len(gains))
+    return [int(criterion(gains[everything != out]).argmax()) for out in everything]
+
+
+def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) -> DataSet:
+    """Re-ranks the local search of a workdir with every setting.
+
+    Args:
+      name: of the data set.
+      folder: a workdir.
+      settings: to try; short lists, ranks and numbers of neighbours that exceed the database are
+        cut to it.
 
     Returns:
-      The choice; on a tie, the first setting.
+      The results.
     """
-    found = np.full(average_precisions.shape[1:], np.nan)
-    chosen = []
-    for group in np.unique(groups):
-        out = groups == group
-        chosen.append(_best(average_precisions[:, :, ~out]))
-        found[:, out] = average_precisions[chosen[-1]][:, out]
-    return Choice(found, chosen, _best(average_precisions))
-
-
-def _best(average_precisions: np.ndarray) -> int:
-    """Returns the setting with the largest sum of mAP over the protocols."""
-    counts = (~np.isnan(average_precisions)).sum(axis=2)
-    means = np.nansum(average_precisions, axis=2) / np.maximum(counts, 1)
-    return int(means.sum(axis=1).argmax())
-
-
-def rank_all(
-    config: ml_collections.ConfigDict, root: pathlib.Path, settings: list[MdsSettings]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns average precisions [S, 2, Q] of all settings and [2, Q] of local search alone."""
-    extracted = extract(config, root)
+    config = stored_config.read(folder)
+    extracted = extract(config, folder)
     first = methods.search("local", extracted, config.search).compared()
-    graph = build_index(config, root, extracted=extracted)
-    pooled = [part.global_descriptors() for part in (extracted.queries, extracted.database)]
+    graph = build_index(config, folder, extracted=extracted)
+    images, listed = first.images.shape[1], graph.indices.shape[1]
     found = []
-    with Progress("settings", len(settings), "setting") as progress:
+    with Progress(f"settings on {name}", len(settings), "setting") as progress:
         for one in settings:
-            beside = pooled if one.concat_weight < 1 else ()
-            ranks = mds.rerank(first.images, first.similarities, graph, one, *beside)
-            found.append(score(ranks, extracted))
+            rank = min(one.background_rank, listed, images)
+            own = dataclasses.replace(
+                one, short_list=min(one.short_list, images), background_rank=rank
+            )
+            found.append(
+                _score(mds.rerank(first.images, first.similarities, graph, own), extracted)
+            )
             progress.advance()
-    return np.stack(found), score(first.images, extracted)
+    landmarks = landmarks_of(extracted.data.ground_truth)
+    return DataSet(name, landmarks, _score(first.images, extracted), np.stack(found))
 
 
-def score(ranks: np.ndarray, extracted: Extracted) -> np.ndarray:
-    """Returns average precisions in percent, float [2, Q], of rankings [Q, N]."""
+def _score(ranks: np.ndarray, extracted: Extracted) -> np.ndarray:
+    """Average precisions Medium and Hard, and precision at 1, float [3, Q] in percent."""
     ranks = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol["all"]
-    scored = revisited.evaluate(ranks.T, extracted.data.ground_truth, (1,))
-    return 100 * np.array([scored[name]["aps"] for name in PROTOCOLS], np.float64)
-
-
-def summarize(
-    settings: list[MdsSettings], found: np.ndarray, local: np.ndarray, groups: np.ndarray
-) -> dict:
-    """Returns all numbers of the report, for JSON."""
-    choice = cross_validate(found, groups)
-    result = {"settings": len(settings), "groups": len(np.unique(groups)), "protocols": {}}
-    for row, name in enumerate(PROTOCOLS):
-        mine = choice.average_precisions[row]
-        gain = significance.paired(mine, local[row])
-        result["protocols"][name] = {
-            "local": significance.interval(local[row])._asdict(),
-            "cross_validated": significance.interval(mine)._asdict(),
-            "gain": gain.difference._asdict() | {"p_value": gain.p_value},
-            "best_on_all": float(np.nanmean(found[choice.best][row])),
-        }
-    result["best"] = dataclasses.asdict(settings[choice.best])
-    result["chosen"] = [dataclasses.asdict(settings[number]) for number in choice.chosen]
-    return result
-
-
-def table(result: dict) -> str:
-    """Returns the report in Markdown."""
-    lines = [
-        f"| mAP, {result['settings']} settings, {result['groups']} groups | local | "
-        "local-to-global, cross-validated | gain, p | best on all queries |",
-        "| --- | ---: | ---: | ---: | ---: |",
+    truth = extracted.data.ground_truth
+    scored = revisited.evaluate(ranks.T, truth, ())
+    first = [
+        revisited.evaluate(column[:, None], [entry], (1,))["medium"]["mp@1"]
+        for column, entry in zip(ranks, truth, strict=True)
     ]
-    for name, row in result["protocols"].items():
-        gain = row["gain"]
-        cells = [_interval(row["local"]), _interval(row["cross_validated"])]
-        cells += [f"{_interval(gain)}, {gain['p_value']:.4f}", f"{row['best_on_all']:.2f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    fields = ", ".join(f"{name} {result['best'][name]}" for name in GRID)
-    return "\n".join([*lines, "", f"Best on all queries: {fields}."])
+    rows = [*(scored[protocol]["aps"] for protocol in PROTOCOLS), first]
+    return 100 * np.array(rows, np.float64)
 
 
-def _interval(row: dict) -> str:
-    return f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+def summarize(sets: Sequence[DataSet], settings: Mapping[str, MdsSettings]) -> dict[str, Any]:
+    """All numbers of the report, for JSON.
+
+    Args:
+      sets: with the results of `settings`.
+      settings: by name, in the order of the results.
+    """
+    gains = np.stack([one.gains() for one in sets])
+    names = list(settings)
+    chosen = leave_one_out(gains) if len(sets) > 1 else []
+    best = int(criterion(gains).argmax())
+    rows = []
+    for number, one in enumerate(sets):
+        wanted = {name: index for index, name in enumerate(names) if name in NAMED}
+        wanted["best on all"] = best
+        if chosen:
+            wanted["best on the others"] = chosen[number]
+        rows.append(_row(one, "local", None))
+        rows += [_row(one, name, index) for name, index in wanted.items()]
+    return {
+        "settings": {name: dataclasses.asdict(one) for name, one in settings.items()},
+        "gains": {one.name: row.tolist() for one, row in zip(sets, gains, strict=True)},
+        "criterion": dict(zip(names, criterion(gains).tolist(), strict=True)),
+        "best": names[best],
+        "chosen": {one.name: names[index] for one, index in zip(sets, chosen, strict=False)},
+        "rows": rows,
+    }
+
+
+def _row(one: DataSet, name: str, index: int | None) -> dict[str, Any]:
+    """The measures of one setting on one data set; of local search without an index."""
+    values = one.local if index is None else one.found[index]
+    row: dict[str, Any] = {"data": one.name, "setting": name, "queries": values.shape[1]}
+    row["landmarks"] = len(np.unique(one.landmarks))
+    for measure_name, mine, local in zip((*PROTOCOLS, "mp@1"), values, one.local, strict=True):
+        if np.isnan(mine).all():
+            continue
+        row[measure_name] = significance.interval(mine, one.landmarks)._asdict()
+        if index is not None:
+            gain = significance.paired(mine, local, one.landmarks)
+            row[f"{measure_name} gain"] = gain.difference._asdict() | {"p_value": gain.p_value}
+    return row
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The report in Markdown."""
+    measures = (*PROTOCOLS, "mp@1")
+    header = [
+        "data",
+        "re-ranking",
+        *(f"{name}{end}" for name in measures for end in ("", " gain, p")),
+    ]
+    lines = []
+    for row in result["rows"]:
+        cells = [f"{row['data']} ({row['queries']} of {row['landmarks']})", row["setting"]]
+        for name in measures:
+            value, gain = row.get(name), row.get(f"{name} gain")
+            cells.append("-" if value is None else f"{value['mean']:.2f}")
+            cells.append("-" if gain is None else _gain(gain))
+        lines.append(cells)
+    best = result["settings"][result["best"]]
+    fields = ", ".join(f"{name} {best[name]}" for name in ("method", *GRID))
+    text = [markdown(header, lines), f"{len(result['settings'])} settings. Best on all: {fields}."]
+    text += [f"Best without {name}: {setting}." for name, setting in result["chosen"].items()]
+    return "\n\n".join(text)
+
+
+def _gain(gain: Mapping[str, float]) -> str:
+    bounds = "" if np.isnan(gain["low"]) else f" [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+    return f"{gain['mean']:+.2f}{bounds}, {gain['p_value']:.2g}"
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
-    arguments.define_common(values, argv, config="local_to_global:imagenet")
-    text = "Consecutive queries that show one landmark and form a group."
-    flags.DEFINE_integer("group", 5, text, 1, flag_values=values)
-    flags.DEFINE_integer("settings", 150, "Settings to draw.", 1, flag_values=values)
+    del argv
+    text = "NAME=WORKDIR, a workdir of delg evaluate; may be repeated."
+    flags.DEFINE_multi_string("set", [], text, flag_values=values)
+    flags.DEFINE_integer("settings", 40, "Settings to draw.", 0, flag_values=values)
     arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
-    """Ranks with every setting, cross-validates and prints the table."""
-    settings = draw(values.settings, seed=0)
-    found, local = rank_all(values.config, pathlib.Path(values.workdir), settings)
-    groups = np.arange(found.shape[2]) // values.group
-    result = summarize(settings, found, local, groups)
+    """Re-ranks every data set with every setting, chooses, and prints the table."""
+    folders = dict(_named(text) for text in values.set)
+    if not folders or len(folders) < len(values.set):
+        raise UserError("--set", values.set, "must name at least one workdir, each once")
+    drawn = {f"setting {number}": one for number, one in enumerate(draw(values.settings, seed=0))}
+    settings = NAMED | drawn
+    sets = [measure(name, folder, list(settings.values())) for name, folder in folders.items()]
+    result = summarize(sets, settings)
     results = pathlib.Path(values.results)
     workdir.write_json(results / "local_to_global_choice.json", result)
     text = table(result) + "\n"
     workdir.write_text(results / "local_to_global_choice.md", text)
     print(text, end="")
+
+
+def _named(text: str) -> tuple[str, pathlib.Path]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise UserError("--set", text, "must be NAME=WORKDIR")
+    return name, pathlib.Path(folder).expanduser()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ _MEASURED = (
     "milliseconds_per_query",
     "megabytes",
     "step_seconds",
+    "input_wait_share",
     "images_per_second",
     "device_memory_bytes",
     "checksum",  # of a record

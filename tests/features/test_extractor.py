@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax.features.extractor import Extractor, extract_image, in_original_pixels
+from delg_jax.features.extractor import Extractor, in_original_pixels
+from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
 from delg_jax.models.delg import build
 from tests.photographs import draw

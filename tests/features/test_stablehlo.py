@@ -11,7 +11,8 @@ from delg_jax.errors import UserError
 from delg_jax.features import network as features_network
 from delg_jax.features import stablehlo
 from delg_jax.features.extract import sections
-from delg_jax.features.extractor import Extractor, extract_image, feature_variables
+from delg_jax.features.extractor import Extractor, feature_variables
+from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
@@ -51,6 +52,7 @@ def network(config):
 
 def settings(scales=SCALES, **model):
     config = retrieval_config("unused").copy_and_resolve_references().unlock()
+    config.extract.local_encoding = "float32"  # the exported program does not round
     config.extract.local_scales = config.extract.global_scales = scales
     config.model.update(model)
     return config

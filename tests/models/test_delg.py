@@ -48,7 +48,7 @@ def classify(images, random_variables, quick_jit):
 
 
 def test_shapes_and_types_of_the_default(classify):
-    variables, (outputs, (cosines, scale), logits) = classify()
+    variables, outputs = classify()
     assert outputs.conv4.shape == (2, 3, 4, 64)
     assert outputs.conv5.shape == (2, 2, 2, 128)
     assert outputs.global_feature.shape == outputs.global_descriptor.shape == (2, 8)
@@ -56,45 +56,95 @@ def test_shapes_and_types_of_the_default(classify):
     assert outputs.local_descriptors.shape == (2, 3, 4, 4)
     assert outputs.reconstruction.shape == outputs.conv4.shape
     assert outputs.conv4_mask is None
-    assert cosines.shape == logits.shape == (2, 3)
+    assert outputs.global_logits.shape == outputs.local_logits.shape == (2, 3)
     np.testing.assert_allclose(np.linalg.norm(outputs.global_descriptor, axis=1), 1, rtol=1e-5)
     classes = variables["params"]["global_classifier"]["kernel"]
     expected = outputs.global_descriptor @ pooling.l2_normalize(classes, axis=0)
-    np.testing.assert_allclose(cosines, expected, atol=1e-5)
-    assert scale == variables["params"]["global_classifier"]["scale"]
+    np.testing.assert_allclose(outputs.global_logits, expected, atol=1e-5)
+    assert outputs.scale == variables["params"]["global_classifier"]["scale"]
+
+
+LOCAL_OUTPUTS = ("attention", "local_descriptors", "reconstruction", "local_logits")
+GLOBAL_OUTPUTS = ("global_feature", "global_logits", "scale")
+
+
+def assert_not_computed(outputs, names):
+    assert {name for name in names if getattr(outputs, name) is not None} == set()
+
+
+@pytest.mark.parametrize(
+    ("which", "parts", "absent"),
+    [
+        ("global", ("whiten", "global_classifier"), LOCAL_OUTPUTS),
+        ("local", ("attend", "reduce", "local_classifier"), GLOBAL_OUTPUTS),
+    ],
+)
+def test_only_the_heads_asked_for_are_computed(
+    images, random_variables, quick_jit, which, parts, absent
+):
+    """Parameters of the other head are NaN, and change nothing."""
+    module = build(small())
+    variables = random_variables(module, images, method="classify")
+    both = quick_jit(lambda v: module.apply(v, images, method="classify"))(variables)
+    spoilt = {
+        name: tree if name in ("resnet", *parts) else jax.tree.map(lambda x: x * np.nan, tree)
+        for name, tree in variables["params"].items()
+    }
+    run = quick_jit(lambda v: module.apply(v, images, which=which, method="classify"))
+    outputs = run({**variables, "params": spoilt})
+    assert_not_computed(outputs, absent)
+    for name in {*LOCAL_OUTPUTS, *GLOBAL_OUTPUTS} - set(absent):
+        np.testing.assert_allclose(getattr(outputs, name), getattr(both, name), rtol=1e-5)
+
+
+def test_heads_of_the_maps_are_those_of_the_images(images, random_variables, quick_jit):
+    module = build(small())
+    variables = random_variables(module, images, method="classify")
+    expected = quick_jit(lambda v: module.apply(v, images, method="classify"))(variables)
+    run = quick_jit(
+        lambda v: module.apply(v, expected.conv4, expected.conv5, method="classify_maps")
+    )
+    found = run(
+        {"params": {n: v for n, v in variables["params"].items() if n != "resnet"}}
+        | {"batch_stats": {"attend": variables["batch_stats"]["attend"]}}
+    )
+    for name in (*LOCAL_OUTPUTS, *GLOBAL_OUTPUTS):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("kind", pooling.POOLINGS)
 def test_without_whitening_the_global_feature_is_the_pooled_conv5(classify, kind):
-    variables, (outputs, *_) = classify(pooling=kind, whitening=False, gem_power=2.0)
+    variables, outputs = classify(pooling=kind, whitening=False, gem_power=2.0)
     expected = pooling.pool(outputs.conv5, kind, 2.0)
     np.testing.assert_allclose(outputs.global_feature, expected, rtol=1e-5)
     assert "whiten" not in variables["params"]
 
 
 def test_whitening_is_one_layer_after_pooling(classify):
-    variables, (outputs, *_) = classify()
+    variables, outputs = classify()
     pooled = pooling.pool(outputs.conv5, "gem", 3.0)
     expected = affine(variables["params"]["whiten"], pooled)
     np.testing.assert_allclose(outputs.global_feature, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_softmax_classifies_the_feature_before_normalisation(classify):
-    variables, (outputs, logits, _) = classify(global_loss="softmax")
+    variables, outputs = classify(global_loss="softmax")
     dense = variables["params"]["global_classifier"]["dense"]
     expected = affine(dense, outputs.global_feature)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    assert outputs.scale is None
+    np.testing.assert_allclose(outputs.global_logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_without_local_head_there_are_no_local_outputs(classify):
-    variables, (outputs, _, logits) = classify(local_head=False)
-    assert logits is outputs.attention is outputs.local_descriptors is outputs.reconstruction
-    assert logits is None
+    variables, outputs = classify(local_head=False)
+    assert_not_computed(outputs, LOCAL_OUTPUTS)
     assert set(variables["params"]) == {"resnet", "whiten", "global_classifier"}
 
 
 def test_norm_attention_and_conv4_need_no_parameters(classify):
-    variables, (outputs, _, logits) = classify(attention="norm", dim_reduction="none")
+    variables, outputs = classify(attention="norm", dim_reduction="none")
     lengths = np.linalg.norm(outputs.conv4, axis=-1)
     np.testing.assert_allclose(outputs.attention, lengths, rtol=1e-5)
     np.testing.assert_array_equal(outputs.local_descriptors, outputs.conv4)
@@ -103,18 +153,18 @@ def test_norm_attention_and_conv4_need_no_parameters(classify):
     unit = outputs.conv4 / np.maximum(lengths, 1e-6)[..., None]
     pooled = (unit * lengths[..., None]).mean((1, 2))
     expected = affine(variables["params"]["local_classifier"]["dense"], pooled)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs.local_logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("reduction", "pooled"), [("fc", "descriptors"), ("ae", "restored")])
 def test_the_local_classifier_uses_the_output_of_the_reduction(classify, reduction, pooled):
-    variables, (outputs, _, logits) = classify(
+    variables, outputs = classify(
         dim_reduction=reduction, attention_pooling="sum", attention_normalize=False
     )
     maps = {"descriptors": outputs.local_descriptors, "restored": outputs.reconstruction}[pooled]
     weighted = np.einsum("bhw,bhwc->bc", outputs.attention, maps)
     expected = affine(variables["params"]["local_classifier"]["dense"], weighted)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(outputs.local_logits, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -151,12 +201,10 @@ def test_bfloat16_is_close_with_float32_parameters_and_results(images, random_va
     variables = random_variables(rough, images, method="classify")
     types = jax.eval_shape(lambda: rough.init(jax.random.key(0), images, method="classify"))
     assert {leaf.dtype for leaf in jax.tree.leaves(types)} == {jnp.dtype(jnp.float32)}
-    outputs, (cosines, _), logits = quick_jit(lambda v: rough.apply(v, images, method="classify"))(
-        variables
-    )
+    outputs = quick_jit(lambda v: rough.apply(v, images, method="classify"))(variables)
     assert outputs.conv4.dtype == outputs.local_descriptors.dtype == jnp.bfloat16
-    for result in (outputs.global_feature, outputs.attention, cosines, logits):
-        assert result.dtype == jnp.float32
+    for name in ("global_feature", "attention", "global_logits", "local_logits"):
+        assert getattr(outputs, name).dtype == jnp.float32
     expected = quick_jit(exact.apply)(variables, images)
     similarity = np.sum(expected.global_descriptor * outputs.global_descriptor, axis=1)
     assert (similarity > 0.99).all()

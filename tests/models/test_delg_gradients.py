@@ -11,7 +11,8 @@ from delg_jax.losses import LossWeights, total_loss
 from delg_jax.models.delg import build
 
 LOCAL_PARTS = {"attend", "reduce", "local_classifier"}
-LOSSES = ("global", "reconstruction", "attention")  # in the order of LossWeights
+LOSSES = ("global", "reconstruction", "attention")
+WEIGHTS = LossWeights(1.0, 1.0, 1.0, margin=0.1)
 
 
 @pytest.fixture
@@ -33,10 +34,11 @@ def gradients(images, random_variables, quick_jit):
         @quick_jit
         @jax.grad
         def gradient(params, weights):
-            values = module.apply({**variables, "params": params}, images, method="classify")
+            outputs = module.apply({**variables, "params": params}, images, method="classify")
             labels = jnp.asarray([0, 1, 2, 0])
-            weights = LossWeights(*weights, margin=0.1)
-            return jnp.mean(total_loss(*values, labels, weights, stop_target=True)[0])
+            _, metrics = total_loss(outputs, labels, WEIGHTS, stop_target=True)
+            found = [metrics.get(f"{name}_loss", jnp.zeros(4)) for name in LOSSES]
+            return sum(w * jnp.mean(x) for w, x in zip(weights, found, strict=True))
 
         def touched(name):
             weights = [float(kind == name) for kind in LOSSES]

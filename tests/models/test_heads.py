@@ -158,3 +158,25 @@ def test_softmax_classifier_is_affine(rng, random_variables):
     dense = variables["params"]["dense"]
     expected = features @ dense["kernel"] + dense["bias"]
     np.testing.assert_allclose(module.apply(variables, features), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dimensions", "classes"), [(64, 8), (16, 3000)])
+def test_class_vectors_start_as_in_the_official_code(dimensions, classes):
+    """Uniform with the limit sqrt(6 / (inputs + outputs)) (Glorot and Bengio, AISTATS 2010)."""
+    module = CosineClassifier(classes, 16.0)
+    kernel = module.init(jax.random.key(0), jnp.ones((1, dimensions)))["params"]["kernel"]
+    limit = np.sqrt(6 / (dimensions + classes))
+    assert np.abs(kernel).max() == pytest.approx(limit, rel=0.05)
+    assert np.std(kernel) == pytest.approx(limit / np.sqrt(3), rel=0.1)
+
+
+def test_a_zero_class_vector_has_a_finite_gradient():
+    module, vectors = CosineClassifier(2, 16.0), jnp.eye(3)[:2]
+    kernel = jnp.zeros((3, 2)).at[0, 0].set(2.0)
+    params = {"kernel": kernel, "scale": jnp.ones(())}
+    cosines, _ = module.apply({"params": params}, vectors)
+    np.testing.assert_allclose(cosines, [[1, 0], [0, 0]], atol=1e-6)
+    gradient = jax.grad(
+        lambda k: jnp.sum(module.apply({"params": {**params, "kernel": k}}, vectors)[0])
+    )(kernel)
+    assert np.isfinite(gradient).all()

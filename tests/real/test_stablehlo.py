@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from configs import revisited
-from delg_jax.features.extractor import extract_image
+from delg_jax.features.in_memory import extract_image
 from delg_jax.features.stablehlo import export_model
 from delg_jax.training.trained_network import load_model
 

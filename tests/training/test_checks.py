@@ -194,7 +194,7 @@ WITHOUT_EFFECT = [
     ({"train.heads": "local"}, {"train.arcface_margin": 0.2, "train.global_weight": 2.0}),
     ({"train.heads": "global"}, {"train.attention_weight": 2.0}),
     ({"model.checkpoint": "run"}, {"model.pretrained": "weights.npz"}),
-    ({"model.pretrained": ""}, {"model.pretrained_source": "keras"}),
+    ({"model.pretrained": ""}, {"model.pretrained_mapping": "names.json"}),
     (
         {"model.global_loss": "softmax"},
         {
@@ -203,6 +203,7 @@ WITHOUT_EFFECT = [
             "train.arcface_scale_learned": False,
         },
     ),
+    ({"train.batch_norm": "frozen"}, {"train.norm_momentum": 0.5}),
     ({}, {"train.cache_gigabytes": 9.0}),
     ({"data.name": "folder"}, {"data.validation_share": 0.1, "data.tfds_dir": "x"}),
     ({"data.name": "gldv1"}, {"data.synthetic.seed": 3}),
@@ -223,8 +224,12 @@ def test_fields_without_effect_are_said(cause, fields):
     assert len(after) == len({line.split()[0] for line in after})
 
 
+@pytest.mark.parametrize("name", ["default", "delg_r50_gld", "landmarks", "quickstart"])
+def test_our_configs_set_no_field_without_effect(name):
+    assert without_effect(configuration.load(name)) == []
+
+
 def test_fields_with_an_effect_are_not_said(valid):
-    assert without_effect(default.get_config()) == []
     fields = {
         "model.gem_power": 2.0,
         "model.local_dim": 9,

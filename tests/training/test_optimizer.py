@@ -88,7 +88,7 @@ def test_a_fixed_arcface_scale_is_not_updated(train, params):
 @pytest.mark.parametrize("heads", ["joint", "local"])
 def test_weight_decay_applies_to_kernels_that_learn(train, params, heads):
     train.heads, train.weight_decay = heads, 0.1
-    penalty, pull = jax.value_and_grad(optimizer.penalty(train))(params)
+    penalty, pull = optimizer.penalty(train)(params)
     flat = traverse_util.flatten_dict(pull)
     pulled = {path: leaf for path, leaf in flat.items() if leaf.any()}
     assert {path[-1] for path in pulled} == {"kernel"}

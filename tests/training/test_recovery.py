@@ -123,3 +123,18 @@ def test_a_signal_ends_a_validation_between_two_batches(tmp_path, processes):
 def validated(workdir):
     lines = (workdir / "logs" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["step"] for line in lines if "validation_loss" in line]
+
+
+@pytest.mark.slow
+def test_each_process_splits_the_classes_over_its_devices(config, tmp_path):
+    """Three devices of a process hold two of the four classes each, or none."""
+    config = config.copy_and_resolve_references().unlock()
+    config.train.steps, config.train.eval_every, config.train.batch_size = 6, 6, 12
+    config.train.batch_norm, config.train.weight_decay = "frozen", 1e-3
+    programs.finish(programs.start(config, tmp_path / "whole", devices=6))
+    flags = ("--config.train.shard_classifier=True",)
+    both = programs.start_processes(config, tmp_path / "split", 2, 3, flags)
+    programs.finish(*both)
+    (_, found), (_, expected) = (load_model(config, tmp_path / n) for n in ("split", "whole"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    assert validated(tmp_path / "split") == validated(tmp_path / "whole") == [6]

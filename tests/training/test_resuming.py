@@ -25,7 +25,7 @@ STEPS = 6
 def parallel_train_step(*_):
     """A step that changes the parameters without a gradient, and takes no time."""
 
-    def step(state, batch):
+    def step(state, batch, logs):
         params = jax.tree.map(lambda x: x + np.float32(batch["label"].sum()), state.params)
         state = state.replace(step=state.step + 1, params=params)
         return state, {"loss": np.float32(1), "nonfinite": -1}
@@ -168,8 +168,8 @@ def diverged(config, folder, step, monkeypatch):
     def parallel(*_):
         real = parallel_train_step()
 
-        def one(state, batch):
-            state, metrics = real(state, batch)
+        def one(state, batch, logs):
+            state, metrics = real(state, batch, logs)
             return state, metrics | {"nonfinite": 0 if int(state.step) >= step else -1}
 
         return one

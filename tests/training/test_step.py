@@ -12,6 +12,7 @@ from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
 from delg_jax.training import health, optimizer
 from delg_jax.training import step as train_step
+from delg_jax.training.placement import place
 from delg_jax.training.train import module_options
 from tests.photographs import draw
 from tests.tiny import training_config
@@ -43,13 +44,13 @@ def run(config, batch, devices, steps=3, parts=1, **options):
     module = build(config.model, **{**module_options(config.train), **options})
     tx = optimizer.create_optimizer(config.train)
     weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
-    step = train_step.parallel_train_step(module, tx, weights, penalty, parts)
     split = {n: x.reshape(devices, len(x) // devices, *x.shape[1:]) for n, x in batch.items()}
     state = fresh_state(config, module)
     if devices > 1:
-        state = train_step.replicate(state)
+        state = place(state)
+    step = train_step.parallel_train_step(state, module, tx, weights, penalty, parts)
     for _ in range(steps):
-        state, metrics = step(state, split)
+        state, metrics = step(state, split, True)
     return jax.device_get(state), jax.device_get(metrics)
 
 
@@ -83,18 +84,19 @@ def test_statistics_of_each_device_differ_without_sync(config, batch):
 def test_a_step_keeps_the_sharding_of_the_state(config, batch):
     module = build(config.model, **module_options(config.train))
     tx = optimizer.create_optimizer(config.train)
-    step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
-    before = train_step.replicate(fresh_state(config, module))
+    before = place(fresh_state(config, module))
+    weights = train_step.loss_weights(config.train)
+    step = train_step.parallel_train_step(before, module, tx, weights)
     placed = before.step.sharding
-    after, _ = step(before, train_step.split_over_devices(batch))
+    after, _ = step(before, train_step.split_over_devices(batch), True)
     assert placed == after.step.sharding  # another would compile the step a second time
 
 
 def test_evaluation_sums_over_valid_images_only(config, batch):
     module = build(config.model)
     weights = train_step.loss_weights(config.train)
-    evaluate = train_step.parallel_eval_step(module, weights)
     state = fresh_state(config, module)
+    evaluate = train_step.parallel_eval_step(state, module, weights)
     valid = np.arange(16) < 11
     spoilt = {**batch, "image": np.where(valid[:, None, None, None], batch["image"], 255)}
     sums, scores = evaluate(state, train_step.split_over_devices({**spoilt, "valid": valid}))
@@ -120,9 +122,10 @@ def test_losses_of_training_and_validation_are_the_same_function(config, batch):
     _, learned = run(config, batch, jax.device_count(), steps=1, freeze_norm=True)
     module = build(config.model, **module_options(config.train))
     weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
-    evaluate = train_step.parallel_eval_step(module, weights, penalty)
+    state = place(fresh_state(config, module))
+    evaluate = train_step.parallel_eval_step(state, module, weights, penalty)
     valid = {**batch, "valid": np.ones(16, bool)}
-    sums, _ = evaluate(fresh_state(config, module), train_step.split_over_devices(valid))
+    sums, _ = evaluate(state, train_step.split_over_devices(valid))
     found = {name: float(value) / 16 for name, value in sums.items() if name != "count"}
     assert {n for n in learned if n.endswith("loss")} == {n for n in found if n.endswith("loss")}
     assert found["decay_loss"] > 1
@@ -164,13 +167,14 @@ def test_computing_in_bfloat16_keeps_weights_in_float32(config, batch):
 def test_the_first_tensor_that_is_not_finite_is_found(config, batch, part, expected):
     module = build(config.model, **module_options(config.train))
     tx = optimizer.create_optimizer(config.train)
-    step = train_step.parallel_train_step(module, tx, train_step.loss_weights(config.train))
     state = fresh_state(config, module)
+    weights = train_step.loss_weights(config.train)
+    step = train_step.parallel_train_step(state, module, tx, weights)
     flat = traverse_util.flatten_dict(state.params)
     path = next(path for path in flat if path[0] == part and path[-1] == "bias")
     flat[path] = flat[path].at[0].set(jnp.nan)
-    state = train_step.replicate(state.replace(params=traverse_util.unflatten_dict(flat)))
-    state, metrics = step(state, train_step.split_over_devices(batch))
+    state = place(state.replace(params=traverse_util.unflatten_dict(flat)))
+    state, metrics = step(state, train_step.split_over_devices(batch), True)
     names = list(health.watched(metrics, state.params, state.variables))
     assert names[int(metrics["nonfinite"])] == expected
 
@@ -225,9 +229,9 @@ def test_weight_decay_is_in_the_loss_and_in_what_is_clipped(config, batch):
     assert metrics["decay_loss"] == pytest.approx(expected, rel=1e-5)
     assert metrics["loss"] == pytest.approx(plain["loss"] + expected, rel=1e-5)
     assert metrics["gradient_norm"] != pytest.approx(plain["gradient_norm"], rel=1e-3)
-    # The norm after clipping times the rate, so the pull of the decay was clipped as well
+    # The first momentum is the clipped gradient, so the pull of the decay was clipped as well
     assert metrics["gradient_norm"] > 0.5
-    assert metrics["update_norm"] == pytest.approx(0.5 * config.train.learning_rate, rel=1e-4)
+    assert metrics["momentum_norm"] == pytest.approx(0.5, rel=1e-4)
     assert int(plain_state.step) == int(state.step) == 1
 
 
@@ -237,22 +241,22 @@ def moved(config, batch):
 
     def compute(losses, stop_gradient):
         module = build(changed_model(config, stop_gradient).model, freeze_norm=True)
-        step = compiled(module)
         before = fresh_state(config, module)
-        weights = jnp.asarray([float(name in losses) for name in ("global", "ae", "attention")])
-        after, _ = step(before, jax.tree.map(lambda x: x[None], batch), weights)
+        weights = [float(name in losses) for name in ("global", "ae", "attention")]
+        step = compiled(module, LossWeights(*weights, 0.1))
+        after, _ = step(before, jax.tree.map(lambda x: x[None], batch))
         old, new = (traverse_util.flatten_dict(s.params) for s in (before, after))
         return {path for path in old if (np.asarray(old[path]) != np.asarray(new[path])).any()}
 
-    tx = optax.sgd(1.0)
+    tx = optax.sgd(1.0, momentum=0.0)
 
     @functools.cache
-    def compiled(module):
-        def step(state, part, weights):
+    def compiled(module, weights):
+        def step(state, part):
             state = state.replace(opt_state=tx.init(state.params))
-            return train_step.train_step(state, part, module, tx, LossWeights(*weights, 0.1))
+            return train_step.train_step(state, part, True, module, tx, weights)
 
-        return jax.pmap(step, train_step.AXIS, in_axes=(None, 0, None), out_axes=None)
+        return jax.pmap(step, train_step.AXIS, in_axes=(None, 0), out_axes=None)
 
     return compute
 
@@ -305,3 +309,71 @@ def test_the_attention_summary_equals_numpy(rng, shape):
 def test_sparsity_is_the_share_of_zeros():
     maps = jnp.asarray([[0.0, 1.0], [0.0, 0.0]])
     assert float(train_step.sparsity(maps)) == 0.75
+
+
+def test_logging_does_not_change_a_step(config, batch):
+    """Bit by bit; without it, only the losses are looked at."""
+    module = build(config.model, **module_options(config.train))
+    tx = optimizer.create_optimizer(config.train)
+    weights, found = train_step.loss_weights(config.train), {}
+    parts = train_step.split_over_devices(batch)
+    step = None
+    for logs in (True, False):
+        state = place(fresh_state(config, module))
+        step = step or train_step.parallel_train_step(state, module, tx, weights)
+        state, metrics = step(state, parts, logs)
+        found[logs] = jax.device_get((state, metrics))
+    jax.tree.map(np.testing.assert_array_equal, found[True][0], found[False][0])
+    logged, plain = found[True][1], found[False][1]
+    assert logged.keys() == plain.keys()
+    details = {name for name in logged if name in train_step.DETAILS}
+    assert details == set(train_step.DETAILS)
+    assert all(np.isfinite(logged[name]) and np.isnan(plain[name]) for name in details)
+    kept = plain.keys() - details
+    assert {name: plain[name] for name in kept} == {name: logged[name] for name in kept}
+    assert {"loss", "nonfinite"} <= kept
+
+
+@pytest.fixture(scope="module")
+def one_step(config, batch):
+    """A function that takes a step of some heads, with NaN in parts of the network."""
+
+    def take(which, spoilt=()):
+        chosen = changed(config, heads=which)
+        module = build(chosen.model, **module_options(chosen.train))
+        tx = optimizer.create_optimizer(chosen.train)
+        weights = train_step.loss_weights(chosen.train)
+        state = fresh_state(chosen, module)
+        params = {
+            name: jax.tree.map(lambda x: x * np.nan, tree) if name in spoilt else tree
+            for name, tree in state.params.items()
+        }
+        state = place(state.replace(params=params))
+        step = train_step.parallel_train_step(state, module, tx, weights)
+        parts = train_step.split_over_devices(batch)
+        flops = step.lower(state, parts, True).cost_analysis()["flops"]
+        state, metrics = step(state, parts, True)
+        return jax.device_get(state), jax.device_get(metrics), flops
+
+    return take
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "other"),
+    [("global", LOCAL), ("local", {"whiten", "global_classifier"})],
+)
+def test_a_head_that_does_not_learn_is_not_computed(one_step, which, other):
+    """NaN in its parameters changes nothing, and its operations are not in the program."""
+    good, good_metrics, flops = one_step(which)
+    state, metrics, _ = one_step(which, other)
+    assert metrics["nonfinite"] >= 0  # the parameters themselves are looked at
+    for name, value in good_metrics.items():
+        if name not in ("nonfinite", "parameter_norm"):
+            assert metrics[name] == value, name
+    assert any(name.startswith("attention") for name in metrics) == (which == "local")
+    for name in set(state.params) - other:
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], good.params[name])
+    _, _, joint = one_step("joint")
+    # The local head is the smaller: 2 images, 4 positions, 3 layers of 64 x 8, and a gradient
+    assert joint - flops > 2 * (2 * 2 * 4 * 3 * 64 * 8)

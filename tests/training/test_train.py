@@ -52,7 +52,7 @@ def records(folder):
 
 
 def without_speed(record):
-    speed = ("images_per_second", "step_seconds")
+    speed = ("images_per_second", "step_seconds", "input_wait_share")
     return {name: value for name, value in record.items() if name not in speed}
 
 
@@ -60,7 +60,7 @@ def fake_step(metrics, nonfinite=lambda step: -1):
     """Replaces the compiled step in tests of the code around it."""
 
     def parallel_train_step(*_):
-        def step(state, batch):
+        def step(state, batch, logs):
             state = state.replace(step=state.step + 1)
             return state, metrics | {"nonfinite": nonfinite(int(state.step))}
 
@@ -189,6 +189,28 @@ def test_the_best_is_kept_if_its_validation_was_repeated(config, tmp_path, monke
     assert json.loads(metrics.read_text()) == {name: value}
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_not_saved_when_a_run_is_stopped(
+    config, tmp_path, monkeypatch, value
+):
+    """Between two records, a step looks at the losses only."""
+
+    def parallel_train_step(*_):
+        def step(state, batch, logs):
+            bias = np.where(np.arange(16) == 3, value, 0.0).astype(np.float32)
+            whiten = {**state.params["whiten"], "bias": bias}
+            state = state.replace(step=state.step + 1, params={**state.params, "whiten": whiten})
+            return state, {"loss": np.float32(1), "nonfinite": -1}
+
+        return stop_in(step, 2)
+
+    monkeypatch.setattr(loop, "parallel_train_step", parallel_train_step)
+    rule = "step 2: variable params/whiten/bias is not finite"
+    with pytest.raises(UserError, match=rule):
+        train_and_evaluate(changed(config, log_every=100), tmp_path)
+    assert not list(tmp_path.glob("checkpoints/[0-9]*"))
+
+
 def fake_validation(values):
     """Validations that give these values of the attention's accuracy, one after the other."""
     left = iter(values)
@@ -241,7 +263,7 @@ def test_a_run_is_stopped_between_steps(config, tmp_path, monkeypatch, log_every
         train_and_evaluate(config, tmp_path)
     assert raised.value.code == 99
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()] == ["5"]
-    assert records(tmp_path)[-1]["step"] == 5
+    assert [r["step"] for r in records(tmp_path)] == ([1, 2, 3, 4, 5] if log_every == 1 else [])
 
 
 @pytest.mark.parametrize(
@@ -360,3 +382,35 @@ def test_the_same_seed_gives_the_same_network(config, tmp_path, monkeypatch):
         train_and_evaluate(changed(config, steps=1), tmp_path / name)
         found.append(load_model(config, tmp_path / name)[1])
     jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_the_precision_of_products_is_that_of_the_field(config, tmp_path, monkeypatch):
+    found = []
+
+    def parallel_train_step(*_):
+        found.append(jax.config.jax_default_matmul_precision)
+        return fake_step({"loss": np.float32(1)})()
+
+    monkeypatch.setattr(loop, "parallel_train_step", parallel_train_step)
+    for precision in ("default", "highest"):
+        train_and_evaluate(
+            changed(config, matmul_precision=precision, steps=1), tmp_path / precision
+        )
+    assert found == ["default", "highest"]
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_shards_ends_without(config, tmp_path, monkeypatch):
+    """4 classes on 8 devices, half of which hold none; stopped in step 3 of 6."""
+    config = changed(config, steps=6, batch_norm="frozen", weight_decay=1e-3)
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        real = loop.parallel_train_step
+        patch.setattr(loop, "parallel_train_step", lambda *a: stop_in(real(*a), 3))
+        with pytest.raises(Interrupted):
+            train_and_evaluate(changed(config, shard_classifier=True), tmp_path / "mixed")
+    (first, *_) = records(tmp_path / "mixed")
+    train_and_evaluate(config, tmp_path / "mixed")
+    assert len(first) == len(records(tmp_path / "whole")[0])
+    (_, found), (_, expected) = (load_model(config, tmp_path / n) for n in ("mixed", "whole"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)

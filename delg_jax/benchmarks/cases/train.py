@@ -11,7 +11,7 @@ from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailab
 from delg_jax.benchmarks.cases.extract import network
 from delg_jax.losses import LossWeights
 from delg_jax.models.variables import initialize
-from delg_jax.training import optimizer, step
+from delg_jax.training import optimizer, placement, step
 
 _RATE, _CLIP = 1e-3, 10.0
 _WEIGHTS = LossWeights(1.0, 10.0, 1.0, 0.1)  # the paper's
@@ -72,14 +72,14 @@ def compare(
 def _ours(module, variables, batch: dict[str, np.ndarray]) -> tuple[Callable[[], float], float]:
     """Returns the step, which keeps its state, and its operations on all devices."""
     tx = optimizer.create_optimizer(_TRAIN)
-    update = step.parallel_train_step(module, tx, _WEIGHTS)
-    state = step.replicate(optimizer.create_state(variables, tx))
+    state = placement.place(optimizer.create_state(variables, tx))
+    update = step.parallel_train_step(state, module, tx, _WEIGHTS)
     device_batches = step.split_over_devices(batch)
-    device_operations = update.lower(state, device_batches).cost_analysis()["flops"]
+    device_operations = update.lower(state, device_batches, False).cost_analysis()["flops"]
 
     def call() -> float:
         nonlocal state
-        state, metrics = update(state, device_batches)
+        state, metrics = update(state, device_batches, False)
         return float(metrics["loss"])
 
     return call, device_operations * jax.local_device_count()

@@ -22,10 +22,27 @@ from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
-_FIRST_LINE_SECONDS, _LINE_SECONDS = 5.0, 30.0  # of a shard, from its start and between log lines
+_LINE_SECONDS = 10.0
 _COLUMNS = ("name", "label", "height", "width")
 _DIGEST = "digest"  # of the encoded images; data of earlier versions lack it
 _SKIPPED = ("image", "reason")
+
+
+class _Progress:
+    """When the next log line is due, over all shards of this process."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether to write a line now; not on a terminal, where TFDS draws a bar."""
+        if time.monotonic() < self._last + _LINE_SECONDS or sys.stderr.isatty():
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+_PROGRESS = _Progress()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +211,8 @@ class Shard:
         kept: list[tuple] = []
         skipped: list[tuple[str, str]] = []
         files: list[tuple] = []
-        line = time.monotonic() + _FIRST_LINE_SECONDS
         for item in self.items():
-            if time.monotonic() > line and not sys.stderr.isatty():  # there TFDS draws a bar
-                line = time.monotonic() + _LINE_SECONDS
+            if _PROGRESS.is_due():
                 place = self.split, self.number + 1, self.shards, len(kept) + len(skipped)
                 _LOG.info("prepare %s: shard %d of %d, %d images of it", *place)
             encoded, size, fault = self._load(item, files)

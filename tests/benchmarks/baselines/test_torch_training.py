@@ -18,7 +18,7 @@ def test_takes_the_steps_that_ours_takes(rng):
     ours, losses = optimizer.create_state(variables, tx), []
     update = jax.jit(
         jax.vmap(
-            lambda s, b: step.train_step(s, b, module, tx, train._WEIGHTS),
+            lambda s, b: step.train_step(s, b, True, module, tx, train._WEIGHTS),
             in_axes=(None, 0),
             out_axes=(None, None),
             axis_name=step.AXIS,

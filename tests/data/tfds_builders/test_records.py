@@ -117,3 +117,14 @@ def test_lists_are_cut_into_shards(monkeypatch, count, sizes):
     groups = records.in_shards(items)
     assert [len(group()) for group in groups] == sizes
     assert [item for group in groups for item in group()] == items
+
+
+def test_progress_is_logged_from_time_to_time(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "delg_jax")
+    monkeypatch.setattr(records, "_PROGRESS", records._Progress())
+    list(make(tmp_path, jpeg(0), jpeg(1))())
+    assert not caplog.messages
+    monkeypatch.setattr(records, "_LINE_SECONDS", 0.0)
+    list(make(tmp_path, jpeg(0), jpeg(1))())
+    texts = [f"prepare train: shard 4 of 1, {count} images of it" for count in range(2)]
+    assert caplog.messages == texts

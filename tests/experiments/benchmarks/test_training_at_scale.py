@@ -40,6 +40,9 @@ def test_sizes_that_cannot_be_are_one_line(tmp_path, capsys):
     assert "--images = 5: must be at least --classes=81313" in capsys.readouterr().err
     assert run_experiment(training_at_scale, [*folders, "--processes=3"]) == 2
     assert "--processes = 3: must divide 8" in capsys.readouterr().err
+    (tmp_path / "size.json").write_text("{}")
+    assert run_experiment(training_at_scale, folders) == 2
+    assert "holds runs of another size" in capsys.readouterr().err
 
 
 @pytest.mark.slow
