@@ -10,7 +10,6 @@ for how processes find each other): they share extraction and graphs, and the fi
 from absl import flags
 
 from delg_jax.cli import arguments
-from delg_jax.reports import tables
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -22,6 +21,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Evaluates and prints tables of all metrics and of confidence intervals."""
     from delg_jax.evaluation import evaluate
+    from delg_jax.reports import tables
     from delg_jax.retrieval import skipped
 
     with arguments.processes(values):

@@ -21,7 +21,7 @@ from absl import flags
 from delg_jax import configuration
 from delg_jax.cli import arguments, stored_config
 from delg_jax.errors import UserError
-from delg_jax.reports import matches, tables
+from delg_jax.reports import matches
 
 POSITIONAL = "[IMAGE ...]"
 
@@ -118,6 +118,8 @@ def _search(values: flags.FlagValues, paths: Sequence[str]) -> None:
 
 
 def _print(method: str, hits: Sequence) -> None:
+    from delg_jax.reports import tables
+
     score = "inliers" if method.endswith("+sp") else "score"
     rows = [(str(rank), hit.name, f"{hit.score:.4g}") for rank, hit in enumerate(hits, start=1)]
     print(tables.markdown(("rank", "image", score), rows))

@@ -19,7 +19,6 @@ JAX_NUM_PROCESSES and JAX_PROCESS_ID).
 from absl import flags
 
 from delg_jax.cli import arguments
-from delg_jax.reports import tables
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -31,6 +30,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Trains and prints the last metrics."""
     from delg_jax import distributed
+    from delg_jax.reports import tables
     from delg_jax.training.train import train_and_evaluate
 
     with arguments.processes(values, ends_on_sigterm=False):  # it saves a checkpoint first

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from delg_jax.evaluation import significance
-
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns; all but the first are right-aligned."""
@@ -68,6 +66,8 @@ def interval_table(result: Mapping[str, Any]) -> str:
     protocols = [name for name in next(iter(intervals.values())) if name != "easy"]
     labels = _labels(protocols)
     gains = [comparisons.get(method, {}).get(p) for method in intervals for p in protocols]
+    from delg_jax.evaluation import significance  # imports much that other tables do not need
+
     adjusted = iter(significance.holm([gain["p_value"] if gain else None for gain in gains]))
     rows = []
     for method, bounds in intervals.items():

@@ -23,8 +23,10 @@ def flags(root, tmp_path):
 
 def test_both_tables_have_a_row_for_each_method(flags, tmp_path, capsys):
     assert main(["evaluate", *flags]) == 0
-    for table in capsys.readouterr().out.split("\n\n"):
-        header, _, *rows = table.splitlines()
+    printed = capsys.readouterr().out.split("\n\n")
+    tables = [part.splitlines() for part in printed if part.startswith("|")]
+    assert len(tables) == 2
+    for header, _, *rows in tables:
         assert header.startswith("| method")
         assert [row.split()[1] for row in rows] == ["global", "local+mds"]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
