@@ -57,12 +57,16 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{prefix}.{alias.name}" for alias in node.names)
 
 
+# `python -m delg_jax` is the command line, and `import delg_jax` the API.
+_PLACED_BY_PYTHON = {
+    "delg_jax/__main__.py": ("delg_jax", "cli"),
+    "delg_jax/__init__.py": ("delg_jax", "api"),
+}
+
+
 def _misplaced_imports(file: str, source: str) -> list[str]:
     """Imports of `file` that are relative, or lead to a package on its right or to experiments."""
-    # `python -m delg_jax` is the command line, although its place is fixed by Python.
-    own = (
-        ("delg_jax", "cli") if file == "delg_jax/__main__.py" else Path(file).with_suffix("").parts
-    )
+    own = _PLACED_BY_PYTHON.get(file, Path(file).with_suffix("").parts)
     wrong = []
     for name in _imports(ast.parse(source)):
         parts = tuple(name.split("."))
