@@ -23,7 +23,7 @@ unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-convert fuzz bench lint format clean
+.PHONY: help quickstart test test-slow test-convert fuzz docs wheel bench lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,15 @@ test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch, run the tests tha
 fuzz: $(VENV)/.test ## Fuzz the file readers for FUZZ_SECONDS
 	$(call install,.[test$(,)fuzz])
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
+
+docs: $(VENV)/.base ## Build the documentation, its notebooks included, in docs/_build
+	$(call install,.[docs])
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+
+wheel: $(VENV)/.base ## Build and check the packages in dist
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in the README
 	$(call install,.[test$(,)bench])

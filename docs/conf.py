@@ -7,6 +7,7 @@ every public module of the package.
 import pathlib
 import pkgutil
 import re
+import shutil
 import sys
 
 DOCS = pathlib.Path(__file__).parent
@@ -21,7 +22,7 @@ SOURCE = "https://github.com/delg-jax/delg_jax/blob/main"
 project = "delg_jax"
 author = "The delg_jax authors"
 version = release = delg_jax.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "generated/fields.md"]
 html_theme = "furo"
 html_title = f"delg_jax {version}"
@@ -33,6 +34,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True  # fields of a class stand in its description, once
 autodoc_typehints = "none"  # docstrings give shapes and units
 # Names in docstrings are code, not references to other modules
 suppress_warnings = ["ref.python", "docutils"]
@@ -81,15 +83,17 @@ def write_modules() -> None:
     for name in modules():
         package = name.split(".")[1]
         pages.setdefault(package, []).append(name)
+    del pages["api"]  # docs/api.md
     for package, names in pages.items():
         lines = [f"# {package}\n"]
         for name in names:
             lines += [f"\n## {name.removeprefix('delg_jax.')}\n\n```{{eval-rst}}\n"]
-            lines += [f".. automodule:: {name}\n   :members:\n```\n"]
+            lines += [f".. automodule:: {name}\n   :members:\n   :ignore-module-all:\n```\n"]
         (GENERATED / f"{package}.md").write_text("".join(lines), encoding="utf-8")
 
 
-GENERATED.mkdir(exist_ok=True)
+shutil.rmtree(GENERATED, ignore_errors=True)  # pages of modules that are gone
+GENERATED.mkdir()
 write_fields()
 write_modules()
 
