@@ -55,7 +55,7 @@ wheel: $(VENV)/.base ## Build and check the packages in dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 
-bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in the README
+bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in docs/benchmarks.md
 	$(call install,.[test$(,)bench])
 	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.benchmarks.bench_all
 

@@ -57,8 +57,8 @@ def commit() -> str:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    # Benchmarks write their results, and the table in the README, into the checkout
-    code = (".", ":!experiments/results", ":!README.md")
+    # Benchmarks write their results, and the table of the documentation, into the checkout
+    code = (".", ":!experiments/results", ":!docs/benchmarks.md")
     changed = output_of("status", "--porcelain", "--untracked-files=no", "--", *code)
     described = output_of("describe", "--always")
     return f"{described}-dirty" if described and changed else described or delg_jax.__version__

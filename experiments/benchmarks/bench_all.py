@@ -1,11 +1,11 @@
-"""Runs every case of `delg bench` beside its peers, and puts the table into the README.
+"""Runs every case of `delg bench` beside its peers, and puts the table into the documentation.
 
     python -m experiments.benchmarks.bench_all
-    python -m experiments.benchmarks.bench_all --size=tiny --only=mds,global --readme=
+    python -m experiments.benchmarks.bench_all --size=tiny --only=mds,global --page=
 
 Each case runs in its own process, so that the threads and memory of one do not slow down the next.
 Writes bench_NAME.json for each case into --results, and rewrites the text between the marks in
---readme from all such files. Cases that fail are listed at the end.
+--page from all such files. Cases that fail are listed at the end.
 """
 
 import json
@@ -99,7 +99,7 @@ def replaced(text: str, inner: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError("--readme", BEGIN, f"must be in the file, before {END}")
+        raise UserError("--page", BEGIN, f"must be in the file, before {END}")
     return f"{before}{BEGIN}\n{inner}\n{END}{after}"
 
 
@@ -156,7 +156,9 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("size", "standard", "standard, or tiny for a trial.", flag_values=values)
     flags.DEFINE_string("peers", "all", "all, or none.", flag_values=values)
     flags.DEFINE_list("only", [], "Cases to run; empty for all.", flag_values=values)
-    arguments.define_path(values, "readme", "README.md", "File with the marks; empty for none.")
+    arguments.define_path(
+        values, "page", "docs/benchmarks.md", "File with the marks; empty for none."
+    )
     arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
@@ -172,9 +174,9 @@ def run(values: flags.FlagValues) -> None:
     text = table([json.loads(paths[name].read_text()) for name in ORDER if _is_result(paths[name])])
     print(text)
     print(f"{(time.monotonic() - start) / 60:.1f} minutes", *filter(None, errors), sep="\n")
-    if values.readme:
-        readme = pathlib.Path(values.readme)
-        workdir.write_text(readme, replaced(readme.read_text(encoding="utf-8"), text))
+    if values.page:
+        page = pathlib.Path(values.page)
+        workdir.write_text(page, replaced(page.read_text(encoding="utf-8"), text))
 
 
 def _is_result(path: pathlib.Path) -> bool:

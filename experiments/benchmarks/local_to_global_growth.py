@@ -252,7 +252,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer(
         "graph_images", 1_614, "Images of a graph that was built.", 1, flag_values=values
     )
-    text = "Seconds that building it took; the default is from the README."
+    text = "Seconds that building it took; the default is from docs/results.md."
     flags.DEFINE_float("graph_seconds", 270.0, text, 0.0, flag_values=values)
     arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 

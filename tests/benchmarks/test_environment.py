@@ -29,9 +29,10 @@ def test_without_commits_the_commit_is_the_version(monkeypatch):
 
 
 def test_results_do_not_make_a_checkout_dirty(tmp_path, monkeypatch):
-    code, readme = tmp_path / "delg_jax" / "__init__.py", tmp_path / "README.md"
+    code = tmp_path / "delg_jax" / "__init__.py"
+    page = tmp_path / "docs" / "benchmarks.md"
     result = tmp_path / "experiments" / "results" / "bench.json"
-    for path in (code, readme, result):
+    for path in (code, page, result):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("old\n", encoding="utf-8")
     who = ("-c", "user.name=A", "-c", "user.email=a@b")
@@ -39,7 +40,7 @@ def test_results_do_not_make_a_checkout_dirty(tmp_path, monkeypatch):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     monkeypatch.setattr(delg_jax, "__file__", str(code))
     clean = environment.commit()
-    for path in (readme, result):
+    for path in (page, result):
         path.write_text("new\n", encoding="utf-8")
     assert environment.commit() == clean
     code.write_text("new\n", encoding="utf-8")

@@ -74,19 +74,19 @@ def test_only_the_text_between_the_marks_changes():
     assert once == f"before\n{bench_all.BEGIN}\nnew\n{bench_all.END}\nafter\n"
     assert bench_all.replaced(once, "new") == once
     for broken in ("no marks", f"{bench_all.END} {bench_all.BEGIN}"):
-        with pytest.raises(UserError, match="--readme"):
+        with pytest.raises(UserError, match="--page"):
             bench_all.replaced(broken, "new")
 
 
-def test_results_and_readme_are_written(tmp_path, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{bench_all.BEGIN}\n{bench_all.END}\n")
+def test_results_and_the_page_are_written(tmp_path, capsys):
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"{bench_all.BEGIN}\n{bench_all.END}\n")
     (tmp_path / "bench_train.json").write_text('{"of": "an older program"}')
     flags = ["--size=tiny", "--only=global_one", "--peers=none"]
-    paths = [f"--readme={readme}", f"--results={tmp_path}"]
+    paths = [f"--page={page}", f"--results={tmp_path}"]
     assert run_experiment(bench_all, [*flags, *paths]) == 0
     assert json.loads((tmp_path / "bench_global_one.json").read_text())["repeats"] == 7
-    assert "| global_one" in readme.read_text()
+    assert "| global_one" in page.read_text()
     assert "minutes" in capsys.readouterr().out
 
 
