@@ -21,6 +21,7 @@ import jax
 
 from delg_jax import clusters
 from delg_jax.errors import UserError
+from delg_jax.file_names import to_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -353,7 +354,7 @@ def _wait_for(key: str, what: str) -> str:
         seconds = time.monotonic() - start
         if seconds >= line:
             # A warning, because processes other than 0 show nothing less
-            _LOG.warning("waiting for %s (%.0f s)", what, seconds)
+            _LOG.warning("waiting for %s (%.0f s)", to_text(what), seconds)
             line += _LINE_SECONDS
 
 

@@ -11,6 +11,7 @@ import filelock
 
 from delg_jax import distributed
 from delg_jax.errors import UserError
+from delg_jax.file_names import to_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def after_others(folder: pathlib.Path) -> Iterator[bool]:
             held = lock.acquire(timeout=_LINE_SECONDS, poll_interval=1.0)
         except filelock.Timeout:
             seconds = time.monotonic() - start
-            _LOG.warning("waiting for another job that makes %s (%.0f s)", folder, seconds)
+            _LOG.warning(
+                "waiting for another job that makes %s (%.0f s)", to_text(str(folder)), seconds
+            )
         except OSError:
             yield False
             return

@@ -52,7 +52,9 @@ def fields() -> list[tuple[str, str, str]]:
             continue
         if field and "ConfigDict" not in field[2] and not field[2].startswith("_"):
             described = field[3] or " ".join(above)
-            found.append((field[1].removeprefix("config."), field[2], described))
+            name = field[1].removeprefix("config.")
+            name = re.sub("^evaluation[.]", "eval.", name)
+            found.append((name, field[2], described))
         above = []
     return found
 

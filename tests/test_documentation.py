@@ -35,7 +35,8 @@ def commands(page):
     text = "\n".join(blocks(page, "", "sh", "bash")).replace("\\\n", " ")
     lines = [line.partition("  #")[0].strip() for line in text.splitlines()]
     starts = ("delg ", "python -m experiments", "make ")
-    return [line for line in lines if line.startswith(starts) and " ..." not in line]
+    whole = [line for line in lines if line.startswith(starts)]
+    return [line for line in whole if not re.search(r"[ =][.]{3}|hloc.delf", line)]
 
 
 COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
@@ -71,6 +72,7 @@ def test_the_python_of_the_readme_runs(place, monkeypatch, capsys):
 )
 def test_commands_have_the_flags_and_fields_that_they_give(place, monkeypatch, page, line):
     monkeypatch.chdir(place)
+    line = line.replace("=configs/", f"={ROOT}/configs/")
     words = shlex.split(line.rstrip(" ]").replace("[", "").replace("]", ""))
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)

@@ -334,7 +334,8 @@ def _folder_name(data: ml_collections.ConfigDict) -> str:
         # Only folders of the same name, or all of every other would be looked at
         same = before[:-_PATH_DIGEST] == name[:-_PATH_DIGEST]
         if same and is_prepared_of(_builder(ImageFolder, data, before), path):
-            _LOG.info("%s is what was prepared as %s", path, before)
+            paths = (file_names.to_text(str(one)) for one in (path, before))
+            _LOG.info("%s is what was prepared as %s", *paths)
             return before
     return name
 

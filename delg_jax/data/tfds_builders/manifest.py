@@ -375,5 +375,5 @@ def _with_other_content(
     other = [image.path for image, digest in pairs if digest != image.stamp.digest]
     if len(images) > len(drawn) and not other:
         text = "%s: %d images have a new modification time; %d of them were read and are unchanged"
-        _LOG.info(text, root, len(images), len(drawn))
+        _LOG.info(text, file_names.to_text(str(root)), len(images), len(drawn))
     return other

@@ -18,6 +18,7 @@ from delg_jax.data.tfds_builders import manifest
 from delg_jax.data.tfds_builders.builder import ImageSetBuilder
 from delg_jax.data.tfds_builders.manifest import Manifest
 from delg_jax.errors import UserError
+from delg_jax.file_names import to_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ def prepare(
             if locked:
                 _delete_incomplete(folder)
             if not folder.exists():
-                _LOG.info("preparing %s of %s", folder, root or "downloaded files")
+                source = to_text(root) or "downloaded files"
+                _LOG.info("preparing %s of %s", to_text(str(folder)), source)
             if prepare_once(builder, download_config=config):
                 return builder
     _require_usable(builder, root, max_skipped, field)
@@ -74,7 +76,7 @@ def prepare(
 def _delete_incomplete(folder: pathlib.Path) -> None:
     """Deletes what killed preparations left; TFDS takes a new name for each."""
     for leftover in folder.parent.glob(f"incomplete.??????_{folder.name}"):
-        _LOG.info("deleting %s of a preparation that was killed", leftover)
+        _LOG.info("deleting %s of a preparation that was killed", to_text(str(leftover)))
         shutil.rmtree(leftover)
 
 
@@ -93,10 +95,11 @@ def _require_usable(builder: ImageSetBuilder, root: str, max_skipped: int, field
         text = (
             "%s was prepared by an earlier version and cannot be compared with its source; delete"
         )
-        _LOG.warning(text + " it to prepare it again", folder)
+        _LOG.warning(text + " it to prepare it again", to_text(str(folder)))
         _require_few_skipped(folder, skips.read(folder.parent), max_skipped)
         return
-    _LOG.info("%s was prepared of %s", folder, found.root or "downloaded files")
+    source = to_text(found.root) or "downloaded files"
+    _LOG.info("%s was prepared of %s", to_text(str(folder)), source)
     if root:
         changes = _differences(builder, found, pathlib.Path(root))
         if changes:
