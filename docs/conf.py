@@ -36,8 +36,9 @@ nb_execution_raise_on_error = True
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True  # fields of a class stand in its description, once
 autodoc_typehints = "none"  # docstrings give shapes and units
-# Names in docstrings are code, not references to other modules
-suppress_warnings = ["ref.python", "docutils"]
+suppress_warnings = ["ref.python"]  # names in docstrings are code, not references to modules
+smartquotes = False  # "" in the meaning of a field is an empty string
+nb_output_stderr = "remove"  # log lines of libraries; an exception still fails the build
 
 
 def fields() -> list[tuple[str, str, str]]:
@@ -106,6 +107,13 @@ def link_to_source(app, docname, source):
     source[0] = re.sub(r"(?<!\!)(\[[^\]]*\])\(\.\./([^)]+)\)", rf"\1({SOURCE}/\2)", source[0])
 
 
+def skip_tuple_fields(app, what, name, obj, skip, options):
+    """Leaves out the fields of named tuples, which the description of the class lists."""
+    del app, what, name, options
+    return skip or str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
+
+
 def setup(app):
     """Connects the hooks."""
     app.connect("source-read", link_to_source)
+    app.connect("autodoc-skip-member", skip_tuple_fields)

@@ -39,7 +39,7 @@ def source_shape(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def place(images: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Places images uint8 [h, w, 3] at the top left of zero canvases uint8 [B, *shape, 3]."""
+    """Places images uint8 [h, w, 3] at the top left of zero canvases uint8 `[B, *shape, 3]`."""
     canvas = np.zeros((len(images), *shape, 3), np.uint8)
     for row, image in zip(canvas, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
@@ -58,7 +58,7 @@ def resize(
       shape: static canvas of the result.
 
     Returns:
-      float32 [B, *shape, 3]; the border is repeated beyond the targets.
+      float32 `[B, *shape, 3]`; the border is repeated beyond the targets.
     """
     return jax.vmap(lambda image, size, target: _resize_one(image, size, target, shape))(
         images, sizes, targets

@@ -24,7 +24,7 @@ class SimilarityKernel:
 
     Attributes:
       kind: identity k(u) = u; threshold k(u) = u above `threshold`, else 0;
-        power k(u) = sign(u) |u|^power above `threshold`, else 0; cann k(u) = `cann_vote` of the
+        power k(u) = `sign(u) |u|^power` above `threshold`, else 0; cann k(u) = `cann_vote` of the
         distance sqrt(2 - 2 u).
       threshold: cosine tau; only cosines above it have a vote.
       power: exponent alpha.
