@@ -23,7 +23,7 @@ unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-convert fuzz docs wheel bench lint format clean
+.PHONY: help quickstart test test-slow test-convert fuzz docs links wheel bench lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ wheel: $(VENV)/.base ## Build and check the packages in dist
 	$(BIN)/python -m pip install --quiet build twine
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
+
+links: docs ## Check the links of the documentation to other sites; needs the internet
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -b linkcheck -D nb_execution_mode=off -q docs docs/_build/links
 
 bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in docs/benchmarks.md
 	$(call install,.[test$(,)bench])

@@ -28,6 +28,7 @@ html_theme = "furo"
 html_title = f"delg_jax {version}"
 html_css_files = ["tables.css"]
 html_static_path = ["_static"]
+html_show_copyright = False
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 nb_execution_mode = "force"

@@ -31,9 +31,13 @@ def blocks(page, *languages):
 
 
 def commands(page):
-    """Commands of a page: blocks without a language, lines that end in a backslash joined."""
+    """Commands of a page, in blocks and in its text; lines of one command are joined."""
     text = "\n".join(blocks(page, "", "sh", "bash")).replace("\\\n", " ")
     lines = [line.partition("  #")[0].strip() for line in text.splitlines()]
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    # Without flags, it may be the name of a program rather than a command
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose) if "--" in code]
+    lines += [line for line in inline if "|" not in line]
     starts = ("delg ", "python -m experiments", "make ")
     whole = [line for line in lines if line.startswith(starts)]
     return [line for line in whole if not re.search(r"[ =][.]{3}|hloc.delf", line)]
@@ -135,6 +139,11 @@ def test_references_have_every_field_and_every_public_function():
         public = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
         if public and ".cli" not in name and name != "delg_jax":
             assert name in listed
+
+
+def test_no_page_has_the_name_of_one_that_sphinx_writes():
+    names = {page.stem for page in PAGES if page.parent == ROOT / "docs"}
+    assert names.isdisjoint({"search", "genindex", "py-modindex"})
 
 
 def test_every_page_is_in_the_table_of_contents():

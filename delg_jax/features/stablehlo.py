@@ -100,8 +100,8 @@ def extraction(
 
     Returns:
       Function of an image uint8 `[*canvas, 3]`, at the top left of its canvas, and of its height
-      and width int32 [2]. It returns the features of an `Extractor`: `global_descriptor` [D] and, for
-      a network with a local head, the fields of `LocalFeatures` [max_features] by name.
+      and width int32 [2]. It returns the features of an `Extractor`: `global_descriptor` [D] and,
+      for a network with a local head, the fields of `LocalFeatures` [max_features] by name.
     """
     module = extractor.adapted(module, settings)
 
