@@ -53,7 +53,7 @@ def _pins(python: str) -> dict[str, Version]:
 
 def test_extras():
     devices, others = {"cuda", "tpu"}, {"convert", "tensorboard", "beam", "serve", "fuzz"}
-    assert set(EXTRAS) == devices | others | {"test", "bench"}
+    assert set(EXTRAS) == devices | others | {"test", "bench", "docs"}
 
 
 def test_the_base_needs_no_other_framework_and_no_accelerator():

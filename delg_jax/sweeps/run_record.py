@@ -25,6 +25,14 @@ _FORMAT = 1
 _WEIGHTS = ("model.pretrained", "model.pretrained_mapping", "model.checkpoint")
 # Not `data.tfds_dir`, which a run may fill: what is prepared there is bound to `data.root`
 _DATA = ("data.root", "data.distractors", "extract.imported_local", "extract.imported_global")
+# Fields that change speed, memory and logs alone
+_INERT = (
+    *("data.workers", "data.memory_megabytes", "data.beam_options"),
+    *("train.cache_gigabytes", "train.interrupted_status", "train.resume_with"),
+    *("train.tensorboard", "train.chance_after"),
+    *("extract.batch_pixels", "rerank.sp.pair_block", "rerank.mds.query_block"),
+    *("search.global_block", "search.local_block", "search.query_block"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +74,8 @@ class Record:
     def changes(self, wanted: "Record") -> list[str]:
         """How another configuration differs, a line for each field that affects the results."""
         before = migrations.completed(self.config, wanted.config)
-        return configuration.difference(_used(before), _used(wanted.config))
+        trains = "train" in (*self.verbs, *wanted.verbs)
+        return configuration.difference(_used(before, trains), _used(wanted.config, trains))
 
     def is_of(self, wanted: "Record") -> bool:
         """Whether the verbs, and all fields that affect the results, are the same."""
@@ -181,7 +190,8 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _used(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A flattened configuration without the fields of local search engines that are not used."""
-    unused = configuration.within(dict(config), unused_fields(config.get("search.engine")))
+def _used(config: Mapping[str, Any], trains: bool) -> dict[str, Any]:
+    """A flattened configuration without fields that no result of the run depends on."""
+    sections = (*unused_fields(config.get("search.engine")), *(() if trains else ("train",)))
+    unused = {*configuration.within(dict(config), sections), *_INERT}
     return {path: value for path, value in config.items() if path not in unused}

@@ -87,3 +87,29 @@ def test_fields_that_are_new_or_of_another_engine_change_nothing(tmp_path):
     old = dataclasses.replace(found, config={**before, "search.engine": "ivf"})
     (change,) = old.changes(Record.begin(ivf, found.verbs))
     assert change == "config.search.ivf.rounds: 0 -> 2"
+
+
+@pytest.mark.parametrize(
+    ("verbs", "changes", "same"),
+    [
+        (
+            ("train",),
+            {"data.workers": 3, "search.query_block": 7, "train.tensorboard": False},
+            True,
+        ),
+        (("train",), {"train.learning_rate": 0.5}, False),
+        (("evaluate",), {"train.learning_rate": 0.5}, True),
+        (("train", "evaluate"), {"train.learning_rate": 0.5}, False),
+        (("evaluate",), {"search.max_features": 7}, False),
+    ],
+)
+def test_fields_that_no_result_depends_on_never_refuse_a_run(tmp_path, verbs, changes, same):
+    before = Record.begin(CONFIG, verbs)
+    after = Record.begin(configuration.override(CONFIG, changes), verbs)
+    assert before.is_of(after) == same
+    dataclasses.replace(before, status=FINISHED).write(tmp_path)
+    if same:
+        run_record.require_unchanged(tmp_path, after)
+    else:
+        with pytest.raises(UserError, match=next(iter(changes))):
+            run_record.require_unchanged(tmp_path, after)
