@@ -4,6 +4,7 @@
 every public module of the package.
 """
 
+import importlib.util
 import pathlib
 import pkgutil
 import re
@@ -23,7 +24,7 @@ project = "delg_jax"
 author = "The delg_jax authors"
 version = release = delg_jax.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "generated/fields.md"]
+exclude_patterns = ["_build", "jupyter_execute", "generated/fields.md"]
 html_theme = "furo"
 html_title = f"delg_jax {version}"
 html_css_files = ["tables.css"]
@@ -36,6 +37,10 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True  # fields of a class stand in its description, once
+# Optional packages that are not installed
+autodoc_mock_imports = [
+    name for name in ("aiohttp", "tensorboardX") if importlib.util.find_spec(name) is None
+]
 autodoc_typehints = "none"  # docstrings give shapes and units
 suppress_warnings = ["ref.python"]  # names in docstrings are code, not references to modules
 smartquotes = False  # "" in the meaning of a field is an empty string
