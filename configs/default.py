@@ -64,14 +64,17 @@ def _model() -> ml_collections.ConfigDict:
 def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     # For training: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
-    # For retrieval: synthetic | revisited | revisited_oxford | revisited_paris | gldv2 |
-    # gldv2_recognition | gldv2_clean_recognition (test queries against all, or cleaned, training
-    # images). TFDS prepares all but folder and revisited, which are read in place.
+    # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
+    # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
+    # all, or cleaned, training images). TFDS prepares all but folder, images and revisited, which
+    # are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
+    # For images: a folder, a glob, a .txt list or a .tar, as `delg extract --images` takes it
     data.root = ""  # folder of the data set; "" = download, or use what is prepared
-    # revisited: a file in root, by default the only gnd_*; gldv2: private (default) | public
+    # revisited: a file in root, by default the only gnd_*; gldv2: private (default) | public;
+    # images: a file of that layout, by default none, which is enough to search
     data.ground_truth = ""  # which queries and answers; "" = the default
     data.distractors = ""  # folder of R1M, whose images are added to the database; "" = none
     data.tfds_dir = ""  # folder of the data that TFDS prepared; "" = the default of TFDS

@@ -60,5 +60,5 @@ def run(values: flags.FlagValues) -> None:
             extracted = extract(values.config, values.workdir, values.overwrite, runner)
             stores = [extracted.database, extracted.queries]
         if distributed.is_first():
-            for store in stores:
+            for store in filter(len, stores):  # there may be no queries
                 print(f"{store.folder}: {len(store)} images, {len(store.skipped())} skipped")

@@ -117,11 +117,11 @@ def extract_to_store(
     Raises:
       UserError: if more images were skipped.
     """
-    title = f"extract {store.folder.name}"
+    title, before = f"extract {store.folder.name}", len(extractor.compiled_shapes)
     with missing_rows(store, title, max_skipped) as (runs, advance):
         extract_rows(runs, loader, extractor, store, workers, advance)
-    if extractor.compiled_shapes:
-        _LOG.info("%s: %d shapes compiled", title, len(extractor.compiled_shapes))
+    if len(extractor.compiled_shapes) > before:
+        _LOG.info("%s: %d shapes compiled", title, len(extractor.compiled_shapes) - before)
 
 
 def extract_rows(
