@@ -103,18 +103,24 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
         }
         for entry in content["gnd"]
     ]
-    folders = [folder.resolve() for folder in (root, path.parent) if folder.is_dir()]
-    files = [
-        next((folder for folder in folders if file_names.to_path(folder, name).is_file()), None)
-        for name in content["qimlist"]
-    ]
-    absent = [name for name, file in zip(content["qimlist"], files, strict=True) if file is None]
-    _require_no(path, absent, " and ".join(map(str, folders)))
-    if len(set(files)) > 1:
-        rule = f"must have all queries in one folder: {folders[0]}, or {folders[1]}"
-        raise UserError("ground truth", str(path), rule)
-    labels = np.full(len(files), -1, np.int64)
-    return RetrievalData(database, FileSource(files[0], content["qimlist"], labels), entries)
+    queries = content["qimlist"]
+    folder = _query_folder(path, (root, path.parent), queries)
+    labels = np.full(len(queries), -1, np.int64)
+    return RetrievalData(database, FileSource(folder, queries, labels), entries)
+
+
+def _query_folder(
+    path: pathlib.Path, folders: tuple[pathlib.Path, ...], names: list[str]
+) -> pathlib.Path:
+    """The first folder that has all queries of a ground truth."""
+    absent = {
+        folder.resolve(): [name for name in names if not file_names.to_path(folder, name).is_file()]
+        for folder in folders
+        if folder.is_dir()
+    }
+    best = min(absent, key=lambda folder: len(absent[folder]))
+    _require_no(path, absent[best], " or ".join(map(str, absent)))
+    return best
 
 
 def _require_no(path: pathlib.Path, absent: list[str], place: str) -> None:

@@ -27,7 +27,6 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.workdir import root_of
 
-
 _LOG = logging.getLogger(__name__)
 
 
