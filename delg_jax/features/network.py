@@ -1,5 +1,6 @@
 """The network of an experiment with its weights and its projection, ready to extract."""
 
+import logging
 import pathlib
 
 import ml_collections
@@ -17,6 +18,8 @@ from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
 from delg_jax.training.trained_network import load_model
+
+_LOG = logging.getLogger(__name__)
 
 _EXECUTION = ("batch_pixels",)  # fields that change only speed and memory
 
@@ -46,6 +49,7 @@ class Network:
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         check(config.extract)
         self._data = config.data
+        _LOG.info("loading the network, %s", config.model.backbone)
         module, variables = load_model(config, workdir)
         self.weights = digest(feature_variables(variables))
         with config.extract.copy_and_resolve_references().unlocked() as settings:
