@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 import ml_collections
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models.resnet import ARCHITECTURES
-from delg_jax.models.weights.names import NAMINGS, Naming
+from delg_jax.models.weights.names import ARCHITECTURES, NAMINGS, Naming
 
 Shape = tuple[int, ...]
 
@@ -23,7 +22,7 @@ def convention_of(source: str, names: Iterable[str], architecture: str) -> str:
     Args:
       source: a key of `names.NAMINGS`.
       names: all names in the file.
-      architecture: a key of `resnet.ARCHITECTURES`.
+      architecture: one of `names.ARCHITECTURES`.
 
     Returns:
       A key of `convention.CONVENTIONS`.
