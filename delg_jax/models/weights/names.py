@@ -94,9 +94,7 @@ class Naming:
         return {
             theirs + kernel
             for ours, theirs in modules.items()
-            if ours.startswith(f"{self.family}/")
-            and "norm" not in ours
-            and "shortcut" not in ours
+            if ours.startswith(f"{self.family}/") and "norm" not in ours and "shortcut" not in ours
         }
 
 
