@@ -34,11 +34,14 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict()
     # Backbone [4.1]
-    model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101
-    model.convention = "slim"  # slim (paper) | keras (TF2 code) | keras_applications | torchvision
+    # An EfficientNet needs the convention efficientnet and stride 16
+    model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101 | efficientnet_lite0, 2
+    # slim (paper) | keras (TF2 code) | keras_applications | torchvision | efficientnet
+    model.convention = "slim"  # how the backbone strides, pads and normalises; see above
     model.conv4_stride = 32  # pixels: 16 | 32; always 32 with slim, as in the paper
-    model.pretrained = ""  # weights file of another system to start from; "" = random weights
-    model.pretrained_source = "slim"  # slim | torchvision | keras | delg_savedmodel | delg_pytorch
+    model.pretrained = ""  # weights of another system: a file, or a published name; "" = random
+    # slim | torchvision | keras | delg_savedmodel | delg_pytorch | efficientnet
+    model.pretrained_source = ""  # naming scheme of these weights; "" = found from their names
     model.pretrained_mapping = ""  # JSON file that maps variable names; "" = the naming scheme
     model.checkpoint = ""  # folder of a training run; overrides pretrained; "" = none
     # Global head [3.2, equation 1]

@@ -146,7 +146,8 @@ class InvertedResidual(nn.Module):
         )
         y = nn.relu6(self.norm(name="depthwise_norm")(depthwise(y)))
         y = self.norm(name="project_norm")(self.conv(self.block.features, name="project_conv")(y))
-        return (x + y if x.shape == y.shape else y), expanded
+        shortcut = self.block.stride == 1 and x.shape[-1] == self.block.features
+        return (x + y if shortcut else y), expanded
 
 
 class EfficientNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Finds naming scheme, architecture, convention and heads of weights from the names in their file."""
+"""Finds what weights are of (naming scheme, architecture, heads) from the names in their file."""
 
 import dataclasses
 import re

@@ -17,8 +17,9 @@ ARCHITECTURES = (*resnet.ARCHITECTURES, *efficientnet.ARCHITECTURES)
 class Naming:
     """The naming scheme of a source.
 
-    In the names of `unit`, of EfficientNets {index} counts all blocks from 0. Of ResNets {layer} counts stages from 1, {stage} from 2 (conv2), {unit} units from
-    1, {index} from 0, {letter} from a, {n} convolutions from 1 and {branch} from a.
+    In the names of `unit`, of ResNets {layer} counts stages from 1, {stage} from 2 (conv2), {unit}
+    units from 1, {index} from 0, {letter} from a, {n} convolutions from 1 and {branch} from a. Of
+    EfficientNets {index} counts all blocks from 0.
 
     Attributes:
       convention: of the networks with these names.
