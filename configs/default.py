@@ -159,6 +159,7 @@ def _extract() -> ml_collections.ConfigDict:
     extract.relup = 0.0  # least output of the units of conv2 to conv4; SuperGlobal: 0.014
     # Images and features
     extract.max_size = 1024  # longer side before the pyramid, pixels; 0 = original size
+    extract.reduced_decode = False  # decode a JPEG at 1/2, 1/4 or 1/8 if max_size needs no more
     extract.max_features = 1000  # most local features of an image, over all scales
     extract.attention_threshold = 0.0  # tau; features with lower scores are dropped
     extract.attention_quantile = 0.0  # tau as a quantile in training: 0 = not used, 0.5, 0.75
@@ -174,7 +175,8 @@ def _extract() -> ml_collections.ConfigDict:
     # Computation
     extract.dtype = "float32"  # float32 | bfloat16: of the computation
     extract.batch_pixels = 0  # pixels in a batch; 0 = one image on a CPU, else 4,194,304
-    extract.shape_step = 64  # pixels; sides are padded to multiples, so few shapes compile
+    # Pixels; sides are padded to multiples, so few shapes compile. 0 = to about ten canvases
+    extract.shape_step = 64
     # The store
     extract.chunk_images = 64  # images in a chunk, the unit of writing and reading
     extract.local_encoding = "float16"  # float32 | float16 | int8 | sign (one bit, DELG*)

@@ -164,7 +164,8 @@ def words_of(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
       values: flags that are defined; others, as `--config.field`, are taken to have a value.
       argv: the command line, not parsed yet.
     """
-    words, rest = [], list(argv)
+    words: list[str] = []
+    rest = list(argv)
     while rest:
         word = rest.pop(0)
         if word == "--":

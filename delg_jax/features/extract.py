@@ -240,7 +240,8 @@ def _extract_missing(
         extract_with_beam(image_set, workdir, store, runner)
         return
     extract, data = image_set.config.extract, image_set.config.data
-    loader = Loader(source, boxes, extract.max_size, data.min_side, data.max_pixels)
+    limits = extract.max_size, data.min_side, data.max_pixels, extract.reduced_decode
+    loader = Loader(source, boxes, *limits)
     extract_to_store(loader, network.extractor, store, worker_count(data.workers), data.max_skipped)
 
 

@@ -77,7 +77,8 @@ class Network:
                 self.extractor.pca = stored
             if self.extractor.pca is None:
                 settings, data = self.extractor.settings, self._data
-                loader = Loader(source, None, settings.max_size, data.min_side, data.max_pixels)
+                limits = settings.max_size, data.min_side, data.max_pixels
+                loader = Loader(source, None, *limits, settings.reduced_decode)
                 self.extractor.pca = fit_pca(loader, self.extractor)
                 fitted_on = [source.names[index] for index in _sample(source, settings.pca_images)]
             if self.extractor.pca is not None and stored is None:
