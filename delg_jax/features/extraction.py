@@ -172,7 +172,8 @@ def extract_rows(
         for run, next_run in zip(runs, [*runs[1:], range(0)], strict=True):
             futures, loading = loading, start_loading(next_run)
             rows: list[Row] = []
-            sizes, all_origins = np.zeros((len(run), 2), np.int32), []
+            all_origins: list[np.ndarray] = []
+            sizes = np.zeros((len(run), 2), np.int32)
             for start in range(0, len(run), extractor.images_at_once):
                 part = futures[start : start + extractor.images_at_once]
                 loaded, origins = zip(*(future.result() for future in part), strict=True)

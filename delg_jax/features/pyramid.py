@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 # Sides of canvases grow by square roots of two, as the scales of pyramids do; an image and each of
 # its levels is therefore on one of a few canvases
 _LEAST_SIDE = 256  # pixels, of the smallest of a few canvases
