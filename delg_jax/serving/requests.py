@@ -18,17 +18,25 @@ class Limits:
 
     Attributes:
       upload_bytes: maximum size of an image.
+      upload_pixels: maximum number of pixels of an image, in addition to `config.data.max_pixels`.
       waiting: maximum number of searches that wait or run.
       body_seconds: maximum time to receive an image.
       idle_seconds: maximum time to receive the head of a request; then the connection is closed.
       request_seconds: maximum time for a search, waiting included.
+      decoding_seconds: maximum time to decode an image.
+      connections: maximum number of clients; further ones wait to be accepted.
+      shutdown_seconds: time for running requests when the server stops.
     """
 
     upload_bytes: int = 20 * 2**20
+    upload_pixels: int = 64_000_000
     waiting: int = 64
     body_seconds: float = 30.0
     idle_seconds: float = 15.0
     request_seconds: float = 60.0
+    decoding_seconds: float = 15.0
+    connections: int = 512
+    shutdown_seconds: float = 4.0
 
 
 class Refusal(Exception):

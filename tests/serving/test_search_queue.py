@@ -14,7 +14,7 @@ from delg_jax.serving.search_queue import SearchQueue
 from tests import search_page
 from tests.search_page import jpeg, refused, search
 
-_THREADS = 3  # that search
+_THREADS = 2  # that extract
 
 
 def wait_for(condition):
