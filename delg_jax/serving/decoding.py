@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any, BinaryIO, NamedTuple
+import time
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 class TooLargeError(Exception):
-    """An image that takes more pixels, time or memory than this process may; one line says which."""
+    """An image that takes more pixels, time or memory than a process may; its text says which."""
 
 
 class Upload(NamedTuple):
@@ -59,7 +60,7 @@ class Decoder:
         self._lock, self._closed = threading.Lock(), False
 
     def start(self) -> None:
-        """Starts the process, so that the first image need not wait for it."""
+        """Starts the process and waits for it, so that the first image need not."""
         with self._lock:
             self._started()
 
@@ -99,33 +100,38 @@ class Decoder:
         """What the process answers to an image."""
         if self._closed:
             raise TooLargeError("the server is stopping")
-        process = self._started()
-        assert process.stdin is not None and process.stdout is not None  # noqa: PT018
-        timer = threading.Timer(self._limits["seconds"], process.kill)
+        process, seconds = self._started(), self._limits["seconds"]
+        timer, start = threading.Timer(seconds, process.kill), time.monotonic()
         timer.start()
         try:
-            _write(process.stdin, asked, data)
-            return _read(process.stdout, "bytes")
+            _write(_open(process.stdin), asked, data)
+            return _read(_open(process.stdout))
         except (OSError, ValueError):  # it has ended
             self._end()
-            if not self._closed:
-                self._started()
-            return {"large": f"takes more than {self._limits['seconds']:g} seconds"}, b""
+            late = time.monotonic() >= start + seconds
+            return {"large": f"takes more than {seconds:g} s" if late else "ends its decoder"}, b""
         finally:
             timer.cancel()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            folder = str(pathlib.Path(__file__).parents[2])
-            path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "delg_jax.serving.decoding", json.dumps(self._limits)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C in a terminal is for the server
-            )
-        return self._process
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._end()
+        folder = str(pathlib.Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "delg_jax.serving.decoding", json.dumps(self._limits)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C in a terminal is for the server
+        )
+        self._process = process
+        if self._closed:
+            self._end()
+        elif not _open(process.stdout).readline() and not self._closed:
+            raise RuntimeError("the process that decodes images does not start")
+        return process
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -134,20 +140,25 @@ class Decoder:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):  # of what it has not read
-                    stream.close()  # type: ignore[union-attr]
+                    _open(stream).close()
 
 
-def _write(stream: BinaryIO, head: dict[str, Any], content: bytes | memoryview = b"") -> None:
+def _open(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None  # of a process that was started with pipes
+    return stream
+
+
+def _write(stream: IO[bytes], head: dict[str, Any], content: bytes | memoryview = b"") -> None:
     stream.write(json.dumps(head).encode() + b"\n")
     stream.write(content)
     stream.flush()
 
 
-def _read(stream: BinaryIO, size: str) -> tuple[dict[str, Any], bytes]:
-    """A line of JSON, and as many bytes as its field `size` says; a ValueError at the end."""
+def _read(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    """A line of JSON, and as many bytes as its field `bytes` says; a ValueError at the end."""
     head = json.loads(stream.readline())
-    content = stream.read(head.get(size, 0))
-    if len(content) < head.get(size, 0):
+    content = stream.read(head["bytes"])
+    if len(content) < head["bytes"]:
         raise ValueError("the stream has ended")
     return head, content
 
@@ -157,9 +168,10 @@ def main(limits: dict[str, Any]) -> None:
     stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not become an answer
     _limit_memory(limits["megabytes"])
+    _write(stream, {})
     while True:
         try:
-            asked, data = _read(sys.stdin.buffer, "bytes")
+            asked, data = _read(sys.stdin.buffer)
         except (OSError, ValueError):  # the server has ended
             return
         if hasattr(signal, "alarm"):  # ends this process even if the server is gone

@@ -21,6 +21,7 @@ from delg_jax.reports.thumbnails import SIZES
 from delg_jax.retrieval.query import parse_box
 from delg_jax.retrieval.searcher import Searcher
 from delg_jax.serving.answers import Answers
+from delg_jax.serving.connections import BACKLOG, Connections, log_shortage_once
 from delg_jax.serving.decoding import TooLargeError
 from delg_jax.serving.requests import Limits, Refusal, Uploads, allowed_hosts, guard
 from delg_jax.serving.search_queue import SearchQueue
@@ -161,20 +162,28 @@ async def run(
     with contextlib.closing(answers), SearchQueue(limits) as queue:
         runner = web.AppRunner(
             application(answers, queue, limits, allowed),
+            handler_cancellation=True,  # drop the work of clients that disconnect
+            shutdown_timeout=limits.shutdown_seconds / 2,  # aiohttp waits twice
+        )
+        await runner.setup()
+        assert runner.server is not None
+        connections = Connections(
+            runner.server,
+            limits,
             access_log=None,
             logger=quiet,
             auto_decompress=False,
-            handler_cancellation=True,  # drop the work of clients that disconnect
             keepalive_timeout=limits.idle_seconds,
             lingering_time=3,
-            shutdown_timeout=limits.shutdown_seconds,
         )
-        await runner.setup()
+        loop = asyncio.get_running_loop()
+        log_shortage_once(loop)
+        accepting = await loop.create_server(connections, sock=listening, backlog=BACKLOG)
         try:
-            await web.SockSite(runner, listening).start()
             ready()
             await stop.wait()
         finally:
+            accepting.close()
             await runner.cleanup()
             answers.close()  # what is decoded now, nobody waits for
     return queue.is_idle
