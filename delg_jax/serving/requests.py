@@ -37,7 +37,7 @@ class Limits:
     request_seconds: float = 60.0
     decoding_seconds: float = 15.0
     connections: int = 512
-    shutdown_seconds: float = 4.0
+    shutdown_seconds: float = 3.0
 
 
 class Refusal(Exception):
