@@ -3,11 +3,11 @@
 import concurrent.futures
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from delg_jax.data import images
+from delg_jax.data.images import Loaded, prepare
 from delg_jax.data.sources import ImageSource
 from delg_jax.features.extractor import Extractor, in_original_pixels
 from delg_jax.features.origins import Box, content_digest, origin, rows_to_images
@@ -16,20 +16,6 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import missing_rows
 
 _LOG = logging.getLogger(__name__)
-
-
-class Loaded(NamedTuple):
-    """An image that is ready for the network.
-
-    Attributes:
-      image: uint8 [H, W, 3], shrunk to the size limit.
-      scale: size of `image` / size of the original.
-      size: height and width of the original, after cropping.
-    """
-
-    image: np.ndarray
-    scale: float
-    size: tuple[int, int]
 
 
 class Loader:
@@ -96,27 +82,6 @@ class Loader:
         image, scale, size = prepare(picture, box, self._max_size)
         rows, columns = (round(side / ratio) for side in size)
         return Loaded(image, scale * ratio, encoded.shape if box is None else (rows, columns))
-
-
-def prepare(image: np.ndarray, box: Box | None, max_size: float) -> Loaded:
-    """Crops an image to a box and shrinks it by the official rule.
-
-    The size limit shrinks with the crop, so that a query keeps the resolution that it has inside
-    the full image.
-
-    Args:
-      image: uint8 [H, W, 3].
-      box: x1, y1, x2, y2 in pixels, or None.
-      max_size: pixels, for the full image; 0 for no limit.
-
-    Returns:
-      The image, its scale, and its original size.
-    """
-    if box is None:
-        return Loaded(*images.limit_size(image, max_size), image.shape[:2])
-    cut = images.crop(image, box)
-    share = max(cut.shape[:2]) / max(image.shape[:2])
-    return Loaded(*images.limit_size(cut, max_size * share), cut.shape[:2])
 
 
 def extract_to_store(
