@@ -18,6 +18,7 @@ from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.pyramid_level import Level, LevelPlan
 from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
+from delg_jax.models import efficientnet
 from delg_jax.models.delg import Delg
 
 SCALE_POOLINGS = ("mean", "max")
@@ -193,7 +194,13 @@ def adapted(module: Delg, settings: ml_collections.ConfigDict) -> Delg:
 
     Returns:
       The network to extract with (SuperGlobal, Shao et al., ICCV 2023).
+
+    Raises:
+      UserError: for ReLUP with an EfficientNet.
     """
+    if settings.relup and module.backbone in efficientnet.ARCHITECTURES:
+        rule = f"must be 0 with {module.backbone}, whose blocks end without an activation"
+        raise UserError("config.extract.relup", settings.relup, rule)
     fields = {
         "dtype": jnp.dtype(settings.dtype),
         "relup": float(settings.relup),
