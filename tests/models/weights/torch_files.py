@@ -15,9 +15,9 @@ _STORAGES = {"f4": "FloatStorage", "f8": "DoubleStorage", "i8": "LongStorage", "
 class _Pickler(pickle._Pickler):
     """Writes references as global names, and arrays as PyTorch writes tensors."""
 
-    def __init__(self, file):
+    def __init__(self, file, view=()):
         super().__init__(file, protocol=2)
-        self.storages = {}
+        self.storages, self._view = {}, view
 
     def save(self, value, save_persistent_id=True):
         if isinstance(value, types.SimpleNamespace):
@@ -33,7 +33,7 @@ class _Pickler(pickle._Pickler):
         self.save(name("torch._utils", "_rebuild_tensor_v2"))
         self.write(pickle.MARK)
         kind = name("torch", _STORAGES[array.dtype.str[1:]])
-        super().save(("storage", kind, key, "cpu", array.size))
+        super().save(("storage", kind, key, "cpu", array.size, *self._view))
         self.write(pickle.BINPERSID)
         strides = tuple(step // array.itemsize for step in array.strides)
         for part in (0, array.shape, strides, False, collections.OrderedDict()):
@@ -56,7 +56,7 @@ def write(path, content, legacy=False):
     """
     assert sys.byteorder == "little"
     table = io.BytesIO()
-    pickler = _Pickler(table)
+    pickler = _Pickler(table, (None,) if legacy else ())
     pickler.dump(content)
     if legacy:
         with open(path, "wb") as file:
