@@ -9,6 +9,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
+from delg_jax.file_stamps import DIGEST_BYTES
 
 # Flags of a row
 WRITTEN, SKIPPED, GLOBAL, LOCAL, DELETED = 1, 2, 4, 8, 16
@@ -16,13 +17,12 @@ WRITTEN, SKIPPED, GLOBAL, LOCAL, DELETED = 1, 2, 4, 8, 16
 EVERY_IMAGE = ("state", "reasons", "sizes")  # arrays with a row for every image, also skipped ones
 LOCAL_ARRAYS = ("counts", "locations", "scales", "scores", "descriptors", "descriptor_scales")
 
-CONTENT_BYTES = 16  # of the digest of an image file
 # The image that a row was extracted from; zeros if unknown
 ORIGIN = np.dtype(
     [
         ("known", "u1"),
         ("stamp", "<i8", 3),  # of the image, see `ImageSource.stamps`
-        ("content", "u1", CONTENT_BYTES),  # digest of the file; zeros if unknown
+        ("content", "u1", DIGEST_BYTES),  # digest of the file; zeros if unknown
         ("box", "<f8", 4),  # that the image was cropped to; NaN if it was not cropped
     ]
 )
