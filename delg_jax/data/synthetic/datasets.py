@@ -15,10 +15,9 @@ from PIL import Image
 from delg_jax.data.sources import RetrievalData, TrainingData
 from delg_jax.data.synthetic.camera import homography_between, transform
 from delg_jax.data.synthetic.facade import build_facade
-from delg_jax.data.synthetic.random_streams import generator
 from delg_jax.data.synthetic.render import render_view
 from delg_jax.data.synthetic.street import build_street
-from delg_jax.data.synthetic.world import SPLITS, landmark_name, shots, world_size
+from delg_jax.data.synthetic.world import SPLITS, generator, landmark_name, shots, world_size
 from delg_jax.data.tfds_builders.preparation import prepare_once
 from delg_jax.errors import UserError
 from delg_jax.file_stamps import stamp_of_all

@@ -11,7 +11,7 @@ import numpy as np
 from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
 from delg_jax.features.formats import hloc
-from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
+from delg_jax.features.formats.delf import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
 from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.store import FeatureStore
