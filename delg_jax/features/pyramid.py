@@ -1,4 +1,4 @@
-"""The image pyramid: sizes, canvases and the official bilinear resize on the device."""
+"""The image pyramid: sizes, canvases, the official bilinear resize, and batches of levels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

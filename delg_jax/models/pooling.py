@@ -1,4 +1,4 @@
-"""Global pooling of feature maps (GeM, average, maximum), and L2 normalisation."""
+"""Global pooling of feature maps (GeM, average, maximum), regional GeM, and L2 normalisation."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Reads and writes `.delg_local` and `.delg_global`, the protocol buffers of the official code."""
+"""Feature files of the official code, the protocol buffers `.delg_local` and `.delg_global`."""
 
 import functools
 import math

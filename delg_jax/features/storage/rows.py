@@ -1,4 +1,4 @@
-"""One row per image: flags and layout of a store, and packing rows into arrays."""
+"""One row per image: flags and layout of a store, packing into arrays, rows read from disk."""
 
 import math
 from collections.abc import Callable, Sequence
