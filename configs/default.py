@@ -117,8 +117,8 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_features = False  # with a frozen backbone: compute the maps of whole images once
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
-    # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras and
-    # keras_applications 0.99, torchvision 0.9
+    # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras,
+    # keras_applications and efficientnet 0.99, torchvision 0.9
     train.norm_momentum = 0.0  # 0 to below 1; 0 = that of the convention
     train.shard_classifier = False  # split the classes over the devices of a host; saves memory
     # Precision of float32 products and convolutions, on a GPU / TPU: default (TF32 if it has that /
@@ -241,7 +241,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried for each image pair
-    rerank.sp.inlier_threshold = 20.0  # largest error of an inlier, pixels
+    # Largest error of an inlier, pixels of the query as it is shrunk to extract.max_size
+    rerank.sp.inlier_threshold = 20.0
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis
     rerank.sp.local_optimization = False  # refit the best hypotheses to their inliers

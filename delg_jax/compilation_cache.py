@@ -32,7 +32,7 @@ def keep_on_disk() -> None:
     The folder is another for each kind of processor, because homes are shared and a program of one
     can fail on another.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = pathlib.Path(caches).expanduser() / "delg_jax" / "compiled" / _processor()

@@ -130,6 +130,25 @@ class _PathParser(flags.ArgumentParser):
         return configuration.local_path(self._subject, text)
 
 
+def define_weights(values: flags.FlagValues) -> None:
+    """Defines `--weights` and `--offline`; see `use_weights`."""
+    text = "Weights of the network, instead of the fields config.model.pretrained, backbone and "
+    text += "others that must agree: a file, a workdir with checkpoints, or a published name "
+    text += "(docs/weights.md), which is downloaded once."
+    define_path(values, "weights", None, text)
+    text = "Download nothing; --weights must be in the cache or installed."
+    flags.DEFINE_boolean("offline", False, text, flag_values=values)
+
+
+def use_weights(values: flags.FlagValues) -> None:
+    """Sets the fields of `config.model` that `--weights` decides, if it is given."""
+    if values.weights is not None:
+        from delg_jax.training import named_weights
+
+        with values.config.unlocked():
+            named_weights.use_weights(values.config, values.weights, offline=values.offline)
+
+
 def define_processes(values: flags.FlagValues) -> None:
     """Defines `--cluster`, `--coordinator`, `--num_processes` and `--process_id`."""
     text = "Where to look for the other processes of the job: auto finds Slurm, Open MPI (ompi), "

@@ -178,6 +178,7 @@ def _serve(values: flags.FlagValues, config: ml_collections.ConfigDict) -> None:
     with listening:
         searcher = Searcher(config, values.workdir, values.overwrite)
         images = len(searcher.source)
+        searcher.warm_up()
 
         def announce(url: str) -> None:
             print(f"serving {images} images at {url} (Ctrl-C stops)", flush=True)

@@ -14,11 +14,12 @@ import numpy as np
 
 from delg_jax.compilation_cache import release_if_many
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import batches, pyramid, pyramid_level, selection
+from delg_jax.features import pyramid, pyramid_level, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.pyramid_level import Level, LevelPlan
 from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
+from delg_jax.models import efficientnet
 from delg_jax.models.delg import Delg
 
 SCALE_POOLINGS = ("mean", "max")
@@ -85,8 +86,8 @@ class Extractor:
             for image, size in zip(images, sizes, strict=True)
         ]
         levels: list[dict[LevelPlan, _LevelFeatures]] = [{} for _ in images]
-        running: collections.deque[tuple[batches.Batch, Level]] = collections.deque()
-        for batch in batches.arrange(sizes, plans, step, pixels):
+        running: collections.deque[tuple[pyramid.Batch, Level]] = collections.deque()
+        for batch in pyramid.arrange(sizes, plans, step, pixels):
             running.append((batch, self._start(batch, canvases, sizes)))
             if len(running) > _IN_FLIGHT:
                 self._collect(*running.popleft(), levels)
@@ -134,7 +135,7 @@ class Extractor:
                 sizes.append(size)
         return sizes
 
-    def _start(self, batch: batches.Batch, canvases, sizes) -> Level:
+    def _start(self, batch: pyramid.Batch, canvases, sizes) -> Level:
         """Resizes the levels of a batch and runs the network, without waiting for the result."""
         levels = [
             _resize(canvases[member.image], sizes[member.image], member.target, batch.shape)
@@ -162,7 +163,7 @@ class Extractor:
 
     def _collect(
         self,
-        batch: batches.Batch,
+        batch: pyramid.Batch,
         result: Level,
         levels: list[dict[LevelPlan, _LevelFeatures]],
     ) -> None:
@@ -237,7 +238,13 @@ def adapted(module: Delg, settings: ml_collections.ConfigDict) -> Delg:
 
     Returns:
       The network to extract with (SuperGlobal, Shao et al., ICCV 2023).
+
+    Raises:
+      UserError: for ReLUP with an EfficientNet.
     """
+    if settings.relup and module.backbone in efficientnet.ARCHITECTURES:
+        rule = f"must be 0 with {module.backbone}, whose blocks end without an activation"
+        raise UserError("config.extract.relup", settings.relup, rule)
     fields = {
         "dtype": jnp.dtype(settings.dtype),
         "relup": float(settings.relup),

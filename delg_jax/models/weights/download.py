@@ -154,5 +154,6 @@ def _unpack(url: str, archive: pathlib.Path, target: pathlib.Path) -> None:
             raise UserError("weights", url, rule) from error
         inside = list(pathlib.Path(folder).iterdir())
         source = inside[0] if len(inside) == 1 and inside[0].is_dir() else pathlib.Path(folder)
+        source.chmod(0o755)
         shutil.move(source, target)
     archive.unlink()

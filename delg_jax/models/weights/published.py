@@ -151,9 +151,9 @@ def locate(name: str, offline: bool = False, cache: pathlib.Path | None = None) 
         rule = f"cannot be downloaded by a program; get {weights.file} from {weights.page} and "
         raise UserError("weights", name, f"{rule}give its path, or move it to {folder}")
     if offline:
-        kind = "content of " if weights.url.endswith(".tar.gz") else ""
-        rule = "is not there, and may not be downloaded; run once without --offline, or put the "
-        rule += f"{kind}{weights.url} at {target}"
+        what = "what is in" if weights.url.endswith(".tar.gz") else "the file"
+        rule = "is not in the cache, and may not be downloaded; run once without --offline, or put "
+        rule += f"{what} {weights.url} at {target}"
         raise UserError("weights", name, rule)
     download.download(weights.url, target, weights.sha256)
     return str(target)

@@ -158,13 +158,15 @@ def _read_legacy(path: str) -> tuple[Any, Callable[[_Storage], bytes]]:
     if machine.get("little_endian") is not True:
         raise pickle.UnpicklingError("is of a big-endian machine")
     content = _unpickle(whole, len(whole), used)
-    places, position = {}, 0
+    places = {}
     keys = _unpickle(whole, len(whole), used)
     position = whole.tell()
     for key in keys:
         storage, position = used[str(key)], position + _LENGTH
         places[storage.key] = position, position + storage.count * storage.dtype.itemsize
         position = places[storage.key][1]
+    if position > len(whole):
+        raise pickle.UnpicklingError("ends before its data")
 
     def contents(storage: _Storage) -> bytes:
         start, end = places[storage.key]
