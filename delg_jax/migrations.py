@@ -77,6 +77,7 @@ ADDED = {
     "rerank.mds.concat_weight": 0.5,
     "rerank.mds.neighbours": 0,
     "rerank.mds.beta": 0.3,
+    "rerank.mds.scale_neighbours": 0,
     "rerank.mds.query_block": 8,
     "rerank.superglobal.short_list": 400,
     "rerank.superglobal.neighbours": 9,
