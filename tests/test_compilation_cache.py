@@ -16,6 +16,7 @@ def system(tmp_path, monkeypatch):
         monkeypatch.setattr(compilation_cache, "_LIMIT", tmp_path / "limit")
         monkeypatch.setattr(compilation_cache, "_HELD", tmp_path / "maps")
 
+    monkeypatch.setattr(compilation_cache, "_memory_then", [])
     return make
 
 
@@ -33,6 +34,21 @@ def test_programs_are_dropped_when_half_of_the_maps_are_taken(system, taken, dro
 def test_systems_without_the_limit_are_left_alone(system, tmp_path):
     system(10)
     (tmp_path / "limit").unlink()
+    assert not release_if_many()
+
+
+def test_programs_are_dropped_when_memory_has_grown(system, tmp_path, monkeypatch):
+    system(0)
+    monkeypatch.setattr(compilation_cache, "_STATUS", tmp_path / "status")
+    function = jax.jit(lambda x: x + 1.0)
+    function(jnp.ones(3))
+    dropped = []
+    for megabytes in (5000, 6024, 6025, 7000, 7049, 100, 7000, 7050):
+        (tmp_path / "status").write_text(f"VmRSS:\t9 kB\nRssAnon:\t{megabytes * 1024} kB\n")
+        dropped.append(release_if_many())
+    assert dropped == [False, False, True, False, False, False, False, True]
+    assert function._cache_size() == 0
+    (tmp_path / "status").unlink()
     assert not release_if_many()
 
 

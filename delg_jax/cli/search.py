@@ -14,6 +14,8 @@ extracted first.
 
 import importlib
 import importlib.util
+import os
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -59,6 +61,8 @@ def _define_serving(values: flags.FlagValues) -> None:
     flags.DEFINE_list("allowed_hosts", [], text, flag_values=values)
     text = "Maximum size of an uploaded image."
     flags.DEFINE_float("max_upload_megabytes", 20.0, text, 0.001, flag_values=values)
+    text = "Maximum size of an uploaded image in millions of pixels."
+    flags.DEFINE_float("max_upload_megapixels", 64.0, text, 0.001, flag_values=values)
     text = "Maximum queued searches; more are refused."
     flags.DEFINE_integer("concurrency", 64, text, 1, flag_values=values)
     text = "Maximum seconds per search on the page, waiting included."
@@ -136,6 +140,7 @@ def _serve(values: flags.FlagValues) -> None:
         upload_bytes=int(values.max_upload_megabytes * 2**20),
         waiting=values.concurrency,
         request_seconds=values.request_seconds,
+        upload_pixels=int(values.max_upload_megapixels * 1e6),
     )
     listening = server.listen(values.host, values.port)
     with listening:
@@ -145,4 +150,8 @@ def _serve(values: flags.FlagValues) -> None:
         def announce(url: str) -> None:
             print(f"serving {images} images at {url} (Ctrl-C stops)", flush=True)
 
-        server.serve(searcher, listening, values.host, values.allowed_hosts, limits, announce)
+        hosts = values.allowed_hosts
+        if not server.serve(searcher, listening, values.host, hosts, limits, announce):
+            # Python would wait for threads that search or build an index
+            sys.stdout.flush()
+            os._exit(0)

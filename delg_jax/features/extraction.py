@@ -3,11 +3,11 @@
 import concurrent.futures
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from delg_jax.data import images
+from delg_jax.data.images import Loaded, prepare
 from delg_jax.data.sources import ImageSource
 from delg_jax.features.extractor import Extractor, in_original_pixels
 from delg_jax.features.origins import Box, origin, rows_to_images
@@ -17,20 +17,6 @@ from delg_jax.features.store_writing import missing_rows
 from delg_jax.file_stamps import digest_of_bytes
 
 _LOG = logging.getLogger(__name__)
-
-
-class Loaded(NamedTuple):
-    """An image that is ready for the network.
-
-    Attributes:
-      image: uint8 [H, W, 3], shrunk to the size limit.
-      scale: size of `image` / size of the original.
-      size: height and width of the original, after cropping.
-    """
-
-    image: np.ndarray
-    scale: float
-    size: tuple[int, int]
 
 
 class Loader:
@@ -80,27 +66,6 @@ class Loader:
         except (images.BadImageError, OSError) as error:
             loaded = " ".join(str(error).split()) or type(error).__name__
         return loaded, origin(stamp, content, box)
-
-
-def prepare(image: np.ndarray, box: Box | None, max_size: float) -> Loaded:
-    """Crops an image to a box and shrinks it by the official rule.
-
-    The size limit shrinks with the crop, so that a query keeps the resolution that it has inside
-    the full image.
-
-    Args:
-      image: uint8 [H, W, 3].
-      box: x1, y1, x2, y2 in pixels, or None.
-      max_size: pixels, for the full image; 0 for no limit.
-
-    Returns:
-      The image, its scale, and its original size.
-    """
-    if box is None:
-        return Loaded(*images.limit_size(image, max_size), image.shape[:2])
-    cut = images.crop(image, box)
-    share = max(cut.shape[:2]) / max(image.shape[:2])
-    return Loaded(*images.limit_size(cut, max_size * share), cut.shape[:2])
 
 
 def extract_to_store(

@@ -71,6 +71,7 @@ class Extractor:
         self.settings = settings
         self.pca = pca
         self.compiled_shapes: dict[tuple, float] = {}
+        self._held: set[tuple] = set()  # of them, those that were not dropped since
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Features]:
         """Extracts from uint8 images [h, w, 3]; the result does not depend on the other images."""
@@ -98,8 +99,9 @@ class Extractor:
             for member in batch.members
         ]
         key = (batch.shape, len(batch.members), batch.max_features, batch.pooled)
-        if key not in self.compiled_shapes:
-            release_if_many()
+        if key not in self._held and release_if_many():
+            self._held.clear()
+        self._held.add(key)
         start = time.perf_counter()
         result = pyramid_level.extract_level(
             self.module,

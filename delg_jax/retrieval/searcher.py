@@ -15,7 +15,6 @@ from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.extract import has_local
-from delg_jax.features.extraction import prepare
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
@@ -144,19 +143,35 @@ class Searcher:
         """
         start = time.perf_counter()
         try:
-            prepared, scale, _ = prepare(picture, box, self.config.extract.max_size)
+            loaded = images.prepare(picture, box, self.config.extract.max_size)
         except images.BadImageError as error:
             raise UserError("--box", box, str(error)) from error
         spent = _milliseconds_since(start)
+        query = self.query_prepared(loaded, picture.shape[:2], box)
+        return query._replace(milliseconds=query.milliseconds + spent)
+
+    def query_prepared(
+        self, loaded: images.Loaded, size: tuple[int, int], box: Box | None = None
+    ) -> Query:
+        """Extracts the features of a picture that is cropped and shrunk already.
+
+        Args:
+          loaded: result of `images.prepare` with `config.extract.max_size`.
+          size: rows and columns of the whole picture.
+          box: as `images.prepare` got it.
+
+        Returns:
+          The query.
+        """
         with self._device:
             start = time.perf_counter()  # does not count waiting for other threads
-            found = self._extractor([prepared])[0]
-            spent += _milliseconds_since(start)
-        features = in_original_pixels(found, scale)
+            found = self._extractor([loaded.image])[0]
+            spent = _milliseconds_since(start)
+        features = in_original_pixels(found, loaded.scale)
         settings = self.config.extract
         one = InMemoryFeatures([features], settings.local_encoding, settings.global_dtype)
         x, y = (0, 0) if box is None else (max(round(float(side)), 0) for side in box[:2])
-        return Query(one, picture.shape[:2], (y, x), spent)
+        return Query(one, size, (y, x), spent)
 
     def search(self, query: Query, method: str = "global", top: int = 10) -> Found:
         """Ranks the database.
