@@ -17,7 +17,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     smoke = parse_argument(argument, {"smoke": False}).smoke
     config = default.get_config()
     config.model.backbone = "tiny"
-    config.model.convention = config.model.pretrained_source = "torchvision"
+    config.model.convention = "torchvision"
     config.model.conv4_stride = 16
     config.model.global_dim = 128
     config.model.attention_dim = 64

@@ -28,6 +28,7 @@ ADDED = {
     "extract.gem_power": 0.0,
     "extract.regional": 0.0,
     "extract.relup": 0.0,
+    "extract.reduced_decode": False,
     "extract.attention_quantile": 0.0,
     "extract.nms_radius": 0,
     "extract.imported_local": "",

@@ -1,5 +1,6 @@
 """The network of an experiment with its weights and its projection, ready to extract."""
 
+import logging
 import pathlib
 
 import ml_collections
@@ -18,6 +19,8 @@ from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
 from delg_jax.training.trained_network import load_model
+
+_LOG = logging.getLogger(__name__)
 
 _EXECUTION = ("batch_pixels",)  # fields that change only speed and memory
 _BITS = 8  # of a byte
@@ -48,6 +51,7 @@ class Network:
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         check(config.extract)
         self._data = config.data
+        _LOG.info("loading the network, %s", config.model.backbone)
         module, variables = load_model(config, workdir)
         self.weights = digest(feature_variables(variables))
         with config.extract.copy_and_resolve_references().unlocked() as settings:
@@ -75,7 +79,8 @@ class Network:
                 self.extractor.pca = stored
             if self.extractor.pca is None:
                 settings, data = self.extractor.settings, self._data
-                loader = Loader(source, None, settings.max_size, data.min_side, data.max_pixels)
+                limits = settings.max_size, data.min_side, data.max_pixels
+                loader = Loader(source, None, *limits, settings.reduced_decode)
                 self.extractor.pca = fit_pca(loader, self.extractor)
                 fitted_on = [source.names[index] for index in _sample(source, settings.pca_images)]
             if self.extractor.pca is not None and stored is None:

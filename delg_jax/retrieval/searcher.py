@@ -15,11 +15,11 @@ from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.extract import has_local
-from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
 from delg_jax.features.network import Network
 from delg_jax.features.origins import Box
+from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import methods, verification
@@ -38,16 +38,18 @@ class Query(NamedTuple):
     """A picture ready to be searched for.
 
     Attributes:
-      features: of the picture, or of its box.
+      features: of the picture, or of its box, in pixels of the picture as it was shrunk.
       size: rows and columns of the whole picture.
       corner: (y, x) of the box in pixels; locations of features are relative to it.
       milliseconds: of extraction.
+      scale: size of the shrunk picture / size of the picture.
     """
 
     features: InMemoryFeatures
     size: tuple[int, int]
     corner: tuple[int, int]
     milliseconds: float
+    scale: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Matches(NamedTuple):
     Attributes:
       locations: float32 [L, 2] of the L matches in the query and in the image, (y, x) in pixels of
         the whole pictures.
-      verification: matches, inliers, and the transformation from the image to the query's box.
+      verification: matches, inliers, and the transformation from the image to the query's box, as
+        it was shrunk.
     """
 
     locations: tuple[np.ndarray, np.ndarray]
@@ -167,11 +170,10 @@ class Searcher:
             start = time.perf_counter()  # does not count waiting for other threads
             found = self._extractor([loaded.image])[0]
             spent = _milliseconds_since(start)
-        features = in_original_pixels(found, loaded.scale)
         settings = self.config.extract
-        one = InMemoryFeatures([features], settings.local_encoding, settings.global_dtype)
+        one = InMemoryFeatures([found], settings.local_encoding, settings.global_dtype)
         x, y = (0, 0) if box is None else (max(round(float(side)), 0) for side in box[:2])
-        return Query(one, size, (y, x), spent)
+        return Query(one, size, (y, x), spent, loaded.scale)
 
     def search(self, query: Query, method: str = "global", top: int = 10) -> Found:
         """Ranks the database.
@@ -240,7 +242,26 @@ class Searcher:
             for column, side in enumerate(sides)
         )
         corner = np.array(query.corner, np.float32)
-        return Matches((first + corner[None, :], second), found)
+        return Matches((first / np.float32(query.scale) + corner[None, :], second), found)
+
+    def warm_up(self) -> None:
+        """Compiles what a search for any picture needs, so that none has to wait for it.
+
+        Methods that need a similarity graph are left out: they may have to build it.
+        """
+        sizes = self._extractor.warm_up_sizes()
+        quick = [method for method in self.methods if not methods.needs_graph(method)]
+        with Progress("warm up", len(sizes) + len(quick) + 1, "step") as progress:
+            with self._device:
+                self._extractor.warm_up(progress.advance)
+            noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+            query = self.query(noise)
+            for method in quick:
+                self.search(query, method)
+                progress.advance()
+            if has_local(self.config):
+                self.matches(query, 0)
+            progress.advance()
 
     def _search(self, method: str, extracted: Extracted) -> Ranking:
         """The search that a method starts with; the engine is kept."""
