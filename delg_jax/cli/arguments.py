@@ -311,7 +311,7 @@ def parse(
       UserError: for every mistake in the command line.
     """
     command = f"{program} {verb}"
-    only_print = "print_config" in values and _is_set(argv, "print_config")
+    only_print = "print_config" in values and is_set(argv, "print_config")
     if not positional:
         _refuse_bare_config(values, command, argv)
     if only_print:
@@ -347,7 +347,7 @@ def _refuse_bare_config(values: flags.FlagValues, command: str, argv: list[str])
             raise UserError(command, word, rule)
 
 
-def _is_set(argv: Sequence[str], flag: str) -> bool:
+def is_set(argv: Sequence[str], flag: str) -> bool:
     """Whether a boolean flag is set in a command line that is not parsed yet."""
     words = (word.lstrip("-") for word in argv if word.startswith("-"))
     return any(word in (flag, f"{flag}=true", f"{flag}=True", f"{flag}=1") for word in words)

@@ -54,7 +54,8 @@ def define(values: flags.FlagValues, argv: list[str], folder: str) -> None:
     if arguments.value_of(argv, "config") is None:
         tree = stored_config.find(root, stored_config.FEATURES)
         if tree is None or weights is not None:
-            tree = _with_weights(tree or configuration.load(_CONFIG), _weights(weights))
+            tree = tree or configuration.load(_CONFIG)
+            tree = _with_weights(tree, _weights(weights), arguments.is_set(argv, "offline"))
         tree = of_folder(tree, folder, root)
     arguments.define_config(values, argv, None, tree)
     arguments.define_workdir(values)
@@ -100,10 +101,12 @@ def _is_workdir(folder: str) -> bool:
     return stored_config.find(pathlib.Path(folder), stored_config.FEATURES) is not None
 
 
-def _with_weights(config: ml_collections.ConfigDict, weights: str) -> ml_collections.ConfigDict:
+def _with_weights(
+    config: ml_collections.ConfigDict, weights: str, offline: bool
+) -> ml_collections.ConfigDict:
     from delg_jax.training.named_weights import find_weights
 
-    found = find_weights(weights, heads=True)
+    found = find_weights(weights, heads=True, offline=offline)
     fields = found.fields | found.heads
     return configuration.override(config, {f"model.{name}": fields[name] for name in fields})
 

