@@ -257,9 +257,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.dim = 128  # dimensions of the embedding; at most those of the short list
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that is scaled to 1
-    rerank.mds.scale_neighbours = (
-        0  # scale similarities by those of each image to its K best; 0 = no
-    )
+    # K best images of each image, by whose similarity all similarities are scaled; 0 = not scaled
+    rerank.mds.scale_neighbours = 0
     rerank.mds.background = 0.0  # similarity that is scaled to 0
     rerank.mds.background_rank = 0  # rank in an image's list that is scaled to 0; 0 = not used
     rerank.mds.power = 1.0  # p of distance power, (1 - s)^p
