@@ -189,8 +189,9 @@ def _read_list(path: pathlib.Path, subject: str) -> list[str]:
     names, lines = [], collections.defaultdict(list)
     for number, line in text_files.lines(text_files.read(path, subject)):
         if not line.startswith("#"):
-            names.append(line)
-            lines[line].append(number)
+            name = os.path.expanduser(line)
+            names.append(name)
+            lines[name].append(number)
     twice = next((name for name in names if len(lines[name]) > 1), None)
     if twice is not None:
         first, second = lines[twice][:2]
