@@ -37,7 +37,7 @@ def run(values: flags.FlagValues) -> None:
     """Extracts and prints the paths of the stores."""
     from delg_jax import distributed
     from delg_jax.features import extract
-    from delg_jax.features.extract import extract_images
+    from delg_jax.features.experiment import extract_images
 
     if values.images == "" or values.runner == "":
         name = "images" if values.images == "" else "runner"

@@ -26,7 +26,7 @@ import numpy as np
 from delg_jax import configuration
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import extractor, pyramid, pyramid_level, selection
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import check
 from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca

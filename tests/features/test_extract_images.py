@@ -6,7 +6,7 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.features import network
-from delg_jax.features.extract import extract_images
+from delg_jax.features.experiment import extract_images
 from delg_jax.features.extraction import Loader
 from delg_jax.features.store import FeatureStore
 from tests.folders import contents

@@ -10,7 +10,7 @@ from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.features import network as features_network
 from delg_jax.features import stablehlo
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import Extractor, feature_variables
 from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
