@@ -30,6 +30,7 @@ from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import check
 from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import Delg
 from delg_jax.workdir import FORMAT, claim, replacing, root_of, write_json
@@ -85,7 +86,7 @@ def export_model(
 def extraction(
     module: Delg,
     variables: Any,
-    settings: ml_collections.ConfigDict,
+    settings: ExtractionSettings,
     canvas: tuple[int, int],
     pca: Pca | None = None,
 ) -> Callable[[jax.Array, jax.Array], Outputs]:
@@ -94,7 +95,7 @@ def extraction(
     Args:
       module: the network.
       variables: its parameters and BatchNorm statistics.
-      settings: the `config.extract` tree; its `max_size` is not applied.
+      settings: scales, limits and precision.
       canvas: height and width of the largest image.
       pca: projection of the local descriptors, or None.
 
