@@ -19,6 +19,7 @@ from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pairs import pair_average_precision
 from delg_jax.features import Extracted, extract
 from delg_jax.features.experiment import sections
+from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
@@ -137,6 +138,9 @@ def _bind(
 def _check(config: ml_collections.ConfigDict) -> None:
     """Checks the configuration before hours of extraction."""
     evaluation = config.eval
+    if config.data.name == LISTED and not config.data.ground_truth:
+        rule = "must name a file of queries and answers, to evaluate the data set images"
+        raise UserError("config.data.ground_truth", "", rule)
     settings.check_depth(evaluation.methods, config)
     for method in evaluation.methods:
         methods.check("config.eval.methods", method, config)

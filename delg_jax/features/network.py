@@ -1,6 +1,7 @@
 """The network of an experiment with its weights and its projection, ready to extract."""
 
 import dataclasses
+import logging
 import pathlib
 
 import ml_collections
@@ -20,6 +21,8 @@ from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
 from delg_jax.training.trained_network import load_model
+
+_LOG = logging.getLogger(__name__)
 
 _EXECUTION = ("batch_pixels",)  # fields that change only speed and memory
 _BITS = 8  # of a byte
@@ -50,6 +53,7 @@ class Network:
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         check(config.extract)
         self._config = config
+        _LOG.info("loading the network, %s", config.model.backbone)
         module, variables = load_model(config, workdir)
         self.weights = digest(feature_variables(variables))
         threshold = attention_threshold(config, workdir)
@@ -78,7 +82,8 @@ class Network:
                 self.extractor.pca = stored
             if self.extractor.pca is None:
                 extract, data = self._config.extract, self._config.data
-                loader = Loader(source, None, extract.max_size, data.min_side, data.max_pixels)
+                limits = extract.max_size, data.min_side, data.max_pixels
+                loader = Loader(source, None, *limits, extract.reduced_decode)
                 sample = _sample(source, extract.pca_images)
                 dim, whitening = extract.pca_dim, extract.pca_whitening
                 self.extractor.pca = fit_pca(loader, sample, self.extractor, dim, whitening)

@@ -121,6 +121,7 @@ class ExtractionSettings:
     Attributes:
       local_scales: of the pyramid, for local features.
       global_scales: of the pyramid, for the global descriptor.
+      max_size: longer side of an image in pixels; 0 = any size.
       max_features: most local features of an image, over all scales.
       attention_threshold: features with lower scores are dropped.
       nms_radius: of non-maximum suppression per scale, positions of conv4; 0 = none.
@@ -135,6 +136,7 @@ class ExtractionSettings:
 
     local_scales: tuple[float, ...]
     global_scales: tuple[float, ...]
+    max_size: int = 0
     max_features: int = 1000
     attention_threshold: float = 0.0
     nms_radius: int = 0

@@ -123,6 +123,7 @@ def _store_features(
             ("database", extracted.database, data.database, None),
             ("queries", extracted.queries, data.queries, boxes),
         )
+        if len(store)  # the data set images may have no queries
     ]
 
 
