@@ -5,7 +5,7 @@ import pathlib
 
 import ml_collections
 
-from delg_jax.features.extract import Extracted, extract, sections
+from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.search.engine_choice import check, deciding_fields, engine
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches

@@ -10,7 +10,7 @@ import numpy as np
 
 from delg_jax.data import ImageSource
 from delg_jax.errors import UserError
-from delg_jax.features.extract import Extracted
+from delg_jax.features.experiment import Extracted
 from delg_jax.features.extraction import Loader
 from delg_jax.features.formats import hloc
 from delg_jax.features.image_sets import query_boxes

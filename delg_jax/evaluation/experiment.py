@@ -18,7 +18,7 @@ from delg_jax.evaluation import gldv2_tasks, pairs, revisited, significance
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pairs import pair_average_precision
 from delg_jax.features import Extracted, extract
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
