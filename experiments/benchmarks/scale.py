@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
@@ -181,9 +181,9 @@ def run(values: flags.FlagValues) -> None:
     results = pathlib.Path(values.results)
     rates = read_rates(results)
     rows = plan(rates)
-    workdir.write_json(results / "scale.json", {"rates": dataclasses.asdict(rates), "plan": rows})
+    found = {"rates": dataclasses.asdict(rates), "plan": rows}
     content = text(rates, rows)
-    workdir.write_text(results / "scale.md", content)
+    harness.write_result(results, "scale", found, content, config=found["rates"])
     print(content, end="")
 
 

@@ -5,9 +5,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.evaluation import significance
 from delg_jax.reports.tables import markdown
+from experiments.framework import plan
 from experiments.framework.experiment import Experiment, Row
 from experiments.framework.plan import Options
 from experiments.framework.table_cells import Cell, Cells, compare
@@ -70,8 +71,8 @@ class PaperTable:
     def write(self, folder: pathlib.Path) -> None:
         """Writes NAME_SIZE.json and NAME_SIZE.md into a folder."""
         name = f"{self.experiment.name}_{self.options.size}"
-        workdir.write_json(folder / f"{name}.json", self.content())
-        workdir.write_text(folder / f"{name}.md", self.markdown())
+        made_from = plan.fields(self.experiment, self.options)
+        harness.write_result(folder, name, self.content(), self.markdown(), config=made_from)
 
     def _rows(self) -> list[Row]:
         return self.experiment.rows_at(self.options.size)

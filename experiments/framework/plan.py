@@ -132,6 +132,20 @@ def evaluations(
     return found
 
 
+def fields(experiment: Experiment, options: Options) -> dict[str, Any]:
+    """All fields of all runs, by name of the run and path; those of folders are absolute."""
+    rooted = dataclasses.replace(options, workdir=pathlib.Path("/"), data="/", weights="/")
+    size = experiment.sizes[options.size]
+    planned = [(size.evaluation, run) for _, run in evaluations(experiment, rooted).values()]
+    if size.training is not None:
+        planned += [(size.training, run) for run in trainings(experiment, rooted)]
+    found = {}
+    for part, run in planned:
+        tree = configuration.override(base(part, rooted), run.overrides)
+        found |= {f"{run.name}/{path}": v for path, v in configuration.flatten(tree).items()}
+    return found
+
+
 def _network(
     training: Training | None, seed: int, options: Options, is_trained: bool
 ) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import sys
 
 from absl import flags
 
-from delg_jax import configuration, workdir
+from delg_jax import configuration
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.reports.line_chart import line_chart
@@ -79,12 +80,8 @@ def run(values: flags.FlagValues) -> None:
     found = curves(root)
     title = "Share of zeros in conv4 and conv5 over training steps"
     picture = line_chart(title, "training step", "share of zeros", found)
-    workdir.write_text(results / "figure3_sparsity.svg", picture)
-    content = {
-        "config": configuration.flatten(config, ("seed", "model", "data.image_size", "train")),
-        "curves": found,
-    }
-    workdir.write_json(results / "figure3_sparsity.json", content)
+    content = {"size": values.size, "curves": found}
+    harness.write_result(results, "figure3_sparsity", content, chart=picture, config=config)
     print("| gradients, maps | first | last |", "| --- | ---: | ---: |", sep="\n")
     for name, points in found.items():
         print(f"| {name} | {100 * points[0][1]:.1f} % | {100 * points[-1][1]:.1f} % |")
