@@ -56,7 +56,7 @@ def describe(config: ml_collections.ConfigDict | Mapping[str, Any] | None = None
         "configuration": digest({"command": asked} if config is None else config),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of the last minute
         "kernels": blas_kernels.in_use(),
@@ -133,7 +133,8 @@ def commit() -> str:
     return f"{described}-dirty" if described and changed else described or delg_jax.__version__
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor, as the system gives it."""
     try:
         lines = _CPU_INFO.read_text().splitlines()
     except OSError:
