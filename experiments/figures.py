@@ -15,10 +15,10 @@ A template may have many lines, such as a table. Its fields are
     {ROW over ROW | COLUMN}      a comparison, with interval and p; `:short` leaves out the former
     {NAME#...}                   one of these from another file
     {source}                     the commit, date and processor of the file
-    {bench}, {ratio CASE | PEER}, {ablation}  see the functions of these names
+    {text}, {bench}, {ratio CASE | PEER}, {choice A; B}, {ablation}  see these functions
 
-What is published or chosen, not measured here, stands between `<!-- given: WHY -->` and
-`<!-- /given -->`.
+`<!-- figures? NAME: ...` may name a file that is yet to be measured. What is published or chosen,
+not measured here, stands between `<!-- given: WHY -->` and `<!-- /given -->`.
 """
 
 import difflib
@@ -35,6 +35,7 @@ from delg_jax import workdir
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
+from delg_jax.reports.tables import markdown
 from experiments.benchmarks import bench_all
 from experiments.framework import ablation as ablations
 
@@ -43,15 +44,26 @@ UNITS = {"ms": 1e3, "us": 1e6, "%": 100.0, "KB": 1e-3, "MB": 1e-6, "GB": 1e-9, "
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
 
+PENDING = "not measured yet"
+
 _MARK = re.compile(
-    r"<!-- figures(?: (?P<name>[\w.-]+))?:(?P<template>.*?)-->.*?<!-- /figures -->", re.S
+    r"<!-- figures(?P<pending>\?)?(?: (?P<name>[\w.-]+))?:(?P<template>.*?)-->.*?<!-- /figures -->",
+    re.DOTALL,
 )
 _FIELD = re.compile(r"\{([^{}]+)\}")
-_GIVEN = re.compile(r"<!-- given:.*?-->.*?<!-- /given -->", re.S)
-_FENCE = re.compile(r"^```.*?^```[^\n]*$", re.M | re.S)
+# What is not a figure: fenced code, given numbers, other comments, versions, levels of intervals
+_LINES = (
+    re.compile(r"^```.*?^```[^\n]*$", re.MULTILINE | re.DOTALL),
+    _MARK,
+    re.compile(r"<!-- given:.*?-->.*?<!-- /given -->", re.DOTALL),
+    re.compile(r"<!--.*?-->", re.DOTALL),
+)
+_WORDS = re.compile(
+    r"`[^`]*`|\]\([^)]*\)|\b(?:Python|License|jax|uPlot) \d[\d.]*(?: to \d[\d.]*)?|95 % "
+)
 # A decimal, or a number with a unit of what is measured
 _FIGURE = re.compile(
-    r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+(?![\w.]*\.\d)|(?:\.\d+)?\s?(?:%|ms\b|us\b|s\b|min\b|images/s|[KMG]B\b))"
+    r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+|(?:\.\d+)?\s?(?:%|(?:ms|us|s|min|images/s|[KMG]B)\b))"
 )
 
 
@@ -76,12 +88,15 @@ def filled(text: str, results: pathlib.Path = RESULTS) -> str:
     files = Results(results)
 
     def replace(found: re.Match[str]) -> str:
-        template = found["template"]
-        inner = _FIELD.sub(lambda field: _text(files, found["name"] or "", field[1]), template)
+        name, template = found["name"] or "", found["template"]
+        if found["pending"] and not (results / f"{name}.json").is_file():
+            inner = PENDING
+        else:
+            inner = _FIELD.sub(lambda field: _text(files, name, field[1]), template)
         is_block = template.startswith("\n")
         inner = f"\n\n{inner.strip()}\n\n" if is_block else inner.strip()
-        name = f" {found['name']}" if found["name"] else ""
-        return f"<!-- figures{name}:{template}-->{inner}<!-- /figures -->"
+        opening = found[0][: found.end("template") - found.start()]
+        return f"{opening}-->{inner}<!-- /figures -->"
 
     return _MARK.sub(replace, text)
 
@@ -91,9 +106,9 @@ def unmarked(text: str) -> list[str]:
 
     Code, links and what stands between `given` marks is left out.
     """
-    for pattern in (_FENCE, _MARK, _GIVEN, re.compile(r"<!--.*?-->", re.S)):
+    for pattern in _LINES:
         text = pattern.sub(lambda found: "\n" * found[0].count("\n"), text)
-    text = re.sub(r"`[^`]*`|\]\([^)]*\)", lambda found: "\n" * found[0].count("\n"), text)
+    text = _WORDS.sub(lambda found: "\n" * found[0].count("\n"), text)
     lines = enumerate(text.splitlines(), start=1)
     return [f"{number}: {line.strip()}" for number, line in lines if _FIGURE.search(line)]
 
@@ -179,21 +194,27 @@ def _cell(content: Any, row: str, column: str) -> str:
     one = _value(content, f"cells/row={row}&column={column}")
     if one["ours"] is None:
         return "-"
-    interval = "" if one["low"] is None else f" [{one['low']:.2f}, {one['high']:.2f}]"
-    return f"{one['ours']:.2f}{interval if style != 'value' else ''}"
+    if one["low"] is None or style == "value" or _is_by_query(content):
+        return f"{one['ours']:.2f}"
+    return f"{one['ours']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+
+
+def _is_by_query(content: Any) -> bool:
+    """Whether intervals and tests are of an earlier version, which took queries as independent."""
+    return any("clusters" not in claim for claim in content["claims"])
 
 
 def _comparison(claim: Mapping[str, Any], style: str) -> str:
     text = f"{claim['difference']:+.2f}"
     if style == "value":
         return text
+    if "clusters" not in claim:
+        return f"{text}, not tested"
     if claim["low"] is not None and style != "short":
         text += f" [{claim['low']:+.2f}, {claim['high']:+.2f}]"
     if claim["p_value"] is None:
-        return text
-    if "clusters" not in claim:  # by an earlier version, query by query
-        return f"{text}, not tested by landmark"
-    return f"{text}, p {claim['p_value']:.2g} ({claim['p_holm']:.2g} by Holm)"
+        return f"{text}, not tested"
+    return f"{text}, p {claim['p_value']:.2g}, by Holm {claim['p_holm']:.2g}"
 
 
 def source(files: Results, name: str, argument: str) -> str:
@@ -209,6 +230,15 @@ def source(files: Results, name: str, argument: str) -> str:
     if found["processor"] != "unknown":
         parts.append(found["processor"])
     return ", ".join(parts)
+
+
+def text(files: Results, name: str, argument: str) -> str:
+    """The tables that the program wrote to NAME.md, without its heading."""
+    del argument
+    path = files.folder / f"{name}.md"
+    if not path.is_file():
+        raise UserError("figures", path.name, "must be a file beside the result")
+    return re.sub(r"\A# .*\n+", "", path.read_text(encoding="utf-8"))
 
 
 def bench(files: Results, name: str, argument: str) -> str:
@@ -241,6 +271,27 @@ def ratio(files: Results, name: str, argument: str) -> str:
     return " and ".join(f"{value:.2g} ({name})" for name, value in sorted(found.items()))
 
 
+def choice(files: Results, name: str, argument: str) -> str:
+    """A row for each data set: mAP Medium and Hard of local search, and the gains of settings.
+
+    The settings stand in `argument`, separated by semicolons. A data set without Hard has one mAP.
+    """
+    settings = argument.split("; ")
+    rows: dict[str, dict[str, str]] = {}
+    for one in files[name]["rows"]:
+        kinds = [kind for kind in ("medium", "hard") if one.get(kind) is not None]
+        cells = rows.setdefault(f"{one['data']} ({one['queries']} of {one['landmarks']})", {})
+        if one["setting"] == "local":
+            cells["local"] = " / ".join(f"{one[kind]['mean']:.2f}" for kind in kinds)
+        else:
+            gains = [one[f"{kind} gain"] for kind in kinds]
+            parts = [f"{gain['mean']:+.2f} (p {gain['p_value']:.2g})" for gain in gains]
+            cells[one["setting"]] = " / ".join(parts)
+    shown = ["local", *settings]
+    cells_of = [[title, *(cells[name] for name in shown)] for title, cells in rows.items()]
+    return markdown(["data, queries of landmarks", *shown], cells_of)
+
+
 def ablation(files: Results, name: str, argument: str) -> str:
     """The tables of an ablation, one for each field."""
     del argument
@@ -253,6 +304,8 @@ def ablation(files: Results, name: str, argument: str) -> str:
 
 GENERATORS: dict[str, Callable[[Results, str, str], str]] = {
     "source": source,
+    "text": text,
+    "choice": choice,
     "bench": bench,
     "ratio": ratio,
     "ablation": ablation,

@@ -21,6 +21,7 @@ _TASKS = {
     "gldv2_clean_recognition": "recognition",
 }
 COUNTED = 100  # images per query that the retrieval task scores
+MAIN_METRICS = {"retrieval": f"map@{COUNTED}", "recognition": "gap"}  # by task
 
 
 def task_of(config: ml_collections.ConfigDict) -> str | None:
