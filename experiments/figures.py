@@ -12,7 +12,8 @@ A template may have many lines, such as a table. Its fields are
     {a/b/row=x&column=y:ms .2f}  a value by its path, with a unit and a format; see `UNITS`
     {a ÷ b:.1f}                  a ratio of two values
     {ROW | COLUMN}               a cell of a table, with its interval; `:value` leaves that out
-    {ROW over ROW | COLUMN}      a comparison, with interval and p; `:short` leaves out the former
+    {ROW over ROW | COLUMN}      a comparison, with interval and p; `:short` leaves out the former,
+                                 `:value` both; `:paper` gives the numbers of the paper
     {NAME#...}                   one of these from another file
     {source}                     the commit, date and processor of the file
     {text}, {bench}, {ratio CASE | PEER}, {choice A; B}, {ablation}  see these functions
@@ -175,7 +176,7 @@ def _value(content: Any, path: str) -> Any:
             if len(found) != 1:
                 raise UserError("figures", path, f"{step} must name one entry, not {len(found)}")
             content = found[0]
-        elif isinstance(content, list) and step.isdigit() and int(step) < len(content):
+        elif isinstance(content, list) and step.lstrip("-").isdigit():
             content = content[int(step)]
         elif isinstance(content, Mapping) and step in content:
             content = content[step]
@@ -188,6 +189,13 @@ def _cell(content: Any, row: str, column: str) -> str:
     """A cell of a table, or the comparison of two rows."""
     column, _, style = column.partition(":")
     better, over, worse = row.partition(" over ")
+    if style == "paper":
+        numbers = [
+            _value(content, f"cells/row={one}&column={column}/paper")
+            for one in (better, worse)
+            if one
+        ]
+        return f"{numbers[0]:g}" if not over else f"{numbers[0] - numbers[1]:+.1f}"
     if over:
         one = _value(content, f"claims/better={better}&worse={worse}&column={column}")
         return _comparison(one, style)
@@ -258,9 +266,11 @@ def ratio(files: Results, name: str, argument: str) -> str:
     found = {}
     for result in bench_all.stored(files.folder):
         if result["name"] == case:
-            rows = [one for one in result["implementations"] if one["name"].startswith(peer)]
-            if len(rows) == 1:
-                found[bench_all.processor(result)] = rows[0]["ratio"]
+            rows = {one["name"]: one for one in result["implementations"]}
+            names = [name for name in rows if name.startswith(peer)]
+            if peer in rows or len(names) == 1:
+                one = rows[peer if peer in rows else names[0]]
+                found[bench_all.processor(result)] = one["ratio"]
     if not found:
         raise UserError("figures", argument, "must be a case and a peer of a benchmark")
     values = sorted(found.values())

@@ -19,6 +19,9 @@ _TRAINING = {
 }
 _RETRIEVAL = {
     "synthetic": "synthetic",
+    "folder": "validation_pairs",
+    "image_folder": "validation_pairs",
+    "gldv1": "validation_pairs",
     "revisited": "revisited",
     "revisited_oxford": "tfds_builders",
     "revisited_paris": "tfds_builders",

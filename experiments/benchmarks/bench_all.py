@@ -69,8 +69,10 @@ def measure(name: str, size: str, peers: str, path: pathlib.Path) -> str:
 
 
 def processor(result: Mapping[str, Any]) -> str:
-    """The kind of processor that a result was measured on, such as `Intel Xeon`."""
-    return kind_of_processor(result["environment"]["processor"])
+    """The kind of processor, or of accelerator, that a result was measured on: `Intel Xeon`."""
+    machine = result["environment"]
+    is_cpu = machine.get("device", "cpu") == "cpu"
+    return kind_of_processor(machine["processor"]) if is_cpu else machine["device"]
 
 
 def kind_of_processor(name: str) -> str:

@@ -112,7 +112,7 @@ def _training(training: Training, seed: int, options: Options, steps: int, warmu
     overrides |= options.changes | {"train.steps": steps}
     if warmup >= steps:  # if the share has few steps
         overrides["train.warmup_steps"] = steps - 1
-    return Run(_folder(training, seed), overrides, ("train",), training.name)
+    return Run(folder(training, seed), overrides, ("train",), training.name)
 
 
 def evaluations(
@@ -160,10 +160,11 @@ def _network(
 
 
 def _trained(training: Training, seed: int, options: Options) -> pathlib.Path:
-    return options.workdir / TRAINED / _folder(training, seed)
+    return options.workdir / TRAINED / folder(training, seed)
 
 
-def _folder(training: Training, seed: int) -> str:
+def folder(training: Training, seed: int) -> str:
+    """The name of the folder of a trained network, in `TRAINED`."""
     return f"{training.name}_{seed}"
 
 
