@@ -17,12 +17,11 @@ from PIL import Image
 from delg_jax import configuration, workdir
 from delg_jax.data import images
 from delg_jax.errors import UserError
-from delg_jax.features import dimensions
 from delg_jax.features.extract import extract, has_local
 from delg_jax.features.extraction import prepare
 from delg_jax.features.extractor import Features, in_original_pixels
 from delg_jax.features.in_memory import as_stored
-from delg_jax.features.network import Network
+from delg_jax.features.network import Network, check_dimension
 from delg_jax.features.origins import Box
 from delg_jax.reports import matches as drawings
 from delg_jax.retrieval.pair_matching import PicturePair, match_features
@@ -50,7 +49,7 @@ class Model:
     """
 
     def __init__(self, config: ml_collections.ConfigDict, root: pathlib.Path) -> None:
-        dimensions.check(config)
+        check_dimension(config)
         self.config, self._root = config, root
 
     def features(self, picture: Picture, box: Box | None = None) -> Features:

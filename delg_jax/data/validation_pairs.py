@@ -29,7 +29,9 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     by_class: dict[int, list[int]] = {}
     for place in order.tolist():
         by_class.setdefault(int(source.labels[place]), []).append(place)
-    queries, database, truth = [], [], []
+    queries: list[int] = []
+    database: list[int] = []
+    truth: list[dict] = []
     for places in by_class.values():
         if len(places) < 2 or len(queries) == CLASSES:
             continue
@@ -44,5 +46,5 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     if not queries:
         rule = "must have two validation images of a class, to compare them"
         raise UserError("config.data.name", data.name, rule)
-    chosen = (SelectedSource(source, np.array(part)) for part in (database, queries))
-    return RetrievalData(*chosen, truth)
+    images, asked = (SelectedSource(source, np.array(part)) for part in (database, queries))
+    return RetrievalData(images, asked, truth)

@@ -14,7 +14,7 @@ from delg_jax import workdir as artefacts
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gldv2_files, gldv2_tasks, pairs, revisited, significance
+from delg_jax.evaluation import gldv2_tasks, pairs, revisited, significance
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pairs import pair_average_precision
 from delg_jax.features import Extracted, extract
@@ -230,7 +230,7 @@ def _score(
             path = root / f"submission_{task}_{method}.csv"
             asked = list(gldv2_tasks.answers(task, data))
             with artefacts.where_writable(str(path)):
-                gldv2_files.write_predictions(path, task, asked, predictions)
+                gldv2_tasks.write_predictions(path, task, asked, predictions)
         scored = {
             method: gldv2_tasks.score(task, predictions, data, kappas)
             for method, predictions in predicted.items()

@@ -9,13 +9,12 @@ from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.data.sources import ImageSource
 from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
-from delg_jax.features import dimensions
 from delg_jax.features.beam_extraction import extract_with_beam, require_beam
 from delg_jax.features.extraction import Loader, extract_to_store
 from delg_jax.features.extractor import check
 from delg_jax.features.formats.imported import DECIDING_FIELDS, ImportedFeatures, is_imported
 from delg_jax.features.image_sets import LISTED, ImageSet
-from delg_jax.features.network import Network, network_sections
+from delg_jax.features.network import Network, check_dimension, network_sections
 from delg_jax.features.origins import Box, CurrentImages
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
@@ -64,7 +63,7 @@ def extract(
     """
     root = root_of(workdir)
     check(config.extract)
-    dimensions.check(config)
+    check_dimension(config)
     data = open_retrieval(config.data)
     if is_imported(config.extract):
         if runner:

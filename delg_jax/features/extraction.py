@@ -10,10 +10,11 @@ import numpy as np
 from delg_jax.data import images
 from delg_jax.data.sources import ImageSource
 from delg_jax.features.extractor import Extractor, in_original_pixels
-from delg_jax.features.origins import Box, content_digest, origin, rows_to_images
+from delg_jax.features.origins import Box, origin, rows_to_images
 from delg_jax.features.storage.rows import Row
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import missing_rows
+from delg_jax.file_stamps import digest_of_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,11 +70,11 @@ class Loader:
         """
         stamp = self.source.stamps([index])[0]  # before reading, so that a change is noticed later
         box = self._boxes[index] if self._boxes is not None else None
-        content = b""
+        content = ""
         loaded: Loaded | str
         try:
             data = self.source.read(index)
-            content = content_digest(data)
+            content = digest_of_bytes(data, whole=True)
             image = images.decode(data, self._min_side, self._max_pixels)
             loaded = prepare(image, box, self._max_size)
         except (images.BadImageError, OSError) as error:

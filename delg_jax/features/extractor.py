@@ -13,7 +13,7 @@ import numpy as np
 
 from delg_jax.compilation_cache import release_if_many
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import batches, pyramid, pyramid_level, selection
+from delg_jax.features import pyramid, pyramid_level, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.pyramid_level import Level, LevelPlan
@@ -82,8 +82,8 @@ class Extractor:
         ]
         levels: list[dict[LevelPlan, _LevelFeatures]] = [{} for _ in images]
         step, pixels = self.settings.shape_step, _batch_pixels(self.settings)
-        running: collections.deque[tuple[batches.Batch, Level]] = collections.deque()
-        for batch in batches.arrange(sizes, plans, step, pixels):
+        running: collections.deque[tuple[pyramid.Batch, Level]] = collections.deque()
+        for batch in pyramid.arrange(sizes, plans, step, pixels):
             running.append((batch, self._start(batch, canvases, sizes)))
             if len(running) > _IN_FLIGHT:
                 self._collect(*running.popleft(), levels)
@@ -91,7 +91,7 @@ class Extractor:
             self._collect(*running.popleft(), levels)
         return [self._join([found[plan] for plan in plans]) for found in levels]
 
-    def _start(self, batch: batches.Batch, canvases, sizes) -> Level:
+    def _start(self, batch: pyramid.Batch, canvases, sizes) -> Level:
         """Resizes the levels of a batch and runs the network, without waiting for the result."""
         levels = [
             _resize(canvases[member.image], sizes[member.image], member.target, batch.shape)
@@ -118,7 +118,7 @@ class Extractor:
 
     def _collect(
         self,
-        batch: batches.Batch,
+        batch: pyramid.Batch,
         result: Level,
         levels: list[dict[LevelPlan, _LevelFeatures]],
     ) -> None:

@@ -11,6 +11,7 @@ from delg_jax.errors import UserError
 from delg_jax.features import pca
 from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor, check, feature_variables
+from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.selection import attention_threshold
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import SOURCES
@@ -19,6 +20,7 @@ from delg_jax.progress import Progress
 from delg_jax.training.trained_network import load_model
 
 _EXECUTION = ("batch_pixels",)  # fields that change only speed and memory
+_BITS = 8  # of a byte
 
 
 def network_sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -120,3 +122,30 @@ def fit_pca(loader: Loader, extractor: Extractor) -> pca.Pca | None:
 def _sample(source: ImageSource, count: int) -> np.ndarray:
     """Indices of evenly spaced images, int [n] with n at most `count`."""
     return np.unique(np.linspace(0, len(source) - 1, count).astype(int))
+
+
+def local_dimension(config: ml_collections.ConfigDict) -> tuple[str, int]:
+    """The field that determines D, and D; 0 if it depends on the network or on imported files."""
+    extract, model = config.extract, config.model
+    if is_imported(extract) or not model.local_head:
+        return "", 0
+    if extract.pca_dim:
+        return "config.extract.pca_dim", extract.pca_dim
+    if model.dim_reduction == "none":
+        return "", 0
+    return "config.model.local_dim", model.local_dim
+
+
+def check_dimension(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a dimension that the encoding or the projection does not allow."""
+    field, dimension = local_dimension(config)
+    if config.extract.local_encoding == "sign" and dimension % _BITS:
+        rule = f"must be a multiple of {_BITS}: config.extract.local_encoding = 'sign' packs bits"
+        raise UserError(field, dimension, rule)
+    if field == "config.extract.pca_dim" and config.model.dim_reduction != "none":
+        most = config.model.local_dim
+        if dimension > most:
+            rule = (
+                f"must be at most config.model.local_dim (={most}), the dimension before projection"
+            )
+            raise UserError(field, dimension, rule)

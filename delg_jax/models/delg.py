@@ -10,7 +10,7 @@ import ml_collections
 from flax import struct
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models import extent, heads, pooling, regional, resnet
+from delg_jax.models import extent, heads, pooling, resnet
 from delg_jax.models.class_shards import ClassShards
 from delg_jax.models.convention import get_convention, preprocess
 
@@ -217,7 +217,7 @@ class Delg(nn.Module):
     def _global_feature(self, conv5: jax.Array, sizes: jax.Array | None) -> jax.Array:
         mask = None if sizes is None else extent.inside(conv5.shape, sizes)
         if self.regional:
-            conv5 = regional.blend(conv5, self.regional, sizes)
+            conv5 = pooling.blend_regions(conv5, self.regional, sizes)
         power = self.power if self.gem_learned else self.gem_power
         feature = pooling.pool(conv5, self.pooling, power, mask)
         return self.whiten(feature) if self.whitening else feature

@@ -15,9 +15,8 @@ import numpy as np
 
 from delg_jax.errors import WrongField
 from delg_jax.rerank import profiles, superglobal
-from delg_jax.rerank.classical_mds import classical_mds, landmark_mds
 from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level
-from delg_jax.rerank.smacof import smacof
+from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
 from delg_jax.search.batching import starts
 from delg_jax.search.graph import SimilarityGraph
 

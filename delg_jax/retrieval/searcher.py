@@ -18,13 +18,12 @@ from delg_jax.features.extract import has_local
 from delg_jax.features.extraction import prepare
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
-from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
 from delg_jax.features.network import Network
 from delg_jax.features.origins import Box
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import methods, verification
-from delg_jax.retrieval.cached_features import CachedFeatures
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph

@@ -18,7 +18,7 @@ from absl import flags
 from configs import quickstart
 from delg_jax.benchmarks import harness
 from delg_jax.cli.main import run_experiment
-from delg_jax.reports.line_chart import line_chart
+from delg_jax.reports.charts import line_chart
 from delg_jax.sweeps import sweep
 from delg_jax.training.metrics import read_records
 from experiments.framework import plan, presets, program, runs, trainings

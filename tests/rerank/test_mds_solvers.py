@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from delg_jax.rerank.classical_mds import classical_mds, landmark_mds
 from delg_jax.rerank.distances import FORMS, distances
+from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds
 
 
 def pairwise(points):

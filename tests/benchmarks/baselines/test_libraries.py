@@ -3,10 +3,10 @@ import importlib
 import numpy as np
 import pytest
 
-from delg_jax.benchmarks.baselines import libraries, ransac_libraries
+from delg_jax.benchmarks.baselines import libraries
 from delg_jax.errors import UserError
 
-MAKERS = {"cv2": ransac_libraries.opencv, "skimage": ransac_libraries.scikit_image}
+MAKERS = {"cv2": libraries.opencv, "skimage": libraries.scikit_image}
 VIEWS = {
     "affine": np.array([[0.9, 0.1, 5.0], [-0.2, 1.1, 3.0]]),
     "homography": np.array([[0.9, 0.1, 5.0], [-0.2, 1.1, 3.0], [1e-4, 2e-4, 1.0]]),
@@ -30,7 +30,7 @@ def test_the_tree_finds_what_products_find(rng):
     query, image = rng.normal(size=(20, 4)), rng.normal(size=(30, 4))
     query, image = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (query, image))
     for distance in (0.3, 1.0):
-        index, near = ransac_libraries.match_by_tree(query, image, distance)
+        index, near = libraries.match_by_tree(query, image, distance)
         expected, expected_near = libraries.match(query, image, distance)
         np.testing.assert_array_equal(near, expected_near)
         np.testing.assert_array_equal(index[near], expected[near])
@@ -42,4 +42,4 @@ def test_a_missing_package_is_one_line(monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     with pytest.raises(UserError, match=r"'opencv-python-headless': .*delg_jax\[bench\]"):
-        ransac_libraries.opencv("affine", 10, 1.0)
+        libraries.opencv("affine", 10, 1.0)
