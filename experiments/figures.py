@@ -13,7 +13,8 @@ A template may have many lines, such as a table. Its fields are
     {a ÷ b:.1f}                  a ratio of two values
     {ROW | COLUMN}               a cell of a table, with its interval; `:value` leaves that out
     {ROW over ROW | COLUMN}      a comparison, with interval and p; `:short` leaves out the former,
-                                 `:value` both; `:paper` gives the numbers of the paper
+                                 `:value` both; `:paper` gives the numbers of the paper, `:side`
+                                 what the comparison says of the claim
     {NAME#...}                   one of these from another file
     {source}                     the commit, date and processor of the file
     {text}, {bench}, {ratio CASE | PEER}, {choice A; B}, {ablation}  see these functions
@@ -46,6 +47,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
 
 PENDING = "not measured yet"
+_LEVEL = 0.05  # of significance
 
 _MARK = re.compile(
     r"<!-- figures(?P<pending>\?)?(?: (?P<name>[\w.-]+))?:(?P<template>.*?)-->.*?<!-- /figures -->",
@@ -216,6 +218,8 @@ def _comparison(claim: Mapping[str, Any], style: str) -> str:
     text = f"{claim['difference']:+.2f}"
     if style == "value":
         return text
+    if style == "side":
+        return _side(claim)
     if "clusters" not in claim:
         return f"{text}, not tested"
     if claim["low"] is not None and style != "short":
@@ -223,6 +227,13 @@ def _comparison(claim: Mapping[str, Any], style: str) -> str:
     if claim["p_value"] is None:
         return f"{text}, not tested"
     return f"{text}, p {claim['p_value']:.2g}, by Holm {claim['p_holm']:.2g}"
+
+
+def _side(claim: Mapping[str, Any]) -> str:
+    """On which side of a claim a comparison stands, at 5 % by landmark and Holm's correction."""
+    side = "in favour" if claim["difference"] > 0 else "against"
+    is_tested = claim.get("clusters") is not None and claim["p_value"] is not None
+    return side if is_tested and claim["p_holm"] <= _LEVEL else f"leans {side}"
 
 
 def source(files: Results, name: str, argument: str) -> str:

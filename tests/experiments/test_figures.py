@@ -54,6 +54,18 @@ def test_no_figure_stands_without_a_mark(page):
     assert figures.unmarked(page.read_text(encoding="utf-8")) == []
 
 
+def test_the_page_of_claims_has_every_measurement_of_every_claim():
+    page = (figures.ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    missing = []
+    for path in sorted(figures.RESULTS.glob("*.json")):
+        for claim in json.loads(path.read_text(encoding="utf-8")).get("claims", ()):
+            field = f"{path.stem}#{claim['better']} over {claim['worse']} | {claim['column']}"
+            # Easy is left out where there are Medium and Hard
+            if f"{{{field}}}" not in page and not claim["column"].endswith("Easy"):
+                missing.append(field)
+    assert missing == []
+
+
 @pytest.mark.parametrize("path", sorted(figures.RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_result_says_where_it_comes_from(path):
     found = json.loads(path.read_text(encoding="utf-8"))["environment"]
@@ -87,6 +99,8 @@ def results(tmp_path):
         ("new#b over a | x y:short", "+2.50, p 0.012, by Holm 0.5"),
         ("new#b over a | x y:value", "+2.50"),
         ("new#b over a | x y:paper", "+2.5"),
+        ("new#b over a | x y:side", "leans in favour"),
+        ("old#b over a | x y:side", "leans in favour"),
         ("new#source", "commit abc, 2026-01-02, Brand"),
         ("new#text", "| a | table |"),
         # Intervals and tests that took queries as independent are not shown
@@ -113,6 +127,14 @@ def test_fields(results, field, text):
 def test_a_field_of_nothing_is_named(results, field):
     with pytest.raises((UserError, IndexError)):
         figures.filled(f"<!-- figures plain: {{{field}}} -->?<!-- /figures -->", results)
+
+
+@pytest.mark.parametrize(("difference", "side"), [(2.5, "in favour"), (-2.5, "against")])
+def test_a_significant_comparison_takes_a_side(results, difference, side):
+    claim = {**CLAIM, "p_holm": 0.05, "difference": difference}
+    (results / "sure.json").write_text(json.dumps({**TABLE, "claims": [claim]}))
+    page = "<!-- figures sure: {b over a | x y:side} --><!-- /figures -->"
+    assert f"-->{side}<!--" in figures.filled(page, results)
 
 
 def test_a_block_keeps_its_template_and_filling_again_changes_nothing(results):
