@@ -110,10 +110,9 @@ def run(values: flags.FlagValues) -> None:
     title = "Share of zeros in conv4 and conv5 over training steps"
     picture = line_chart(title, "training step", "share of zeros", found)
     content = {"size": options.size, "seeds": list(options.seeds), "curves": found}
-    name = f"{EXPERIMENT.name}_{options.size}"
-    made_from = plan.fields(EXPERIMENT, options)
+    results, made_from = pathlib.Path(values.results), plan.fields(EXPERIMENT, options)
     harness.write_result(
-        pathlib.Path(values.results), name, content, chart=picture, config=made_from
+        results, f"{EXPERIMENT.name}_{options.size}", content, chart=picture, config=made_from
     )
     print("| gradients, maps | first | last |", "| --- | ---: | ---: |", sep="\n")
     for name, points in found.items():
