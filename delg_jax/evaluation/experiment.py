@@ -173,12 +173,13 @@ def _rank_by_methods(
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
+    depth = settings.ranked_depth(config, gldv2_tasks.counted(config))
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, config.search, place, config.eval.depth)
+            first = methods.search(search, extracted, config.search, place, depth)
         for method in own:
             with measured() as reranked:
                 ranked[method] = _rerank(method, config, extracted, first, graphs.get(search))
