@@ -91,8 +91,9 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     if not data.ground_truth:
         return RetrievalData(database, FileSource(pathlib.Path(), [], np.zeros(0, np.int64)), [])
     root = pathlib.Path(data.root)
-    path = (root if root.is_dir() else pathlib.Path()) / data.ground_truth
-    content = ground_truth.read(path if path.is_file() else pathlib.Path(data.ground_truth))
+    path = root / data.ground_truth
+    path = path if path.is_file() else pathlib.Path(data.ground_truth)
+    content = ground_truth.read(path)
     numbers = {name: number for number, name in enumerate(database.names)}
     _require_no(path, [name for name in content["imlist"] if name not in numbers], data.root)
     entries = [
