@@ -274,6 +274,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time
+    # stored: similarities of index/graph | on_the_fly: those of a short list, when it is searched
+    rerank.mds.graph = "stored"
     # Refinement of global descriptors (SuperGlobal, Shao et al., ICCV 2023)
     rerank.superglobal = ml_collections.ConfigDict()
     rerank.superglobal.short_list = 400  # first images of the global search that are re-ranked

@@ -86,6 +86,7 @@ ADDED = {
     "rerank.mds.neighbours": 0,
     "rerank.mds.beta": 0.3,
     "rerank.mds.query_block": 8,
+    "rerank.mds.graph": "stored",
     "rerank.superglobal.short_list": 400,
     "rerank.superglobal.neighbours": 9,
     "rerank.superglobal.beta": 0.15,

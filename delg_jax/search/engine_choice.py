@@ -152,11 +152,11 @@ def engine(
       The search.
     """
     if search.engine == "exact":
-        return _exact(database, search)
+        return exact_search(database, search)
     first = _approximate(database, search, place)
     if not search.candidates:
         return first
-    return engines.CandidateSearch(first, _exact(database, search), search.candidates)
+    return engines.CandidateSearch(first, exact_search(database, search), search.candidates)
 
 
 def _approximate(
@@ -196,7 +196,7 @@ def _asmk_index(
     return asmk_store.load_or_build(place.folder, settings, source, shared)
 
 
-def _exact(database: LocalFeatures, search: ml_collections.ConfigDict) -> engines.ExactSearch:
+def exact_search(database: LocalFeatures, search: ml_collections.ConfigDict) -> engines.ExactSearch:
     """The engine that compares all features."""
     return engines.exact(
         database.descriptors,

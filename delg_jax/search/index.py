@@ -11,12 +11,14 @@ from delg_jax.search.engine_choice import (
     check,
     deciding_fields,
     engine,
+    exact_search,
     index_place,
 )
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches
 from delg_jax.search.graph_store import GraphStore
 from delg_jax.search.index_store import Place
+from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +85,13 @@ def build_index(
             title = f"graph of {features} similarities"
             fill(store, searches, search.graph_neighbours, title, extend)
     return store.graph()
+
+
+def pair_graph(extracted: Extracted, search: ml_collections.ConfigDict) -> PairGraph:
+    """Similarities of pairs of the database by local features, of which nothing is stored."""
+    count = search.graph_features or search.max_features
+    local = extracted.database.local_features(count, search.packed)
+    return PairGraph(exact_search(local, search))
 
 
 def _searches(
