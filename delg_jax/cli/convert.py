@@ -16,7 +16,8 @@ from delg_jax.cli import arguments
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=())
+    arguments.define_weights(values)
     arguments.define_path(
         values,
         "mapping",
@@ -30,6 +31,7 @@ def run(values: flags.FlagValues) -> None:
     """Converts and prints the path of the checkpoint."""
     from delg_jax.training.convert import convert_weights
 
+    arguments.use_weights(values)
     config = values.config
     if values.mapping:
         config.model.pretrained_mapping = values.mapping

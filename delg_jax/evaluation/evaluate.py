@@ -14,11 +14,12 @@ from delg_jax import workdir as artefacts
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gldv2_files, gldv2_tasks, pairs, revisited, significance
+from delg_jax.evaluation import gldv2_tasks, pairs, revisited, significance
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pairs import pair_average_precision
 from delg_jax.features import Extracted, extract
 from delg_jax.features.extract import sections
+from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
@@ -138,6 +139,9 @@ def _bind(
 def _check(config: ml_collections.ConfigDict) -> None:
     """Checks the configuration before hours of extraction."""
     evaluation = config.eval
+    if config.data.name == LISTED and not config.data.ground_truth:
+        rule = "must name a file of queries and answers, to evaluate the data set images"
+        raise UserError("config.data.ground_truth", "", rule)
     settings.check_depth(evaluation.methods, config)
     for method in evaluation.methods:
         methods.check("config.eval.methods", method, config)
@@ -234,7 +238,7 @@ def _score(
             path = root / f"submission_{task}_{method}.csv"
             asked = list(gldv2_tasks.answers(task, data))
             with artefacts.where_writable(str(path)):
-                gldv2_files.write_predictions(path, task, asked, predictions)
+                gldv2_tasks.write_predictions(path, task, asked, predictions)
         scored = {
             method: gldv2_tasks.score(task, predictions, data, kappas)
             for method, predictions in predicted.items()

@@ -1,5 +1,6 @@
 """The network of an experiment with its weights and its projection, ready to extract."""
 
+import logging
 import pathlib
 
 import ml_collections
@@ -11,6 +12,7 @@ from delg_jax.errors import UserError
 from delg_jax.features import pca
 from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor, check, feature_variables
+from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.selection import attention_threshold
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import SOURCES
@@ -18,7 +20,10 @@ from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
 from delg_jax.training.trained_network import load_model
 
+_LOG = logging.getLogger(__name__)
+
 _EXECUTION = ("batch_pixels",)  # fields that change only speed and memory
+_BITS = 8  # of a byte
 
 
 def network_sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -46,6 +51,7 @@ class Network:
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         check(config.extract)
         self._data = config.data
+        _LOG.info("loading the network, %s", config.model.backbone)
         module, variables = load_model(config, workdir)
         self.weights = digest(feature_variables(variables))
         with config.extract.copy_and_resolve_references().unlocked() as settings:
@@ -73,7 +79,8 @@ class Network:
                 self.extractor.pca = stored
             if self.extractor.pca is None:
                 settings, data = self.extractor.settings, self._data
-                loader = Loader(source, None, settings.max_size, data.min_side, data.max_pixels)
+                limits = settings.max_size, data.min_side, data.max_pixels
+                loader = Loader(source, None, *limits, settings.reduced_decode)
                 self.extractor.pca = fit_pca(loader, self.extractor)
                 fitted_on = [source.names[index] for index in _sample(source, settings.pca_images)]
             if self.extractor.pca is not None and stored is None:
@@ -120,3 +127,30 @@ def fit_pca(loader: Loader, extractor: Extractor) -> pca.Pca | None:
 def _sample(source: ImageSource, count: int) -> np.ndarray:
     """Indices of evenly spaced images, int [n] with n at most `count`."""
     return np.unique(np.linspace(0, len(source) - 1, count).astype(int))
+
+
+def local_dimension(config: ml_collections.ConfigDict) -> tuple[str, int]:
+    """The field that determines D, and D; 0 if it depends on the network or on imported files."""
+    extract, model = config.extract, config.model
+    if is_imported(extract) or not model.local_head:
+        return "", 0
+    if extract.pca_dim:
+        return "config.extract.pca_dim", extract.pca_dim
+    if model.dim_reduction == "none":
+        return "", 0
+    return "config.model.local_dim", model.local_dim
+
+
+def check_dimension(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for a dimension that the encoding or the projection does not allow."""
+    field, dimension = local_dimension(config)
+    if config.extract.local_encoding == "sign" and dimension % _BITS:
+        rule = f"must be a multiple of {_BITS}: config.extract.local_encoding = 'sign' packs bits"
+        raise UserError(field, dimension, rule)
+    if field == "config.extract.pca_dim" and config.model.dim_reduction != "none":
+        most = config.model.local_dim
+        if dimension > most:
+            rule = (
+                f"must be at most config.model.local_dim (={most}), the dimension before projection"
+            )
+            raise UserError(field, dimension, rule)

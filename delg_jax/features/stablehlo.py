@@ -28,6 +28,7 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.features import extractor, pyramid, pyramid_level, selection
 from delg_jax.features.extract import sections
 from delg_jax.features.extractor import check
+from delg_jax.features.image_sets import store_folder
 from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
 from delg_jax.features.store import FeatureStore
@@ -50,7 +51,7 @@ def export_model(
 
     Args:
       config: the whole tree; scales, threshold and number of features become constants.
-      workdir: whose checkpoints, and features/database if `pca_dim` is set, are read.
+      workdir: whose checkpoints, and features of the database if `pca_dim` is set, are read.
       output: the file to write.
       canvas: height and width of the largest image; None for a square of
         `config.extract.max_size`. Every image costs as much as one that fills the canvas.
@@ -174,12 +175,12 @@ def _stored_pca(config: ml_collections.ConfigDict, root: pathlib.Path, weights: 
     """The projection that was fitted when the database was extracted, if there is one."""
     if not config.extract.pca_dim:
         return None
-    folder = root / "features" / "database"
+    folder = store_folder(config, root, "database")
     pca = FeatureStore(folder).read_pca()
     # Refuses a projection that belongs to other weights or data
     claim(folder, config, sections(config), extra={"weights": weights})
     if pca is None:
-        rule = "needs the projection in features/database; delg extract makes it"
+        rule = f"needs the projection in features/{folder.name}; delg extract makes it"
         raise UserError("config.extract.pca_dim", config.extract.pca_dim, rule)
     return pca
 

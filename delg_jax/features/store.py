@@ -27,13 +27,13 @@ from delg_jax.features.storage.rows import (
     WRITTEN,
     Layout,
     Row,
+    StoredRows,
     pack_origins,
     pack_rows,
     pack_texts,
     require_finite,
     unpack_texts,
 )
-from delg_jax.features.storage.stored_rows import StoredRows
 
 Rows = np.ndarray | StoredRows
 

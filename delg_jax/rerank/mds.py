@@ -15,9 +15,8 @@ import numpy as np
 
 from delg_jax.errors import WrongField
 from delg_jax.rerank import profiles, superglobal
-from delg_jax.rerank.classical_mds import classical_mds, landmark_mds
-from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level
-from delg_jax.rerank.smacof import smacof
+from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level, scaled_by_neighbours
+from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
 from delg_jax.search.batching import starts
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.pair_graph import PairGraph
@@ -29,6 +28,7 @@ GRAPHS = ("stored", "on_the_fly")
 Array = jax.Array | np.ndarray
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+_LEAST = 1e-12  # similarity by which others are divided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,12 @@ class MdsSettings:
       dim: dimension of the embedding; a shorter list leaves columns zero. Of method profile, the
         similarities kept of each image; kernel has none.
       distance: form of the distance, one of `distances.FORMS`; profile and kernel use similarities.
-      contrast: similarity that counts as 1; different photographs are far below 1.
+      contrast: similarity that counts as 1; different photographs are far below 1. With
+        `scale_neighbours`, the scaled similarity that does.
+      scale_neighbours: similarities are divided by the scales of both images first, see
+        `distances.scales`: the mean over this many most similar images of the list. Contrast and
+        background then hold for every network, kernel and data set, and the local similarity in
+        the score is divided by that of the first image, which is not clipped. 0 = not scaled.
       background: similarity that counts as 0; unrelated photographs are above 0.
       background_rank: rank in an image's own list whose similarity is subtracted as its background
         first; 0 = none; the last rank of a shorter list. This corrects images without texture,
@@ -66,6 +71,7 @@ class MdsSettings:
     dim: int = 128
     distance: str = "chord"
     contrast: float = 1.0
+    scale_neighbours: int = 0
     background: float = 0.0
     background_rank: int = 0
     power: float = 1.0
@@ -102,7 +108,8 @@ class MdsSettings:
         for name in ("short_list", "dim", "landmarks", "query_block"):
             if getattr(self, name) < 1:
                 raise WrongField(name, getattr(self, name), "must be at least 1")
-        for name in ("power", "iterations", "neighbours", "beta", "background_rank"):
+        natural = ("iterations", "neighbours", "background_rank", "scale_neighbours")
+        for name in ("power", "beta", *natural):
             if getattr(self, name) < 0:
                 raise WrongField(name, getattr(self, name), "must not be negative")
 
@@ -218,10 +225,11 @@ def scores(
     """Scores the short list of a query by embedding and local similarity together.
 
     The score is weight * v(query, image) + (1 - weight) * s(query, image), where s is scaled from
-    background (0) to contrast (1). v is the cosine between rows of the joint embedding of the query
-    and its short list; with global descriptors, that of the weighted concatenations; with
-    neighbours, the SuperGlobal score of these rows. SuperGlobal then pools by the mean, because the
-    elementwise maximum changes with a rotation, and an embedding is defined up to a rotation.
+    background (0) to contrast (1), or with `scale_neighbours` to the largest of the list. v is the
+    cosine between rows of the joint embedding of the query and its short list; with global
+    descriptors, that of the weighted concatenations; with neighbours, the SuperGlobal score of
+    these rows. SuperGlobal then pools by the mean, because the elementwise maximum changes with a
+    rotation, and an embedding is defined up to a rotation.
 
     Args:
       query_similarities: float [M], s(query, image), used for both directions.
@@ -240,7 +248,12 @@ def scores(
     if known is not None:
         known = jnp.pad(known, ((1, 0), (1, 0)), constant_values=True)
     images = jnp.pad(mask, (1, 0), constant_values=True)
-    local = level(query_similarities, settings.contrast, settings.background)
+    if settings.scale_neighbours:
+        matrix = scaled_by_neighbours(matrix, images, settings.scale_neighbours, known)
+        first = jnp.where(mask, query_similarities, 0.0).max()
+        local = jnp.maximum(query_similarities, 0.0) / jnp.maximum(first, _LEAST)
+    else:
+        local = level(query_similarities, settings.contrast, settings.background)
     if settings.method in _WITHOUT_EMBEDDING:
         scaled = _levelled(matrix, images, settings, known)
         compare = _compare_profiles if settings.method == "profile" else _compare_by_kernel

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from delg_jax.errors import UserError, fields_of
-from delg_jax.features.dimensions import local_dimension
+from delg_jax.features.network import local_dimension
 from delg_jax.rerank import MdsSettings, SpatialSettings
 from delg_jax.rerank.diffusion import DiffusionSettings
 

@@ -26,8 +26,8 @@ from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation.cost import measured
-from delg_jax.features.storage.stored_rows import StoredRows
-from delg_jax.reports.line_chart import line_chart
+from delg_jax.features.storage.rows import StoredRows
+from delg_jax.reports.charts import line_chart
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank import mds
 from delg_jax.rerank.mds import MdsSettings

@@ -29,14 +29,15 @@ from delg_jax.features import Extracted, extract
 from delg_jax.progress import Progress
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank import MdsSettings, mds
-from delg_jax.retrieval import methods, skipped
+from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
 from delg_jax.search.index import build_index
 
 GRID = {
     "short_list": (200, 400, 700),
     "dim": (10, 20, 40),
-    "contrast": (0.3, 0.4, 0.5),
+    "scale_neighbours": (2, 3, 5, 10),
+    "contrast": (1.0, 1.5, 2.0),
     "weight": (0.4, 0.6, 0.8),
     "neighbours": (2, 3, 5),
     "beta": (0.5, 1.0),
@@ -45,7 +46,8 @@ PROFILE = MdsSettings(
     method="profile",
     short_list=700,
     dim=20,
-    contrast=0.4,
+    scale_neighbours=5,
+    contrast=1.5,
     neighbours=3,
     beta=1.0,
     weight=0.6,
@@ -55,7 +57,7 @@ NAMED = {
     "profile": PROFILE,
     "without neighbours": dataclasses.replace(PROFILE, neighbours=0),
     "without the local score": dataclasses.replace(PROFILE, weight=1.0),
-    "without contrast": dataclasses.replace(PROFILE, contrast=1.0),
+    "not scaled": dataclasses.replace(PROFILE, scale_neighbours=0, contrast=0.4),
     "all similarities": dataclasses.replace(PROFILE, dim=701),
     "short list of 200": dataclasses.replace(PROFILE, short_list=200),
     "kernel": dataclasses.replace(PROFILE, method="kernel", neighbours=5),
@@ -81,12 +83,14 @@ class DataSet(NamedTuple):
       landmarks: int [Q], the landmark of each query.
       local: float [3, Q], average precision Medium and Hard and precision at 1 of local search, in
         percent; NaN for queries without positives.
+      verified: float [3, Q], the same of its spatial verification.
       found: float [S, 3, Q], the same of each setting.
     """
 
     name: str
     landmarks: np.ndarray
     local: np.ndarray
+    verified: np.ndarray
     found: np.ndarray
 
     def gains(self) -> np.ndarray:
@@ -135,7 +139,12 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
     """
     config = stored_config.read(folder)
     extracted = extract(config, folder)
-    first = methods.search("local", extracted, config.search).compared()
+    truth = extracted.data.ground_truth
+    ranking = methods.search("local", extracted, config.search)
+    verified = verification.verify(
+        extracted, ranking, config.rerank, config.seed, verification.junk(truth)
+    )
+    first = ranking.compared()
     graph = build_index(config, folder, extracted=extracted)
     images, listed = first.images.shape[1], graph.indices.shape[1]
     found = []
@@ -145,25 +154,32 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
             own = dataclasses.replace(
                 one, short_list=min(one.short_list, images), background_rank=rank
             )
-            found.append(
-                _score(mds.rerank(first.images, first.similarities, graph, own), extracted)
-            )
+            ranks = mds.rerank(first.images, first.similarities, graph, own)
+            found.append(_score(Ranked({"all": ranks}), extracted))
             progress.advance()
-    landmarks = landmarks_of(extracted.data.ground_truth)
-    return DataSet(name, landmarks, _score(first.images, extracted), np.stack(found))
+    return DataSet(
+        name,
+        landmarks_of(truth),
+        _score(Ranked({"all": first.images}), extracted),
+        _score(verified, extracted),
+        np.stack(found),
+    )
 
 
-def _score(ranks: np.ndarray, extracted: Extracted) -> np.ndarray:
-    """Average precisions Medium and Hard, and precision at 1, float [3, Q] in percent."""
-    ranks = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol["all"]
+def _score(ranked: Ranked, extracted: Extracted) -> np.ndarray:
+    """Average precisions Medium and Hard, and precision at 1 Medium, float [3, Q] in percent."""
+    by_protocol = skipped.mark(ranked, extracted, "local").by_protocol
+    medium, hard = (by_protocol.get(name, by_protocol["all"]) for name in PROTOCOLS)
     truth = extracted.data.ground_truth
-    scored = revisited.evaluate(ranks.T, truth, ())
+    scores = [
+        revisited.evaluate(ranks.T, truth, ())[name]["aps"]
+        for name, ranks in zip(PROTOCOLS, (medium, hard), strict=True)
+    ]
     first = [
         revisited.evaluate(column[:, None], [entry], (1,))["medium"]["mp@1"]
-        for column, entry in zip(ranks, truth, strict=True)
+        for column, entry in zip(medium, truth, strict=True)
     ]
-    rows = [*(scored[protocol]["aps"] for protocol in PROTOCOLS), first]
-    return 100 * np.array(rows, np.float64)
+    return 100 * np.array([*scores, first], np.float64)
 
 
 def summarize(sets: Sequence[DataSet], settings: Mapping[str, MdsSettings]) -> dict[str, Any]:
@@ -183,8 +199,9 @@ def summarize(sets: Sequence[DataSet], settings: Mapping[str, MdsSettings]) -> d
         wanted["best on all"] = best
         if chosen:
             wanted["best on the others"] = chosen[number]
-        rows.append(_row(one, "local", None))
-        rows += [_row(one, name, index) for name, index in wanted.items()]
+        rows.append(_row(one, "local", one.local))
+        rows.append(_row(one, "local+sp", one.verified))
+        rows += [_row(one, name, one.found[index]) for name, index in wanted.items()]
     return {
         "settings": {name: dataclasses.asdict(one) for name, one in settings.items()},
         "gains": {one.name: row.tolist() for one, row in zip(sets, gains, strict=True)},
@@ -195,16 +212,15 @@ def summarize(sets: Sequence[DataSet], settings: Mapping[str, MdsSettings]) -> d
     }
 
 
-def _row(one: DataSet, name: str, index: int | None) -> dict[str, Any]:
-    """The measures of one setting on one data set; of local search without an index."""
-    values = one.local if index is None else one.found[index]
+def _row(one: DataSet, name: str, values: np.ndarray) -> dict[str, Any]:
+    """The measures of one ranking on one data set, and its gains over local search."""
     row: dict[str, Any] = {"data": one.name, "setting": name, "queries": values.shape[1]}
     row["landmarks"] = len(np.unique(one.landmarks))
     for measure_name, mine, local in zip((*PROTOCOLS, "mp@1"), values, one.local, strict=True):
         if np.isnan(mine).all():
             continue
         row[measure_name] = significance.interval(mine, one.landmarks)._asdict()
-        if index is not None:
+        if values is not one.local:
             gain = significance.paired(mine, local, one.landmarks)
             row[f"{measure_name} gain"] = gain.difference._asdict() | {"p_value": gain.p_value}
     return row

@@ -10,6 +10,7 @@ other images. The query is chosen by a rule. Local search must have more correct
 first than global search, and embeddings must add a new image, an indirect one if any query has one;
 of these queries, the one with the largest gain in average precision (Medium) of local over global
 search is drawn. Its new images are marked; the program prints how many there are over all queries.
+With --show=loss, the query is the one that loses most average precision by embeddings.
 Only synthetic data is drawn, because photographs have owners; for other data --output must be
 empty.
 """
@@ -94,6 +95,16 @@ def choose(
     return max(gains, key=gains.get, default=None)
 
 
+def choose_loss(rankings: Rankings, ground_truth: Sequence[dict]) -> int | None:
+    """The query whose average precision (Medium) embeddings lower most; None if they lower none."""
+    local, embedded = (
+        np.asarray(revisited.evaluate(rankings[method].T, ground_truth)[_PROTOCOL]["aps"])
+        for method in ("local", "local+mds")
+    )
+    loss = np.nan_to_num(local - embedded)
+    return int(loss.argmax()) if loss.max() > 0 else None
+
+
 def count_indirect(
     extracted: Extracted, rankings: Rankings, config: ml_collections.ConfigDict, top: int
 ) -> tuple[int, dict[int, np.ndarray]]:
@@ -149,6 +160,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="quickstart")
     flags.DEFINE_integer("top", 6, "First images of each method.", 1, flag_values=values)
+    text = "A query that embeddings help, or the one that they harm most."
+    flags.DEFINE_enum("show", "gain", ["gain", "loss"], text, flag_values=values)
     default = "experiments/results/local_to_global_picture.jpg"
     arguments.define_path(
         values, "output", default, "Picture to write, .jpg or .png; empty for none."
@@ -166,11 +179,15 @@ def run(values: flags.FlagValues) -> None:
     extracted = extract(config, root)
     found, indirect = count_indirect(extracted, rankings, config, values.top)
     if path:
-        query = choose(rankings, extracted.data.ground_truth, values.top, indirect)
+        truth = extracted.data.ground_truth
+        if values.show == "loss":
+            query = choose_loss(rankings, truth)
+        else:
+            query = choose(rankings, truth, values.top, indirect)
         if query is None:
             rule = "has no query that meets the rule; see --help"
             raise UserError("--workdir", values.workdir, rule)
-        positives, _ = revisited.protocol_sets(extracted.data.ground_truth[query], _PROTOCOL)
+        positives, _ = revisited.protocol_sets(truth[query], _PROTOCOL)
         marked = indirect.get(query, new_images(rankings, query, positives, values.top))
         best = {method: rankings[method][query][: values.top] for method in TITLES}
         _draw(extracted.data, best, query, marked, path)

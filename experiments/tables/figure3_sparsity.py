@@ -17,7 +17,7 @@ from absl import flags
 from delg_jax import configuration, workdir
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.reports.line_chart import line_chart
+from delg_jax.reports.charts import line_chart
 from delg_jax.sweeps import sweep
 from delg_jax.training.metrics import read_records
 

@@ -28,7 +28,7 @@ from delg_jax.evaluation import repeatability
 from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.reports import tables
-from delg_jax.reports.line_chart import line_chart
+from delg_jax.reports.charts import line_chart
 from delg_jax.retrieval.settings import spatial_settings
 
 TILTS = (1.0, 1.15, 1.3, 1.6, 2.0, np.inf)  # bounds of the rows

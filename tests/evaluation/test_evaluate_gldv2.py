@@ -8,7 +8,7 @@ import pytest
 
 from delg_jax import json_files
 from delg_jax.data import open_retrieval
-from delg_jax.evaluation import evaluate, gldv2, gldv2_files
+from delg_jax.evaluation import evaluate, gldv2, gldv2_tasks
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
@@ -123,9 +123,9 @@ def test_a_submission_scores_as_the_metrics_say(config, name, task, metric, tmp_
     table = result["methods"]["global"][task]
     assert table["p@1" if task == "retrieval" else "top1"] == 100  # the same picture is found
     path = pathlib.Path(config.data.root) / f"{task}_solution_v2.1.csv"
-    solution = gldv2_files.read_solution(path, task)
+    solution = gldv2_tasks.read_solution(path, task)
     path = tmp_path / f"submission_{task}_global.csv"
-    said = gldv2_files.read_predictions(path, task, solution)
+    said = gldv2_tasks.read_predictions(path, task, solution)
     assert said["Public"] == {}
     official = {
         "retrieval": gldv2.mean_average_precision,
@@ -169,9 +169,9 @@ def test_skips_of_retrieval_improve_nothing(config, tmp_path, numbers, least, sk
     config.data.name, config.eval.methods = "gldv2", ("global", "local")
     config.data.max_skipped = 1
     result = evaluate(config, tmp_path / "run")
-    solution = gldv2_files.read_solution(path, "retrieval")
+    solution = gldv2_tasks.read_solution(path, "retrieval")
     for method in ("global", "local"):
-        said = gldv2_files.read_predictions(
+        said = gldv2_tasks.read_predictions(
             tmp_path / "run" / f"submission_retrieval_{method}.csv", "retrieval", solution
         )
         expected = 100 * gldv2.mean_average_precision(said["Private"], solution["Private"])

@@ -4,7 +4,7 @@ import pytest
 from delg_jax.errors import UserError
 from delg_jax.features import Features, extractor
 from delg_jax.features.extractor import Extractor
-from delg_jax.models import pooling, regional
+from delg_jax.models import pooling
 from delg_jax.models.delg import build
 from tests.photographs import draw
 from tests.tiny import random_variables, retrieval_config
@@ -45,7 +45,7 @@ def test_pooling_is_that_of_the_adapted_map(config, model):
     found = described(config, model, image, **fields).global_descriptor
     module, variables = model
     outputs = module.clone(relup=0.1).apply(variables, image[None].astype(np.float32))
-    maps = regional.blend(outputs.conv5, 0.5)
+    maps = pooling.blend_regions(outputs.conv5, 0.5)
     pooled = pooling.pool(maps, "gem", 4.6)[0]
     if module.whitening:
         dense = variables["params"]["whiten"]

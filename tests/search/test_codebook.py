@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import codebook
 from tests.search.test_local_search import ragged
 

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import asmk, cann, engines, ivf
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import similarity

@@ -8,7 +8,7 @@ import pytest
 from delg_jax import distributed
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.locks import exclusive
 from delg_jax.search import graph_building, local_search
 from delg_jax.search.engines import exact

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.rerank import mds
 from delg_jax.search import engines
 from delg_jax.search.graph import SimilarityGraph

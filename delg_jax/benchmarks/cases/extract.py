@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from delg_jax.benchmarks.baselines.torch_extraction import TorchExtractor
+from delg_jax.benchmarks.baselines.pytorch import TorchExtractor
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.features import Extractor, pyramid, pyramid_level
 from delg_jax.models.delg import Delg

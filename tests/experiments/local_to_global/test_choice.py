@@ -13,7 +13,7 @@ def data_set(gains, name="one"):
     """Two landmarks of two queries; each setting gains the same on all of them."""
     local = np.full((3, 4), 40.0)
     found = local[None] + np.asarray(gains, float)[:, None, None]
-    return choice.DataSet(name, np.array([0, 0, 1, 1]), local, found)
+    return choice.DataSet(name, np.array([0, 0, 1, 1]), local, local + 1, found)
 
 
 def test_the_criterion_prefers_what_gains_everywhere():
@@ -61,9 +61,10 @@ def test_the_report_ranks_each_set_by_the_choice_of_the_others():
     assert rows["b", "best on the others"]["medium gain"]["mean"] == 5
     assert rows["b", "local"]["hard"]["mean"] == 40
     assert "medium gain" not in rows["b", "local"]
+    assert rows["b", "local+sp"]["hard gain"]["mean"] == 1
     assert (rows["a", "local"]["queries"], rows["a", "local"]["landmarks"]) == (4, 2)
     lines = choice.table(result).splitlines()
-    assert sum(line.startswith("| a (4 of 2)") for line in lines) == 4
+    assert sum(line.startswith("| a (4 of 2)") for line in lines) == 5
 
 
 @pytest.mark.parametrize("sets", [[], ["--set=x"], ["--set=x="], ["--set=x=a", "--set=x=b"]])

@@ -34,6 +34,14 @@ def test_the_query_with_the_largest_gain_and_a_new_image_is_chosen():
     assert picture.choose(found, truth, 2, {1: np.array([2])}) == 1
 
 
+def test_the_query_with_the_largest_loss_is_chosen():
+    truth = [{"easy": [0, 1], "hard": [], "junk": []}] * 3
+    best, worse, worst = [0, 1, 2, 3], [2, 0, 1, 3], [2, 3, 0, 1]
+    found = rankings(local=[best, worse, best], local_mds=[worse, worst, worst])
+    assert picture.choose_loss(found, truth) == 2
+    assert picture.choose_loss({**found, "local+mds": found["local"]}, truth) is None
+
+
 def test_indirect_images_are_counted(monkeypatch):
     truth = [{"easy": [0, 1, 2], "hard": [], "junk": [3]}] * 2 + [
         {"easy": [0, 1, 2, 4, 5], "hard": [], "junk": [3]}
