@@ -251,7 +251,8 @@ class Searcher:
         Methods that need a similarity graph are left out: they may have to build it.
         """
         sizes = self._extractor.warm_up_sizes()
-        quick = [method for method in self.methods if not methods.needs_graph(method)]
+        rerank = self.config.rerank
+        quick = [one for one in self.methods if methods.graph_name(one, rerank) in ("", "pairs")]
         with Progress("warm up", len(sizes) + len(quick) + 1, "step") as progress:
             with self._device:
                 self._extractor.warm_up(progress.advance)
