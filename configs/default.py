@@ -69,8 +69,9 @@ def _data() -> ml_collections.ConfigDict:
     # For training: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
     # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
     # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
-    # all, or cleaned, training images). TFDS prepares all but folder, images and revisited, which
-    # are read in place.
+    # all, or cleaned, training images) | folder, image_folder, gldv1 (two validation images of each
+    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images and
+    # revisited, which are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
@@ -310,7 +311,9 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
     evaluation.methods = ("global", "global+sp", "local", "local+mds")  # rankings to evaluate
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
-    evaluation.depth = 0  # first images of a query that rankings keep; 0 = all, as diffusion needs
+    # First images of a query that rankings keep; 0 = all that count: for Google Landmarks v2 those
+    # that its metrics and re-rankings read, else the whole database, as diffusion needs
+    evaluation.depth = 0
     # gldv2_recognition and gldv2_clean_recognition; the paper gives no number
     evaluation.recognition_top = 3  # training images whose scores are summed by landmark
     # Pairs of a query and a database image, ranked by inliers [Table 1]

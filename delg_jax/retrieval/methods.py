@@ -7,7 +7,7 @@ import numpy as np
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import Extracted, FeatureStore
-from delg_jax.features.extract import has_global, has_local
+from delg_jax.features.experiment import has_global, has_local
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.rerank import diffusion, mds, query_expansion, superglobal
 from delg_jax.retrieval import skipped

@@ -14,7 +14,7 @@ import numpy as np
 from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures, extract
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
 from delg_jax.features.network import Network

@@ -111,6 +111,25 @@ def check_depth(methods: Sequence[str], config: ml_collections.ConfigDict) -> No
         raise UserError("config.search.candidates", candidates, rule)
 
 
+def ranked_depth(config: ml_collections.ConfigDict, counted: int = 0) -> int:
+    """The images of a query that rankings keep.
+
+    Args:
+      config: the whole tree.
+      counted: images per query that count for the task; 0 for all.
+
+    Returns:
+      `config.eval.depth`, or what its metrics and methods read if that is 0 and not all images
+      count; 0 for all.
+    """
+    steps = {step for method in config.eval.methods for step in method.split("+")}
+    if config.eval.depth or not counted or "diffusion" in steps:
+        return config.eval.depth
+    fields = [field for step in steps for field in _SHORT_LISTS.get(step, ())]
+    lists = [_value(config, field) for field in fields]
+    return max(counted, *config.eval.kappas, *lists)
+
+
 def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
     """Checks that rankings are kept as deep as the metrics read them.
 

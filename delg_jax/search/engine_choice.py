@@ -9,7 +9,7 @@ import ml_collections
 from delg_jax import distributed
 from delg_jax import workdir as outputs
 from delg_jax.errors import UserError, fields_of, require_choice
-from delg_jax.features.extract import Extracted, extract, sections
+from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.search import asmk, asmk_store, cann, engines, index_store, ivf
 from delg_jax.search.asmk import AsmkScoring, AsmkSettings

@@ -5,7 +5,7 @@ import pathlib
 
 import ml_collections
 
-from delg_jax.features.extract import Extracted, extract, sections
+from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.search.engine_choice import (
     build_engine,
     check,

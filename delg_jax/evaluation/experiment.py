@@ -18,7 +18,7 @@ from delg_jax.evaluation import gldv2_tasks, pairs, revisited, significance
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pairs import pair_average_precision
 from delg_jax.features import Extracted, extract
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
@@ -177,12 +177,13 @@ def _rank_by_methods(
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
+    depth = settings.ranked_depth(config, gldv2_tasks.counted(config))
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, config.search, place, config.eval.depth)
+            first = methods.search(search, extracted, config.search, place, depth)
         for method in own:
             with measured() as reranked:
                 graph = graphs.get(methods.graph_name(method, config.rerank))
