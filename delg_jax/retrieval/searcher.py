@@ -248,11 +248,11 @@ class Searcher:
     def warm_up(self) -> None:
         """Compiles what a search for any picture needs, so that none has to wait for it.
 
-        Methods that need a similarity graph are left out: they may have to build it.
+        Methods that need a stored similarity graph are left out: they may have to build it.
         """
         sizes = self._extractor.warm_up_sizes()
         rerank = self.config.rerank
-        quick = [one for one in self.methods if methods.graph_name(one, rerank) in ("", "pairs")]
+        quick = [m for m in self.methods if methods.graph_name(m, rerank) in ("", "pairs")]
         with Progress("warm up", len(sizes) + len(quick) + 1, "step") as progress:
             with self._device:
                 self._extractor.warm_up(progress.advance)
