@@ -23,6 +23,7 @@ from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
 from delg_jax.search.index import build_index
@@ -85,7 +86,9 @@ def evaluate(
     }
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
-        result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
+        result["pairs"] = pair_average_precision(
+            extracted, spatial_settings(config.rerank), *counts, config.seed
+        )
     with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
         artefacts.write_arrays(root / "rankings.npz", _named(ranked))
         artefacts.write_json(root / "metrics.json", result)
@@ -202,7 +205,8 @@ def _rerank(
     task = gldv2_tasks.task_of(config)
     if method.endswith("+sp"):
         excluded = None if task else verification.junk(extracted.data.ground_truth)
-        return verification.verify(extracted, first, config.rerank, config.seed, excluded)
+        settings = spatial_settings(config.rerank)
+        return verification.verify(extracted, first, settings, config.seed, excluded)
     block = config.search.global_block
     found = methods.rerank(method, extracted, first, graph, config.rerank, block)
     return Ranked({"all": found.images}, found.similarities if task else None)
