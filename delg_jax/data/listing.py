@@ -91,8 +91,9 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     if not data.ground_truth:
         return RetrievalData(database, FileSource(pathlib.Path(), [], np.zeros(0, np.int64)), [])
     root = pathlib.Path(data.root)
-    path = (root if root.is_dir() else pathlib.Path()) / data.ground_truth
-    content = ground_truth.read(path if path.is_file() else pathlib.Path(data.ground_truth))
+    path = root / data.ground_truth
+    path = path if path.is_file() else pathlib.Path(data.ground_truth)
+    content = ground_truth.read(path)
     numbers = {name: number for number, name in enumerate(database.names)}
     _require_no(path, [name for name in content["imlist"] if name not in numbers], data.root)
     entries = [
@@ -189,8 +190,9 @@ def _read_list(path: pathlib.Path, subject: str) -> list[str]:
     names, lines = [], collections.defaultdict(list)
     for number, line in text_files.lines(text_files.read(path, subject)):
         if not line.startswith("#"):
-            names.append(line)
-            lines[line].append(number)
+            name = os.path.expanduser(line)
+            names.append(name)
+            lines[name].append(number)
     twice = next((name for name in names if len(lines[name]) > 1), None)
     if twice is not None:
         first, second = lines[twice][:2]

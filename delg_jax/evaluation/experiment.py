@@ -26,7 +26,8 @@ from delg_jax.retrieval.ranking import Ranked, Ranking
 from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
-from delg_jax.search.index import build_index
+from delg_jax.search.index import build_index, pair_graph
+from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory
@@ -158,33 +159,38 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 def _graphs(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
-) -> dict[str, SimilarityGraph]:
-    """The similarity graphs that methods need, by their search."""
-    wanted = [method for method in config.eval.methods if methods.needs_graph(method)]
-    return {
-        search: build_index(config, root, overwrite, extracted, search)
-        for search in _searches(wanted)
+) -> dict[str, SimilarityGraph | PairGraph]:
+    """The similarities between database images that methods need, by `methods.graph_name`."""
+    names = {methods.graph_name(method, config.rerank) for method in config.eval.methods}
+    graphs: dict[str, SimilarityGraph | PairGraph] = {
+        name: build_index(config, root, overwrite, extracted, name)
+        for name in sorted(names - {"", "pairs"})
     }
+    if "pairs" in names and distributed.is_first():
+        graphs["pairs"] = pair_graph(extracted, config.search)
+    return graphs
 
 
 def _rank_by_methods(
     config: ml_collections.ConfigDict,
     root: pathlib.Path,
     extracted: Extracted,
-    graphs: dict[str, SimilarityGraph],
+    graphs: dict[str, SimilarityGraph | PairGraph],
     overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
+    depth = settings.ranked_depth(config, gldv2_tasks.counted(config))
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, config.search, place, config.eval.depth)
+            first = methods.search(search, extracted, config.search, place, depth)
         for method in own:
             with measured() as reranked:
-                ranked[method] = _rerank(method, config, extracted, first, graphs.get(search))
+                graph = graphs.get(methods.graph_name(method, config.rerank))
+                ranked[method] = _rerank(method, config, extracted, first, graph)
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
@@ -199,7 +205,7 @@ def _rerank(
     config: ml_collections.ConfigDict,
     extracted: Extracted,
     first: Ranking,
-    graph: SimilarityGraph | None,
+    graph: SimilarityGraph | PairGraph | None,
 ) -> Ranked:
     """The rankings of a method, from those of its search."""
     task = gldv2_tasks.task_of(config)

@@ -16,7 +16,7 @@ IMAGES = 4_993 + 1_001_001  # in Revisited Oxford and R1M
 _GIBIBYTE = 2**30
 _LONGER_SIDE = 512  # pixels, if the configuration has no limit
 _ASPECT = 0.75  # shorter over longer side
-_IMAGES_TIMED, _REPEATS = 2, 5
+IMAGES_TIMED, REPEATS = 2, 5
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -39,9 +39,9 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
     side = config.extract.max_size or _LONGER_SIDE
     rng = np.random.default_rng(config.seed)
     shape = (round(_ASPECT * side), side, 3)
-    images = [rng.integers(0, 256, shape, np.uint8) for _ in range(_IMAGES_TIMED)]
+    images = [rng.integers(0, 256, shape, np.uint8) for _ in range(IMAGES_TIMED)]
     found = extractor(images)
-    (timing,) = harness.time_in_turn([lambda: extractor(images)], _REPEATS)
+    (timing,) = harness.time_in_turn([lambda: extractor(images)], REPEATS)
     milliseconds = 1000 * np.array(timing.seconds) / len(images)
     descriptors = None if found[0].local is None else found[0].local.descriptors.shape[-1]
     size = _bytes(len(found[0].global_descriptor), config.extract.max_features, descriptors)

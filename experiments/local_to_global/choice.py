@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
 from delg_jax.cli.main import run_experiment
 from delg_jax.data.ground_truth import landmarks_of
@@ -277,10 +277,9 @@ def run(values: flags.FlagValues) -> None:
     settings = NAMED | drawn
     sets = [measure(name, folder, list(settings.values())) for name, folder in folders.items()]
     result = summarize(sets, settings)
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "local_to_global_choice.json", result)
     text = table(result) + "\n"
-    workdir.write_text(results / "local_to_global_choice.md", text)
+    made_from = {"settings": result["settings"], "sets": list(folders)}
+    harness.write_result(values.results, "local_to_global_choice", result, text, config=made_from)
     print(text, end="")
 
 
