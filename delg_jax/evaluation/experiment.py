@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax import configuration, distributed
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
@@ -90,9 +90,9 @@ def evaluate(
         result["pairs"] = pair_average_precision(
             extracted, spatial_settings(config.rerank), *counts, config.seed
         )
-    with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
-        artefacts.write_arrays(root / "rankings.npz", _named(ranked))
-        artefacts.write_json(root / "metrics.json", result)
+    with outputs.where_writable(f"{root}: metrics.json and rankings.npz"):
+        outputs.write_arrays(root / "rankings.npz", _named(ranked))
+        outputs.write_json(root / "metrics.json", result)
     return result
 
 
@@ -127,16 +127,16 @@ def _bind(
     folder, fields = root / "evaluation", decided_by(config)
     extra = {"weights": extracted.weights}
     made_from = sources(extracted.database, extracted.queries, extracted.data)
-    known = artefacts.is_of(folder, config, fields, extra)
+    known = outputs.is_of(folder, config, fields, extra)
     if not known and not overwrite:
-        artefacts.claim(folder, config, fields, extra=extra)  # an error if there is one
-    if not known or artefacts.sources(folder) != made_from:
+        outputs.claim(folder, config, fields, extra=extra)  # an error if there is one
+    if not known or outputs.sources(folder) != made_from:
         submissions = root.glob("submission_*.csv")
         for path in (root / "metrics.json", root / "rankings.npz", *submissions):
             path.unlink(missing_ok=True)
-    artefacts.claim(folder, config, fields, overwrite, extra)
-    with artefacts.where_writable(f"{folder}: its configuration"):
-        artefacts.describe(folder, config, fields, extra, made_from)
+    outputs.claim(folder, config, fields, overwrite, extra)
+    with outputs.where_writable(f"{folder}: its configuration"):
+        outputs.describe(folder, config, fields, extra, made_from)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -242,7 +242,7 @@ def _score(
         for method, predictions in predicted.items():
             path = root / f"submission_{task}_{method}.csv"
             asked = list(gldv2_tasks.answers(task, data))
-            with artefacts.where_writable(str(path)):
+            with outputs.where_writable(str(path)):
                 gldv2_tasks.write_predictions(path, task, asked, predictions)
         scored = {
             method: gldv2_tasks.score(task, predictions, data, kappas)
