@@ -39,7 +39,7 @@ test-slow: $(VENV)/.test ## Run the slow tests
 	JAX_PLATFORMS=cpu XLA_FLAGS= $(BIN)/python -m pytest -m slow
 
 test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch, run the tests that need them
-	$(call install,.[test$(,)convert])
+	$(call install,.[test$(,)convert$(,)bench])
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/models/weights tests/cli/test_convert.py
 
 fuzz: $(VENV)/.test ## Fuzz the file readers for FUZZ_SECONDS

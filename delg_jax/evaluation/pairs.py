@@ -16,7 +16,7 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2
 from delg_jax.evaluation.significance import Interval, number_or_none
 from delg_jax.features import Extracted
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.progress import Progress
 from delg_jax.retrieval import verification
 

@@ -81,7 +81,7 @@ def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> Non
         for step in steps:
             for field in _SHORT_LISTS.get(step, ()):
                 _at_most(config, field, "search.candidates", found)
-        if "mds" in steps:
+        if "mds" in steps and config.rerank.mds.graph == "stored":
             listed = "the images compared with each image of the graph"
             _at_most(config, "search.graph_neighbours", "search.candidates", listed)
     if "superglobal" in steps:
@@ -165,8 +165,12 @@ def _check_axes(config: ml_collections.ConfigDict) -> None:
 
 def _check_embedding(config: ml_collections.ConfigDict) -> None:
     mds = "rerank.mds"
-    kept = "the similarities kept per image"
-    _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
+    if config.rerank.mds.graph == "stored":
+        kept = "the similarities kept per image"
+        _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
+    elif config.rerank.mds.background_rank and not config.search.idf_images:
+        rule = "must be positive: without a stored graph, background levels are estimated on them"
+        raise UserError("config.search.idf_images", 0, rule)
     others = "the short list also holds the image itself"
     _below(config, f"{mds}.neighbours", f"{mds}.short_list", others)
     if config.rerank.mds.method == "landmark":

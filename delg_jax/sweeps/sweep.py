@@ -13,7 +13,7 @@ from delg_jax import configuration, system_errors
 from delg_jax import workdir as artefacts
 from delg_jax.compilation_cache import release_if_many
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation.evaluate import evaluate
+from delg_jax.evaluation.experiment import evaluate
 from delg_jax.locks import exclusive
 from delg_jax.sweeps import run_record
 from delg_jax.sweeps.run_record import BEGUN, FAILED, FINISHED, Record

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.models.delg import SOURCES, Delg, build
-from delg_jax.models.variables import initialize, load_pretrained, shapes
+from delg_jax.models.variables import load_pretrained, pretrained_variables, shapes
 from delg_jax.training.checkpoints import (
     FOLDER,
     explain_read_errors,
@@ -36,7 +36,8 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
 
     The checkpoint that `config.model.checkpoint` names (a workdir, its checkpoint folder, or one
     checkpoint) takes precedence over one in `workdir`, unless the run in `workdir` started from it.
-    Without a checkpoint, `config.model.pretrained` fills the backbone.
+    Without a checkpoint, `config.model.pretrained` fills the network; weights that lack a head of
+    which features are made are refused.
 
     Args:
       config: the whole tree.
@@ -51,8 +52,8 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
     found = find_checkpoint(config, workdir)
     if found is None:
         module = build(config.model)
-        variables = initialize(module, jax.random.key(config.seed))
-        return module, load_pretrained(variables, config.model)
+        key = jax.random.key(config.seed)
+        return module, pretrained_variables(module, key, config.model, complete=True)
     return _restore(config, *found)
 
 

@@ -23,7 +23,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import evaluate
 from delg_jax.features import Extracted, Features, FeatureStore, LocalFeatures, extract
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.storage.encodings import ENCODINGS
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.progress import Progress

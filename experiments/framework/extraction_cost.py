@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax.benchmarks import harness
-from delg_jax.features import Extractor
+from delg_jax.features import ExtractionSettings, Extractor
 from delg_jax.features.storage import encodings
 from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
@@ -34,7 +34,8 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
       `gigabytes` (GiB) of the same for Revisited Oxford with a million distractors; `device`.
     """
     module = build(config.model)
-    extractor = Extractor(module, initialize(module, jax.random.key(config.seed)), config.extract)
+    variables = initialize(module, jax.random.key(config.seed))
+    extractor = Extractor(module, variables, ExtractionSettings.of(config.extract))
     side = config.extract.max_size or _LONGER_SIDE
     rng = np.random.default_rng(config.seed)
     shape = (round(_ASPECT * side), side, 3)

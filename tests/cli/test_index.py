@@ -37,12 +37,13 @@ def test_the_graph_of_the_database_is_built_once(tmp_path, capsys, features, nam
     assert "config.search.graph_neighbours = 0: must be at least 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("engine", ["cann", "ivf"])
+@pytest.mark.parametrize("engine", ["cann", "ivf", "asmk"])
 def test_the_index_of_an_approximate_engine_is_built_once(tmp_path, capsys, engine):
     config = retrieval_config(make_revisited(tmp_path / "photographs", places=2))
     config = config.copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     config.search.engine, config.search.ivf.count, config.search.cann.grids = engine, 4, 1
+    config.search.asmk.words = 4
     flags = [*command_line(config), f"--workdir={tmp_path / 'run'}"]
     folder = tmp_path / "run" / "index" / engine / "index"
     for _ in range(2):

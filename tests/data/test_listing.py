@@ -165,6 +165,14 @@ def test_a_list_is_read_as_editors_write_it(tmp_path, encoding, end):
     assert open_images(write_list(tmp_path, text.encode(encoding))).names == names
 
 
+def test_a_tilde_in_a_list_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "one.jpg", draw(1, 40, 40))
+    (tmp_path / "list.txt").write_text("~/one.jpg\n")
+    source = open_images(str(tmp_path / "list.txt"))
+    assert source.read(0) == (tmp_path / "one.jpg").read_bytes()
+
+
 def test_only_files_of_a_list_are_read(tmp_path):
     (tmp_path / "lists").mkdir()
     os.mkfifo(tmp_path / "lists" / "pipe.jpg")

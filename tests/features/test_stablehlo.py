@@ -10,10 +10,11 @@ from delg_jax import workdir as artefacts
 from delg_jax.errors import UserError
 from delg_jax.features import network as features_network
 from delg_jax.features import stablehlo
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import Extractor, feature_variables
 from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import build
@@ -69,8 +70,8 @@ def place(picture, beyond=0):
 
 
 def jitted(module, variables, extract):
-    """The extraction that an artefact would hold, without the way through a file."""
-    return jax.jit(stablehlo.extraction(module, variables, extract, CANVAS))
+    """The extraction that a file would hold, without writing it."""
+    return jax.jit(stablehlo.extraction(module, variables, ExtractionSettings.of(extract), CANVAS))
 
 
 def assert_same(outputs, expected, atol=1e-5):
@@ -235,7 +236,8 @@ def test_descriptors_go_through_the_projection_of_the_store(tmp_path):
     pca = keep_pca(config, tmp_path, digest(feature_variables(variables)))
     path = stablehlo.export_model(config, tmp_path, tmp_path / "model", CANVAS)
     picture = draw(5, 70, 90)
-    (expected,) = Extractor(module, variables, config.extract, pca)([picture])
+    asked = ExtractionSettings.of(config.extract)
+    (expected,) = Extractor(module, variables, asked, pca)([picture])
     outputs = load(path).call(*place(picture))
     assert outputs["descriptors"].shape[1] == 3
     assert_same(outputs, expected)

@@ -7,7 +7,7 @@ import pytest
 from delg_jax import workdir as artefacts
 from delg_jax.data.tfds_builders import gldv2_files
 from delg_jax.errors import UserError
-from delg_jax.evaluation.evaluate import sources
+from delg_jax.evaluation.experiment import sources
 from delg_jax.reports.workdir_results import read
 from tests.data.tfds_builders.published import make_gldv2
 from tests.folders import contents

@@ -65,7 +65,11 @@ def test_wrong_values_are_found_before_the_work(path, value):
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_the_graph_is_of_the_features_of_the_search(method):
     needing = ("global+diffusion", "local+mds", "local+mds+global", "local+diffusion")
-    assert methods.needs_graph(method) is (method in needing)
+    rerank = changed().rerank
+    stored = method.split("+")[0] if method in needing else ""
+    assert methods.graph_name(method, rerank) == stored
+    rerank.mds.graph = "on_the_fly"
+    assert methods.graph_name(method, rerank) == ("pairs" if "mds" in method else stored)
 
 
 def test_scores_sort_a_short_list_and_the_rest_follows():

@@ -15,7 +15,9 @@ def place(tmp_path_factory):
     config.rerank.sp.inlier_threshold = 3.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: tiny.random_variables(module),
         )
         yield config, root / "run", root / "data" / "jpg"
 

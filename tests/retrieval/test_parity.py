@@ -58,6 +58,7 @@ OPTIONS = {
             "rerank.mds.distance": "power",
             "rerank.mds.power": 0.7,
             "rerank.mds.contrast": 0.9,
+            "rerank.mds.scale_neighbours": 2,
             "rerank.mds.background": 0.1,
             "rerank.mds.missing": "row_minimum",
             "rerank.mds.method": "smacof",
@@ -183,7 +184,9 @@ def place(tmp_path_factory):
     config = configuration.override(config, {"rerank.diffusion.spread": 0.3, "seed": 3})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: tiny.random_variables(module),
         )
         extract(config, root / "features_only")
         yield config, root

@@ -21,7 +21,9 @@ def place(tmp_path_factory):
     config.rerank.diffusion.spread = 0.3  # all images of a random network are alike
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: tiny.random_variables(module),
         )
         extract(config, root / "run")
         yield config, root / "run", root / "data" / "jpg"

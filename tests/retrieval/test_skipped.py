@@ -83,7 +83,7 @@ def ranking(method, extracted, config, depth=0):
     if method.endswith("+sp"):
         return verification.verify(extracted, first, config.rerank, 0).by_protocol["all"]
     graph = None
-    if methods.needs_graph(method):
+    if methods.graph_name(method, config.rerank):
         graph = graph_of(method.split("+")[0], extracted, config)
     return methods.rerank(method, extracted, first, graph, config.rerank).images
 

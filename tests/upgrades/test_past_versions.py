@@ -12,8 +12,8 @@ from flax import traverse_util
 
 from delg_jax import workdir
 from delg_jax.errors import UserError
-from delg_jax.evaluation.evaluate import evaluate
-from delg_jax.features.extract import sections
+from delg_jax.evaluation.experiment import evaluate
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import feature_variables
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing

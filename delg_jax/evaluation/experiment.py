@@ -18,13 +18,15 @@ from delg_jax.evaluation import gldv2_tasks, pairs, revisited, significance
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pairs import pair_average_precision
 from delg_jax.features import Extracted, extract
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
+from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
-from delg_jax.search.index import build_index
+from delg_jax.search.index import build_index, pair_graph
+from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory
@@ -137,6 +139,9 @@ def _bind(
 def _check(config: ml_collections.ConfigDict) -> None:
     """Checks the configuration before hours of extraction."""
     evaluation = config.eval
+    if config.data.name == LISTED and not config.data.ground_truth:
+        rule = "must name a file of queries and answers, to evaluate the data set images"
+        raise UserError("config.data.ground_truth", "", rule)
     settings.check_depth(evaluation.methods, config)
     for method in evaluation.methods:
         methods.check("config.eval.methods", method, config)
@@ -151,20 +156,23 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 def _graphs(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
-) -> dict[str, SimilarityGraph]:
-    """The similarity graphs that methods need, by their search."""
-    wanted = [method for method in config.eval.methods if methods.needs_graph(method)]
-    return {
-        search: build_index(config, root, overwrite, extracted, search)
-        for search in _searches(wanted)
+) -> dict[str, SimilarityGraph | PairGraph]:
+    """The similarities between database images that methods need, by `methods.graph_name`."""
+    names = {methods.graph_name(method, config.rerank) for method in config.eval.methods}
+    graphs: dict[str, SimilarityGraph | PairGraph] = {
+        name: build_index(config, root, overwrite, extracted, name)
+        for name in sorted(names - {"", "pairs"})
     }
+    if "pairs" in names and distributed.is_first():
+        graphs["pairs"] = pair_graph(extracted, config.search)
+    return graphs
 
 
 def _rank_by_methods(
     config: ml_collections.ConfigDict,
     root: pathlib.Path,
     extracted: Extracted,
-    graphs: dict[str, SimilarityGraph],
+    graphs: dict[str, SimilarityGraph | PairGraph],
     overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
@@ -178,7 +186,8 @@ def _rank_by_methods(
             first = methods.search(search, extracted, config.search, place, depth)
         for method in own:
             with measured() as reranked:
-                ranked[method] = _rerank(method, config, extracted, first, graphs.get(search))
+                graph = graphs.get(methods.graph_name(method, config.rerank))
+                ranked[method] = _rerank(method, config, extracted, first, graph)
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
@@ -193,7 +202,7 @@ def _rerank(
     config: ml_collections.ConfigDict,
     extracted: Extracted,
     first: Ranking,
-    graph: SimilarityGraph | None,
+    graph: SimilarityGraph | PairGraph | None,
 ) -> Ranked:
     """The rankings of a method, from those of its search."""
     task = gldv2_tasks.task_of(config)
