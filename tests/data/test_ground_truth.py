@@ -300,6 +300,22 @@ def entry(images, **more):
     return {"bbx": [0, 0, 1, 1], "easy": images, "hard": [], "junk": [], **more}
 
 
+def test_newer_queries_belong_to_the_landmark_whose_images_they_share():
+    """As the 15 that Revisited Oxford added to the 55 of Oxford, whose names say nothing."""
+    rng = np.random.default_rng(0)
+    places = [np.arange(60 * number, 60 * number + 50) for number in range(11)]
+    old = [entry(place.tolist()) for place in places for _ in range(5)]
+    whose = rng.integers(0, 11, 15)
+    # A newer query has its own copy of the list: some are missing, some are of the street
+    new = [
+        entry([*rng.choice(places[landmark], 35, False).tolist(), *range(1000, 1010)])
+        for landmark in whose
+    ]
+    found = ground_truth.landmarks_of([*old, *new])
+    assert found[:55].tolist() == np.repeat(range(11), 5).tolist()
+    assert found[55:].tolist() == whose.tolist()
+
+
 def test_landmarks_of_a_file_that_names_them(tmp_path):
     shared = [entry([0, 1], landmark="tower"), entry([0, 1], landmark="bridge")]
     content = {"imlist": ["a", "b"], "qimlist": ["q", "r"], "gnd": shared}
