@@ -10,7 +10,7 @@ from delg_jax.data import open_retrieval
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
 from delg_jax.features import network
-from delg_jax.features.extract import extract, extract_images
+from delg_jax.features.experiment import extract, extract_images
 from delg_jax.features.extraction import Loader
 from delg_jax.features.formats.exported import export_features
 from delg_jax.features.store import FeatureStore
