@@ -23,7 +23,10 @@ def test_every_naming_of_a_source_is_recognised(rng, source, number):
     if number >= len(NAMINGS[source]):
         pytest.skip("the source has fewer namings")
     naming = NAMINGS[source][number]
-    model = model_of("resnet50", naming.convention, gem_learned=True, local_head=False)
+    is_resnet = naming.family == "resnet"
+    backbone, stride = ("resnet50", 32) if is_resnet else ("efficientnet_lite0", 16)
+    model = model_of(backbone, naming.convention, conv4_stride=stride)
+    model.update(gem_learned=True, local_head=False)
     ours, theirs = foreign(naming, model, rng)
     assert weights.convention_of(source, theirs, model.backbone) == naming.convention
     if source == "delg_savedmodel":
