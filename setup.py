@@ -106,6 +106,7 @@ setup(
             "opencv-python-headless>=4.12,<6",
             "scikit-image>=0.25,<0.27",
             "scikit-learn>=1.7,<2",
+            "threadpoolctl>=3.5,<4",  # says which BLAS kernel runs
             "torch>=2.8,<3",
         ],
     },

@@ -15,9 +15,9 @@ from PIL import Image
 
 from delg_jax import configuration, workdir
 from delg_jax.data import images
+from delg_jax.data.images import prepare
 from delg_jax.errors import UserError
-from delg_jax.features.extract import extract, has_local
-from delg_jax.features.extraction import prepare
+from delg_jax.features.experiment import extract, has_local
 from delg_jax.features.extractor import Features, in_original_pixels
 from delg_jax.features.in_memory import as_stored
 from delg_jax.features.network import Network, check_dimension

@@ -15,6 +15,7 @@ from typing import Any
 from delg_jax.errors import UserError
 
 _LARGEST = 1e300  # larger whole numbers cannot be converted to float
+_MOST_LEVELS = 100  # of lists and objects inside each other; recursion ends at about 1000
 _CHECKSUM, _PREFIX = "checksum", "crc32:"
 _OLD_CHECKSUM = re.compile("[0-9a-f]{16}")  # of earlier versions; checked by its own reader
 
@@ -53,7 +54,7 @@ def read(path: pathlib.Path, subject: str, check: Check, remedy: str = "") -> An
       UserError: if it is damaged; names the file, the place and the rule.
     """
     try:
-        content = _unsigned(json.loads(path.read_text(encoding="utf-8")))
+        content = _unsigned(shallow(json.loads(path.read_text(encoding="utf-8"))))
         check(content, "")
     except FileNotFoundError:
         return None
@@ -91,12 +92,27 @@ def read_lines(path: pathlib.Path, subject: str, check: Check) -> list[Any]:
     values = []
     for number, text in enumerate(lines, 1):
         try:
-            values.append(_unsigned(json.loads(text)))
+            values.append(_unsigned(shallow(json.loads(text))))
             check(values[-1], "")
         except (ValueError, RecursionError, _Damaged) as error:
             rule = f"line {number} must be a whole object ({error})"
             raise UserError(subject, str(path), rule) from error
     return values
+
+
+def shallow(content: Any) -> Any:
+    """The content of a file; a ValueError if lists and objects are nested too deeply.
+
+    What goes through it level by level needs no limit of its own. Libraries without one end the
+    process.
+    """
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(_MOST_LEVELS):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [child for one in inside for child in one if isinstance(child, dict | list)]
+        if not level:
+            return content
+    raise ValueError(f"more than {_MOST_LEVELS} levels of lists and objects")
 
 
 def _holds_object(text: str) -> bool:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from delg_jax import file_names
+from delg_jax import file_names, json_files
 from delg_jax.errors import UserError
 
 _LINE = re.compile(r"\r\n|\n|\r")
@@ -108,7 +108,7 @@ def parse_json(data: bytes, object_pairs_hook: Callable[..., Any] | None = None)
     Names of odd bytes, which Python writes as `"caf\udce9.jpg"`, become as `file_names` says.
     """
     text = decode(data)
-    content = json.loads(text, object_pairs_hook=object_pairs_hook)
+    content = json_files.shallow(json.loads(text, object_pairs_hook=object_pairs_hook))
     return _without_surrogates(content) if _SURROGATE.search(text) else content
 
 

@@ -34,6 +34,8 @@ def test_a_checked_value_is_read_unchanged(tmp_path, content):
     [
         ("{", "must be valid JSON"),
         ("[" * 100_000, "must be valid JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "must be valid JSON"),
+        ({"name": "a", "values": json.loads("[" * 101 + "]" * 101)}, "more than 100 levels"),
         ([], "the content must be an object"),
         ({"values": []}, "name must be there"),
         ({"name": 1, "values": []}, "name must be a string"),

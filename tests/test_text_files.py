@@ -82,3 +82,12 @@ def test_csv_that_is_cut_off_in_utf16_is_one_error(tmp_path):
     path = written(tmp_path, "a,b\n".encode("utf-16") + b"x")
     with pytest.raises(UserError, match="file = '.*': must be text in UTF-16; save it as UTF-8"):
         list(text_files.csv_rows(path, "file"))
+
+
+@pytest.mark.parametrize("levels", [101, 900, 100_000])
+def test_json_of_many_levels_is_refused(tmp_path, levels):
+    deep = '{"a":[' * levels + "]}" * levels
+    with pytest.raises(UserError, match="file.*must be a JSON file"):
+        text_files.read_json(written(tmp_path, deep.encode()), "list")
+    few = '{"a":[' * 40 + "]}" * 40
+    assert text_files.read_json(written(tmp_path, few.encode()), "list").keys() == {"a"}

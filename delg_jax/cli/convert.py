@@ -16,7 +16,7 @@ from delg_jax.cli import arguments
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=())
     arguments.define_weights(values)
     arguments.define_path(
         values,

@@ -9,12 +9,12 @@ for how processes find each other): they share extraction and graphs, and the fi
 
 from absl import flags
 
-from delg_jax.cli import arguments
+from delg_jax.cli import arguments, stored_config
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=("evaluation", *stored_config.PLACES))
     arguments.define_weights(values)
     arguments.define_processes(values)
 

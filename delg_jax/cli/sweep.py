@@ -33,7 +33,7 @@ _OF_THE_SWEEP = (*_MODES, "digest", "jobs", "gpus")
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=())
     text = "field=value,value,..., field=uniform(a,b), or a JSON file; can be repeated."
     flags.DEFINE_multi_string("sweep", [], text, flag_values=values)
     text = "Values of the field seed for each setting."

@@ -1,10 +1,10 @@
 """Data sets: what to train on, and what to search in."""
 
 import importlib
+import types
 
 import ml_collections
 
-from delg_jax import distributed
 from delg_jax.data.sources import FileSource, ImageSource, JoinedSource, RetrievalData, TrainingData
 from delg_jax.errors import UserError, require_choice
 
@@ -19,6 +19,10 @@ _TRAINING = {
 }
 _RETRIEVAL = {
     "synthetic": "synthetic",
+    "images": "listing",
+    "folder": "validation_pairs",
+    "image_folder": "validation_pairs",
+    "gldv1": "validation_pairs",
     "revisited": "revisited",
     "revisited_oxford": "tfds_builders",
     "revisited_paris": "tfds_builders",
@@ -28,7 +32,7 @@ _RETRIEVAL = {
 }
 
 _MODULES = {"training": _TRAINING, "retrieval": _RETRIEVAL}
-IN_PLACE = ("folder", "revisited")  # data sets that need no preparation
+IN_PLACE = ("folder", "images", "revisited")  # data sets that need no preparation
 PURPOSES = ("training", "retrieval")
 
 # Numbers that every data set is read with, and the least value of each
@@ -61,7 +65,7 @@ def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     if not data.distractors:
         return found
     builders = importlib.import_module("delg_jax.data.tfds_builders")
-    with distributed.first_before_others("distractors"):
+    with _distributed().first_before_others("distractors"):
         return builders.with_distractors(found, data)
 
 
@@ -103,5 +107,10 @@ def _open(data: ml_collections.ConfigDict, purpose: str):
             raise UserError(f"config.data.{name}", data[name], f"must be at least {least}")
     require_set(data.name, purpose)
     module = importlib.import_module(f"delg_jax.data.{_MODULES[purpose][data.name]}")
-    with distributed.first_before_others(f"{purpose} data"):  # which may have to be prepared
+    with _distributed().first_before_others(f"{purpose} data"):  # which may have to be prepared
         return getattr(module, purpose)(data)
+
+
+def _distributed() -> types.ModuleType:
+    """Imported late, because processes that only decode images do without JAX."""
+    return importlib.import_module("delg_jax.distributed")

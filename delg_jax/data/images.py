@@ -5,11 +5,12 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from delg_jax.data import pixels
+from delg_jax.data import decoding_cost, pixels
 from delg_jax.data.image_files import FORMATS
 from delg_jax.data.pixels import BadImageError
 
@@ -28,11 +29,15 @@ _TURNED = (5, 6, 7, 8)  # orientations that exchange rows and columns
 _LONGEST_REASON = 200  # characters; texts of decoders can quote the file
 
 
+class TooManyPixelsError(BadImageError):
+    """An image that is not decoded because of its size in pixels."""
+
+
 def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.ndarray:
     """Decodes an image of any of `FORMATS`, whatever its name, applying the EXIF orientation.
 
     Pixels of any kind become RGB, see `pixels`. Of an animation, a file of several pages or several
-    pictures (MPO), the first counts. Damaged metadata is passed over.
+    images (MPO), the first counts. Damaged metadata is passed over.
 
     Args:
       data: the encoded file.
@@ -43,8 +48,9 @@ def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.
       uint8 [H, W, 3].
 
     Raises:
-      BadImageError: if the bytes are no image, are truncated, break a limit, or hold values
-        without a range.
+      BadImageError: if the bytes are no image, are truncated, break a limit, hold values without a
+        range, or would take far longer to decode than their size explains.
+      MemoryError: if the machine lacks memory, which says nothing about the image.
     """
     return EncodedImage(data, min_side, max_pixels).decode()
 
@@ -59,27 +65,29 @@ class EncodedImage:
     def __init__(self, data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> None:
         if not data:
             raise BadImageError("an empty file")
+        decoding_cost.check_file(data)
         with _reasons():
             self._image = _opened(data)
             self._stored = pixels.samples(self._image, data)
+        decoding_cost.check_opened(self._image)
         self._data = data if self._stored.are_wide_colours else b""
         width, height = self._image.size
         if width * height > max_pixels:
-            raise BadImageError(f"{width} x {height} pixels, more than {max_pixels}")
+            raise TooManyPixelsError(f"{width} x {height} pixels, more than {max_pixels}")
         if min(width, height) < min_side:
             raise BadImageError(f"{width} x {height} pixels, a side is under {min_side}")
         with _reasons():
             if self._image.format == "PNG":
                 self._image.load()  # its metadata may follow its pixels
-            # the size of a TIFF is that of the upright picture already
+            # the size of a TIFF is that of the upright image already
             turned = self._image.format != "TIFF" and _orientation(self._image) in _TURNED
         self.shape = (width, height) if turned else (height, width)
 
     def decode(self) -> np.ndarray:
         """Decodes the pixels, once; uint8 [H, W, 3]."""
-        return np.array(self.picture())
+        return np.array(self.to_pil())
 
-    def picture(self, reduction: int = 1) -> Image.Image:
+    def to_pil(self, reduction: int = 1) -> Image.Image:
         """Decodes the pixels, once, without a copy of them for NumPy.
 
         Args:
@@ -87,7 +95,7 @@ class EncodedImage:
             less time. Other formats come whole.
 
         Returns:
-          An upright RGB picture.
+          An upright RGB image of Pillow.
         """
         with _reasons():
             if reduction > 1:
@@ -144,7 +152,7 @@ def _reasons() -> Iterator[None]:
     try:
         with _SILENCE:  # Pillow warns of damaged metadata
             yield
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise BadImageError("not an image file") from error
@@ -180,6 +188,46 @@ def limit_size(image: np.ndarray, max_size: float) -> tuple[np.ndarray, float]:
     scale = max_size / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)), scale
+
+
+class Loaded(NamedTuple):
+    """An image that is ready for the network.
+
+    Attributes:
+      image: uint8 [H, W, 3], shrunk to the size limit.
+      scale: size of `image` / size of the original.
+      size: height and width of the original, after cropping.
+    """
+
+    image: np.ndarray
+    scale: float
+    size: tuple[int, int]
+
+
+def prepare(
+    image: np.ndarray, box: tuple[float, float, float, float] | None, max_size: float
+) -> Loaded:
+    """Crops an image to a box and shrinks it by the official rule.
+
+    The size limit shrinks with the crop, so that a query keeps the resolution that it has inside
+    the full image.
+
+    Args:
+      image: uint8 [H, W, 3].
+      box: x1, y1, x2, y2 in pixels, or None.
+      max_size: pixels, for the full image; 0 for no limit.
+
+    Returns:
+      The image, its scale, and its original size.
+
+    Raises:
+      BadImageError: if nothing of the image lies in the box.
+    """
+    if box is None:
+        return Loaded(*limit_size(image, max_size), image.shape[:2])
+    cut = crop(image, box)
+    share = max(cut.shape[:2]) / max(image.shape[:2])
+    return Loaded(*limit_size(cut, max_size * share), cut.shape[:2])
 
 
 def crop(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:

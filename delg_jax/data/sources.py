@@ -193,3 +193,24 @@ class RetrievalData:
     landmarks: Landmarks | None = None
     answers: Mapping[str, list] | None = None
     skipped: int = 0
+
+    def ordered(self, names: Sequence[str]) -> "RetrievalData":
+        """The same with the database in another order.
+
+        Args:
+          names: of all database images, which are unique.
+
+        Returns:
+          Data without `landmarks`, `answers` or `skipped`, which such data sets lack.
+        """
+        if list(names) == self.database.names:
+            return self
+        before = {name: number for number, name in enumerate(self.database.names)}
+        order = np.array([before[name] for name in names], np.int64)
+        after = np.argsort(order)
+        lists = ("easy", "hard", "junk")
+        entries = [
+            entry | {part: after[entry[part]].tolist() for part in lists if entry[part]}
+            for entry in self.ground_truth
+        ]
+        return RetrievalData(SelectedSource(self.database, order), self.queries, entries)

@@ -1,5 +1,6 @@
 """The image pyramid: sizes, canvases, the official bilinear resize, and batches of levels."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.features.pyramid_level import LevelPlan
+
+# Sides of canvases grow by square roots of two, as the scales of pyramids do; an image and each of
+# its levels is therefore on one of a few canvases
+_LEAST_SIDE = 256  # pixels, of the smallest of a few canvases
+_SHAPED_SIDE = 512  # up to this side, there are only square ones
+_SHORT_SIDE = 0.75  # of canvases that are not square: photographs of 4:3 fit exactly
+_CELL = 32  # pixels; sides of a canvas are multiples
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -21,7 +29,14 @@ def canvas_shape(size: tuple[int, int], step: int) -> tuple[int, int]:
 
     Sides far above `step` are rounded up to a multiple of 1/16 of their power of two, so that the
     number of canvases grows with the logarithm of the size and padding stays below 1/16.
+
+    Args:
+      size: rows and columns of the level.
+      step: pixels; 0 for one of a few canvases: squares of 256, 512, 736, 1024, 1472, ... pixels,
+        and from 736 on canvases of 4:3 and 3:4, too.
     """
+    if not step:
+        return _one_of_a_few(size)
     return _round_up(size[0], step), _round_up(size[1], step)
 
 
@@ -30,16 +45,35 @@ def _round_up(side: int, step: int) -> int:
     return -(-side // coarse) * coarse
 
 
+def _one_of_a_few(size: tuple[int, int]) -> tuple[int, int]:
+    longest = max(*size, 1)
+    halves = math.ceil(2 * math.log2(longest) - 1e-3)  # so that round(1024 / sqrt(2)) fits
+    halves = max(halves, round(2 * math.log2(_LEAST_SIDE)))
+    if longest <= _SHAPED_SIDE:
+        halves += halves % 2
+    side = 2.0 ** (halves / 2)
+    long, short = (-(-round(length) // _CELL) * _CELL for length in (side, _SHORT_SIDE * side))
+    if side <= _SHAPED_SIDE or min(size) > round(_SHORT_SIDE * side):
+        return long, long
+    return (short, long) if size[0] <= size[1] else (long, short)
+
+
 def power_of_two(number: int) -> int:
     """The largest power of two up to `number`, at least 1."""
     return 1 << max(number.bit_length() - 1, 0)
 
 
-def source_shape(size: tuple[int, int]) -> tuple[int, int]:
+def source_shape(size: tuple[int, int], step: int) -> tuple[int, int]:
     """Canvas of an image before resizing: each side rounded up to a power of two.
 
     Resizing reads only the image, so that a large canvas costs memory but no time.
+
+    Args:
+      size: rows and columns of the image.
+      step: as of `canvas_shape`; 0 for the same few canvases.
     """
+    if not step:
+        return _one_of_a_few(size)
     return 1 << (size[0] - 1).bit_length(), 1 << (size[1] - 1).bit_length()
 
 

@@ -247,6 +247,11 @@ class FeatureStore:
         arrays = ((name, self._array(name)) for name in names)
         return index.digest_of_first(self.names[:count], arrays, rows)
 
+    def digest_of_rows(self, rows: int) -> str:
+        """Digest of the features in the first rows; appending and deleting do not change it."""
+        names = sorted(self._expected_arrays() - {self._names_folder().name, "state"})
+        return index.digest_of_first([], ((name, self._array(name)) for name in names), rows)
+
     def global_descriptors(self) -> Rows:
         """Returns the global descriptors.
 

@@ -8,10 +8,10 @@ import jax
 import ml_collections
 import numpy as np
 
+from delg_jax.data.images import prepare
 from delg_jax.errors import UserError
 from delg_jax.features import LocalFeatures, extract
-from delg_jax.features.extract import has_local
-from delg_jax.features.extraction import prepare
+from delg_jax.features.experiment import has_local
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures

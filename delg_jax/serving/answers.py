@@ -5,34 +5,67 @@ import hashlib
 import math
 import threading
 import time
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from delg_jax.data import images
 from delg_jax.errors import UserError
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.features.origins import Box
 from delg_jax.reports.result_images import Pictures
 from delg_jax.retrieval.searcher import Query, Searcher, check_request
-from delg_jax.serving.requests import Refusal
+from delg_jax.serving.decoding import Decoder, TooLargeError
+from delg_jax.serving.requests import Limits, Refusal
 
 MOST_HITS = 200
+_USUAL_PIXELS, _USUAL_SECONDS = 25_000_000, 3.0  # others are large
+_LEAST_MEGABYTES, _BYTES_PER_PIXEL = 100, 14
 _CACHED_QUERIES = 128  # their features are reused for other methods and for matches
 
 
+class Picture(NamedTuple):
+    """An upload, ready to be searched for.
+
+    Attributes:
+      name: of the picture and its box.
+      query: its features.
+      milliseconds: `decoding` and `features`, 0 if they were cached.
+    """
+
+    name: str
+    query: Query
+    milliseconds: dict[str, float]
+
+
 class Answers:
-    """Answers for one database.
+    """Answers for one database; `close` ends its processes.
 
     Args:
       searcher: of the database.
+      limits: of the server.
     """
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: Searcher, limits: Limits) -> None:
         self._searcher = searcher
+        data, max_size = searcher.config.data, searcher.config.extract.max_size
+        most = min(limits.upload_pixels, data.max_pixels)
+        seconds = limits.decoding_seconds
+        self._usual = Decoder(
+            data.min_side,
+            min(most, _USUAL_PIXELS),
+            max_size,
+            min(seconds, _USUAL_SECONDS),
+            _megabytes(_USUAL_PIXELS),
+        )
+        self._large = Decoder(data.min_side, most, max_size, seconds, _megabytes(most))
+        self._usual.start()
         self.pictures = Pictures(searcher.source, searcher.config.data)
         self._queries: collections.OrderedDict[str, Query] = collections.OrderedDict()
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Ends the processes that decode, also within an image."""
+        self._usual.close()
+        self._large.close()
 
     def about(self) -> dict[str, Any]:
         """What the page shows before a search: size, methods, limits."""
@@ -49,33 +82,52 @@ class Answers:
         if top > MOST_HITS:
             raise UserError("--top", top, f"must be at most {MOST_HITS}")
 
-    def search(self, data: bytes, box: Box | None, method: str, top: int) -> dict[str, Any]:
-        """Searches for an image.
+    def extract(self, data: bytes, box: Box | None, large: bool = False) -> Picture:
+        """Decodes an image and extracts its features, unless they are cached.
 
         Args:
           data: the encoded image.
           box: the part to search for, in pixels; None for the whole image.
+          large: whether it may be large.
+
+        Returns:
+          The picture, for `search`.
+
+        Raises:
+          Refusal: for an image that cannot be used.
+          TooLargeError: if it is large, and must not be.
+          UserError: for a box that cannot be used.
+        """
+        name = hashlib.sha256(repr(box).encode() + data).hexdigest()
+        query = self._cached(name)
+        if query is not None:
+            return Picture(name, query, {"decoding": 0.0, "features": 0.0})
+        start = time.perf_counter()
+        try:
+            loaded, size = (self._large if large else self._usual).decode(data, box)
+        except images.BadImageError as error:
+            raise Refusal(422, f"the image cannot be used: {error}") from error
+        except TooLargeError as error:
+            if not large:
+                raise
+            raise Refusal(422, f"the image cannot be used: {error}") from error
+        decoding = 1000 * (time.perf_counter() - start)
+        query = self._searcher.query_prepared(loaded, size, box)
+        self._cache(name, query)
+        return Picture(name, query, {"decoding": decoding, "features": query.milliseconds})
+
+    def search(self, picture: Picture, method: str, top: int) -> dict[str, Any]:
+        """Searches for an image.
+
+        Args:
+          picture: result of `extract`.
           method: checked by `check`, like `top`.
           top: maximum number of hits.
 
         Returns:
           `query` (a name for `matches`), `hits`, `milliseconds` by stage, `size` of the image.
-
-        Raises:
-          Refusal: for an image that cannot be decoded.
-          UserError: for a box that cannot be used.
         """
-        name = hashlib.sha256(repr(box).encode() + data).hexdigest()
-        start = time.perf_counter()
-        query = self._cached(name)
-        decoding = features = 0.0
-        if query is None:
-            image = self._decode(data)
-            decoding = 1000 * (time.perf_counter() - start)
-            query = self._searcher.query(image, box)
-            features = query.milliseconds
-            self._cache(name, query)
-        found = self._searcher.search(query, method, top)
+        found = self._searcher.search(picture.query, method, top)
         hits = [
             {
                 "image": hit.image,
@@ -84,8 +136,12 @@ class Answers:
             }
             for hit in found.hits
         ]
-        milliseconds = {"decoding": decoding, **found.milliseconds, "features": features}
-        return {"query": name, "hits": hits, "milliseconds": milliseconds, "size": query.size}
+        return {
+            "query": picture.name,
+            "hits": hits,
+            "milliseconds": {**found.milliseconds, **picture.milliseconds},
+            "size": picture.query.size,
+        }
 
     def matches(self, name: str, image: int) -> dict[str, Any]:
         """Matches between an earlier query and a database image.
@@ -120,13 +176,6 @@ class Answers:
             "milliseconds": 1000 * (time.perf_counter() - start),
         }
 
-    def _decode(self, data: bytes) -> np.ndarray:
-        limits = self._searcher.config.data
-        try:
-            return images.decode(data, limits.min_side, limits.max_pixels)
-        except images.BadImageError as error:
-            raise Refusal(422, f"the image cannot be used: {error}") from error
-
     def _cached(self, name: str) -> Query | None:
         with self._lock:
             if name in self._queries:
@@ -138,3 +187,8 @@ class Answers:
             self._queries[name] = query
             while len(self._queries) > _CACHED_QUERIES:
                 self._queries.popitem(last=False)
+
+
+def _megabytes(pixels: int) -> int:
+    """Memory to decode an image: its pixels three times, and what a decoder needs beside them."""
+    return _LEAST_MEGABYTES + _BYTES_PER_PIXEL * pixels // 2**20

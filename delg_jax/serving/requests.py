@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Collection
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -18,17 +19,25 @@ class Limits:
 
     Attributes:
       upload_bytes: maximum size of an image.
+      upload_pixels: maximum number of pixels of an image, in addition to `config.data.max_pixels`.
       waiting: maximum number of searches that wait or run.
       body_seconds: maximum time to receive an image.
       idle_seconds: maximum time to receive the head of a request; then the connection is closed.
       request_seconds: maximum time for a search, waiting included.
+      decoding_seconds: maximum time to decode an image.
+      connections: maximum number of open connections.
+      shutdown_seconds: time for running requests when the server stops.
     """
 
     upload_bytes: int = 20 * 2**20
+    upload_pixels: int = 64_000_000
     waiting: int = 64
     body_seconds: float = 30.0
     idle_seconds: float = 15.0
     request_seconds: float = 60.0
+    decoding_seconds: float = 15.0
+    connections: int = 512
+    shutdown_seconds: float = 3.0
 
 
 class Refusal(Exception):
@@ -59,7 +68,8 @@ _CLIENT_SUBJECTS = (
     "image",
     "config.model.local_head",
 )
-_HEADERS = {
+# Of every response
+HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -91,11 +101,13 @@ def allowed_hosts(host: str, port: int, further: Collection[str] = ()) -> frozen
 
 
 def guard(allowed: Collection[str]) -> Middleware:
-    """The outermost middleware of the server; `allowed` is from `allowed_hosts`."""
+    """The outermost middleware of `connections`; `allowed` is from `allowed_hosts`."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Checks a request, answers it, and sets the headers of every response."""
+        connection: Any = request.protocol
+        connection.begin(request)
         try:
             _check(request, allowed)
             response = await handler(request)
@@ -112,7 +124,9 @@ def guard(allowed: Collection[str]) -> Middleware:
         except Exception:  # a bug must not show its traceback to a client
             _LOG.exception("%r failed", request.path)
             response = _error(500, "internal error; see the log of the server")
-        response.headers.update(_HEADERS)
+        finally:
+            connection.end()
+        response.headers.update(HEADERS)
         return response
 
     return guarded

@@ -21,6 +21,8 @@ from delg_jax.reports.result_images import SIZES
 from delg_jax.retrieval.query import parse_box
 from delg_jax.retrieval.searcher import Searcher
 from delg_jax.serving.answers import Answers
+from delg_jax.serving.connections import BACKLOG, Connections, log_shortage_once
+from delg_jax.serving.decoding import TooLargeError
 from delg_jax.serving.requests import Limits, Refusal, Uploads, allowed_hosts, guard
 from delg_jax.serving.search_queue import SearchQueue
 
@@ -36,7 +38,6 @@ _PAGE_FILES = {
     "/box.js": ("box.js", "text/javascript"),
 }
 _MATCHES_BODY = 1024  # maximum bytes of a request for matches
-_SHUTDOWN_SECONDS = 5.0  # for running requests when the server stops
 
 
 class Handlers:
@@ -66,8 +67,14 @@ class Handlers:
         top = _whole_number("--top", parameters.get("top", "10"))
         self._answers.check(method, top)
         box = parse_box(corners) if corners else None
-        async with self._uploads.body(request, "image/") as data:
-            found = await self._queue.search(self._answers.search, data, box, method, top)
+        answers, queue = self._answers, self._queue
+        async with queue.deadline():
+            async with self._uploads.body(request, "image/") as data:
+                try:
+                    picture = await queue.extract(answers.extract, data, box)
+                except TooLargeError:
+                    picture = await queue.extract_large(answers.extract, data, box, True)
+            found = await queue.search(answers.search, picture, method, top)
         return web.json_response(found)
 
     async def matches(self, request: web.Request) -> web.Response:
@@ -135,8 +142,8 @@ async def run(
     limits: Limits,
     stop: asyncio.Event,
     ready: Callable[[], None] = lambda: None,
-) -> None:
-    """Serves until `stop` is set; then running requests finish.
+) -> bool:
+    """Serves until `stop` is set; then running requests have a few seconds to finish.
 
     Args:
       searcher: of the database.
@@ -145,27 +152,41 @@ async def run(
       limits: of the server.
       stop: stops the server.
       ready: called when the server accepts requests.
+
+    Returns:
+      Whether all work has ended; else a thread still computes.
     """
     quiet = logging.getLogger(f"{__name__}.protocol")
     quiet.setLevel(logging.CRITICAL)  # malformed requests must not fill the log
-    with SearchQueue(limits) as queue:
+    answers = Answers(searcher, limits)
+    with contextlib.closing(answers), SearchQueue(limits) as queue:
         runner = web.AppRunner(
-            application(Answers(searcher), queue, limits, allowed),
+            application(answers, queue, limits, allowed),
+            handler_cancellation=True,  # drop the work of clients that disconnect
+            shutdown_timeout=limits.shutdown_seconds / 2,  # aiohttp waits twice
+        )
+        await runner.setup()
+        assert runner.server is not None
+        connections = Connections(
+            runner.server,
+            limits,
             access_log=None,
             logger=quiet,
             auto_decompress=False,
-            handler_cancellation=True,  # drop the work of clients that disconnect
             keepalive_timeout=limits.idle_seconds,
             lingering_time=3,
-            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
-        await runner.setup()
+        loop = asyncio.get_running_loop()
+        log_shortage_once(loop)
+        accepting = await loop.create_server(connections, sock=listening, backlog=BACKLOG)
         try:
-            await web.SockSite(runner, listening).start()
             ready()
             await stop.wait()
         finally:
+            accepting.close()
             await runner.cleanup()
+            answers.close()  # what is decoded now, nobody waits for
+    return queue.is_idle
 
 
 def serve(
@@ -175,7 +196,7 @@ def serve(
     further_hosts: Collection[str],
     limits: Limits,
     announce: Callable[[str], None],
-) -> None:
+) -> bool:
     """Serves until Ctrl-C or SIGTERM; a second one does not wait for running searches.
 
     Args:
@@ -185,6 +206,9 @@ def serve(
       further_hosts: other names of the server.
       limits: of the server.
       announce: called with the URL of the page when the server accepts requests.
+
+    Returns:
+      Whether all work has ended; else a thread still computes, and keeps the process alive.
     """
     port = listening.getsockname()[1]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
@@ -193,7 +217,7 @@ def serve(
             "%s: everyone who can reach this address can search; there is no password", url
         )
 
-    async def until_signalled() -> None:
+    async def until_signalled() -> bool:
         """Runs until one of the signals arrives."""
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -205,9 +229,9 @@ def serve(
             with contextlib.suppress(NotImplementedError):  # on Windows
                 loop.add_signal_handler(number, end, number)
         allowed = allowed_hosts(host, port, further_hosts)
-        await run(searcher, listening, allowed, limits, stop, lambda: announce(url))
+        return await run(searcher, listening, allowed, limits, stop, lambda: announce(url))
 
-    asyncio.run(until_signalled())
+    return asyncio.run(until_signalled())
 
 
 def is_loopback(host: str) -> bool:

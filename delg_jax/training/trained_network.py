@@ -21,6 +21,15 @@ from delg_jax.training.checkpoints import (
 )
 from delg_jax.workdir import CONFIG_FILE, stored_config
 
+# Fields of config.model that decide the local head, and the variables of it
+_LOCAL_FIELDS = (
+    "local_head",
+    *("attention", "attention_dim", "attention_pooling", "attention_normalize"),
+    *("dim_reduction", "local_dim"),
+)
+_LOCAL = ("attend", "reduce", "local_classifier")
+_CLASSIFIERS = ("global_classifier", "local_classifier")
+
 
 def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tuple[Delg, Any]:
     """Loads the network to extract with: trained, pretrained or random, in this order.
@@ -57,30 +66,51 @@ def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> 
 
     Returns:
       Variables of the same structure. Classifiers stay fresh if the checkpoint has another number
-      of classes.
+      of classes, and so does the local head if it alone is trained and the checkpoint has another.
 
     Raises:
       UserError: if there is no checkpoint, or it holds another network.
     """
     if not config.model.checkpoint:
         return variables
+    num_classes, folder = config.model.num_classes, _locate(config.model.checkpoint)
+    asked = _asked_of_start(config, *folder)
+    module, restored = _restore(asked, *folder)
+    own = set(_CLASSIFIERS if module.num_classes != num_classes else ())
+    if any(asked.model[name] != config.model[name] for name in _LOCAL_FIELDS):
+        own |= set(_LOCAL)
+    return {
+        kind: {
+            **{name: value for name, value in restored[kind].items() if name not in own},
+            **{name: value for name, value in fresh.items() if name in own},
+        }
+        for kind, fresh in variables.items()
+    }
+
+
+def _asked_of_start(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
+) -> ml_collections.ConfigDict:
+    """The network that a checkpoint must hold for training to start from it.
+
+    It may have another number of classes, and where only the local head is trained, another one.
+    """
     config = config.copy_and_resolve_references()
-    num_classes, config.model.num_classes = config.model.num_classes, 0
-    module, restored = _restore(config, *_locate(config.model.checkpoint))
-    if module.num_classes != num_classes:
-        fresh = {n: v for n, v in variables["params"].items() if n.endswith("_classifier")}
-        restored = {**restored, "params": {**restored["params"], **fresh}}
-    return restored
+    config.model.num_classes = 0
+    if config.train.heads == "local":
+        with _opened(folder, step) as (_, _, meta):
+            stored = meta["model"]
+        for name in _LOCAL_FIELDS:
+            config.model[name] = stored.get(name, config.model[name])
+    return config
 
 
 def require_start(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError unless the weights that training starts from exist and fit the network."""
     if config.model.checkpoint:
-        config = config.copy_and_resolve_references()
-        config.model.num_classes = 0  # another number of classes gets fresh classifiers
         folder, step = _locate(config.model.checkpoint)
         with _opened(folder, step) as (_, _, meta):
-            _stored_module(config, meta["model"], folder)
+            _stored_module(_asked_of_start(config, folder, step), meta["model"], folder)
     else:
         load_pretrained({"params": {}, "batch_stats": {}}, config.model)
 

@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from delg_jax.data.images import crop
+from delg_jax.data.images import crop, prepare
 from delg_jax.data.sources import FileSource
 from delg_jax.errors import UserError
-from delg_jax.features.extraction import Loader, extract_to_store, prepare
+from delg_jax.features.extraction import Loader, extract_to_store
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage.rows import Layout

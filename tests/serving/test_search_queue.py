@@ -14,7 +14,7 @@ from delg_jax.serving.search_queue import SearchQueue
 from tests import search_page
 from tests.search_page import jpeg, refused, search
 
-_THREADS = 3  # that search
+_THREADS = 2  # that extract
 
 
 def wait_for(condition):
@@ -94,3 +94,22 @@ def test_a_search_that_takes_too_long_is_abandoned(port, server):
     answer = search(port, body=jpeg(500))
     server.searcher.gate.set()
     assert refused(answer, 503, "longer than 3 seconds")
+
+
+def test_the_end_waits_for_work_but_not_forever():
+    limits, gate = dataclasses.replace(search_page.LIMITS, shutdown_seconds=0.2), threading.Event()
+
+    async def leave(queue):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await queue.search(gate.wait, 60)
+
+    queue, start = SearchQueue(limits), time.monotonic()
+    with queue:
+        asyncio.run(leave(queue))
+    assert not queue.is_idle
+    assert time.monotonic() - start < 20
+    gate.set()
+    with SearchQueue(limits) as queue:
+        assert asyncio.run(queue.search(int, "7")) == 7
+    assert queue.is_idle

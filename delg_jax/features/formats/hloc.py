@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax import workdir
+from delg_jax import hdf5_files, workdir
 from delg_jax.errors import UserError
 from delg_jax.features.formats.image_order import AbsentImageError, best_first, spellings
 from delg_jax.features.local_features import LocalFeatures
@@ -30,12 +30,12 @@ def reading(path: str | pathlib.Path) -> Iterator["HlocReader"]:
     Raises:
       UserError: if the file is missing or not HDF5, or the package h5py is not installed.
     """
-    h5py = _h5py()
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise _error(path, f"cannot be read as HDF5 ({error})") from error
-    with file:
+    _h5py()
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(hdf5_files.reading(path))
+        except OSError as error:
+            raise _error(path, f"cannot be read as HDF5 ({error})") from error
         yield HlocReader(pathlib.Path(path), file)
 
 
@@ -91,7 +91,9 @@ class HlocReader:
             keypoints = _read(group, "keypoints", (None, 2))
             count = len(keypoints)
             scales, scores = (
-                _read(group, field, (count,)) if field in group else np.ones(count, np.float32)
+                _read(group, field, (count,))
+                if hdf5_files.has(group, field)
+                else np.ones(count, np.float32)
                 for field in ("scales", "scores")
             )
             descriptors = _read(group, "descriptors", (None, count)).T
@@ -126,11 +128,12 @@ class HlocReader:
 
     def _find(self, name: str) -> Mapping[str, Any]:
         for spelling in spellings(name):
-            if _is_image(self._file.get(spelling)):
-                return self._file[spelling]
+            group = hdf5_files.member(self._file, spelling)
+            if _is_image(group):
+                return group
         found = sorted({path for s in spellings(name) for path in self._paths_with_same_end(s)})
         if len(found) == 1:
-            return self._file[found[0]]
+            return hdf5_files.member(self._file, found[0])
         several = f": it may be {' or '.join(found[:3])}" if found else ""
         raise AbsentImageError("image", name, f"is not in {self._path}{several}")
 
@@ -200,20 +203,18 @@ def _is_field(path: str) -> bool:
 
 def _is_image(item: Any) -> bool:
     """Whether an item of the file is the group of an image; other groups only hold groups."""
-    return isinstance(item, Mapping) and any(field in item for field in _FIELDS)
+    return isinstance(item, Mapping) and any(hdf5_files.has(item, field) for field in _FIELDS)
 
 
 def _read(group: Mapping[str, Any], field: str, shape: tuple[int | None, ...]) -> np.ndarray:
     """A dataset as float32; None in `shape` is any size. Raises a ValueError if it is invalid."""
-    if field not in group:
+    dataset = hdf5_files.member(group, field)
+    if dataset is None:
         raise ValueError(f"it has no {field}")
-    if group[field].external:
-        raise ValueError(f"{field} must lie in this file, not in another")
-    size = group[field].nbytes  # as declared; a small file can declare any size
-    if size > _LARGEST:
-        raise ValueError(f"{field} has {size} bytes, more than {_LARGEST}")
+    if dataset.nbytes > _LARGEST:
+        raise ValueError(f"{field} has {dataset.nbytes} bytes, more than {_LARGEST}")
     with np.errstate(over="ignore"):  # overflow becomes infinite, which is refused below
-        array = np.asarray(group[field][()], np.float32)
+        array = np.asarray(hdf5_files.read(dataset, field), np.float32)
     fits = [size in (None, found) for size, found in zip(shape, array.shape, strict=False)]
     if array.ndim != len(shape) or not all(fits):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)

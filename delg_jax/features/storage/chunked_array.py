@@ -8,12 +8,14 @@ from typing import Any, Self
 import numpy as np
 import tensorstore as ts
 
+from delg_jax import json_files
 from delg_jax.errors import UserError
 
 _CONTEXT = re.compile(r"\s*\[(tensorstore_spec|source locations)=.*$")  # at the end of a message
 _LARGEST = 2**32  # bytes of a chunk, decoded
 # All chunks in one folder, instead of one folder each
 _KEYS = {"name": "default", "configuration": {"separator": "."}}
+_METADATA = "zarr.json"
 _CODECS = ("bytes", "zstd", "crc32c")
 _FILE = re.compile(r'local file "([^"]+)"')
 
@@ -73,6 +75,7 @@ class ChunkedArray:
             "codecs": [*codecs, {"name": "crc32c"}],
             "fill_value": 0,
         }
+        _require_shallow(folder)
         spec = {"driver": "zarr3", "kvstore": _store(folder), "metadata": metadata}
         _result(ts.open(spec, open=True, create=True), folder)
         return cls(folder, context)
@@ -150,6 +153,7 @@ class ChunkedArray:
         return self._writer
 
     def _open(self, **options: bool) -> ts.TensorStore:
+        _require_shallow(self.folder)
         spec = {"driver": "zarr3", "kvstore": _store(self.folder), **options}
         opened = _result(ts.open(spec, open=True, context=self._context), self.folder)
         _require_own(opened, self.folder)
@@ -163,6 +167,11 @@ def cache(megabytes: float) -> ts.Context:
 
 def _store(folder: pathlib.Path) -> dict[str, str]:
     return {"driver": "file", "path": f"{folder.resolve()}/"}
+
+
+def _require_shallow(folder: pathlib.Path) -> None:
+    """Refuses metadata of many levels, which crash TensorStore; it checks the rest itself."""
+    json_files.read(folder / _METADATA, "feature store", json_files.anything)
 
 
 def _chunk_shape(opened: ts.TensorStore) -> tuple[int, ...]:
@@ -184,7 +193,7 @@ def _require_own(opened: ts.TensorStore, folder: pathlib.Path) -> None:
     as_made = metadata["chunk_key_encoding"] == _KEYS and metadata["fill_value"] == 0
     if not (whole and known and as_made and size <= _LARGEST):
         rule = f"must describe chunks of whole rows and at most {_LARGEST} bytes, as `delg extract`"
-        raise UserError("feature store", str(folder / "zarr.json"), f"{rule} makes them")
+        raise UserError("feature store", str(folder / _METADATA), f"{rule} makes them")
 
 
 def _result(future: ts.Future | ts.WriteFutures, folder: pathlib.Path) -> Any:

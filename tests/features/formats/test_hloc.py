@@ -127,7 +127,7 @@ def test_an_image_may_be_called_as_the_folder_of_others(path):
             "keypoints must be finite",
         ),
         ({"keypoints": KEYPOINTS, "descriptors": np.full((2, 3), 1e300)}, "must be finite"),
-        ({"keypoints": "words", "descriptors": DESCRIPTORS}, "could not convert"),
+        ({"keypoints": "words", "descriptors": DESCRIPTORS}, "must hold real numbers"),
     ],
 )
 def test_wrong_datasets_are_one_line_with_file_and_image(path, datasets, rule):

@@ -199,3 +199,15 @@ def test_a_cache_sees_what_was_written_through_another_array(tmp_path, values):
     ChunkedArray(tmp_path / "array").write(slice(0, 5), values + 1)
     reopened = ChunkedArray(tmp_path / "array", context)
     np.testing.assert_array_equal(reopened.read(slice(0, 5)), values + 1)
+
+
+@pytest.mark.parametrize("levels", [101, 100_000])
+def test_metadata_of_many_levels_is_refused(tmp_path, values, levels):
+    """TensorStore would end the process."""
+    make(tmp_path / "array", values)
+    path = tmp_path / "array" / "zarr.json"
+    path.write_text(path.read_text()[:-1] + ', "attributes": ' + "[" * levels + "]" * levels + "}")
+    with pytest.raises(UserError, match=r"zarr\.json.*levels|zarr\.json.*recursion"):
+        ChunkedArray(tmp_path / "array")
+    with pytest.raises(UserError, match=r"zarr\.json"):
+        ChunkedArray.create(tmp_path / "array", values.shape, values.dtype, 2, 1)

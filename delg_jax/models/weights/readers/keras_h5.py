@@ -1,6 +1,5 @@
 """HDF5 files of Keras weights: Keras 1 and 2, Keras applications, and Keras 3."""
 
-import io
 import itertools
 import re
 import zipfile
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from delg_jax import hdf5_files
 from delg_jax.models.weights.readers.refusal import refusal, require_size
 
 if TYPE_CHECKING:
@@ -52,13 +52,11 @@ def read(path: str) -> dict[str, np.ndarray]:
       UserError: if two arrays have the same name, or one is too large.
       Exception: of any kind, if it is damaged.
     """
-    import h5py
-
     arrays = {}
-    with h5py.File(_plain(path), "r") as file:
-        root = file.get("model_weights", file)
+    with hdf5_files.reading(path, _unpacked(path)) as file:
+        root = hdf5_files.member(file, "model_weights") or file
         datasets = {}
-        root.visititems(
+        root.visititems(  # which follows no links
             lambda place, item: datasets.update({place: item} if hasattr(item, "shape") else {})
         )
         for place, dataset in datasets.items():
@@ -68,17 +66,17 @@ def read(path: str) -> dict[str, np.ndarray]:
             name = _name(place, root)
             if name in arrays:
                 raise refusal(path, f"must hold each array once; {name} occurs twice")
-            arrays[name] = np.asarray(dataset)
+            arrays[name] = hdf5_files.read(dataset, place)
     return arrays
 
 
-def _plain(path: str) -> str | io.BytesIO:
-    """The HDF5 file, unpacked in memory if it is in an archive."""
+def _unpacked(path: str) -> bytes | None:
+    """The HDF5 file in an archive; None if it is none."""
     if not zipfile.is_zipfile(path):
-        return path
+        return None
     with zipfile.ZipFile(path) as archive:
         require_size(path, _KERAS3_WEIGHTS, archive.getinfo(_KERAS3_WEIGHTS).file_size)
-        return io.BytesIO(archive.read(_KERAS3_WEIGHTS))
+        return archive.read(_KERAS3_WEIGHTS)
 
 
 def _name(place: str, root: "h5py.Group") -> str:
@@ -98,8 +96,8 @@ def _keras3_name(groups: list[str], leaf: str, root: "h5py.Group") -> str:
     """Layer names are attributes of groups; the oldest files name groups by class only."""
     names = []
     for depth in range(1, len(groups)):
-        layer = root["/".join(groups[:depth])]
-        if "vars" in layer:
-            names.append(layer["vars"].attrs.get("name", groups[depth - 1]))
+        variables = hdf5_files.member(root["/".join(groups[:depth])], "vars")
+        if variables is not None:
+            names.append(variables.attrs.get("name", groups[depth - 1]))
     leaves = _KERAS3_LEAVES.get(len(root["/".join(groups)]))
     return "/".join([*names, leaves[int(leaf)] if leaves else leaf])

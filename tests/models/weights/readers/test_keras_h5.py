@@ -126,7 +126,7 @@ def test_text_is_refused(tmp_path):
     path = tmp_path / "weights.h5"
     with h5py.File(path, "w") as file:
         file["notes"] = "text"
-    with pytest.raises(UserError, match="notes is object"):
+    with pytest.raises(UserError, match="notes must hold real numbers"):
         read_arrays(str(path))
 
 

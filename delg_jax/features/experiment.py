@@ -1,10 +1,15 @@
 """`delg extract`: features of the database and the queries of an experiment, into its workdir."""
 
+import logging
+import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 
+from delg_jax import configuration, distributed
+from delg_jax import workdir as outputs
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.data.sources import ImageSource
 from delg_jax.data.workers import worker_count
@@ -13,12 +18,15 @@ from delg_jax.features.beam_extraction import extract_with_beam, require_beam
 from delg_jax.features.extraction import Loader, extract_to_store
 from delg_jax.features.extractor import check
 from delg_jax.features.formats.imported import DECIDING_FIELDS, ImportedFeatures, is_imported
-from delg_jax.features.image_sets import LISTED, ImageSet
+from delg_jax.features.image_sets import LISTED, PARTS, ImageSet, store_folder
+from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.network import Network, check_dimension, network_sections
 from delg_jax.features.origins import Box, CurrentImages
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.workdir import root_of
+
+_LOG = logging.getLogger(__name__)
 
 
 class Extracted(NamedTuple):
@@ -27,7 +35,7 @@ class Extracted(NamedTuple):
     Attributes:
       data: the images and the ground truth.
       database: features of the N database images.
-      queries: features of the Q queries.
+      queries: features of the Q queries; without a folder if there are none.
       weights: digest of the network's variables, or of the imported files.
     """
 
@@ -46,9 +54,13 @@ def extract(
 ) -> Extracted:
     """Extracts or imports the missing features of the database and the queries.
 
+    The database of the data set `images` follows its files: new ones are added, those that are gone
+    are deleted. A projection stays the one that was fitted to the first files.
+
     Args:
       config: the whole tree.
-      workdir: gets `features/database` and `features/queries`.
+      workdir: gets `features/database` (`features/images` for the data set `images`) and
+        `features/queries`.
       overwrite: whether features of another configuration are deleted instead of refused.
       runner: options of an Apache Beam pipeline that extracts, as "DirectRunner
         --direct_num_workers=4"; empty to use the processes of this job.
@@ -72,21 +84,30 @@ def extract(
         return _import(config, root, data, overwrite)
     require_beam(runner)
     network = network or Network(config, root)
-    stores = []
-    for name in ("database", "queries"):
-        image_set = ImageSet(config, name)
+    stores: list[Any] = []
+    for part in PARTS:
+        image_set = ImageSet(config, part)
         source, boxes = image_set.open(data)
+        if part == "queries" and not len(source):  # of the data set images
+            stores.append(InMemoryFeatures([]))
+            break
+        listed = part == "database" and config.data.name == LISTED
         with open_for_writing(
-            root / "features" / name,
+            store_folder(config, root, part),
             config,
             sections(config),
             network.weights,
             list(source.names),
             overwrite,
-            images=CurrentImages(source, boxes, worker_count(config.data.workers)),
-            projection=network.extractor.pca,
+            _updating(source.names, _forget) if listed else None,
+            CurrentImages(source, boxes, worker_count(config.data.workers)),
+            network.extractor.pca,
+            keep_projection=listed,
         ) as store:
             _extract_missing(image_set, source, boxes, network, store, root, runner)
+        if listed:
+            _record_place(config, store, network.weights)
+            data = data.ordered(store.names)
         _require_usable_images(store, config.data.max_skipped)
         stores.append(store)
     return Extracted(data, stores[0], stores[1], network.weights)
@@ -118,21 +139,20 @@ def extract_images(
         listed, or if another job writes the store.
     """
     root = root_of(workdir)
+    place = {"data.name": LISTED, "data.root": os.path.abspath(images)}
+    config = configuration.override(config, place)  # what other verbs find in the workdir
     image_set = ImageSet(config, LISTED, images)
     source, boxes = image_set.open()
     require_beam(runner)
     network = Network(config, root)
 
-    def update_images(store: FeatureStore) -> None:
-        """Appends new images and deletes those that are no longer listed."""
-        listed, known = set(source.names), set(store.names)
-        gone = [name for name in store.names if name not in listed]
+    def forget(store: FeatureStore, gone: list[str]) -> None:
+        """Deletes images that are no longer listed, if that is asked for."""
         if gone and not delete_missing:
             rule = f"lacks {len(gone)} images of {store.folder}, first {gone[0]}; "
             rule += "--delete_missing deletes them from the store"
             raise UserError("--images", images, rule)
         store.delete(gone)
-        store.append([name for name in source.names if name not in known])
 
     with open_for_writing(
         root / "features" / LISTED,
@@ -141,11 +161,44 @@ def extract_images(
         network.weights,
         source.names,
         overwrite,
-        update_images,
+        _updating(source.names, forget),
         CurrentImages(source, workers=worker_count(config.data.workers)),
     ) as store:
         _extract_missing(image_set, source, boxes, network, store, root, runner)
+    _record_place(config, store, network.weights)
     return store
+
+
+def _updating(
+    names: Sequence[str], forget: Callable[[FeatureStore, list[str]], None]
+) -> Callable[[FeatureStore], None]:
+    """Makes `names` the images of a store: appends new ones; `forget` gets those that are gone."""
+
+    def update(store: FeatureStore) -> None:
+        """Updates the images of a store."""
+        listed, known = set(names), set(store.names)
+        forget(store, [name for name in store.names if name not in listed])
+        store.append([name for name in names if name not in known])
+
+    return update
+
+
+def _forget(store: FeatureStore, gone: list[str]) -> None:
+    if gone:
+        text = "%s: %d images are gone, first %s; their features are deleted"
+        _LOG.info(text, store.folder, len(gone), gone[0])
+    store.delete(gone)
+
+
+def _record_place(config: ml_collections.ConfigDict, store: FeatureStore, weights: str) -> None:
+    """Stores where the images lie now, for verbs that are called without a configuration."""
+    stored = outputs.stored_config(store.folder)
+    place = {"data.name": LISTED, "data.root": os.path.abspath(config.data.root)}
+    if {name: stored.get(name) for name in place} == place or not distributed.is_first():
+        return
+    with outputs.where_writable(f"{store.folder}: where the images lie"):
+        moved = configuration.override(config, place)
+        outputs.describe(store.folder, moved, network_sections(config), {"weights": weights})
 
 
 def sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -186,7 +239,8 @@ def _extract_missing(
         extract_with_beam(image_set, workdir, store, runner)
         return
     extract, data = image_set.config.extract, image_set.config.data
-    loader = Loader(source, boxes, extract.max_size, data.min_side, data.max_pixels)
+    limits = extract.max_size, data.min_side, data.max_pixels, extract.reduced_decode
+    loader = Loader(source, boxes, *limits)
     extract_to_store(loader, network.extractor, store, worker_count(data.workers), data.max_skipped)
 
 
