@@ -253,7 +253,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried for each image pair
-    # Largest error of an inlier, pixels of the query as it is shrunk to extract.max_size
+    # Largest error of an inlier, pixels of the query; in searches and matches of single pictures,
+    # of the query as it is shrunk to extract.max_size
     rerank.sp.inlier_threshold = 20.0
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis
