@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 from absl import logging as absl_logging
 
-from delg_jax import __version__, system_errors
+from delg_jax import __version__, file_names, system_errors
 from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 
@@ -153,10 +153,19 @@ def _set_up_logging() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     absl_logging.get_absl_logger().addFilter(system_errors.is_other)  # reported when the verb ends
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Lines("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("delg_jax")
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+
+
+class _Lines(logging.Formatter):
+    """Writes a message as one line that changes nothing in a terminal, whatever names it holds."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides
+        """The line of a record; tracebacks follow it."""
+        record.message = file_names.printable(record.message)
+        return super().formatMessage(record)
 
 
 def _print(text: str) -> None:

@@ -1,4 +1,5 @@
 import io
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,24 @@ def test_output_that_is_not_utf8_holds_any_text(monkeypatch):
         stream.flush()
     assert streams["stdout"].buffer.getvalue() == b"\\xe9\\u2028\\udce9.jpg\n"
     assert streams["stderr"].buffer.getvalue() == b"delg: file = 'x': must not be \\xe9\\udce9\n"
+
+
+def test_names_in_logs_and_errors_change_nothing_in_a_terminal(capsys, monkeypatch):
+    def speak(argv):
+        program._set_up_logging()
+        logging.getLogger("delg_jax.data").warning("skipped %s", "a\x1b[2J\nb.jpg")
+        raise UserError("file", "x", "must not be \x1b]0;title\x07")
+
+    log = logging.getLogger("delg_jax")
+    before = log.handlers, log.propagate, log.level
+    monkeypatch.setattr(program, "_dispatch", speak)
+    try:
+        assert main(["train"]) == 2
+    finally:
+        log.handlers, log.propagate, log.level = before
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(r" skipped a\x1b[2J\nb.jpg")
+    assert lines[1] == r"delg: file = 'x': must not be \x1b]0;title\x07"
 
 
 def test_the_module_is_the_program(tmp_path):

@@ -40,6 +40,20 @@ def test_a_picture_is_shrunk_and_keeps_its_sides(size, small, form):
     np.testing.assert_allclose(*colours, atol=3)
 
 
+def test_nothing_but_the_pixels_is_shown():
+    buffer = io.BytesIO()
+    picture = Image.fromarray(draw(0, 300, 300))
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    options = {"comment": b"where I live", "exif": exif, "icc_profile": b"where I live"}
+    picture.save(buffer, "JPEG", **options)
+    thumbnails = Thumbnails(1e6)
+    thumbnails.add("a", buffer.getvalue)
+    small = decoded(thumbnails.pictures[0][0])
+    assert b"where I live" not in base64.b64decode(thumbnails.pictures[0][0].partition(",")[2])
+    assert set(small.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
 def test_a_picture_is_stored_once_and_read_once():
     calls = []
     thumbnails = Thumbnails(1e6)
