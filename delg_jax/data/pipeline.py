@@ -15,6 +15,7 @@ import grain
 import ml_collections
 import numpy as np
 
+from delg_jax import system_errors
 from delg_jax.data import augmentation, images
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import ImageSource
@@ -47,6 +48,8 @@ class _Decode:
             else:
                 square = augmentation.random_crop(image, self.crop, rng)
         except (images.BadImageError, OSError) as error:
+            if system_errors.is_shortage(error):  # every image would be skipped
+                raise
             if self.skip_log:
                 self.skip_log.add(self.source.names[index], str(error))
             return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from delg_jax import system_errors
 from delg_jax.data import images
 from delg_jax.data.images import Loaded, prepare
 from delg_jax.data.sources import ImageSource
@@ -63,6 +64,8 @@ class Loader:
             image = images.decode(data, self._min_side, self._max_pixels)
             loaded = prepare(image, box, self._max_size)
         except (images.BadImageError, OSError) as error:
+            if system_errors.is_shortage(error):  # every image would be skipped
+                raise
             loaded = " ".join(str(error).split()) or type(error).__name__
         return loaded, origin(stamp, content, box)
 

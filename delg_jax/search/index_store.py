@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
-from delg_jax import json_files, locks, migrations, workdir
+from delg_jax import json_files, locks, migrations, system_errors, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
 from delg_jax.errors import UserError
 from delg_jax.search.cann import CannIndex
@@ -178,6 +178,7 @@ def _load(folder: pathlib.Path, header: dict[str, Any]) -> Index:
         rule = f"must be a folder with {pathlib.Path(error.filename).name}; {_REMEDY}"
         raise UserError(_SUBJECT, str(folder), rule) from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+        system_errors.reraise(error)
         rule = f"is damaged ({error}); {_REMEDY}"
         raise UserError(_SUBJECT, str(folder), rule) from error
     return index
