@@ -34,11 +34,14 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict()
     # Backbone [4.1]
-    model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101
-    model.convention = "slim"  # slim (paper) | keras (TF2 code) | keras_applications | torchvision
+    # An EfficientNet needs the convention efficientnet and stride 16
+    model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101 | efficientnet_lite0, 2
+    # slim (paper) | keras (TF2 code) | keras_applications | torchvision | efficientnet
+    model.convention = "slim"  # how the backbone strides, pads and normalises; see above
     model.conv4_stride = 32  # pixels: 16 | 32; always 32 with slim, as in the paper
-    model.pretrained = ""  # weights file of another system to start from; "" = random weights
-    model.pretrained_source = "slim"  # slim | torchvision | keras | delg_savedmodel | delg_pytorch
+    model.pretrained = ""  # weights of another system: a file, or a published name; "" = random
+    # slim | torchvision | keras | delg_savedmodel | delg_pytorch | efficientnet
+    model.pretrained_source = ""  # naming scheme of these weights; "" = found from their names
     model.pretrained_mapping = ""  # JSON file that maps variable names; "" = the naming scheme
     model.checkpoint = ""  # folder of a training run; overrides pretrained; "" = none
     # Global head [3.2, equation 1]
@@ -64,14 +67,18 @@ def _model() -> ml_collections.ConfigDict:
 def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     # For training: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
-    # For retrieval: synthetic | revisited | revisited_oxford | revisited_paris | gldv2 |
-    # gldv2_recognition | gldv2_clean_recognition (test queries against all, or cleaned, training
-    # images). TFDS prepares all but folder and revisited, which are read in place.
+    # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
+    # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
+    # all, or cleaned, training images) | folder, image_folder, gldv1 (two validation images of each
+    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images and
+    # revisited, which are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
+    # For images: a folder, a glob, a .txt list or a .tar, as `delg extract --images` takes it
     data.root = ""  # folder of the data set; "" = download, or use what is prepared
-    # revisited: a file in root, by default the only gnd_*; gldv2: private (default) | public
+    # revisited: a file in root, by default the only gnd_*; gldv2: private (default) | public;
+    # images: a file of that layout, by default none, which is enough to search
     data.ground_truth = ""  # which queries and answers; "" = the default
     data.distractors = ""  # folder of R1M, whose images are added to the database; "" = none
     data.tfds_dir = ""  # folder of the data that TFDS prepared; "" = the default of TFDS
@@ -111,8 +118,8 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_features = False  # with a frozen backbone: compute the maps of whole images once
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
-    # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras and
-    # keras_applications 0.99, torchvision 0.9
+    # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras,
+    # keras_applications and efficientnet 0.99, torchvision 0.9
     train.norm_momentum = 0.0  # 0 to below 1; 0 = that of the convention
     train.shard_classifier = False  # split the classes over the devices of a host; saves memory
     # Precision of float32 products and convolutions, on a GPU / TPU: default (TF32 if it has that /
@@ -153,6 +160,7 @@ def _extract() -> ml_collections.ConfigDict:
     extract.relup = 0.0  # least output of the units of conv2 to conv4; SuperGlobal: 0.014
     # Images and features
     extract.max_size = 1024  # longer side before the pyramid, pixels; 0 = original size
+    extract.reduced_decode = False  # decode a JPEG at 1/2, 1/4 or 1/8 if max_size needs no more
     extract.max_features = 1000  # most local features of an image, over all scales
     extract.attention_threshold = 0.0  # tau; features with lower scores are dropped
     extract.attention_quantile = 0.0  # tau as a quantile in training: 0 = not used, 0.5, 0.75
@@ -168,7 +176,8 @@ def _extract() -> ml_collections.ConfigDict:
     # Computation
     extract.dtype = "float32"  # float32 | bfloat16: of the computation
     extract.batch_pixels = 0  # pixels in a batch; 0 = one image on a CPU, else 4,194,304
-    extract.shape_step = 64  # pixels; sides are padded to multiples, so few shapes compile
+    # Pixels; sides are padded to multiples, so few shapes compile. 0 = to about ten canvases
+    extract.shape_step = 64
     # The store
     extract.chunk_images = 64  # images in a chunk, the unit of writing and reading
     extract.local_encoding = "float16"  # float32 | float16 | int8 | sign (one bit, DELG*)
@@ -186,12 +195,12 @@ def _search() -> ml_collections.ConfigDict:
     search.power = 3.0  # exponent of kernel power
     search.reach = 1.0  # p0 of kernel cann: distance of unit vectors at which a vote becomes 0
     search.curve = 0.459176  # p1 of kernel cann
-    # The engines cann and ivf take IDF weights from all images that they compare
+    # The engines cann and ivf take IDF weights from all images that they compare; asmk, see below
     search.idf_images = 0  # database images on which IDF weights are estimated; 0 = no weights
     # With candidates, other images are not ranked; without, all keep the similarity of the engine
-    search.candidates = 0  # images found by the engine cann or ivf, then compared exactly; 0 = none
+    search.candidates = 0  # images found by another engine, then compared exactly; 0 = none
     search.max_features = 200  # strongest features of an image that are compared; 0 = all
-    search.engine = "exact"  # exact | cann | ivf
+    search.engine = "exact"  # exact | cann | ivf | asmk
     search.local_block = 32  # database images compared at a time on each device
     search.query_block = 64  # queries compared at a time
     search.hamming = "popcount"  # popcount | products: how signs are compared
@@ -214,6 +223,17 @@ def _search() -> ml_collections.ConfigDict:
     search.ivf.probes = 24  # nearest cells that are searched for each query feature
     search.ivf.seed = 0  # seed of the first centres, which are database features
     search.ivf.rounds = 2  # rounds of k-means
+    # Engine asmk, an inverted file of one-bit features: signs of differences from visual words
+    search.asmk = ml_collections.ConfigDict()
+    search.asmk.words = 16_384  # visual words, at most 65,536
+    search.asmk.aggregate = False  # one entry per image and word (ASMK*), not per feature (SMK*)
+    search.asmk.rounds = 2  # rounds of k-means
+    search.asmk.seed = 0  # seed of the first words, which are database features
+    search.asmk.assignments = 5  # nearest words whose lists are searched for each query feature
+    search.asmk.threshold = 0.25  # cosine of signs below which an entry has no vote
+    search.asmk.power = 3.0  # exponent alpha of the votes
+    search.asmk.idf = "hits"  # none | words (ASMK) | hits: by the images that a feature matches
+    search.asmk.normalize = False  # divide by the images' similarities to themselves (ASMK)
     # Similarity graph
     search.graph_features = 0  # features of an image compared for the graph; 0 = max_features
     search.graph_neighbours = 1000  # neighbours stored for each database image
@@ -233,7 +253,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried for each image pair
-    rerank.sp.inlier_threshold = 20.0  # largest error of an inlier, pixels
+    # Largest error of an inlier, pixels of the query as it is shrunk to extract.max_size
+    rerank.sp.inlier_threshold = 20.0
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis
     rerank.sp.local_optimization = False  # refit the best hypotheses to their inliers
@@ -248,6 +269,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.dim = 128  # dimensions of the embedding; at most those of the short list
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that is scaled to 1
+    # K best images of each image, by whose similarity all similarities are scaled; 0 = not scaled
+    rerank.mds.scale_neighbours = 0
     rerank.mds.background = 0.0  # similarity that is scaled to 0
     rerank.mds.background_rank = 0  # rank in an image's list that is scaled to 0; 0 = not used
     rerank.mds.power = 1.0  # p of distance power, (1 - s)^p
@@ -263,6 +286,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time
+    # stored: similarities of index/graph | on_the_fly: those of a short list, when it is searched
+    rerank.mds.graph = "stored"
     # Refinement of global descriptors (SuperGlobal, Shao et al., ICCV 2023)
     rerank.superglobal = ml_collections.ConfigDict()
     rerank.superglobal.short_list = 400  # first images of the global search that are re-ranked
@@ -286,7 +311,9 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
     evaluation.methods = ("global", "global+sp", "local", "local+mds")  # rankings to evaluate
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
-    evaluation.depth = 0  # first images of a query that rankings keep; 0 = all, as diffusion needs
+    # First images of a query that rankings keep; 0 = all that count: for Google Landmarks v2 those
+    # that its metrics and re-rankings read, else the whole database, as diffusion needs
+    evaluation.depth = 0
     # gldv2_recognition and gldv2_clean_recognition; the paper gives no number
     evaluation.recognition_top = 3  # training images whose scores are summed by landmark
     # Pairs of a query and a database image, ranked by inliers [Table 1]

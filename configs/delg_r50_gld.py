@@ -52,7 +52,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         images, per_device = _TF2_STEPS * _TF2_BATCH, _TF2_BATCH // _DEVICES
         config.data.name = "gldv2_clean"
         config.data.image_size = 321
-        config.model.convention = config.model.pretrained_source = "keras"
+        config.model.convention = "keras"
         train.arcface_scale_learned = False
     train.batch_size = per_device * choice.devices
     train.learning_rate = min(_RATE_OF_256_IMAGES * train.batch_size / 256, _LARGEST_RATE)

@@ -34,6 +34,6 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 def backbone(model: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
     """Returns `model` with a backbone for torchvision's ImageNet weights, conv4 at stride 16."""
     model.backbone = name
-    model.convention = model.pretrained_source = "torchvision"
+    model.convention = "torchvision"
     model.conv4_stride = 16
     return model

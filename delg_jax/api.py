@@ -8,7 +8,6 @@ hits = model.search("query.jpg", method="global+sp")
 import functools
 import io
 import pathlib
-from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -18,21 +17,21 @@ from delg_jax import configuration, workdir
 from delg_jax.data import images
 from delg_jax.data.images import prepare
 from delg_jax.errors import UserError
-from delg_jax.features import dimensions
-from delg_jax.features.extract import extract, has_local
+from delg_jax.features.experiment import extract, has_local
 from delg_jax.features.extractor import Features, in_original_pixels
 from delg_jax.features.in_memory import as_stored
-from delg_jax.features.network import Network
+from delg_jax.features.network import Network, check_dimension
 from delg_jax.features.origins import Box
+from delg_jax.models.weights import PUBLISHED, locate
 from delg_jax.reports import matches as drawings
 from delg_jax.retrieval.pair_matching import PicturePair, match_features
 from delg_jax.retrieval.searcher import Hit, Searcher, check_request
 from delg_jax.training import checkpoints
+from delg_jax.training.named_weights import find_weights
 
 Picture = str | pathlib.Path | bytes | np.ndarray | Image.Image
 
 _WEIGHTS_CONFIG = "local_to_global"  # of weights given without a configuration
-_BACKBONES = ("resnet18", "resnet50", "resnet101")
 
 
 class Model:
@@ -50,7 +49,7 @@ class Model:
     """
 
     def __init__(self, config: ml_collections.ConfigDict, root: pathlib.Path) -> None:
-        dimensions.check(config)
+        check_dimension(config)
         self.config, self._root = config, root
 
     def features(self, picture: Picture, box: Box | None = None) -> Features:
@@ -166,9 +165,9 @@ def load(source: str | pathlib.Path, config: ml_collections.ConfigDict | None = 
 
     Args:
       source: a workdir of `delg extract`, whose database can be searched; a workdir of `delg
-        train`; or a file of weights, as `config.model.pretrained` takes it.
+        train`; or a file or published name of weights, as `config.model.pretrained` takes it.
       config: the whole tree; None for that stored in the workdir or, for weights, that of
-        configs/local_to_global.py without PCA, for the backbone that the file name contains.
+        configs/local_to_global.py without PCA, for the backbone that the file holds.
 
     Returns:
       The model; its network is loaded when it is first used.
@@ -179,11 +178,13 @@ def load(source: str | pathlib.Path, config: ml_collections.ConfigDict | None = 
     path = pathlib.Path(source).expanduser()
     if path.is_dir() and not (path / "saved_model.pb").is_file():
         return Model(config or _stored_config(path), path)
-    if not path.exists():
-        raise UserError("source", str(source), "must be a workdir or a file of weights")
-    config = config or _config_of_weights(path)
+    if not path.exists() and str(source) not in PUBLISHED:
+        rule = f"must be a workdir, a file of weights, or one of {', '.join(PUBLISHED)}"
+        raise UserError("source", str(source), rule)
+    config = config or _config_of_weights(str(path))
     config = configuration.override(config, {"model.pretrained": str(path)})
-    return Model(config, path.with_name(f".{path.name}.workdir"))
+    place = pathlib.Path(locate(str(path)))
+    return Model(config, place.with_name(f".{place.name}.workdir"))
 
 
 def draw(pair: PicturePair) -> Image.Image:
@@ -204,10 +205,7 @@ def _stored_config(root: pathlib.Path) -> ml_collections.ConfigDict:
     return configuration.unflatten(stored).lock()
 
 
-def _config_of_weights(path: pathlib.Path) -> ml_collections.ConfigDict:
-    found: Sequence[str] = [name for name in _BACKBONES if name in path.name.lower()]
-    if len(found) != 1:
-        rule = f"must contain one of {', '.join(_BACKBONES)} in its name, or give `config`"
-        raise UserError("source", str(path), rule)
+def _config_of_weights(weights: str) -> ml_collections.ConfigDict:
+    fields = {f"model.{name}": value for name, value in find_weights(weights).fields.items()}
     config = configuration.load(_WEIGHTS_CONFIG)
-    return configuration.override(config, {"model.backbone": found[0], "extract.pca_dim": 0})
+    return configuration.override(config, fields | {"extract.pca_dim": 0})

@@ -1,10 +1,14 @@
-"""Limits the number of compiled programs in a process."""
+"""Compiled programs: kept on disk for later processes, and limited in number within one."""
 
 import contextlib
 import ctypes
 import gc
+import hashlib
+import importlib.util
 import logging
+import os
 import pathlib
+import platform
 
 import jax
 
@@ -14,9 +18,43 @@ _LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
 _HELD = pathlib.Path("/proc/self/maps")
 _STATUS = pathlib.Path("/proc/self/status")
 _MAX_SHARE = 0.5  # of the limit; above it programs are dropped
+_CPU = pathlib.Path("/proc/cpuinfo")
+_BYTES_ON_DISK = 2 * 2**30  # the programs that were used last are kept
+_LEAST_SECONDS = 0.1  # of compilation; programs that take less are not kept
 _MAX_GROWTH = 1024  # megabytes of memory since programs were dropped last
 
 _memory_then: list[float] = []  # megabytes at the first call, or when programs were dropped last
+
+
+def keep_on_disk() -> None:
+    """Keeps compiled programs in the user's folder of caches, unless JAX has a folder already.
+
+    The folder is another for each kind of processor, because homes are shared and a program of one
+    can fail on another.
+    """
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = pathlib.Path(caches).expanduser() / "delg_jax" / "compiled" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _LOG.info("%s: compiled programs are not kept (%s)", folder, error.strerror)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+    if importlib.util.find_spec("filelock"):  # which JAX needs to delete old programs
+        jax.config.update("jax_compilation_cache_max_size", _BYTES_ON_DISK)
+
+
+def _processor() -> str:
+    """A name for the kind of processor, by the instructions it has."""
+    try:
+        lines = _CPU.read_text(encoding="utf-8").splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:12]}"
 
 
 def release_if_many() -> bool:

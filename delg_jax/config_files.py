@@ -25,6 +25,11 @@ def folder() -> pathlib.Path:
     return installed if installed.is_dir() else package.parent / _PACKAGE
 
 
+def ours() -> list[str]:
+    """Names of our configs."""
+    return sorted(file.stem for file in folder().glob("[!_]*.py"))
+
+
 def find(name: str) -> pathlib.Path:
     """The config file of a name: its path, or the bare name of one of ours (`quickstart`).
 
@@ -34,10 +39,9 @@ def find(name: str) -> pathlib.Path:
     path = pathlib.Path(name)
     if path.suffix == ".py" and path.is_file():
         return path.resolve()
-    ours = sorted(file.stem for file in folder().glob("[!_]*.py"))
-    if name in ours:
+    if name in ours():
         return folder() / f"{name}.py"
-    rule = f"must be an existing Python file (.py), or one of {', '.join(ours)}"
+    rule = f"must be an existing Python file (.py), or one of {', '.join(ours())}"
     raise UserError("--config", name, rule)
 
 

@@ -66,3 +66,32 @@ def test_dropping_gives_maps_back():
     assert taken > 40
     jax.clear_caches()
     assert held() - before < taken / 2
+
+
+def test_programs_are_kept_in_the_folder_of_caches(tmp_path, monkeypatch):
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_compilation_cache_max_size",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compilation_cache.keep_on_disk()
+    assert jax.config.jax_compilation_cache_dir == before[names[0]]  # as it was given
+    try:
+        jax.config.update(names[0], None)
+        compilation_cache.keep_on_disk()
+        (folder,) = (tmp_path / "delg_jax" / "compiled").iterdir()
+        assert jax.config.jax_compilation_cache_dir == str(folder)
+        jax.config.update(names[0], None)
+        monkeypatch.setattr(compilation_cache, "_CPU", tmp_path / "absent")
+        compilation_cache.keep_on_disk()
+        assert len(list(folder.parent.iterdir())) == 2  # of another processor
+        (tmp_path / "file").touch()
+        jax.config.update(names[0], None)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        compilation_cache.keep_on_disk()  # there cannot be a folder
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

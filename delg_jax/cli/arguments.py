@@ -1,23 +1,27 @@
 """The command line of a verb: its flags, flag files, checks, and errors of one line."""
 
+import ast
 import contextlib
 import os
 import pathlib
 import re
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from delg_jax import configuration, migrations, text_files
+from delg_jax import config_files, configuration, migrations, text_files
+from delg_jax.cli import stored_config
 from delg_jax.errors import UserError
 
 _COMMENTS = ("#", "//")  # how a comment in a flag file begins
+_REQUIRED = "must have a value other than None"  # absl's message for a flag that must be given
 # Rules in our words, by a part of the message of absl or ml_collections
 _RULES = {
-    "must have a value other than None": "must be given",
+    _REQUIRED: "must be given",
     "Non-boolean argument": "must be true or false",
     "invalid literal for int": "must be a whole number",
     "could not convert string to float": "must be a number",
@@ -25,28 +29,64 @@ _RULES = {
 }
 
 
-def define_common(values: flags.FlagValues, argv: list[str], config: str | None = None) -> None:
-    """Defines `--config`, `--workdir` and `--overwrite`.
+def define_common(
+    values: flags.FlagValues,
+    argv: list[str],
+    config: str | None = None,
+    stored: Sequence[str] = stored_config.PLACES,
+) -> None:
+    """Defines `--config`, `--workdir`, `--overwrite` and `--print_config`.
 
     Args:
       values: gets the flags.
       argv: the verb's command line, from which overrides of fields are read.
       config: config file to use if the command line names none.
+      stored: outputs of the workdir whose configuration is used if there is no config file.
     """
-    define_config(values, argv, config)
+    folder = value_of(argv, "index") or value_of(argv, "workdir")
+    found = None
+    if folder and config is None and value_of(argv, "config") is None:
+        found = stored_config.find(
+            pathlib.Path(configuration.local_path("--workdir", folder)), stored
+        )
+    define_config(values, argv, config, found)
     define_workdir(values)
 
 
-def define_config(values: flags.FlagValues, argv: list[str], config: str | None = None) -> None:
-    """Defines `--config`; arguments as for `define_common`."""
+def define_config(
+    values: flags.FlagValues,
+    argv: list[str],
+    config: str | None = None,
+    tree: ml_collections.ConfigDict | None = None,
+) -> None:
+    """Defines `--config` and `--print_config`.
+
+    Args:
+      values: gets the flags.
+      argv: the verb's command line, from which overrides of fields are read.
+      config: config file to use if the command line names none.
+      tree: configuration to use instead of any file.
+
+    Raises:
+      UserError: if an override of a field of `tree` names an unknown one.
+    """
     text = "Config file, or the name of one of ours (quickstart), with its argument after a colon; "
-    text += "--config.field=value overrides a field."
-    config_flags.DEFINE_config_file("config", None, text, flag_values=values, sys_argv=argv)
-    values["config"].parser = _ConfigParser()
-    if config is None:
-        flags.mark_flag_as_required("config", flag_values=values)
+    text += "--config.field=value overrides a field. Without it, the configuration stored in the "
+    text += "workdir is used."
+    if tree is not None:
+        try:
+            config_flags.DEFINE_config_dict("config", tree, text, flag_values=values, sys_argv=argv)
+        except (AttributeError, KeyError) as error:  # an override of an unknown field
+            raise explain(error, "delg", argv) from error
     else:
-        values.set_default("config", config)
+        config_flags.DEFINE_config_file("config", None, text, flag_values=values, sys_argv=argv)
+        values["config"].parser = _ConfigParser()
+        if config is None:
+            flags.mark_flag_as_required("config", flag_values=values)
+        else:
+            values.set_default("config", config)
+    text = "Print every field with its value, as flags, and do nothing."
+    flags.DEFINE_boolean("print_config", False, text, flag_values=values)
 
 
 class _ConfigParser(flags.ArgumentParser):
@@ -90,6 +130,25 @@ class _PathParser(flags.ArgumentParser):
         return configuration.local_path(self._subject, text)
 
 
+def define_weights(values: flags.FlagValues) -> None:
+    """Defines `--weights` and `--offline`; see `use_weights`."""
+    text = "Weights of the network, instead of the fields config.model.pretrained, backbone and "
+    text += "others that must agree: a file, a workdir with checkpoints, or a published name "
+    text += "(docs/weights.md), which is downloaded once."
+    define_path(values, "weights", None, text)
+    text = "Download nothing; --weights must be in the cache or installed."
+    flags.DEFINE_boolean("offline", False, text, flag_values=values)
+
+
+def use_weights(values: flags.FlagValues) -> None:
+    """Sets the fields of `config.model` that `--weights` decides, if it is given."""
+    if values.weights is not None:
+        from delg_jax.training import named_weights
+
+        with values.config.unlocked():
+            named_weights.use_weights(values.config, values.weights, offline=values.offline)
+
+
 def define_processes(values: flags.FlagValues) -> None:
     """Defines `--cluster`, `--coordinator`, `--num_processes` and `--process_id`."""
     text = "Where to look for the other processes of the job: auto finds Slurm, Open MPI (ompi), "
@@ -115,6 +174,70 @@ def processes(
 
     given = values.coordinator, values.num_processes, values.process_id, values.cluster
     return distributed.joined(*given, ends_on_sigterm=ends_on_sigterm)
+
+
+def words_of(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """The words of a command line that are neither flags nor their values.
+
+    Args:
+      values: flags that are defined; others, as `--config.field`, are taken to have a value.
+      argv: the command line, not parsed yet.
+    """
+    words: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return words + rest
+        if not word.startswith("-"):
+            words.append(word)
+            continue
+        name, equals, _ = word.lstrip("-").partition("=")
+        negated = name.startswith("no") and name[2:] in values and values[name[2:]].boolean
+        if not (equals or negated or name in values and values[name].boolean):
+            rest = rest[1:]
+    return words
+
+
+def with_tuples(argv: Sequence[str]) -> list[str]:
+    """Writes values of fields that are tuples as tuples: `a,b` becomes `('a', 'b')`.
+
+    Args:
+      argv: the command line after the verb.
+    """
+    words, rest = [], list(argv)
+    fields: dict[str, Any] = {}
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.lstrip("-").partition("=")
+        if not (word.startswith("-") and name.startswith("config.") and (equals or rest)):
+            words.append(word)
+            continue
+        value = value if equals else rest.pop(0)
+        fields = fields or configuration.flatten(config_files.run("default"))
+        if isinstance(fields.get(name.removeprefix("config.")), list) and value[:1] not in "([":
+            value = repr(tuple(map(_literal, filter(None, value.split(",")))))
+        words.append(f"--{name}={value}" if equals else word)
+        words += [] if equals else [value]
+    return words
+
+
+def _literal(text: str) -> Any:
+    """A number, or the text itself."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+def as_flags(config: ml_collections.ConfigDict) -> str:
+    """Every field as a line `--config.field=value`, as a flag file holds them."""
+    fields = configuration.flatten(config)
+    lines = (
+        f"--config.{name}={tuple(value) if isinstance(value, list) else value}"
+        for name, value in fields.items()
+    )
+    return "\n".join(lines)
 
 
 def value_of(argv: list[str], flag: str) -> str | None:
@@ -188,6 +311,11 @@ def parse(
       UserError: for every mistake in the command line.
     """
     command = f"{program} {verb}"
+    only_print = "print_config" in values and is_set(argv, "print_config")
+    if not positional:
+        _refuse_bare_config(values, command, argv)
+    if only_print:
+        _require_only_config(values)
     try:
         rest = values([command, *argv])[1:]
         if "config" in values:
@@ -197,16 +325,43 @@ def parse(
         raise
     except Exception as error:  # of absl, or of an override that fits no field
         raise explain(error, command, argv) from error
-    if "workdir" in values:
+    if "workdir" in values and values.workdir is not None:
         _require_folder("--workdir", values.workdir)
         _require_utf8("--workdir", values.workdir)
     if "config" in values:
         _require_utf8("config.data.tfds_dir", values.config.data.tfds_dir)
     if rest and not positional:
         raise UserError(command, " ".join(rest), "takes flags only (--name=value)")
-    if positional and not positional.startswith("[") and not rest:
+    if positional and not positional.startswith("[") and not rest and not only_print:
         raise UserError(command, " ".join(argv), f"needs {positional}")
-    return [configuration.local_path(positional.strip("[]. "), word) for word in rest]
+    subject = re.sub(r"[][.]", "", positional).strip()
+    return [configuration.local_path(subject, word) for word in rest]
+
+
+def _refuse_bare_config(values: flags.FlagValues, command: str, argv: list[str]) -> None:
+    """Refuses a word that names a config, because `--config=` is missing."""
+    for word in words_of(values, argv) if "config" in values else []:
+        name = word.partition(":")[0]
+        if name.endswith(".py") or name in config_files.ours():
+            rule = f"takes flags only (--name=value); did you mean --config={word}?"
+            raise UserError(command, word, rule)
+
+
+def is_set(argv: Sequence[str], flag: str) -> bool:
+    """Whether a boolean flag is set in a command line that is not parsed yet."""
+    words = (word.lstrip("-") for word in argv if word.startswith("-"))
+    return any(word in (flag, f"{flag}=true", f"{flag}=True", f"{flag}=1") for word in words)
+
+
+def is_required(flag: flags.Flag) -> bool:
+    """Whether a flag must be given."""
+    return any(_REQUIRED in validator.message for validator in flag.validators)
+
+
+def _require_only_config(values: flags.FlagValues) -> None:
+    for name in values:
+        if name != "config" and is_required(values[name]):
+            values[name].validators = []
 
 
 def _require_types(values: flags.FlagValues) -> None:
@@ -270,6 +425,9 @@ def _wrong_value(text: str, command: str, argv: list[str]) -> UserError:
     name, value, message = parts.groups()
     rule = next((ours for theirs, ours in _RULES.items() if theirs in message), message)
     subject = name if name.startswith("config.") else f"--{name}"
+    if name == "config" and value == "None":
+        rule += f": a .py file, or one of {', '.join(config_files.ours())}; a workdir that "
+        rule += "holds features or checkpoints needs none"
     return UserError(subject, None if value == "None" else value, rule)
 
 
@@ -302,7 +460,12 @@ def usage(
         if flag.name in ("help", "helpfull", "helpshort", "helpxml"):
             continue
         shown = flag.default and not isinstance(flag.default, ml_collections.ConfigDict)
-        lines.append(f"  --{flag.name}" + (f" (default: {flag.default})" if shown else ""))
+        note = f" (default: {flag.default})" if shown else ""
+        if is_required(flag):
+            note = (
+                " (required; a workdir may store one)" if flag.name == "config" else " (required)"
+            )
+        lines.append(f"  --{flag.name}{note}")
         lines.extend(
             textwrap.wrap(flag.help or "", 90, initial_indent=" " * 6, subsequent_indent=" " * 6)
         )

@@ -33,7 +33,7 @@ from delg_jax.errors import UserError
 from delg_jax.json_files import anything, each, every, fields, finite, require, text
 from delg_jax.reports import benchmarks as tables
 
-POSITIONAL = "NAME"
+POSITIONAL = "[NAME]"
 
 _REGRESSION_STATUS = 1
 
@@ -69,7 +69,10 @@ def run(values: flags.FlagValues, *names: str) -> None:
             sys.exit(_REGRESSION_STATUS)
         return
     if len(names) != 1:
-        raise UserError("delg bench", " ".join(names), "must be one NAME")
+        from delg_jax.benchmarks.bench import CASE_MODULES, MEMORY
+
+        rule = f"needs one NAME: {', '.join((*CASE_MODULES, MEMORY))}"
+        raise UserError("delg bench", " ".join(names), rule)
     result = _measured(values, names[0])
     if values.output:
         workdir.write_json(pathlib.Path(values.output), result)

@@ -1,9 +1,9 @@
-"""Converts the weights in config.model.pretrained to a checkpoint.
+"""Converts the weights in --weights or config.model.pretrained to a checkpoint.
 
 config.model.pretrained_source is the naming scheme of the weights: torchvision, slim, keras,
-delg_savedmodel or delg_pytorch. The file may be .npz, .safetensors, .h5, .pth, a TensorFlow
-checkpoint or the folder of a SavedModel. PyTorch and TensorFlow files need their library:
-pip install 'delg_jax[convert]'.
+delg_savedmodel, delg_pytorch or efficientnet; if it is empty, it is found from the names in the
+file. The file may be .npz, .safetensors, .h5, .pth, a TensorFlow checkpoint or the folder of a
+SavedModel. TensorFlow's files need its library: pip install 'delg_jax[convert]'.
 
 Writes checkpoints/ in the workdir, where extract, search and evaluate find it. To use it from
 another workdir, or to start a training from it, set --config.model.checkpoint=WORKDIR.
@@ -16,7 +16,8 @@ from delg_jax.cli import arguments
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=())
+    arguments.define_weights(values)
     arguments.define_path(
         values,
         "mapping",
@@ -30,6 +31,7 @@ def run(values: flags.FlagValues) -> None:
     """Converts and prints the path of the checkpoint."""
     from delg_jax.training.convert import convert_weights
 
+    arguments.use_weights(values)
     config = values.config
     if values.mapping:
         config.model.pretrained_mapping = values.mapping

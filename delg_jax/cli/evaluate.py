@@ -9,12 +9,13 @@ for how processes find each other): they share extraction and graphs, and the fi
 
 from absl import flags
 
-from delg_jax.cli import arguments
+from delg_jax.cli import arguments, stored_config
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=("evaluation", *stored_config.PLACES))
+    arguments.define_weights(values)
     arguments.define_processes(values)
 
 
@@ -24,6 +25,7 @@ def run(values: flags.FlagValues) -> None:
     from delg_jax.reports import tables
     from delg_jax.retrieval import skipped
 
+    arguments.use_weights(values)
     with arguments.processes(values):
         result = evaluate(values.config, values.workdir, values.overwrite)
     if not result:  # in processes other than the first

@@ -23,6 +23,7 @@ _OUTPUTS = {"stablehlo": "model.stablehlo", "hloc": "features.h5", "delf": "delf
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
+    arguments.define_weights(values)
     formats = ", ".join(_OUTPUTS)
     flags.DEFINE_string("format", "stablehlo", f"One of {formats}.", flag_values=values)
     arguments.define_path(
@@ -48,6 +49,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Exports and prints the path of the output."""
+    arguments.use_weights(values)
     require_choice("--format", values.format, tuple(_OUTPUTS))
     output = values.output or pathlib.Path(values.workdir) / _OUTPUTS[values.format]
     if values.format == "stablehlo":

@@ -24,6 +24,7 @@ from delg_jax.errors import UserError
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
+    arguments.define_weights(values)
     arguments.define_processes(values)
     text = "Folder, glob, .txt list or .tar of images, instead of the experiment's data."
     arguments.define_path(values, "images", None, text)
@@ -37,8 +38,9 @@ def run(values: flags.FlagValues) -> None:
     """Extracts and prints the paths of the stores."""
     from delg_jax import distributed
     from delg_jax.features import extract
-    from delg_jax.features.extract import extract_images
+    from delg_jax.features.experiment import extract_images
 
+    arguments.use_weights(values)
     if values.images == "" or values.runner == "":
         name = "images" if values.images == "" else "runner"
         raise UserError(f"--{name}", "", "must not be empty")
@@ -60,5 +62,5 @@ def run(values: flags.FlagValues) -> None:
             extracted = extract(values.config, values.workdir, values.overwrite, runner)
             stores = [extracted.database, extracted.queries]
         if distributed.is_first():
-            for store in stores:
+            for store in filter(len, stores):  # there may be no queries
                 print(f"{store.folder}: {len(store)} images, {len(store.skipped())} skipped")

@@ -18,6 +18,7 @@ from delg_jax.cli import arguments
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
+    arguments.define_weights(values)
     arguments.define_processes(values)
     text = "Features to compute similarities from."
     flags.DEFINE_enum("features", "local", ["local", "global"], text, flag_values=values)
@@ -30,14 +31,15 @@ def run(values: flags.FlagValues) -> None:
     from delg_jax.search.engine_choice import build_engine
     from delg_jax.search.index import FOLDERS, build_index
 
+    arguments.use_weights(values)
     config, workdir, kind = values.config, values.workdir, values.features
     with arguments.processes(values):
         extracted = extract(config, workdir, values.overwrite)
+        kept = build_engine(config, workdir, values.overwrite, extracted)
         graph = build_index(config, workdir, values.overwrite, extracted, kind)
         if distributed.is_first():
             images, neighbours = graph.indices.shape
             folder = pathlib.Path(workdir) / "index" / FOLDERS[kind]
             print(f"{folder}: {images} images, {neighbours} neighbours each")
-            kept = build_engine(config, workdir, values.overwrite, extracted)
             if kept is not None:
                 print(f"{kept}: index of the engine {config.search.engine}")

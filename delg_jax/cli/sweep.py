@@ -33,7 +33,7 @@ _OF_THE_SWEEP = (*_MODES, "digest", "jobs", "gpus")
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=())
     text = "field=value,value,..., field=uniform(a,b), or a JSON file; can be repeated."
     flags.DEFINE_multi_string("sweep", [], text, flag_values=values)
     text = "Values of the field seed for each setting."
@@ -141,16 +141,16 @@ def _do_one(values: flags.FlagValues, runs: Sequence) -> None:
 
 def _write_commands(values: flags.FlagValues, runs: Sequence) -> None:
     """Prints the commands, or writes them as a script."""
-    from delg_jax.sweeps import slurm
+    from delg_jax.sweeps import parallel_jobs
 
     commands = _commands(values, runs)
     if values.print_commands:
-        print(*slurm.lines(commands), sep="\n")
+        print(*parallel_jobs.lines(commands), sep="\n")
     elif not commands:
         print("every run is finished")
     else:
         gather, folder = [*_words(values), "--gather"], pathlib.Path.cwd()
-        script = slurm.slurm_script(commands, gather, values.workdir, folder, values.jobs)
+        script = parallel_jobs.slurm_script(commands, gather, values.workdir, folder, values.jobs)
         workdir.write_text(pathlib.Path(values.slurm), script)
         print(f"{values.slurm}: {len(commands)} runs; submit it with sbatch")
 

@@ -23,7 +23,8 @@ from delg_jax.cli import arguments
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the verb's flags."""
-    arguments.define_common(values, argv)
+    arguments.define_common(values, argv, stored=("checkpoints",))
+    arguments.define_weights(values)
     arguments.define_processes(values)
 
 
@@ -33,6 +34,7 @@ def run(values: flags.FlagValues) -> None:
     from delg_jax.reports import tables
     from delg_jax.training.train import train_and_evaluate
 
+    arguments.use_weights(values)
     with arguments.processes(values, ends_on_sigterm=False):  # it saves a checkpoint first
         metrics = train_and_evaluate(values.config, values.workdir, values.overwrite)
         if distributed.is_first():

@@ -19,6 +19,10 @@ _TRAINING = {
 }
 _RETRIEVAL = {
     "synthetic": "synthetic",
+    "images": "listing",
+    "folder": "validation_pairs",
+    "image_folder": "validation_pairs",
+    "gldv1": "validation_pairs",
     "revisited": "revisited",
     "revisited_oxford": "tfds_builders",
     "revisited_paris": "tfds_builders",
@@ -28,7 +32,7 @@ _RETRIEVAL = {
 }
 
 _MODULES = {"training": _TRAINING, "retrieval": _RETRIEVAL}
-IN_PLACE = ("folder", "revisited")  # data sets that need no preparation
+IN_PLACE = ("folder", "images", "revisited")  # data sets that need no preparation
 PURPOSES = ("training", "retrieval")
 
 # Numbers that every data set is read with, and the least value of each

@@ -1,22 +1,27 @@
-"""The images that `--images` names: a folder, a glob, a list, a tar, or one picture."""
+"""The images that `--images` names: a folder, a glob, a list, a tar, or one image.
+
+They are also the database of the data set `images`, whose queries are given by a ground truth.
+"""
 
 import collections
 import os
 import pathlib
 
+import ml_collections
 import numpy as np
 
 from delg_jax import file_names, text_files
-from delg_jax.data import tar_images
+from delg_jax.data import ground_truth, tar_images
 from delg_jax.data.image_files import SUFFIXES, UNDECODABLE, LeftOut, images_below, is_hidden
-from delg_jax.data.sources import FileSource, ImageSource
+from delg_jax.data.sources import FileSource, ImageSource, RetrievalData
 from delg_jax.errors import UserError
 
 KINDS = (
     "a folder, a glob as 'photos/**/*.jpg', a list of paths (.txt), an uncompressed .tar,"
-    " or a picture"
+    " or an image"
 )
 _WILDCARDS = frozenset("*?[")
+_MOST_LISTED = 5
 _NOT_EMPTY = f"must have at least one image ({', '.join(SUFFIXES)})"
 
 
@@ -30,7 +35,7 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
     - A list, `.txt`: one path a line, relative to the list, read as `text_files` says; the lines
       are the names. Empty lines and lines that begin with # do not count.
     - An uncompressed tar: its files with an ending of `SUFFIXES`, see `tar_images.open_tar`.
-    - A picture: itself.
+    - An image: itself.
 
     All but a list are sorted by name. Names that are not UTF-8 are written as `file_names` says.
 
@@ -54,6 +59,77 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
     except (OSError, ValueError) as error:  # the latter for a name that no system takes
         raise UserError(subject, spec, f"cannot be read: {error}") from error
     raise UserError(subject, spec, f"does not exist; it must be {KINDS}")
+
+
+def is_collection(spec: str) -> bool:
+    """Whether `open_images` would take a text as anything but one image."""
+    if os.path.isfile(spec):
+        return pathlib.Path(spec).suffix.lower() in (".txt", ".tar")
+    return os.path.isdir(spec) or (not os.path.exists(spec) and bool(_WILDCARDS & set(spec)))
+
+
+def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+    """Opens the images of `config.data.root`, and the queries of a ground truth if there is one.
+
+    The ground truth has the layout of Revisited Oxford (`imlist`, `qimlist`, `gnd`). It names
+    images as the listing does; images that `imlist` lacks are wrong answers. Queries lie in the
+    folder `config.data.root`, or beside the ground truth.
+
+    Args:
+      data: the `config.data` tree.
+
+    Returns:
+      RetrievalData; no queries if `config.data.ground_truth` is empty.
+
+    Raises:
+      UserError: if there are no images, or the ground truth is wrong or names absent images.
+    """
+    if not data.root:
+        rule = f"must name the images of the data set images: {KINDS}"
+        raise UserError("config.data.root", data.root, rule)
+    database = open_images(data.root, "config.data.root")
+    if not data.ground_truth:
+        return RetrievalData(database, FileSource(pathlib.Path(), [], np.zeros(0, np.int64)), [])
+    root = pathlib.Path(data.root)
+    path = root / data.ground_truth
+    path = path if path.is_file() else pathlib.Path(data.ground_truth)
+    content = ground_truth.read(path)
+    numbers = {name: number for number, name in enumerate(database.names)}
+    _require_no(path, [name for name in content["imlist"] if name not in numbers], data.root)
+    entries = [
+        entry
+        | {
+            part: [numbers[content["imlist"][image]] for image in entry[part]]
+            for part in ground_truth.LISTS
+        }
+        for entry in content["gnd"]
+    ]
+    queries = content["qimlist"]
+    folder = _query_folder(path, (root, path.parent), queries)
+    labels = np.full(len(queries), -1, np.int64)
+    return RetrievalData(database, FileSource(folder, queries, labels), entries)
+
+
+def _query_folder(
+    path: pathlib.Path, folders: tuple[pathlib.Path, ...], names: list[str]
+) -> pathlib.Path:
+    """The first folder that has all queries of a ground truth."""
+    absent = {
+        folder.resolve(): [name for name in names if not file_names.to_path(folder, name).is_file()]
+        for folder in folders
+        if folder.is_dir()
+    }
+    best = min(absent, key=lambda folder: len(absent[folder]))
+    _require_no(path, absent[best], " or ".join(map(str, absent)))
+    return best
+
+
+def _require_no(path: pathlib.Path, absent: list[str], place: str) -> None:
+    if absent:
+        more = " ..." if len(absent) > _MOST_LISTED else ""
+        rule = f"names {len(absent)} images that are not in {place}: "
+        rule += ", ".join(absent[:_MOST_LISTED])
+        raise UserError("ground truth", str(path), rule + more)
 
 
 def _open_file(spec: str, subject: str) -> ImageSource:
@@ -114,8 +190,9 @@ def _read_list(path: pathlib.Path, subject: str) -> list[str]:
     names, lines = [], collections.defaultdict(list)
     for number, line in text_files.lines(text_files.read(path, subject)):
         if not line.startswith("#"):
-            names.append(line)
-            lines[line].append(number)
+            name = os.path.expanduser(line)
+            names.append(name)
+            lines[name].append(number)
     twice = next((name for name in names if len(lines[name]) > 1), None)
     if twice is not None:
         first, second = lines[twice][:2]

@@ -1,4 +1,7 @@
-"""Input of training and validation: Grain decodes, augments and batches in worker processes."""
+"""Input of training and validation: Grain decodes, crops and batches in worker processes.
+
+Training crops are a random part of the image, distorted in aspect and resized to a square.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -14,9 +17,11 @@ from typing import Any
 import grain
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from delg_jax import system_errors
-from delg_jax.data import augmentation, images
+from delg_jax.data import images
+from delg_jax.data.images import REDUCTIONS, EncodedImage
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import ImageSource
 from delg_jax.data.workers import worker_count
@@ -29,6 +34,85 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 _WATCH_SECONDS = 2.0
 _BATCHES_OF_WORKER = 8  # a worker takes as long to start; for fewer, threads are faster
 _READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # in batches
+_TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class CropSettings:
+    """What is drawn for each training image (section 4.1).
+
+    Attributes:
+      size: pixels, side of the square.
+      area: range of the share of the image's area.
+      aspect: range of width / height.
+      flip: whether half of the images are mirrored.
+      reduced: whether a large JPEG is decoded only as large as the box needs, which saves time.
+    """
+
+    size: int
+    area: tuple[float, float]
+    aspect: tuple[float, float]
+    flip: bool
+    reduced: bool = False
+
+
+def random_crop(
+    image: EncodedImage, settings: CropSettings, rng: np.random.Generator
+) -> np.ndarray:
+    """Cuts a random box out of an image and resizes it, antialiased.
+
+    Args:
+      image: not yet decoded.
+      settings: ranges of the box.
+      rng: generator of all draws.
+
+    Returns:
+      uint8 [size, size, 3].
+
+    Raises:
+      BadImageError: if the image cannot be decoded.
+    """
+    box = _draw_box(*image.shape, settings, rng)
+    square = _resize(image, box, settings)
+    return square[:, ::-1] if settings.flip and rng.random() < 0.5 else square
+
+
+def squash(image: EncodedImage, settings: CropSettings) -> np.ndarray:
+    """Resizes a whole image to uint8 [size, size, 3], for validation; else as `random_crop`."""
+    return _resize(image, (0, 0, image.shape[1], image.shape[0]), settings)
+
+
+def _draw_box(height: int, width: int, settings: CropSettings, rng: np.random.Generator):
+    """Left, top, right, bottom; the whole image if no drawn box fits in it."""
+    for _ in range(_TRIES):
+        area = height * width * rng.uniform(*settings.area)
+        aspect = math.exp(rng.uniform(*np.log(settings.aspect)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            return int(left), int(top), int(left) + w, int(top) + h
+    return 0, 0, width, height
+
+
+def _resize(
+    image: EncodedImage, box: tuple[int, int, int, int], settings: CropSettings
+) -> np.ndarray:
+    picture = image.to_pil(_reduction(box, settings.size) if settings.reduced else 1)
+    (height, width), (columns, rows) = image.shape, picture.size
+    part = (
+        box[0] * columns / width,
+        box[1] * rows / height,
+        min(box[2] * columns / width, columns),
+        min(box[3] * rows / height, rows),
+    )
+    square = (settings.size, settings.size)
+    return np.array(picture.resize(square, Image.Resampling.BILINEAR, box=part))
+
+
+def _reduction(box: tuple[int, int, int, int], size: int) -> int:
+    """How many times smaller the box may be decoded and still has `size` pixels a side."""
+    side = min(box[2] - box[0], box[3] - box[1])
+    return max(n for n in REDUCTIONS if n == 1 or side >= n * size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +120,14 @@ class _Decode:
     """Reads one image as `size` x `size` pixels; None and a line in the log if it is bad."""
 
     source: ImageSource
-    crop: augmentation.CropSettings
+    crop: CropSettings
     limits: tuple[int, int]
     skip_log: SkipLog | None
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> Element | None:
         try:
             image = images.EncodedImage(self.source.read(index), *self.limits)
-            if rng is None:
-                square = augmentation.squash(image, self.crop)
-            else:
-                square = augmentation.random_crop(image, self.crop, rng)
+            square = squash(image, self.crop) if rng is None else random_crop(image, self.crop, rng)
         except (images.BadImageError, OSError) as error:
             if system_errors.is_shortage(error):  # every image would be skipped
                 raise
@@ -97,7 +178,7 @@ def check(data: ml_collections.ConfigDict) -> None:
 
 def _decoder(source: ImageSource, data: ml_collections.ConfigDict, skip_log: SkipLog | None):
     check(data)
-    crop = augmentation.CropSettings(
+    crop = CropSettings(
         data.image_size,
         tuple(data.crop_area),
         tuple(data.crop_aspect),

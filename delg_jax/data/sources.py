@@ -1,20 +1,16 @@
 """Where encoded images come from: one interface for folders and TFDS, random access, picklable."""
 
-import concurrent.futures
 import dataclasses
 import os
 import pathlib
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from delg_jax import file_names
+from delg_jax import file_names, file_stamps
 from delg_jax.data.tar_images import check_size
-
-_STATUS_THREADS = 16  # that ask for the status of files, each of which a network may delay
-_STATUS_BLOCK = 4096  # files that a thread asks for at a time
 
 
 class ImageSource(Protocol):
@@ -87,12 +83,7 @@ class FileSource:
 
     def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Size and times of files, int64 [n, 3]."""
-        paths = [self._path(index) for index in indices]
-        blocks = [paths[i : i + _STATUS_BLOCK] for i in range(0, len(paths), _STATUS_BLOCK)]
-        if len(blocks) < 2:
-            return _stamps(paths)
-        with concurrent.futures.ThreadPoolExecutor(_STATUS_THREADS) as pool:
-            return np.concatenate(list(pool.map(_stamps, blocks)))
+        return file_stamps.stamps([self._path(index) for index in indices])
 
 
 class JoinedSource:
@@ -153,25 +144,6 @@ class SelectedSource:
         return self._source.stamps(self._indices[np.asarray(indices, np.int64)].tolist())
 
 
-def stamp_of_files(paths: Iterable[pathlib.Path]) -> np.ndarray:
-    """One stamp int64 [3] for all images in some files: their bytes, and the latest times."""
-    found = _stamps([str(path) for path in paths])
-    if not len(found) or (found < 0).any():
-        return np.full(3, -1, np.int64)
-    return np.array([found[:, 0].sum(), *found[:, 1:].max(axis=0)], np.int64)
-
-
-def _stamps(paths: Sequence[str]) -> np.ndarray:
-    found = np.full((len(paths), 3), -1, np.int64)
-    for number, path in enumerate(paths):
-        try:
-            status = os.stat(path)
-        except (OSError, ValueError):  # the latter for a name that no system takes
-            continue
-        found[number] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    return found
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
     """Labelled images to learn from.
@@ -221,3 +193,24 @@ class RetrievalData:
     landmarks: Landmarks | None = None
     answers: Mapping[str, list] | None = None
     skipped: int = 0
+
+    def ordered(self, names: Sequence[str]) -> "RetrievalData":
+        """The same with the database in another order.
+
+        Args:
+          names: of all database images, which are unique.
+
+        Returns:
+          Data without `landmarks`, `answers` or `skipped`, which such data sets lack.
+        """
+        if list(names) == self.database.names:
+            return self
+        before = {name: number for number, name in enumerate(self.database.names)}
+        order = np.array([before[name] for name in names], np.int64)
+        after = np.argsort(order)
+        lists = ("easy", "hard", "junk")
+        entries = [
+            entry | {part: after[entry[part]].tolist() for part in lists if entry[part]}
+            for entry in self.ground_truth
+        ]
+        return RetrievalData(SelectedSource(self.database, order), self.queries, entries)

@@ -1,7 +1,6 @@
 """Images in an uncompressed tar, each read from where it lies; nothing is ever unpacked."""
 
 import dataclasses
-import os
 import pathlib
 import posixpath
 import tarfile
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from delg_jax import file_stamps
 from delg_jax.data.image_files import LeftOut, is_hidden
 from delg_jax.errors import UserError
 
@@ -54,13 +54,9 @@ class TarImages:
 
     def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Bytes of the images, and times of the tar: those of members say little."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return np.full((len(indices), 3), -1, np.int64)
-        found = np.empty((len(indices), 3), np.int64)
-        found[:, 0] = self.places[np.asarray(indices, np.int64), 1]
-        found[:, 1:] = status.st_mtime_ns, status.st_ctime_ns
+        found = np.tile(file_stamps.stamps([str(self.path)]), (len(indices), 1))
+        if (found[:, 0] >= 0).all():
+            found[:, 0] = self.places[np.asarray(indices, np.int64), 1]
         return found
 
 

@@ -90,6 +90,7 @@ def _extraction(image_set: ImageSet, workdir: str, folder: str) -> Any:
                 config.extract.max_size,
                 config.data.min_side,
                 config.data.max_pixels,
+                config.extract.reduced_decode,
             )
             self._store = FeatureStore(pathlib.Path(folder), whole=False)
             self._extractor = Network(config, pathlib.Path(workdir)).extractor

@@ -2,8 +2,9 @@
 
 import collections
 import functools
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +14,19 @@ import numpy as np
 
 from delg_jax.compilation_cache import release_if_many
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import batches, pyramid, pyramid_level, selection
+from delg_jax.features import pyramid, pyramid_level, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
-from delg_jax.features.pyramid_level import Level, LevelPlan
+from delg_jax.features.pyramid_level import ExtractionSettings, Level, LevelPlan
 from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
+from delg_jax.models import efficientnet
 from delg_jax.models.delg import Delg
 
 SCALE_POOLINGS = ("mean", "max")
 
 _IN_FLIGHT = 2  # batches that run while the results of an earlier one are copied
 _ACCELERATOR_PIXELS = 4_194_304  # in a batch
+_MOST_AT_ONCE = 64  # images whose levels are batched
 
 
 class Features(NamedTuple):
@@ -51,7 +54,7 @@ class Extractor:
     Args:
       module: the network.
       variables: its parameters and BatchNorm statistics.
-      settings: the `config.extract` tree.
+      settings: scales, limits and precision.
       pca: projection of the local descriptors, or None.
 
     Attributes:
@@ -63,7 +66,7 @@ class Extractor:
         self,
         module: Delg,
         variables: Any,
-        settings: ml_collections.ConfigDict,
+        settings: ExtractionSettings,
         pca: Pca | None = None,
     ) -> None:
         self.module = adapted(module, settings)
@@ -77,14 +80,14 @@ class Extractor:
         """Extracts from uint8 images [h, w, 3]; the result does not depend on the other images."""
         plans = pyramid_level.plan(self.module, self.settings)
         sizes = [image.shape[:2] for image in images]
+        step, pixels = self.settings.shape_step, _batch_pixels(self.settings)
         canvases = [
-            jax.device_put(pyramid.place([image], pyramid.source_shape(size))[0])
+            jax.device_put(pyramid.place([image], pyramid.source_shape(size, step))[0])
             for image, size in zip(images, sizes, strict=True)
         ]
         levels: list[dict[LevelPlan, _LevelFeatures]] = [{} for _ in images]
-        step, pixels = self.settings.shape_step, _batch_pixels(self.settings)
-        running: collections.deque[tuple[batches.Batch, Level]] = collections.deque()
-        for batch in batches.arrange(sizes, plans, step, pixels):
+        running: collections.deque[tuple[pyramid.Batch, Level]] = collections.deque()
+        for batch in pyramid.arrange(sizes, plans, step, pixels):
             running.append((batch, self._start(batch, canvases, sizes)))
             if len(running) > _IN_FLIGHT:
                 self._collect(*running.popleft(), levels)
@@ -92,7 +95,47 @@ class Extractor:
             self._collect(*running.popleft(), levels)
         return [self._join([found[plan] for plan in plans]) for found in levels]
 
-    def _start(self, batch: batches.Batch, canvases, sizes) -> Level:
+    @property
+    def images_at_once(self) -> int:
+        """Images that are worth a call together; more give no speed."""
+        return 1 if _batch_pixels(self.settings) == 1 else _MOST_AT_ONCE
+
+    def warm_up(self, advance: Callable[[], None] = lambda: None) -> None:
+        """Compiles the programs for all images up to `max_size`, by running them once.
+
+        Args:
+          advance: called after each of `warm_up_sizes`.
+        """
+        for size in self.warm_up_sizes():
+            self([np.zeros((*size, 3), np.uint8)])
+            advance()
+
+    def warm_up_sizes(self) -> list[tuple[int, int]]:
+        """Sizes of images that between them use every program for images up to `max_size`.
+
+        Empty where `shape_step` or `max_size` sets no bound to the programs.
+        """
+        plans = pyramid_level.plan(self.module, self.settings)
+        step, most = self.settings.shape_step, self.settings.max_size
+        if step or not most:
+            return []
+        sides = [most * 2 ** (-half / 2) for half in range(10)]
+        shapes = [(1.0, 1.0), (1.0, 0.75), (0.75, 1.0)]
+        seen: set[tuple] = set()
+        sizes = []
+        for side, shape in itertools.product(sides, shapes):
+            size = max(1, int(side * shape[0])), max(1, int(side * shape[1]))
+            source = pyramid.source_shape(size, step)
+            levels = {
+                (source, pyramid.canvas_shape(pyramid.scaled_size(size, plan.scale), step))
+                for plan in plans
+            }
+            if not levels <= seen:
+                seen |= levels
+                sizes.append(size)
+        return sizes
+
+    def _start(self, batch: pyramid.Batch, canvases, sizes) -> Level:
         """Resizes the levels of a batch and runs the network, without waiting for the result."""
         levels = [
             _resize(canvases[member.image], sizes[member.image], member.target, batch.shape)
@@ -120,7 +163,7 @@ class Extractor:
 
     def _collect(
         self,
-        batch: batches.Batch,
+        batch: pyramid.Batch,
         result: Level,
         levels: list[dict[LevelPlan, _LevelFeatures]],
     ) -> None:
@@ -171,8 +214,8 @@ def check(settings: ml_collections.ConfigDict) -> None:
     if not 0 <= settings.compression <= 19:
         rule = "must be a level from 0 to 19"
         raise UserError("config.extract.compression", settings.compression, rule)
-    if settings.shape_step < 32 or settings.shape_step % 32:
-        rule = "must be a positive multiple of 32 pixels"
+    if settings.shape_step < 0 or settings.shape_step % 32:
+        rule = "must be a multiple of 32 pixels, or 0 for a few canvases"
         raise UserError("config.extract.shape_step", settings.shape_step, rule)
     for field in ("max_features", "chunk_images", "pca_images"):
         if settings[field] < 1:
@@ -186,17 +229,23 @@ def check(settings: ml_collections.ConfigDict) -> None:
             raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")
 
 
-def adapted(module: Delg, settings: ml_collections.ConfigDict) -> Delg:
-    """The network with the precision and the test-time pooling of `config.extract`.
+def adapted(module: Delg, settings: ExtractionSettings) -> Delg:
+    """The network with the precision and the test-time pooling of the settings.
 
     Args:
       module: as it was trained; the variables stay the same.
-      settings: the `config.extract` tree.
+      settings: of the extraction.
 
     Returns:
       The network to extract with (SuperGlobal, Shao et al., ICCV 2023).
+
+    Raises:
+      UserError: for ReLUP with an EfficientNet.
     """
-    fields = {
+    if settings.relup and module.backbone in efficientnet.ARCHITECTURES:
+        rule = f"must be 0 with {module.backbone}, whose blocks end without an activation"
+        raise UserError("config.extract.relup", settings.relup, rule)
+    fields: dict[str, Any] = {
         "dtype": jnp.dtype(settings.dtype),
         "relup": float(settings.relup),
         "regional": float(settings.regional),
@@ -213,7 +262,7 @@ def feature_variables(variables: Any) -> Any:
     return {**kept, "params": params}
 
 
-def _batch_pixels(settings: ml_collections.ConfigDict) -> int:
+def _batch_pixels(settings: ExtractionSettings) -> int:
     if settings.batch_pixels:
         return settings.batch_pixels
     # On a CPU larger batches are not faster, and each batch size has to be compiled

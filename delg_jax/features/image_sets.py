@@ -1,5 +1,6 @@
 """The image sets of an experiment, one per feature store."""
 
+import pathlib
 from typing import NamedTuple
 
 import ml_collections
@@ -10,7 +11,20 @@ from delg_jax.data.sources import ImageSource
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.origins import Box
 
-LISTED = "images"  # the set whose images are given on the command line
+LISTED = "images"  # the set, and the data set, whose images `listing` finds
+PARTS = ("database", "queries")
+
+
+def store_folder(config: ml_collections.ConfigDict, root: pathlib.Path, part: str) -> pathlib.Path:
+    """Folder of a feature store: that of the data set `images` is what `extract --images` writes.
+
+    Args:
+      config: the whole tree.
+      root: the workdir.
+      part: `database` or `queries`.
+    """
+    listed = part == "database" and config.data.name == LISTED
+    return root / "features" / (LISTED if listed else part)
 
 
 class ImageSet(NamedTuple):

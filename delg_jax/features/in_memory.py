@@ -1,4 +1,4 @@
-"""Features of a few images in memory, with the reading methods of a store."""
+"""Features in memory with the reading methods of a store: of a few images, or of a whole store."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ from delg_jax.errors import UserError
 from delg_jax.features.extractor import Extractor, Features, in_original_pixels
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.storage import encodings
+from delg_jax.features.store import FeatureStore, Rows
 from delg_jax.models.delg import Delg
 
 
@@ -106,6 +108,49 @@ def extract_image(
         rule = "needs `pca`, the projection of the database"
         raise ValueError(f"`extract_config.pca_dim` (={extract_config.pca_dim}) {rule}")
     limited, scale = limit_size(image, extract_config.max_size)
-    found = Extractor(model, variables, extract_config, pca)([limited])[0]
+    settings = ExtractionSettings.of(extract_config)
+    found = Extractor(model, variables, settings, pca)([limited])[0]
     found = in_original_pixels(found, scale)
     return as_stored(found, extract_config.local_encoding, extract_config.global_dtype)
+
+
+class CachedFeatures:
+    """Reads everything once; searches take it in place of the store.
+
+    What does not fit into `config.data.memory_megabytes` stays on disk, as in the store.
+
+    Args:
+      store: a finished store.
+
+    Attributes:
+      names: of the images, in order.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._cache: dict[Any, Any] = {}
+        self.names = store.names
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._store)
+
+    def present(self, kind: str) -> np.ndarray:
+        """As `FeatureStore.present`."""
+        key = ("present", kind)
+        if key not in self._cache:
+            self._cache[key] = self._store.present(kind)
+        return self._cache[key]
+
+    def global_descriptors(self) -> Rows:
+        """As `FeatureStore.global_descriptors`."""
+        if "global" not in self._cache:
+            self._cache["global"] = self._store.global_descriptors()
+        return self._cache["global"]
+
+    def local_features(self, count: int, packed: bool = False) -> LocalFeatures:
+        """As `FeatureStore.local_features`, cached for each combination of arguments."""
+        key = (count, packed)
+        if key not in self._cache:
+            self._cache[key] = self._store.local_features(count, packed)
+        return self._cache[key]

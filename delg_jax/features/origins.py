@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import functools
-import hashlib
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from delg_jax.data.sources import ImageSource
-from delg_jax.features.storage.rows import CONTENT_BYTES, DELETED, ORIGIN, WRITTEN
+from delg_jax.features.storage.rows import DELETED, ORIGIN, WRITTEN
 from delg_jax.features.store import FeatureStore
+from delg_jax.file_stamps import has_content
 from delg_jax.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class CurrentImages:
     ) -> None:
         self._source, self._boxes = source, boxes
         self._workers = max(1, workers)
-        self._digests: dict[int, bytes | None] = {}
+        self._read: dict[tuple[int, bytes], bool | None] = {}
 
     def compare(self, store: FeatureStore) -> Comparison:
         """Compares stamps and boxes; reads only images whose stamp differs.
@@ -68,23 +68,24 @@ class CurrentImages:
         rows = np.flatnonzero((images >= 0) & ((store.states() & (WRITTEN | DELETED)) == WRITTEN))
         before, images = store.origins()[rows], images[rows]
         stamps = self._stamps[images]
-        known, has_content = before["known"] == 1, before["content"].any(axis=1)
+        known, digested = before["known"] == 1, before["content"].any(axis=1)
         there = stamps[:, 0] >= 0
         moved = known & ~_equal(before["box"], self._boxes_of(images)).all(axis=1)
         differs = known & there & (before["stamp"] != stamps).any(axis=1) & ~moved
         # If the content is unknown, a file that was only copied must not count as changed
         alike = (before["stamp"][:, :2] == stamps[:, :2]).all(axis=1)
-        changed = moved | (differs & ~has_content & ~alike)
-        doubtful = np.flatnonzero(differs & has_content)
-        digests = self._read_digests(images[doubtful].tolist())
+        changed = moved | (differs & ~digested & ~alike)
+        doubtful = np.flatnonzero(differs & digested)
+        contents = [content.tobytes() for content in before["content"][doubtful]]
+        has_same = self._have_contents(images[doubtful].tolist(), contents)
         same = np.zeros(len(rows), bool)
-        for number, digest in zip(doubtful.tolist(), digests, strict=True):
-            if digest is None:
+        for number, answer in zip(doubtful.tolist(), has_same, strict=True):
+            if answer is None:
                 there[number] = False
             else:
-                same[number] = digest == before["content"][number].tobytes()
-                changed[number] |= not same[number]
-        update = np.flatnonzero((same | (differs & ~has_content & alike) | ~known) & there)
+                same[number] = answer
+                changed[number] |= not answer
+        update = np.flatnonzero((same | (differs & ~digested & alike) | ~known) & there)
         origins = before[update].copy()
         origins["known"], origins["stamp"] = 1, stamps[update]
         origins["box"] = self._boxes_of(images[update])
@@ -101,9 +102,10 @@ class CurrentImages:
             return np.full((len(images), 4), np.nan)
         return np.array(self._boxes, np.float64).reshape(-1, 4)[images]
 
-    def _read_digests(self, images: list[int]) -> list[bytes | None]:
-        """Digests of image files; None for those that cannot be read."""
-        unread = [image for image in images if image not in self._digests]
+    def _have_contents(self, images: list[int], contents: list[bytes]) -> list[bool | None]:
+        """Whether image files have the contents of these digests; None if one cannot be read."""
+        pairs = list(zip(images, contents, strict=True))
+        unread = [pair for pair in pairs if pair not in self._read]
         if unread:
             with (
                 concurrent.futures.ThreadPoolExecutor(self._workers) as pool,
@@ -111,23 +113,25 @@ class CurrentImages:
             ):
                 for start in range(0, len(unread), _BLOCK):
                     block = unread[start : start + _BLOCK]
-                    self._digests.update(zip(block, pool.map(self._digest, block), strict=True))
+                    answers = pool.map(self._has_content, block)
+                    self._read.update(zip(block, answers, strict=True))
                     progress.advance(len(block))
-        return [self._digests[image] for image in images]
+        return [self._read[pair] for pair in pairs]
 
-    def _digest(self, image: int) -> bytes | None:
+    def _has_content(self, pair: tuple[int, bytes]) -> bool | None:
+        image, content = pair
         try:
-            return content_digest(self._source.read(image))
+            return has_content(self._source.read(image), content)
         except OSError:
             return None
 
 
-def origin(stamp: np.ndarray, content: bytes, box: Box | None) -> np.ndarray:
+def origin(stamp: np.ndarray, content: str, box: Box | None) -> np.ndarray:
     """The origin of one row.
 
     Args:
       stamp: of the image, see `ImageSource.stamps`.
-      content: digest of the file, or empty if it could not be read.
+      content: digest of all of the file, or empty if it could not be read.
       box: that the image was cropped to, or None.
 
     Returns:
@@ -135,14 +139,10 @@ def origin(stamp: np.ndarray, content: bytes, box: Box | None) -> np.ndarray:
     """
     record = np.zeros((), ORIGIN)
     record["known"], record["stamp"] = 1, stamp
-    record["content"] = np.frombuffer(content.ljust(CONTENT_BYTES, b"\0"), np.uint8)
+    if content:
+        record["content"] = np.frombuffer(bytes.fromhex(content), np.uint8)
     record["box"] = np.nan if box is None else box
     return record
-
-
-def content_digest(data: bytes) -> bytes:
-    """Digest of an image file, 16 bytes."""
-    return hashlib.blake2b(data, digest_size=CONTENT_BYTES).digest()
 
 
 def rows_to_images(store: FeatureStore, names: Sequence[str]) -> np.ndarray:

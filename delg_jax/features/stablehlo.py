@@ -26,10 +26,12 @@ import numpy as np
 from delg_jax import configuration
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import extractor, pyramid, pyramid_level, selection
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import check
+from delg_jax.features.image_sets import store_folder
 from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import Delg
 from delg_jax.workdir import FORMAT, claim, replacing, root_of, write_json
@@ -50,7 +52,7 @@ def export_model(
 
     Args:
       config: the whole tree; scales, threshold and number of features become constants.
-      workdir: whose checkpoints, and features/database if `pca_dim` is set, are read.
+      workdir: whose checkpoints, and features of the database if `pca_dim` is set, are read.
       output: the file to write.
       canvas: height and width of the largest image; None for a square of
         `config.extract.max_size`. Every image costs as much as one that fills the canvas.
@@ -85,7 +87,7 @@ def export_model(
 def extraction(
     module: Delg,
     variables: Any,
-    settings: ml_collections.ConfigDict,
+    settings: ExtractionSettings,
     canvas: tuple[int, int],
     pca: Pca | None = None,
 ) -> Callable[[jax.Array, jax.Array], Outputs]:
@@ -94,7 +96,7 @@ def extraction(
     Args:
       module: the network.
       variables: its parameters and BatchNorm statistics.
-      settings: the `config.extract` tree; its `max_size` is not applied.
+      settings: scales, limits and precision.
       canvas: height and width of the largest image.
       pca: projection of the local descriptors, or None.
 
@@ -174,12 +176,12 @@ def _stored_pca(config: ml_collections.ConfigDict, root: pathlib.Path, weights: 
     """The projection that was fitted when the database was extracted, if there is one."""
     if not config.extract.pca_dim:
         return None
-    folder = root / "features" / "database"
+    folder = store_folder(config, root, "database")
     pca = FeatureStore(folder).read_pca()
     # Refuses a projection that belongs to other weights or data
     claim(folder, config, sections(config), extra={"weights": weights})
     if pca is None:
-        rule = "needs the projection in features/database; delg extract makes it"
+        rule = f"needs the projection in features/{folder.name}; delg extract makes it"
         raise UserError("config.extract.pca_dim", config.extract.pca_dim, rule)
     return pca
 

@@ -27,13 +27,13 @@ from delg_jax.features.storage.rows import (
     WRITTEN,
     Layout,
     Row,
+    StoredRows,
     pack_origins,
     pack_rows,
     pack_texts,
     require_finite,
     unpack_texts,
 )
-from delg_jax.features.storage.stored_rows import StoredRows
 
 Rows = np.ndarray | StoredRows
 
@@ -246,6 +246,11 @@ class FeatureStore:
         names = sorted(self._expected_arrays() - {self._names_folder().name})
         arrays = ((name, self._array(name)) for name in names)
         return index.digest_of_first(self.names[:count], arrays, rows)
+
+    def digest_of_rows(self, rows: int) -> str:
+        """Digest of the features in the first rows; appending and deleting do not change it."""
+        names = sorted(self._expected_arrays() - {self._names_folder().name, "state"})
+        return index.digest_of_first([], ((name, self._array(name)) for name in names), rows)
 
     def global_descriptors(self) -> Rows:
         """Returns the global descriptors.

@@ -33,6 +33,7 @@ def open_for_writing(
     update_images: Callable[[FeatureStore], None] | None = None,
     images: CurrentImages | None = None,
     projection: Pca | None = None,
+    keep_projection: bool = False,
 ) -> Iterator[FeatureStore]:
     """Yields a store that only this job may write; a whole and current store is not locked.
 
@@ -47,6 +48,8 @@ def open_for_writing(
       update_images: makes `names` the images of the store; None appends what the store lacks.
       images: the current images; rows extracted from other ones become missing.
       projection: that local descriptors must have gone through; None keeps that of the store.
+      keep_projection: whether a projection is kept although images that it was fitted on have
+        changed.
 
     Raises:
       UserError: if another job writes the store, it was made by another configuration, or its
@@ -54,7 +57,8 @@ def open_for_writing(
     """
     extra = {"weights": weights}
     known = workdir.is_of(folder, config, sections, extra)
-    store = _open_if_whole(folder, config, names, projection) if known else None
+    in_order = update_images is None
+    store = _open_if_whole(folder, config, names, projection, in_order) if known else None
     comparison = _compare(store, images) if store is not None else None
     current = store is not None and (comparison is None or not len(comparison.changed))
     # All processes must agree before one of them changes the store
@@ -68,7 +72,8 @@ def open_for_writing(
     def open_or_create() -> FeatureStore:
         """Opens the store; refuses a projection that was fitted on other images."""
         store = _open_or_create(folder, config, names, append=update_images is None)
-        if (comparison := _compare(store, images)) is not None:
+        comparison = None if keep_projection else _compare(store, images)
+        if comparison is not None:
             _require_projection_is_current(store, comparison)
         return store
 
@@ -140,11 +145,13 @@ def _open_if_whole(
     config: ml_collections.ConfigDict,
     names: Sequence[str],
     projection: Pca | None,
+    in_order: bool,
 ) -> FeatureStore | None:
     """The store if it is whole and has these images and projection; else None, never an error."""
     try:
         store = FeatureStore(folder, config.data.memory_megabytes)
-        whole = store.names == list(names) and not store.missing()
+        same = store.names == list(names) if in_order else sorted(store.names) == sorted(names)
+        whole = same and not store.missing()
         same_projection = projection is None or equal(store.read_pca(), projection)
         return store if whole and same_projection else None
     except UserError:

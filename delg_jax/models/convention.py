@@ -1,4 +1,4 @@
-"""The conventions in which published ResNets stride, pad and normalise their input."""
+"""The conventions in which published backbones stride, pad and normalise their input."""
 
 import dataclasses
 
@@ -10,7 +10,9 @@ from delg_jax.errors import require_choice
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """How a ResNet strides, pads and normalises its input.
+    """How a backbone strides, pads and normalises its input.
+
+    EfficientNets have one way to stride and pad, whose maps have the sizes of a `same` pool.
 
     Attributes:
       stride_on: `last_3x3` (3x3 of a stage's last unit), `first_1x1` or `first_3x3` (of a stage's
@@ -60,7 +62,11 @@ CONVENTIONS = {
         (0.485 * 255, 0.456 * 255, 0.406 * 255),
         (0.229 * 255, 0.224 * 255, 0.225 * 255),
     ),
+    "efficientnet": Convention(
+        "first_3x3", True, "same", 1e-3, 0.99, False, (127.0,) * 3, (128.0,) * 3
+    ),
 }
+RESNET_CONVENTIONS = tuple(name for name in CONVENTIONS if name != "efficientnet")
 
 
 def get_convention(name: str) -> Convention:

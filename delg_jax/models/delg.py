@@ -10,7 +10,7 @@ import ml_collections
 from flax import struct
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models import extent, heads, pooling, regional, resnet
+from delg_jax.models import efficientnet, extent, heads, pooling, resnet
 from delg_jax.models.class_shards import ClassShards
 from delg_jax.models.convention import get_convention, preprocess
 
@@ -22,6 +22,7 @@ _CHOICES = {
     "dim_reduction": heads.KINDS,
 }
 _POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
+BACKBONES = ("resnet", "efficientnet")  # the names that the backbone's variables have
 HEADS = ("joint", "global", "local")  # which heads to compute; joint = both
 # Fields of config.model that give the source of weights; the others define the network
 SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
@@ -116,14 +117,17 @@ class Delg(nn.Module):
         momentum = self.norm_momentum or convention.momentum
         norm: dict[str, Any] = {"norm_momentum": momentum, "norm_axis": self.norm_axis}
         classes = self.class_shards.per_device if self.class_shards else self.num_classes
-        self.resnet = resnet.ResNet(
-            self.backbone,
-            self.convention,
-            self.conv4_stride,
-            dtype=self.dtype,
-            relup=self.relup,
-            **norm,
-        )
+        if self.backbone in efficientnet.ARCHITECTURES:
+            self.efficientnet = efficientnet.EfficientNet(self.backbone, dtype=self.dtype, **norm)
+        else:
+            self.resnet = resnet.ResNet(
+                self.backbone,
+                self.convention,
+                self.conv4_stride,
+                dtype=self.dtype,
+                relup=self.relup,
+                **norm,
+            )
         if self.gem_learned:
             self.power = self.param("power", nn.initializers.constant(self.gem_power), ())
         if self.whitening:
@@ -150,7 +154,8 @@ class Delg(nn.Module):
         """Computes the heads from images.
 
         Args:
-          images: [B, H, W, 3], RGB, scale 0 to 255; with `sizes`, H and W are multiples of 4.
+          images: [B, H, W, 3], RGB, scale 0 to 255; with `sizes`, H and W are multiples of 4, and
+            of 32 with an EfficientNet.
           sizes: int32 [B, 2], rows and columns that each image covers from the top left; None for
             all. Results are those of each image alone.
           train: whether BatchNorm uses and updates batch statistics.
@@ -161,7 +166,8 @@ class Delg(nn.Module):
         """
         images = preprocess(images, get_convention(self.convention)).astype(self.dtype)
         learn_norm = train and not (self.freeze_norm or self.freeze_backbone)
-        stages = self.resnet(images, sizes, train=learn_norm)
+        is_resnet = self.backbone in resnet.ARCHITECTURES
+        stages = (self.resnet if is_resnet else self.efficientnet)(images, sizes, train=learn_norm)
         return self.heads(stages["conv4"], stages["conv5"], sizes, train, which)
 
     def heads(
@@ -217,7 +223,7 @@ class Delg(nn.Module):
     def _global_feature(self, conv5: jax.Array, sizes: jax.Array | None) -> jax.Array:
         mask = None if sizes is None else extent.inside(conv5.shape, sizes)
         if self.regional:
-            conv5 = regional.blend(conv5, self.regional, sizes)
+            conv5 = pooling.blend_regions(conv5, self.regional, sizes)
         power = self.power if self.gem_learned else self.gem_power
         feature = pooling.pool(conv5, self.pooling, power, mask)
         return self.whiten(feature) if self.whitening else feature
@@ -268,6 +274,15 @@ class Delg(nn.Module):
         return self.class_shards.gather(features) if self.class_shards else features
 
 
+def check_backbone(architecture: str, convention: str, conv4_stride: int) -> None:
+    """Raises a UserError for an unknown backbone, or a convention or stride that it lacks."""
+    known = (*resnet.ARCHITECTURES, *efficientnet.ARCHITECTURES)
+    require_choice("config.model.backbone", architecture, known)
+    get_convention(convention)
+    family = efficientnet if architecture in efficientnet.ARCHITECTURES else resnet
+    family.check(architecture, convention, conv4_stride)
+
+
 def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:
     """Builds the network that `config.model` describes.
 
@@ -281,7 +296,7 @@ def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:
     Raises:
       UserError: if a field has an invalid value.
     """
-    resnet.check(model.backbone, model.convention, model.conv4_stride)
+    check_backbone(model.backbone, model.convention, model.conv4_stride)
     for field, choices in _CHOICES.items():
         require_choice(f"config.model.{field}", model[field], choices)
     for field in _POSITIVE:

@@ -45,16 +45,21 @@ def stem_shift(sizes: jax.Array, convention: Convention) -> jax.Array:
     return jnp.zeros_like(sizes)
 
 
-def shift(images: jax.Array, shifts: jax.Array) -> jax.Array:
+def shift(images: jax.Array, shifts: jax.Array, multiple: int = CANVAS_MULTIPLE) -> jax.Array:
     """Moves each image of [B, H, W, C] down and right by `shifts` [B, 2] pixels.
 
     Raises:
-      ValueError: if H or W is not a multiple of `CANVAS_MULTIPLE`.
+      ValueError: if H or W is not a multiple of `multiple`, so that an image could wrap around.
     """
-    if images.shape[1] % CANVAS_MULTIPLE or images.shape[2] % CANVAS_MULTIPLE:
-        rule = f"must have sides that are multiples of {CANVAS_MULTIPLE}"
+    if images.shape[1] % multiple or images.shape[2] % multiple:
+        rule = f"must have sides that are multiples of {multiple}"
         raise ValueError(f"images (={images.shape}) {rule}")
-    return jax.vmap(lambda image, by: jnp.roll(image, (by[0], by[1]), axis=(0, 1)))(images, shifts)
+    return roll(images, shifts)
+
+
+def roll(maps: jax.Array, shifts: jax.Array) -> jax.Array:
+    """Rolls each map of [B, H, W, C] down and right by `shifts` [B, 2] positions."""
+    return jax.vmap(lambda one, by: jnp.roll(one, (by[0], by[1]), axis=(0, 1)))(maps, shifts)
 
 
 def inside(shape: tuple[int, ...], sizes: jax.Array, starts: jax.Array | None = None) -> jax.Array:

@@ -1,10 +1,12 @@
-"""Global pooling of feature maps (GeM, average, maximum), and L2 normalisation."""
+"""Global pooling of feature maps (GeM, average, maximum), regional GeM, and L2 normalisation."""
 
 import jax
 import jax.numpy as jnp
 
 POOLINGS = ("gem", "avg", "max")
 _FLOOR = 1e-6  # lower bound of activations in GeM, as in the official code
+REGION_SIDE = 5  # side of a region, positions
+REGION_POWER = 2.5  # of GeM over a region
 
 
 def pool(
@@ -63,3 +65,38 @@ def l2_normalize(vectors: jax.Array, axis: int = -1) -> jax.Array:
     """Scales vectors to unit length; a zero vector stays zero, with a finite gradient."""
     squared = jnp.sum(jnp.square(vectors), axis=axis, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))
+
+
+def blend_regions(maps: jax.Array, share: float, sizes: jax.Array | None = None) -> jax.Array:
+    """Blends a map with the generalised mean of the region around each position.
+
+    Args:
+      maps: float [B, H, W, C], not negative.
+      share: weight of the regional means; 0 gives the map itself.
+      sizes: int32 [B, 2], rows and columns that each image covers from the top left; None for
+        all. Regions are padded by reflection at these borders.
+
+    Returns:
+      float32 [B, H, W, C]; positions beyond an image's own are undefined.
+    """
+    maps = maps.astype(jnp.float32)
+    if sizes is None:
+        sizes = jnp.broadcast_to(jnp.asarray(maps.shape[1:3], jnp.int32)[None, :], (len(maps), 2))
+    margin = REGION_SIDE // 2
+    powers = _reflected(
+        _reflected(maps**REGION_POWER, sizes[:, 0], 1, margin), sizes[:, 1], 2, margin
+    )
+    window = (1, REGION_SIDE, REGION_SIDE, 1)
+    sums = jax.lax.reduce_window(powers, 0.0, jax.lax.add, window, (1, 1, 1, 1), "VALID")
+    return share * (sums / REGION_SIDE**2) ** (1.0 / REGION_POWER) + (1.0 - share) * maps
+
+
+def _reflected(maps: jax.Array, lengths: jax.Array, axis: int, margin: int) -> jax.Array:
+    """Pads an axis by `margin` on both sides, reflected at its first and last valid position."""
+    positions = jnp.arange(-margin, maps.shape[axis] + margin)[None, :]
+    last = lengths[:, None] - 1
+    mirrored = jnp.where(positions > last, 2 * last - positions, jnp.abs(positions))
+    index = jnp.clip(mirrored, 0, last)
+    shape = [len(maps), 1, 1, 1]
+    shape[axis] = index.shape[1]
+    return jnp.take_along_axis(maps, index.reshape(shape), axis=axis)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models import extent
-from delg_jax.models.convention import Convention, get_convention
+from delg_jax.models.convention import RESNET_CONVENTIONS, Convention, get_convention
 
 # Name: (units per stage, bottleneck units, channels of the first stage).
 ARCHITECTURES = {
@@ -187,9 +187,9 @@ def _stem_padding(convention: Convention, ragged: bool) -> tuple[Any, Any]:
 
 
 def check(architecture: str, convention: str, conv4_stride: int) -> None:
-    """Raises a UserError for an unknown backbone, convention or stride."""
+    """Raises a UserError for an unknown backbone, or a convention or stride that ResNets lack."""
     require_choice("config.model.backbone", architecture, tuple(ARCHITECTURES))
-    get_convention(convention)
+    require_choice("config.model.convention", convention, RESNET_CONVENTIONS)
     if conv4_stride not in ((32,) if convention == "slim" else (16, 32)):
         rule = "must be 32 with the slim convention, else 16 or 32"
         raise UserError("config.model.conv4_stride", conv4_stride, rule)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -42,8 +43,34 @@ def shapes(module: Delg) -> Variables:
     return {name: variables.get(name, {}) for name in ("params", "batch_stats")}
 
 
+def pretrained_variables(
+    module: Delg, key: jax.Array, model: ml_collections.ConfigDict, complete: bool = False
+) -> Variables:
+    """The variables of `config.model.pretrained`; those that it lacks are initialised.
+
+    The weights are checked before anything is initialised.
+
+    Args:
+      module: the network.
+      key: of the initialisation.
+      model: the `config.model` tree.
+      complete: as for `load_pretrained`.
+
+    Returns:
+      As `initialize`.
+
+    Raises:
+      UserError: if the weights do not fit the network.
+    """
+    pretrained = _read_pretrained(model, classifiers=False, complete=complete)
+    return _merged(initialize(module, key), pretrained, model)
+
+
 def load_pretrained(
-    variables: Variables, model: ml_collections.ConfigDict, classifiers: bool = False
+    variables: Variables,
+    model: ml_collections.ConfigDict,
+    classifiers: bool = False,
+    complete: bool = False,
 ) -> Variables:
     """Replaces the variables that `config.model.pretrained` holds; a no-op if it is empty.
 
@@ -51,6 +78,7 @@ def load_pretrained(
       variables: fresh variables of the network.
       model: the `config.model` tree.
       classifiers: whether to load the classifiers too; their number of classes must then be equal.
+      complete: whether to refuse weights that lack a head of which features are made.
 
     Returns:
       Variables of the same structure.
@@ -58,10 +86,17 @@ def load_pretrained(
     Raises:
       UserError: if the weights do not fit the network.
     """
+    return _merged(variables, _read_pretrained(model, classifiers, complete), model)
+
+
+def _read_pretrained(
+    model: ml_collections.ConfigDict, classifiers: bool, complete: bool
+) -> Variables | None:
+    """The variables that `config.model.pretrained` holds; None if it is empty."""
     if not model.pretrained:
-        return variables
-    arrays = weights.read_arrays(model.pretrained)
-    source = model.pretrained_source
+        return None
+    arrays = weights.read_arrays(weights.locate(model.pretrained))
+    source = _source(model, arrays)
     # Shapes fit weights of another convention too, but strides and input normalisation do not
     convention = weights.convention_of(source, arrays, model.backbone)
     if model.convention != convention:
@@ -73,9 +108,51 @@ def load_pretrained(
     converted = weights.convert(
         source, arrays, model, weights.read_mapping(model.pretrained_mapping)
     )
+    if complete:
+        _require_heads(model, converted["params"])
+    return converted
+
+
+def _source(model: ml_collections.ConfigDict, arrays: Mapping[str, np.ndarray]) -> str:
+    """The naming scheme of weights, which also must be of the backbone of `config.model`."""
+    found = weights.identify(arrays)
+    if found is None:
+        if not model.pretrained_source:
+            rule = "must be given: the names in config.model.pretrained match no known backbone"
+            raise UserError("config.model.pretrained_source", "", rule)
+        return model.pretrained_source  # conversion says what is missing
+    if found.backbone != model.backbone:
+        rule = f"must be {found.backbone}, the architecture of these weights"
+        raise UserError("config.model.backbone", model.backbone, rule)
+    return model.pretrained_source or found.source
+
+
+def _require_heads(model: ml_collections.ConfigDict, found: Mapping[str, Any]) -> None:
+    """Refuses weights that lack a head of which features are made."""
+    needs = (
+        ("whiten", "whitening", True, False, model.whitening),
+        ("attend", "attention", "learned", "norm", model.local_head),
+        ("reduce", "dim_reduction", model.dim_reduction, "none", model.local_head),
+    )
+    for part, field, value, without, used in needs:
+        if used and model[field] == value and value != without and part not in found:
+            rule = f"must be {without!r}: {model.pretrained} has no such layer, and one of random "
+            rule += "weights would make useless features"
+            raise UserError(f"config.model.{field}", value, rule)
+
+
+def _merged(
+    variables: Variables, pretrained: Variables | None, model: ml_collections.ConfigDict
+) -> Variables:
+    if pretrained is None:
+        return variables
     merged = traverse_util.flatten_dict(variables)
-    merged.update(traverse_util.flatten_dict(converted))
-    fresh = sorted(set(variables["params"]) - set(converted["params"]))
+    merged.update(traverse_util.flatten_dict(pretrained))
+    fresh = sorted(
+        part
+        for part in set(variables["params"]) - set(pretrained["params"])
+        if not part.endswith("_classifier")
+    )
     if fresh:
         _LOG.info("%s lacks %s; initialised at random", model.pretrained, ", ".join(fresh))
     return traverse_util.unflatten_dict(merged)

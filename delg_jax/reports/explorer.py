@@ -10,9 +10,8 @@ from delg_jax.errors import UserError
 from delg_jax.progress import Progress
 from delg_jax.reports.local_feature_views import UNIT, LocalFeatureViews, Shape
 from delg_jax.reports.method_results import MethodResult, ground_truth
-from delg_jax.reports.query_choice import choose
-from delg_jax.reports.query_results import top_images
-from delg_jax.reports.thumbnails import Thumbnails
+from delg_jax.reports.query_results import choose, top_images
+from delg_jax.reports.result_images import Thumbnails
 from delg_jax.reports.workdir_results import WorkdirResults
 
 
@@ -23,7 +22,7 @@ class PageSettings:
     Attributes:
       top: images shown per method and query.
       queries: number of queries listed; 0 for all.
-      choose: which queries come first, see `query_choice.choose`.
+      choose: which queries come first, see `query_results.choose`.
       pictures: number of queries, from the start of the list, with pictures and matches.
       megabytes: maximum size of all pictures.
     """

@@ -14,7 +14,7 @@ import markupsafe
 from delg_jax import workdir
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
-from delg_jax.reports import charts, method_results, significance_tables, tables
+from delg_jax.reports import charts, method_results, sweep_tables, tables
 from delg_jax.reports.explorer import Explorer, PageSettings
 from delg_jax.reports.workdir_results import WorkdirResults, read, read_training
 from delg_jax.training.metrics import read_records
@@ -122,7 +122,7 @@ def _run(run: WorkdirResults) -> dict[str, Any]:
     return {
         "name": str(folder),
         "methods": tables.retrieval_cells(result) if result else None,
-        "intervals": significance_tables.interval_cells(result),
+        "intervals": sweep_tables.interval_cells(result),
         "queries": result.get("queries"),
         "images": result.get("images"),
         "notes": run.notes,
@@ -154,7 +154,7 @@ def _group(runs: Sequence[WorkdirResults], settings: PageSettings) -> dict[str, 
         "left_out": content["leftOut"],
         "recall": [drawn for drawn in recall if drawn],
         "by_query": [drawn for drawn in plots if drawn],
-        "differences": significance_tables.difference_cells(results),
+        "differences": sweep_tables.difference_cells(results),
         "by_difference": [drawn for drawn in compared if drawn],
         "content": json_for_script(content),
     }

@@ -14,7 +14,8 @@ from delg_jax.array_files import read_arrays
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
-from delg_jax.evaluation.evaluate import sources
+from delg_jax.evaluation.experiment import sources
+from delg_jax.features.image_sets import LISTED, store_folder
 from delg_jax.features.store import FeatureStore
 from delg_jax.json_files import count, each, every, fields, finite, known, number, require, text
 from delg_jax.retrieval import skipped
@@ -80,11 +81,14 @@ def read(folder: pathlib.Path, data_root: str = "") -> WorkdirResults:
         return WorkdirResults(
             folder, metrics, notes=[*notes, f"The configuration cannot be read: {_reason(error)}."]
         )
-    queries, database = _stores(folder, notes)
+    queries, database = _stores(folder, config, notes)
     data = _data(folder, config, data_root, notes)
     stored = None
     if queries is not None and database is not None:
         stored = [queries.names, database.names]
+        in_store = data is not None and set(data.database.names) == set(database.names)
+        if data is not None and in_store and config.data.name == LISTED:
+            data = data.ordered(database.names)  # images that were added later come last
     listed = data and [list(data.queries.names), list(data.database.names)]
     if None not in (listed, stored) and listed != stored:
         notes.append("The data set has other images than when it was evaluated: no pictures.")
@@ -103,12 +107,13 @@ def _reason(error: Exception) -> str:
 
 
 def _stores(
-    folder: pathlib.Path, notes: list[str]
+    folder: pathlib.Path, config: ml_collections.ConfigDict, notes: list[str]
 ) -> tuple[FeatureStore | None, FeatureStore | None]:
     """Features of queries and database; neither if one cannot be read."""
     try:
-        parts = ("queries", "database")
-        queries, database = (FeatureStore(folder / "features" / part) for part in parts)
+        queries, database = (
+            FeatureStore(store_folder(config, folder, part)) for part in ("queries", "database")
+        )
         _ = queries.names, database.names
     except _UNUSABLE as error:
         notes.append(f"The features cannot be read, so matches are not shown: {_reason(error)}.")

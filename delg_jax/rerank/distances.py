@@ -71,6 +71,64 @@ def distances(
     return jnp.where(diagonal, 0.0, result)
 
 
+@partial(jax.jit, static_argnames="count")
+def scaled_by_neighbours(
+    similarities: jax.Array, images: jax.Array, count: int, known: jax.Array | None = None
+) -> jax.Array:
+    """Divides similarities by sqrt(t_i t_j), the scales of both images.
+
+    t_i is the mean similarity of image i to its `count` most similar images. As in spectral
+    clustering with local scaling (Zelnik-Manor and Perona, NIPS 2004), a similarity then means the
+    same for an image that resembles many and for one that resembles few, and whatever the unit.
+
+    Args:
+      similarities: float [n, n], not below 0 where it matters; the two directions are averaged for
+        the scales. The diagonal is not read.
+      images: bool [n], False on padding.
+      count: images of which the mean is taken, all others if there are fewer; at least 1.
+      known: bool [n, n], False where a similarity is missing, which counts as 0; None for all True.
+
+    Returns:
+      float [n, n]; where an image has no similarity above 0, as they are.
+    """
+    size = len(similarities)
+    count = min(count, size)
+    there = images[:, None] & images[None, :] & ~jnp.eye(size, dtype=bool)
+    usable = there if known is None else there & known
+    between = jnp.maximum(_mean(jnp.where(usable, similarities, 0.0)), 0.0)
+    least = kth_largest(between, count)
+    larger = between > least[:, None]
+    largest = jnp.where(larger, between, 0.0).sum(axis=1) + (count - larger.sum(axis=1)) * least
+    others = jnp.clip(there.sum(axis=1), 1, count)
+    scales = jnp.sqrt(largest / others)
+    scales = jnp.where(scales > 0.0, scales, 1.0)
+    return similarities / (scales[:, None] * scales[None, :])
+
+
+@partial(jax.jit, static_argnames="count")
+def kth_largest(values: jax.Array, count: int) -> jax.Array:
+    """The `count`-th largest value of each row, found bit by bit.
+
+    Ten times as fast as sorting or `top_k` for rows of 700 values on a CPU.
+
+    Args:
+      values: float32 [n, m], not negative.
+      count: k, from 1 to m.
+
+    Returns:
+      float32 [n].
+    """
+    # Floats that are not negative have the order of their bits
+    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
+
+    def with_bit(number: int, found: jax.Array) -> jax.Array:
+        larger = found | (1 << (30 - number))
+        return jnp.where((bits >= larger[:, None]).sum(axis=1) >= count, larger, found)
+
+    found = jax.lax.fori_loop(0, 31, with_bit, jnp.zeros(len(values), jnp.int32))
+    return jax.lax.bitcast_convert_type(found, jnp.float32)
+
+
 def level(similarities: jax.Array, contrast: float, background: float = 0.0) -> jax.Array:
     """Scales similarities from [background, contrast] to [0, 1], with clipping."""
     return jnp.clip((similarities - background) / (contrast - background), 0.0, 1.0)

@@ -15,18 +15,20 @@ import numpy as np
 
 from delg_jax.errors import WrongField
 from delg_jax.rerank import profiles, superglobal
-from delg_jax.rerank.classical_mds import classical_mds, landmark_mds
-from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level
-from delg_jax.rerank.smacof import smacof
+from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level, scaled_by_neighbours
+from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
 from delg_jax.search.batching import starts
 from delg_jax.search.graph import SimilarityGraph
+from delg_jax.search.pair_graph import PairGraph
 
 METHODS = ("classical", "smacof", "landmark", "profile", "kernel")
 _WITHOUT_EMBEDDING = ("profile", "kernel")
+GRAPHS = ("stored", "on_the_fly")
 
 Array = jax.Array | np.ndarray
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+_LEAST = 1e-12  # similarity by which others are divided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,12 @@ class MdsSettings:
       dim: dimension of the embedding; a shorter list leaves columns zero. Of method profile, the
         similarities kept of each image; kernel has none.
       distance: form of the distance, one of `distances.FORMS`; profile and kernel use similarities.
-      contrast: similarity that counts as 1; different photographs are far below 1.
+      contrast: similarity that counts as 1; different photographs are far below 1. With
+        `scale_neighbours`, the scaled similarity that does.
+      scale_neighbours: similarities are divided by the scales of both images first, see
+        `distances.scales`: the mean over this many most similar images of the list. Contrast and
+        background then hold for every network, kernel and data set, and the local similarity in
+        the score is divided by that of the first image, which is not clipped. 0 = not scaled.
       background: similarity that counts as 0; unrelated photographs are above 0.
       background_rank: rank in an image's own list whose similarity is subtracted as its background
         first; 0 = none; the last rank of a shorter list. This corrects images without texture,
@@ -56,12 +63,15 @@ class MdsSettings:
       beta: weight of a neighbour in that step.
       weight: of the vectors in the score; 1 - weight is that of the local similarity.
       query_block: queries embedded at a time.
+      graph: where similarities between database images come from: stored for the best neighbours of
+        each image, or computed on_the_fly for all pairs of a short list.
     """
 
     short_list: int = 400
     dim: int = 128
     distance: str = "chord"
     contrast: float = 1.0
+    scale_neighbours: int = 0
     background: float = 0.0
     background_rank: int = 0
     power: float = 1.0
@@ -75,10 +85,11 @@ class MdsSettings:
     beta: float = 0.3
     weight: float = 0.3
     query_block: int = 8
+    graph: str = "stored"
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        choices = {"distance": FORMS, "missing": MISSING, "method": METHODS}
+        choices = {"distance": FORMS, "missing": MISSING, "method": METHODS, "graph": GRAPHS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)
@@ -97,7 +108,8 @@ class MdsSettings:
         for name in ("short_list", "dim", "landmarks", "query_block"):
             if getattr(self, name) < 1:
                 raise WrongField(name, getattr(self, name), "must be at least 1")
-        for name in ("power", "iterations", "neighbours", "beta", "background_rank"):
+        natural = ("iterations", "neighbours", "background_rank", "scale_neighbours")
+        for name in ("power", "beta", *natural):
             if getattr(self, name) < 0:
                 raise WrongField(name, getattr(self, name), "must not be negative")
 
@@ -105,7 +117,7 @@ class MdsSettings:
 def rerank(
     rankings: Array,
     similarities: Array,
-    graph: SimilarityGraph,
+    graph: SimilarityGraph | PairGraph,
     settings: MdsSettings,
     query_globals: Array | None = None,
     database_globals: Array | None = None,
@@ -137,7 +149,7 @@ def rerank(
 def list_scores(
     rankings: Array,
     similarities: Array,
-    graph: SimilarityGraph,
+    graph: SimilarityGraph | PairGraph,
     settings: MdsSettings,
     query_globals: Array | None = None,
     database_globals: Array | None = None,
@@ -213,10 +225,11 @@ def scores(
     """Scores the short list of a query by embedding and local similarity together.
 
     The score is weight * v(query, image) + (1 - weight) * s(query, image), where s is scaled from
-    background (0) to contrast (1). v is the cosine between rows of the joint embedding of the query
-    and its short list; with global descriptors, that of the weighted concatenations; with
-    neighbours, the SuperGlobal score of these rows. SuperGlobal then pools by the mean, because the
-    elementwise maximum changes with a rotation, and an embedding is defined up to a rotation.
+    background (0) to contrast (1), or with `scale_neighbours` to the largest of the list. v is the
+    cosine between rows of the joint embedding of the query and its short list; with global
+    descriptors, that of the weighted concatenations; with neighbours, the SuperGlobal score of
+    these rows. SuperGlobal then pools by the mean, because the elementwise maximum changes with a
+    rotation, and an embedding is defined up to a rotation.
 
     Args:
       query_similarities: float [M], s(query, image), used for both directions.
@@ -235,7 +248,12 @@ def scores(
     if known is not None:
         known = jnp.pad(known, ((1, 0), (1, 0)), constant_values=True)
     images = jnp.pad(mask, (1, 0), constant_values=True)
-    local = level(query_similarities, settings.contrast, settings.background)
+    if settings.scale_neighbours:
+        matrix = scaled_by_neighbours(matrix, images, settings.scale_neighbours, known)
+        first = jnp.where(mask, query_similarities, 0.0).max()
+        local = jnp.maximum(query_similarities, 0.0) / jnp.maximum(first, _LEAST)
+    else:
+        local = level(query_similarities, settings.contrast, settings.background)
     if settings.method in _WITHOUT_EMBEDDING:
         scaled = _levelled(matrix, images, settings, known)
         compare = _compare_profiles if settings.method == "profile" else _compare_by_kernel

@@ -10,12 +10,12 @@ import numpy as np
 
 from delg_jax.data.images import prepare
 from delg_jax.errors import UserError
-from delg_jax.features import LocalFeatures, dimensions, extract
-from delg_jax.features.extract import has_local
+from delg_jax.features import LocalFeatures, extract
+from delg_jax.features.experiment import has_local
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
-from delg_jax.features.network import Network
+from delg_jax.features.network import Network, check_dimension
 from delg_jax.rerank.spatial_verification import Verification, verify_pair
 from delg_jax.retrieval.query import read_picture
 from delg_jax.retrieval.settings import spatial_settings
@@ -67,7 +67,7 @@ def match_pictures(
             "config.model.local_head", False, "must be True: local features are matched"
         )
     spatial_settings(config.rerank)  # before the network is loaded
-    dimensions.check(config)
+    check_dimension(config)
     pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
     sides = _extract(config, root_of(workdir), pictures, overwrite)
     return match_features(pictures, sides, config.rerank, config.seed)

@@ -14,22 +14,22 @@ import numpy as np
 from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures, extract
-from delg_jax.features.extract import has_local
-from delg_jax.features.extractor import in_original_pixels
+from delg_jax.features.experiment import has_local
 from delg_jax.features.formats.imported import is_imported
-from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
 from delg_jax.features.network import Network
 from delg_jax.features.origins import Box
+from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import methods, verification
-from delg_jax.retrieval.cached_features import CachedFeatures
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import index_place
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.index import build_index
+from delg_jax.search.index import build_index, pair_graph
+from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
@@ -39,16 +39,18 @@ class Query(NamedTuple):
     """A picture ready to be searched for.
 
     Attributes:
-      features: of the picture, or of its box.
+      features: of the picture, or of its box, in pixels of the picture as it was shrunk.
       size: rows and columns of the whole picture.
       corner: (y, x) of the box in pixels; locations of features are relative to it.
       milliseconds: of extraction.
+      scale: size of the shrunk picture / size of the picture.
     """
 
     features: InMemoryFeatures
     size: tuple[int, int]
     corner: tuple[int, int]
     milliseconds: float
+    scale: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Matches(NamedTuple):
     Attributes:
       locations: float32 [L, 2] of the L matches in the query and in the image, (y, x) in pixels of
         the whole pictures.
-      verification: matches, inliers, and the transformation from the image to the query's box.
+      verification: matches, inliers, and the transformation from the image to the query's box, as
+        it was shrunk.
     """
 
     locations: tuple[np.ndarray, np.ndarray]
@@ -126,7 +129,7 @@ class Searcher:
         self._database = CachedFeatures(self._stored.database)
         self.source: ImageSource = self._stored.data.database
         self._engine: LocalSearch | None = None
-        self._graphs: dict[str, SimilarityGraph] = {}
+        self._graphs: dict[str, SimilarityGraph | PairGraph] = {}
         self._device = threading.Lock()
 
     def query(self, picture: np.ndarray, box: Box | None = None) -> Query:
@@ -168,11 +171,10 @@ class Searcher:
             start = time.perf_counter()  # does not count waiting for other threads
             found = self._extractor([loaded.image])[0]
             spent = _milliseconds_since(start)
-        features = in_original_pixels(found, loaded.scale)
         settings = self.config.extract
-        one = InMemoryFeatures([features], settings.local_encoding, settings.global_dtype)
+        one = InMemoryFeatures([found], settings.local_encoding, settings.global_dtype)
         x, y = (0, 0) if box is None else (max(round(float(side)), 0) for side in box[:2])
-        return Query(one, size, (y, x), spent)
+        return Query(one, size, (y, x), spent, loaded.scale)
 
     def search(self, query: Query, method: str = "global", top: int = 10) -> Found:
         """Ranks the database.
@@ -241,7 +243,27 @@ class Searcher:
             for column, side in enumerate(sides)
         )
         corner = np.array(query.corner, np.float32)
-        return Matches((first + corner[None, :], second), found)
+        return Matches((first / np.float32(query.scale) + corner[None, :], second), found)
+
+    def warm_up(self) -> None:
+        """Compiles what a search for any picture needs, so that none has to wait for it.
+
+        Methods that need a stored similarity graph are left out: they may have to build it.
+        """
+        sizes = self._extractor.warm_up_sizes()
+        rerank = self.config.rerank
+        quick = [m for m in self.methods if methods.graph_name(m, rerank) in ("", "pairs")]
+        with Progress("warm up", len(sizes) + len(quick) + 1, "step") as progress:
+            with self._device:
+                self._extractor.warm_up(progress.advance)
+            noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+            query = self.query(noise)
+            for method in quick:
+                self.search(query, method)
+                progress.advance()
+            if has_local(self.config):
+                self.matches(query, 0)
+            progress.advance()
 
     def _search(self, method: str, extracted: Extracted) -> Ranking:
         """The search that a method starts with; the engine is kept."""
@@ -257,22 +279,26 @@ class Searcher:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            settings, seed = self.config.rerank, self.config.seed
+            settings, seed = spatial_settings(self.config.rerank), self.config.seed
             ranked = verification.verify(extracted, first, settings, seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
             return images, np.pad(inliers, (0, len(images) - len(inliers)))
         graph = None
-        if methods.needs_graph(method):
-            kind = method.split("+")[0]
+        kind = methods.graph_name(method, self.config.rerank)
+        if kind:
             if kind not in self._graphs:
-                self._graphs[kind] = build_index(
-                    self.config, self._root, self._overwrite, self._stored, kind
-                )
+                self._graphs[kind] = self._open_graph(kind)
             graph = self._graphs[kind]
         block = self.config.search.global_block
         ranking = methods.rerank(method, extracted, first, graph, self.config.rerank, block)
         return ranking.images[0], ranking.similarities[0]
+
+    def _open_graph(self, kind: str) -> SimilarityGraph | PairGraph:
+        """The similarities that `methods.graph_name` names."""
+        if kind == "pairs":
+            return pair_graph(self._stored, self.config.search)
+        return build_index(self.config, self._root, self._overwrite, self._stored, kind)
 
 
 def check_has_network(config: ml_collections.ConfigDict) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search.batching import starts
 
 Array = jax.Array | np.ndarray

@@ -13,7 +13,7 @@ from delg_jax import distributed
 from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.locks import held_by_first
 from delg_jax.progress import Progress
 from delg_jax.search import global_search

@@ -13,7 +13,7 @@ from delg_jax import json_files, workdir
 from delg_jax.errors import UserError
 from delg_jax.features.storage import chunked_array
 from delg_jax.features.storage.chunked_array import ChunkedArray
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.features.store import FeatureStore
 from delg_jax.search.graph import Lists, SimilarityGraph
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from delg_jax import json_files, locks, migrations, system_errors, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
 from delg_jax.errors import UserError
+from delg_jax.features.store import FeatureStore
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.ivf import IvfIndex, IvfSettings
 from delg_jax.search.lsh_grids import GridSettings
@@ -51,10 +52,12 @@ class Place(NamedTuple):
     Attributes:
       folder: of the index.
       source: digest of the features.
+      features: the store that they come from; None if there is none.
     """
 
     folder: pathlib.Path
     source: str
+    features: FeatureStore | None = None
 
 
 def save(index: Index, folder: str | pathlib.Path, source: str = "") -> None:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from delg_jax.data import images
 from delg_jax.errors import UserError
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.features.origins import Box
-from delg_jax.reports.thumbnails import Pictures
+from delg_jax.reports.result_images import Pictures
 from delg_jax.retrieval.searcher import Query, Searcher, check_request
 from delg_jax.serving.decoding import Decoder, TooLargeError
 from delg_jax.serving.requests import Limits, Refusal

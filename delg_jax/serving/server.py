@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection
 from aiohttp import web
 
 from delg_jax.errors import UserError
-from delg_jax.reports.thumbnails import SIZES
+from delg_jax.reports.result_images import SIZES
 from delg_jax.retrieval.query import parse_box
 from delg_jax.retrieval.searcher import Searcher
 from delg_jax.serving.answers import Answers

@@ -1,4 +1,4 @@
-"""Runs of a sweep in parallel, each its own process; none of them outlives the sweep."""
+"""Runs of a sweep as processes in parallel, as shell commands, or as a Slurm job array."""
 
 import collections
 import contextlib
@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import threading
@@ -17,7 +18,7 @@ import ml_collections
 from delg_jax.errors import UserError
 from delg_jax.locks import exclusive
 from delg_jax.sweeps import run_record, sweep
-from delg_jax.sweeps.run_record import BEGUN, FAILED, Record
+from delg_jax.sweeps.run_record import BEGUN, FAILED, LOG, Record
 from delg_jax.sweeps.sweep import Result, Run
 from delg_jax.workdir import root_of
 
@@ -26,6 +27,27 @@ _LOG = logging.getLogger(__name__)
 _PARENT = "DELG_SWEEP_PROCESS"  # environment variable: process id of the sweep of a run
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 30.0  # from SIGTERM, on which training saves a checkpoint, to SIGKILL
+_SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name=delg-sweep
+#SBATCH --array={array}
+# Submit with the resources of a run, for example: sbatch --gres=gpu:1 --time=8:00:00 SCRIPT
+# For the table, also while runs are in progress:
+#   cd {folder}
+#   {gather}
+set -eu
+cd {folder}
+
+# run FOLDER COMMAND...: its output goes to a file in the folder
+run() {{
+  mkdir -p "$1"
+  exec "${{@:2}}" >>"$1/{log}" 2>&1
+}}
+
+case "${{SLURM_ARRAY_TASK_ID:?is set by sbatch}}" in
+{cases}
+esac
+"""
 
 
 def run(
@@ -190,3 +212,45 @@ def _stop_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def lines(commands: Mapping[str, Sequence[str]]) -> list[str]:
+    """One shell line per command.
+
+    Args:
+      commands: command lines by the name of the run.
+    """
+    return [shlex.join(words) for words in commands.values()]
+
+
+def slurm_script(
+    commands: Mapping[str, Sequence[str]],
+    gather: Sequence[str],
+    workdir: str | pathlib.Path,
+    folder: pathlib.Path,
+    jobs: int = 0,
+) -> str:
+    """A script for sbatch, with one array element per command.
+
+    Args:
+      commands: command lines by the name of the run; at least one.
+      gather: command line that makes the table.
+      workdir: of the sweep, which gets the logs; relative to `folder` or absolute.
+      folder: where the commands run.
+      jobs: maximum number at a time; 0 leaves it to Slurm.
+
+    Returns:
+      The text of the script.
+    """
+    root = pathlib.Path(workdir)
+    cases = [
+        f"  {number}) run {shlex.join([str(root / name), *words])} ;;"
+        for number, (name, words) in enumerate(commands.items())
+    ]
+    return _SCRIPT.format(
+        array=f"0-{len(commands) - 1}" + (f"%{jobs}" if jobs else ""),
+        folder=shlex.quote(str(folder)),
+        gather=shlex.join(gather),
+        log=LOG,
+        cases="\n".join(cases),
+    )

@@ -1,19 +1,18 @@
 """The record of a run in its folder, `run.json`: what was run, on which inputs, and the results."""
 
 import dataclasses
-import functools
 import hashlib
 import json
-import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import ml_collections
 
 from delg_jax import configuration, json_files, migrations
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
+from delg_jax.file_stamps import digest_of_path
 from delg_jax.search.engine_choice import unused_fields
 from delg_jax.training.checkpoints import FOLDER
 
@@ -94,7 +93,7 @@ class Record:
     def write(self, folder: pathlib.Path) -> None:
         """Writes `run.json`, whole or not at all."""
         content = {"format": _FORMAT, "digest": self.digest, **dataclasses.asdict(self)}
-        artefacts.write_json(folder / FILE, content)
+        outputs.write_json(folder / FILE, content)
 
 
 def read(folder: pathlib.Path) -> Record | None:
@@ -152,38 +151,10 @@ def source_digests(
     if "model.checkpoint" in paths and (paths["model.checkpoint"] / FOLDER).is_dir():
         paths["model.checkpoint"] /= FOLDER  # a workdir also gets other outputs
     return {
-        field: _path_digest(path, by_content=field in _WEIGHTS or path.is_file())
+        field: digest_of_path(path, by_content=field in _WEIGHTS or path.is_file())
         for field, path in paths.items()
         if path.exists()
     }
-
-
-def _path_digest(root: pathlib.Path, by_content: bool) -> str:
-    total = hashlib.sha256()
-    for path in _files(root):
-        status = os.stat(path)
-        state: Any = status.st_size, status.st_mtime_ns
-        if by_content:
-            state = _content_digest(path, *state)
-        total.update(os.fsencode(f"{os.path.relpath(path, root)}\0{state}\0"))
-    return total.hexdigest()[:32]
-
-
-def _files(root: pathlib.Path) -> Iterator[str]:
-    """The path itself if it is a file, else all files below it, in order."""
-    if root.is_file():
-        yield str(root)
-    for parent, folders, names in os.walk(root):
-        folders.sort()
-        paths = (os.path.join(parent, name) for name in sorted(names))
-        yield from filter(os.path.isfile, paths)
-
-
-@functools.lru_cache(maxsize=4096)
-def _content_digest(path: str, size: int, time: int) -> str:
-    """Of a file; the other arguments make the cache notice a change."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(content: Any) -> str:

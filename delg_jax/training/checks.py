@@ -109,7 +109,7 @@ RANGES = {
     "train.interrupted_status": Range(0, _LARGEST_STATUS),
 }
 CHOICES = {
-    "model.pretrained_source": tuple(NAMINGS),
+    "model.pretrained_source": ("", *NAMINGS),
     "data.synthetic.size": ("small", "tiny"),
     "train.heads": ("joint", "global", "local"),
     "train.batch_norm": ("train", "frozen", "sync"),

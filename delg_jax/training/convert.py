@@ -20,7 +20,7 @@ def convert_weights(
 ) -> pathlib.Path:
     """Writes the network with the weights of `config.model.pretrained` as a checkpoint of step 0.
 
-    Variables that the file lacks are initialised from `config.seed`, as when it is read directly.
+    Classifiers are initialised from `config.seed`; weights that lack another part are refused.
 
     Args:
       config: the whole tree.
@@ -37,7 +37,9 @@ def convert_weights(
         raise UserError("config.model.pretrained", "", "must name the weights to convert")
     folder = root_of(workdir) / FOLDER
     variables = initialize(build(config.model), jax.random.key(config.seed))
-    variables = load_pretrained(variables, config.model, config.model.num_classes > 0)
+    variables = load_pretrained(
+        variables, config.model, config.model.num_classes > 0, complete=True
+    )
     claim(folder, config, _SECTIONS, overwrite)
     with Checkpoints(folder, config.model, keep=1) as checkpoints:
         state = create_state(variables, create_optimizer(config.train))

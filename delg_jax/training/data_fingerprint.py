@@ -8,7 +8,6 @@ from typing import Any
 
 from delg_jax import json_files
 from delg_jax.data.sources import FileSource, ImageSource, TrainingData
-from delg_jax.data.tfds_builders.manifest import stamp
 from delg_jax.errors import UserError
 from delg_jax.workdir import write_json
 
@@ -79,8 +78,7 @@ def _of_source(source: ImageSource) -> dict[str, Any]:
 
 def _contents(source: ImageSource) -> str:
     if isinstance(source, FileSource):
-        paths = (source.root / f"{name}{source.suffix}" for name in source.names)
-        return _digest(stamp(path).size for path in paths)
+        return _digest(source.stamps(range(len(source)))[:, 0].tolist())
     stored = getattr(source, "digests", [])
     return _digest(stored) if stored and all(stored) else ""
 

@@ -18,7 +18,7 @@ from delg_jax.array_files import CheckedArray, read_arrays, write_checksums
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
-from delg_jax.models.delg import Delg
+from delg_jax.models.delg import BACKBONES, Delg
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
 from delg_jax.workdir import claim, replacing, write_arrays
@@ -124,7 +124,8 @@ def build(
       UserError: if they would be larger than `config.train.cache_gigabytes`.
     """
     folder = workdir.resolve() / FOLDER
-    backbone = {kind: tree.get("resnet", {}) for kind, tree in variables.items()}
+    (name,) = [part for part in BACKBONES if part in variables["params"]]
+    backbone = {kind: tree.get(name, {}) for kind, tree in variables.items()}
     made_of = {"backbone": digest(backbone), "images": _digest_of_images(source)}
     claim(folder, config, _DECISIVE, True, made_of)
     maps = CachedMaps(folder, source.labels)

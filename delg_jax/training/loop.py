@@ -21,7 +21,7 @@ from delg_jax.models.delg import Delg
 from delg_jax.progress import Progress
 from delg_jax.training import health, optimizer
 from delg_jax.training.checkpoints import ATTENTION_QUANTILES, Checkpoints
-from delg_jax.training.input_wait import InputWait
+from delg_jax.training.health import InputWait
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
 from delg_jax.training.optimizer import TrainState

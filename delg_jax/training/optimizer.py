@@ -11,6 +11,7 @@ from flax import struct, traverse_util
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.class_shards import ClassShards, norm, squared_norm
+from delg_jax.models.delg import BACKBONES
 
 Penalty = Callable[[Any], tuple[jax.Array, Any]]  # parameters to a loss and its gradients
 _LOCAL_PARTS = ("attend", "reduce", "local_classifier")
@@ -52,7 +53,7 @@ def learning_rate(train: ml_collections.ConfigDict) -> optax.Schedule:
 
 def is_trained(path: Sequence[Any], train: ml_collections.ConfigDict) -> bool:
     """Whether `config.train` lets the parameter at `path` learn."""
-    if path[0] == "resnet" and (train.freeze_backbone or train.heads == "local"):
+    if path[0] in BACKBONES and (train.freeze_backbone or train.heads == "local"):
         return False
     if path[-1] == "scale" and path[0] == "global_classifier" and not train.arcface_scale_learned:
         return False

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.models.delg import SOURCES, Delg, build
-from delg_jax.models.variables import initialize, load_pretrained, shapes
+from delg_jax.models.variables import load_pretrained, pretrained_variables, shapes
 from delg_jax.training.checkpoints import (
     FOLDER,
     explain_read_errors,
@@ -29,13 +29,23 @@ T = TypeVar("T")
 
 _TRIES = 20  # to read a checkpoint that training replaces
 
+# Fields of config.model that decide the local head, and the variables of it
+_LOCAL_FIELDS = (
+    "local_head",
+    *("attention", "attention_dim", "attention_pooling", "attention_normalize"),
+    *("dim_reduction", "local_dim"),
+)
+_LOCAL = ("attend", "reduce", "local_classifier")
+_CLASSIFIERS = ("global_classifier", "local_classifier")
+
 
 def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tuple[Delg, Any]:
     """Loads the network to extract with: trained, pretrained or random, in this order.
 
     The checkpoint that `config.model.checkpoint` names (a workdir, its checkpoint folder, or one
     checkpoint) takes precedence over one in `workdir`, unless the run in `workdir` started from it.
-    Without a checkpoint, `config.model.pretrained` fills the backbone.
+    Without a checkpoint, `config.model.pretrained` fills the network; weights that lack a head of
+    which features are made are refused.
 
     Args:
       config: the whole tree.
@@ -50,8 +60,8 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
     found = find_checkpoint(config, workdir)
     if found is None:
         module = build(config.model)
-        variables = initialize(module, jax.random.key(config.seed))
-        return module, load_pretrained(variables, config.model)
+        key = jax.random.key(config.seed)
+        return module, pretrained_variables(module, key, config.model, complete=True)
     return _restore(config, *found)
 
 
@@ -64,29 +74,50 @@ def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> 
 
     Returns:
       Variables of the same structure. Classifiers stay fresh if the checkpoint has another number
-      of classes.
+      of classes, and so does the local head if it alone is trained and the checkpoint has another.
 
     Raises:
       UserError: if there is no checkpoint, or it holds another network.
     """
     if not config.model.checkpoint:
         return variables
+    num_classes, folder = config.model.num_classes, _locate(config.model.checkpoint)
+    asked = _asked_of_start(config, *folder)
+    module, restored = _restore(asked, *folder)
+    own = set(_CLASSIFIERS if module.num_classes != num_classes else ())
+    if any(asked.model[name] != config.model[name] for name in _LOCAL_FIELDS):
+        own |= set(_LOCAL)
+    return {
+        kind: {
+            **{name: value for name, value in restored[kind].items() if name not in own},
+            **{name: value for name, value in fresh.items() if name in own},
+        }
+        for kind, fresh in variables.items()
+    }
+
+
+def _asked_of_start(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
+) -> ml_collections.ConfigDict:
+    """The network that a checkpoint must hold for training to start from it.
+
+    It may have another number of classes, and where only the local head is trained, another one.
+    """
     config = config.copy_and_resolve_references()
-    num_classes, config.model.num_classes = config.model.num_classes, 0
-    module, restored = _restore(config, *_locate(config.model.checkpoint))
-    if module.num_classes != num_classes:
-        fresh = {n: v for n, v in variables["params"].items() if n.endswith("_classifier")}
-        restored = {**restored, "params": {**restored["params"], **fresh}}
-    return restored
+    config.model.num_classes = 0
+    if config.train.heads == "local":
+        stored = _meta(folder, step)["model"]
+        for name in _LOCAL_FIELDS:
+            config.model[name] = stored.get(name, config.model[name])
+    return config
 
 
 def require_start(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError unless the weights that training starts from exist and fit the network."""
     if config.model.checkpoint:
-        config = config.copy_and_resolve_references()
-        config.model.num_classes = 0  # another number of classes gets fresh classifiers
         folder, step = _locate(config.model.checkpoint)
-        _stored_module(config, _meta(folder, step)["model"], folder)
+        meta = _meta(folder, step)
+        _stored_module(_asked_of_start(config, folder, step), meta["model"], folder)
     else:
         load_pretrained({"params": {}, "batch_stats": {}}, config.model)
 

@@ -25,7 +25,7 @@ from delg_jax.benchmarks import bench  # noqa: E402
 from delg_jax.benchmarks.baselines import libraries  # noqa: E402
 from delg_jax.benchmarks.cases import vectors  # noqa: E402
 from delg_jax.reports import benchmarks as tables  # noqa: E402
-from delg_jax.rerank.classical_mds import classical_mds  # noqa: E402
+from delg_jax.rerank.mds_solvers import classical_mds  # noqa: E402
 from delg_jax.search import SimilarityKernel, binary, global_search, local_search  # noqa: E402
 
 _TOLERANCE = 1e-4

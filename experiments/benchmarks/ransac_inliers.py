@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax.benchmarks import harness
-from delg_jax.benchmarks.baselines import ransac_libraries
+from delg_jax.benchmarks.baselines import libraries
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
@@ -70,9 +70,9 @@ def ours(planted: Planted, options: RansacSettings) -> np.ndarray:
     return np.asarray(estimate(*arguments, mask, ids, jax.random.key(0), options).inlier_mask)
 
 
-def peers(model: str, trials: int) -> dict[str, ransac_libraries.Ransac]:
+def peers(model: str, trials: int) -> dict[str, libraries.Ransac]:
     """Returns the RANSAC of each peer that is installed."""
-    makers = {"OpenCV": ransac_libraries.opencv, "scikit-image": ransac_libraries.scikit_image}
+    makers = {"OpenCV": libraries.opencv, "scikit-image": libraries.scikit_image}
     found = {}
     for name, make in makers.items():
         with contextlib.suppress(UserError):

@@ -20,9 +20,9 @@ from delg_jax.benchmarks import harness
 from delg_jax.benchmarks.cases import mds, vectors
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.reports.line_chart import line_chart
+from delg_jax.reports.charts import line_chart
 from delg_jax.reports.tables import markdown
-from delg_jax.rerank.classical_mds import classical_mds
+from delg_jax.rerank.mds_solvers import classical_mds
 from delg_jax.search import SimilarityKernel, global_search, local_search
 
 _KERNEL = SimilarityKernel("threshold", 0.5)

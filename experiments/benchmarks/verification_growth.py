@@ -21,7 +21,7 @@ from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.features import LocalFeatures
-from delg_jax.reports.line_chart import line_chart
+from delg_jax.reports.charts import line_chart
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank import SpatialSettings
 from delg_jax.rerank.spatial_verification import verify

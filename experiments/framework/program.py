@@ -1,6 +1,7 @@
 """The program of a table: its flags, and a run from trainings to the written table."""
 
 import ast
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from absl import flags
 from delg_jax.cli import arguments
 from delg_jax.errors import UserError
 from delg_jax.sweeps import sweep
-from experiments.framework import runs, table_cells
+from experiments.framework import dry_run, runs, table_cells
 from experiments.framework.experiment import Experiment
 from experiments.framework.paper_table import PaperTable
 from experiments.framework.plan import Options
@@ -35,10 +36,26 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     text = "Delete outputs of another configuration instead of refusing them."
     flags.DEFINE_boolean("overwrite", False, text, flag_values=values)
     arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
+    text = "Print trainings, images, epochs, bytes and hours; run nothing."
+    flags.DEFINE_boolean("plan", False, text, flag_values=values)
 
 
-def run(experiment: Experiment, values: flags.FlagValues) -> PaperTable:
-    """Runs, writes and prints one table; a UserError at the end names failed runs."""
+def planned(experiment: Experiment, values: flags.FlagValues) -> bool:
+    """With --plan, prints what the experiment would take, from the rates in --results."""
+    if not values.plan:
+        return False
+    chosen = options(values)
+    folders = {"data": chosen.data or "DATA", "weights": chosen.weights or "WEIGHTS"}
+    chosen = dataclasses.replace(chosen, **folders)
+    rates = dry_run.Rates(pathlib.Path(values.results))
+    print(dry_run.table(experiment, chosen, dry_run.steps(experiment, chosen, rates)), end="")
+    return True
+
+
+def run(experiment: Experiment, values: flags.FlagValues) -> PaperTable | None:
+    """Runs, writes and prints one table, or its plan; a UserError at the end names failed runs."""
+    if planned(experiment, values):
+        return None
     chosen = options(values)
     _enable_compilation_cache(chosen.workdir)
     results, trained = runs.execute(experiment, chosen)

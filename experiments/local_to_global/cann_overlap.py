@@ -23,7 +23,7 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation.cost import measured
 from delg_jax.features.store import FeatureStore
 from delg_jax.reports import tables
-from delg_jax.reports.line_chart import line_chart
+from delg_jax.reports.charts import line_chart
 from delg_jax.search import SimilarityKernel, cann, engines, ivf
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.ivf import IvfSettings

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
 from delg_jax.cli.main import run_experiment
 from delg_jax.data.ground_truth import landmarks_of
@@ -31,12 +31,14 @@ from delg_jax.reports.tables import markdown
 from delg_jax.rerank import MdsSettings, mds
 from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search.index import build_index
 
 GRID = {
     "short_list": (200, 400, 700),
     "dim": (10, 20, 40),
-    "contrast": (0.3, 0.4, 0.5),
+    "scale_neighbours": (2, 3, 5, 10),
+    "contrast": (1.0, 1.5, 2.0),
     "weight": (0.4, 0.6, 0.8),
     "neighbours": (2, 3, 5),
     "beta": (0.5, 1.0),
@@ -45,7 +47,8 @@ PROFILE = MdsSettings(
     method="profile",
     short_list=700,
     dim=20,
-    contrast=0.4,
+    scale_neighbours=5,
+    contrast=1.5,
     neighbours=3,
     beta=1.0,
     weight=0.6,
@@ -55,7 +58,7 @@ NAMED = {
     "profile": PROFILE,
     "without neighbours": dataclasses.replace(PROFILE, neighbours=0),
     "without the local score": dataclasses.replace(PROFILE, weight=1.0),
-    "without contrast": dataclasses.replace(PROFILE, contrast=1.0),
+    "not scaled": dataclasses.replace(PROFILE, scale_neighbours=0, contrast=0.4),
     "all similarities": dataclasses.replace(PROFILE, dim=701),
     "short list of 200": dataclasses.replace(PROFILE, short_list=200),
     "kernel": dataclasses.replace(PROFILE, method="kernel", neighbours=5),
@@ -140,7 +143,11 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
     truth = extracted.data.ground_truth
     ranking = methods.search("local", extracted, config.search)
     verified = verification.verify(
-        extracted, ranking, config.rerank, config.seed, verification.junk(truth)
+        extracted,
+        ranking,
+        spatial_settings(config.rerank),
+        config.seed,
+        verification.junk(truth),
     )
     first = ranking.compared()
     graph = build_index(config, folder, extracted=extracted)
@@ -270,10 +277,9 @@ def run(values: flags.FlagValues) -> None:
     settings = NAMED | drawn
     sets = [measure(name, folder, list(settings.values())) for name, folder in folders.items()]
     result = summarize(sets, settings)
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "local_to_global_choice.json", result)
     text = table(result) + "\n"
-    workdir.write_text(results / "local_to_global_choice.md", text)
+    made_from = {"settings": result["settings"], "sets": list(folders)}
+    harness.write_result(values.results, "local_to_global_choice", result, text, config=made_from)
     print(text, end="")
 
 

@@ -12,7 +12,8 @@ from delg_jax.training import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CONFIG = f"--config={CONFIGS / 'revisited.py'}"
-OURS = "default, delg_r101_gld, delg_r50_gld, landmarks, local_to_global, quickstart, revisited"
+OURS = "default, delg_r101_gld, delg_r50_gld, landmarks, local_to_global, photos, quickstart, "
+OURS += "revisited"
 
 
 @pytest.fixture
@@ -116,7 +117,16 @@ def test_a_wrong_field_is_named_with_its_value_and_rule(capsys, override, messag
     [
         ([CONFIG], "--workdir = None: must be given"),
         ([CONFIG, "--workdir="], "--workdir = '': must name a folder"),
-        (["--workdir=w"], "--config = None: must be given"),
+        (
+            ["--workdir=w"],
+            f"--config = None: must be given: a .py file, or one of {OURS}; a workdir that holds "
+            "features or checkpoints needs none",
+        ),
+        (
+            ["quickstart:smoke", "--workdir=w"],
+            "delg train = 'quickstart:smoke': takes flags only (--name=value); "
+            "did you mean --config=quickstart:smoke?",
+        ),
         (
             [CONFIG, "--workdr=w"],
             "--workdr = 'w': is not a flag of delg train (did you mean --workdir?)",

@@ -33,6 +33,9 @@ def calls(monkeypatch):
             noted.append((folder, overwrite))
             self.config = config
 
+        def warm_up(self):
+            noted.append("warm")
+
         def query(self, picture, box):
             noted.append((picture.shape, box))
             return SimpleNamespace()
@@ -179,6 +182,7 @@ def test_the_page_is_served(calls, capsys, monkeypatch):
         noted.append((host, further, limits))
         assert listening.getsockname()[0] == host
         announce("http://x/")
+        return True
 
     monkeypatch.setattr(server, "serve", serve)
     flags = ["--port=0", "--allowed_hosts=a.b,c", "--max_upload_megabytes=0.5", "--concurrency=9"]

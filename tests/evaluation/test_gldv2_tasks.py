@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from delg_jax import json_files, workdir
 from delg_jax.data.sources import FileSource, Landmarks, RetrievalData
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gldv2_tasks
+from delg_jax.evaluation import gldv2, gldv2_tasks
 from delg_jax.retrieval.ranking import Ranked
 from tests import tiny
 
@@ -154,3 +155,181 @@ def test_other_data_sets_have_no_task():
     assert gldv2_tasks.task_of(config) is None
     config.data.name = "gldv2_clean_recognition"
     assert gldv2_tasks.task_of(config) == "recognition"
+
+
+RETRIEVAL = "id,images,Usage\nq01,x01 x02,Private\nq02,x03,Public\nq03,None,Ignored\n"
+RECOGNITION = "id,landmarks,Usage\nq01,7 12,Public\nq02,,Private\nq03,,Ignored\n"
+
+
+def solution_of(tmp_path, task, content):
+    path = tmp_path / f"{task}_solution.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return gldv2_tasks.read_solution(path, task)
+
+
+def predictions_of(tmp_path, task, content):
+    solution = solution_of(tmp_path, task, RETRIEVAL if task == "retrieval" else RECOGNITION)
+    path = tmp_path / "submission.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return gldv2_tasks.read_predictions(path, task, solution)
+
+
+def test_the_solution_of_retrieval(tmp_path):
+    assert solution_of(tmp_path, "retrieval", RETRIEVAL) == {
+        "Public": {"q02": ["x03"]},
+        "Private": {"q01": ["x01", "x02"]},
+        "Ignored": {"q03": []},
+    }
+
+
+def test_the_solution_of_recognition(tmp_path):
+    assert solution_of(tmp_path, "recognition", RECOGNITION) == {
+        "Public": {"q01": [7, 12]},
+        "Private": {"q02": []},
+        "Ignored": {"q03": []},
+    }
+
+
+def test_columns_are_found_by_name_and_lines_may_end_as_on_windows(tmp_path):
+    content = b"\xef\xbb\xbfUsage,more,id,landmarks\r\nPublic,,q01,7\r\n"
+    assert solution_of(tmp_path, "recognition", content)["Public"] == {"q01": [7]}
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "rule"),
+    [
+        ("retrieval", RECOGNITION, "line 1'.*columns id, images, Usage; images is absent"),
+        ("recognition", RETRIEVAL, "line 1'.*landmarks is absent"),
+        ("retrieval", "id,images,Usage\nq01,x01\n", "line 2'.*must have 3 fields, not 2"),
+        ("retrieval", RETRIEVAL + "q01,x01,Public\n", "line 5'.*'q01' stands in line 2 too"),
+        ("retrieval", "id,images,Usage\nq01,x01,public\n", "line 2'.*Public, Private, Ignored"),
+        ("retrieval", "id,images,Usage\nq01,,Public\n", "line 2'.*must have images"),
+        ("retrieval", "id,images,Usage\nq01,x01;x02,Public\n", "line 2'.*images must be 3 or more"),
+        ("retrieval", "id,images,Usage\n../q,x01,Public\n", "line 2'.*id must be 3 or more"),
+        ("recognition", "id,landmarks,Usage\nq01,7 x,Private\n", "line 2'.*whole numbers, not 'x'"),
+        ("recognition", "id,landmarks,Usage\nq01,-7,Private\n", "line 2'.*whole numbers"),
+        ("recognition", b"id,landmarks,Usage\n\xff,7,Public\n", "must be text in UTF-8"),
+        ("recognition", "", "must not be empty"),
+    ],
+)
+def test_a_wrong_solution_is_one_line(tmp_path, task, content, rule):
+    with pytest.raises(UserError, match=rule) as caught:
+        solution_of(tmp_path, task, content)
+    assert f"{task}_solution.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_spaces_and_empty_rows_of_spreadsheets_do_not_count(tmp_path):
+    rows = "id,images,Usage \r\nabc ,d1e f2g ,Public \r\n,,\r\n"
+    solution = solution_of(tmp_path, "retrieval", rows)
+    assert solution["Public"] == {"abc": ["d1e", "f2g"]}
+    path = tmp_path / "predictions.csv"
+    path.write_bytes('id, images\r\n"abc ",f2g\r\n \r\n'.encode("utf-16"))
+    found = gldv2_tasks.read_predictions(path, "retrieval", solution)
+    assert found["Public"] == {"abc": ["f2g"]}
+
+
+def test_predictions_of_retrieval(tmp_path):
+    content = "id,images\nq01,x09 x01 x09\nq02,\nq03,x05\n"
+    found = predictions_of(tmp_path, "retrieval", content)
+    assert found == {"Public": {}, "Private": {"q01": ["x09", "x01", "x09"]}}
+
+
+def test_predictions_of_recognition(tmp_path):
+    content = "id,landmarks\nq01,7 1.5e-3 \nq02,\nq03,1 2\n"
+    found = predictions_of(tmp_path, "recognition", content)
+    assert found == {"Public": {"q01": {"class": 7, "score": 0.0015}}, "Private": {}}
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "rule"),
+    [
+        ("retrieval", "id,landmarks\nq01,7 1\n", "line 1'.*images is absent"),
+        ("retrieval", "id,images\nq01,x01\nq01,x02\n", "line 3'.*stands in line 2 too"),
+        ("retrieval", "id,images\nq09,x01\n", "line 2'.*the query 'q09' is not in the solution"),
+        ("retrieval", "id,images\nq01,x01\nq02,x/y\n", "line 3'.*not 'x/y'"),
+        ("retrieval", b"id,images\nq01,\xff\xff\xff\n", "must be text in UTF-8"),
+        ("recognition", "id,landmarks\nq01,7\n", "line 2'.*a class and a score, not 1 parts"),
+        ("recognition", "id,landmarks\nq01,7 1 8 1\n", "line 2'.*not 4 parts"),
+        ("recognition", "id,landmarks\nq01,7.0 1\n", "line 2'.*whole numbers, not '7.0'"),
+        ("recognition", "id,landmarks\nq01,7 x\n", "line 2'.*finite number, not 'x'"),
+        ("recognition", "id,landmarks\nq01,7 nan\n", "line 2'.*finite number, not 'nan'"),
+        ("recognition", "id,landmarks\nq01,7 inf\n", "line 2'.*finite number, not 'inf'"),
+    ],
+)
+def test_wrong_predictions_are_one_line(tmp_path, task, content, rule):
+    with pytest.raises(UserError, match=rule) as caught:
+        predictions_of(tmp_path, task, content)
+    assert "submission.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv'.*cannot be read"):
+        gldv2_tasks.read_solution(tmp_path / "none.csv", "retrieval")
+
+
+def test_written_predictions_are_those_of_kaggle(tmp_path):
+    path = tmp_path / "a.csv"
+    gldv2_tasks.write_predictions(path, "retrieval", ["q02", "q01"], {"q01": ["x02", "x01"]})
+    assert path.read_bytes() == b"id,images\nq02,\nq01,x02 x01\n"
+    said = {"q01": {"class": np.int64(7), "score": np.float32(0.5)}}
+    gldv2_tasks.write_predictions(path, "recognition", ["q01", "q02"], said)
+    assert path.read_bytes() == b"id,landmarks\nq01,7 0.5\nq02,\n"
+
+
+def test_scores_read_back_to_the_bit(tmp_path, rng):
+    scores = [*rng.normal(size=5), 1e-300, 1e22, 0.1]
+    queries = [f"q{n:02d}" for n in range(len(scores))]
+    said = {
+        q: {"class": n, "score": s} for n, (q, s) in enumerate(zip(queries, scores, strict=True))
+    }
+    gldv2_tasks.write_predictions(tmp_path / "a.csv", "recognition", queries, said)
+    solution = {"Public": dict.fromkeys(queries, [1]), "Private": {}, "Ignored": {}}
+    found = gldv2_tasks.read_predictions(tmp_path / "a.csv", "recognition", solution)
+    assert found["Public"] == said
+
+
+def test_data_that_are_read_can_be_scored_and_stored(tmp_path):
+    solution = solution_of(tmp_path, "recognition", RECOGNITION)
+    found = predictions_of(tmp_path, "recognition", "id,landmarks\nq01,12 0.3\nq02,1 0.9\n")
+    assert gldv2.global_average_precision(found["Public"], solution["Public"]) == 1.0
+    solution = solution_of(tmp_path, "retrieval", RETRIEVAL)
+    found = predictions_of(tmp_path, "retrieval", "id,images\nq01,x09 x01\n")
+    aps = gldv2.average_precisions(found["Private"], solution["Private"])
+    np.testing.assert_allclose(aps, [(1 / 2) / 2])
+    workdir.write_json(tmp_path / "a.json", found)
+    assert json_files.read(tmp_path / "a.json", "predictions", json_files.anything) == found
+
+
+def test_a_failed_write_leaves_the_file_of_before(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("before")
+    broken = {"q01": {"class": 1, "score": 1.0}, "q02": {"class": 2}}
+    with pytest.raises(KeyError):
+        gldv2_tasks.write_predictions(path, "recognition", ["q01", "q02"], broken)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_misuse_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'q09'.*some of `queries`"):
+        gldv2_tasks.write_predictions(tmp_path / "a.csv", "retrieval", ["q01"], {"q09": []})
+    for call in (
+        lambda: gldv2_tasks.read_solution(tmp_path / "a.csv", "search"),
+        lambda: gldv2_tasks.read_predictions(tmp_path / "a.csv", "search", {}),
+        lambda: gldv2_tasks.write_predictions(tmp_path / "a.csv", "search", [], {}),
+    ):
+        with pytest.raises(ValueError, match="`task` .='search'.*retrieval, recognition"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_that_are_listed_twice_count_once(tmp_path):
+    content = "id,images,Usage\nq01,x01 x02 x01,Private\n"
+    assert solution_of(tmp_path, "retrieval", content)["Private"] == {"q01": ["x01", "x02"]}
+    content = "id,landmarks,Usage\nq01,7 12 7,Private\n"
+    assert solution_of(tmp_path, "recognition", content)["Private"] == {"q01": [7, 12]}
+    assert predictions_of(tmp_path, "retrieval", "id,images\nq01,x01 x01 x02\n")["Private"] == {
+        "q01": ["x01", "x01", "x02"]  # takes a rank, and is no hit, by the official code
+    }

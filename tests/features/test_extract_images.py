@@ -1,14 +1,21 @@
+import json
 import shutil
 import tarfile
 
 import numpy as np
 import pytest
 
+from delg_jax import configuration, workdir
+from delg_jax.data import open_retrieval
 from delg_jax.errors import UserError
+from delg_jax.evaluation import evaluate
 from delg_jax.features import network
-from delg_jax.features.extract import extract_images
+from delg_jax.features.experiment import extract, extract_images
 from delg_jax.features.extraction import Loader
+from delg_jax.features.formats.exported import export_features
 from delg_jax.features.store import FeatureStore
+from delg_jax.retrieval.searcher import Searcher
+from delg_jax.search.index import build_index
 from tests.folders import contents
 from tests.holding import held
 from tests.photographs import draw, save, truncate
@@ -74,11 +81,12 @@ def test_any_way_of_naming_the_same_pictures_gives_the_same(config, photos, tmp_
     }
     assert stores["folder"].names == [f"{number}.jpg" for number in range(COUNT)]
     assert stores["folder"].sizes().tolist() == [[64, 64]] * COUNT
-    whole = contents(stores["folder"].folder)
-    assert contents(stores["glob"].folder) == whole
+    whole, globbed, found = (contents(stores[kind].folder) for kind in ("folder", "glob", "tar"))
+    for files in (whole, globbed, found):
+        del files["config.json"]  # has the place of the images
+    assert globbed == whole
     assert stores["tar"].digest() == stores["folder"].digest()
     origins = "origins/c.0.0", "origins/c.1.0"  # times are those of the tar
-    found = contents(stores["tar"].folder)
     assert {path for path in whole if found[path] != whole[path]} == {*origins}
     listed = features_of(extract_images(config, tmp_path / "list", str(listing)))
     named = {name.removeprefix("photos/"): values for name, values in listed.items()}
@@ -205,3 +213,108 @@ def test_images_that_a_list_names_and_that_are_gone_stay_searchable(
     photos.rename(tmp_path / "elsewhere")
     assert extract_images(config, tmp_path, str(listing)).digest() == before
     assert "5 of 5 images cannot be read, first photos/0.jpg" in caplog.text
+
+
+def of_images(config, photos, **changes):
+    """The configuration of the data set `images`."""
+    place = {"data.name": "images", "data.root": str(photos)}
+    return configuration.override(config, place | {f"data.{k}": v for k, v in changes.items()})
+
+
+def ground_truth(folder, names):
+    """Queries 1 and 4, drawn as the images of those names, in a folder beside the ground truth."""
+    entries = []
+    for number in (1, 4):
+        save(folder / f"q{number}.png", draw(number, 64, 64))
+        easy = [names.index(f"{number}.jpg")]
+        entries.append({"bbx": [0, 0, 64, 64], "easy": easy, "hard": [], "junk": []})
+    content = {"imlist": names, "qimlist": ["q1.png", "q4.png"], "gnd": entries}
+    (folder / "answers.json").write_text(json.dumps(content))
+    return folder / "answers.json"
+
+
+def test_other_verbs_use_what_was_extracted(config, photos, tmp_path, loaded):
+    extract_images(config, tmp_path, str(photos))
+    loaded.clear()
+    ours = of_images(config, photos)
+    searcher = Searcher(ours, tmp_path)
+    hits = searcher.search(searcher.query(draw(3, 64, 64)), "global+sp", 2).hits
+    assert hits[0].name == "3.jpg"
+    assert build_index(ours, tmp_path).indices.shape == (COUNT, COUNT)
+    export_features(ours, tmp_path, "delf", tmp_path / "out")
+    assert loaded == []
+    assert len(list((tmp_path / "out" / "database").glob("*.delg_local"))) == COUNT
+    assert not (tmp_path / "features" / "queries").exists()
+    # whose images another verb finds by what is stored
+    stored = workdir.stored_config(tmp_path / "features" / "images")
+    assert (stored["data.name"], stored["data.root"]) == ("images", str(photos))
+
+
+def test_images_that_were_added_later_are_evaluated_in_their_place(
+    config, photos, tmp_path, loaded
+):
+    (photos / "1.jpg").rename(tmp_path / "1.jpg")
+    extract_images(config, tmp_path / "run", str(photos))
+    shutil.copy(tmp_path / "1.jpg", photos / "1.jpg")
+    answers = ground_truth(tmp_path / "queries", ["4.jpg", "2.jpg", "1.jpg"])
+    ours = of_images(config, photos, ground_truth=str(answers))
+    loaded.clear()
+    result = evaluate(ours, tmp_path / "run")
+    assert loaded == ["1.jpg", "q1.png", "q4.png"]
+    assert result["methods"]["global+sp"]["easy"]["mp@1"] == 100
+    extracted = extract(ours, tmp_path / "run")
+    names = extracted.data.database.names
+    assert names == extracted.database.names == ["0.jpg", "2.jpg", "3.jpg", "4.jpg", "1.jpg"]
+    assert [names[entry["easy"][0]] for entry in extracted.data.ground_truth] == ["1.jpg", "4.jpg"]
+    assert extracted.data.database.read(4) == (photos / "1.jpg").read_bytes()
+    with pytest.raises(UserError, match=r"config\.data\.ground_truth = ''"):
+        evaluate(of_images(config, photos), tmp_path / "run", overwrite=True)
+    extract(of_images(config, photos), tmp_path / "run")  # leaves the queries as they are
+
+
+def test_the_data_set_follows_its_files(config, photos, tmp_path, loaded, caplog):
+    config.extract.pca_dim, config.extract.pca_images = 3, 5
+    ours = of_images(config, photos)
+    before = features_of(extract(ours, tmp_path / "run").database)
+    loaded.clear()
+    save(photos / "1.jpg", draw(71, 64, 64))
+    (photos / "2.jpg").unlink()
+    save(photos / "deeper" / "5.jpg", draw(5, 64, 64))
+    store = extract(ours, tmp_path / "run").database
+    assert sorted(loaded) == ["1.jpg", "deeper/5.jpg"]  # although the PCA was fitted to 1.jpg
+    assert store.names == ["0.jpg", "1.jpg", "3.jpg", "4.jpg", "deeper/5.jpg"]
+    found = features_of(store)
+    kept = {name: before[name] for name in ("0.jpg", "3.jpg", "4.jpg")}
+    assert_same({name: found[name] for name in kept}, kept)
+    assert not np.array_equal(found["1.jpg"][0], before["1.jpg"][0])
+
+
+def test_a_store_that_is_current_is_used_while_another_job_writes(config, photos, tmp_path):
+    extract_images(config, tmp_path / "run", str(photos))
+    save(photos / "00.jpg", draw(9, 64, 64))  # sorts before those that are stored
+    extract(of_images(config, photos), tmp_path / "run")
+    with held(tmp_path / "run" / "features" / "images"):
+        assert len(extract(of_images(config, photos), tmp_path / "run").database) == COUNT + 1
+
+
+def test_a_folder_that_moved_is_remembered(config, photos, tmp_path, loaded):
+    extract_images(config, tmp_path / "run", str(photos))
+    moved = photos.rename(tmp_path / "moved")
+    loaded.clear()
+    extract(of_images(config, moved), tmp_path / "run")
+    assert loaded == []
+    stored = workdir.stored_config(tmp_path / "run" / "features" / "images")
+    assert stored["data.root"] == str(moved)
+
+
+def test_a_ground_truth_that_does_not_fit_is_refused(config, photos, tmp_path):
+    answers = ground_truth(tmp_path / "queries", ["4.jpg", "nowhere.jpg", "1.jpg"])
+    data = of_images(config, photos, ground_truth=str(answers)).data
+    with pytest.raises(UserError, match=r"names 1 images that are not in .*: nowhere\.jpg"):
+        open_retrieval(data)
+    answers = ground_truth(tmp_path / "queries", ["4.jpg", "1.jpg"])
+    (tmp_path / "queries" / "q1.png").unlink()
+    with pytest.raises(UserError, match=r"names 1 images that are not in .*: q1\.png"):
+        open_retrieval(data)
+    with pytest.raises(UserError, match=r"config\.data\.root = ''"):
+        open_retrieval(of_images(config, "").data)

@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 
+from delg_jax import configuration
 from delg_jax.data.sources import FileSource
 from delg_jax.errors import UserError
-from delg_jax.features import pca
+from delg_jax.features import extract, network, pca
 from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.network import fit_pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models.delg import build
+from tests import photographs, tiny
 from tests.photographs import draw, save, truncate
 from tests.tiny import random_variables, retrieval_config
 
@@ -30,13 +33,15 @@ def source(tmp_path):
 def fitted(config, source, **fields):
     data = config.data
     loader = Loader(source, None, config.extract.max_size, data.min_side, data.max_pixels)
-    return fit_pca(loader, extractor(config, **fields))
+    sample = np.linspace(0, 4, min(config.extract.pca_images, 5)).astype(int)
+    dim, whitening = config.extract.pca_dim, config.extract.pca_whitening
+    return fit_pca(loader, sample, extractor(config, **fields), dim, whitening)
 
 
 def extractor(config, **fields):
     config.model.update(fields)
     module = build(config.model)
-    return Extractor(module, random_variables(module), config.extract)
+    return Extractor(module, random_variables(module), ExtractionSettings.of(config.extract))
 
 
 def test_fits_on_evenly_spaced_images_at_their_own_scale(config, source):
@@ -67,3 +72,49 @@ def test_a_sample_without_descriptors_is_refused(config, source):
         path.write_text("no image")
     with pytest.raises(UserError, match=r"pca_dim = 3: must not exceed the sample's 0 desc"):
         fitted(config, source)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("config.model.local_dim", 8)),
+        ({"extract.pca_dim": 5}, ("config.extract.pca_dim", 5)),
+        ({"model.dim_reduction": "none"}, ("", 0)),
+        ({"model.dim_reduction": "none", "extract.pca_dim": 5}, ("config.extract.pca_dim", 5)),
+        ({"model.local_head": False}, ("", 0)),
+        ({"extract.imported_local": "features.h5"}, ("", 0)),
+    ],
+)
+def test_the_dimension_is_that_of_the_last_step(changes, expected):
+    config = configuration.override(tiny.tiny_config(), changes)
+    assert network.local_dimension(config) == expected
+    network.check_dimension(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model.local_dim": 12, "extract.local_encoding": "sign"},
+            "config.model.local_dim = 12: must be a multiple of 8: "
+            "config.extract.local_encoding = 'sign' packs bits",
+        ),
+        (
+            {"extract.pca_dim": 5, "extract.local_encoding": "sign"},
+            "config.extract.pca_dim = 5: must be a multiple of 8: "
+            "config.extract.local_encoding = 'sign' packs bits",
+        ),
+        (
+            {"extract.pca_dim": 16},
+            "config.extract.pca_dim = 16: must be at most config.model.local_dim (=8), "
+            "the dimension before projection",
+        ),
+    ],
+)
+def test_impossible_dimensions_are_refused_before_anything_is_read(tmp_path, changes, message):
+    config = tiny.retrieval_config(photographs.make_revisited(tmp_path / "data"))
+    config = configuration.override(config, {**changes, "data.root": str(tmp_path / "absent")})
+    with pytest.raises(UserError) as raised:
+        extract(config, tmp_path / "run")
+    assert str(raised.value) == message
+    assert not (tmp_path / "run").exists()

@@ -1,8 +1,11 @@
+import collections
+
 import jax
 import numpy as np
 import pytest
 
 from delg_jax.features import pyramid
+from delg_jax.features.pyramid_level import LevelPlan
 
 # As users compile it: without optimisations, a CPU computes a tap and its weight apart, with
 # another rounding
@@ -109,3 +112,49 @@ def test_place_puts_images_top_left(rng):
         np.testing.assert_array_equal(row[: image.shape[0], : image.shape[1]], image)
         assert np.count_nonzero(row) == image.size
     assert pyramid.place([], (4, 4)).shape == (0, 4, 4, 3)
+
+
+SIZES = [(40, 56), (64, 64), (33, 61), (130, 70), (50, 50)]
+PLANS = [LevelPlan(0.5, 9, False), LevelPlan(1.0, 9, True), LevelPlan(1.2, 9, True)]
+
+
+def test_levels_of_one_canvas_go_together_by_hand():
+    found = pyramid.arrange([(60, 60), (64, 32), (65, 10)], PLANS[1:], 64, 3 * 64 * 128)
+    members = [[(m.image, m.plan.scale) for m in batch.members] for batch in found]
+    # Batches of 3 would fit; 2 is the power of two below
+    assert members == [[(0, 1.0), (1, 1.0)], [(2, 1.0), (1, 1.2)], [(2, 1.2)], [(0, 1.2)]]
+    assert [batch.shape for batch in found] == [(64, 64), (128, 64), (128, 64), (128, 128)]
+
+
+@pytest.mark.parametrize("pixels", [1, 64 * 64, 7 * 64 * 64, 10**9])
+def test_every_image_meets_every_plan_once_without_filler(pixels):
+    found = pyramid.arrange(SIZES, PLANS, 64, pixels)
+    pairs = collections.Counter((m.image, m.plan) for batch in found for m in batch.members)
+    assert pairs == {(i, plan): 1 for i in range(len(SIZES)) for plan in PLANS}
+    for batch in found:
+        count = len(batch.members)
+        assert count & (count - 1) == 0
+        assert count == 1 or count * batch.shape[0] * batch.shape[1] <= pixels
+        for member in batch.members:
+            assert all(t <= s for t, s in zip(member.target, batch.shape, strict=True))
+            assert (member.plan.max_features, member.plan.pooled) == (
+                batch.max_features,
+                batch.pooled,
+            )
+
+
+def test_batch_sizes_of_a_canvas_are_few():
+    for images in range(1, 70):
+        found = pyramid.arrange([(64, 64)] * images, PLANS[1:2], 64, 16 * 64 * 64)
+        counts = [len(batch.members) for batch in found]
+        assert sum(counts) == images
+        assert set(counts) <= {1, 2, 4, 8, 16}
+        assert counts == sorted(counts, reverse=True)
+
+
+def test_levels_that_ask_for_less_go_apart():
+    found = pyramid.arrange(
+        [(64, 64)], [LevelPlan(0.9, 9, True), LevelPlan(1.0, 0, True)], 64, 10**6
+    )
+    assert [(batch.max_features, batch.pooled) for batch in found] == [(9, True), (0, True)]
+    assert pyramid.arrange([], PLANS, 64, 1) == []

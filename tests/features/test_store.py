@@ -8,8 +8,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.storage import encodings
-from delg_jax.features.storage.rows import Layout
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import Layout, StoredRows
 from delg_jax.features.store import FeatureStore
 from tests.folders import contents
 from tests.stores import features, fill, names

@@ -19,7 +19,7 @@ from delg_jax.data import ground_truth, images
 from delg_jax.data.listing import open_images
 from delg_jax.data.tfds_builders import records, relabelling
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gldv2_files
+from delg_jax.evaluation import gldv2_tasks
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.models.weights.read import read_arrays
@@ -139,11 +139,11 @@ TARGETS = {
     "tar": Target(".tar", _tar, _tars),
     "list": Target(".txt", lambda path: open_images(str(path)), lambda: [b"a.jpg\nb.jpg\n"]),
     "solution": Target(
-        ".csv", lambda path: gldv2_files.read_solution(path, "recognition"), lambda: [_SOLUTION]
+        ".csv", lambda path: gldv2_tasks.read_solution(path, "recognition"), lambda: [_SOLUTION]
     ),
     "submission": Target(
         ".csv",
-        lambda path: gldv2_files.read_predictions(path, "recognition", _SOLUTIONS),
+        lambda path: gldv2_tasks.read_predictions(path, "recognition", _SOLUTIONS),
         lambda: [b"id,landmarks\nabc,12 0.5\n"],
     ),
     "records": Target(

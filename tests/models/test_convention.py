@@ -57,3 +57,9 @@ def test_an_unknown_name_is_refused():
 def test_keras_applications_only_subtracts_the_mean():
     values = preprocess(jnp.full((1, 1, 1, 3), 128, jnp.uint8), CONVENTIONS["keras_applications"])
     np.testing.assert_allclose(values[0, 0, 0], [4.32, 11.221, 24.061], rtol=1e-5)
+
+
+def test_efficientnet_centres_pixels_at_127():
+    pixels = jnp.asarray([0, 127, 255], jnp.uint8).reshape(1, 1, 1, 3)
+    values = preprocess(pixels, CONVENTIONS["efficientnet"])
+    np.testing.assert_allclose(values[0, 0, 0], [-127 / 128, 0.0, 1.0], rtol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.models import extent, resnet
-from delg_jax.models.convention import CONVENTIONS
+from delg_jax.models.convention import CONVENTIONS, RESNET_CONVENTIONS
 from delg_jax.models.resnet import STAGES, ResNet
 
 BACKBONES = [("slim", 32), ("keras", 32), ("keras", 16), ("torchvision", 32), ("torchvision", 16)]
@@ -68,7 +68,7 @@ def test_a_stage_projects_its_shortcut_only_where_channels_change(architecture, 
         assert "shortcut_conv" not in params.get(f"{stage}_unit2", {})
 
 
-@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+@pytest.mark.parametrize("convention", sorted(RESNET_CONVENTIONS))
 def test_only_keras_has_biases_beside_those_of_batch_norm(convention):
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     network = ResNet("tiny", convention, 32)
@@ -81,7 +81,7 @@ def test_only_keras_has_biases_beside_those_of_batch_norm(convention):
 SIZES = [(64, 67), (39, 94), (58, 41), (45, 60)]
 
 
-@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+@pytest.mark.parametrize("convention", sorted(RESNET_CONVENTIONS))
 def test_bottlenecks_on_a_canvas_equal_lone_images(
     rng, random_variables, quick_jit, bottleneck, convention
 ):

@@ -11,7 +11,7 @@ from delg_jax.data.tfds_builders.gldv2_files import (
     train_images,
 )
 from delg_jax.errors import UserError
-from delg_jax.evaluation import gldv2_files
+from delg_jax.evaluation import gldv2_tasks
 from tests.properties.cases import cases, hold, outcome
 from tests.properties.mutations import damaged
 
@@ -47,10 +47,10 @@ def _require_sizes(found):
 
 _READERS = {
     "rows": lambda path: _lines(tables.read(path, ("id",), key="id")),
-    "retrieval": lambda path: gldv2_files.read_solution(path, "retrieval"),
-    "recognition": lambda path: gldv2_files.read_solution(path, "recognition"),
-    "submission": lambda path: gldv2_files.read_predictions(path, "retrieval", _SOLUTION),
-    "recognised": lambda path: gldv2_files.read_predictions(path, "recognition", _SOLUTION),
+    "retrieval": lambda path: gldv2_tasks.read_solution(path, "retrieval"),
+    "recognition": lambda path: gldv2_tasks.read_solution(path, "recognition"),
+    "submission": lambda path: gldv2_tasks.read_predictions(path, "retrieval", _SOLUTION),
+    "recognised": lambda path: gldv2_tasks.read_predictions(path, "recognition", _SOLUTION),
     "records": lambda path: records.read(path.parent, path.stem),
     "split": relabelling.read,
     "train": lambda path: _lines(train_images({"train.csv": path})),
@@ -103,9 +103,9 @@ def test_a_submission_comes_back(tmp_path, examples):
     def check(predictions):
         path = tmp_path / "submission.csv"
         queries = ["aaa", "bbb", "ccc"]
-        gldv2_files.write_predictions(path, "recognition", queries, predictions)
+        gldv2_tasks.write_predictions(path, "recognition", queries, predictions)
         solution = {"Public": {query: [] for query in queries}, "Private": {}, "Ignored": {}}
-        found = gldv2_files.read_predictions(path, "recognition", solution)
+        found = gldv2_tasks.read_predictions(path, "recognition", solution)
         assert found["Public"] == predictions
 
     hold(examples, check, st.dictionaries(st.sampled_from(["aaa", "bbb", "ccc"]), said))

@@ -11,7 +11,7 @@ from delg_jax.reports.method_results import (
     group_runs,
     mean_precisions,
 )
-from delg_jax.reports.query_choice import choose
+from delg_jax.reports.query_results import choose
 from delg_jax.reports.workdir_results import read
 from tests.reports import workdirs
 

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from delg_jax.rerank.distances import FORMS, MISSING, above, distances
+from delg_jax.rerank.distances import (
+    FORMS,
+    MISSING,
+    above,
+    distances,
+    kth_largest,
+    scaled_by_neighbours,
+)
 
 # Pairs of contrast 1/2: mean 1/4, above the contrast, 0 (or missing), one-sided
 PAIRS = np.array(
@@ -123,3 +130,55 @@ def test_unknown_names_are_named():
         distances(np.zeros((2, 2), np.float32), "euclidean", 1.0)
     with pytest.raises(ValueError, match="'mean'.*zero, largest, row_minimum"):
         distances(np.zeros((2, 2), np.float32), "chord", 1.0, missing="mean")
+
+
+def reference_scaled(similarities, images, count, known):
+    """Similarities divided by the scales of both images, one image at a time."""
+    size = len(similarities)
+    scales = np.ones(size)
+    for one in range(size):
+        others = [other for other in range(size) if other != one and images[one] and images[other]]
+        both = [
+            (
+                similarities[one, other] * known[one, other]
+                + similarities[other, one] * known[other, one]
+            )
+            / 2
+            for other in others
+        ]
+        best = sorted(both, reverse=True)[:count]
+        if best and sum(best) > 0:
+            scales[one] = sum(best) / len(best)
+    return similarities / np.sqrt(np.outer(scales, scales))
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_scaled_similarities_equal_the_reference(rng, size, count):
+    similarities = rng.random((size, size)).astype(np.float32)
+    known, images = rng.random((size, size)) < 0.7, np.arange(size) < max(size - 2, 1)
+    found = scaled_by_neighbours(similarities, images, count, known)
+    expected = reference_scaled(similarities, images, count, known)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_scaled_similarities_forget_the_scale_of_an_image(rng):
+    similarities = rng.random((8, 8)).astype(np.float32)
+    similarities = (similarities + similarities.T) / 2
+    images = np.ones(8, bool)
+    found = scaled_by_neighbours(5 * similarities, images, 3)
+    np.testing.assert_allclose(found, scaled_by_neighbours(similarities, images, 3), rtol=1e-5)
+    order = rng.permutation(8)
+    turned = scaled_by_neighbours(similarities[np.ix_(order, order)], images, 3)
+    expected = np.asarray(scaled_by_neighbours(similarities, images, 3))[np.ix_(order, order)]
+    np.testing.assert_allclose(turned, expected, rtol=1e-5)
+    np.testing.assert_array_equal(scaled_by_neighbours(0 * similarities, images, 3), 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_kth_largest_is_that_of_sorting(rng, count):
+    values = rng.random((6, 7)).astype(np.float32) ** 20
+    values[1], values[2, ::2], values[3, :5] = 0, 0, values[3, 0]
+    values[4] = np.float32([0, 1e-45, 1e-38, 1, np.finfo(np.float32).max, np.inf, 3])
+    expected = np.sort(values, axis=1)[:, ::-1][:, count - 1]
+    np.testing.assert_array_equal(kth_largest(values, count), expected)

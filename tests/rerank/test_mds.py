@@ -6,7 +6,7 @@ from delg_jax.rerank import mds, superglobal
 from delg_jax.rerank.distances import FORMS, above, distances
 from delg_jax.rerank.mds import MdsSettings, embed, list_scores, rerank, scores
 from delg_jax.search.graph import SimilarityGraph
-from tests.rerank.test_classical_mds import reference_mds
+from tests.rerank.test_mds_solvers import reference_mds
 from tests.rerank.test_superglobal import reference_scores as superglobal_reference
 from tests.rerank.test_superglobal import rotations
 

@@ -8,6 +8,7 @@ from delg_jax.rerank.profiles import kernel_scores, profiles, refine
 FORMS = (
     {"method": "profile", "dim": 5, "neighbours": 2, "beta": 1.0},
     {"method": "profile", "dim": 30, "neighbours": 0},
+    {"method": "profile", "dim": 12, "neighbours": 2, "scale_neighbours": 3, "contrast": 1.5},
     {"method": "kernel", "neighbours": 3, "beta": 0.6},
     {"method": "kernel", "neighbours": 0},
 )
@@ -102,6 +103,32 @@ def test_scores_are_invariant_to_the_order_of_the_images(rng, form):
     found = scores(to_query, pairs, mask, settings(form))
     turned = scores(to_query[order], pairs[np.ix_(order, order)], mask, settings(form))
     np.testing.assert_allclose(turned, np.asarray(found)[order], atol=1e-5)
+
+
+def test_scaled_scores_do_not_depend_on_the_unit_of_similarities(rng):
+    similarities = symmetric(rng, 14)
+    to_query, pairs, mask = similarities[0, 1:], similarities[1:, 1:], np.ones(13, bool)
+    scaled = MdsSettings(method="profile", dim=5, neighbours=2, scale_neighbours=3, contrast=1.5)
+    found = scores(to_query, pairs, mask, scaled)
+    np.testing.assert_allclose(
+        scores(0.03 * to_query, 0.03 * pairs, mask, scaled), found, atol=1e-5
+    )
+    fixed = MdsSettings(method="profile", dim=5, neighbours=2, contrast=0.8)
+    change = scores(0.03 * to_query, 0.03 * pairs, mask, fixed) - scores(
+        to_query, pairs, mask, fixed
+    )
+    assert np.abs(change).max() > 0.1
+
+
+def test_the_best_match_keeps_its_place_however_similar(rng):
+    # Two images above the contrast: with a fixed one, both count as 1
+    to_query = np.array([0.9, 0.85, 0.4], np.float32)
+    pairs = np.array([[1, 0, 0], [0, 1, 0.4], [0, 0.4, 1]], np.float32)
+    form = {"method": "profile", "dim": 4, "weight": 0.5}
+    first = scores(to_query, pairs, np.ones(3, bool), MdsSettings(contrast=0.4, **form))
+    assert np.argmax(first) == 1
+    scaled = MdsSettings(contrast=1.5, scale_neighbours=2, **form)
+    assert np.argmax(scores(to_query, pairs, np.ones(3, bool), scaled)) == 0
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from delg_jax.rerank import mds
-from delg_jax.rerank.classical_mds import classical_mds
 from delg_jax.rerank.mds import MdsSettings
-from delg_jax.rerank.smacof import smacof
+from delg_jax.rerank.mds_solvers import classical_mds, smacof
 
 
 def pairwise(points):

@@ -58,6 +58,7 @@ OPTIONS = {
             "rerank.mds.distance": "power",
             "rerank.mds.power": 0.7,
             "rerank.mds.contrast": 0.9,
+            "rerank.mds.scale_neighbours": 2,
             "rerank.mds.background": 0.1,
             "rerank.mds.missing": "row_minimum",
             "rerank.mds.method": "smacof",
@@ -136,6 +137,23 @@ OPTIONS = {
             "rerank.sp.short_list": 6,
         },
     ),
+    "one-bit lists": (
+        ("local", "local+mds"),
+        {
+            "search.engine": "asmk",
+            "search.asmk.words": 6,
+            "search.asmk.aggregate": True,
+            "search.asmk.rounds": 1,
+            "search.asmk.seed": 3,
+            "search.asmk.assignments": 2,
+            "search.asmk.threshold": 0.0,
+            "search.asmk.power": 2.0,
+            "search.asmk.idf": "words",
+            "search.asmk.normalize": True,
+            "rerank.mds.graph": "on_the_fly",
+            "search.graph_neighbours": 7,
+        },
+    ),
     "grids": (
         ("local", "local+sp"),
         {
@@ -183,7 +201,9 @@ def place(tmp_path_factory):
     config = configuration.override(config, {"rerank.diffusion.spread": 0.3, "seed": 3})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: tiny.random_variables(module),
         )
         extract(config, root / "features_only")
         yield config, root

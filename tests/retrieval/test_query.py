@@ -8,6 +8,7 @@ from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.query import search_image
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search.index import build_index
 from delg_jax.training import trained_network
 from tests import photographs, tiny
@@ -21,7 +22,9 @@ def place(tmp_path_factory):
     config.rerank.diffusion.spread = 0.3  # all images of a random network are alike
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: tiny.random_variables(module),
         )
         extract(config, root / "run")
         yield config, root / "run", root / "data" / "jpg"
@@ -39,7 +42,7 @@ def expected(method, config, workdir):
     else:
         first = methods.rank_locally(extracted, config.search)
     if method.endswith("+sp"):
-        ranked = verification.verify(extracted, first, config.rerank, config.seed)
+        ranked = verification.verify(extracted, first, spatial_settings(config.rerank), config.seed)
         order = ranked.by_protocol["all"]
         return [extracted.database.names[index] for index in order[0]], None
     kind = method.split("+")[0]

@@ -25,7 +25,9 @@ def opened(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: tiny.random_variables(module),
         )
         patch.setattr(network, "load_model", counted)
         made = Searcher(config, root / "run")

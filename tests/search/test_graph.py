@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import graph as graph_module
 from delg_jax.search.graph import SimilarityGraph, merge
 

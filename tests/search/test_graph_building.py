@@ -8,7 +8,7 @@ import pytest
 from delg_jax import distributed
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.locks import exclusive
 from delg_jax.search import graph_building, local_search
 from delg_jax.search.engines import exact
@@ -39,7 +39,7 @@ def descriptors(rng):
 
 
 def make(config, folder, descriptors, overwrite=False, changed=lambda search: search, **options):
-    """Builds the graph of descriptors, or goes on with it; `weights` and `extend` may differ."""
+    """Builds the graph of descriptors, or resumes it; `weights` and `extend` may differ."""
     store = GraphStore(folder, names(len(descriptors)), config.data.memory_megabytes)
     searches = global_searches(descriptors, KEPT, BLOCK, 3)
     weights = options.pop("weights", "digest")

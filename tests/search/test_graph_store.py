@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search.graph_store import GraphStore
 from tests.folders import contents
 from tests.stores import names

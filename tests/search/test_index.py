@@ -7,7 +7,7 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import global_search, graph_building, local_search
 from delg_jax.search.engine_choice import kernel
 from delg_jax.search.index import build_index

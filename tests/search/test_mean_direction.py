@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.storage.stored_rows import StoredRows
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import mean_direction
 from delg_jax.search.kernels import SimilarityKernel
 

@@ -35,7 +35,9 @@ def place(tmp_path_factory):
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            trained_network, "initialize", lambda module, _: tiny.random_variables(module)
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: tiny.random_variables(module),
         )
         searcher = Searcher(config, root / "run")
     with search_page.running(searcher, Limits()) as server:

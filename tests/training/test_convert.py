@@ -11,10 +11,11 @@ from flax import traverse_util
 from configs import default
 from delg_jax.configuration import flatten
 from delg_jax.errors import UserError
+from delg_jax.models import variables as model_variables
 from delg_jax.models.delg import build
 from delg_jax.models.variables import digest
 from delg_jax.models.weights.names import NAMINGS
-from delg_jax.training import convert, trained_network
+from delg_jax.training import convert
 from delg_jax.training.convert import convert_weights
 from delg_jax.training.train import train_and_evaluate
 from delg_jax.training.trained_network import load_model, start_from_checkpoint
@@ -22,6 +23,7 @@ from tests import photographs, tiny
 from tests.models.weights.foreign import foreign
 
 NAMING = NAMINGS["torchvision"][0]
+WITHOUT_HEADS = {"whitening": False, "attention": "norm", "dim_reduction": "none"}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def _fast_initialisers(monkeypatch):
     def initialize(module, key):
         return tiny.random_variables(module, int(jax.random.key_data(key)[-1]))
 
-    monkeypatch.setattr(trained_network, "initialize", initialize)
+    monkeypatch.setattr(model_variables, "initialize", initialize)
     monkeypatch.setattr(convert, "initialize", initialize)
 
 
@@ -53,8 +55,7 @@ def write_weights(path, model, seed):
 @pytest.fixture
 def config(tmp_path):
     config = tiny.tiny_config()
-    config.model.convention, config.model.conv4_stride = "torchvision", 16
-    config.model.pretrained_source = "torchvision"
+    config.model.update(convention="torchvision", conv4_stride=16, **WITHOUT_HEADS)
     config.model.pretrained = write_weights(tmp_path / "weights.npz", config.model, seed=7)
     return config
 
@@ -115,8 +116,7 @@ def test_a_run_started_from_it_takes_precedence(tmp_path):
     config = tiny.training_config(photographs.make_folder(tmp_path / "data"))
     with config.unlocked():
         config.train.steps, config.train.learning_rate = 1, 0.1
-        config.model.convention, config.model.conv4_stride = "torchvision", 16
-        config.model.pretrained_source = "torchvision"
+        config.model.update(convention="torchvision", conv4_stride=16, **WITHOUT_HEADS)
         config.model.pretrained = write_weights(tmp_path / "weights.npz", config.model, seed=7)
     convert_weights(config, tmp_path / "converted")
     config = without_weights(config, str(tmp_path / "converted"))

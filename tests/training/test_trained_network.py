@@ -12,6 +12,7 @@ from delg_jax.training.checkpoints import FOLDER
 from delg_jax.training.trained_network import (
     attention_thresholds,
     load_model,
+    require_start,
     start_from_checkpoint,
 )
 from tests.tiny import random_variables
@@ -99,6 +100,28 @@ def test_training_starts_from_a_checkpoint(config, variables, saved):
     assert_same(
         start_from_checkpoint(fresh, changed(config, checkpoint=str(saved))), times(2, variables)
     )
+
+
+def test_a_local_head_of_another_kind_starts_fresh_where_it_alone_is_trained(
+    config, variables, saved
+):
+    other = changed(config, checkpoint=str(saved), dim_reduction="none", attention_dim=3)
+    fresh = random_variables(build(other.model), seed=3)
+    with pytest.raises(UserError, match=r"dim_reduction"):
+        start_from_checkpoint(fresh, other)
+    with pytest.raises(UserError, match=r"dim_reduction"):
+        require_start(other)
+    with other.unlocked():
+        other.train.heads = "local"
+    require_start(other)
+    started = traverse_util.flatten_dict(start_from_checkpoint(fresh, other))
+    fresh, stored = (traverse_util.flatten_dict(tree) for tree in (fresh, times(2, variables)))
+    assert started.keys() == fresh.keys()
+    for path, value in started.items():
+        is_local = path[1] in ("attend", "local_classifier")
+        np.testing.assert_array_equal(value, (fresh if is_local else stored)[path])
+    with pytest.raises(UserError, match=r"global_dim"):
+        require_start(changed(other, global_dim=5))
 
 
 def test_classifiers_of_other_classes_start_fresh(config, variables, saved):

@@ -1,4 +1,4 @@
-"""A verb on the run of the archives, on one device: how they were made, and how they go on.
+"""A verb on the run of the archives, on one device: how they were made, and how they resume.
 
 python -m tests.upgrades train --workdir=DIR
 """
@@ -12,4 +12,4 @@ from tests.upgrades.tiny_run import NARROW, config
 
 if __name__ == "__main__":
     resnet.ARCHITECTURES["tiny"] = NARROW
-    sys.exit(main([sys.argv[1], *command_line(config()), *sys.argv[2:]]))
+    sys.exit(main([sys.argv[1], *command_line(config(train__norm_momentum=0.9)), *sys.argv[2:]]))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.benchmarks.baselines import faiss_search
+from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.search import SimilarityKernel, binary, engines
@@ -40,11 +40,11 @@ def compare(
 
     def faiss() -> Implementation:
         """Votes of the nearest codes."""
-        index = faiss_search.flat_bits(database.reshape(-1, dim // 8))
+        index = libraries.flat_bits(database.reshape(-1, dim // 8))
 
         def search() -> list[np.ndarray]:
             return [
-                faiss_search.voted(index, query, features, images, nearest, vote)
+                libraries.voted(index, query, features, images, nearest, vote)
                 for query in query_codes[:peer_queries]
             ]
 

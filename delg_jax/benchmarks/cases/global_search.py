@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from delg_jax.benchmarks.baselines import faiss_search, libraries
+from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.search import global_search
@@ -27,7 +27,7 @@ def compare(
     on_device = database if jax.default_backend() == "cpu" else jax.device_put(database)
 
     def faiss() -> Implementation:
-        index = faiss_search.flat(database)
+        index = libraries.flat(database)
         return Implementation(
             "faiss IndexFlatIP", lambda: index.search(query_descriptors, count), queries
         )

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, import_peer
-from delg_jax.data.augmentation import CropSettings, random_crop
 from delg_jax.data.images import EncodedImage
+from delg_jax.data.pipeline import CropSettings, random_crop
 
 _AREA, _ASPECT = (0.08, 1.0), (0.75, 4 / 3)  # section 4.1
 _QUALITY = 85

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.benchmarks.baselines import faiss_search
+from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.search import SimilarityKernel, cann, engines, ivf
@@ -82,14 +82,11 @@ def _products(queries: np.ndarray, database: np.ndarray) -> None:
 def _by_faiss(queries: np.ndarray, database: np.ndarray, nearest: int) -> Callable[[], np.ndarray]:
     """Returns a search by the votes of the nearest features, to similarities float32 [Q, N]."""
     images, features, dim = database.shape
-    index = faiss_search.flat(database.reshape(-1, dim))
+    index = libraries.flat(database.reshape(-1, dim))
 
     def search() -> np.ndarray:
         return np.stack(
-            [
-                faiss_search.voted(index, query, features, images, nearest, _vote)
-                for query in queries
-            ]
+            [libraries.voted(index, query, features, images, nearest, _vote) for query in queries]
         )
 
     return search

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from delg_jax.benchmarks.baselines.torch_training import TorchTrainer
+from delg_jax.benchmarks.baselines.pytorch import TorchTrainer
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailable, Work
 from delg_jax.benchmarks.cases.extract import network
 from delg_jax.losses import LossWeights

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from delg_jax.benchmarks.baselines import libraries, ransac_libraries
+from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.features.local_features import LocalFeatures
@@ -65,18 +65,16 @@ def compare(
         return peer("NumPy matching and RANSAC loop", libraries.match, count, slow_pairs)
 
     def opencv() -> Implementation:
-        ransac = ransac_libraries.opencv(
-            settings.model, settings.hypotheses, settings.inlier_threshold
-        )
+        ransac = libraries.opencv(settings.model, settings.hypotheses, settings.inlier_threshold)
         name = "NumPy matching, OpenCV RANSAC, all cores"
         return peer(name, libraries.match, _inlier_count(ransac), peer_pairs, os.cpu_count() or 1)
 
     def official() -> Implementation:
-        ransac = ransac_libraries.scikit_image(
+        ransac = libraries.scikit_image(
             settings.model, settings.hypotheses, settings.inlier_threshold
         )
         name = "SciPy k-d tree, scikit-image RANSAC"
-        return peer(name, ransac_libraries.match_by_tree, _inlier_count(ransac), slow_pairs)
+        return peer(name, libraries.match_by_tree, _inlier_count(ransac), slow_pairs)
 
     def ours() -> np.ndarray:
         return spatial_verification.verify(query, candidates, ids, key, settings)
@@ -102,7 +100,7 @@ def _planted(
     return _features(query, places), _features(images, moved)
 
 
-def _inlier_count(ransac: ransac_libraries.Ransac) -> _Count:
+def _inlier_count(ransac: libraries.Ransac) -> _Count:
     return lambda source, target: int(ransac(source, target).sum())
 
 

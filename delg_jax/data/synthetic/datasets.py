@@ -12,15 +12,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from delg_jax.data.sources import RetrievalData, TrainingData, stamp_of_files
+from delg_jax.data.sources import RetrievalData, TrainingData
 from delg_jax.data.synthetic.camera import homography_between, transform
 from delg_jax.data.synthetic.facade import build_facade
-from delg_jax.data.synthetic.random_streams import generator
 from delg_jax.data.synthetic.render import render_view
 from delg_jax.data.synthetic.street import build_street
-from delg_jax.data.synthetic.world import SPLITS, landmark_name, shots, world_size
+from delg_jax.data.synthetic.world import SPLITS, generator, landmark_name, shots, world_size
 from delg_jax.data.tfds_builders.preparation import prepare_once
 from delg_jax.errors import UserError
+from delg_jax.file_stamps import stamp_of_all
 
 JPEG_QUALITY = 92
 
@@ -203,7 +203,7 @@ class SyntheticSource:
         self._records = builder.as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
-        self._stamp = stamp_of_files(pathlib.Path(builder.data_path).glob(f"*-{split}.*"))
+        self._stamp = stamp_of_all(pathlib.Path(builder.data_path).glob(f"*-{split}.*"))
         records = list(self._records)
         self.names = [record["name"].decode() for record in records]
         self.labels = np.array([record["label"] for record in records], np.int64)

@@ -5,8 +5,17 @@ import dataclasses
 import numpy as np
 
 from delg_jax.data.synthetic.camera import MARGIN, Pyramid
-from delg_jax.data.synthetic.canvas import FLAT, Canvas, Colour, Layers
-from delg_jax.data.synthetic.materials import Style, family_style, fractal, shade, wall
+from delg_jax.data.synthetic.materials import (
+    FLAT,
+    Canvas,
+    Colour,
+    Layers,
+    Style,
+    family_style,
+    fractal,
+    shade,
+    wall,
+)
 from delg_jax.data.synthetic.ornaments import (
     ORNAMENTS,
     Box,
@@ -20,7 +29,7 @@ from delg_jax.data.synthetic.ornaments import (
     rectangle,
     window,
 )
-from delg_jax.data.synthetic.random_streams import generator
+from delg_jax.data.synthetic.world import generator
 
 SHARE = {  # height of the crown as a share of the facade's
     "flat": 0.08, "gable": 0.2, "stepped": 0.2, "dome": 0.2, "battlement": 0.1, "spire": 0.28,

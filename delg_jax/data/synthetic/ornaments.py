@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from delg_jax.data.synthetic.canvas import FLAT, Canvas
-from delg_jax.data.synthetic.materials import Style, hsv, shade
+from delg_jax.data.synthetic.materials import FLAT, Canvas, Style, hsv, shade
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 

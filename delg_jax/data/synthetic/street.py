@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from delg_jax.data.synthetic.camera import Camera, Pyramid, transform, warp
 from delg_jax.data.synthetic.materials import fractal, hsv, masonry, shade
-from delg_jax.data.synthetic.random_streams import generator
+from delg_jax.data.synthetic.world import generator
 
 POOL = 8
 STRIP = (512, 128)  # width and height of a row of houses, pixels

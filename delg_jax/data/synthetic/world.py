@@ -6,6 +6,8 @@ latter (same families), then unrelated ones (families of their own).
 
 import dataclasses
 
+import numpy as np
+
 from delg_jax.errors import require_choice
 
 SPLITS = ("train", "validation", "index", "query")
@@ -17,6 +19,7 @@ INDEX_KINDS = (
     "mild", "oblique", "hidden", "mild", "barely", "close", "mild", "far", "tilted", "mild",
 )  # fmt: skip
 DISTRACTOR_KINDS = ("mild", "close", "oblique", "mild", "far")
+STREAMS = ("style", "facade", "view", "street")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,3 +140,25 @@ def _views(size: WorldSize, landmarks: range, first: int, kinds: list[str]) -> l
         for landmark in landmarks
         for view, kind in enumerate(kinds)
     ]
+
+
+def generator(seed: int, stream: str, *ids: int) -> np.random.Generator:
+    """Returns the generator of one thing of a world.
+
+    The same arguments always give the same draws, whatever was drawn before and in whichever
+    process, so images can be rendered in any order.
+
+    Args:
+      seed: seed of the world, not negative.
+      stream: one of `STREAMS`.
+      *ids: what within the stream, for example landmark and view.
+
+    Returns:
+      A NumPy generator at the start of its stream.
+
+    Raises:
+      ValueError: if there is no such stream.
+    """
+    if stream not in STREAMS:
+        raise ValueError(f"stream {stream!r}: must be one of {', '.join(STREAMS)}")
+    return np.random.default_rng(np.random.SeedSequence([seed, STREAMS.index(stream), *ids]))

@@ -1,6 +1,6 @@
 """Published data sets, prepared once by TFDS as array_record and read in random access."""
 
-from delg_jax.data.tfds_builders.builder import ImageSetConfig
+from delg_jax.data.tfds_builders.builder import ImageFolder, ImageSetConfig
 from delg_jax.data.tfds_builders.datasets import (
     PreparedSource,
     is_prepared,
@@ -8,9 +8,11 @@ from delg_jax.data.tfds_builders.datasets import (
     training,
     with_distractors,
 )
-from delg_jax.data.tfds_builders.gldv1 import GoogleLandmarksV1
-from delg_jax.data.tfds_builders.gldv2 import GoogleLandmarksV2, GoogleLandmarksV2Config
-from delg_jax.data.tfds_builders.image_folder import ImageFolder
+from delg_jax.data.tfds_builders.google_landmarks import (
+    GoogleLandmarksV1,
+    GoogleLandmarksV2,
+    GoogleLandmarksV2Config,
+)
 from delg_jax.data.tfds_builders.preparation import prepare
 from delg_jax.data.tfds_builders.revisited import (
     RevisitedDistractors,

@@ -23,13 +23,14 @@ from delg_jax.data.sources import (
     Landmarks,
     RetrievalData,
     TrainingData,
-    stamp_of_files,
 )
 from delg_jax.data.tfds_builders import gldv2_files, records, relabelling
-from delg_jax.data.tfds_builders.builder import ImageSetBuilder, ImageSetConfig
-from delg_jax.data.tfds_builders.gldv1 import GoogleLandmarksV1
-from delg_jax.data.tfds_builders.gldv2 import GoogleLandmarksV2, GoogleLandmarksV2Config
-from delg_jax.data.tfds_builders.image_folder import ImageFolder
+from delg_jax.data.tfds_builders.builder import ImageFolder, ImageSetBuilder, ImageSetConfig
+from delg_jax.data.tfds_builders.google_landmarks import (
+    GoogleLandmarksV1,
+    GoogleLandmarksV2,
+    GoogleLandmarksV2Config,
+)
 from delg_jax.data.tfds_builders.preparation import is_prepared_of, prepare
 from delg_jax.data.tfds_builders.revisited import (
     COPY,
@@ -38,6 +39,7 @@ from delg_jax.data.tfds_builders.revisited import (
     RevisitedParis,
 )
 from delg_jax.errors import UserError, require_choice
+from delg_jax.file_stamps import stamp_of_all
 
 # Published usage of the queries, by value of `config.data.ground_truth`
 USAGES = {"": "Private", "private": "Private", "public": "Public"}
@@ -77,7 +79,7 @@ class PreparedSource:
             place = {name: position for position, name in enumerate(listed.names)}
             positions = np.asarray([place[name] for name in only], np.int64)
         self._positions = positions
-        self._stamp = stamp_of_files(pathlib.Path(builder.data_path).glob(f"*-{split}.*"))
+        self._stamp = stamp_of_all(pathlib.Path(builder.data_path).glob(f"*-{split}.*"))
         self.names = [listed.names[position] for position in positions]
         self.digests = [listed.digests[position] for position in positions]
         self.labels, self.sizes = listed.labels[positions], listed.sizes[positions]

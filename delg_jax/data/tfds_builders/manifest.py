@@ -8,26 +8,22 @@ each image that is a file. `differences` compares them with the published files 
 import concurrent.futures
 import csv
 import dataclasses
-import hashlib
-import io
 import itertools
 import logging
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from delg_jax import file_names, json_files, workdir
+from delg_jax import file_names, file_stamps, json_files, workdir
 from delg_jax.data.image_files import SUFFIXES
 from delg_jax.data.images import BadImageError
 from delg_jax.data.tfds_builders import tables
 from delg_jax.errors import UserError
+from delg_jax.file_stamps import Stamp, digest_of_file, stamp, stamp_with_digest
 
 FILE, IMAGES = "manifest.json", "source.csv"
 COLUMNS = ("path", "size", "time", "digest")  # of `source.csv`
 CONTENTS = 2000  # images read at most for comparison, spread evenly over those with a new time
-_WHOLE = 2**26  # bytes; larger files are digested by blocks
-_BLOCKS, _BLOCK = 16, 2**16  # number, and bytes of each
 _READERS = 8  # threads; stat and hashing release the interpreter lock
 _ROWS = 4096  # images that a thread looks up at a time
 _SHOWN = 3  # differing files that are named
@@ -114,67 +110,6 @@ class ImageFile:
         return self.path().read_bytes()
 
 
-class Stamp(NamedTuple):
-    """Size, time and digest of a file.
-
-    Attributes:
-      size: bytes, -1 if there was no file.
-      time: of its last change, in nanoseconds.
-      digest: of its content, "" if it could not be read.
-    """
-
-    size: int
-    time: int
-    digest: str = ""
-
-
-def stamp(path: str | os.PathLike) -> Stamp:
-    """Size and time of a file, without a digest; size -1 if there is no file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return Stamp(-1, 0)
-    return Stamp(status.st_size, status.st_mtime_ns)
-
-
-def digest(file: io.BytesIO | io.BufferedReader, whole: bool = False) -> str:
-    """Digest of a file's content, 32 hexadecimal digits.
-
-    Args:
-      file: open for reading.
-      whole: whether to read all of it; otherwise a file above 64 MiB is digested by its size and
-        16 blocks of 64 KiB, including the first and the last.
-    """
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if whole or size <= _WHOLE:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    found = hashlib.sha256(str(size).encode())
-    for number in range(_BLOCKS):
-        file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
-        found.update(file.read(_BLOCK))
-    return found.hexdigest()[:32]
-
-
-def digest_of_bytes(data: bytes) -> str:
-    """As `digest`, of bytes in memory."""
-    return digest(io.BytesIO(data))
-
-
-def digest_of_path(path: pathlib.Path, whole: bool = False) -> str:
-    """As `digest`, of the file at a path; "" if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return digest(file, whole)
-    except OSError:
-        return ""
-
-
-def stamped(path: pathlib.Path, whole: bool = False) -> Stamp:
-    """Stamp of a file with its digest."""
-    return stamp(path)._replace(digest=digest_of_path(path, whole))
-
-
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """What a data set was made from.
@@ -198,8 +133,8 @@ class Manifest:
 
 def begin(source: Source, settings: Mapping[str, Any]) -> Manifest:
     """The manifest of a source, taken before it is read so that any later change shows."""
-    lists = {n: stamped(path, whole=True) for n, path in source.lists.items()}
-    archives = {name: stamped(tar) for name, (tar, _) in source.archives.items()}
+    lists = {n: stamp_with_digest(path, whole=True) for n, path in source.lists.items()}
+    archives = {name: stamp_with_digest(tar) for name, (tar, _) in source.archives.items()}
     root = "" if source.root is None else str(source.root.resolve())
     return Manifest(root, settings, lists, archives)
 
@@ -219,7 +154,7 @@ def write(
       skipped: reasons by name.
     """
     tables.write(folder / IMAGES, COLUMNS, images)
-    outputs = {path.name: digest_of_path(path, whole=True) for path in _outputs(folder)}
+    outputs = {path.name: digest_of_file(path, whole=True) for path in _outputs(folder)}
     complete = dataclasses.replace(begun, skipped=dict(skipped), outputs=outputs)
     workdir.write_json(folder / FILE, dataclasses.asdict(complete))
 
@@ -238,7 +173,7 @@ def read(folder: pathlib.Path) -> Manifest | None:
         content[kind] = {name: Stamp(*values) for name, values in content[kind].items()}
     found = Manifest(**content)
     for name, expected in found.outputs.items():
-        if digest_of_path(folder / name, whole=True) != expected:
+        if digest_of_file(folder / name, whole=True) != expected:
             rule = f"is damaged (it is not what was written); {remedy}"
             raise UserError("prepared data", str(folder / name), rule)
     return found
@@ -300,16 +235,10 @@ def _changed(
     before: Mapping[str, Stamp], now: Mapping[str, pathlib.Path], whole: bool
 ) -> Iterator[str]:
     for name in sorted({*before, *now}):
-        old = before.get(name)
-        new = stamp(now[name]) if name in now else Stamp(-1, 0)
-        if old is None:
+        if name not in before:
             yield f"{name} is new"
-        elif new.size < 0:
-            yield f"{name} is absent"
-        elif new.size != old.size:
-            yield f"{name} has {new.size} bytes, not {old.size}"
-        elif new.time != old.time and digest_of_path(now[name], whole) != old.digest:
-            yield f"{name} has other content"
+        elif text := file_stamps.difference(before[name], now.get(name), whole):
+            yield f"{name} {text}"
 
 
 def _changed_images(folder: pathlib.Path, source: Source) -> list[str]:
@@ -370,7 +299,7 @@ def _with_other_content(
     """Paths of the images, of unchanged size, whose content has changed."""
     step = max(len(images) / CONTENTS, 1)
     drawn = [images[int(n * step)] for n in range(min(len(images), CONTENTS))]
-    digests = pool.map(lambda image: digest_of_path(_path(root, image.path)), drawn)
+    digests = pool.map(lambda image: digest_of_file(_path(root, image.path)), drawn)
     pairs = zip(drawn, digests, strict=True)
     other = [image.path for image, digest in pairs if digest != image.stamp.digest]
     if len(images) > len(drawn) and not other:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax import file_names
+from delg_jax import file_names, file_stamps
 from delg_jax.data import images
 from delg_jax.data.tfds_builders import manifest, tables
 from delg_jax.data.tfds_builders.manifest import ImageFile
@@ -219,7 +219,7 @@ class Shard:
             if fault:
                 skipped.append((item.name, fault))
                 continue
-            content = manifest.digest_of_bytes(b"".join(encoded.values()))
+            content = file_stamps.digest_of_bytes(b"".join(encoded.values()))
             kept.append((item.name, item.label, *size, content))
             features = {"name": item.name, "label": item.label, **item.features}
             yield item.name, {**features, **encoded}
@@ -252,14 +252,14 @@ def _read(load: Callable[[], bytes], files: list[tuple]) -> bytes:
     if not isinstance(load, ImageFile):
         return load()
     path = load.path()
-    before = manifest.stamp(path)  # so that a change while it is read shows later
+    before = file_stamps.stamp(path)  # so that a change while it is read shows later
     name = file_names.to_text(path.relative_to(load.root).as_posix())
     try:
         data = load()
     except OSError:
         files.append((name, *before))
         raise
-    files.append((name, *before._replace(digest=manifest.digest_of_bytes(data))))
+    files.append((name, *before._replace(digest=file_stamps.digest_of_bytes(data))))
     return data
 
 

@@ -1,4 +1,4 @@
-"""Reads and writes `.delg_local` and `.delg_global`, the protocol buffers of the official code."""
+"""Feature files of the official code, the protocol buffers `.delg_local` and `.delg_global`."""
 
 import functools
 import math
@@ -9,8 +9,9 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-from delg_jax import workdir
+from delg_jax import file_names, workdir
 from delg_jax.errors import UserError
+from delg_jax.features.formats.image_order import AbsentImageError, best_first, spellings
 from delg_jax.features.local_features import LocalFeatures
 
 _PACKAGE = "delg_jax.delf"
@@ -30,6 +31,7 @@ _SCHEMA = {
     "Features": (("feature", "Feature", True),),
 }
 _NUMBERS = ("x", "y", "scale", "strength")
+LOCAL_SUFFIX, GLOBAL_SUFFIX = ".delg_local", ".delg_global"
 
 
 def read_local(path: str | pathlib.Path) -> LocalFeatures:
@@ -170,3 +172,29 @@ def _write(path: str | pathlib.Path, message: Message) -> None:
 
 def _error(path: str | pathlib.Path, rule: str) -> UserError:
     return UserError("feature file", str(path), rule)
+
+
+class DelfFolder:
+    """Files `NAME.delg_local` and `NAME.delg_global`, whatever image suffix NAME has.
+
+    Args:
+      folder: of the files; names with slashes are in subfolders.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+
+    def read_local(self, name: str) -> LocalFeatures:
+        """LocalFeatures [K] of an image, best first; a UserError if it cannot be read."""
+        return best_first(read_local(self._find(name, LOCAL_SUFFIX)))
+
+    def read_global(self, name: str) -> np.ndarray:
+        """Global descriptor float32 [D] of an image; a UserError if it cannot be read."""
+        return read_global(self._find(name, GLOBAL_SUFFIX))
+
+    def _find(self, name: str, suffix: str) -> pathlib.Path:
+        for spelling in spellings(name):
+            path = file_names.to_path(self._folder, f"{spelling}{suffix}")
+            if path.is_file():
+                return path
+        raise AbsentImageError("image", name, f"has no {suffix} file in {self._folder}")

@@ -12,10 +12,10 @@ import numpy as np
 
 from delg_jax import workdir
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features.extract import Extracted, extract, has_global, has_local
+from delg_jax.features.experiment import Extracted, extract, has_global, has_local
 from delg_jax.features.extraction import Loaded, Loader
 from delg_jax.features.formats import delf, hloc
-from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX
+from delg_jax.features.formats.delf import GLOBAL_SUFFIX, LOCAL_SUFFIX
 from delg_jax.features.formats.imported import HDF5_SUFFIXES
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.features.local_features import LocalFeatures
@@ -124,6 +124,7 @@ def _store_features(
             ("database", extracted.database, data.database, None),
             ("queries", extracted.queries, data.queries, boxes),
         )
+        if len(store)  # the data set images may have no queries
     ]
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
 from delg_jax.features.formats import hloc
-from delg_jax.features.formats.delf_folder import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
+from delg_jax.features.formats.delf import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
 from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import missing_rows
+from delg_jax.file_stamps import stamp
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 # Fields of config.extract that imported features depend on, besides the digest of the files
@@ -73,9 +74,9 @@ class ImportedFeatures:
                     total.update(hashlib.file_digest(file, "sha256").digest())
             else:
                 for member in sorted(path.rglob(f"*{_SUFFIX[kind]}")):
-                    status = member.stat()
+                    size, time, _ = stamp(member)
                     name = member.relative_to(path).as_posix()
-                    total.update(f"{name}\0{status.st_size} {status.st_mtime_ns}\0".encode())
+                    total.update(f"{name}\0{size} {time}\0".encode())
         return total.hexdigest()
 
     def import_to_store(self, name: str, store: FeatureStore, max_skipped: int) -> None:

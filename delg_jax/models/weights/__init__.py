@@ -1,7 +1,19 @@
-"""Published weights: reading their files, naming schemes, and conversion."""
+"""Published weights: where they are, reading their files, naming schemes, and conversion."""
 
 from delg_jax.models.weights.convert import convert
+from delg_jax.models.weights.identify import Identity, head_fields, identify
 from delg_jax.models.weights.mismatch import convention_of
+from delg_jax.models.weights.published import PUBLISHED, locate
 from delg_jax.models.weights.read import read_arrays, read_mapping
 
-__all__ = ["convention_of", "convert", "read_arrays", "read_mapping"]
+__all__ = [
+    "PUBLISHED",
+    "Identity",
+    "convention_of",
+    "convert",
+    "head_fields",
+    "identify",
+    "locate",
+    "read_arrays",
+    "read_mapping",
+]

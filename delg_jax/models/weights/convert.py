@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.convention import get_convention
-from delg_jax.models.delg import build
+from delg_jax.models.delg import BACKBONES, build
 from delg_jax.models.weights import mismatch
 from delg_jax.models.weights.names import NAMINGS, Naming, is_norm
 
@@ -112,7 +112,7 @@ class _Plan:
         if any(name.startswith(mark) or name.endswith(mark) for mark in naming.ignored):
             return True
         owner = name.rpartition(naming.separator)[0]
-        heads = {theirs for ours, theirs in self.modules.items() if not ours.startswith("resnet/")}
+        heads = {theirs for ours, theirs in self.modules.items() if _part(ours) not in BACKBONES}
         absent = [p for ours, p in naming.patterns.items() if not _has(self.shapes, ours)]
         return (
             owner in heads
@@ -142,7 +142,7 @@ def _plan(
     names |= _check_mapping(mapping, shapes, arrays)
     wanted = {_part(module) for module in naming.patterns}
     present = {_part(p) for p, name in names.items() if p in mapping or name in arrays}
-    kept = {"resnet"} | wanted | present
+    kept = {*BACKBONES} | wanted | present
     names = {
         path: name
         for path, name in names.items()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import ml_collections
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models.resnet import ARCHITECTURES
+from delg_jax.models.weights.identify import architecture_of, present
 from delg_jax.models.weights.names import NAMINGS, Naming
 
 Shape = tuple[int, ...]
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 def best_naming(source: str, names: Iterable[str], architecture: str) -> Naming:
     """The naming of `source` that matches most names; the first of several."""
     known = set(names)
-    return max(NAMINGS[source], key=lambda n: len(_present(n, known, n.kernels(architecture))))
+    return max(NAMINGS[source], key=lambda n: len(present(n, known, n.kernels(architecture))))
 
 
 def convention_of(source: str, names: Iterable[str], architecture: str) -> str:
@@ -23,7 +23,7 @@ def convention_of(source: str, names: Iterable[str], architecture: str) -> str:
     Args:
       source: a key of `names.NAMINGS`.
       names: all names in the file.
-      architecture: a key of `resnet.ARCHITECTURES`.
+      architecture: one of `names.ARCHITECTURES`.
 
     Returns:
       A key of `convention.CONVENTIONS`.
@@ -60,8 +60,8 @@ def explain(
     if not (missing or surplus or misshapen):
         return
     names = set(names)
-    found = _architecture(source, names)
-    others = [other for other in NAMINGS if other != source and _architecture(other, names)]
+    found = architecture_of(source, names)
+    others = [other for other in NAMINGS if other != source and architecture_of(other, names)]
     if found and found != model.backbone:
         rule = f"must be {found}, the architecture of these weights"
         raise UserError("config.model.backbone", model.backbone, rule)
@@ -84,23 +84,3 @@ def _list(source: str, problems: dict[str, list[str]]) -> None:
     if NAMINGS[source][0].patterns:
         rule += "; map names with --mapping=FILE, a JSON object from ours to theirs"
     raise UserError("config.model.pretrained_source", source, rule)
-
-
-def _architecture(source: str, names: set[str]) -> str | None:
-    """The architecture whose kernels, and no others, have the source's names; None if none."""
-    for naming in NAMINGS[source]:
-        kernels = {name: naming.kernels(name) for name in ARCHITECTURES}
-        present = _present(naming, names, set().union(*kernels.values()))
-        for architecture, own in kernels.items():
-            if present == own:
-                return architecture
-    return None
-
-
-def _present(naming: Naming, names: set[str], kernels: set[str]) -> set[str]:
-    """The kernels that are among the names, under any prefix if the naming has patterns."""
-    if not naming.patterns:
-        return kernels & names
-    return {
-        kernel for kernel in kernels if any(f"/{name}".endswith(f"/{kernel}") for name in names)
-    }

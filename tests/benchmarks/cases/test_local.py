@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delg_jax.benchmarks.baselines import faiss_search
+from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.cases import local, vectors
 
 
@@ -30,7 +30,7 @@ def test_a_vote_is_that_of_the_best_feature_of_an_image():
             return np.array([[0.9, 0.8, 0.5], [0.7, 0.6, 0.2]]), rows[:, :nearest]
 
     query = np.zeros((2, 4), np.float32)
-    found = faiss_search.voted(Index(), query, 2, 2, 3, lambda cosines: cosines)
+    found = libraries.voted(Index(), query, 2, 2, 3, lambda cosines: cosines)
     np.testing.assert_allclose(found, [(0.9 + 0.2) / 2, (0.5 + 0.7) / 2])
 
 

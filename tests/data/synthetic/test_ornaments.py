@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from delg_jax.data.synthetic.canvas import Canvas
-from delg_jax.data.synthetic.materials import family_style
+from delg_jax.data.synthetic.materials import Canvas, family_style
 from delg_jax.data.synthetic.ornaments import (
     ORNAMENTS,
     ellipse,
@@ -12,7 +11,7 @@ from delg_jax.data.synthetic.ornaments import (
     regular,
     square,
 )
-from delg_jax.data.synthetic.random_streams import generator
+from delg_jax.data.synthetic.world import generator
 
 BOX = (10.0, 10.0, 50.0, 45.0)
 

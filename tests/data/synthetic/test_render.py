@@ -6,10 +6,10 @@ from scipy import ndimage
 
 from delg_jax.data.synthetic.camera import homography_between, transform
 from delg_jax.data.synthetic.facade import COLOUR, GLASS, RELIEF, SLOPE, SOLID, build_facade
-from delg_jax.data.synthetic.random_streams import generator
 from delg_jax.data.synthetic.render import Light, draw_light, expose, render_view, shade_surface
 from delg_jax.data.synthetic.street import build_street
 from delg_jax.data.synthetic.views import KINDS
+from delg_jax.data.synthetic.world import generator
 
 SIDE = 160
 HALF = 5  # of a compared patch, pixels

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from delg_jax.data.synthetic.camera import look_at, pixel_grid
-from delg_jax.data.synthetic.random_streams import generator
 from delg_jax.data.synthetic.street import build_street, draw_background, draw_occluders
+from delg_jax.data.synthetic.world import generator
 
 SIZE = (80, 60)
 FACADE = (120, 160)

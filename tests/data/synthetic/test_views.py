@@ -3,8 +3,8 @@ import pytest
 
 from delg_jax.data.synthetic.camera import look_at, transform
 from delg_jax.data.synthetic.facade import build_facade
-from delg_jax.data.synthetic.random_streams import generator
 from delg_jax.data.synthetic.views import KINDS, draw_view, visible_share
+from delg_jax.data.synthetic.world import generator
 
 
 @pytest.fixture(scope="module")

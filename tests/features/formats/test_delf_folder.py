@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from delg_jax.features.formats import delf
-from delg_jax.features.formats.delf_folder import DelfFolder
+from delg_jax.features.formats.delf import DelfFolder
 from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures
 

@@ -24,7 +24,11 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
     config = changed(retrieval_config(make_revisited(root / "data")), local_scales=(1.0,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trained_network, "initialize", lambda module, _: random_variables(module))
+        patch.setattr(
+            trained_network,
+            "pretrained_variables",
+            lambda module, *_, **__: random_variables(module),
+        )
         extract(config, root / "run")
         yield config, root / "run"
 

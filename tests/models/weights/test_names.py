@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from delg_jax.models import efficientnet
 from delg_jax.models.resnet import ARCHITECTURES, ResNet
 from delg_jax.models.weights.names import NAMINGS
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-@pytest.mark.parametrize("source", sorted(NAMINGS))
+@pytest.mark.parametrize("source", sorted(set(NAMINGS) - {"efficientnet"}))
 def test_every_module_of_a_backbone_has_a_name_of_its_own(source, architecture):
     network = ResNet(architecture, "keras" if source == "keras" else "torchvision", 32)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
@@ -20,6 +21,18 @@ def test_every_module_of_a_backbone_has_a_name_of_its_own(source, architecture):
     assert modules <= set(names)
     # Two modules may share a prefix only as Slim's convolutions and their BatchNorm do.
     assert len({names[module] for module in modules}) == len(modules)
+
+
+@pytest.mark.parametrize("architecture", sorted(efficientnet.ARCHITECTURES))
+def test_every_module_of_an_efficientnet_has_a_name_of_its_own(architecture):
+    network = efficientnet.EfficientNet(architecture)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    params = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)["params"]
+    modules = {"/".join(("efficientnet", *p[:-1])) for p in traverse_util.flatten_dict(params)}
+    names = NAMINGS["efficientnet"][0].modules(architecture)
+    assert modules == set(names)
+    assert len(set(names.values())) == len(names)
+    assert NAMINGS["torchvision"][0].modules(architecture) == {}
 
 
 @pytest.mark.parametrize(

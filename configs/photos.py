@@ -1,0 +1,25 @@
+"""Photographs of one's own: any tree of images, without ground truth; `delg search FOLDER`.
+
+    delg extract --config=photos --workdir=DIR --config.data.root=PHOTOS
+
+Like configs/local_to_global.py, for photographs of any size: they are shrunk to 1024 pixels, and
+padded to a few canvases, so that few programs are compiled. Bad files are listed in skipped.csv.
+"""
+
+import ml_collections
+
+from configs import local_to_global
+from delg_jax.configuration import parse_argument
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """Returns the search in a folder of photographs; it takes no argument."""
+    parse_argument(argument, {})
+    config = local_to_global.get_config()
+    config.data.name = "images"
+    config.data.max_skipped = 1_000_000_000
+    config.extract.max_size = 1024
+    config.extract.reduced_decode = True
+    config.extract.shape_step = 0
+    config.extract.pca_dim = 96  # at most the channels of the smallest backbone
+    return config
