@@ -279,7 +279,7 @@ class Searcher:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            settings, seed = self.config.rerank, self.config.seed
+            settings, seed = spatial_settings(self.config.rerank), self.config.seed
             ranked = verification.verify(extracted, first, settings, seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
