@@ -66,7 +66,7 @@ _WORDS = re.compile(
 )
 # A decimal, or a number with a unit of what is measured
 _FIGURE = re.compile(
-    r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+|(?:\.\d+)?\s?(?:%|(?:ms|us|s|min|images/s|[KMG]B)\b))"
+    r"(?<![\w.-])[+-]?\d[\d,]*(?:\.\d+|(?:\.\d+)?\s?(?:%|(?:ms|us|s|min|images/s|[KMG]B)\b))"
 )
 
 
@@ -257,7 +257,7 @@ def text(files: Results, name: str, argument: str) -> str:
     path = files.folder / f"{name}.md"
     if not path.is_file():
         raise UserError("figures", path.name, "must be a file beside the result")
-    return re.sub(r"\A# .*\n+", "", path.read_text(encoding="utf-8"))
+    return re.sub(r"\A# .*\n+", "", path.read_text(encoding="utf-8")).strip()
 
 
 def bench(files: Results, name: str, argument: str) -> str:
