@@ -190,8 +190,8 @@ def test_figures_without_marks_are_found(line):
 
 def test_what_is_no_figure_is_let_be():
     text = (
-        "Python 3.11 to 3.13, 95 % bootstrap intervals, 1,614 photographs, [a](b/3.5.md), step 4."
-    text += " Apache-2.0"
+        "Python 3.11 to 3.13, 95 % bootstrap intervals, 1,614 photographs, [a](b/3.5.md), step 4. "
+        "Apache-2.0."
     )
     assert figures.unmarked(text) == []
 
