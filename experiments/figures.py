@@ -5,7 +5,7 @@
 
 A figure stands between two comments; the first names a result file and holds a template:
 
-    <!-- figures bench_mds: {implementations/0/median:ms .1f} ms -->42.5 ms<!-- /figures -->
+    <!-- figures store_reading: {open_store/seconds:ms .2f} ms -->0.45 ms<!-- /figures -->
 
 A template may have many lines, such as a table. Its fields are
 
