@@ -17,7 +17,8 @@ A template may have many lines, such as a table. Its fields are
                                  what the comparison says of the claim
     {NAME#...}                   one of these from another file
     {source}                     the commit, date and processor of the file
-    {text}, {bench}, {ratio CASE | PEER}, {choice A; B}, {ablation}  see these functions
+    {text}, {bench}, {ratio CASE | PEER}, {choice A; B}, {first A; B}, {ablation}  see these
+                 functions
 
 `<!-- figures? NAME: ...` may name a file that is yet to be measured. What is published or chosen,
 not measured here, stands between `<!-- given: WHY -->` and `<!-- /given -->`.
@@ -28,7 +29,7 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -297,10 +298,19 @@ def choice(files: Results, name: str, argument: str) -> str:
 
     The settings stand in `argument`, separated by semicolons. A data set without Hard has one mAP.
     """
+    return _gains(files[name]["rows"], argument, ("medium", "hard"))
+
+
+def first(files: Results, name: str, argument: str) -> str:
+    """As `choice`, of the precision at 1."""
+    return _gains(files[name]["rows"], argument, ("mp@1",))
+
+
+def _gains(measured: Sequence[Mapping[str, Any]], argument: str, of: Sequence[str]) -> str:
     settings = argument.split("; ")
     rows: dict[str, dict[str, str]] = {}
-    for one in files[name]["rows"]:
-        kinds = [kind for kind in ("medium", "hard") if one.get(kind) is not None]
+    for one in measured:
+        kinds = [kind for kind in of if one.get(kind) is not None]
         cells = rows.setdefault(f"{one['data']} ({one['queries']} of {one['landmarks']})", {})
         if one["setting"] == "local":
             cells["local"] = " / ".join(f"{one[kind]['mean']:.2f}" for kind in kinds)
@@ -327,6 +337,7 @@ GENERATORS: dict[str, Callable[[Results, str, str], str]] = {
     "source": source,
     "text": text,
     "choice": choice,
+    "first": first,
     "bench": bench,
     "ratio": ratio,
     "ablation": ablation,

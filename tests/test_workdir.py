@@ -20,12 +20,12 @@ def tree(dim=2, ratio=0.5):
 
 def claim(folder, config, **options):
     workdir.claim(folder, config, ("model",), **options)
-    (folder / "artefact").touch()
+    (folder / "output").touch()
 
 
 def kept(folder):
-    """Whether the artefact of before is still there; a new claim would come without."""
-    return (folder / "artefact").is_file()
+    """Whether the output of before is still there; a new claim would come without."""
+    return (folder / "output").is_file()
 
 
 def test_the_whole_configuration_is_stored(folder):

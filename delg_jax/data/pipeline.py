@@ -96,7 +96,7 @@ def _draw_box(height: int, width: int, settings: CropSettings, rng: np.random.Ge
 def _resize(
     image: EncodedImage, box: tuple[int, int, int, int], settings: CropSettings
 ) -> np.ndarray:
-    picture = image.picture(_reduction(box, settings.size) if settings.reduced else 1)
+    picture = image.to_pil(_reduction(box, settings.size) if settings.reduced else 1)
     (height, width), (columns, rows) = image.shape, picture.size
     part = (
         box[0] * columns / width,

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax import configuration, distributed
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
@@ -23,6 +23,7 @@ from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
 from delg_jax.search.index import build_index, pair_graph
@@ -86,10 +87,12 @@ def evaluate(
     }
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
-        result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
-    with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
-        artefacts.write_arrays(root / "rankings.npz", _named(ranked))
-        artefacts.write_json(root / "metrics.json", result)
+        result["pairs"] = pair_average_precision(
+            extracted, spatial_settings(config.rerank), *counts, config.seed
+        )
+    with outputs.where_writable(f"{root}: metrics.json and rankings.npz"):
+        outputs.write_arrays(root / "rankings.npz", _named(ranked))
+        outputs.write_json(root / "metrics.json", result)
     return result
 
 
@@ -124,16 +127,16 @@ def _bind(
     folder, fields = root / "evaluation", decided_by(config)
     extra = {"weights": extracted.weights}
     made_from = sources(extracted.database, extracted.queries, extracted.data)
-    known = artefacts.is_of(folder, config, fields, extra)
+    known = outputs.is_of(folder, config, fields, extra)
     if not known and not overwrite:
-        artefacts.claim(folder, config, fields, extra=extra)  # an error if there is one
-    if not known or artefacts.sources(folder) != made_from:
+        outputs.claim(folder, config, fields, extra=extra)  # an error if there is one
+    if not known or outputs.sources(folder) != made_from:
         submissions = root.glob("submission_*.csv")
         for path in (root / "metrics.json", root / "rankings.npz", *submissions):
             path.unlink(missing_ok=True)
-    artefacts.claim(folder, config, fields, overwrite, extra)
-    with artefacts.where_writable(f"{folder}: its configuration"):
-        artefacts.describe(folder, config, fields, extra, made_from)
+    outputs.claim(folder, config, fields, overwrite, extra)
+    with outputs.where_writable(f"{folder}: its configuration"):
+        outputs.describe(folder, config, fields, extra, made_from)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -208,7 +211,8 @@ def _rerank(
     task = gldv2_tasks.task_of(config)
     if method.endswith("+sp"):
         excluded = None if task else verification.junk(extracted.data.ground_truth)
-        return verification.verify(extracted, first, config.rerank, config.seed, excluded)
+        settings = spatial_settings(config.rerank)
+        return verification.verify(extracted, first, settings, config.seed, excluded)
     block = config.search.global_block
     found = methods.rerank(method, extracted, first, graph, config.rerank, block)
     return Ranked({"all": found.images}, found.similarities if task else None)
@@ -238,7 +242,7 @@ def _score(
         for method, predictions in predicted.items():
             path = root / f"submission_{task}_{method}.csv"
             asked = list(gldv2_tasks.answers(task, data))
-            with artefacts.where_writable(str(path)):
+            with outputs.where_writable(str(path)):
                 gldv2_tasks.write_predictions(path, task, asked, predictions)
         scored = {
             method: gldv2_tasks.score(task, predictions, data, kappas)

@@ -75,7 +75,7 @@ class Loader:
             return prepare(encoded.decode(), box, self._max_size)
         longest = max(encoded.shape)
         enough = [r for r in images.REDUCTIONS if longest >= r * self._max_size]
-        picture = np.array(encoded.picture(max(enough, default=1)))
+        picture = np.array(encoded.to_pil(max(enough, default=1)))
         ratio = max(picture.shape[:2]) / longest  # 1 for formats other than JPEG
         if box is not None:
             x1, y1, x2, y2 = (side * ratio for side in box)

@@ -198,9 +198,10 @@ def rerank(
         assert graph is not None, method
         if method.endswith("+diffusion"):
             assert isinstance(graph, SimilarityGraph), method
-            ranking = diffuse(compared, graph, settings)
+            ranking = diffuse(compared, graph, diffusion_settings(settings))
         else:
-            ranking = embed(extracted, compared, graph, settings, "global" in method)
+            own = mds_settings(settings)
+            ranking = embed(extracted, compared, graph, own, "global" in method)
     return ranking.followed_by(first)
 
 
@@ -239,9 +240,10 @@ def expand(
     return rank_globally(extracted, global_block, first.images.shape[1], queries)
 
 
-def diffuse(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> Ranking:
+def diffuse(
+    first: Ranking, graph: SimilarityGraph, settings: diffusion.DiffusionSettings
+) -> Ranking:
     """Re-ranks the whole database by diffusion on the similarity graph."""
-    settings = diffusion_settings(rerank)
     return Ranking(*diffusion.rerank(first.images, first.similarities, graph, settings))
 
 
@@ -249,7 +251,7 @@ def embed(
     extracted: Extracted,
     first: Ranking,
     graph: SimilarityGraph | PairGraph,
-    rerank: ml_collections.ConfigDict,
+    settings: mds.MdsSettings,
     with_global: bool = False,
 ) -> Ranking:
     """Re-ranks the short list of the local search by MDS, with or without global descriptors."""
@@ -258,7 +260,7 @@ def embed(
         first.images,
         first.similarities,
         graph,
-        mds_settings(rerank),
+        settings,
         *map(_global_descriptors, sides),
     )
     return first.by_scores(scores)

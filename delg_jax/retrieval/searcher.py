@@ -248,10 +248,11 @@ class Searcher:
     def warm_up(self) -> None:
         """Compiles what a search for any picture needs, so that none has to wait for it.
 
-        Methods that need a similarity graph are left out: they may have to build it.
+        Methods that need a stored similarity graph are left out: they may have to build it.
         """
         sizes = self._extractor.warm_up_sizes()
-        quick = [method for method in self.methods if not methods.needs_graph(method)]
+        rerank = self.config.rerank
+        quick = [m for m in self.methods if methods.graph_name(m, rerank) in ("", "pairs")]
         with Progress("warm up", len(sizes) + len(quick) + 1, "step") as progress:
             with self._device:
                 self._extractor.warm_up(progress.advance)
@@ -278,7 +279,7 @@ class Searcher:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            settings, seed = self.config.rerank, self.config.seed
+            settings, seed = spatial_settings(self.config.rerank), self.config.seed
             ranked = verification.verify(extracted, first, settings, seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]

@@ -40,12 +40,9 @@ def check_rerank(rerank: ml_collections.ConfigDict) -> None:
 
 
 def spatial_settings(rerank: ml_collections.ConfigDict) -> SpatialSettings:
-    """`config.rerank.sp` without its short list; raises a UserError for a wrong value."""
-    if rerank.sp.short_list < 1:
-        raise UserError("config.rerank.sp.short_list", rerank.sp.short_list, "must be at least 1")
-    fields = {name: value for name, value in rerank.sp.items() if name != "short_list"}
-    with fields_of("config.rerank.sp", fields):
-        return SpatialSettings(**fields)
+    """`config.rerank.sp`; raises a UserError for a wrong value."""
+    with fields_of("config.rerank.sp", rerank.sp):
+        return SpatialSettings(**rerank.sp)
 
 
 def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:

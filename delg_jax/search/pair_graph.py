@@ -100,6 +100,8 @@ class PairGraph:
         search = self.search
         if search.sample is None:
             return None
+        if not len(images):
+            return np.zeros(mask.shape, np.float32)
         if len(self._weights) > _REMEMBERED:
             self._weights.clear()
         new = np.flatnonzero([image not in self._weights for image in images.tolist()])

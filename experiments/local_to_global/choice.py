@@ -31,6 +31,7 @@ from delg_jax.reports.tables import markdown
 from delg_jax.rerank import MdsSettings, mds
 from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search.index import build_index
 
 GRID = {
@@ -142,7 +143,11 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
     truth = extracted.data.ground_truth
     ranking = methods.search("local", extracted, config.search)
     verified = verification.verify(
-        extracted, ranking, config.rerank, config.seed, verification.junk(truth)
+        extracted,
+        ranking,
+        spatial_settings(config.rerank),
+        config.seed,
+        verification.junk(truth),
     )
     first = ranking.compared()
     graph = build_index(config, folder, extracted=extracted)

@@ -132,7 +132,7 @@ def changed(path, value):
         (("gnd", 0, "easy"), [3], r"gnd\[0\]\.easy has index 3, outside imlist \(0 to 2\)"),
         (("gnd", 0, "hard"), [-1], r"gnd\[0\]\.hard has index -1, outside imlist"),
         (("gnd", 0, "hard"), None, r"lacks hard \(a list without images is \[\]\)"),
-        (("gnd", 0, "bbx"), None, r"lacks bbx \(the whole picture is \[0, 0, width, height\]\)"),
+        (("gnd", 0, "bbx"), None, r"lacks bbx \(the whole image is \[0, 0, width, height\]\)"),
         (("gnd", 0, "easy"), [0, 0], r"gnd\[0\]: easy has image 0 \(a\) twice"),
         (("gnd", 0, "easy"), [0, 2], r"gnd\[0\]: image 2 \(c\) is in easy and junk"),
         (("gnd", 0, "hard"), [1, 0], r"gnd\[0\]: image 0 \(a\) is in easy and hard"),

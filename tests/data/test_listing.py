@@ -209,7 +209,7 @@ def test_a_picture_is_a_list_of_one(tmp_path):
 
 @pytest.mark.parametrize("spec", ["", "no/such/folder", "a\0b", "x" * 9999, "gone.jpg", "gone.tar"])
 def test_absent_images_are_refused(spec):
-    refuse(spec, r"does not exist; it must be a folder, a glob .* a list .*, or a picture$")
+    refuse(spec, r"does not exist; it must be a folder, a glob .* a list .*, or an image$")
 
 
 @pytest.mark.parametrize("name", ["notes.pdf", "photo", "photos.zip", "list.csv", "/dev/null"])

@@ -9,7 +9,7 @@ import delg_jax.evaluation.experiment as evaluation_of_experiment
 import delg_jax.features.experiment as features_of_experiment
 from configs import default
 from delg_jax import configuration, json_files
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, revisited, score
 from delg_jax.evaluation.experiment import decided_by
@@ -253,12 +253,12 @@ def test_another_seed_is_refused_and_the_stored_one_is_that_of_the_rankings(
     evaluate(config, tmp_path)
     with pytest.raises(UserError, match=r"evaluation'.*config\.seed: 0 -> 7"):
         evaluate(other, tmp_path)
-    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 0
+    assert outputs.stored_config(tmp_path / "evaluation")["seed"] == 0
     evaluate(other, tmp_path, overwrite=True)
-    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 7
+    assert outputs.stored_config(tmp_path / "evaluation")["seed"] == 7
     # What decides nothing is stored as it was at last
     evaluate(changed(other, "rerank.sp.pair_block", 3), tmp_path)
-    assert artefacts.stored_config(tmp_path / "evaluation")["rerank.sp.pair_block"] == 3
+    assert outputs.stored_config(tmp_path / "evaluation")["rerank.sp.pair_block"] == 3
 
 
 def test_results_of_anything_else_are_gone_before_new_ones_are_made(
@@ -311,7 +311,7 @@ def other_value(value):
 def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     config = default.get_config()
     config.search.engine = engine
-    artefacts.claim(tmp_path, config, decided_by(config))
+    outputs.claim(tmp_path, config, decided_by(config))
     idle = {f"search.{name}." for name in ("cann", "ivf") if name != engine}
     undecided = set()
     for path, value in configuration.flatten(config).items():
@@ -321,7 +321,7 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
         for part in filter(None, section.split(".")):
             tree = tree[part]
         tree[name] = other_value(value)
-        if artefacts.is_of(tmp_path, other, decided_by(other)):
+        if outputs.is_of(tmp_path, other, decided_by(other)):
             undecided.add(path)
     assert {path for path in undecided if not path.startswith(tuple(idle))} == _UNDECIDED
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.features import network as features_network
 from delg_jax.features import stablehlo
@@ -25,7 +25,7 @@ from tests.tiny import random_variables, retrieval_config
 CANVAS = (96, 128)
 SCALES = (0.5, 1.0, 1.4142135)
 
-# A program that has only what the artefact needs; a package set to None cannot be imported.
+# A program that has only what the output needs; a package set to None cannot be imported.
 PROGRAM = """
 import sys
 sys.modules["delg_jax"] = sys.modules["flax"] = None
@@ -88,7 +88,7 @@ def assert_same(outputs, expected, atol=1e-5):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The artefact of stride 16 with three scales."""
+    """The output of stride 16 with three scales."""
     folder = tmp_path_factory.mktemp("written")
     return stablehlo.export_model(settings(), folder, folder / "model.stablehlo", CANVAS)
 
@@ -220,7 +220,7 @@ def test_without_local_head_there_is_the_global_descriptor_alone(tmp_path):
 
 def keep_pca(config, workdir, weights):
     folder = workdir / "features" / "database"
-    artefacts.claim(folder, config, sections(config), extra={"weights": weights})
+    outputs.claim(folder, config, sections(config), extra={"weights": weights})
     store = FeatureStore.prepare(folder, [], Layout())
     rng = np.random.default_rng(0)
     pca = Pca(rng.random(8, np.float32), rng.normal(size=(8, 3)).astype(np.float32))

@@ -9,7 +9,7 @@ from tests import photographs, tiny
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A configuration, a workdir without artefacts, and a folder of pictures."""
+    """A configuration, a workdir without outputs, and a folder of pictures."""
     root = tmp_path_factory.mktemp("pair")
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
     config.rerank.sp.inlier_threshold = 3.0
