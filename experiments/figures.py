@@ -296,7 +296,8 @@ def ratio(files: Results, name: str, argument: str) -> str:
 def choice(files: Results, name: str, argument: str) -> str:
     """A row for each data set: mAP Medium and Hard of local search, and the gains of settings.
 
-    The settings stand in `argument`, separated by semicolons. A data set without Hard has one mAP.
+    The settings stand in `argument`, separated by semicolons; those that the file lacks are yet to
+    be measured. A data set without Hard has one mAP.
     """
     return _gains(files[name]["rows"], argument, ("medium", "hard"))
 
@@ -319,7 +320,9 @@ def _gains(measured: Sequence[Mapping[str, Any]], argument: str, of: Sequence[st
             parts = [f"{gain['mean']:+.2f} (p {gain['p_value']:.2g})" for gain in gains]
             cells[one["setting"]] = " / ".join(parts)
     shown = ["local", *settings]
-    cells_of = [[title, *(cells[name] for name in shown)] for title, cells in rows.items()]
+    cells_of = [
+        [title, *(cells.get(name, PENDING) for name in shown)] for title, cells in rows.items()
+    ]
     return markdown(["data, queries of landmarks", *shown], cells_of)
 
 
