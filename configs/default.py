@@ -176,8 +176,8 @@ def _extract() -> ml_collections.ConfigDict:
     # Computation
     extract.dtype = "float32"  # float32 | bfloat16: of the computation
     extract.batch_pixels = 0  # pixels in a batch; 0 = one image on a CPU, else 4,194,304
-    # Pixels; sides are padded to multiples, so few shapes compile. 0 = to about ten canvases
-    extract.shape_step = 64
+    # Sides are padded to its multiples, so few shapes compile; 0 = to one of about ten canvases
+    extract.shape_step = 64  # pixels
     # The store
     extract.chunk_images = 64  # images in a chunk, the unit of writing and reading
     extract.local_encoding = "float16"  # float32 | float16 | int8 | sign (one bit, DELG*)
@@ -253,9 +253,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried for each image pair
-    # Largest error of an inlier, pixels of the query; in searches and matches of single pictures,
-    # of the query as it is shrunk to extract.max_size
-    rerank.sp.inlier_threshold = 20.0
+    # In searches and matches of single pictures: of the query as it is shrunk to extract.max_size
+    rerank.sp.inlier_threshold = 20.0  # largest error of an inlier, pixels of the query
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis
     rerank.sp.local_optimization = False  # refit the best hypotheses to their inliers
