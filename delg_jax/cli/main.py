@@ -17,6 +17,7 @@ from delg_jax.errors import UserError
 
 # What each verb does
 VERBS = {
+    "download": "download published data sets",
     "prepare": "prepare the data set of an experiment",
     "train": "train a network, or resume training",
     "extract": "extract global and local features of database and queries",

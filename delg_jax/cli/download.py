@@ -1,0 +1,77 @@
+"""Downloads published data sets into the folder of all data sets.
+
+    delg download --list
+    delg download roxford5k rparis6k --data=DIR --dry_run
+    delg download roxford5k gldv2 --data=DIR
+
+DIR/roxford5k and the others are what config.data.root, config.data.distractors and the --data of
+the tables in experiments take. What is there is kept, a broken download is resumed, and archives
+are compared with the published sums where there are any.
+"""
+
+import pathlib
+
+from absl import flags
+
+from delg_jax.cli import arguments
+from delg_jax.errors import UserError
+
+POSITIONAL = "[NAME ...]"
+_PARALLEL = 4
+_MOST_PARALLEL = 64
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the verb's flags."""
+    del argv
+    text = "Folder of all data sets; each gets a folder in it."
+    arguments.define_path(values, "data", "data", text)
+    text = "Print the data sets with their files, sizes and licences, and do nothing."
+    flags.DEFINE_boolean("list", False, text, flag_values=values)
+    text = "Print what would be downloaded, with bytes as the servers give them, and do nothing."
+    flags.DEFINE_boolean("dry_run", False, text, flag_values=values)
+    define_parallel(values)
+
+
+def define_parallel(values: flags.FlagValues) -> None:
+    """Defines `--parallel`."""
+    text = "Downloads at a time."
+    bounds = {"lower_bound": 1, "upper_bound": _MOST_PARALLEL}
+    flags.DEFINE_integer("parallel", _PARALLEL, text, flag_values=values, **bounds)
+
+
+def run(values: flags.FlagValues, *names: str) -> None:
+    """Prints or downloads."""
+    if values.list:
+        _print_list()
+        return
+    if not names:
+        raise UserError("delg download", "", "needs NAME ...; delg download --list shows them")
+    download(names, pathlib.Path(values.data), values.parallel, values.dry_run)
+
+
+def download(names: tuple[str, ...], root: pathlib.Path, parallel: int, dry_run: bool) -> None:
+    """Prints what data sets lack, and downloads it unless it is a dry run."""
+    from delg_jax.data import published
+
+    wanted = published.missing(names, root)
+    sizes = published.sizes(wanted, parallel)
+    for name in published.expand(names):
+        mine = [size for one, size in zip(wanted, sizes, strict=True) if one.data == name]
+        folder = root / published.PUBLISHED[name].folder
+        what = f"{len(mine)} files, {sum(mine, published.Size())}" if mine else "complete"
+        print(f"{name}: {what}, {folder}")
+    print(f"total: {len(wanted)} files, {sum(sizes, published.Size())}")
+    if not dry_run:
+        published.download(names, root, wanted, sizes, parallel)
+
+
+def _print_list() -> None:
+    from delg_jax.data import published
+
+    for name, data in published.PUBLISHED.items():
+        about = published.size_on_page(data)
+        size = f"{len(data.files)} files, {about}" if data.files else f"by hand, from {data.page}"
+        print(f"{name}: {data.about}\n    {size}; in {data.folder}/; {data.licence}")
+    for name, parts in published.GROUPS.items():
+        print(f"{name}: {', '.join(parts)}")
