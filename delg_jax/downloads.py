@@ -175,6 +175,17 @@ def unpack_folder(url: str, archive: pathlib.Path, target: pathlib.Path) -> None
         shutil.move(source, target)
 
 
+def unpack_file(url: str, archive: pathlib.Path, target: pathlib.Path) -> None:
+    """Unpacks an archive whose only file becomes `target`; a bad archive is deleted."""
+    with _unpacked(url, archive) as folder:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if len(files) != 1:
+            archive.unlink()
+            rule = f"must be an archive of one file, not {len(files)}; it was deleted"
+            raise UserError("download", url, rule)
+        os.replace(files[0], target)
+
+
 def unpack_files(url: str, archive: pathlib.Path, target: pathlib.Path, flat: bool) -> None:
     """Moves the files of an archive into a folder; a bad archive is deleted and adds none.
 

@@ -10,6 +10,7 @@ are compared with the published sums where there are any.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -50,20 +51,34 @@ def run(values: flags.FlagValues, *names: str) -> None:
     download(names, pathlib.Path(values.data), values.parallel, values.dry_run)
 
 
-def download(names: tuple[str, ...], root: pathlib.Path, parallel: int, dry_run: bool) -> None:
-    """Prints what data sets lack, and downloads it unless it is a dry run."""
+def download(names: Sequence[str], root: pathlib.Path, parallel: int, dry_run: bool) -> None:
+    """Prints what data sets lack, and downloads it unless it is a dry run.
+
+    Args:
+      names: of data sets.
+      root: folder of all data sets.
+      parallel: downloads at a time.
+      dry_run: whether only to print.
+
+    Raises:
+      UserError: if something cannot be downloaded; before anything is, if no program can.
+    """
     from delg_jax.data import published
 
     wanted = published.missing(names, root)
+    by_hand = published.by_hand(names, root)
     sizes = published.sizes(wanted, parallel)
     for name in published.expand(names):
         mine = [size for one, size in zip(wanted, sizes, strict=True) if one.data == name]
         folder = root / published.PUBLISHED[name].folder
         what = f"{len(mine)} files, {sum(mine, published.Size())}" if mine else "complete"
-        print(f"{name}: {what}, {folder}")
+        print(f"{name}: {by_hand.get(name, f'{what}, {folder}')}")
     print(f"total: {len(wanted)} files, {sum(sizes, published.Size())}")
-    if not dry_run:
-        published.download(names, root, wanted, sizes, parallel)
+    if dry_run:
+        return
+    for name, what in by_hand.items():
+        raise UserError("data set", name, f"can only be had {what} (docs/data_sets.md)")
+    published.download(names, root, wanted, sizes, parallel)
 
 
 def _print_list() -> None:

@@ -199,7 +199,7 @@ class Size:
         text = f"{'about ' if self.about else ''}{total / 1e9:.2f} GB" if total else ""
         if not self.unknown:
             return text or "0 GB"
-        files = f"{self.unknown} files of unknown size"
+        files = f"{self.unknown} file{'s' * (self.unknown > 1)} of unknown size"
         return f"{text}, and {files}" if text else files
 
 
@@ -227,21 +227,27 @@ def missing(names: Sequence[str], root: pathlib.Path) -> list[Wanted]:
       What to download.
 
     Raises:
-      UserError: for an unknown name, or a data set that lacks and that no program can download.
+      UserError: for an unknown name.
     """
     found = []
     for name in expand(names):
         data = PUBLISHED[name]
         folder = root / data.folder
-        if data.page and not folder.is_dir():
-            rule = f"cannot be downloaded by a program: get it from {data.page} and put it in "
-            raise UserError("data set", name, f"{rule}{folder} (docs/data_sets.md)")
         found += [
             Wanted(name, file, folder)
             for file in data.files
             if not (folder / file.path).exists() and not _marker(folder, file).exists()
         ]
     return found
+
+
+def by_hand(names: Sequence[str], root: pathlib.Path) -> dict[str, str]:
+    """What lacks and no program can download: by name of the data set, what to do."""
+    return {
+        name: f"by hand: get it from {data.page} and put it in {root / data.folder}"
+        for name, data in ((name, PUBLISHED[name]) for name in expand(names))
+        if data.page and not (root / data.folder).is_dir()
+    }
 
 
 def size_on_page(data: PublishedData) -> Size:

@@ -98,8 +98,7 @@ def run(values: flags.FlagValues) -> None:
         {field: tried for field, tried in known.items() if _is_chosen(f"{section}.{field}", values)}
         for section, known in (("rerank.mds", RERANK), ("search", SEARCH))
     )
-    program.run(EXPERIMENT, values)
-    if not values.ablate:
+    if program.run(EXPERIMENT, values) is None or not values.ablate:
         return
     config, root = first_evaluation(EXPERIMENT, program.options(values))
     path = pathlib.Path(values.results) / f"local_to_global_ablation_{values.size}.json"

@@ -229,7 +229,7 @@ def test_the_verb_lists_measures_and_downloads(tmp_path, server, capsys):
     [
         ([], "needs NAME"),
         (["roxford"], "must be one of roxford5k"),
-        (["gldv1"], "cannot be downloaded by a program: get it from https://www.kaggle.com"),
+        (["gldv1"], "can only be had by hand: get it from https://www.kaggle.com"),
     ],
 )
 def test_mistakes_of_the_verb_are_one_line(tmp_path, capsys, words, rule):
