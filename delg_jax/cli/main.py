@@ -25,6 +25,7 @@ VERBS = {
     "index": "build the similarity graph of the database for local-to-global retrieval",
     "search": "search the database for an image",
     "match": "match two images by their local features and draw the inliers",
+    "overlap": "find training images that show what test pictures show",
     "evaluate": "rank by every method and print the metrics",
     "sweep": "run train and evaluate over a grid of config fields",
     "report": "write a report of workdirs as one HTML file",

@@ -71,9 +71,7 @@ def exclude(data: TrainingData, path: str) -> TrainingData:
 
 
 def _without(data: TrainingData, labels: set[int], names: set[str], path: str) -> TrainingData:
-    train, validation = (
-        _kept(source, labels, names) for source in (data.train, data.validation)
-    )
+    train, validation = (_kept(source, labels, names) for source in (data.train, data.validation))
     remaining = np.unique(data.train.labels[train])
     if not len(remaining):
         raise UserError(FIELD, path, "must leave images to train on")
