@@ -60,6 +60,10 @@ def test_the_table_describes_the_data_and_lists_failures(table):
     )
     text = dataclasses.replace(table, experiment=of_paper).markdown()
     assert "These data are the paper's." in text
+    assert "were not left out (`data.exclude`)" in text
+    excluding = Options("quick", table.options.workdir, changes={"data.exclude": "list.txt"})
+    text = dataclasses.replace(table, experiment=of_paper, options=excluding).markdown()
+    assert "Training images listed in list.txt were left out" in text
     without = [dataclasses.replace(row, paper={}) for row in EXPERIMENT.rows]
     unknown = dataclasses.replace(EXPERIMENT, rows=tuple(without))
     text = dataclasses.replace(table, experiment=unknown).markdown()
