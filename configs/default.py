@@ -70,8 +70,8 @@ def _data() -> ml_collections.ConfigDict:
     # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
     # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
     # all, or cleaned, training images) | folder, image_folder, gldv1 (two validation images of each
-    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images and
-    # revisited, which are read in place.
+    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images
+    # and revisited, which are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
