@@ -26,7 +26,7 @@ IDF = ("none", "words", "hits")
 _BLOCK = 256  # images read at a time
 _SHORT = 512  # entries of a list; shorter lists are compared together
 _TOGETHER = 2**20  # entries of short lists compared at a time
-_CACHED = 2**14  # entries of a long list compared at a time
+_CACHED = 2**15  # entries of a long list compared at a time
 _MERGED = 2**22  # entries merged at a time, about
 _BITS = 64  # of a word of a code
 

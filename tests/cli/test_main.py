@@ -43,6 +43,15 @@ def test_every_verb_explains_itself(capsys, verb, flag):
     assert err == ""
 
 
+def test_help_of_a_verb_is_another_word_order(capsys):
+    assert main(["help", "index"]) == 0
+    found = capsys.readouterr().out
+    main(["index", "--help"])
+    assert found == capsys.readouterr().out
+    assert "--workdir (required)" in found
+    assert "--overwrite\n" in found
+
+
 @pytest.mark.parametrize("verb", ["train", "extract", "index", "evaluate"])
 def test_verbs_of_experiments_share_their_flags(capsys, verb):
     main([verb, "--help"])
