@@ -81,6 +81,8 @@ def _data() -> ml_collections.ConfigDict:
     # images: a file of that layout, by default none, which is enough to search
     data.ground_truth = ""  # which queries and answers; "" = the default
     data.distractors = ""  # folder of R1M, whose images are added to the database; "" = none
+    # A landmark or an image in each line, as `delg overlap` writes it
+    data.exclude = ""  # file of training images to leave out; "" = none
     data.tfds_dir = ""  # folder of the data that TFDS prepared; "" = the default of TFDS
     data.beam_options = ""  # options of Apache Beam for preparing data, as "--runner=DirectRunner"
     data.split_seed = 0  # seed of the choice of validation images (image_folder, gldv1, gldv2*)
@@ -253,7 +255,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried for each image pair
-    # Largest error of an inlier, pixels of the query as it is shrunk to extract.max_size
+    # Largest error of an inlier, pixels of the query; in searches and matches of single pictures,
+    # of the query as it is shrunk to extract.max_size
     rerank.sp.inlier_threshold = 20.0
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis

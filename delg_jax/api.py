@@ -95,7 +95,8 @@ class Model:
         pictures = self.pixels(first), self.pixels(second)
         found = [self.features(picture).local for picture in pictures]
         sides = [local for local in found if local is not None]
-        return match_features(pictures, sides, self.config.rerank, self.config.seed)
+        shrunk = self.config.extract.max_size
+        return match_features(pictures, sides, self.config.rerank, self.config.seed, shrunk)
 
     def search(
         self,

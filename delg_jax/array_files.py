@@ -154,14 +154,17 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a `.npz` file by name; raises as `open_array`."""
+    is_whole = False
     try:
         with path.open("rb") as file:
-            _require_whole(path, file)
+            is_whole = _require_whole(path, file)
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise ValueError(f"{path.name} must be an archive of arrays")
             return {name: arrays[name] for name in arrays.files}
     except _DAMAGE as error:
+        if isinstance(error, MemoryError) and is_whole:
+            raise  # the machine lacks it
         raise ValueError(_reason(path, error)) from error
 
 
@@ -175,8 +178,8 @@ def _archive_checksum(file: BinaryIO) -> int:
     return found
 
 
-def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
-    """Raises a ValueError if an archive differs from its checksum; older files have none."""
+def _require_whole(path: pathlib.Path, file: BinaryIO) -> bool:
+    """Raises a ValueError if an archive differs from its checksum; False for one without."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - len(_ZIP_END) - 18 - len(_MARK) - _DIGITS, 0))
     _, end, record = file.read().rpartition(_ZIP_END)
@@ -190,6 +193,7 @@ def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
         if comment != _MARK + digits.encode():
             raise ValueError(f"{path.name} is damaged: it differs from its checksum")
     file.seek(0)
+    return comment.startswith(_MARK)
 
 
 def _blocks(file: BinaryIO, size: int = _BLOCK) -> Iterator[bytes]:

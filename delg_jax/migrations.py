@@ -7,6 +7,7 @@ from typing import Any
 ADDED = {
     "model.pretrained_mapping": "",
     "data.distractors": "",
+    "data.exclude": "",
     "data.beam_options": "",
     "data.split_seed": 0,
     "data.validation_share": 0.2,

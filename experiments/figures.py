@@ -5,7 +5,7 @@
 
 A figure stands between two comments; the first names a result file and holds a template:
 
-    <!-- figures bench_mds: {implementations/0/median:ms .1f} ms -->42.5 ms<!-- /figures -->
+    <!-- figures store_reading: {open_store/seconds:ms .2f} ms -->0.45 ms<!-- /figures -->
 
 A template may have many lines, such as a table. Its fields are
 
@@ -67,7 +67,7 @@ _WORDS = re.compile(
 )
 # A decimal, or a number with a unit of what is measured
 _FIGURE = re.compile(
-    r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+|(?:\.\d+)?\s?(?:%|(?:ms|us|s|min|images/s|[KMG]B)\b))"
+    r"(?<![\w.-])[+-]?\d[\d,]*(?:\.\d+|(?:\.\d+)?\s?(?:%|(?:ms|us|s|min|images/s|[KMG]B)\b))"
 )
 
 
@@ -258,7 +258,7 @@ def text(files: Results, name: str, argument: str) -> str:
     path = files.folder / f"{name}.md"
     if not path.is_file():
         raise UserError("figures", path.name, "must be a file beside the result")
-    return re.sub(r"\A# .*\n+", "", path.read_text(encoding="utf-8"))
+    return re.sub(r"\A# .*\n+", "", path.read_text(encoding="utf-8")).strip()
 
 
 def bench(files: Results, name: str, argument: str) -> str:
@@ -296,7 +296,8 @@ def ratio(files: Results, name: str, argument: str) -> str:
 def choice(files: Results, name: str, argument: str) -> str:
     """A row for each data set: mAP Medium and Hard of local search, and the gains of settings.
 
-    The settings stand in `argument`, separated by semicolons. A data set without Hard has one mAP.
+    The settings stand in `argument`, separated by semicolons; those that the file lacks are yet to
+    be measured. A data set without Hard has one mAP.
     """
     return _gains(files[name]["rows"], argument, ("medium", "hard"))
 
@@ -319,7 +320,9 @@ def _gains(measured: Sequence[Mapping[str, Any]], argument: str, of: Sequence[st
             parts = [f"{gain['mean']:+.2f} (p {gain['p_value']:.2g})" for gain in gains]
             cells[one["setting"]] = " / ".join(parts)
     shown = ["local", *settings]
-    cells_of = [[title, *(cells[name] for name in shown)] for title, cells in rows.items()]
+    cells_of = [
+        [title, *(cells.get(name, PENDING) for name in shown)] for title, cells in rows.items()
+    ]
     return markdown(["data, queries of landmarks", *shown], cells_of)
 
 

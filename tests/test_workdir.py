@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 
 import ml_collections
@@ -121,7 +122,29 @@ def test_replacing_shows_the_file_only_when_it_is_whole(tmp_path):
         temporary.write_text("whole")
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_replacing_gives_what_the_umask_allows(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        workdir.write_text(tmp_path / "file.txt", "whole")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o666 & ~mask
+
+
+def test_replacing_flushes_the_content_before_the_name(tmp_path, monkeypatch):
+    done, path = [], tmp_path / "file.txt"
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("replace"), replace(*paths)))
+    workdir.write_text(path, "whole")
+    assert done == ["fsync", "replace", "fsync"]
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "inner" / "a").touch()
+    workdir.flush(tmp_path / "folder")
+    assert done[3:] == ["fsync"] * 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

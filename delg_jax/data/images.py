@@ -104,7 +104,9 @@ class EncodedImage:
             self._image.load()
             image = pixels.to_rgb(self._image, self._stored, lambda: _opened(self._data))
             upright = _UPRIGHT.get(_orientation(self._image))  # of a TIFF none is left
-            return image if upright is None else image.transpose(upright)
+            found = image if upright is None else image.transpose(upright)
+            found.info = {}  # a comment or profile would go into what is saved from it
+            return found
 
 
 class _Silence:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from delg_jax import system_errors
 from delg_jax.data import images
 from delg_jax.data.images import Loaded, prepare
 from delg_jax.data.sources import ImageSource
@@ -66,6 +67,8 @@ class Loader:
             encoded = images.EncodedImage(data, self._min_side, self._max_pixels)
             loaded = self._decoded(encoded, box)
         except (images.BadImageError, OSError) as error:
+            if system_errors.is_shortage(error):  # every image would be skipped
+                raise
             loaded = " ".join(str(error).split()) or type(error).__name__
         return loaded, origin(stamp, content, box)
 

@@ -132,6 +132,11 @@ class Searcher:
         self._graphs: dict[str, SimilarityGraph | PairGraph] = {}
         self._device = threading.Lock()
 
+    @property
+    def compiled_shapes(self) -> list[tuple]:
+        """What extraction has compiled, as `Extractor.compiled_shapes` names it."""
+        return list(self._extractor.compiled_shapes)
+
     def query(self, picture: np.ndarray, box: Box | None = None) -> Query:
         """Extracts the features of a picture.
 

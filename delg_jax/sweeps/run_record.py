@@ -23,7 +23,10 @@ _FORMAT = 1
 
 _WEIGHTS = ("model.pretrained", "model.pretrained_mapping", "model.checkpoint")
 # Not `data.tfds_dir`, which a run may fill: what is prepared there is bound to `data.root`
-_DATA = ("data.root", "data.distractors", "extract.imported_local", "extract.imported_global")
+_DATA = (
+    *("data.root", "data.distractors", "data.exclude"),
+    *("extract.imported_local", "extract.imported_global"),
+)
 # Fields that change speed, memory and logs alone
 _INERT = (
     *("data.workers", "data.memory_megabytes", "data.beam_options"),

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 _DECISIVE = ("seed", "model", "data", "train")
 _FREE = (  # fields under those that may change when a run resumes
-    *("data.root", "data.tfds_dir"),  # the images themselves are compared
+    *("data.root", "data.tfds_dir", "data.exclude"),  # the images themselves are compared
     *("data.ground_truth", "data.distractors"),  # of retrieval
     *("data.beam_options", "data.memory_megabytes", "data.max_skipped", "data.workers"),
     *("train.accumulation_steps", "train.shard_classifier"),

@@ -1,9 +1,11 @@
 """The network to extract with, or to start training from: found, checked and restored."""
 
 import contextlib
+import logging
+import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import ml_collections
@@ -20,6 +22,12 @@ from delg_jax.training.checkpoints import (
     require_intact,
 )
 from delg_jax.workdir import CONFIG_FILE, stored_config
+
+_LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TRIES = 20  # to read a checkpoint that training replaces
 
 # Fields of config.model that decide the local head, and the variables of it
 _LOCAL_FIELDS = (
@@ -98,8 +106,7 @@ def _asked_of_start(
     config = config.copy_and_resolve_references()
     config.model.num_classes = 0
     if config.train.heads == "local":
-        with _opened(folder, step) as (_, _, meta):
-            stored = meta["model"]
+        stored = _meta(folder, step)["model"]
         for name in _LOCAL_FIELDS:
             config.model[name] = stored.get(name, config.model[name])
     return config
@@ -109,8 +116,8 @@ def require_start(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError unless the weights that training starts from exist and fit the network."""
     if config.model.checkpoint:
         folder, step = _locate(config.model.checkpoint)
-        with _opened(folder, step) as (_, _, meta):
-            _stored_module(_asked_of_start(config, folder, step), meta["model"], folder)
+        meta = _meta(folder, step)
+        _stored_module(_asked_of_start(config, folder, step), meta["model"], folder)
     else:
         load_pretrained({"params": {}, "batch_stats": {}}, config.model)
 
@@ -138,8 +145,7 @@ def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
       UserError: if there is no checkpoint, or it was trained without a local head.
     """
     folder, step = _locate(str(checkpoint))
-    with _opened(folder, step) as (_, _, meta):
-        pass
+    meta = _meta(folder, step)
     if not meta.get("attention"):
         rule = "holds no quantiles of the attention"
         raise UserError("config.model.checkpoint", str(checkpoint), rule)
@@ -165,11 +171,55 @@ def _started_from(folder: pathlib.Path, checkpoint: str) -> bool:
     return stored_config(folder).get("model.checkpoint") == checkpoint
 
 
+def _meta(folder: pathlib.Path, step: int | None) -> dict[str, Any]:
+    """The `meta` of a checkpoint in `folder`; None for the latest."""
+    return _read(folder, step, lambda manager, found, meta: meta)
+
+
+def _read(
+    folder: pathlib.Path,
+    step: int | None,
+    use: Callable[[ocp.CheckpointManager, int, dict[str, Any]], T],
+) -> T:
+    """Opens the checkpoints in `folder`, and again if training replaced them meanwhile.
+
+    Args:
+      folder: of the checkpoints.
+      step: of the checkpoint; None for the latest.
+      use: gets their manager, the step and its `meta`.
+
+    Returns:
+      What `use` returned.
+
+    Raises:
+      UserError: if the checkpoint is damaged.
+    """
+    for tries in range(_TRIES):
+        before = _steps(folder)
+        try:
+            with _opened(folder, step) as (manager, found, meta):
+                return use(manager, found, meta)
+        except UserError:
+            if tries == _TRIES - 1 or _steps(folder) == before:
+                raise
+        _LOG.info("%s: training has replaced the checkpoint, reading again", folder)
+    raise AssertionError  # the last try returns or raises
+
+
+def _steps(folder: pathlib.Path) -> set[tuple[str, int]]:
+    """Names of the checkpoints in `folder`, and what tells a new one of the same name."""
+    found = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                found.add((entry.name, entry.inode()))
+    return found
+
+
 @contextlib.contextmanager
 def _opened(
     folder: pathlib.Path, step: int | None
 ) -> Iterator[tuple[ocp.CheckpointManager, int, dict[str, Any]]]:
-    """Opens the checkpoints in `folder` to read; yields their manager, the step and its `meta`."""
     options = ocp.CheckpointManagerOptions(read_only=True)
     with (
         explain_read_errors(folder),
@@ -184,7 +234,9 @@ def _restore(
     config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
 ) -> tuple[Delg, Any]:
     """Restores the network of a checkpoint in `folder` and its variables; None for the latest."""
-    with _opened(folder, step) as (manager, found, meta):
+
+    def restore(manager: ocp.CheckpointManager, found: int, meta: dict[str, Any]) -> Any:
+        """The network and its variables of one step."""
         module = _stored_module(config, meta["model"], folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
@@ -194,7 +246,9 @@ def _restore(
             found, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
         )
         require_intact(restored["variables"], meta, folder)
-    return module, restored["variables"]
+        return module, restored["variables"]
+
+    return _read(folder, step, restore)
 
 
 def _stored_module(

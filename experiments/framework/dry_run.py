@@ -45,7 +45,7 @@ _DISTRACTORS = 1_001_001
 _CLASSES = {"gldv1": 14_951, "gldv2": 203_094, "gldv2_clean": 81_313}
 _UNKNOWN_CLASSES = 100
 _PHOTOGRAPHS = 954  # to learn from, at size real
-# Floating-point operations beside those of ResNet-50
+# Floating-point operations beside those of ResNet-50; other backbones count as that
 _OPERATIONS = {"tiny": 0.02, "resnet18": 0.44, "resnet50": 1.0, "resnet101": 1.9}
 _LOCAL_SHARE = 0.25  # of a step where only the local head learns, see training_options
 _KEYPOINT = 16  # bytes of a location, scale and score
@@ -183,7 +183,7 @@ def _training(name: str, config: ml_collections.ConfigDict, rates: Rates) -> Ste
     length = of_config(config, round((published or _train_images(data)) * kept))
     area = (data.image_size / rates.size("train").get("side", data.image_size)) ** 2
     share = _LOCAL_SHARE if train.heads == "local" or train.freeze_backbone else 1.0
-    work = length.images_seen * area * share * _OPERATIONS[config.model.backbone]
+    work = length.images_seen * area * share * _OPERATIONS.get(config.model.backbone, 1.0)
     classes = config.model.num_classes or _CLASSES.get(data.name, _UNKNOWN_CLASSES)
     # Parameters and momentum in float32, of the checkpoints that are kept and the best one
     fields = configuration.flatten(config.model)
@@ -247,7 +247,7 @@ def _extraction(config: ml_collections.ConfigDict, rates: Rates) -> float:
     measured = size.get("long", 512) * size.get("short", 384) * np.sum(np.square(SEVEN_SCALES))
     side = extract.max_size or 512
     pixels = float(0.75 * side**2 * np.sum(np.square(sorted(scales))) / measured)
-    return pixels * _OPERATIONS[config.model.backbone]
+    return pixels * _OPERATIONS.get(config.model.backbone, 1.0)
 
 
 @functools.cache

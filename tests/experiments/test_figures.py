@@ -1,6 +1,7 @@
 """Every figure of README and docs is that of a result file, and every result says its origin."""
 
 import json
+import re
 
 import pytest
 
@@ -64,6 +65,13 @@ def test_the_page_of_claims_has_every_measurement_of_every_claim():
             if f"{{{field}}}" not in page and not claim["column"].endswith("Easy"):
                 missing.append(field)
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_of_text_begins_with_a_comment(page):
+    """Markdown takes such a line as HTML, with its marks of code and emphasis as they are."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if re.match(r"\s*<!--.*-->\s*[^\s<]", line)] == []
 
 
 @pytest.mark.parametrize("path", sorted(figures.RESULTS.glob("*.json")), ids=lambda path: path.stem)
@@ -190,7 +198,8 @@ def test_figures_without_marks_are_found(line):
 
 def test_what_is_no_figure_is_let_be():
     text = (
-        "Python 3.11 to 3.13, 95 % bootstrap intervals, 1,614 photographs, [a](b/3.5.md), step 4."
+        "Python 3.11 to 3.13, 95 % bootstrap intervals, 1,614 photographs, [a](b/3.5.md), step 4. "
+        "Apache-2.0."
     )
     assert figures.unmarked(text) == []
 

@@ -156,7 +156,7 @@ def test_only_extracted_queries_are_cropped(config, workdir):
         ("dtype", "float64", "must be one of float32, bfloat16"),
         ("local_encoding", "int4", "must be one of float32, float16, int8, sign"),
         ("shape_step", 48, "multiple of 32"),
-        ("shape_step", 0, "multiple of 32"),
+        ("shape_step", -32, "multiple of 32"),
         ("max_features", 0, "at least 1"),
         ("batch_pixels", -1, "must not be negative"),
         ("chunk_images", 0, "at least 1"),

@@ -1,10 +1,12 @@
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
 import pytest
 
-from delg_jax.features.extractor import Extractor, in_original_pixels
+from delg_jax.features import pyramid
+from delg_jax.features.extractor import Extractor, _resize, in_original_pixels
 from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
 from delg_jax.features.pyramid_level import ExtractionSettings
@@ -72,6 +74,45 @@ def test_batches_of_other_sizes_change_nothing(config, model, images, together):
     settings = extraction(config, batch_pixels=1)
     for found, expected in zip(Extractor(*model, settings)(images), together, strict=True):
         assert_same(found, expected)
+
+
+def test_a_few_canvases_change_nothing(config, model, images, together):
+    extractor = Extractor(*model, extraction(config, shape_step=0))
+    for found, expected in zip(extractor(images), together, strict=True):
+        assert_same(found, expected)
+    assert {key[0] for key in extractor.compiled_shapes} == {(256, 256)}
+
+
+def test_after_warming_up_no_picture_compiles(config, model, rng):
+    settings = extraction(config, shape_step=0, max_size=300, batch_pixels=1)
+    extractor = Extractor(*model, settings)
+    steps = []
+    extractor.warm_up(lambda: steps.append(1))
+    assert len(steps) == len(extractor.warm_up_sizes())
+    programs = set(extractor.compiled_shapes)
+    resizing = _resize._cache_size()
+    for _ in range(8):
+        extractor([draw(1, *rng.integers(20, 301, 2))])
+    assert set(extractor.compiled_shapes) == programs
+    assert _resize._cache_size() == resizing
+    unbounded = dataclasses.replace(settings, shape_step=64)
+    assert Extractor(*model, unbounded).warm_up_sizes() == []
+
+
+def test_warming_up_covers_every_shape(config, model):
+    scales = (0.70710677, 1.0, 1.4142135)
+    settings = extraction(
+        config, shape_step=0, max_size=1024, local_scales=scales, global_scales=scales
+    )
+
+    def programs(size):
+        levels = (pyramid.scaled_size(size, scale) for scale in settings.local_scales)
+        return {(pyramid.source_shape(size, 0), pyramid.canvas_shape(one, 0)) for one in levels}
+
+    warm = set().union(*map(programs, Extractor(*model, settings).warm_up_sizes()))
+    sides = [*range(16, 1024, 19), 362, 363, 512, 513, 724, 725, 768, 769, 1024]
+    for size in itertools.product(sides, sides):
+        assert programs(size) <= warm, size
 
 
 def test_equals_the_network_on_the_bare_image(config, model, images):

@@ -1,5 +1,8 @@
+import shutil
+
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
@@ -129,3 +132,35 @@ def test_classifiers_of_other_classes_start_fresh(config, variables, saved):
     for path, value in started.items():
         is_classifier = path[1] in ("global_classifier", "local_classifier")
         np.testing.assert_array_equal(value, (fresh if is_classifier else stored)[path])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't start new thread"), RuntimeError("Out of memory")]
+)
+def test_a_shortage_is_not_called_damage(config, saved, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    with pytest.raises(UserError, match=r"(memory|threads) = ") as caught:
+        load_model(config, saved)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_checkpoint_that_training_replaces_is_read_again(
+    config, variables, tmp_path, monkeypatch
+):
+    restore, replaced = ocp.CheckpointManager.restore, []
+    save(tmp_path, config, variables, (2,))
+
+    def late(manager, step, args):
+        """Training replaces the checkpoint between the two reads of the first try."""
+        if len(replaced) == 1:
+            save(tmp_path, config, variables, (7,))
+            shutil.rmtree(tmp_path / FOLDER / "2")
+        replaced.append(step)
+        return restore(manager, step, args=args)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", late)
+    assert_same(load_model(config, tmp_path)[1], times(7, variables))
+    assert replaced == [2, 2, 7, 7]
