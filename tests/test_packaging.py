@@ -52,8 +52,9 @@ def _pins(python: str) -> dict[str, Version]:
 
 
 def test_extras():
-    devices, others = {"cuda", "tpu"}, {"convert", "tensorboard", "beam", "serve", "fuzz"}
-    assert set(EXTRAS) == devices | others | {"test", "bench", "docs"}
+    devices, boards = {"cuda", "tpu"}, {"tensorboard", "wandb"}
+    others = {"convert", "beam", "serve", "fuzz", "test", "bench", "docs"}
+    assert set(EXTRAS) == devices | boards | others
 
 
 def test_the_base_needs_no_other_framework_and_no_accelerator():

@@ -152,7 +152,9 @@ def _overlap(options: Options) -> str:
     path = options.changes.get("data.exclude")
     if not path:
         return "Training images that show what queries show were not left out (`data.exclude`)."
-    return f"Training images listed in {path} were left out, for what queries show (`data.exclude`)."
+    return (
+        f"Training images listed in {path} were left out, for what queries show (`data.exclude`)."
+    )
 
 
 def _texts(paper: float | None, cell: Cell) -> list[str]:
