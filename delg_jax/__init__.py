@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from delg_jax.api import Model, draw, load
     from delg_jax.configuration import load as load_config
     from delg_jax.data import prepare
-    from delg_jax.evaluation.evaluate import evaluate
-    from delg_jax.features.extract import extract, extract_images
+    from delg_jax.evaluation.experiment import evaluate
+    from delg_jax.features.experiment import extract, extract_images
     from delg_jax.features.formats.exported import export_features
     from delg_jax.features.in_memory import extract_image
     from delg_jax.features.stablehlo import export_model
@@ -38,7 +38,7 @@ _MODULES = {
     "export_model": "features.stablehlo",
     "extract": "features",
     "extract_image": "features",
-    "extract_images": "features.extract",
+    "extract_images": "features.experiment",
     "load": "api",
     "load_config": "configuration:load",
     "match_pictures": "retrieval.pair_matching",

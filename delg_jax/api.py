@@ -17,7 +17,7 @@ from delg_jax import configuration, workdir
 from delg_jax.data import images
 from delg_jax.data.images import prepare
 from delg_jax.errors import UserError
-from delg_jax.features.extract import extract, has_local
+from delg_jax.features.experiment import extract, has_local
 from delg_jax.features.extractor import Features, in_original_pixels
 from delg_jax.features.in_memory import as_stored
 from delg_jax.features.network import Network, check_dimension
@@ -95,7 +95,8 @@ class Model:
         pictures = self.pixels(first), self.pixels(second)
         found = [self.features(picture).local for picture in pictures]
         sides = [local for local in found if local is not None]
-        return match_features(pictures, sides, self.config.rerank, self.config.seed)
+        shrunk = self.config.extract.max_size
+        return match_features(pictures, sides, self.config.rerank, self.config.seed, shrunk)
 
     def search(
         self,

@@ -58,16 +58,16 @@ def open_array(path: pathlib.Path) -> np.ndarray:
         raise ValueError(_reason(path, error)) from error
 
 
-def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+def save_array(path: pathlib.Path, array: np.ndarray, block: int = _BLOCK) -> None:
     """Writes a `.npy` file, and a second file with the checksums of its blocks."""
     np.save(path, array)
-    write_checksums(path)
+    write_checksums(path, block)
 
 
-def write_checksums(path: pathlib.Path) -> None:
-    """Writes the checksums of the blocks of a `.npy` file beside it."""
+def write_checksums(path: pathlib.Path, block: int = _BLOCK) -> None:
+    """Writes the checksums of the blocks of a `.npy` file, of `block` bytes each, beside it."""
     with path.open("rb") as file:
-        sums = [zlib.crc32(block) for block in _blocks(file)]
+        sums = [zlib.crc32(content) for content in _blocks(file, block)]
     np.array(sums, "<u4").tofile(_sums_path(path))
 
 
@@ -78,43 +78,50 @@ class CheckedArray:
       path: of the file.
       subject: what the file is, for errors.
       remedy: what to do if it is damaged, for errors.
+      block: bytes of a block, as they were written.
 
     Attributes:
       shape: rows first.
       dtype: of the values.
+      unverified: the array, memory-mapped; for what `verify` has seen.
 
     Raises:
       OSError: if it or its checksums cannot be read.
       UserError: if the first block is damaged; for other blocks, when they are read.
     """
 
-    def __init__(self, path: pathlib.Path, subject: str, remedy: str) -> None:
-        self._path, self._subject, self._remedy = path, subject, remedy
+    def __init__(self, path: pathlib.Path, subject: str, remedy: str, block: int = _BLOCK) -> None:
+        self._path, self._subject, self._remedy, self._block = path, subject, remedy, block
         self._bytes = np.memmap(path, np.uint8, "r")
         self._sums = np.fromfile(_sums_path(path), "<u4")
         self._checked = np.zeros(len(self._sums), bool)
-        blocks = -(-len(self._bytes) // _BLOCK)
+        blocks = -(-len(self._bytes) // block)
         if len(self._sums) != blocks or _sums_path(path).stat().st_size != 4 * blocks:
             raise self._damage("its length does not match its checksums")
         self._check(0, 1)  # the header
         try:
-            self._rows = open_array(path)
+            self.unverified = open_array(path)
         except ValueError as error:
             raise self._damage(str(error)) from error
-        self._start = len(self._bytes) - self._rows.nbytes
-        self.shape, self.dtype = self._rows.shape, self._rows.dtype
+        self._start = len(self._bytes) - self.unverified.nbytes
+        self.shape, self.dtype = self.unverified.shape, self.unverified.dtype
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self._rows)
+        return len(self.unverified)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """The rows of a slice without step, memory-mapped; a UserError if they are damaged."""
         start, stop, _ = rows.indices(len(self))
-        size = self._rows.nbytes // max(len(self), 1)
-        first = (self._start + start * size) // _BLOCK
-        self._check(first, -(-(self._start + stop * size) // _BLOCK))
-        return self._rows[start:stop]
+        values = self.unverified.size // max(len(self), 1)
+        self.verify(start * values, stop * values)
+        return self.unverified[start:stop]
+
+    def verify(self, start: int, stop: int) -> None:
+        """Verifies some values, in the order of the file; a UserError if they are damaged."""
+        size = self.dtype.itemsize
+        first = (self._start + start * size) // self._block
+        self._check(first, -(-(self._start + stop * size) // self._block))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All rows; memory-mapped unless a copy or another dtype is requested."""
@@ -124,7 +131,7 @@ class CheckedArray:
         for block in range(first, stop):
             if self._checked[block]:
                 continue
-            content = self._bytes[block * _BLOCK : (block + 1) * _BLOCK]
+            content = self._bytes[block * self._block : (block + 1) * self._block]
             if zlib.crc32(content.data) != self._sums[block]:
                 raise self._damage(f"block {block} differs from its checksum")
             self._checked[block] = True
@@ -147,14 +154,17 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a `.npz` file by name; raises as `open_array`."""
+    is_whole = False
     try:
         with path.open("rb") as file:
-            _require_whole(path, file)
+            is_whole = _require_whole(path, file)
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise ValueError(f"{path.name} must be an archive of arrays")
             return {name: arrays[name] for name in arrays.files}
     except _DAMAGE as error:
+        if isinstance(error, MemoryError) and is_whole:
+            raise  # the machine lacks it
         raise ValueError(_reason(path, error)) from error
 
 
@@ -168,8 +178,8 @@ def _archive_checksum(file: BinaryIO) -> int:
     return found
 
 
-def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
-    """Raises a ValueError if an archive differs from its checksum; older files have none."""
+def _require_whole(path: pathlib.Path, file: BinaryIO) -> bool:
+    """Raises a ValueError if an archive differs from its checksum; False for one without."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - len(_ZIP_END) - 18 - len(_MARK) - _DIGITS, 0))
     _, end, record = file.read().rpartition(_ZIP_END)
@@ -183,10 +193,11 @@ def _require_whole(path: pathlib.Path, file: BinaryIO) -> None:
         if comment != _MARK + digits.encode():
             raise ValueError(f"{path.name} is damaged: it differs from its checksum")
     file.seek(0)
+    return comment.startswith(_MARK)
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: file.read(_BLOCK), b"")
+def _blocks(file: BinaryIO, size: int = _BLOCK) -> Iterator[bytes]:
+    return iter(lambda: file.read(size), b"")
 
 
 def _sums_path(path: pathlib.Path) -> pathlib.Path:

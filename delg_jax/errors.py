@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from delg_jax import migrations
+from delg_jax import file_names, migrations
 
 
 class UserError(Exception):
@@ -20,7 +20,8 @@ class UserError(Exception):
 
     def __init__(self, subject: str, value: object, rule: str) -> None:
         # One line, even if the name of a file or the text of a library has several
-        super().__init__(" ".join(f"{subject} = {value!r}: {rule}".splitlines()))
+        text = " ".join(f"{subject} = {value!r}: {rule}".splitlines())
+        super().__init__(file_names.printable(text))
         self.subject = subject
         self.value = value
         self.rule = rule

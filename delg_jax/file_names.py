@@ -46,5 +46,16 @@ def to_path(folder: str | os.PathLike[str], name: str) -> pathlib.Path:
     return path
 
 
+def printable(text: str) -> str:
+    r"""Text of others for terminals, logs and tables: what is not printed becomes as in `\\x1b`.
+
+    Such are line breaks, the sequences that colour or move, and marks that turn the direction.
+    """
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
+
+
 def _byte(match: re.Match[bytes]) -> bytes:
     return bytes([int(match[1], 16)])

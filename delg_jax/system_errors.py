@@ -24,11 +24,17 @@ _REMEDIES = {
         "memory",
         f"use smaller batches or blocks, or stop other programs, then {_RESUME}",
     ),
+    errno.EAGAIN: (
+        "threads",
+        f"raise the limit (ulimit -u), or stop other programs, then {_RESUME}",
+    ),
 }
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 # Libraries put the message of the system into errors of their own
 _MESSAGES = {os.strerror(number): number for number in _REMEDIES}
 _WORKER_KILLED = "Worker process was terminated unexpectedly with exit code -9"  # of Grain
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|failed to allocate", re.IGNORECASE)
+_OUT_OF_THREADS = re.compile(r"can't start new thread|could not start a? ?thread", re.IGNORECASE)
 _PATH = re.compile(r"""["'](/[^"']+)["']""")
 
 
@@ -47,6 +53,21 @@ def explain(error: BaseException) -> UserError | None:
             subject, remedy = _REMEDIES[number]
             return UserError(subject, _path(found), f"{os.strerror(number)}; {remedy}")
     return None
+
+
+def reraise(error: BaseException) -> None:
+    """Raises an error that comes from the machine, explained; for readers of damaged files.
+
+    Libraries raise anything for a damaged file. What the machine lacks says nothing about it.
+    """
+    explained = explain(error)
+    if explained is not None:
+        raise explained from error
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error of reading a file comes from a shortage, and not from the file."""
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _SHORTAGES
 
 
 def is_other(record: logging.LogRecord) -> bool:
@@ -86,7 +107,11 @@ def _number(error: BaseException) -> int | None:
         return errno.ENOMEM
     text = str(error)
     numbers = (number for message, number in _MESSAGES.items() if message in text)
-    return next(numbers, errno.ENOMEM if _OUT_OF_MEMORY.search(text) else None)
+    if (found := next(numbers, None)) is not None:
+        return found
+    if _OUT_OF_THREADS.search(text):
+        return errno.EAGAIN
+    return errno.ENOMEM if _OUT_OF_MEMORY.search(text) else None
 
 
 def _path(error: BaseException) -> str:

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -44,17 +44,41 @@ def root_of(workdir: str | pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`, and moves it there if the block succeeds."""
+    """Yields a temporary path beside `path`, and moves it there if the block succeeds.
+
+    The content is on the disk before the name is, also after a power failure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = pathlib.Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Unlike `mkstemp`, with the permissions that the user's umask allows
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        temporary.chmod(0o644)
+        flush(temporary)
         os.replace(temporary, path)
+        flush_entries(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush(path: pathlib.Path) -> None:
+    """Waits until a file, or all files below a folder, are on the disk."""
+    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if one.is_dir():
+            flush_entries(one)
+        else:
+            with one.open("r+b") as file:
+                os.fsync(file.fileno())
+
+
+def flush_entries(folder: pathlib.Path) -> None:
+    """Waits until the names in a folder are on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):  # of Windows, and of file systems that cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import pytest
 import delg_jax
 from delg_jax import configuration
 from delg_jax.cli import main as program
+from delg_jax.cli import photographs
 from delg_jax.features import extract
 from tests import tiny
 from tests.photographs import make_revisited
@@ -53,8 +54,9 @@ def place(tmp_path_factory):
     config = tiny.retrieval_config(make_revisited(root / "photographs"))
     extract(config, root / "runs" / "quickstart")
     (root / "runs" / "photos").symlink_to("quickstart")
-    photographs = sorted((root / "photographs" / "jpg").iterdir())
-    for name, photograph in zip(("query.jpg", "other.jpg"), photographs, strict=False):
+    (root / "photos").symlink_to("photographs/jpg")
+    pictures = sorted((root / "photographs" / "jpg").iterdir())
+    for name, photograph in zip(("query.jpg", "other.jpg"), pictures, strict=False):
         shutil.copy(photograph, root / name)
     return root
 
@@ -76,6 +78,8 @@ def test_the_python_of_the_readme_runs(place, monkeypatch, capsys):
 )
 def test_commands_have_the_flags_and_fields_that_they_give(place, monkeypatch, page, line):
     monkeypatch.chdir(place)
+    monkeypatch.setattr(photographs, "_with_weights", lambda config, *given: config)
+    monkeypatch.setattr(photographs, "_weights", lambda weights: "installed")
     line = line.replace("=configs/", f"={ROOT}/configs/")
     words = shlex.split(line.rstrip(" ]").replace("[", "").replace("]", ""))
     if words[0] == "make":
@@ -96,7 +100,7 @@ def test_commands_have_the_flags_and_fields_that_they_give(place, monkeypatch, p
         run = lambda: program.run_experiment(module, words[3:])  # noqa: E731
     monkeypatch.setattr(module, "run", lambda values, *rest: seen.append(values))
     assert run() == 0, line
-    assert seen
+    assert seen or {"--help", "--print_config"} & set(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

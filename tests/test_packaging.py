@@ -52,9 +52,9 @@ def _pins(python: str) -> dict[str, Version]:
 
 
 def test_extras():
-    devices, boards = {"cuda", "tpu"}, {"tensorboard", "wandb"}
-    others = {"convert", "beam", "serve", "fuzz", "test", "bench", "docs"}
-    assert set(EXTRAS) == devices | boards | others
+    devices, data = {"cuda", "tpu"}, {"convert", "pretrained"}
+    others = {"tensorboard", "wandb", "beam", "serve", "fuzz"}
+    assert set(EXTRAS) == devices | data | others | {"test", "bench", "docs"}
 
 
 def test_the_base_needs_no_other_framework_and_no_accelerator():

@@ -7,6 +7,7 @@ import pytest
 
 from delg_jax import system_errors
 from delg_jax.cli import main as program
+from delg_jax.errors import UserError
 
 
 def wrapped(error):
@@ -91,3 +92,24 @@ def test_writes_that_outlive_a_failed_save_say_nothing():
     other = types.SimpleNamespace(exc_value=RuntimeError("the save failed"))
     hook(other)
     assert heard == [other]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+    ],
+)
+def test_a_shortage_of_threads_is_named(error):
+    assert str(system_errors.explain(error)).startswith("threads = ''")
+
+
+def test_readers_tell_shortages_from_damage():
+    for error in (MemoryError(), OSError(errno.EMFILE, os.strerror(errno.EMFILE))):
+        assert system_errors.is_shortage(error)
+        with pytest.raises(UserError, match="memory|open files"):
+            system_errors.reraise(error)
+    for error in (ValueError("no magic"), OSError(errno.ENOENT, "absent"), EOFError()):
+        assert not system_errors.is_shortage(error)
+        system_errors.reraise(error)

@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 
 import ml_collections
@@ -20,12 +21,12 @@ def tree(dim=2, ratio=0.5):
 
 def claim(folder, config, **options):
     workdir.claim(folder, config, ("model",), **options)
-    (folder / "artefact").touch()
+    (folder / "output").touch()
 
 
 def kept(folder):
-    """Whether the artefact of before is still there; a new claim would come without."""
-    return (folder / "artefact").is_file()
+    """Whether the output of before is still there; a new claim would come without."""
+    return (folder / "output").is_file()
 
 
 def test_the_whole_configuration_is_stored(folder):
@@ -121,7 +122,29 @@ def test_replacing_shows_the_file_only_when_it_is_whole(tmp_path):
         temporary.write_text("whole")
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_replacing_gives_what_the_umask_allows(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        workdir.write_text(tmp_path / "file.txt", "whole")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o666 & ~mask
+
+
+def test_replacing_flushes_the_content_before_the_name(tmp_path, monkeypatch):
+    done, path = [], tmp_path / "file.txt"
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("replace"), replace(*paths)))
+    workdir.write_text(path, "whole")
+    assert done == ["fsync", "replace", "fsync"]
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "inner" / "a").touch()
+    workdir.flush(tmp_path / "folder")
+    assert done[3:] == ["fsync"] * 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -81,7 +81,9 @@ def bench(
         "implementations": rows,
         "left_out": left_out,
         "roofline": None if work is None else roofline.least_time(work, rows[0]["median"]),
-        "environment": environment.describe(),
+        "environment": environment.describe(
+            {"name": name, **numbers, "repeats": repeats, "left_out": sorted(left_out)}
+        ),
     }
 
 
@@ -102,7 +104,8 @@ def bench_memory(size: str = "standard") -> dict[str, Any]:
     require_choice("--size", size, tuple(memory.SIZES))
     numbers: dict[str, Any] = dict(memory.SIZES[size])
     rows = memory.measure(**numbers)
-    return {"name": MEMORY, "size": numbers, "rows": rows, "environment": environment.describe()}
+    found = environment.describe({"name": MEMORY, **numbers})
+    return {"name": MEMORY, "size": numbers, "rows": rows, "environment": found}
 
 
 def _implementations(

@@ -1,4 +1,4 @@
-"""The timing harness of every benchmark: warm-up, rounds in turn, medians, and where it ran."""
+"""The timing harness of every benchmark, and the file of every result, with where it comes from."""
 
 import dataclasses
 import math
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from delg_jax import workdir
@@ -76,25 +77,27 @@ def write_result(
     folder: str | pathlib.Path,
     name: str,
     content: Mapping[str, Any],
-    text: str,
+    text: str = "",
     chart: str | None = None,
+    config: ml_collections.ConfigDict | Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the result of a benchmark.
+    """Writes a result, of a benchmark or of an experiment.
 
     Args:
       folder: of all results.
       name: of the result, unique in the folder.
       content: the numbers, written to NAME.json together with the `environment`.
-      text: the table in Markdown, written to NAME.md.
+      text: the table in Markdown, written to NAME.md if there is any.
       chart: SVG, written to NAME.svg.
+      config: that decides the numbers, see `environment.describe`.
     """
     path = pathlib.Path(folder) / name
-    workdir.write_json(
-        path.with_suffix(".json"), {**content, "environment": environment.describe()}
-    )
-    workdir.write_text(path.with_suffix(".md"), text)
+    described = {**content, "environment": environment.describe(config)}
+    workdir.write_json(pathlib.Path(f"{path}.json"), described)
+    if text:
+        workdir.write_text(pathlib.Path(f"{path}.md"), text)
     if chart is not None:
-        workdir.write_text(path.with_suffix(".svg"), chart)
+        workdir.write_text(pathlib.Path(f"{path}.svg"), chart)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -37,8 +37,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def define_parallel(values: flags.FlagValues) -> None:
     """Defines `--parallel`."""
     text = "Downloads at a time."
-    bounds = {"lower_bound": 1, "upper_bound": _MOST_PARALLEL}
-    flags.DEFINE_integer("parallel", _PARALLEL, text, flag_values=values, **bounds)
+    flags.DEFINE_integer("parallel", _PARALLEL, text, 1, _MOST_PARALLEL, flag_values=values)
 
 
 def run(values: flags.FlagValues, *names: str) -> None:

@@ -38,7 +38,7 @@ def run(values: flags.FlagValues) -> None:
     """Extracts and prints the paths of the stores."""
     from delg_jax import distributed
     from delg_jax.features import extract
-    from delg_jax.features.extract import extract_images
+    from delg_jax.features.experiment import extract_images
 
     arguments.use_weights(values)
     if values.images == "" or values.runner == "":

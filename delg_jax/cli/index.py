@@ -35,11 +35,11 @@ def run(values: flags.FlagValues) -> None:
     config, workdir, kind = values.config, values.workdir, values.features
     with arguments.processes(values):
         extracted = extract(config, workdir, values.overwrite)
+        kept = build_engine(config, workdir, values.overwrite, extracted)
         graph = build_index(config, workdir, values.overwrite, extracted, kind)
         if distributed.is_first():
             images, neighbours = graph.indices.shape
             folder = pathlib.Path(workdir) / "index" / FOLDERS[kind]
             print(f"{folder}: {images} images, {neighbours} neighbours each")
-            kept = build_engine(config, workdir, values.overwrite, extracted)
             if kept is not None:
                 print(f"{kept}: index of the engine {config.search.engine}")

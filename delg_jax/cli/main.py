@@ -1,9 +1,12 @@
 """The program: finds the verb, parses its flags, and reports a user's mistake in one line."""
 
+import contextlib
 import difflib
 import importlib
 import io
 import logging
+import os
+import select
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -11,7 +14,8 @@ from collections.abc import Callable, Sequence
 from absl import flags
 from absl import logging as absl_logging
 
-from delg_jax import __version__, system_errors
+from delg_jax import __version__, file_names, system_errors
+from delg_jax.benchmarks import blas_kernels
 from delg_jax.cli import arguments, stored_config
 from delg_jax.errors import UserError
 
@@ -33,12 +37,14 @@ VERBS = {
     "export": "export the model, or features, for other programs",
     "bench": "time a kernel and its alternatives",
 }
-_FAILED = 2
+_FAILED, _UNREAD = 2, 141  # the latter as the shell has it for SIGPIPE
 
 
 def console() -> None:
     """Entry point of the console script."""
     sys.unraisablehook = system_errors.without_late_writers(sys.unraisablehook)
+    if sys.argv[1:2] == ["bench"]:
+        blas_kernels.unpin()  # before NumPy is loaded
     sys.exit(main(sys.argv[1:]))
 
 
@@ -71,22 +77,52 @@ def run_experiment(module: types.ModuleType, argv: Sequence[str]) -> int:
 
 def _status(action: Callable[[], None]) -> int:
     """Runs an action; reports mistakes of the user and failures of the machine in one line."""
+    _open_closed_streams()
     _escape_unencodable()
     try:
         action()
+        sys.stdout.flush()
     except UserError as error:
-        sys.stderr.write(f"delg: {error}\n")
+        _complain(str(error))
         return _FAILED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return _UNREAD
         explained = system_errors.explain(error)
         if explained is None:
             raise
-        sys.stderr.write(f"delg: {explained}\n")
+        _complain(str(explained))
         return _FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("delg: interrupted; the same command resumes\n")
+        _complain("interrupted; the same command resumes")
         return 130
     return 0
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):  # there is nowhere else to say it
+        sys.stderr.write(f"delg: {text}\n")
+        sys.stderr.flush()
+
+
+def _open_closed_streams() -> None:
+    """Lets what is written to a closed stream go nowhere: Python has none then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads the output any more, as in `delg --help | head -1`; then gives it up."""
+    if not hasattr(select, "poll"):  # on Windows, where this is another error
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    if not any(events & select.POLLERR for _, events in output.poll(0)):
+        return False
+    # What is left would be written, and fail, once more when Python ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _escape_unencodable() -> None:
@@ -163,10 +199,19 @@ def _set_up_logging() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     absl_logging.get_absl_logger().addFilter(system_errors.is_other)  # reported when the verb ends
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Lines("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("delg_jax")
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+
+
+class _Lines(logging.Formatter):
+    """Writes a message as one line that changes nothing in a terminal, whatever names it holds."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides
+        """The line of a record; tracebacks follow it."""
+        record.message = file_names.printable(record.message)
+        return super().formatMessage(record)
 
 
 def _print(text: str) -> None:

@@ -45,7 +45,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     text = "global or local search, with or without re-ranking: global, global+sp, "
     text += "global+superglobal, global+qe, global+diffusion, local, local+sp, local+mds, "
     text += "local+mds+global or local+diffusion; several separated by commas, or all. By default "
-    text += "local+sp in a FOLDER, and global in a workdir."
+    text += "local+mds in a FOLDER, and global in a workdir."
     flags.DEFINE_string("method", None, text, flag_values=values)
     flags.DEFINE_integer("top", 10, "Images to print.", flag_values=values)
     text = f"Drawing of query and results to write ({', '.join(matches.FORMATS)})."
@@ -88,7 +88,7 @@ def run(values: flags.FlagValues, *pictures: str) -> None:
     if pictures and photographs.is_folder(pictures[0]):
         folder, *others = pictures
         config = photographs.of_folder(config, folder, pathlib.Path(values.workdir))
-        pictures, method = tuple(others), "local+sp" if config.data.name == "images" else method
+        pictures, method = tuple(others), "local+mds" if config.data.name == "images" else method
     pictures = (*pictures, *([values.image] if values.image is not None else []))
     from delg_jax import compilation_cache  # imports JAX, which --help does without
 

@@ -21,6 +21,9 @@ _TRAINING = {
 _RETRIEVAL = {
     "synthetic": "synthetic",
     "images": "listing",
+    "folder": "validation_pairs",
+    "image_folder": "validation_pairs",
+    "gldv1": "validation_pairs",
     "revisited": "revisited",
     "revisited_oxford": "tfds_builders",
     "revisited_paris": "tfds_builders",

@@ -30,7 +30,7 @@ def check_file(data: bytes) -> None:
       BadImageError: for a JPEG of too many scans, each of which goes over all pixels, and a PNG of
         too many compressed profiles.
     """
-    # Thumbnails, or a film after the picture, may have such bytes, too: they are counted quickly
+    # Thumbnails, or a film after the image, may have such bytes, too: they are counted quickly
     possible = data.count(bytes((0xFF, _SCAN))) if data.startswith(_JPEG) else 0
     if possible > _MOST_SCANS and _scans(data) > _MOST_SCANS:
         raise BadImageError(f"a JPEG of more than {_MOST_SCANS} scans")
@@ -46,7 +46,7 @@ def check_opened(image: Any) -> None:
 
 
 def _scans(data: bytes) -> int:
-    """Number of scans of the first picture of a JPEG, at most one more than allowed."""
+    """Number of scans of the first image of a JPEG, at most one more than allowed."""
     scans, place = 0, len(_JPEG)
     while scans <= _MOST_SCANS and (found := _MARKER.search(data, place)):
         place, kind = found.end(), found[1][0]

@@ -201,7 +201,7 @@ def _fault(entry: Any, images: Sequence[str]) -> str:
     names = (*(name for name in _OLD if name in entry), "junk") if old else LISTS
     absent = [name for name in ("bbx", *names) if name not in entry]
     if absent:
-        whole = "the whole picture is [0, 0, width, height]"
+        whole = "the whole image is [0, 0, width, height]"
         hint = whole if absent == ["bbx"] else "a list without images is []"
         return f" must hold bbx, {_and(names)}; it lacks {_and(absent)} ({hint})"
     if not isinstance(entry.get("landmark", ""), int | str):

@@ -11,7 +11,7 @@ from PIL import features
 
 from delg_jax import file_names
 
-# Pictures of cameras and of the web. Pillow knows more, but some it recognises in random bytes,
+# Images of cameras and of the web. Pillow knows more, but some it recognises in random bytes,
 # and for PostScript it starts another program.
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),

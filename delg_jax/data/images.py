@@ -37,7 +37,7 @@ def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.
     """Decodes an image of any of `FORMATS`, whatever its name, applying the EXIF orientation.
 
     Pixels of any kind become RGB, see `pixels`. Of an animation, a file of several pages or several
-    pictures (MPO), the first counts. Damaged metadata is passed over.
+    images (MPO), the first counts. Damaged metadata is passed over.
 
     Args:
       data: the encoded file.
@@ -79,15 +79,15 @@ class EncodedImage:
         with _reasons():
             if self._image.format == "PNG":
                 self._image.load()  # its metadata may follow its pixels
-            # the size of a TIFF is that of the upright picture already
+            # the size of a TIFF is that of the upright image already
             turned = self._image.format != "TIFF" and _orientation(self._image) in _TURNED
         self.shape = (width, height) if turned else (height, width)
 
     def decode(self) -> np.ndarray:
         """Decodes the pixels, once; uint8 [H, W, 3]."""
-        return np.array(self.picture())
+        return np.array(self.to_pil())
 
-    def picture(self, reduction: int = 1) -> Image.Image:
+    def to_pil(self, reduction: int = 1) -> Image.Image:
         """Decodes the pixels, once, without a copy of them for NumPy.
 
         Args:
@@ -95,7 +95,7 @@ class EncodedImage:
             less time. Other formats come whole.
 
         Returns:
-          An upright RGB picture.
+          An upright RGB image of Pillow.
         """
         with _reasons():
             if reduction > 1:
@@ -104,7 +104,9 @@ class EncodedImage:
             self._image.load()
             image = pixels.to_rgb(self._image, self._stored, lambda: _opened(self._data))
             upright = _UPRIGHT.get(_orientation(self._image))  # of a TIFF none is left
-            return image if upright is None else image.transpose(upright)
+            found = image if upright is None else image.transpose(upright)
+            found.info = {}  # a comment or profile would go into what is saved from it
+            return found
 
 
 class _Silence:

@@ -1,4 +1,4 @@
-"""The images that `--images` names: a folder, a glob, a list, a tar, or one picture.
+"""The images that `--images` names: a folder, a glob, a list, a tar, or one image.
 
 They are also the database of the data set `images`, whose queries are given by a ground truth.
 """
@@ -18,7 +18,7 @@ from delg_jax.errors import UserError
 
 KINDS = (
     "a folder, a glob as 'photos/**/*.jpg', a list of paths (.txt), an uncompressed .tar,"
-    " or a picture"
+    " or an image"
 )
 _WILDCARDS = frozenset("*?[")
 _MOST_LISTED = 5
@@ -35,7 +35,7 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
     - A list, `.txt`: one path a line, relative to the list, read as `text_files` says; the lines
       are the names. Empty lines and lines that begin with # do not count.
     - An uncompressed tar: its files with an ending of `SUFFIXES`, see `tar_images.open_tar`.
-    - A picture: itself.
+    - An image: itself.
 
     All but a list are sorted by name. Names that are not UTF-8 are written as `file_names` says.
 
@@ -62,7 +62,7 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
 
 
 def is_collection(spec: str) -> bool:
-    """Whether `open_images` would take a text as anything but one picture."""
+    """Whether `open_images` would take a text as anything but one image."""
     if os.path.isfile(spec):
         return pathlib.Path(spec).suffix.lower() in (".txt", ".tar")
     return os.path.isdir(spec) or (not os.path.exists(spec) and bool(_WILDCARDS & set(spec)))
@@ -91,8 +91,9 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     if not data.ground_truth:
         return RetrievalData(database, FileSource(pathlib.Path(), [], np.zeros(0, np.int64)), [])
     root = pathlib.Path(data.root)
-    path = (root if root.is_dir() else pathlib.Path()) / data.ground_truth
-    content = ground_truth.read(path if path.is_file() else pathlib.Path(data.ground_truth))
+    path = root / data.ground_truth
+    path = path if path.is_file() else pathlib.Path(data.ground_truth)
+    content = ground_truth.read(path)
     numbers = {name: number for number, name in enumerate(database.names)}
     _require_no(path, [name for name in content["imlist"] if name not in numbers], data.root)
     entries = [
@@ -189,8 +190,9 @@ def _read_list(path: pathlib.Path, subject: str) -> list[str]:
     names, lines = [], collections.defaultdict(list)
     for number, line in text_files.lines(text_files.read(path, subject)):
         if not line.startswith("#"):
-            names.append(line)
-            lines[line].append(number)
+            name = os.path.expanduser(line)
+            names.append(name)
+            lines[name].append(number)
     twice = next((name for name in names if len(lines[name]) > 1), None)
     if twice is not None:
         first, second = lines[twice][:2]

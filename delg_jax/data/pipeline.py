@@ -19,6 +19,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
+from delg_jax import system_errors
 from delg_jax.data import images
 from delg_jax.data.images import REDUCTIONS, EncodedImage
 from delg_jax.data.skips import SkipLog
@@ -96,7 +97,7 @@ def _draw_box(height: int, width: int, settings: CropSettings, rng: np.random.Ge
 def _resize(
     image: EncodedImage, box: tuple[int, int, int, int], settings: CropSettings
 ) -> np.ndarray:
-    picture = image.picture(_reduction(box, settings.size) if settings.reduced else 1)
+    picture = image.to_pil(_reduction(box, settings.size) if settings.reduced else 1)
     (height, width), (columns, rows) = image.shape, picture.size
     part = (
         box[0] * columns / width,
@@ -128,6 +129,8 @@ class _Decode:
             image = images.EncodedImage(self.source.read(index), *self.limits)
             square = squash(image, self.crop) if rng is None else random_crop(image, self.crop, rng)
         except (images.BadImageError, OSError) as error:
+            if system_errors.is_shortage(error):  # every image would be skipped
+                raise
             if self.skip_log:
                 self.skip_log.add(self.source.names[index], str(error))
             return None

@@ -165,7 +165,7 @@ def to_rgb(image: Image.Image, stored: Samples, again: Callable[[], Image.Image]
       again: opens the same file once more, not decoded.
 
     Returns:
-      A picture of the mode RGB.
+      An image of the mode RGB.
 
     Raises:
       BadImageError: if the values have no range, see above.

@@ -1,5 +1,5 @@
 """Evaluation: protocols, and the stage that runs every method."""
 
-from delg_jax.evaluation.evaluate import evaluate, score
+from delg_jax.evaluation.experiment import evaluate, score
 
 __all__ = ["evaluate", "score"]

@@ -25,6 +25,7 @@ _TASKS = {
     "gldv2_clean_recognition": "recognition",
 }
 COUNTED = 100  # images per query that the retrieval task scores
+MAIN_METRICS = {"retrieval": f"map@{COUNTED}", "recognition": "gap"}  # by task
 # Task -> column of the answers, in solutions and in predictions
 TASKS = {"retrieval": "images", "recognition": "landmarks"}
 SCORED = ("Public", "Private")  # usages of queries: validation and test

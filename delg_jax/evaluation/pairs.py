@@ -4,6 +4,7 @@ The protocol of DELG's Table 1 (section 4.1), on pairs of a query and a database
 and negatives are drawn, and ranked by their number of inliers.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -16,8 +17,9 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2
 from delg_jax.evaluation.significance import Interval, number_or_none
 from delg_jax.features import Extracted
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.progress import Progress
+from delg_jax.rerank import SpatialSettings
 from delg_jax.retrieval import verification
 
 
@@ -47,7 +49,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def pair_average_precision(
     extracted: Extracted,
-    rerank: ml_collections.ConfigDict,
+    settings: SpatialSettings,
     positives: int,
     negatives: int,
     seed: int,
@@ -57,7 +59,7 @@ def pair_average_precision(
     Args:
       extracted: features and ground truth; easy and hard images show the landmark of the query,
         junk ones are in no pair.
-      rerank: the `config.rerank` tree; `sp.min_inliers` is not applied, as it would only make ties.
+      settings: of verification; `min_inliers` is not applied, as it would only make ties.
       positives: number of pairs of the same landmark.
       negatives: number of pairs of different landmarks.
       seed: of all draws.
@@ -72,8 +74,7 @@ def pair_average_precision(
       UserError: if there are fewer pairs than asked for.
     """
     drawn = draw(extracted.data.ground_truth, len(extracted.database), positives, negatives, seed)
-    settings = rerank.copy_and_resolve_references().unlock()
-    settings.sp.min_inliers = 0
+    settings = dataclasses.replace(settings, min_inliers=0)
     images, queries = (part.present("local") for part in (extracted.database, extracted.queries))
     usable = images[drawn.images] & queries[drawn.queries]
     count_inliers = verification.inlier_counter(extracted, settings, seed)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from delg_jax import system_errors
 from delg_jax.data import images
 from delg_jax.data.images import Loaded, prepare
 from delg_jax.data.sources import ImageSource
@@ -66,6 +67,8 @@ class Loader:
             encoded = images.EncodedImage(data, self._min_side, self._max_pixels)
             loaded = self._decoded(encoded, box)
         except (images.BadImageError, OSError) as error:
+            if system_errors.is_shortage(error):  # every image would be skipped
+                raise
             loaded = " ".join(str(error).split()) or type(error).__name__
         return loaded, origin(stamp, content, box)
 
@@ -75,7 +78,7 @@ class Loader:
             return prepare(encoded.decode(), box, self._max_size)
         longest = max(encoded.shape)
         enough = [r for r in images.REDUCTIONS if longest >= r * self._max_size]
-        picture = np.array(encoded.picture(max(enough, default=1)))
+        picture = np.array(encoded.to_pil(max(enough, default=1)))
         ratio = max(picture.shape[:2]) / longest  # 1 for formats other than JPEG
         if box is not None:
             x1, y1, x2, y2 = (side * ratio for side in box)

@@ -17,7 +17,7 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.features import pyramid, pyramid_level, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
-from delg_jax.features.pyramid_level import Level, LevelPlan
+from delg_jax.features.pyramid_level import ExtractionSettings, Level, LevelPlan
 from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
 from delg_jax.models import efficientnet
 from delg_jax.models.delg import Delg
@@ -54,7 +54,7 @@ class Extractor:
     Args:
       module: the network.
       variables: its parameters and BatchNorm statistics.
-      settings: the `config.extract` tree.
+      settings: scales, limits and precision.
       pca: projection of the local descriptors, or None.
 
     Attributes:
@@ -66,7 +66,7 @@ class Extractor:
         self,
         module: Delg,
         variables: Any,
-        settings: ml_collections.ConfigDict,
+        settings: ExtractionSettings,
         pca: Pca | None = None,
     ) -> None:
         self.module = adapted(module, settings)
@@ -229,12 +229,12 @@ def check(settings: ml_collections.ConfigDict) -> None:
             raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")
 
 
-def adapted(module: Delg, settings: ml_collections.ConfigDict) -> Delg:
-    """The network with the precision and the test-time pooling of `config.extract`.
+def adapted(module: Delg, settings: ExtractionSettings) -> Delg:
+    """The network with the precision and the test-time pooling of the settings.
 
     Args:
       module: as it was trained; the variables stay the same.
-      settings: the `config.extract` tree.
+      settings: of the extraction.
 
     Returns:
       The network to extract with (SuperGlobal, Shao et al., ICCV 2023).
@@ -245,7 +245,7 @@ def adapted(module: Delg, settings: ml_collections.ConfigDict) -> Delg:
     if settings.relup and module.backbone in efficientnet.ARCHITECTURES:
         rule = f"must be 0 with {module.backbone}, whose blocks end without an activation"
         raise UserError("config.extract.relup", settings.relup, rule)
-    fields = {
+    fields: dict[str, Any] = {
         "dtype": jnp.dtype(settings.dtype),
         "relup": float(settings.relup),
         "regional": float(settings.regional),
@@ -262,7 +262,7 @@ def feature_variables(variables: Any) -> Any:
     return {**kept, "params": params}
 
 
-def _batch_pixels(settings: ml_collections.ConfigDict) -> int:
+def _batch_pixels(settings: ExtractionSettings) -> int:
     if settings.batch_pixels:
         return settings.batch_pixels
     # On a CPU larger batches are not faster, and each batch size has to be compiled

@@ -12,6 +12,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.extractor import Extractor, Features, in_original_pixels
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.storage import encodings
 from delg_jax.features.store import FeatureStore, Rows
 from delg_jax.models.delg import Delg
@@ -107,7 +108,8 @@ def extract_image(
         rule = "needs `pca`, the projection of the database"
         raise ValueError(f"`extract_config.pca_dim` (={extract_config.pca_dim}) {rule}")
     limited, scale = limit_size(image, extract_config.max_size)
-    found = Extractor(model, variables, extract_config, pca)([limited])[0]
+    settings = ExtractionSettings.of(extract_config)
+    found = Extractor(model, variables, settings, pca)([limited])[0]
     found = in_original_pixels(found, scale)
     return as_stored(found, extract_config.local_encoding, extract_config.global_dtype)
 

@@ -1,5 +1,6 @@
 """The network of an experiment with its weights and its projection, ready to extract."""
 
+import dataclasses
 import logging
 import pathlib
 
@@ -13,6 +14,7 @@ from delg_jax.features import pca
 from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor, check, feature_variables
 from delg_jax.features.formats.imported import is_imported
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.selection import attention_threshold
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import SOURCES
@@ -50,14 +52,15 @@ class Network:
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         check(config.extract)
-        self._data = config.data
+        self._config = config
         _LOG.info("loading the network, %s", config.model.backbone)
         module, variables = load_model(config, workdir)
         self.weights = digest(feature_variables(variables))
-        with config.extract.copy_and_resolve_references().unlocked() as settings:
-            settings.attention_threshold = attention_threshold(config, workdir)
-        if settings.attention_quantile:
-            self.weights += f", tau {settings.attention_threshold:.9g}"
+        threshold = attention_threshold(config, workdir)
+        if config.extract.attention_quantile:
+            self.weights += f", tau {threshold:.9g}"
+        settings = ExtractionSettings.of(config.extract)
+        settings = dataclasses.replace(settings, attention_threshold=threshold)
         self.extractor = Extractor(module, variables, settings)
 
     def set_projection(self, source: ImageSource, store: FeatureStore) -> None:
@@ -78,35 +81,41 @@ class Network:
             if self.extractor.pca is None:
                 self.extractor.pca = stored
             if self.extractor.pca is None:
-                settings, data = self.extractor.settings, self._data
-                limits = settings.max_size, data.min_side, data.max_pixels
-                loader = Loader(source, None, *limits, settings.reduced_decode)
-                self.extractor.pca = fit_pca(loader, self.extractor)
-                fitted_on = [source.names[index] for index in _sample(source, settings.pca_images)]
+                extract, data = self._config.extract, self._config.data
+                limits = extract.max_size, data.min_side, data.max_pixels
+                loader = Loader(source, None, *limits, extract.reduced_decode)
+                sample = _sample(source, extract.pca_images)
+                dim, whitening = extract.pca_dim, extract.pca_whitening
+                self.extractor.pca = fit_pca(loader, sample, self.extractor, dim, whitening)
+                fitted_on = [source.names[index] for index in sample]
             if self.extractor.pca is not None and stored is None:
                 store.write_pca(self.extractor.pca, fitted_on)
 
 
-def fit_pca(loader: Loader, extractor: Extractor) -> pca.Pca | None:
-    """Fits the projection that `config.extract.pca_dim` asks for, on evenly spaced images.
+def fit_pca(
+    loader: Loader, sample: np.ndarray, extractor: Extractor, dim: int, whitening: float
+) -> pca.Pca | None:
+    """Fits the projection of local descriptors, on some images at their own scale.
 
     Args:
       loader: of the database.
+      sample: int [n], which images.
       extractor: without projection.
+      dim: dimensions after projection; 0 for none.
+      whitening: exponent of whitening, see `pca.fit`.
 
     Returns:
-      The projection, or None if `pca_dim` is 0 or the network has no local head.
+      The projection, or None if `dim` is 0 or the network has no local head.
 
     Raises:
       UserError: if the sample has too few descriptors.
     """
-    settings = extractor.settings
-    if not settings.pca_dim or not extractor.module.local_head:
+    if not dim or not extractor.module.local_head:
         return None
-    with settings.copy_and_resolve_references().unlocked() as single_scale:
-        single_scale.local_scales = single_scale.global_scales = (1.0,)
+    single_scale = dataclasses.replace(
+        extractor.settings, local_scales=(1.0,), global_scales=(1.0,)
+    )
     sampler = Extractor(extractor.module, extractor.variables, single_scale)
-    sample = _sample(loader.source, settings.pca_images)
     found = []
     with Progress("fit PCA", len(sample)) as progress:
         for index in sample:
@@ -117,11 +126,11 @@ def fit_pca(loader: Loader, extractor: Extractor) -> pca.Pca | None:
                 found.append(local.descriptors[local.mask])
             progress.advance()
     descriptors = np.concatenate(found) if found else np.zeros((0, 1), np.float32)
-    if settings.pca_dim > min(descriptors.shape):
+    if dim > min(descriptors.shape):
         rule = f"must not exceed the sample's {len(descriptors)} descriptors of "
         rule += f"{descriptors.shape[1]} dimensions"
-        raise UserError("config.extract.pca_dim", settings.pca_dim, rule)
-    return pca.fit(descriptors, settings.pca_dim, settings.pca_whitening)
+        raise UserError("config.extract.pca_dim", dim, rule)
+    return pca.fit(descriptors, dim, whitening)
 
 
 def _sample(source: ImageSource, count: int) -> np.ndarray:

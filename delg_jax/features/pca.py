@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax import workdir
+from delg_jax import system_errors, workdir
 from delg_jax.array_files import read_arrays
 from delg_jax.errors import UserError
 from delg_jax.models.pooling import l2_normalize
@@ -111,6 +111,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
         if checksum is not None and not np.array_equal(checksum, _checksum(arrays)):
             raise ValueError("it differs from its checksum")
     except (OSError, ValueError, KeyError) as error:
+        system_errors.reraise(error)
         rule = f"must hold a mean and a matrix ({error}); --overwrite extracts again"
         raise UserError("feature store", str(path), rule) from error
     return arrays

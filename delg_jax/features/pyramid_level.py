@@ -1,9 +1,10 @@
 """One pyramid level: the network on a batch of resized images, and its local features."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import flax.linen as nn
 import jax
@@ -113,8 +114,48 @@ class Level(NamedTuple):
     valid: jax.Array | None
 
 
-def plan(module: Delg, settings: ml_collections.ConfigDict) -> list[LevelPlan]:
-    """The levels that `config.extract` asks for, in ascending order of the scales."""
+@dataclasses.dataclass(frozen=True)
+class ExtractionSettings:
+    """How an image is extracted; `config.extract` has the same names.
+
+    Attributes:
+      local_scales: of the pyramid, for local features.
+      global_scales: of the pyramid, for the global descriptor.
+      max_size: longer side of an image in pixels; 0 = any size.
+      max_features: most local features of an image, over all scales.
+      attention_threshold: features with lower scores are dropped.
+      nms_radius: of non-maximum suppression per scale, positions of conv4; 0 = none.
+      scale_pooling: mean or max, over the global descriptors of the scales.
+      gem_power: p of GeM; 0 = the network's.
+      regional: weight of regional means, 0 to 1.
+      relup: least output of the units of conv2 to conv4.
+      dtype: float32 or bfloat16, of the computation.
+      batch_pixels: pixels in a batch; 0 = as fits the device.
+      shape_step: pixels; sides are padded to multiples, so that few shapes compile.
+    """
+
+    local_scales: tuple[float, ...]
+    global_scales: tuple[float, ...]
+    max_size: int = 0
+    max_features: int = 1000
+    attention_threshold: float = 0.0
+    nms_radius: int = 0
+    scale_pooling: str = "mean"
+    gem_power: float = 0.0
+    regional: float = 0.0
+    relup: float = 0.0
+    dtype: str = "float32"
+    batch_pixels: int = 0
+    shape_step: int = 64
+
+    @classmethod
+    def of(cls, extract: ml_collections.ConfigDict) -> Self:
+        """The settings in the `config.extract` tree."""
+        return cls(**{field.name: extract[field.name] for field in dataclasses.fields(cls)})
+
+
+def plan(module: Delg, settings: ExtractionSettings) -> list[LevelPlan]:
+    """The levels to extract from, in ascending order of the scales."""
     local = set(settings.local_scales) if module.local_head else set()
     pooled = set(settings.global_scales)
     return [

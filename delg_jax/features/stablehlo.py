@@ -26,11 +26,12 @@ import numpy as np
 from delg_jax import configuration
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import extractor, pyramid, pyramid_level, selection
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import check
 from delg_jax.features.image_sets import store_folder
 from delg_jax.features.network import Network
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import Delg
 from delg_jax.workdir import FORMAT, claim, replacing, root_of, write_json
@@ -86,7 +87,7 @@ def export_model(
 def extraction(
     module: Delg,
     variables: Any,
-    settings: ml_collections.ConfigDict,
+    settings: ExtractionSettings,
     canvas: tuple[int, int],
     pca: Pca | None = None,
 ) -> Callable[[jax.Array, jax.Array], Outputs]:
@@ -95,7 +96,7 @@ def extraction(
     Args:
       module: the network.
       variables: its parameters and BatchNorm statistics.
-      settings: the `config.extract` tree; its `max_size` is not applied.
+      settings: scales, limits and precision.
       canvas: height and width of the largest image.
       pca: projection of the local descriptors, or None.
 

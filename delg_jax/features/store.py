@@ -247,6 +247,11 @@ class FeatureStore:
         arrays = ((name, self._array(name)) for name in names)
         return index.digest_of_first(self.names[:count], arrays, rows)
 
+    def digest_of_rows(self, rows: int) -> str:
+        """Digest of the features in the first rows; appending and deleting do not change it."""
+        names = sorted(self._expected_arrays() - {self._names_folder().name, "state"})
+        return index.digest_of_first([], ((name, self._array(name)) for name in names), rows)
+
     def global_descriptors(self) -> Rows:
         """Returns the global descriptors.
 
@@ -354,7 +359,21 @@ class FeatureStore:
         unknown = [name for name in names if name not in known]
         if unknown:
             raise UserError("feature store", str(self.folder), f"has no image {unknown[0]}")
-        gone = np.flatnonzero([name in wanted for name in self.names])
+        self._delete_images([name in wanted for name in self.names])
+
+    def forget_repeated(self) -> None:
+        """Marks all but the last image of each name as deleted, in a store of distinct names.
+
+        An image that was deleted and came back has two rows. If the state of the earlier one is
+        lost, as by `discard`, it would be an image once more.
+        """
+        last = {name: number for number, name in enumerate(self.names)}
+        earlier = [last[name] != number for number, name in enumerate(self.names)]
+        if any(earlier):
+            self._delete_images(earlier)
+
+    def _delete_images(self, chosen: Sequence[bool]) -> None:
+        gone = np.flatnonzero(chosen)
         gone = gone if self._kept_rows is None else self._kept_rows[gone]
         self._update(deleted=True)  # first, so that an interrupted deletion is noticed
         self._set_states(gone, self._states[gone] | DELETED)

@@ -129,16 +129,16 @@ def _source(model: ml_collections.ConfigDict, arrays: Mapping[str, np.ndarray]) 
 
 def _require_heads(model: ml_collections.ConfigDict, found: Mapping[str, Any]) -> None:
     """Refuses weights that lack a head of which features are made."""
-    needs = (
-        ("whiten", "whitening", True, False, model.whitening),
-        ("attend", "attention", "learned", "norm", model.local_head),
-        ("reduce", "dim_reduction", model.dim_reduction, "none", model.local_head),
+    heads: tuple[tuple[str, str, Any, bool], ...] = (
+        ("whiten", "whitening", False, True),
+        ("attend", "attention", "norm", model.local_head),
+        ("reduce", "dim_reduction", "none", model.local_head),
     )
-    for part, field, value, without, used in needs:
-        if used and model[field] == value and value != without and part not in found:
+    for part, field, without, computed in heads:
+        if computed and model[field] != without and part not in found:
             rule = f"must be {without!r}: {model.pretrained} has no such layer, and one of random "
             rule += "weights would make useless features"
-            raise UserError(f"config.model.{field}", value, rule)
+            raise UserError(f"config.model.{field}", model[field], rule)
 
 
 def _merged(

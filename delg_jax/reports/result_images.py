@@ -167,7 +167,7 @@ class Thumbnails:
                 return None
             finer = max(encoded.shape) // _THUMBNAIL_SIZE
             reduction = max(r for r in images.REDUCTIONS if r <= max(finer, 1))
-            picture = encoded.picture(reduction)
+            picture = encoded.to_pil(reduction)
         except (OSError, images.BadImageError):
             return None
         picture.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
@@ -216,7 +216,7 @@ class Pictures:
         longest = max(encoded.shape)
         fitting = [times for times in images.REDUCTIONS if longest // times >= size]
         try:
-            picture = np.asarray(encoded.picture(max(fitting, default=1)))
+            picture = np.asarray(encoded.to_pil(max(fitting, default=1)))
         except images.BadImageError as error:
             raise UserError("image", index, f"cannot be shown: {error}") from error
         return images.limit_size(picture, size)[0]

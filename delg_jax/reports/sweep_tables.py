@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from delg_jax.data.ground_truth import PROTOCOLS
-from delg_jax.evaluation import revisited, significance
+from delg_jax.evaluation import gldv2_tasks, revisited, significance
 from delg_jax.reports.method_results import MethodResult
 from delg_jax.reports.tables import markdown
 from delg_jax.sweeps.sweep import Result
 
 Reader = Callable[[Result], float | None]
 
-_PROTOCOLS = tuple(revisited.PROTOCOLS)
-# First stage of each re-ranking
-FIRST_STAGES = {"global+sp": "global", "local+mds": "local"}
+# By protocol, the metric that is shown of it, and its title beside the name of a method
+_METRICS = {**dict.fromkeys(revisited.PROTOCOLS, "map"), **gldv2_tasks.MAIN_METRICS}
+_TITLES = {"medium": "M", "hard": "H", "retrieval": "mAP@100", "recognition": "GAP"}
+_PAIRS = "pairs AP"
 Cells = tuple[list[str], list[list[str]]]
 
 
@@ -39,7 +40,7 @@ def spread(values: Sequence[float | None], sign: str = "") -> str:
 
 
 def sweep_table(results: Sequence[Result]) -> str:
-    """A row per group: mAP of every method; without evaluation, validation metrics or the loss.
+    """A row per group: every method by its protocol, and pairs; else validation or the loss.
 
     Args:
       results: of the sweep.
@@ -57,7 +58,7 @@ def sweep_table(results: Sequence[Result]) -> str:
 
 
 def sweep_report(results: Sequence[Result], missing: Collection[str] = ()) -> str:
-    """The table of a sweep, and a line for each missing run.
+    """The table of a sweep, the gains of its re-rankings, and a line for each missing run.
 
     Args:
       results: of the sweep.
@@ -72,28 +73,34 @@ def sweep_report(results: Sequence[Result], missing: Collection[str] = ()) -> st
         state = "missing" if result.run.name in missing else "failed"
         lines.append(f"- {state}: `{result.run.name}`, {' '.join(result.error.split())}")
     notes = [f"{len(results) - len(absent)} of {len(results)} runs are in the table.", *lines]
-    return "\n".join([sweep_table(results), *(["", *notes] if absent else [])])
+    gains = gains_table(results)
+    parts = [sweep_table(results), *([gains] if gains else [])]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if absent else [])])
 
 
 def methods_table(results: Sequence[Result]) -> str:
-    """One row per group and method: mAP Easy, Medium and Hard, in percent."""
+    """One row per group and method: the metric of every protocol, in percent."""
+    protocols = _protocols(results)
     rows = []
     for group, members in _groups(results).items():
         for method in _methods(members):
-            cells = [spread([_map(r, method, p) for r in members]) for p in _PROTOCOLS]
+            cells = [spread([_metric(r, method, p) for r in members]) for p in protocols]
             rows.append([f"{group}, {method}", *cells])
-    return markdown(["mAP", *(p.capitalize() for p in _PROTOCOLS)], rows)
+    return markdown(["mAP", *map(_title, protocols)], rows)
 
 
 def gains_table(results: Sequence[Result]) -> str:
-    """One row per group and re-ranking: gain in mAP over its first stage, paired by run."""
+    """One row per group and re-ranking: gain over the search of the same run; empty without any."""
+    protocols = _protocols(results)
     rows = []
     for group, members in _groups(results).items():
-        for method in _methods(members):
-            if method in FIRST_STAGES:
-                cells = [spread([_gain(r, method, p) for r in members], "+") for p in _PROTOCOLS]
-                rows.append([f"{group}, {method} over {FIRST_STAGES[method]}", *cells])
-    return markdown(["gain in mAP", *(p.capitalize() for p in _PROTOCOLS)], rows)
+        methods = _methods(members)
+        for method in methods:
+            search = method.partition("+")[0]
+            if search != method and search in methods:
+                cells = [spread([_gain(r, method, p) for r in members], "+") for p in protocols]
+                rows.append([f"{group}, {method} over {search}".replace("|", "\\|"), *cells])
+    return markdown(["gain", *map(_title, protocols)], rows) if rows else ""
 
 
 def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -106,13 +113,16 @@ def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
 def _columns(results: Sequence[Result]) -> dict[str, Reader]:
     """Functions that read a value from a result, by the heading of the column."""
     if any("evaluate" in result.metrics for result in results):
-        return {
-            f"{method} {protocol[0].upper()}": functools.partial(
-                _map, method=method, protocol=protocol
+        shown = [p for p in _protocols(results) if p in _TITLES]
+        found: dict[str, Reader] = {
+            f"{method} {_TITLES[protocol]}": functools.partial(
+                _metric, method=method, protocol=protocol
             )
             for method in _methods(results)
-            for protocol in _PROTOCOLS[1:]
+            for protocol in shown
         }
+        has_pairs = any("pairs" in r.metrics.get("evaluate", {}) for r in results)
+        return {**found, **({_PAIRS: _pairs} if has_pairs else {})}
     trained = [set(r.metrics.get("train", {})) for r in results]
     names = sorted(name for name in set().union(*trained) if name.startswith("validation_"))
     names = names or ["loss"]  # trained without validation images
@@ -129,13 +139,29 @@ def _training_metric(result: Result, name: str) -> float | None:
     return result.metrics.get("train", {}).get(name)
 
 
-def _map(result: Result, method: str, protocol: str) -> float | None:
+def _protocols(results: Sequence[Result]) -> list[str]:
+    """Protocols of all results, in the order of `_METRICS`."""
+    methods = [r.metrics.get("evaluate", {}).get("methods", {}) for r in results]
+    known = {protocol for found in methods for scores in found.values() for protocol in scores}
+    return [protocol for protocol in _METRICS if protocol in known]
+
+
+def _title(protocol: str) -> str:
+    return _TITLES[protocol] if protocol in gldv2_tasks.MAIN_METRICS else protocol.capitalize()
+
+
+def _metric(result: Result, method: str, protocol: str) -> float | None:
     methods = result.metrics.get("evaluate", {}).get("methods", {})
-    return methods.get(method, {}).get(protocol, {}).get("map")
+    return methods.get(method, {}).get(protocol, {}).get(_METRICS[protocol])
+
+
+def _pairs(result: Result) -> float | None:
+    return result.metrics.get("evaluate", {}).get("pairs", {}).get("average_precision")
 
 
 def _gain(result: Result, method: str, protocol: str) -> float | None:
-    before, after = (_map(result, m, protocol) for m in (FIRST_STAGES[method], method))
+    search = method.partition("+")[0]
+    before, after = (_metric(result, m, protocol) for m in (search, method))
     return None if before is None or after is None else after - before
 
 

@@ -3,9 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from delg_jax import file_names
+
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns; all but the first are right-aligned."""
+    """A Markdown table with aligned columns; all but the first are right-aligned.
+
+    Names of files in it may hold anything, see `file_names.printable`.
+    """
+    header, rows = _cells(header), [_cells(row) for row in rows]
     widths = [max(2, *(len(row[i]) for row in (header, *rows))) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -17,6 +23,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def _cells(row: Sequence[str]) -> list[str]:
+    return [file_names.printable(cell).replace("|", "\\|") for cell in row]
 
 
 def retrieval_table(result: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from delg_jax.array_files import read_arrays
 from delg_jax.data import RetrievalData, open_retrieval
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
-from delg_jax.evaluation.evaluate import sources
+from delg_jax.evaluation.experiment import sources
 from delg_jax.features.image_sets import LISTED, store_folder
 from delg_jax.features.store import FeatureStore
 from delg_jax.json_files import count, each, every, fields, finite, known, number, require, text

@@ -19,9 +19,11 @@ from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level, s
 from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
 from delg_jax.search.batching import starts
 from delg_jax.search.graph import SimilarityGraph
+from delg_jax.search.pair_graph import PairGraph
 
 METHODS = ("classical", "smacof", "landmark", "profile", "kernel")
 _WITHOUT_EMBEDDING = ("profile", "kernel")
+GRAPHS = ("stored", "on_the_fly")
 
 Array = jax.Array | np.ndarray
 
@@ -61,6 +63,8 @@ class MdsSettings:
       beta: weight of a neighbour in that step.
       weight: of the vectors in the score; 1 - weight is that of the local similarity.
       query_block: queries embedded at a time.
+      graph: where similarities between database images come from: stored for the best neighbours of
+        each image, or computed on_the_fly for all pairs of a short list.
     """
 
     short_list: int = 400
@@ -81,10 +85,11 @@ class MdsSettings:
     beta: float = 0.3
     weight: float = 0.3
     query_block: int = 8
+    graph: str = "stored"
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        choices = {"distance": FORMS, "missing": MISSING, "method": METHODS}
+        choices = {"distance": FORMS, "missing": MISSING, "method": METHODS, "graph": GRAPHS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)
@@ -112,7 +117,7 @@ class MdsSettings:
 def rerank(
     rankings: Array,
     similarities: Array,
-    graph: SimilarityGraph,
+    graph: SimilarityGraph | PairGraph,
     settings: MdsSettings,
     query_globals: Array | None = None,
     database_globals: Array | None = None,
@@ -144,7 +149,7 @@ def rerank(
 def list_scores(
     rankings: Array,
     similarities: Array,
-    graph: SimilarityGraph,
+    graph: SimilarityGraph | PairGraph,
     settings: MdsSettings,
     query_globals: Array | None = None,
     database_globals: Array | None = None,

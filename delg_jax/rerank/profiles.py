@@ -9,6 +9,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from delg_jax.rerank.distances import kth_largest
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -94,5 +96,6 @@ def _largest(similarities: jax.Array, count: int) -> jax.Array:
     """The `count` largest of each row [n, n], and those equal to the last; 0 for the others."""
     if count == 0:
         return jnp.zeros_like(similarities)
-    least = jax.lax.top_k(similarities, min(count, len(similarities)))[0][:, -1:]
-    return jnp.where(similarities >= least, jnp.maximum(similarities, 0.0), 0.0)
+    similarities = jnp.maximum(similarities, 0.0)
+    least = kth_largest(similarities, min(count, len(similarities)))
+    return jnp.where(similarities >= least[:, None], similarities, 0.0)

@@ -32,6 +32,7 @@ class SpatialSettings:
     """Settings of spatial verification; `config.rerank.sp` has the same names.
 
     Attributes:
+      short_list: first images of a ranking that are verified.
       max_features: strongest features of an image to match; 0 = all.
       max_distance: L2 distance between unit descriptors; that of a match is smaller.
       ratio: Lowe's ratio; 0 = no ratio test.
@@ -53,6 +54,7 @@ class SpatialSettings:
         count.
     """
 
+    short_list: int = 100
     max_features: int = 1000
     max_distance: float = 1.0
     ratio: float = 0.0
@@ -76,8 +78,9 @@ class SpatialSettings:
             raise WrongField("max_distance", self.max_distance, rule)
         if self.max_features < 0:
             raise WrongField("max_features", self.max_features, "must not be negative")
-        if self.pair_block < 1:
-            raise WrongField("pair_block", self.pair_block, "must be at least 1")
+        for name in ("short_list", "pair_block"):
+            if getattr(self, name) < 1:
+                raise WrongField(name, getattr(self, name), "must be at least 1")
         if not 0 <= self.ratio <= 1:
             raise WrongField("ratio", self.ratio, "must lie in [0, 1]")
         for name, known in (("hamming", HAMMING), ("score", SCORES)):

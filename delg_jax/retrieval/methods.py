@@ -7,7 +7,7 @@ import numpy as np
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import Extracted, FeatureStore
-from delg_jax.features.extract import has_global, has_local
+from delg_jax.features.experiment import has_global, has_local
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.rerank import diffusion, mds, query_expansion, superglobal
 from delg_jax.retrieval import skipped
@@ -23,6 +23,7 @@ from delg_jax.search.engine_choice import check as check_search
 from delg_jax.search.engine_choice import engine, kernel
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index_store import Place
+from delg_jax.search.pair_graph import PairGraph
 
 METHODS = (
     "global",
@@ -63,9 +64,20 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
         raise UserError(subject, method, f"{method} needs local features: set config.{needed}")
 
 
-def needs_graph(method: str) -> bool:
-    """Whether a method re-ranks by similarities between database images."""
-    return "mds" in method or "diffusion" in method
+def graph_name(method: str, rerank: ml_collections.ConfigDict) -> str:
+    """The similarities between database images by which a method re-ranks.
+
+    Args:
+      method: one of `METHODS`.
+      rerank: the `config.rerank` tree.
+
+    Returns:
+      `local` or `global`, a stored graph of `index.build_index`; `pairs`, an `index.pair_graph`;
+      or "" for none.
+    """
+    if "mds" in method and rerank.mds.graph == "on_the_fly":
+        return "pairs"
+    return method.split("+")[0] if "mds" in method or "diffusion" in method else ""
 
 
 def rank_globally(
@@ -158,7 +170,7 @@ def rerank(
     method: str,
     extracted: Extracted,
     first: Ranking,
-    graph: SimilarityGraph | None,
+    graph: SimilarityGraph | PairGraph | None,
     settings: ml_collections.ConfigDict,
     global_block: int = 65_536,
 ) -> Ranking:
@@ -168,8 +180,7 @@ def rerank(
       method: one of `METHODS` that does not end with `+sp`.
       extracted: features.
       first: result of `search`.
-      graph: similarities between database images, of the kind that the search ranks by; only for
-        methods with `needs_graph`.
+      graph: similarities between database images that `graph_name` names; None for "".
       settings: the `config.rerank` tree.
       global_block: database images that query expansion compares at a time.
 
@@ -186,9 +197,11 @@ def rerank(
     else:
         assert graph is not None, method
         if method.endswith("+diffusion"):
-            ranking = diffuse(compared, graph, settings)
+            assert isinstance(graph, SimilarityGraph), method
+            ranking = diffuse(compared, graph, diffusion_settings(settings))
         else:
-            ranking = embed(extracted, compared, graph, settings, "global" in method)
+            own = mds_settings(settings)
+            ranking = embed(extracted, compared, graph, own, "global" in method)
     return ranking.followed_by(first)
 
 
@@ -227,17 +240,18 @@ def expand(
     return rank_globally(extracted, global_block, first.images.shape[1], queries)
 
 
-def diffuse(first: Ranking, graph: SimilarityGraph, rerank: ml_collections.ConfigDict) -> Ranking:
+def diffuse(
+    first: Ranking, graph: SimilarityGraph, settings: diffusion.DiffusionSettings
+) -> Ranking:
     """Re-ranks the whole database by diffusion on the similarity graph."""
-    settings = diffusion_settings(rerank)
     return Ranking(*diffusion.rerank(first.images, first.similarities, graph, settings))
 
 
 def embed(
     extracted: Extracted,
     first: Ranking,
-    graph: SimilarityGraph,
-    rerank: ml_collections.ConfigDict,
+    graph: SimilarityGraph | PairGraph,
+    settings: mds.MdsSettings,
     with_global: bool = False,
 ) -> Ranking:
     """Re-ranks the short list of the local search by MDS, with or without global descriptors."""
@@ -246,7 +260,7 @@ def embed(
         first.images,
         first.similarities,
         graph,
-        mds_settings(rerank),
+        settings,
         *map(_global_descriptors, sides),
     )
     return first.by_scores(scores)

@@ -11,7 +11,7 @@ import numpy as np
 from delg_jax.data.images import prepare
 from delg_jax.errors import UserError
 from delg_jax.features import LocalFeatures, extract
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
@@ -70,7 +70,7 @@ def match_pictures(
     check_dimension(config)
     pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
     sides = _extract(config, root_of(workdir), pictures, overwrite)
-    return match_features(pictures, sides, config.rerank, config.seed)
+    return match_features(pictures, sides, config.rerank, config.seed, config.extract.max_size)
 
 
 def match_features(
@@ -78,6 +78,7 @@ def match_features(
     sides: Sequence[LocalFeatures],
     rerank: ml_collections.ConfigDict,
     seed: int,
+    max_size: float = 0,
 ) -> PicturePair:
     """Matches and verifies the local features of two pictures.
 
@@ -86,11 +87,18 @@ def match_features(
       sides: their local features, rounded as in a store.
       rerank: the `config.rerank` tree.
       seed: of the hypotheses that are drawn.
+      max_size: pixels that the first picture was shrunk to, in which inliers are counted; 0 if it
+        was not.
 
     Returns:
-      The pictures, matches and inliers.
+      The pictures, matches and inliers, in pixels of the whole pictures.
     """
-    found = verify_pair(sides[0], sides[1], jax.random.key(seed), spatial_settings(rerank))
+    scale = min(1.0, max_size / max(pictures[0].shape[:2])) if max_size else 1.0
+    query = sides[0]._replace(locations=np.asarray(sides[0].locations) * np.float32(scale))
+    found = verify_pair(query, sides[1], jax.random.key(seed), spatial_settings(rerank))
+    transform = np.array(found.transform)
+    transform[:2] /= np.float32(scale)
+    found = found._replace(transform=transform)
     first, second = (
         np.asarray(side.locations)[found.matches[:, column]] for column, side in enumerate(sides)
     )

@@ -14,7 +14,7 @@ import numpy as np
 from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures, extract
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
 from delg_jax.features.network import Network
@@ -28,7 +28,8 @@ from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import index_place
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.index import build_index
+from delg_jax.search.index import build_index, pair_graph
+from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
@@ -128,8 +129,13 @@ class Searcher:
         self._database = CachedFeatures(self._stored.database)
         self.source: ImageSource = self._stored.data.database
         self._engine: LocalSearch | None = None
-        self._graphs: dict[str, SimilarityGraph] = {}
+        self._graphs: dict[str, SimilarityGraph | PairGraph] = {}
         self._device = threading.Lock()
+
+    @property
+    def compiled_shapes(self) -> list[tuple]:
+        """What extraction has compiled, as `Extractor.compiled_shapes` names it."""
+        return list(self._extractor.compiled_shapes)
 
     def query(self, picture: np.ndarray, box: Box | None = None) -> Query:
         """Extracts the features of a picture.
@@ -247,10 +253,11 @@ class Searcher:
     def warm_up(self) -> None:
         """Compiles what a search for any picture needs, so that none has to wait for it.
 
-        Methods that need a similarity graph are left out: they may have to build it.
+        Methods that need a stored similarity graph are left out: they may have to build it.
         """
         sizes = self._extractor.warm_up_sizes()
-        quick = [method for method in self.methods if not methods.needs_graph(method)]
+        rerank = self.config.rerank
+        quick = [m for m in self.methods if methods.graph_name(m, rerank) in ("", "pairs")]
         with Progress("warm up", len(sizes) + len(quick) + 1, "step") as progress:
             with self._device:
                 self._extractor.warm_up(progress.advance)
@@ -277,22 +284,26 @@ class Searcher:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            settings, seed = self.config.rerank, self.config.seed
+            settings, seed = spatial_settings(self.config.rerank), self.config.seed
             ranked = verification.verify(extracted, first, settings, seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
             return images, np.pad(inliers, (0, len(images) - len(inliers)))
         graph = None
-        if methods.needs_graph(method):
-            kind = method.split("+")[0]
+        kind = methods.graph_name(method, self.config.rerank)
+        if kind:
             if kind not in self._graphs:
-                self._graphs[kind] = build_index(
-                    self.config, self._root, self._overwrite, self._stored, kind
-                )
+                self._graphs[kind] = self._open_graph(kind)
             graph = self._graphs[kind]
         block = self.config.search.global_block
         ranking = methods.rerank(method, extracted, first, graph, self.config.rerank, block)
         return ranking.images[0], ranking.similarities[0]
+
+    def _open_graph(self, kind: str) -> SimilarityGraph | PairGraph:
+        """The similarities that `methods.graph_name` names."""
+        if kind == "pairs":
+            return pair_graph(self._stored, self.config.search)
+        return build_index(self.config, self._root, self._overwrite, self._stored, kind)
 
 
 def check_has_network(config: ml_collections.ConfigDict) -> None:

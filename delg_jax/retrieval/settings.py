@@ -40,12 +40,9 @@ def check_rerank(rerank: ml_collections.ConfigDict) -> None:
 
 
 def spatial_settings(rerank: ml_collections.ConfigDict) -> SpatialSettings:
-    """`config.rerank.sp` without its short list; raises a UserError for a wrong value."""
-    if rerank.sp.short_list < 1:
-        raise UserError("config.rerank.sp.short_list", rerank.sp.short_list, "must be at least 1")
-    fields = {name: value for name, value in rerank.sp.items() if name != "short_list"}
-    with fields_of("config.rerank.sp", fields):
-        return SpatialSettings(**fields)
+    """`config.rerank.sp`; raises a UserError for a wrong value."""
+    with fields_of("config.rerank.sp", rerank.sp):
+        return SpatialSettings(**rerank.sp)
 
 
 def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:
@@ -81,7 +78,7 @@ def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> Non
         for step in steps:
             for field in _SHORT_LISTS.get(step, ()):
                 _at_most(config, field, "search.candidates", found)
-        if "mds" in steps:
+        if "mds" in steps and config.rerank.mds.graph == "stored":
             listed = "the images compared with each image of the graph"
             _at_most(config, "search.graph_neighbours", "search.candidates", listed)
     if "superglobal" in steps:
@@ -109,6 +106,25 @@ def check_depth(methods: Sequence[str], config: ml_collections.ConfigDict) -> No
     if candidates and "local+diffusion" in whole:
         rule = "must be 0 for local+diffusion, which re-ranks the whole database"
         raise UserError("config.search.candidates", candidates, rule)
+
+
+def ranked_depth(config: ml_collections.ConfigDict, counted: int = 0) -> int:
+    """The images of a query that rankings keep.
+
+    Args:
+      config: the whole tree.
+      counted: images per query that count for the task; 0 for all.
+
+    Returns:
+      `config.eval.depth`, or what its metrics and methods read if that is 0 and not all images
+      count; 0 for all.
+    """
+    steps = {step for method in config.eval.methods for step in method.split("+")}
+    if config.eval.depth or not counted or "diffusion" in steps:
+        return config.eval.depth
+    fields = [field for step in steps for field in _SHORT_LISTS.get(step, ())]
+    lists = [_value(config, field) for field in fields]
+    return max(counted, *config.eval.kappas, *lists)
 
 
 def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
@@ -146,8 +162,12 @@ def _check_axes(config: ml_collections.ConfigDict) -> None:
 
 def _check_embedding(config: ml_collections.ConfigDict) -> None:
     mds = "rerank.mds"
-    kept = "the similarities kept per image"
-    _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
+    if config.rerank.mds.graph == "stored":
+        kept = "the similarities kept per image"
+        _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
+    elif config.rerank.mds.background_rank and not config.search.idf_images:
+        rule = "must be positive: without a stored graph, background levels are estimated on them"
+        raise UserError("config.search.idf_images", 0, rule)
     others = "the short list also holds the image itself"
     _below(config, f"{mds}.neighbours", f"{mds}.short_list", others)
     if config.rerank.mds.method == "landmark":

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
-import ml_collections
 import numpy as np
 
 from delg_jax.data.ground_truth import PROTOCOLS, protocol_sets
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.progress import Progress
-from delg_jax.rerank import spatial_verification
+from delg_jax.rerank import SpatialSettings, spatial_verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
-from delg_jax.retrieval.settings import spatial_settings
 
 # Images [E] that each protocol ignores in the short list of one query, by name of the protocol
 Excluded = Mapping[str, Sequence[int] | np.ndarray]
@@ -20,7 +18,7 @@ Excluded = Mapping[str, Sequence[int] | np.ndarray]
 def verify(
     extracted: Extracted,
     first: Ranking,
-    rerank: ml_collections.ConfigDict,
+    settings: SpatialSettings,
     seed: int,
     excluded: Sequence[Excluded] | None = None,
     quiet: bool = False,
@@ -31,7 +29,7 @@ def verify(
       extracted: features.
       first: the ranking whose short list is verified. Images with similarity minus infinity,
         which have no features, are in no short list and stay last.
-      rerank: the `config.rerank` tree.
+      settings: of spatial verification.
       seed: of the random draws.
       excluded: what each protocol ignores, by query, see `junk`; None without protocols.
       quiet: whether to show no progress.
@@ -41,9 +39,9 @@ def verify(
       the search and inliers.
     """
     queries, columns = first.images.shape
-    count = min(rerank.sp.short_list, columns)
+    count = min(settings.short_list, columns)
     excluded = [{}] * queries if excluded is None else excluded
-    count_inliers = inlier_counter(extracted, rerank, seed)
+    count_inliers = inlier_counter(extracted, settings, seed)
     names = ("all", *(excluded[0] if queries else ()))
     rankings = {name: np.empty_like(first.images) for name in names}
     similarities = np.empty_like(first.similarities)
@@ -58,7 +56,7 @@ def verify(
         for name, out in ignored.items():
             places = np.flatnonzero(np.isin(images, out))
             order = spatial_verification.rerank(
-                np.arange(columns), before, found[images], places, count, rerank.sp.score
+                np.arange(columns), before, found[images], places, count, settings.score
             )
             rankings[name][query] = images[order]
             if name == "all":
@@ -83,7 +81,7 @@ def _with_progress(queries: int, quiet: bool) -> Iterator[int]:
 
 
 def inlier_counter(
-    extracted: Extracted, rerank: ml_collections.ConfigDict, seed: int
+    extracted: Extracted, settings: SpatialSettings, seed: int
 ) -> Callable[[int, np.ndarray], np.ndarray]:
     """Prepares spatial verification of any query against any database images.
 
@@ -92,14 +90,13 @@ def inlier_counter(
 
     Args:
       extracted: features of queries and database.
-      rerank: the `config.rerank` tree.
+      settings: of spatial verification.
       seed: of the random draws.
 
     Returns:
       A function from the index of a query and candidates int [M] to inliers int32 [N], 0 for
       images that are not candidates.
     """
-    settings = spatial_settings(rerank)
     queries = extracted.queries.local_features(settings.max_features)
     database = extracted.database.local_features(settings.max_features)
     key = jax.random.key(seed)

@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from delg_jax.errors import UserError
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.index_checks import (
     require_counts,
@@ -166,6 +167,9 @@ def _pairs(index: CannIndex, entries: slice, cells: np.ndarray) -> np.ndarray:
     keys = index.keys[entries]
     first = np.searchsorted(keys, cells, "left")
     lengths = np.searchsorted(keys, cells, "right") - first
+    if lengths.min(initial=0) < 0:  # only the keys that are read are known
+        rule = "must have its keys in ascending order; delete its folder to rebuild it"
+        raise UserError("search index", "keys", rule)
     features = np.repeat(np.arange(len(cells)), lengths)
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     images = index.images[entries][np.repeat(first, lengths) + within]

@@ -1,14 +1,18 @@
 """The engine of local search that `config.search` chooses, and the checks of its fields."""
 
+import dataclasses
 import pathlib
+from typing import Any
 
 import ml_collections
 
+from delg_jax import distributed
 from delg_jax import workdir as outputs
 from delg_jax.errors import UserError, fields_of, require_choice
-from delg_jax.features.extract import Extracted, extract, sections
+from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.search import cann, engines, index_store, ivf
+from delg_jax.search import asmk, asmk_store, cann, engines, index_store, ivf
+from delg_jax.search.asmk import AsmkScoring, AsmkSettings
 from delg_jax.search.binary import HAMMING
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index_store import Place
@@ -21,6 +25,7 @@ from delg_jax.workdir import root_of
 _INDEX_FIELDS = {
     "cann": ("search.cann",),
     "ivf": tuple(f"search.ivf.{name}" for name in ("count", "seed", "rounds")),
+    "asmk": tuple(f"search.asmk.{name}" for name in ("words", "aggregate", "rounds", "seed")),
 }
 # Fields that change speed and memory alone
 _SPEED_FIELDS = ("global_block", "local_block", "query_block")
@@ -44,6 +49,7 @@ def check(search: ml_collections.ConfigDict) -> None:
             raise UserError(f"config.search.{name}", value, "must be at least 1")
     _grid_settings(search.cann)
     _ivf_settings(search.ivf)
+    _asmk_settings(search.asmk)
     for name in ("idf_images", "candidates", "graph_features", "max_features"):
         if search[name] < 0:
             raise UserError(f"config.search.{name}", search[name], "must not be negative")
@@ -73,12 +79,13 @@ def build_engine(
 
     Args:
       config: the whole tree.
-      workdir: gets `index/cann` or `index/ivf`, and the features if they are missing.
+      workdir: gets `index/ENGINE`, and the features if they are missing.
       overwrite: whether an index of another configuration is deleted instead of refused.
       extracted: the features, if the caller has them.
 
     Returns:
-      The folder of the index; None for the exact engine, which needs none.
+      The folder of the index; None for the exact engine, which needs none. Of several processes of
+      `jax.distributed`, all call this; they share the work for asmk.
 
     Raises:
       UserError: for a wrong configuration, or data that cannot be used.
@@ -88,9 +95,15 @@ def build_engine(
         return None
     root = root_of(workdir)
     extracted = extracted or extract(config, root, overwrite)
-    place = index_place(config, root, extracted, overwrite)
+    folder = f"{root / 'index' / config.search.engine}: claimed"
+    with distributed.first_before_others(folder):
+        place = index_place(config, root, extracted, overwrite)
     assert place is not None  # the engine is not exact
-    engine(extracted.database.local_features(config.search.max_features), config.search, place)
+    database = extracted.database.local_features(config.search.max_features)
+    if config.search.engine == "asmk":
+        _asmk_index(database, config.search, place, shared=True)
+    elif distributed.is_first():
+        engine(database, config.search, place)
     return place.folder
 
 
@@ -104,7 +117,7 @@ def index_place(
 
     Args:
       config: the whole tree.
-      workdir: gets `index/cann` or `index/ivf`.
+      workdir: gets `index/ENGINE`.
       extracted: the features.
       overwrite: whether an index of another configuration is deleted instead of refused.
 
@@ -120,7 +133,7 @@ def index_place(
     decided_by = (*sections(config), "search.max_features", *_INDEX_FIELDS[name])
     folder = workdir / "index" / name
     outputs.claim(folder, config, decided_by, overwrite, {"weights": extracted.weights})
-    return Place(folder / "index", extracted.database.digest())
+    return Place(folder / "index", extracted.database.digest(), extracted.database)
 
 
 def engine(
@@ -139,11 +152,11 @@ def engine(
       The search.
     """
     if search.engine == "exact":
-        return _exact(database, search)
+        return exact_search(database, search)
     first = _approximate(database, search, place)
     if not search.candidates:
         return first
-    return engines.CandidateSearch(first, _exact(database, search), search.candidates)
+    return engines.CandidateSearch(first, exact_search(database, search), search.candidates)
 
 
 def _approximate(
@@ -157,6 +170,9 @@ def _approximate(
             place, grids, descriptors.shape, lambda: cann.build(descriptors, mask, grids)
         )
         return engines.CannSearch(index, idf)
+    if search.engine == "asmk":
+        entries = _asmk_index(database, search, place)
+        return engines.AsmkSearch(entries, _asmk_settings(search.asmk)[1])
     cells = _ivf_settings(search.ivf)
     inverted_file = index_store.load_or_build(
         place, cells, descriptors.shape, lambda: ivf.build(descriptors, mask, cells)
@@ -165,7 +181,22 @@ def _approximate(
     return engines.IvfSearch(inverted_file, kernel(search), probes, block, idf)
 
 
-def _exact(database: LocalFeatures, search: ml_collections.ConfigDict) -> engines.ExactSearch:
+def _asmk_index(
+    database: LocalFeatures,
+    search: ml_collections.ConfigDict,
+    place: Place | None,
+    shared: bool = False,
+) -> asmk.AsmkIndex:
+    """The inverted file of one-bit features; `shared` as of `asmk_store.load_or_build`."""
+    settings, _ = _asmk_settings(search.asmk)
+    descriptors: Any = database.descriptors
+    if place is None:
+        return asmk.build(descriptors, database.mask, settings)
+    source = asmk_store.Source(descriptors, database.mask, place.source, place.features)
+    return asmk_store.load_or_build(place.folder, settings, source, shared)
+
+
+def exact_search(database: LocalFeatures, search: ml_collections.ConfigDict) -> engines.ExactSearch:
     """The engine that compares all features."""
     return engines.exact(
         database.descriptors,
@@ -201,3 +232,11 @@ def _ivf_settings(settings: ml_collections.ConfigDict) -> IvfSettings:
     """The cells that `config.search.ivf` asks for."""
     with fields_of("config.search.ivf", settings):
         return IvfSettings(settings.count, settings.seed, settings.rounds)
+
+
+def _asmk_settings(settings: ml_collections.ConfigDict) -> tuple[AsmkSettings, AsmkScoring]:
+    """The inverted file that `config.search.asmk` asks for, and how it is searched."""
+    fields = dict(settings)
+    built = {field.name: fields.pop(field.name) for field in dataclasses.fields(AsmkSettings)}
+    with fields_of("config.search.asmk", settings):
+        return AsmkSettings(**built), AsmkScoring(**fields)

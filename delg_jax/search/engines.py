@@ -7,9 +7,11 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from delg_jax.search import asmk as asmk_index
 from delg_jax.search import cann as cann_index
 from delg_jax.search import idf, local_search
 from delg_jax.search import ivf as ivf_index
+from delg_jax.search.asmk import AsmkIndex, AsmkScoring
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.ivf import IvfIndex
@@ -17,7 +19,7 @@ from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
 
-ENGINES = ("exact", "cann", "ivf")
+ENGINES = ("exact", "cann", "ivf", "asmk")
 
 Top = tuple[np.ndarray, np.ndarray]  # similarities float32 and images int32 [Q, M], best first
 
@@ -188,6 +190,27 @@ class IvfSearch:
             )
             result[rows] = found[: len(result[rows])]
         return result
+
+    def top(self, queries: Array, query_mask: Array, top: int) -> Top:
+        """The most similar images of each query, see `LocalSearch.top`."""
+        return _top_one_by_one(self, queries, query_mask, top)
+
+
+@dataclasses.dataclass(frozen=True)
+class AsmkSearch:
+    """The engine of one-bit features in the lists of visual words, `asmk.similarity`.
+
+    Attributes:
+      index: of N images.
+      scoring: of its entries.
+    """
+
+    index: AsmkIndex
+    scoring: AsmkScoring
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities float32 [Q, N]."""
+        return asmk_index.similarity(self.index, queries, query_mask, self.scoring)
 
     def top(self, queries: Array, query_mask: Array, top: int) -> Top:
         """The most similar images of each query, see `LocalSearch.top`."""

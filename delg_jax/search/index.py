@@ -5,11 +5,20 @@ import pathlib
 
 import ml_collections
 
-from delg_jax.features.extract import Extracted, extract, sections
-from delg_jax.search.engine_choice import check, deciding_fields, engine
+from delg_jax.features.experiment import Extracted, extract, sections
+from delg_jax.search.engine_choice import (
+    build_engine,
+    check,
+    deciding_fields,
+    engine,
+    exact_search,
+    index_place,
+)
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches
 from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.index_store import Place
+from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +41,8 @@ def build_index(
     A graph of other features is built again. One of fewer images is extended if their features
     are the same.
 
-    With `config.search.idf_images`, `config.search.candidates`, or the engine ivf, similarities
-    depend on the whole database; then a graph of fewer images is not reused.
+    With `config.search.idf_images`, `config.search.candidates`, or the engines ivf and asmk,
+    similarities depend on the whole database; then a graph of fewer images is not reused.
 
     Args:
       config: the whole tree.
@@ -64,20 +73,38 @@ def build_index(
     decided_by = (*sections(config), *fields)
     with claimed(store, config, decided_by, extracted.weights, overwrite):
         if not store.is_whole():
-            searches = _searches(features, extracted, search)
-            depends_on_all = search.idf_images or search.candidates or search.engine == "ivf"
+            place = None
+            same = search.graph_features in (0, search.max_features)
+            if features == "local" and search.engine == "asmk" and same:
+                build_engine(config, root, overwrite, extracted)  # by all processes
+                place = index_place(config, root, extracted, overwrite)
+            searches = _searches(features, extracted, search, place)
+            learns = search.engine in ("ivf", "asmk")
+            depends_on_all = search.idf_images or search.candidates or learns
             extend = features == "global" or not depends_on_all
             title = f"graph of {features} similarities"
             fill(store, searches, search.graph_neighbours, title, extend)
     return store.graph()
 
 
-def _searches(features: str, extracted: Extracted, search: ml_collections.ConfigDict) -> Searches:
-    """The searches of the database against itself, by local or global features."""
+def pair_graph(extracted: Extracted, search: ml_collections.ConfigDict) -> PairGraph:
+    """Similarities of pairs of the database by local features, of which nothing is stored."""
+    count = search.graph_features or search.max_features
+    local = extracted.database.local_features(count, search.packed)
+    return PairGraph(exact_search(local, search))
+
+
+def _searches(
+    features: str, extracted: Extracted, search: ml_collections.ConfigDict, place: Place | None
+) -> Searches:
+    """The searches of the database against itself, by local or global features.
+
+    The index at `place` is used if there is one, which then is of the whole database.
+    """
     neighbours, block = search.graph_neighbours, search.graph_block
     if features == "global":
         descriptors = extracted.database.global_descriptors()
         return global_searches(descriptors, neighbours, block, search.global_block)
     count = search.graph_features or search.max_features
     local = extracted.database.local_features(count, search.packed)
-    return local_searches(local, lambda some: engine(some, search), neighbours, block)
+    return local_searches(local, lambda some: engine(some, search, place), neighbours, block)

@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
-from delg_jax import json_files, migrations, workdir
+from delg_jax import json_files, locks, migrations, system_errors, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
 from delg_jax.errors import UserError
+from delg_jax.features.store import FeatureStore
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.ivf import IvfIndex, IvfSettings
 from delg_jax.search.lsh_grids import GridSettings
@@ -51,14 +52,18 @@ class Place(NamedTuple):
     Attributes:
       folder: of the index.
       source: digest of the features.
+      features: the store that they come from; None if there is none.
     """
 
     folder: pathlib.Path
     source: str
+    features: FeatureStore | None = None
 
 
 def save(index: Index, folder: str | pathlib.Path, source: str = "") -> None:
-    """Writes an index; the folder gets its final name only when it is complete.
+    """Writes an index; the folder gets its final name only when it is complete and on the disk.
+
+    Of several jobs, one after the other writes.
 
     Args:
       index: may have been loaded from the same folder.
@@ -67,6 +72,11 @@ def save(index: Index, folder: str | pathlib.Path, source: str = "") -> None:
     """
     folder = pathlib.Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with locks.after_others(folder):
+        _save(index, folder, source)
+
+
+def _save(index: Index, folder: pathlib.Path, source: str) -> None:
     temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         new, old = temporary / "new", temporary / "old"
@@ -82,9 +92,11 @@ def save(index: Index, folder: str | pathlib.Path, source: str = "") -> None:
             "source": source,
         }
         workdir.write_json(new / _HEADER, header)
+        workdir.flush(new)
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
+        workdir.flush_entries(folder.parent)
     finally:
         shutil.rmtree(temporary)
 
@@ -114,24 +126,36 @@ def load_or_build(
       build: builds the index.
 
     Returns:
-      The index, memory-mapped if there is a place.
+      The index, memory-mapped if there is a place. Of several jobs, one builds it.
 
     Raises:
       UserError: if the stored index is damaged.
     """
     if place is None:
         return build()
-    if place.folder.exists():
-        header = _header(place.folder)
-        if header.get("source") == place.source:
-            found = _load(place.folder, header)
-            if (found.settings, found.count, found.dimension) == (settings, shape[0], shape[2]):
-                return cast(T, found)  # the settings tell the kind
-        else:
-            made = "of other features" if "source" in header else "of an earlier version"
-            _LOG.warning("%s: is %s, rebuilt", place.folder, made)
-    save(build(), place.folder, place.source)
-    return cast(T, load(place.folder))
+    place.folder.parent.mkdir(parents=True, exist_ok=True)
+    with locks.after_others(place.folder):
+        found = _stored(place, settings, shape)
+        if found is None:
+            _save(build(), place.folder, place.source)
+            found = load(place.folder)
+    return cast(T, found)  # the settings tell the kind
+
+
+def _stored(
+    place: Place, settings: GridSettings | IvfSettings, shape: tuple[int, ...]
+) -> Index | None:
+    """The index at a place; None if it has other settings or features, or is absent."""
+    if not place.folder.exists():
+        return None
+    header = _header(place.folder)
+    if header.get("source") != place.source:
+        made = "of other features" if "source" in header else "of an earlier version"
+        _LOG.warning("%s: is %s, rebuilt", place.folder, made)
+        return None
+    found = _load(place.folder, header)
+    same = (found.settings, found.count, found.dimension) == (settings, shape[0], shape[2])
+    return found if same else None
 
 
 def _header(folder: pathlib.Path) -> dict[str, Any]:
@@ -157,6 +181,7 @@ def _load(folder: pathlib.Path, header: dict[str, Any]) -> Index:
         rule = f"must be a folder with {pathlib.Path(error.filename).name}; {_REMEDY}"
         raise UserError(_SUBJECT, str(folder), rule) from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+        system_errors.reraise(error)
         rule = f"is damaged ({error}); {_REMEDY}"
         raise UserError(_SUBJECT, str(folder), rule) from error
     return index

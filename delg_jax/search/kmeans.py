@@ -78,9 +78,18 @@ def _updated(
         some = images[start : start + _IMAGES]
         rows = np.asarray(descriptors[some])[present[some]].astype(np.float32)
         if len(rows):
-            cells = nearest(rows, centres)
-            order = np.argsort(cells, kind="stable")
-            filled, firsts = np.unique(cells[order], return_index=True)
-            sums[filled] += np.add.reduceat(rows[order], firsts, axis=0)
+            add_to(sums, rows, nearest(rows, centres))
+    return directions(sums, centres)
+
+
+def add_to(sums: np.ndarray, features: np.ndarray, cells: np.ndarray) -> None:
+    """Adds features float32 [F, D], at least one, to the sums [C, D] of their cells int [F]."""
+    order = np.argsort(cells, kind="stable")
+    filled, firsts = np.unique(cells[order], return_index=True)
+    sums[filled] += np.add.reduceat(features[order], firsts, axis=0)
+
+
+def directions(sums: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The sums [C, D] with unit norm; a centre [C, D] whose sum is 0 stays."""
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.where(norms > 0.0, sums / np.where(norms > 0.0, norms, 1.0), centres)

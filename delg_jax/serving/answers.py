@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from delg_jax.data import images
 from delg_jax.errors import UserError
-from delg_jax.features.extract import has_local
+from delg_jax.features.experiment import has_local
 from delg_jax.features.origins import Box
 from delg_jax.reports.result_images import Pictures
 from delg_jax.retrieval.searcher import Query, Searcher, check_request

@@ -10,7 +10,7 @@ from typing import Any, Self
 import ml_collections
 
 from delg_jax import configuration, json_files, migrations
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.file_stamps import digest_of_path
 from delg_jax.search.engine_choice import unused_fields
@@ -96,7 +96,7 @@ class Record:
     def write(self, folder: pathlib.Path) -> None:
         """Writes `run.json`, whole or not at all."""
         content = {"format": _FORMAT, "digest": self.digest, **dataclasses.asdict(self)}
-        artefacts.write_json(folder / FILE, content)
+        outputs.write_json(folder / FILE, content)
 
 
 def read(folder: pathlib.Path) -> Record | None:

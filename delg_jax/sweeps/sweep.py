@@ -10,10 +10,10 @@ from typing import Any
 import ml_collections
 
 from delg_jax import configuration, system_errors
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.compilation_cache import release_if_many
 from delg_jax.errors import UserError, require_choice
-from delg_jax.evaluation.evaluate import evaluate
+from delg_jax.evaluation.experiment import evaluate
 from delg_jax.locks import exclusive
 from delg_jax.sweeps import run_record
 from delg_jax.sweeps.run_record import BEGUN, FAILED, FINISHED, Record
@@ -243,7 +243,7 @@ def write(root: pathlib.Path, results: Sequence[Result], missing: Sequence[str] 
       missing: names of those that neither finished nor failed.
     """
     content = {"runs": [dataclasses.asdict(r) for r in results], "missing": list(missing)}
-    artefacts.write_json(root / "sweep.json", content)
+    outputs.write_json(root / "sweep.json", content)
 
 
 def require_success(results: Sequence[Result]) -> None:

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from orbax.checkpoint import checkpoint_managers
 
-from delg_jax import configuration
+from delg_jax import configuration, system_errors
 from delg_jax.errors import UserError
 from delg_jax.models.variables import digest
 from delg_jax.training.health import first_nonfinite
@@ -177,6 +177,7 @@ class Checkpoints:
         try:
             restored = self._manager.restore(self._manager.latest_step(), args=arguments)
         except (ValueError, KeyError, OSError) as error:
+            system_errors.reraise(error)
             folder = str(self._manager.directory)
             rule = f"cannot resume ({str(error).splitlines()[0]}); delete the checkpoint, or start "
             rule += f"from its weights with --config.model.checkpoint={folder} and a new --workdir"
@@ -211,12 +212,16 @@ def require_intact(variables: Any, meta: Mapping[str, Any], folder: pathlib.Path
 
 @contextlib.contextmanager
 def explain_read_errors(folder: pathlib.Path) -> Iterator[None]:
-    """Turns whatever Orbax raises in the block into a UserError that names the folder."""
+    """Turns whatever Orbax raises in the block into a UserError that names the folder.
+
+    A shortage of memory or threads says nothing about the checkpoint, and is explained as one.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # on a damaged checkpoint, Orbax can raise anything
+        system_errors.reraise(error)
         text = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         rule = f"does not hold this network, or is damaged: {text}"
         raise UserError("config.model.checkpoint", str(folder), rule) from error

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from delg_jax import system_errors
 from delg_jax.array_files import CheckedArray, read_arrays, write_checksums
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource
@@ -73,6 +74,7 @@ def _open(folder: pathlib.Path) -> _Files:
         if len(lengths) > 1:
             raise ValueError(f"files of {sorted(lengths)} images")
     except (OSError, ValueError, TypeError, KeyError) as error:
+        system_errors.reraise(error)
         rule = f"is damaged ({error}); {_REMEDY}"
         raise UserError("training cache", str(folder), rule) from error
     return _Files(maps, good)

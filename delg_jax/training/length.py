@@ -8,7 +8,7 @@ from delg_jax import config_files
 from delg_jax.errors import UserError
 
 # Images of the published data sets; of gldv1 those of the paper (section 4.1)
-_PUBLISHED = {"gldv1": 1_200_000, "gldv2": 4_132_914, "gldv2_clean": 1_580_470}
+PUBLISHED = {"gldv1": 1_200_000, "gldv2": 4_132_914, "gldv2_clean": 1_580_470}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,8 @@ def of_recipe(name: str) -> Length:
     """
     file, _, argument = name.partition(":")
     config = config_files.run(file, argument)
-    images = _PUBLISHED.get(config.data.name)
+    images = PUBLISHED.get(config.data.name)
     if images is None:
-        rule = f"has no published number of images, as {', '.join(_PUBLISHED)} have"
+        rule = f"has no published number of images, as {', '.join(PUBLISHED)} have"
         raise UserError("config.data.name", config.data.name, rule)
     return of_config(config, round(images * (1 - config.data.validation_share)))

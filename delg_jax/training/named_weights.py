@@ -64,7 +64,7 @@ def find_weights(
     if weights not in PUBLISHED:
         _require_there(weights)
     path = locate(weights, offline, cache)
-    published = PUBLISHED.get(weights) if path != weights else None
+    published = PUBLISHED.get(weights)
     arrays = read_arrays(path) if heads or published is None else {}
     identity = published.identity if published else identify(arrays)
     if identity is None:

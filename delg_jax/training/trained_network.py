@@ -1,9 +1,11 @@
 """The network to extract with, or to start training from: found, checked and restored."""
 
 import contextlib
+import logging
+import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import ml_collections
@@ -20,6 +22,21 @@ from delg_jax.training.checkpoints import (
     require_intact,
 )
 from delg_jax.workdir import CONFIG_FILE, stored_config
+
+_LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TRIES = 20  # to read a checkpoint that training replaces
+
+# Fields of config.model that decide the local head, and the variables of it
+_LOCAL_FIELDS = (
+    "local_head",
+    *("attention", "attention_dim", "attention_pooling", "attention_normalize"),
+    *("dim_reduction", "local_dim"),
+)
+_LOCAL = ("attend", "reduce", "local_classifier")
+_CLASSIFIERS = ("global_classifier", "local_classifier")
 
 
 def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tuple[Delg, Any]:
@@ -57,30 +74,50 @@ def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> 
 
     Returns:
       Variables of the same structure. Classifiers stay fresh if the checkpoint has another number
-      of classes.
+      of classes, and so does the local head if it alone is trained and the checkpoint has another.
 
     Raises:
       UserError: if there is no checkpoint, or it holds another network.
     """
     if not config.model.checkpoint:
         return variables
+    num_classes, folder = config.model.num_classes, _locate(config.model.checkpoint)
+    asked = _asked_of_start(config, *folder)
+    module, restored = _restore(asked, *folder)
+    own = set(_CLASSIFIERS if module.num_classes != num_classes else ())
+    if any(asked.model[name] != config.model[name] for name in _LOCAL_FIELDS):
+        own |= set(_LOCAL)
+    return {
+        kind: {
+            **{name: value for name, value in restored[kind].items() if name not in own},
+            **{name: value for name, value in fresh.items() if name in own},
+        }
+        for kind, fresh in variables.items()
+    }
+
+
+def _asked_of_start(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
+) -> ml_collections.ConfigDict:
+    """The network that a checkpoint must hold for training to start from it.
+
+    It may have another number of classes, and where only the local head is trained, another one.
+    """
     config = config.copy_and_resolve_references()
-    num_classes, config.model.num_classes = config.model.num_classes, 0
-    module, restored = _restore(config, *_locate(config.model.checkpoint))
-    if module.num_classes != num_classes:
-        fresh = {n: v for n, v in variables["params"].items() if n.endswith("_classifier")}
-        restored = {**restored, "params": {**restored["params"], **fresh}}
-    return restored
+    config.model.num_classes = 0
+    if config.train.heads == "local":
+        stored = _meta(folder, step)["model"]
+        for name in _LOCAL_FIELDS:
+            config.model[name] = stored.get(name, config.model[name])
+    return config
 
 
 def require_start(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError unless the weights that training starts from exist and fit the network."""
     if config.model.checkpoint:
-        config = config.copy_and_resolve_references()
-        config.model.num_classes = 0  # another number of classes gets fresh classifiers
         folder, step = _locate(config.model.checkpoint)
-        with _opened(folder, step) as (_, _, meta):
-            _stored_module(config, meta["model"], folder)
+        meta = _meta(folder, step)
+        _stored_module(_asked_of_start(config, folder, step), meta["model"], folder)
     else:
         load_pretrained({"params": {}, "batch_stats": {}}, config.model)
 
@@ -108,8 +145,7 @@ def attention_thresholds(checkpoint: str | pathlib.Path) -> dict[str, float]:
       UserError: if there is no checkpoint, or it was trained without a local head.
     """
     folder, step = _locate(str(checkpoint))
-    with _opened(folder, step) as (_, _, meta):
-        pass
+    meta = _meta(folder, step)
     if not meta.get("attention"):
         rule = "holds no quantiles of the attention"
         raise UserError("config.model.checkpoint", str(checkpoint), rule)
@@ -135,11 +171,55 @@ def _started_from(folder: pathlib.Path, checkpoint: str) -> bool:
     return stored_config(folder).get("model.checkpoint") == checkpoint
 
 
+def _meta(folder: pathlib.Path, step: int | None) -> dict[str, Any]:
+    """The `meta` of a checkpoint in `folder`; None for the latest."""
+    return _read(folder, step, lambda manager, found, meta: meta)
+
+
+def _read(
+    folder: pathlib.Path,
+    step: int | None,
+    use: Callable[[ocp.CheckpointManager, int, dict[str, Any]], T],
+) -> T:
+    """Opens the checkpoints in `folder`, and again if training replaced them meanwhile.
+
+    Args:
+      folder: of the checkpoints.
+      step: of the checkpoint; None for the latest.
+      use: gets their manager, the step and its `meta`.
+
+    Returns:
+      What `use` returned.
+
+    Raises:
+      UserError: if the checkpoint is damaged.
+    """
+    for tries in range(_TRIES):
+        before = _steps(folder)
+        try:
+            with _opened(folder, step) as (manager, found, meta):
+                return use(manager, found, meta)
+        except UserError:
+            if tries == _TRIES - 1 or _steps(folder) == before:
+                raise
+        _LOG.info("%s: training has replaced the checkpoint, reading again", folder)
+    raise AssertionError  # the last try returns or raises
+
+
+def _steps(folder: pathlib.Path) -> set[tuple[str, int]]:
+    """Names of the checkpoints in `folder`, and what tells a new one of the same name."""
+    found = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                found.add((entry.name, entry.inode()))
+    return found
+
+
 @contextlib.contextmanager
 def _opened(
     folder: pathlib.Path, step: int | None
 ) -> Iterator[tuple[ocp.CheckpointManager, int, dict[str, Any]]]:
-    """Opens the checkpoints in `folder` to read; yields their manager, the step and its `meta`."""
     options = ocp.CheckpointManagerOptions(read_only=True)
     with (
         explain_read_errors(folder),
@@ -154,7 +234,9 @@ def _restore(
     config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
 ) -> tuple[Delg, Any]:
     """Restores the network of a checkpoint in `folder` and its variables; None for the latest."""
-    with _opened(folder, step) as (manager, found, meta):
+
+    def restore(manager: ocp.CheckpointManager, found: int, meta: dict[str, Any]) -> Any:
+        """The network and its variables of one step."""
         module = _stored_module(config, meta["model"], folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
@@ -164,7 +246,9 @@ def _restore(
             found, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
         )
         require_intact(restored["variables"], meta, folder)
-    return module, restored["variables"]
+        return module, restored["variables"]
+
+    return _read(folder, step, restore)
 
 
 def _stored_module(

@@ -1,15 +1,17 @@
-"""Runs every case of `delg bench` beside its peers, and puts the table into the documentation.
+"""Runs every case of `delg bench` beside its peers.
 
     python -m experiments.benchmarks.bench_all
-    python -m experiments.benchmarks.bench_all --size=tiny --only=mds,global --page=
+    python -m experiments.benchmarks.bench_all --size=tiny --only=mds,global --results=DIR
 
 Each case runs in its own process, so that the threads and memory of one do not slow down the next.
-Writes bench_NAME.json for each case into --results, and rewrites the text between the marks in
---page from all such files. Cases that fail are listed at the end.
+Writes bench_NAME_on_PROCESSOR.json for each case into --results, beside those of other kinds of
+processor, and prints the tables of all; `experiments.figures` puts them into the documentation.
+Cases that fail are listed at the end.
 """
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -18,14 +20,13 @@ from typing import Any
 
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import environment
 from delg_jax.benchmarks.bench import CASE_MODULES, MEMORY
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
-from delg_jax.errors import UserError, require_choice
+from delg_jax.errors import require_choice
 from delg_jax.reports.tables import markdown
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 ORDER = (*CASE_MODULES, MEMORY)
 REPEATS = {  # rounds of the slower cases
     "train": 5,
@@ -67,40 +68,54 @@ def measure(name: str, size: str, peers: str, path: pathlib.Path) -> str:
     return ""
 
 
+def processor(result: Mapping[str, Any]) -> str:
+    """The kind of processor, or of accelerator, that a result was measured on: `Intel Xeon`."""
+    machine = result["environment"]
+    is_cpu = machine.get("device", "cpu") == "cpu"
+    return kind_of_processor(machine["processor"]) if is_cpu else machine["device"]
+
+
+def kind_of_processor(name: str) -> str:
+    """The name of a processor without marks, clock and number of cores."""
+    name = re.sub(r"\(R\)|\(TM\)|@.*|\b(CPU|Processor|\d+-Core)\b", " ", name, flags=re.IGNORECASE)
+    return " ".join(name.split()) or "unknown"
+
+
+def path_of(results: pathlib.Path, name: str, kind: str) -> pathlib.Path:
+    """The file of a case on a kind of processor."""
+    slug = re.sub(r"[^a-z0-9]+", "_", kind.lower()).strip("_")
+    return results / f"bench_{name}_on_{slug}.json"
+
+
+def stored(results: pathlib.Path) -> list[dict[str, Any]]:
+    """The results of all cases and kinds of processor that a folder holds, in `ORDER`."""
+    found = []
+    for name in ORDER:
+        for path in sorted(results.glob(f"bench_{name}_on_*.json")):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not {"implementations", "rows"}.isdisjoint(content):  # of this version
+                found.append(content)
+    return found
+
+
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a row for each implementation of each case, with the environment below.
+    """Returns a row for each implementation of each case, for each kind of processor.
 
     Args:
       results: of `bench`, and of `bench_memory`, which gets its own table.
 
     Returns:
-      Markdown.
+      Markdown; below the tables of a processor, what it is and where the results come from.
     """
-    timed = [result for result in results if result["name"] != MEMORY]
-    rows = [row for result in timed for row in _rows(result)]
-    header = ["benchmark", "what", "time", "spread", "times ours", "of roofline"]
-    parts = [markdown(header, rows)] if rows else []
-    for result in results:
-        if result["name"] == MEMORY:
-            parts.append(_memory_table(result))
-    environments = {
-        json.dumps(_key(result["environment"])): result["environment"] for result in results
-    }
-    parts += [_caption(environment) for environment in environments.values()]
+    parts = []
+    for kind in sorted({processor(result) for result in results}):
+        own = [result for result in results if processor(result) == kind]
+        rows = [row for result in own if result["name"] != MEMORY for row in _rows(result)]
+        header = [f"{kind}: benchmark", "what", "time", "spread", "times ours", "of roofline"]
+        parts += [markdown(header, rows)] if rows else []
+        parts += [_memory_table(result) for result in own if result["name"] == MEMORY]
+        parts.append(_caption([result["environment"] for result in own]))
     return "\n\n".join(parts)
-
-
-def replaced(text: str, inner: str) -> str:
-    """Returns the text with `inner` between the marks.
-
-    Raises:
-      UserError: if a mark is missing, or they are in the wrong order.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError("--page", BEGIN, f"must be in the file, before {END}")
-    return f"{before}{BEGIN}\n{inner}\n{END}{after}"
 
 
 def _rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -140,14 +155,25 @@ def _short(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} us"
 
 
-def _key(environment: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: environment[name] for name in ("device", "processor", "cpus", "commit")}
+def _caption(environments: Sequence[Mapping[str, Any]]) -> str:
+    """The machine, versions, BLAS kernels and commits of results of one kind of processor."""
+    one = environments[0]
+    device = f"{one['devices']} {one['device']}, {one['cpus']} cores ({one['processor']})"
+    parts = [device]
+    for name in ("kernels", "pinned"):
+        known = sorted({" ".join(e[name]) for e in environments if isinstance(e[name], list)})
+        text = ", ".join(filter(None, known)) or ("none" if known else "unknown")
+        parts.append(f"BLAS {name}: {text}")
+    parts.append(", ".join(f"{name} {version}" for name, version in one["versions"].items()))
+    commits = sorted({environment["commit"] for environment in environments})
+    dates = sorted({_date(environment) for environment in environments})
+    return "; ".join([*parts, f"commit {', '.join(commits)}; {', '.join(dates)}"]) + "."
 
 
-def _caption(environment: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    device = f"{environment['devices']} {environment['device']}, {environment['cpus']} cores"
-    return f"{device} ({environment['processor']}); {versions}; commit {environment['commit']}."
+def _date(environment: Mapping[str, Any]) -> str:
+    """When a result was measured, or by when."""
+    known = environment["date"] != "unknown"
+    return environment["date"] if known else f"stored {environment['stored']['date']}"
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -156,9 +182,6 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("size", "standard", "standard, or tiny for a trial.", flag_values=values)
     flags.DEFINE_string("peers", "all", "all, or none.", flag_values=values)
     flags.DEFINE_list("only", [], "Cases to run; empty for all.", flag_values=values)
-    arguments.define_path(
-        values, "page", "docs/benchmarks.md", "File with the marks; empty for none."
-    )
     arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
@@ -168,22 +191,13 @@ def run(values: flags.FlagValues) -> None:
         require_choice("--only", name, ORDER)
     results, start = pathlib.Path(values.results), time.monotonic()
     results.mkdir(parents=True, exist_ok=True)
+    kind = kind_of_processor(environment.processor())
     chosen = [name for name in ORDER if not values.only or name in values.only]
-    paths = {name: results / f"bench_{name}.json" for name in ORDER}
-    errors = [measure(name, values.size, values.peers, paths[name]) for name in chosen]
-    text = table([json.loads(paths[name].read_text()) for name in ORDER if _is_result(paths[name])])
-    print(text)
+    errors = [
+        measure(name, values.size, values.peers, path_of(results, name, kind)) for name in chosen
+    ]
+    print(table(stored(results)))
     print(f"{(time.monotonic() - start) / 60:.1f} minutes", *filter(None, errors), sep="\n")
-    if values.page:
-        page = pathlib.Path(values.page)
-        workdir.write_text(page, replaced(page.read_text(encoding="utf-8"), text))
-
-
-def _is_result(path: pathlib.Path) -> bool:
-    """Returns whether the file exists and was written by this version."""
-    return path.exists() and not {"implementations", "rows"}.isdisjoint(
-        json.loads(path.read_text())
-    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ r"""What a query of local-to-global retrieval costs as the database grows.
 Searches synthetic databases of --images images, each with 300 random unit vectors of 128
 dimensions, one query at a time: exactly (float16, and packed signs), and by constrained approximate
 nearest neighbours at --cann_images images, because that index is large. Then re-ranks short lists
-of 400 and 701 images by similarity embeddings, on a similarity graph of as many images. A database
+by similarity embeddings (400 and 701 images) and by profiles (700), on a similarity graph of as
+many images; the rows of the graph are read in this time. A database
 repeats one block of images, so that 100,000 images need no 8 GB of memory; only reading from disk
 is not measured. Sizes at which a query would take more than --limit seconds are not run. Writes
 local_to_global_growth.json, .md and .svg into --results.
@@ -35,6 +36,7 @@ from delg_jax.search import binary, cann, engines
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.lsh_grids import GridSettings
+from experiments.local_to_global.choice import PROFILE
 
 _FEATURES, _DIM = 300, 128  # of an image
 _BASE = 1024  # images that a database repeats
@@ -104,9 +106,10 @@ def _cann(images: int) -> Prepared:
     return Prepared(search, search, (index.keys.nbytes + index.images.nbytes) / 1e6)
 
 
-def _mds(images: int, short_list: int) -> Prepared:
-    """Embedding and scores of a short list; `megabytes` are those of the graph."""
-    kept, count = min(_NEIGHBOURS, images), min(short_list, images)
+def _mds(images: int, chosen: MdsSettings) -> Prepared:
+    """Vectors and scores of a short list; `megabytes` are those of the graph."""
+    kept = min(_NEIGHBOURS, images)
+    settings = dataclasses.replace(chosen, short_list=min(chosen.short_list, images))
     descending = -np.sort(-np.random.default_rng(0).random((1, kept), np.float32), axis=1)
 
     def neighbours(rows: slice | np.ndarray) -> np.ndarray:
@@ -117,7 +120,6 @@ def _mds(images: int, short_list: int) -> Prepared:
         StoredRows(neighbours, (images, kept), np.int32), repeated(descending, images)
     )
     ranking, found = np.arange(images)[None, :], np.linspace(1.0, 0.0, images)[None, :]
-    settings = MdsSettings(short_list=count)
     query = functools.partial(mds.list_scores, ranking, found, graph, settings)
     return Prepared(query, query, 8 * images * kept / 1e6)
 
@@ -128,9 +130,10 @@ ENGINES: dict[str, tuple[str, Callable[[int], Prepared]]] = {
     "exact, one bit": ("images", functools.partial(_exact, packed=True)),
     "cann": ("cann_images", _cann),
     **{
-        f"mds of {count}": ("images", functools.partial(_mds, short_list=count))
+        f"mds of {count}": ("images", functools.partial(_mds, chosen=MdsSettings(count)))
         for count in (400, 701)
     },
+    "mds of 700, profile": ("images", functools.partial(_mds, chosen=PROFILE)),
 }
 
 

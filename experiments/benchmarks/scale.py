@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.scale
 
-Nothing is run: the rates are read from bench_extract_r50_7.json, bench_local.json,
-bench_binary.json, bench_global_one.json and store_reading.json in --results, and time is taken as
+Nothing is run: the rates are read from the benchmarks extract_r50_7, local, binary and global_one
+of one kind of processor, and from store_reading.json, in --results, and time is taken as
 proportional to images and features, as in search_growth.json. Writes scale.json and scale.md into
 --results.
 """
@@ -17,24 +17,19 @@ from typing import Any
 
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 from delg_jax.reports.tables import markdown
+from experiments.benchmarks import bench_all
 
 IMAGES, FEATURES, QUERY_FEATURES = 1_005_994, 1000, 1000  # ROxford and R1M
 GLOBAL_DIM, LOCAL_DIM = 2048, 128
 QUERIES = 70
 _KEYPOINT = 16  # bytes of a location, scale and score
 _DESCRIPTOR_BYTES = {"float16": 2 * LOCAL_DIM, "int8": LOCAL_DIM + 4, "sign": LOCAL_DIM // 8}
-_SOURCES = (  # results of benchmarks
-    "bench_extract_r50_7",
-    "bench_local",
-    "bench_binary",
-    "bench_global_one",
-    "store_reading",
-)
+_CASES = ("extract_r50_7", "local", "binary", "global_one")  # of benchmarks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,29 +59,28 @@ class Rates:
 
 def read_rates(results: pathlib.Path) -> Rates:
     """Reads the rates from results of benchmarks; a UserError names a missing one."""
-    found = {}
-    for name in _SOURCES:
-        path = results / f"{name}.json"
-        if not path.exists():
-            raise UserError(
-                "--results",
-                str(path),
-                "must exist; run experiments.benchmarks.bench_all and store_reading",
-            )
-        found[name] = json.loads(path.read_text())
-    local, binary = found["bench_local"], found["bench_binary"]
-    global_one, store = found["bench_global_one"], found["store_reading"]
+    by_kind: dict[str, dict[str, Any]] = {}
+    for result in bench_all.stored(results):
+        by_kind.setdefault(bench_all.processor(result), {})[result["name"]] = result
+    whole = [kind for kind, found in sorted(by_kind.items()) if set(_CASES) <= set(found)]
+    path = results / "store_reading.json"
+    if not whole or not path.exists():
+        missing = path if whole else results / f"bench_{_CASES[0]}_on_*.json"
+        rule = f"must exist; run bench_all ({', '.join(_CASES)} on one machine) and store_reading"
+        raise UserError("--results", str(missing), rule)
+    extract, local, binary, global_one = (by_kind[whole[0]][name] for name in _CASES)
+    store = json.loads(path.read_text())
     ivf = next(row for row in local["implementations"] if "ivf" in row["name"])
     machine = local["environment"]
     return Rates(
-        _units(found["bench_extract_r50_7"]),
+        _units(extract),
         _pairs(local) * _units(local),
         _pairs(binary) * _units(binary),
         1.0 / ivf["ratio"],
         global_one["size"]["images"] * _units(global_one),
         store["bytes"] / store["read_features"]["seconds"],
         store["images"],
-        f"{machine['devices']} {machine['device']}, {machine['cpus']} cores",
+        f"{machine['devices']} {machine['device']}, {machine['cpus']} cores ({whole[0]})",
     )
 
 
@@ -181,9 +175,9 @@ def run(values: flags.FlagValues) -> None:
     results = pathlib.Path(values.results)
     rates = read_rates(results)
     rows = plan(rates)
-    workdir.write_json(results / "scale.json", {"rates": dataclasses.asdict(rates), "plan": rows})
+    found = {"rates": dataclasses.asdict(rates), "plan": rows}
     content = text(rates, rows)
-    workdir.write_text(results / "scale.md", content)
+    harness.write_result(results, "scale", found, content, config=found["rates"])
     print(content, end="")
 
 

@@ -3,14 +3,18 @@
     python -m experiments.benchmarks.server_load --index=runs/quickstart
 
 Starts `delg search --serve` on a workdir in its own process. Each good client searches random boxes
-of database images, requests the matches of the best result and fetches its image, one request after
-the other. Counts and times the responses, and reads the memory of the server. Linux only. Writes
-server_load.json and server_load.md into --results.
+of pictures of many sizes, requests the matches of the best result and fetches its image, one
+request after the other. Beside them, slow clients send a byte a second or nothing, broken ones
+leave in the middle, hostile ones send what must be refused, and heavy ones send pictures that take
+long to decode. Counts and times the responses, and follows the memory of the server with its
+processes. Linux only. Writes server_load.json and server_load.md into --results; with another
+number of clients than 50, it is in the names.
 """
 
 import asyncio
 import collections
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -24,14 +28,18 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import numpy as np
 from absl import flags
+from PIL import Image
 
 from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 
-_IMAGES = 8  # of the database, that clients search with
-_SLOW, _BROKEN, _HOSTILE = 10, 5, 5  # clients beside the good ones
+_IMAGES = 8  # of the database, that the pictures of clients are made from
+_SIZES = (160, 900)  # pixels of the sides of pictures, least and most
+_SLOW, _BROKEN, _HOSTILE, _HEAVY = 10, 5, 5, 1  # clients beside the good ones
+_HEAVY_SIDE, _HEAVY_SCANS = 4500, 80  # seconds of decoding, below all limits
+_CURVE = 10  # measurements of memory
 _JPEG = {"Content-Type": "image/jpeg"}
 
 
@@ -42,15 +50,18 @@ class Load:
       port: of the server.
       method: of the searches.
       limit: most searches of good clients.
+      sizes: number of sizes of the pictures of good clients.
 
     Attributes:
       seconds: by kind of request, of each response with status 200.
       statuses: by kind of request, number of responses by status.
     """
 
-    def __init__(self, port: int, method: str, limit: int) -> None:
-        self.port, self._method, self._left = port, method, limit
+    def __init__(self, port: int, method: str, limit: int, sizes: int) -> None:
+        self.port, self._method, self._left, self._sizes = port, method, limit, sizes
         self._images: list[bytes] = []
+        self._shapes: list[tuple[int, int]] = []
+        self._heavy = b""
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
         self.statuses: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
 
@@ -60,9 +71,11 @@ class Load:
             await asyncio.sleep(0.1)
             return
         self._left -= 1
-        x1, y1, x2, y2 = *rng.uniform(0, 20, 2), *rng.uniform(80, 110, 2)
+        number = rng.integers(len(self._images))
+        image, (width, height) = self._images[number], self._shapes[number]
+        x1, y1 = rng.uniform(0, 0.3, 2) * (width, height)
+        x2, y2 = rng.uniform(0.7, 1, 2) * (width, height)
         asked = {"method": self._method, "box": f"{x1},{y1},{x2},{y2}", "top": "10"}
-        image = self._images[rng.integers(len(self._images))]
         found = await self._ask(
             session, "search", "POST", "/api/search", params=asked, data=image, headers=_JPEG
         )
@@ -74,18 +87,19 @@ class Load:
         await self._ask(session, "image", "GET", f"/api/image/{best}")
 
     async def slow(self, session, rng: np.random.Generator) -> None:
-        """Sends the head or the body one byte per second until the server closes the connection."""
+        """Sends nothing, or a byte a second of a head or body, until the connection is closed."""
         del session
+        kind = rng.integers(3)
         line = b"POST /api/search HTTP/1.1\r\n"
-        if rng.integers(2):
+        if kind == 1:
             line += f"Host: localhost:{self.port}\r\nContent-Type: image/jpeg\r\n".encode()
             line += b"Content-Length: 100000\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(line)
+        writer.write(line if kind else b"")
         answer = asyncio.ensure_future(reader.read(100))
         try:
             while not answer.done():
-                writer.write(b"x")
+                writer.write(b"x" if kind else b"")
                 await asyncio.sleep(1)
             words = answer.result().split()
             self.statuses["slow"][words[1].decode() if words else "closed"] += 1
@@ -110,23 +124,41 @@ class Load:
 
     async def hostile(self, session, rng: np.random.Generator) -> None:
         """Sends requests that must be refused."""
-        path, kinds = "/api/search", rng.integers(5)
+        path, kinds = "/api/search", rng.integers(7)
         asks = (
             {"data": io.BytesIO(bytes(30 << 20)), "headers": _JPEG},
             {"data": b"<script>", "headers": _JPEG},
             {"data": self._images[0], "headers": {**_JPEG, "Host": "evil.example"}},
             {"data": self._images[0], "headers": {**_JPEG, "Origin": "http://evil.example"}},
             {"data": self._images[0], "headers": _JPEG, "params": {"box": "nan,0,1,1"}},
+            {"data": many_scans(64, 10_000), "headers": _JPEG},
+            {"data": _too_many_pixels(), "headers": _JPEG},
         )
         await self._ask(session, "hostile", "POST", path, **asks[kinds])
         await asyncio.sleep(0.5)
 
-    async def prepare(self, session) -> None:
-        """Fetches the images to search with."""
+    async def heavy(self, session, rng: np.random.Generator) -> None:
+        """Sends a picture that takes long to decode, each time another file: none is cached."""
+        stamp = rng.bytes(8)
+        await self._ask(
+            session, "heavy", "POST", "/api/search", data=self._heavy + stamp, headers=_JPEG
+        )
+
+    async def prepare(self, session, heavy: bool) -> None:
+        """Fetches images, and makes the pictures of clients from them."""
+        fetched = []
         for index in range(_IMAGES):
             async with session.get(f"http://127.0.0.1:{self.port}/api/image/{index}") as answer:
                 if answer.status == 200:
-                    self._images.append(await answer.read())
+                    fetched.append(Image.open(io.BytesIO(await answer.read())).convert("RGB"))
+        rng = np.random.default_rng(0)
+        for number in range(self._sizes):
+            shape = (int(rng.integers(*_SIZES)), int(rng.integers(*_SIZES)))
+            target = io.BytesIO()
+            fetched[number % len(fetched)].resize(shape).save(target, "JPEG")
+            self._images.append(target.getvalue())
+            self._shapes.append(shape)
+        self._heavy = many_scans(_HEAVY_SIDE, _HEAVY_SCANS) if heavy else b""
 
     async def _ask(self, session, kind: str, method: str, path: str, **options):
         """Returns the content of a response with status 200, which is timed; else None."""
@@ -145,6 +177,21 @@ class Load:
             return None
 
 
+def many_scans(side: int, repeats: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    target = io.BytesIO()
+    Image.new("RGB", (side, side)).save(target, "JPEG", progressive=True, quality=20)
+    data, end = target.getvalue()[:-2], target.getvalue()[-2:]
+    return data + data[data.rindex(b"\xff\xda") :] * repeats + end
+
+
+@functools.cache
+def _too_many_pixels() -> bytes:
+    target = io.BytesIO()
+    Image.new("L", (9000, 9000)).save(target, "PNG")
+    return target.getvalue()
+
+
 async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
     """Runs the clients for some seconds."""
     import aiohttp
@@ -152,10 +199,11 @@ async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        await load.prepare(session)
+        await load.prepare(session, others)
         kinds: list[Callable[..., Awaitable[None]]] = [load.good] * clients
         if others:
             kinds += [load.slow] * _SLOW + [load.broken] * _BROKEN + [load.hostile] * _HOSTILE
+            kinds += [load.heavy] * _HEAVY
         end = time.monotonic() + seconds
 
         async def repeat(action: Callable[..., Awaitable[None]], seed: int) -> None:
@@ -194,9 +242,39 @@ def served(index: str, config: str | None) -> Iterator[tuple[int, int]]:
 
 
 def _memory(process: int) -> float:
-    """Resident memory of a process in megabytes."""
-    lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+    """Resident memory of a process and those that it started, in megabytes."""
+    folder = pathlib.Path(f"/proc/{process}")
+    lines = (folder / "status").read_text().splitlines()
+    own = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
+    started = {int(child) for task in folder.glob("task/*/children") for child in _words(task)}
+    return own + sum(_memory(child) for child in started if pathlib.Path(f"/proc/{child}").exists())
+
+
+def _words(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:  # of a thread that has ended
+        return []
+
+
+async def _follow(process: int, seconds: float, curve: list[tuple[float, float]]) -> None:
+    """Measures the memory of the server at equal times."""
+    start = time.monotonic()
+    while True:
+        with contextlib.suppress(OSError):  # of a process that has ended meanwhile
+            curve.append((time.monotonic() - start, _memory(process)))
+        await asyncio.sleep(seconds / _CURVE)
+
+
+async def _followed(load: Load, process: int, values: flags.FlagValues) -> list:
+    """Drives the load and measures memory meanwhile."""
+    curve: list[tuple[float, float]] = []
+    follower = asyncio.ensure_future(_follow(process, values.seconds, curve))
+    try:
+        await drive(load, values.clients, values.seconds, others=True)
+    finally:
+        follower.cancel()
+    return curve
 
 
 def summarize(load: Load) -> dict[str, dict]:
@@ -219,6 +297,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_path(values, "config_file", None, text)
     flags.DEFINE_string("method", "global", "Method of the searches.", flag_values=values)
     flags.DEFINE_integer("clients", 50, "Good clients.", 1, flag_values=values)
+    text = "Sizes of the pictures of good clients."
+    flags.DEFINE_integer("sizes", 200, text, 1, flag_values=values)
     flags.DEFINE_float(
         "seconds",
         60.0,
@@ -236,12 +316,12 @@ def run(values: flags.FlagValues) -> None:
     memory = {}
     with served(values.index, values.config_file) as (process, port):
         memory["start"] = _memory(process)
-        warming = Load(port, values.method, values.requests)
+        warming = Load(port, values.method, values.requests, values.sizes)
         asyncio.run(drive(warming, values.clients, values.seconds / 4, others=False))
         memory["warm"] = _memory(process)
-        load = Load(port, values.method, values.requests)
+        load = Load(port, values.method, values.requests, values.sizes)
         start = time.monotonic()
-        asyncio.run(drive(load, values.clients, values.seconds, others=True))
+        curve = asyncio.run(_followed(load, process, values))
         seconds = time.monotonic() - start
         memory["end"] = _memory(process)
     found = summarize(load)
@@ -249,18 +329,22 @@ def run(values: flags.FlagValues) -> None:
         "clients": values.clients,
         "method": values.method,
         "seconds": seconds,
+        "sizes": values.sizes,
         "memory_megabytes": memory,
+        "memory_curve": curve,  # seconds and megabytes
         "requests": found,
     }
-    text = _table(values, seconds, memory, found)
-    harness.write_result(values.results, "server_load", content, text)
+    text = _table(values, seconds, memory, found, curve)
+    name = "server_load" if values.clients == 50 else f"server_load_{values.clients}"
+    harness.write_result(values.results, name, content, text)
     print(text, end="")
 
 
-def _table(values: flags.FlagValues, seconds: float, memory: dict, found: dict) -> str:
+def _table(values: flags.FlagValues, seconds: float, memory: dict, found: dict, curve: list) -> str:
     lines = [
-        f"{values.clients} clients for {seconds:.0f} s, method {values.method}, "
-        f"{os.cpu_count()} cores; with {_SLOW} slow, {_BROKEN} broken and {_HOSTILE} hostile ones",
+        f"{values.clients} clients for {seconds:.0f} s, method {values.method}, pictures of "
+        f"{values.sizes} sizes, {os.cpu_count()} cores; with {_SLOW} slow, {_BROKEN} broken, "
+        f"{_HOSTILE} hostile ones and {_HEAVY} heavy one",
         "",
         "| requests | responses by status | p50 ms | p99 ms | slowest ms |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -272,7 +356,9 @@ def _table(values: flags.FlagValues, seconds: float, memory: dict, found: dict) 
         )
         lines.append(f"| {kind} | {answers} | {' | '.join(times)} |")
     sizes = ", ".join(f"{value:.0f} MB {name}" for name, value in memory.items())
-    return "\n".join([*lines, "", f"Memory of the server: {sizes}.", ""])
+    steps = ", ".join(f"{value:.0f} MB at {at:.0f} s" for at, value in curve)
+    lines += ["", f"Memory of the server: {sizes}. Under load: {steps}.", ""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

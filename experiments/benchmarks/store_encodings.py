@@ -17,12 +17,13 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from delg_jax import configuration, workdir
+from delg_jax import configuration
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.evaluation import evaluate
 from delg_jax.features import Extracted, Features, FeatureStore, LocalFeatures, extract
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.storage.encodings import ENCODINGS
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.progress import Progress
@@ -140,10 +141,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Evaluates every encoding and prints the table."""
     found = measure(values.config, pathlib.Path(values.workdir))
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "store_encodings.json", found)
     text = f"{table(found)}\n"
-    workdir.write_text(results / "store_encodings.md", text)
+    harness.write_result(values.results, "store_encodings", found, text, config=values.config)
     print(text, end="")
 
 

@@ -550,7 +550,8 @@ def run(values: flags.FlagValues) -> None:
     with interruptible():  # so that the processes do not outlive this one
         found = measure(workdir, size)
     text = f"{table(found)}\n"
-    harness.write_result(values.results, "training_at_scale", found, text)
+    made_from = dataclasses.asdict(size)
+    harness.write_result(values.results, "training_at_scale", found, text, config=made_from)
     print(text, end="")
 
 

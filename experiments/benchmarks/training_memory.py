@@ -180,7 +180,7 @@ def run(values: flags.FlagValues) -> None:
     programs = [rows[key] for key in sorted(rows)]
     text = f"{table(programs)}\n\n{caption}\n"
     content = {"network": caption, "programs": programs}
-    harness.write_result(values.results, "training_memory", content, text)
+    harness.write_result(values.results, "training_memory", content, text, config=values.config)
     print(text, end="")
 
 

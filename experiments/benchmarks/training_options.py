@@ -168,7 +168,7 @@ def run(values: flags.FlagValues) -> None:
         f"jax {jax.__version__}; shares are of the first row."
     )
     text = f"{table(rows)}\n\n{caption}\n"
-    harness.write_result(values.results, "training_options", content, text)
+    harness.write_result(values.results, "training_options", content, text, config=values.config)
     print(text, end="")
 
 

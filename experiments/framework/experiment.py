@@ -51,7 +51,7 @@ class Column:
     """Where a number is in the metrics of an evaluation.
 
     Attributes:
-      title: unique in the table.
+      title: unique in the table; that of the paper, if its numbers stand beside.
       data: key of `Size.data`.
       value: path of the number, separated by slashes; {method} is that of the row.
       per_query: path of the list of one number per query, whose mean is the value; empty if there
@@ -59,6 +59,8 @@ class Column:
       interval: path of low and high, as a list or an object with these keys, for a number that is
         not a mean over queries.
       comparison: path of its comparison with the search of the same evaluation.
+      measure: what the title says beside the data set; empty if the title does not name one.
+      published: the title at size paper, if that of this size is another.
     """
 
     title: str
@@ -67,6 +69,8 @@ class Column:
     per_query: str = ""
     interval: str = ""
     comparison: str = ""
+    measure: str = ""
+    published: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +147,7 @@ class Size:
         of the evaluation.
       of_paper: whether data and network are those of the paper, so that numbers can be compared.
       seed_draws_data: whether each seed has images of its own.
+      titles: what data sets are called in the columns, by name, where they are not the paper's.
     """
 
     about: str
@@ -151,6 +156,7 @@ class Size:
     training: Base | None = None
     of_paper: bool = False
     seed_draws_data: bool = False
+    titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +186,19 @@ class Experiment:
     note: str = ""
 
     def columns_at(self, size: str) -> list[Column]:
-        """Returns the columns whose data set exists at a size."""
-        return [column for column in self.columns if column.data in self.sizes[size].data]
+        """Returns the columns whose data set exists at a size, under the name that it has there."""
+        titles = self.sizes[size].titles
+        columns = [column for column in self.columns if column.data in self.sizes[size].data]
+        return [
+            dataclasses.replace(
+                column,
+                title=f"{titles[column.data]} {column.measure or column.title}",
+                published=column.title,
+            )
+            if column.data in titles
+            else dataclasses.replace(column, published=column.title)
+            for column in columns
+        ]
 
     def rows_at(self, size: str) -> list[Row]:
         """Returns the rows that exist at a size."""
@@ -210,6 +227,7 @@ def map_columns(data: str, title: str, protocols: tuple[str, ...]) -> tuple[Colu
             data,
             f"methods/{{method}}/{protocol}/map",
             f"average_precisions/{{method}}/{protocol}",
+            measure=protocol.capitalize(),
         )
         for protocol in protocols
     )

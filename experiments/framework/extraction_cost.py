@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax.benchmarks import harness
-from delg_jax.features import Extractor
+from delg_jax.features import ExtractionSettings, Extractor
 from delg_jax.features.storage import encodings
 from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
@@ -16,7 +16,7 @@ IMAGES = 4_993 + 1_001_001  # in Revisited Oxford and R1M
 _GIBIBYTE = 2**30
 _LONGER_SIDE = 512  # pixels, if the configuration has no limit
 _ASPECT = 0.75  # shorter over longer side
-_IMAGES_TIMED, _REPEATS = 2, 5
+IMAGES_TIMED, REPEATS = 2, 5
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -34,13 +34,14 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
       `gigabytes` (GiB) of the same for Revisited Oxford with a million distractors; `device`.
     """
     module = build(config.model)
-    extractor = Extractor(module, initialize(module, jax.random.key(config.seed)), config.extract)
+    variables = initialize(module, jax.random.key(config.seed))
+    extractor = Extractor(module, variables, ExtractionSettings.of(config.extract))
     side = config.extract.max_size or _LONGER_SIDE
     rng = np.random.default_rng(config.seed)
     shape = (round(_ASPECT * side), side, 3)
-    images = [rng.integers(0, 256, shape, np.uint8) for _ in range(_IMAGES_TIMED)]
+    images = [rng.integers(0, 256, shape, np.uint8) for _ in range(IMAGES_TIMED)]
     found = extractor(images)
-    (timing,) = harness.time_in_turn([lambda: extractor(images)], _REPEATS)
+    (timing,) = harness.time_in_turn([lambda: extractor(images)], REPEATS)
     milliseconds = 1000 * np.array(timing.seconds) / len(images)
     descriptors = None if found[0].local is None else found[0].local.descriptors.shape[-1]
     size = _bytes(len(found[0].global_descriptor), config.extract.max_features, descriptors)

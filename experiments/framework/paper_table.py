@@ -1,14 +1,15 @@
-"""The table of an experiment: the paper's numbers, ours, and the difference."""
+"""The table of an experiment: the paper's numbers, ours, and on its data the difference."""
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.evaluation import significance
 from delg_jax.reports.tables import markdown
-from experiments.framework.experiment import Experiment, Row
+from experiments.framework import plan
+from experiments.framework.experiment import Column, Experiment, Row
 from experiments.framework.plan import Options
 from experiments.framework.table_cells import Cell, Cells, compare
 
@@ -36,10 +37,9 @@ class PaperTable:
         if experiment.measure is None:
             parts[-1] += f" In brackets: 95 % bootstrap intervals over {self._clusters()}."
         titles = self._titles()
-        for data in dict.fromkeys(column.data for column in experiment.columns):
-            mine = [c.title for c in experiment.columns if c.data == data and c.title in titles]
-            if mine:
-                parts.append(self._table(mine))
+        columns = [c for c in experiment.columns_at(self.options.size) if c.title in titles]
+        for data in dict.fromkeys(column.data for column in columns):
+            parts.append(self._table([column for column in columns if column.data == data]))
         parts += self._choices()
         if claims := self._claims():
             parts.append(_claims_table(claims))
@@ -59,9 +59,7 @@ class PaperTable:
             "seeds": list(self.options.seeds),
             "changes": dict(self.options.changes),
             "cells": [
-                _entry(row, title, self.cells[row.name, title])
-                for row in self._rows()
-                for title in self._titles()
+                self._entry(row, column) for row in self._rows() for column in self._columns()
             ],
             "claims": self._claims(),
             "failures": list(self.failures),
@@ -70,8 +68,8 @@ class PaperTable:
     def write(self, folder: pathlib.Path) -> None:
         """Writes NAME_SIZE.json and NAME_SIZE.md into a folder."""
         name = f"{self.experiment.name}_{self.options.size}"
-        workdir.write_json(folder / f"{name}.json", self.content())
-        workdir.write_text(folder / f"{name}.md", self.markdown())
+        made_from = plan.fields(self.experiment, self.options)
+        harness.write_result(folder, name, self.content(), self.markdown(), config=made_from)
 
     def _rows(self) -> list[Row]:
         return self.experiment.rows_at(self.options.size)
@@ -79,28 +77,62 @@ class PaperTable:
     def _titles(self) -> list[str]:
         return list(dict.fromkeys(title for _, title in self.cells))
 
-    def _table(self, titles: Sequence[str]) -> str:
+    def _columns(self) -> list[Column]:
+        titles = self._titles()
+        return [c for c in self.experiment.columns_at(self.options.size) if c.title in titles]
+
+    def _is_of_paper(self) -> bool:
+        return self.experiment.sizes[self.options.size].of_paper
+
+    def _table(self, columns: Sequence[Column]) -> str:
+        """One table; the paper's numbers stand beside, with a difference only on its own data."""
         header = [self.experiment.place.partition(":")[0]]
         published = {title for row in self._rows() for title in row.paper}
-        for title in titles:
-            header += [f"{title}: paper", "ours", "difference"] if title in published else [title]
+        for column in columns:
+            if column.published not in published:
+                header.append(column.title)
+            elif self._is_of_paper():
+                header += [f"{column.title}: paper", "ours", "difference"]
+            else:
+                header += [column.title, f"the paper's {column.published}"]
         rows = []
         for row in self._rows():
             cells = [row.name]
-            for title in titles:
-                texts = _texts(row.paper.get(title), self.cells[row.name, title])
-                cells += texts if title in published else texts[1:2]
+            for column in columns:
+                value = row.paper.get(column.published)
+                cell = self.cells[row.name, column.title]
+                if column.published not in published:
+                    cells.append(_ours(cell))
+                elif self._is_of_paper():
+                    cells += [_number(value), _ours(cell), _number(_difference(value, cell), "+")]
+                else:
+                    cells += [_ours(cell), _number(value)]
             rows.append(cells)
         return markdown(header, rows)
+
+    def _entry(self, row: Row, column: Column) -> dict[str, Any]:
+        paper, cell = row.paper.get(column.published), self.cells[row.name, column.title]
+        return {
+            "row": row.name,
+            "column": column.title,
+            "paper": paper,
+            "ours": cell.value,
+            "low": cell.low,
+            "high": cell.high,
+            **({"difference": _difference(paper, cell)} if self._is_of_paper() else {}),
+            **({"chosen": cell.chosen} if cell.chosen else {}),
+        }
 
     def _choices(self) -> list[str]:
         """Returns how rows chose a setting, and which."""
         choice = self.experiment.choice
         if choice is None:
             return []
+        shown = {column.published: column.title for column in self._columns()}
+        titles = [shown.get(title, title) for title in choice.columns]
         rule = (
             "Landmarks are taken in turn, each with its queries, to choose the setting of a row, "
-            f"by the sum of {' and '.join(choice.columns)}, and to measure all rows."
+            f"by the sum of {' and '.join(titles)}, and to measure all rows."
         )
         first = self._titles()[:1]
         cells = {row.name: self.cells[row.name, title] for row in self._rows() for title in first}
@@ -152,30 +184,12 @@ def _overlap(options: Options) -> str:
     path = options.changes.get("data.exclude")
     if not path:
         return "Training images that show what queries show were not left out (`data.exclude`)."
-    return (
-        f"Training images listed in {path} were left out, for what queries show (`data.exclude`)."
-    )
+    return f"Training images listed in {path} were left out (`data.exclude`)."
 
 
-def _texts(paper: float | None, cell: Cell) -> list[str]:
-    ours = _number(cell.value)
-    if cell.low is not None:
-        ours += f" [{cell.low:.2f}, {cell.high:.2f}]"
-    return [_number(paper), ours, _number(_difference(paper, cell), "+")]
-
-
-def _entry(row: Row, title: str, cell: Cell) -> dict[str, Any]:
-    paper = row.paper.get(title)
-    return {
-        "row": row.name,
-        "column": title,
-        "paper": paper,
-        "ours": cell.value,
-        "low": cell.low,
-        "high": cell.high,
-        "difference": _difference(paper, cell),
-        **({"chosen": cell.chosen} if cell.chosen else {}),
-    }
+def _ours(cell: Cell) -> str:
+    interval = "" if cell.low is None else f" [{cell.low:.2f}, {cell.high:.2f}]"
+    return f"{_number(cell.value)}{interval}"
 
 
 def _difference(paper: float | None, cell: Cell) -> float | None:

@@ -112,7 +112,7 @@ def _training(training: Training, seed: int, options: Options, steps: int, warmu
     overrides |= options.changes | {"train.steps": steps}
     if warmup >= steps:  # if the share has few steps
         overrides["train.warmup_steps"] = steps - 1
-    return Run(_folder(training, seed), overrides, ("train",), training.name)
+    return Run(folder(training, seed), overrides, ("train",), training.name)
 
 
 def evaluations(
@@ -132,6 +132,20 @@ def evaluations(
     return found
 
 
+def fields(experiment: Experiment, options: Options) -> dict[str, Any]:
+    """All fields of all runs, by name of the run and path; those of folders are absolute."""
+    rooted = dataclasses.replace(options, workdir=pathlib.Path("/"), data="/", weights="/")
+    size = experiment.sizes[options.size]
+    planned = [(size.evaluation, run) for _, run in evaluations(experiment, rooted).values()]
+    if size.training is not None:
+        planned += [(size.training, run) for run in trainings(experiment, rooted)]
+    found = {}
+    for part, run in planned:
+        tree = configuration.override(base(part, rooted), run.overrides)
+        found |= {f"{run.name}/{path}": v for path, v in configuration.flatten(tree).items()}
+    return found
+
+
 def _network(
     training: Training | None, seed: int, options: Options, is_trained: bool
 ) -> dict[str, Any]:
@@ -146,10 +160,11 @@ def _network(
 
 
 def _trained(training: Training, seed: int, options: Options) -> pathlib.Path:
-    return options.workdir / TRAINED / _folder(training, seed)
+    return options.workdir / TRAINED / folder(training, seed)
 
 
-def _folder(training: Training, seed: int) -> str:
+def folder(training: Training, seed: int) -> str:
+    """The name of the folder of a trained network, in `TRAINED`."""
     return f"{training.name}_{seed}"
 
 

@@ -1,6 +1,7 @@
 """The program of a table: its flags, and a run from trainings to the written table."""
 
 import ast
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from absl import flags
 from delg_jax.cli import arguments, download
 from delg_jax.errors import UserError
 from delg_jax.sweeps import sweep
-from experiments.framework import published, runs, table_cells
+from experiments.framework import dry_run, published, runs, table_cells
 from experiments.framework.experiment import Experiment
 from experiments.framework.paper_table import PaperTable
 from experiments.framework.plan import Options
@@ -35,6 +36,8 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     text = "Delete outputs of another configuration instead of refusing them."
     flags.DEFINE_boolean("overwrite", False, text, flag_values=values)
     arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
+    text = "Print trainings, images, epochs, bytes and hours; run nothing."
+    flags.DEFINE_boolean("plan", False, text, flag_values=values)
     text = "Download what --data and --weights lack and programs can have, then run."
     flags.DEFINE_boolean("download", False, text, flag_values=values)
     text = "With --download: print what would be downloaded, and do nothing."
@@ -42,12 +45,26 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     download.define_parallel(values)
 
 
+def planned(experiment: Experiment, values: flags.FlagValues) -> bool:
+    """With --plan, prints what the experiment would take, from the rates in --results."""
+    if not values.plan:
+        return False
+    chosen = options(values)
+    folders = {"data": chosen.data or "DATA", "weights": chosen.weights or "WEIGHTS"}
+    chosen = dataclasses.replace(chosen, **folders)
+    rates = dry_run.Rates(pathlib.Path(values.results))
+    print(dry_run.table(experiment, chosen, dry_run.steps(experiment, chosen, rates)), end="")
+    return True
+
+
 def run(experiment: Experiment, values: flags.FlagValues) -> PaperTable | None:
     """Runs, writes and prints one table; a UserError at the end names failed runs.
 
     Returns:
-      The table; None after a dry run.
+      The table; None after a plan or a dry run.
     """
+    if planned(experiment, values):
+        return None
     chosen = options(values)
     if values.dry_run and not values.download:
         raise UserError("--dry_run", True, "belongs to --download")

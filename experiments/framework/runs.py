@@ -11,7 +11,7 @@ import ml_collections
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.features import extract
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.formats import sift
 from delg_jax.models.delg import SOURCES
 from delg_jax.sweeps import sweep

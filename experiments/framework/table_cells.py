@@ -102,7 +102,7 @@ class _Reader:
         """Returns the setting of a row that is best on the queries used to choose."""
         if len(row.settings) == 1 or self._choice is None:
             return row.settings[0]
-        decisive = [column for column in columns if column.title in self._choice.columns]
+        decisive = [column for column in columns if column.published in self._choice.columns]
 
         def total(setting: Setting) -> float:
             found = [self._per_query(setting, row, column, False)[0] for column in decisive]

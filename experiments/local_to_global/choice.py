@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
 from delg_jax.cli.main import run_experiment
 from delg_jax.data.ground_truth import landmarks_of
@@ -31,6 +31,7 @@ from delg_jax.reports.tables import markdown
 from delg_jax.rerank import MdsSettings, mds
 from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search.index import build_index
 
 GRID = {
@@ -142,7 +143,11 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
     truth = extracted.data.ground_truth
     ranking = methods.search("local", extracted, config.search)
     verified = verification.verify(
-        extracted, ranking, config.rerank, config.seed, verification.junk(truth)
+        extracted,
+        ranking,
+        spatial_settings(config.rerank),
+        config.seed,
+        verification.junk(truth),
     )
     first = ranking.compared()
     graph = build_index(config, folder, extracted=extracted)
@@ -272,10 +277,9 @@ def run(values: flags.FlagValues) -> None:
     settings = NAMED | drawn
     sets = [measure(name, folder, list(settings.values())) for name, folder in folders.items()]
     result = summarize(sets, settings)
-    results = pathlib.Path(values.results)
-    workdir.write_json(results / "local_to_global_choice.json", result)
     text = table(result) + "\n"
-    workdir.write_text(results / "local_to_global_choice.md", text)
+    made_from = {"settings": result["settings"], "sets": list(folders)}
+    harness.write_result(values.results, "local_to_global_choice", result, text, config=made_from)
     print(text, end="")
 
 

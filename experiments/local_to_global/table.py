@@ -15,7 +15,8 @@ import sys
 
 from absl import flags
 
-from delg_jax import configuration, json_files, workdir
+from delg_jax import configuration, json_files
+from delg_jax.benchmarks import harness
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import require_choice
 from experiments.framework import presets, program, trainings
@@ -110,10 +111,10 @@ def run(values: flags.FlagValues) -> None:
         found[field] = rows
         print(f"\n{ablation_table(field, rows, str(known.get(field)))}", flush=True)
     if before.get("base") == found["base"]:
-        found = before | found
-    workdir.write_json(path, found)
+        found = {field: rows for field, rows in before.items() if field in known} | found
     texts = [ablation_table(field, rows, str(known.get(field))) for field, rows in found.items()]
-    workdir.write_text(path.with_suffix(".md"), "\n\n".join(texts) + "\n\n\\* as configured\n")
+    text = "\n\n".join(texts) + "\n\n\\* as configured\n"
+    harness.write_result(values.results, path.stem, found, text, config=config)
 
 
 def _is_chosen(path: str, values: flags.FlagValues) -> bool:

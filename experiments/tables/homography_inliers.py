@@ -11,14 +11,13 @@ workdir, or extracts them. Fields can be changed, for example --config.rerank.sp
 Writes homography_inliers.json, .md and .svg into --results.
 """
 
-import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import flags
 
-from delg_jax import workdir
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.data.synthetic.camera import homography_between
@@ -123,11 +122,11 @@ def run(values: flags.FlagValues) -> None:
         name: [(row["tilt"], row[name]) for row in rows if row[name] is not None] for name in SHARES
     }
     title = "Local features on pairs with known homographies"
-    results = pathlib.Path(values.results)
     picture = line_chart(title, "transition tilt between the views", "share", curves)
-    workdir.write_text(results / "homography_inliers.svg", picture)
-    workdir.write_json(results / "homography_inliers.json", {"rows": rows})
-    workdir.write_text(results / "homography_inliers.md", f"{table(rows)}\n")
+    content, text = {"rows": rows}, f"{table(rows)}\n"
+    harness.write_result(
+        values.results, "homography_inliers", content, text, picture, values.config
+    )
     print(table(rows))
 
 

@@ -4,7 +4,8 @@
 
 Evaluates a random and a trained network with each seed, which also decides the rendered landmarks.
 Prints mean and standard deviation over the seeds, and the gain of each re-ranking over the search
-of the same run. Fields can be changed, for example --config.data.tfds_dir=DIR.
+of the same run. Fields can be changed, for example --config.data.tfds_dir=DIR. Writes
+quickstart_seeds.json and .md into --results.
 """
 
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.reports import sweep_tables
@@ -34,13 +36,20 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags."""
     arguments.define_common(values, argv, config="quickstart")
     flags.DEFINE_multi_integer("seed", SEEDS, "Seed of a run; may be repeated.", flag_values=values)
+    arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
     """Runs everything and prints the tables."""
     results = sweep.run(values.config, runs(values.seed), values.workdir, values.overwrite)
-    print(sweep_tables.methods_table(results), sweep_tables.gains_table(results), sep="\n\n")
+    text = f"{sweep_tables.methods_table(results)}\n\n{sweep_tables.gains_table(results)}\n"
+    print(text, end="")
     sweep.require_success(results)
+    found: dict[str, dict[str, dict]] = {group: {} for group in GROUPS}
+    for result in results:
+        metrics = result.metrics["evaluate"]["methods"]
+        found[result.run.group][str(result.run.overrides["seed"])] = metrics
+    harness.write_result(values.results, "quickstart_seeds", found, text, config=values.config)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
             interval="intervals/{method}/recognition",
             comparison="comparisons/{method}/recognition",
         ),
-        *map_columns("oxford", "rendered landmarks", ("medium",)),
+        *map_columns("oxford", "rendered", ("medium",)),
     ),
     rows=(
         _row("R50 global", trainings.DELG, "global", 20.4, 32.4),

@@ -5,6 +5,7 @@ import pytest
 from absl import flags
 
 from delg_jax import configuration
+from delg_jax.cli import arguments
 from delg_jax.cli.arguments import expand_flag_files
 from delg_jax.cli.main import VERBS, main
 from delg_jax.errors import UserError
@@ -277,3 +278,41 @@ def test_words_after_two_dashes_are_no_flags():
 def test_a_file_that_cannot_be_read_is_one_error(path):
     with pytest.raises(UserError, match="--flagfile = .*"):
         expand_flag_files([f"--flagfile={path}"])
+
+
+def test_words_of_a_command_line_are_neither_flags_nor_their_values():
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("serve", False, "", flag_values=values)
+    flags.DEFINE_string("method", None, "", flag_values=values)
+    line = ["a", "--serve", "b", "--method", "c", "--method=d", "e", "--noserve", "f"]
+    assert arguments.words_of(values, line) == ["a", "b", "e", "f"]
+    line = ["--config.data.root", "a", "-serve", "b", "--", "--method", "c"]
+    assert arguments.words_of(values, line) == ["b", "--method", "c"]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("--config.eval.methods=global,local+sp", "--config.eval.methods=('global', 'local+sp')"),
+        ("--config.eval.methods=global", "--config.eval.methods=('global',)"),
+        ("--config.eval.methods=('a',)", "--config.eval.methods=('a',)"),
+        ("--config.eval.kappas=1, 5", "--config.eval.kappas=(1, 5)"),
+        ("--config.train.resume_with=a,b", "--config.train.resume_with=a,b"),  # a text
+        ("--config.no.field=a,b", "--config.no.field=a,b"),
+        ("--methods=a,b", "--methods=a,b"),
+    ],
+)
+def test_fields_that_are_tuples_take_words(given, taken):
+    assert arguments.with_tuples([given]) == [taken]
+    name, _, value = given.partition("=")
+    assert arguments.with_tuples([name, value, "x"]) == [name, taken.partition("=")[2], "x"]
+
+
+def test_all_fields_are_printed_as_flags_that_give_the_same(called, tmp_path, capsys):
+    assert main(["train", CONFIG, "--print_config", "--config.seed=7"]) == 0  # without a workdir
+    text = capsys.readouterr().out
+    assert "--config.seed=7" in text.splitlines()
+    (tmp_path / "flags").write_text(text)
+    assert main(["train", CONFIG, f"--flagfile={tmp_path / 'flags'}", "--print_config"]) == 0
+    assert capsys.readouterr().out == text
+    assert called == []

@@ -6,9 +6,11 @@ import pytest
 
 from delg_jax.cli.main import main
 from delg_jax.features.store import FeatureStore
+from delg_jax.search import asmk_store
 from delg_jax.search.graph_store import GraphStore
 from tests.folders import contents
 from tests.photographs import make_revisited
+from tests.search.test_asmk import equal
 from tests.tiny import command_line, retrieval_config
 from tests.training import programs
 
@@ -37,12 +39,13 @@ def test_the_graph_of_the_database_is_built_once(tmp_path, capsys, features, nam
     assert "config.search.graph_neighbours = 0: must be at least 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("engine", ["cann", "ivf"])
+@pytest.mark.parametrize("engine", ["cann", "ivf", "asmk"])
 def test_the_index_of_an_approximate_engine_is_built_once(tmp_path, capsys, engine):
     config = retrieval_config(make_revisited(tmp_path / "photographs", places=2))
     config = config.copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     config.search.engine, config.search.ivf.count, config.search.cann.grids = engine, 4, 1
+    config.search.asmk.words = 4
     flags = [*command_line(config), f"--workdir={tmp_path / 'run'}"]
     folder = tmp_path / "run" / "index" / engine / "index"
     for _ in range(2):
@@ -105,3 +108,19 @@ def test_two_processes_make_the_graph_of_one(config, workdir, undisturbed):
     assert f"{folder}: {IMAGES} images, {IMAGES} neighbours each" in outputs[0]
     assert "neighbours each" not in outputs[1]
     assert contents(folder) == contents(undisturbed / "index" / "graph")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_inverted_file_of_one(config, undisturbed, tmp_path):
+    config = config.copy_and_resolve_references().unlock()
+    config.search.engine, config.search.asmk.words = "asmk", 4
+    config.lock()
+    parts = []
+    for processes in (1, 2):
+        workdir = tmp_path / str(processes)
+        workdir.mkdir()
+        (workdir / "features").symlink_to(undisturbed / "features")
+        programs.finish(*programs.start_processes(config, workdir, processes, 1, (), "index"))
+        (part,) = asmk_store.load(workdir / "index" / "asmk" / "index").parts
+        parts.append(part)
+    equal(*parts)

@@ -1,4 +1,7 @@
 import io
+import logging
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +41,15 @@ def test_every_verb_explains_itself(capsys, verb, flag):
     assert described == sorted(described)
     assert described
     assert err == ""
+
+
+def test_help_of_a_verb_is_another_word_order(capsys):
+    assert main(["help", "index"]) == 0
+    found = capsys.readouterr().out
+    main(["index", "--help"])
+    assert found == capsys.readouterr().out
+    assert "--workdir (required)" in found
+    assert "--overwrite\n" in found
 
 
 @pytest.mark.parametrize("verb", ["train", "extract", "index", "evaluate"])
@@ -105,6 +117,24 @@ def test_output_that_is_not_utf8_holds_any_text(monkeypatch):
     assert streams["stderr"].buffer.getvalue() == b"delg: file = 'x': must not be \\xe9\\udce9\n"
 
 
+def test_names_in_logs_and_errors_change_nothing_in_a_terminal(capsys, monkeypatch):
+    def speak(argv):
+        program._set_up_logging()
+        logging.getLogger("delg_jax.data").warning("skipped %s", "a\x1b[2J\nb.jpg")
+        raise UserError("file", "x", "must not be \x1b]0;title\x07")
+
+    log = logging.getLogger("delg_jax")
+    before = log.handlers, log.propagate, log.level
+    monkeypatch.setattr(program, "_dispatch", speak)
+    try:
+        assert main(["train"]) == 2
+    finally:
+        log.handlers, log.propagate, log.level = before
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(r" skipped a\x1b[2J\nb.jpg")
+    assert lines[1] == r"delg: file = 'x': must not be \x1b]0;title\x07"
+
+
 def test_the_module_is_the_program(tmp_path):
     command = [sys.executable, "-m", "delg_jax"]
     done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
@@ -114,6 +144,30 @@ def test_the_module_is_the_program(tmp_path):
     assert failed.returncode == 2
     assert failed.stderr.startswith("delg: verb = 'nonsense': ")
     assert len(failed.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("--help | true", 141, ""),
+        ("--help >&-", 0, ""),
+        ("--help >/dev/full", 2, "delg: disk = '': No space left"),
+        ("nonsense 2>&-", 2, ""),
+        ("nonsense 2>/dev/full", 2, ""),
+        ("--help <&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_a_stream_that_takes_nothing_is_no_traceback(command, status, said):
+    shell = shutil.which("bash")
+    if shell is None or not os.path.exists("/dev/full"):
+        pytest.skip("needs bash and /dev/full")
+    # `true` ends first: what is printed then fails as a rule, and is complete otherwise
+    words = command.replace("| true", "| (exec <&-; true)")
+    line = f"{sys.executable} -m delg_jax {words}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run([shell, "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode in {status, 0 if "|" in command else status}
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == bool(said)
 
 
 def test_help_needs_no_network_library():

@@ -1,11 +1,11 @@
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.cli.main import main
 from tests.reports import workdirs
 
 
 def test_workdirs_are_positional(capsys, tmp_path):
     for name in ("a", "b"):
-        artefacts.write_json(tmp_path / name / "train_metrics.json", {"loss": 1.5})
+        outputs.write_json(tmp_path / name / "train_metrics.json", {"loss": 1.5})
     output = tmp_path / "page.html"
     folders = [str(tmp_path / name) for name in ("a", "b")]
     assert main(["report", *folders, f"--output={output}", "--title=Two runs"]) == 0

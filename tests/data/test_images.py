@@ -102,7 +102,7 @@ def test_of_several_pictures_the_first_counts():
         encoded = EncodedImage(data)
         assert encoded.shape == (16, 24)
         np.testing.assert_allclose(encoded.decode()[8, 12].astype(int), [250, 0, 0], atol=8)
-    smaller = EncodedImage(encode(first, "MPO", save_all=True, append_images=[second])).picture(2)
+    smaller = EncodedImage(encode(first, "MPO", save_all=True, append_images=[second])).to_pil(2)
     assert smaller.size == (12, 8)
 
 
@@ -267,7 +267,7 @@ def test_a_jpeg_is_decoded_smaller(rng, reduction):
     small = Image.fromarray(rng.integers(0, 256, (10, 14, 3), np.uint8))
     smooth = small.resize((448, 320), Image.Resampling.BICUBIC)
     data = encode(smooth, "JPEG", quality=95)
-    found = np.asarray(EncodedImage(data).picture(reduction))
+    found = np.asarray(EncodedImage(data).to_pil(reduction))
     assert found.shape == (320 // reduction, 448 // reduction, 3)
     expected = np.asarray(smooth.reduce(reduction)).astype(int)
     assert np.abs(found - expected).mean() < 3.0
@@ -276,7 +276,7 @@ def test_a_jpeg_is_decoded_smaller(rng, reduction):
 
 def test_other_formats_come_whole():
     data = encode(Image.new("RGB", (64, 48)))
-    assert EncodedImage(data).picture(4).size == (64, 48)
+    assert EncodedImage(data).to_pil(4).size == (64, 48)
 
 
 def test_a_truncated_jpeg_is_refused_at_every_reduction(rng):
@@ -284,4 +284,4 @@ def test_a_truncated_jpeg_is_refused_at_every_reduction(rng):
     for reduction in (1, 2, 4, 8):
         image = EncodedImage(data[: len(data) // 2])
         with pytest.raises(BadImageError, match="truncated"):
-            image.picture(reduction)
+            image.to_pil(reduction)

@@ -165,6 +165,14 @@ def test_a_list_is_read_as_editors_write_it(tmp_path, encoding, end):
     assert open_images(write_list(tmp_path, text.encode(encoding))).names == names
 
 
+def test_a_tilde_in_a_list_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "one.jpg", draw(1, 40, 40))
+    (tmp_path / "list.txt").write_text("~/one.jpg\n")
+    source = open_images(str(tmp_path / "list.txt"))
+    assert source.read(0) == (tmp_path / "one.jpg").read_bytes()
+
+
 def test_only_files_of_a_list_are_read(tmp_path):
     (tmp_path / "lists").mkdir()
     os.mkfifo(tmp_path / "lists" / "pipe.jpg")
@@ -201,7 +209,7 @@ def test_a_picture_is_a_list_of_one(tmp_path):
 
 @pytest.mark.parametrize("spec", ["", "no/such/folder", "a\0b", "x" * 9999, "gone.jpg", "gone.tar"])
 def test_absent_images_are_refused(spec):
-    refuse(spec, r"does not exist; it must be a folder, a glob .* a list .*, or a picture$")
+    refuse(spec, r"does not exist; it must be a folder, a glob .* a list .*, or an image$")
 
 
 @pytest.mark.parametrize("name", ["notes.pdf", "photo", "photos.zip", "list.csv", "/dev/null"])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from delg_jax.evaluation.pairs import check, draw, interval, pair_average_precis
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
+from delg_jax.retrieval.settings import spatial_settings
 from tests import tiny
 
 TRUTH = [
@@ -121,39 +124,37 @@ def extracted(rng):
 
 
 @pytest.fixture
-def rerank():
-    settings = tiny.tiny_config().rerank
-    settings.sp.hypotheses = 50
-    return settings.lock()
+def settings():
+    return dataclasses.replace(spatial_settings(tiny.tiny_config().rerank), hypotheses=50)
 
 
-def test_perfect_features_are_worth_100(extracted, rerank):
-    found = pair_average_precision(extracted, rerank, 3, 6, 0)
+def test_perfect_features_are_worth_100(extracted, settings):
+    found = pair_average_precision(extracted, settings, 3, 6, 0)
     assert found == {
         "positives": 3, "negatives": 6, "skipped_positives": 0, "skipped_negatives": 0,
         "average_precision": 100.0, "low": 100.0, "high": 100.0,
     }  # fmt: skip
     # 12 features are fewer than `min_inliers`, which must not make all pairs equal
-    assert rerank.sp.min_inliers == 15
+    assert settings.min_inliers == 15
 
 
-def test_features_that_tell_the_opposite_are_worth_little(extracted, rerank):
+def test_features_that_tell_the_opposite_are_worth_little(extracted, settings):
     turned = [entry | {"easy": [4], "hard": []} for entry in TRUTH[:2]]
     turned[0]["junk"], turned[1]["junk"] = [], []
     data = RetrievalData(None, None, [*turned, TRUTH[2]])
-    found = pair_average_precision(extracted._replace(data=data), rerank, 2, 8, 0)
+    found = pair_average_precision(extracted._replace(data=data), settings, 2, 8, 0)
     assert found["average_precision"] < 50
 
 
 @pytest.mark.parametrize("part", ["database", "queries"])
-def test_skipped_positives_are_not_found(extracted, rerank, part):
+def test_skipped_positives_are_not_found(extracted, settings, part):
     kind = getattr(extracted, part)
     number = TRUTH[0]["easy"][0] if part == "database" else 0
     bare = kind.features[number].local
     rows = list(kind.features)
     rows[number] = rows[number]._replace(local=bare._replace(mask=np.zeros_like(bare.mask)))
     gone = extracted._replace(**{part: InMemoryFeatures(rows)})
-    found = pair_average_precision(gone, rerank, 3, 6, 0)
+    found = pair_average_precision(gone, settings, 3, 6, 0)
     lost = sum(number in (e["easy"] + e["hard"]) for e in TRUTH)
     if part == "queries":
         lost = len(TRUTH[0]["easy"] + TRUTH[0]["hard"])

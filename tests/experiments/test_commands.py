@@ -59,3 +59,10 @@ def test_no_two_programs_write_one_result():
                 names.append(ast.unparse(node.args[1]).strip("'"))
     assert len(names) == len(set(names)) >= 8
     assert not [name for name in names if name.startswith("bench_")]  # those of `delg bench`
+
+
+def test_every_result_is_written_with_its_origin():
+    """By `harness.write_result`, which adds commit, command, configuration and machine."""
+    for path in sorted((ROOT / "experiments").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"write_(json|text)\([^)]*results", text), path

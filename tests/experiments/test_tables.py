@@ -9,10 +9,13 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError
 from delg_jax.models.delg import build
 from delg_jax.sweeps import sweep
-from experiments.framework import plan
+from experiments import figures
+from experiments.framework import dry_run, plan
+from experiments.framework.experiment import SIZES
 from experiments.framework.plan import Options
 from experiments.local_to_global import table
 from experiments.tables import (
+    figure3_sparsity,
     latency_memory,
     paper_claims,
     table1_local_ablation,
@@ -178,6 +181,51 @@ def test_numbers_that_the_paper_lacks_are_not_there():
         f"{data}+1M {protocol}" for data in ("ROxf", "RPar") for protocol in ("Medium", "Hard")
     }
     assert not rows["R50-DELG, 3 scales"].paper
+
+
+@pytest.mark.parametrize("name", [*MODULES, "figure3_sparsity"])
+def test_the_plan_of_every_table_at_its_largest_size(name, capsys, tmp_path):
+    """It opens and writes nothing, and nothing is trained twice or ranked without bound."""
+    module = MODULES.get(name, figure3_sparsity)
+    one = module.EXPERIMENT
+    size = next(size for size in SIZES if size in one.sizes)
+    flags = [f"--workdir={tmp_path / 'w'}", f"--size={size}", "--plan"]
+    assert run_experiment(module, flags) == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"# {one.place}, size {size}: plan")
+    options = Options(size, tmp_path, "DATA", "WEIGHTS")
+    steps = dry_run.steps(one, options, dry_run.Rates(figures.RESULTS))
+    trained = [step for step in steps if step.epochs is not None]
+    assert f"| {len(trained)} trainings, {len(steps) - len(trained)} evaluations " in output
+    assert all(step.images > 0 and step.bytes > 0 for step in trained)
+    assert sum(step.rankings for step in steps) < 30e9  # bytes
+    assert list(tmp_path.iterdir()) == []
+    if size == "paper":
+        by_start = {"local": 8e6, "joint": 24e6, "global": 24e6}
+        for step in trained:
+            kind = step.name.removeprefix("train ").partition("_")[0]
+            assert step.images == pytest.approx(by_start[kind], rel=1e-4)
+
+
+def test_table_1_trains_one_global_network_and_compares_pairs_of_google_landmarks(tmp_path):
+    one, options = table1_local_ablation.EXPERIMENT, Options("paper", tmp_path, "D", "W")
+    names = [run.name for run in plan.trainings(one, options)]
+    assert [name for name in names if name.startswith("global")] == ["global_0"]
+    base = plan.base(one.sizes["paper"].evaluation, options)
+    for _, run in plan.evaluations(one, options).values():
+        config = configuration.override(base, run.overrides)
+        assert (config.data.name, config.data.root) == ("gldv1", "D/gldv1")
+        assert (config.eval.pairs, config.eval.negative_pairs) == (1000, 199_000)
+
+
+@pytest.mark.parametrize("case", AT_SIZES, ids=title)
+def test_columns_of_other_data_do_not_have_the_titles_of_the_paper(case):
+    one, size = case
+    if one.sizes[size].of_paper or one.name == "latency_memory":
+        return
+    published = {title for row in one.rows for title in row.paper}
+    published |= {column.title for column in one.columns if column.title[:4] in ("ROxf", "RPar")}
+    assert published.isdisjoint(column.title for column in one.columns_at(size))
 
 
 def stub(config, workdir, overwrite):

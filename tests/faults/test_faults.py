@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from tests import stores
 from tests.faults import moments, results
 from tests.faults.moments import Moment, Outcome
@@ -28,8 +28,8 @@ def workdir(tmp_path, rng):
     """Some of what verbs leave."""
     rows = [stores.features(rng, 2) for _ in range(4)]
     stores.fill(tmp_path / "features" / "database", rows)
-    artefacts.write_json(tmp_path / "metrics.json", {"map": 1.0, "seconds": {"global": 0.1}})
-    artefacts.write_arrays(tmp_path / "rankings.npz", {"global": np.arange(3)})
+    outputs.write_json(tmp_path / "metrics.json", {"map": 1.0, "seconds": {"global": 0.1}})
+    outputs.write_arrays(tmp_path / "rankings.npz", {"global": np.arange(3)})
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "metrics.jsonl").write_text('{"step": 1, "step_seconds": 2}\n{"step": 2')
     return tmp_path
@@ -46,11 +46,11 @@ def test_moments_are_drawn_and_take_all_in_turn():
 def test_times_and_half_a_line_do_not_count(workdir):
     before = results.fingerprint(workdir, ("*",))
     assert {"metrics.json", "rankings.npz", "logs/metrics.jsonl"} < set(before)
-    artefacts.write_json(workdir / "metrics.json", {"map": 1.0, "seconds": {"global": 9.0}})
+    outputs.write_json(workdir / "metrics.json", {"map": 1.0, "seconds": {"global": 9.0}})
     (workdir / "logs" / "metrics.jsonl").write_text('{"step": 1, "step_seconds": 3}\n')
     (workdir / ".metrics.json.x1").write_text("{")
     assert results.fingerprint(workdir, ("*",)) == before
-    artefacts.write_json(workdir / "metrics.json", {"map": 2.0, "seconds": {"global": 9.0}})
+    outputs.write_json(workdir / "metrics.json", {"map": 2.0, "seconds": {"global": 9.0}})
     changed = results.fingerprint(workdir, ("*",))
     assert [name for name in before if changed[name] != before[name]] == ["metrics.json"]
 

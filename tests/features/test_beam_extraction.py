@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.extract import extract, extract_images
+from delg_jax.features.experiment import extract, extract_images
 from tests.folders import contents
 from tests.photographs import draw, make_revisited, save, truncate
 from tests.tiny import retrieval_config

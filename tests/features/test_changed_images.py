@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
-from delg_jax.features.extract import extract
+from delg_jax.features.experiment import extract
 from delg_jax.features.extractor import Extractor
 from tests.folders import contents, read_only
 from tests.photographs import draw, make_revisited, save

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from delg_jax.data import images, listing
-from delg_jax.features.extract import extract_images
+from delg_jax.features.experiment import extract_images
 from delg_jax.features.extraction import Loader
 from tests.photographs import draw
 from tests.tiny import retrieval_config

@@ -9,8 +9,8 @@ from delg_jax import configuration, workdir
 from delg_jax.data import open_retrieval
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
-from delg_jax.features import network
-from delg_jax.features.extract import extract, extract_images
+from delg_jax.features import network, store_check
+from delg_jax.features.experiment import extract, extract_images
 from delg_jax.features.extraction import Loader
 from delg_jax.features.formats.exported import export_features
 from delg_jax.features.store import FeatureStore
@@ -143,6 +143,27 @@ def test_an_image_that_comes_back_is_extracted_again(config, photos, tmp_path, l
     assert store.names == ["0.jpg", "2.jpg", "3.jpg", "4.jpg", "1.jpg"]
     for one, other in zip(features_of(store)["1.jpg"], wanted["1.jpg"], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_an_image_that_came_back_is_there_once_after_a_repair(config, photos, tmp_path, loaded):
+    extract_images(config, tmp_path, str(photos))
+    shutil.move(photos / "1.jpg", tmp_path)
+    extract_images(config, tmp_path, str(photos), delete_missing=True)
+    shutil.move(tmp_path / "1.jpg", photos)
+    store = extract_images(config, tmp_path, str(photos))
+    wanted, names = features_of(store), store.names
+    for chunk in (store.folder / "state").glob("c.*"):
+        chunk.unlink()
+    damages = list(store_check.verify(FeatureStore(store.folder)))
+    assert store_check.repair(FeatureStore(store.folder), damages) == COUNT + 1
+    loaded.clear()
+    store = extract_images(config, tmp_path, str(photos))
+    assert store.names == names
+    assert sorted(loaded) == sorted(names)
+    found = features_of(store)
+    for name in names:
+        for one, other in zip(found[name], wanted[name], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_a_store_of_listed_images_is_read_while_another_job_holds_it(config, photos, tmp_path):

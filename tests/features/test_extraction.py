@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from delg_jax.data.images import crop, prepare
 from delg_jax.data.sources import FileSource
@@ -11,6 +12,7 @@ from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
+from delg_jax.progress import Progress
 from tests.folders import contents
 from tests.photographs import draw, save, truncate
 from tests.tiny import retrieval_config
@@ -21,7 +23,7 @@ SIZES = [(64, 96), (80, 40), (200, 100), (96, 96), (33, 77)]
 class SizeExtractor:
     """Gives each image its height and width as features, at a fixed place."""
 
-    compiled_shapes = ()
+    compiled_shapes, images_at_once = (), 2
 
     def __init__(self):
         self.seen = []
@@ -166,3 +168,39 @@ def test_the_size_limit_shrinks_with_the_crop(box, max_size, size, scale):
     assert prepared.shape[:2] == size
     assert found == pytest.approx(scale)
     assert original == (image if box is None else crop(image, box)).shape[:2]
+
+
+def enlarged(tmp_path, size):
+    """A photograph of four times the size, as a JPEG and as a PNG."""
+    picture = Image.fromarray(draw(1, *size)).resize((4 * size[1], 4 * size[0]))
+    for ending in ("jpg", "png"):
+        picture.save(tmp_path / f"big.{ending}", quality=95)
+    return FileSource(tmp_path, ["big.jpg", "big.png"], np.full(2, -1))
+
+
+@pytest.mark.parametrize("box", [None, (101.0, 40.0, 301.0, 240.0)])
+def test_a_jpeg_that_is_decoded_smaller_is_described_in_its_own_pixels(tmp_path, box):
+    source = enlarged(tmp_path, (75, 100))
+    boxes = None if box is None else [box] * 2
+    whole = [Loader(source, boxes, 100, 1, 10**6).load(image)[0] for image in (0, 1)]
+    reduced = [Loader(source, boxes, 100, 1, 10**6, True).load(image)[0] for image in (0, 1)]
+    np.testing.assert_array_equal(reduced[1].image, whole[1].image)  # PNG
+    assert reduced[0].size == whole[0].size == ((300, 400) if box is None else (200, 200))
+    assert np.isclose(reduced[0].scale, whole[0].scale, rtol=0.02)
+    assert reduced[0].image.shape == whole[0].image.shape
+    difference = reduced[0].image.astype(int) - whole[0].image.astype(int)
+    assert 0 < np.abs(difference).mean() < 8
+
+
+def test_progress_counts_each_image(source, data, tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(Progress, "advance", lambda self, count=1: counts.append(count))
+    run(source, data, tmp_path / "store")
+    assert counts == [2, 2, 1]  # as many as the extractor takes at once
+    alone = SizeExtractor()
+    alone.images_at_once = 1
+    counts.clear()
+    run(source, data, tmp_path / "other", alone)
+    assert counts == [1] * 5
+    found, wanted = (FeatureStore(tmp_path / name) for name in ("other", "store"))
+    assert found.digest() == wanted.digest()

@@ -1,10 +1,15 @@
+import dataclasses
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
-from delg_jax.features.extractor import Extractor, in_original_pixels
+from delg_jax.features import pyramid
+from delg_jax.features.extractor import Extractor, _resize, in_original_pixels
 from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models.delg import build
 from tests.photographs import draw
 from tests.tiny import random_variables, retrieval_config
@@ -24,6 +29,10 @@ def images():
     return [draw(number, *size) for number, size in enumerate(SIZES)]
 
 
+def extraction(config, **fields):
+    return dataclasses.replace(ExtractionSettings.of(config.extract), **fields)
+
+
 def network(config, **fields):
     config = config.copy_and_resolve_references().unlock()
     config.model.update(fields)
@@ -38,7 +47,7 @@ def model(config):
 
 @pytest.fixture(scope="module")
 def extractor(config, model):
-    return Extractor(*model, config.extract)
+    return Extractor(*model, ExtractionSettings.of(config.extract))
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +71,53 @@ def test_features_do_not_depend_on_their_company(extractor, images, together):
 
 
 def test_batches_of_other_sizes_change_nothing(config, model, images, together):
-    settings = config.extract.copy_and_resolve_references()
-    settings.batch_pixels = 1
+    settings = extraction(config, batch_pixels=1)
     for found, expected in zip(Extractor(*model, settings)(images), together, strict=True):
         assert_same(found, expected)
 
 
+def test_a_few_canvases_change_nothing(config, model, images, together):
+    extractor = Extractor(*model, extraction(config, shape_step=0))
+    for found, expected in zip(extractor(images), together, strict=True):
+        assert_same(found, expected)
+    assert {key[0] for key in extractor.compiled_shapes} == {(256, 256)}
+
+
+def test_after_warming_up_no_picture_compiles(config, model, rng):
+    settings = extraction(config, shape_step=0, max_size=300, batch_pixels=1)
+    extractor = Extractor(*model, settings)
+    steps = []
+    extractor.warm_up(lambda: steps.append(1))
+    assert len(steps) == len(extractor.warm_up_sizes())
+    programs = set(extractor.compiled_shapes)
+    resizing = _resize._cache_size()
+    for _ in range(8):
+        extractor([draw(1, *rng.integers(20, 301, 2))])
+    assert set(extractor.compiled_shapes) == programs
+    assert _resize._cache_size() == resizing
+    unbounded = dataclasses.replace(settings, shape_step=64)
+    assert Extractor(*model, unbounded).warm_up_sizes() == []
+
+
+def test_warming_up_covers_every_shape(config, model):
+    scales = (0.70710677, 1.0, 1.4142135)
+    settings = extraction(
+        config, shape_step=0, max_size=1024, local_scales=scales, global_scales=scales
+    )
+
+    def programs(size):
+        levels = (pyramid.scaled_size(size, scale) for scale in settings.local_scales)
+        return {(pyramid.source_shape(size, 0), pyramid.canvas_shape(one, 0)) for one in levels}
+
+    warm = set().union(*map(programs, Extractor(*model, settings).warm_up_sizes()))
+    sides = [*range(16, 1024, 19), 362, 363, 512, 513, 724, 725, 768, 769, 1024]
+    for size in itertools.product(sides, sides):
+        assert programs(size) <= warm, size
+
+
 def test_equals_the_network_on_the_bare_image(config, model, images):
     module, variables = model
-    settings = config.extract.copy_and_resolve_references()
-    settings.local_scales = settings.global_scales = (1.0,)
-    settings.max_features = 100
+    settings = extraction(config, local_scales=(1.0,), global_scales=(1.0,), max_features=100)
     found = Extractor(module, variables, settings)([images[0]])[0]
     outputs = jax.jit(module.apply)(variables, images[0][None])
     np.testing.assert_allclose(found.global_descriptor, outputs.global_descriptor[0], atol=1e-5)
@@ -109,8 +154,7 @@ def test_locations_lie_in_the_image(images, together):
 
 def test_only_scores_above_the_threshold_count(config, model, images, together):
     threshold = float(np.median(together[1].local.scores))
-    settings = config.extract.copy_and_resolve_references()
-    settings.attention_threshold = threshold
+    settings = extraction(config, attention_threshold=threshold)
     found = Extractor(*model, settings)([images[1]])[0].local
     expected = together[1].local.scores[together[1].local.scores >= threshold]
     assert found.mask.sum() == len(expected) < together[1].local.mask.sum()
@@ -118,9 +162,10 @@ def test_only_scores_above_the_threshold_count(config, model, images, together):
 
 
 def test_many_sizes_and_scales_share_few_shapes(config, model):
-    settings = config.extract.copy_and_resolve_references()
-    settings.local_scales = settings.global_scales = (0.5, 0.7, 1.0)
-    settings.batch_pixels = 4 * 64 * 64
+    scales = (0.5, 0.7, 1.0)
+    settings = extraction(
+        config, local_scales=scales, global_scales=scales, batch_pixels=4 * 64 * 64
+    )
     extractor = Extractor(*model, settings)
     extractor([draw(0, 40 + 3 * i, 64 - 2 * i) for i in range(7)])
     # 21 levels fit one canvas: batches of 4, 4, 4, 4, 4 and 1
@@ -129,8 +174,7 @@ def test_many_sizes_and_scales_share_few_shapes(config, model):
 
 
 def test_on_a_cpu_one_level_at_a_time_is_automatic(config, model, images, together):
-    settings = config.extract.copy_and_resolve_references()
-    settings.batch_pixels = 0
+    settings = extraction(config, batch_pixels=0)
     extractor = Extractor(*model, settings)
     assert_same(extractor(images[:2])[1], together[1])
     assert {shape[1] for shape in extractor.compiled_shapes} == {1}
@@ -160,8 +204,7 @@ def test_a_bounded_number_of_batches_waits(config, model, images, monkeypatch):
 
     monkeypatch.setattr(Extractor, "_start", counting_start)
     monkeypatch.setattr(Extractor, "_collect", counting_collect)
-    settings = config.extract.copy_and_resolve_references()
-    settings.batch_pixels = 1
+    settings = extraction(config, batch_pixels=1)
     Extractor(*model, settings)(images)
     assert len(most) == 10
     assert max(most) == 3  # one is started before the first of two is copied
@@ -169,12 +212,10 @@ def test_a_bounded_number_of_batches_waits(config, model, images, monkeypatch):
 
 
 def test_scales_without_a_global_descriptor_do_not_count_for_it(config, model, images, together):
-    settings = config.extract.copy_and_resolve_references()
-    settings.global_scales = (1.0,)
+    settings = extraction(config, global_scales=(1.0,))
     extractor = Extractor(*model, settings)
     (found,) = extractor(images[:1])
-    settings = settings.copy_and_resolve_references()
-    settings.local_scales = (1.0,)
+    settings = dataclasses.replace(settings, local_scales=(1.0,))
     (single,) = Extractor(*model, settings)(images[:1])
     np.testing.assert_allclose(found.global_descriptor, single.global_descriptor, atol=1e-6)
     np.testing.assert_allclose(found.local.scores, together[0].local.scores, rtol=1e-4)
@@ -182,8 +223,7 @@ def test_scales_without_a_global_descriptor_do_not_count_for_it(config, model, i
 
 
 def test_bfloat16_is_near_float32(config, model, images, together):
-    settings = config.extract.copy_and_resolve_references()
-    settings.dtype = "bfloat16"
+    settings = extraction(config, dtype="bfloat16")
     (found,) = Extractor(*model, settings)(images[1:2])
     expected = together[1]
     assert found.global_descriptor.dtype == found.local.descriptors.dtype == np.float32
@@ -193,8 +233,7 @@ def test_bfloat16_is_near_float32(config, model, images, together):
 
 
 def test_suppression_keeps_the_best_of_a_neighbourhood(config, model, images, together):
-    settings = config.extract.copy_and_resolve_references()
-    settings.nms_radius = 1
+    settings = extraction(config, nms_radius=1)
     local = Extractor(*model, settings)(images[3:4])[0].local
     expected = together[3].local
     assert local.scores[0] == pytest.approx(expected.scores[0], rel=1e-4)
@@ -209,8 +248,7 @@ def test_no_images_have_no_features(extractor):
 
 
 def test_a_network_without_local_head_gives_the_global_descriptor_alone(config, images):
-    settings = config.extract.copy_and_resolve_references()
-    settings.global_scales = (1.0,)
+    settings = extraction(config, global_scales=(1.0,))
     extractor = Extractor(*network(config, local_head=False), settings)
     (features,) = extractor([images[1]])
     assert features.local is None
@@ -219,8 +257,7 @@ def test_a_network_without_local_head_gives_the_global_descriptor_alone(config, 
 
 
 def test_descriptors_go_through_the_projection(config, model, images, rng):
-    settings = config.extract.copy_and_resolve_references()
-    settings.local_scales = settings.global_scales = (1.0,)
+    settings = extraction(config, local_scales=(1.0,), global_scales=(1.0,))
     pca = Pca(rng.random(8, np.float32), rng.normal(size=(8, 3)).astype(np.float32))
     (plain,) = Extractor(*model, settings)([images[1]])
     (projected,) = Extractor(*model, settings, pca)([images[1]])

@@ -5,6 +5,7 @@ import pytest
 
 from configs import default
 from delg_jax.features import Extractor, pyramid_level
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models import delg, weights
 from tests.models.test_goldens import seeded
 
@@ -25,7 +26,8 @@ def features(shared, golden):
     config.extract.batch_pixels = 1
     arrays = seeded(shared / "goldens" / "delg_keras_variables.json")
     variables = weights.convert("keras", arrays, config.model)
-    return Extractor(delg.build(config.model), variables, config.extract)([golden["image"]])[0]
+    settings = ExtractionSettings.of(config.extract)
+    return Extractor(delg.build(config.model), variables, settings)([golden["image"]])[0]
 
 
 def unit(vectors):

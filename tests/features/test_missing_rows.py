@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from delg_jax import distributed
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.cli.main import main
 from delg_jax.errors import UserError
 from delg_jax.features.storage import chunked_array
@@ -55,7 +55,7 @@ def interrupt(monkeypatch, number, before):
         return act
 
     monkeypatch.setattr(chunked_array, "_result", interrupted(chunked_array._result))
-    monkeypatch.setattr(artefacts, "write_json", interrupted(artefacts.write_json))
+    monkeypatch.setattr(outputs, "write_json", interrupted(outputs.write_json))
     return lambda: count
 
 

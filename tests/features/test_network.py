@@ -8,6 +8,7 @@ from delg_jax.features import extract, network, pca
 from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.network import fit_pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models.delg import build
 from tests import photographs, tiny
 from tests.photographs import draw, save, truncate
@@ -32,13 +33,15 @@ def source(tmp_path):
 def fitted(config, source, **fields):
     data = config.data
     loader = Loader(source, None, config.extract.max_size, data.min_side, data.max_pixels)
-    return fit_pca(loader, extractor(config, **fields))
+    sample = np.linspace(0, 4, min(config.extract.pca_images, 5)).astype(int)
+    dim, whitening = config.extract.pca_dim, config.extract.pca_whitening
+    return fit_pca(loader, sample, extractor(config, **fields), dim, whitening)
 
 
 def extractor(config, **fields):
     config.model.update(fields)
     module = build(config.model)
-    return Extractor(module, random_variables(module), config.extract)
+    return Extractor(module, random_variables(module), ExtractionSettings.of(config.extract))
 
 
 def test_fits_on_evenly_spaced_images_at_their_own_scale(config, source):

@@ -1,4 +1,5 @@
 import collections
+import itertools
 
 import jax
 import numpy as np
@@ -100,8 +101,8 @@ def test_sides_of_a_canvas_are_independent():
 
 
 def test_canvases_of_images_are_powers_of_two():
-    assert pyramid.source_shape((1, 2)) == (1, 2)
-    assert pyramid.source_shape((384, 513)) == (512, 1024)
+    assert pyramid.source_shape((1, 2), 64) == (1, 2)
+    assert pyramid.source_shape((384, 513), 64) == (512, 1024)
     assert [pyramid.power_of_two(n) for n in (0, 1, 2, 3, 4, 9)] == [1, 1, 2, 2, 4, 8]
 
 
@@ -158,3 +159,24 @@ def test_levels_that_ask_for_less_go_apart():
     )
     assert [(batch.max_features, batch.pooled) for batch in found] == [(9, True), (0, True)]
     assert pyramid.arrange([], PLANS, 64, 1) == []
+
+
+def test_all_levels_of_all_images_are_on_eleven_canvases():
+    sides = [*range(1, 1024, 29), 256, 257, 512, 513, 724, 725, 767, 768, 769, 1023, 1024]
+    canvases = set()
+    for size in itertools.product(sides, sides):
+        source = pyramid.source_shape(size, 0)
+        assert source[0] >= size[0]
+        assert source[1] >= size[1]
+        for scale in (0.70710677, 1.0, 1.4142135):
+            level = pyramid.scaled_size(size, scale)
+            canvas = pyramid.canvas_shape(level, 0)
+            assert canvas[0] >= level[0]
+            assert canvas[1] >= level[1]
+            assert canvas[0] % 32 == canvas[1] % 32 == 0
+            canvases.add(canvas)
+    assert len(canvases) == 11
+    # a photograph of 4:3 has no padding to speak of
+    assert pyramid.canvas_shape((768, 1024), 0) == (768, 1024)
+    assert pyramid.canvas_shape((1448, 1086), 0) == (1472, 1088)
+    assert pyramid.canvas_shape((543, 724), 0) == (544, 736)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from delg_jax.features import pyramid, pyramid_level
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models.delg import build
 from tests.photographs import draw
 from tests.tiny import random_variables, retrieval_config
@@ -92,8 +93,7 @@ def test_local_features_by_hand():
 
 
 def test_scales_are_asked_for_once_in_ascending_order(model):
-    settings = retrieval_config("unused").extract.copy_and_resolve_references()
-    settings.local_scales, settings.global_scales = (2.0, 0.5), (1.0, 2.0, 1.0)
+    settings = ExtractionSettings((2.0, 0.5), (1.0, 2.0, 1.0), max_features=30)
     module = model[0]
     assert pyramid_level.plan(module, settings) == [
         (0.5, 30, False),

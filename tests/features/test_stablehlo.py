@@ -6,14 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.features import network as features_network
 from delg_jax.features import stablehlo
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import Extractor, feature_variables
 from delg_jax.features.in_memory import extract_image
 from delg_jax.features.pca import Pca
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import build
@@ -24,7 +25,7 @@ from tests.tiny import random_variables, retrieval_config
 CANVAS = (96, 128)
 SCALES = (0.5, 1.0, 1.4142135)
 
-# A program that has only what the artefact needs; a package set to None cannot be imported.
+# A program that has only what the output needs; a package set to None cannot be imported.
 PROGRAM = """
 import sys
 sys.modules["delg_jax"] = sys.modules["flax"] = None
@@ -69,8 +70,8 @@ def place(picture, beyond=0):
 
 
 def jitted(module, variables, extract):
-    """The extraction that an artefact would hold, without the way through a file."""
-    return jax.jit(stablehlo.extraction(module, variables, extract, CANVAS))
+    """The extraction that a file would hold, without writing it."""
+    return jax.jit(stablehlo.extraction(module, variables, ExtractionSettings.of(extract), CANVAS))
 
 
 def assert_same(outputs, expected, atol=1e-5):
@@ -87,7 +88,7 @@ def assert_same(outputs, expected, atol=1e-5):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The artefact of stride 16 with three scales."""
+    """The output of stride 16 with three scales."""
     folder = tmp_path_factory.mktemp("written")
     return stablehlo.export_model(settings(), folder, folder / "model.stablehlo", CANVAS)
 
@@ -219,7 +220,7 @@ def test_without_local_head_there_is_the_global_descriptor_alone(tmp_path):
 
 def keep_pca(config, workdir, weights):
     folder = workdir / "features" / "database"
-    artefacts.claim(folder, config, sections(config), extra={"weights": weights})
+    outputs.claim(folder, config, sections(config), extra={"weights": weights})
     store = FeatureStore.prepare(folder, [], Layout())
     rng = np.random.default_rng(0)
     pca = Pca(rng.random(8, np.float32), rng.normal(size=(8, 3)).astype(np.float32))
@@ -235,7 +236,8 @@ def test_descriptors_go_through_the_projection_of_the_store(tmp_path):
     pca = keep_pca(config, tmp_path, digest(feature_variables(variables)))
     path = stablehlo.export_model(config, tmp_path, tmp_path / "model", CANVAS)
     picture = draw(5, 70, 90)
-    (expected,) = Extractor(module, variables, config.extract, pca)([picture])
+    asked = ExtractionSettings.of(config.extract)
+    (expected,) = Extractor(module, variables, asked, pca)([picture])
     outputs = load(path).call(*place(picture))
     assert outputs["descriptors"].shape[1] == 3
     assert_same(outputs, expected)

@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.features import Features, extractor
 from delg_jax.features.extractor import Extractor
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models import pooling
 from delg_jax.models.delg import build
 from tests.photographs import draw
@@ -25,10 +28,7 @@ def model(config):
 
 
 def changed(config, **fields):
-    settings = config.extract.copy_and_resolve_references()
-    with settings.unlocked():
-        settings.update(fields)
-    return settings
+    return dataclasses.replace(ExtractionSettings.of(config.extract), **fields)
 
 
 def described(config, model, image, **fields) -> Features:
@@ -36,7 +36,7 @@ def described(config, model, image, **fields) -> Features:
 
 
 def test_by_default_the_network_is_what_was_trained(config, model):
-    assert extractor.adapted(model[0], config.extract) == model[0]
+    assert extractor.adapted(model[0], changed(config)) == model[0]
 
 
 def test_pooling_is_that_of_the_adapted_map(config, model):
@@ -98,5 +98,8 @@ def test_scales_pooled_by_their_maximum(config, model):
     [("scale_pooling", "sum"), ("gem_power", -1.0), ("relup", float("nan")), ("regional", 1.5)],
 )
 def test_a_wrong_value_is_named(config, field, value):
+    extract = config.extract.copy_and_resolve_references()
+    with extract.unlocked():
+        extract[field] = value
     with pytest.raises(UserError, match=f"config.extract.{field}"):
-        extractor.check(changed(config, **{field: value}))
+        extractor.check(extract)

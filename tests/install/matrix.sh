@@ -9,7 +9,7 @@
 set -u
 
 pythons=3.11,3.12,3.13
-extras=base,test,tensorboard,beam,convert,bench
+extras=base,test,tensorboard,beam,convert,pretrained,bench
 pins=newest,oldest
 for word in "$@"; do
   case $word in

@@ -50,7 +50,7 @@ def test_any_bytes_are_a_picture_or_a_reason(wholes, examples):
     def check(case):
         data, least, reduction = case
         image = _or_reason(lambda: images.EncodedImage(data, least, _MOST))
-        pixels = image if isinstance(image, str) else _or_reason(lambda: image.picture(reduction))
+        pixels = image if isinstance(image, str) else _or_reason(lambda: image.to_pil(reduction))
         if isinstance(pixels, str):
             return
         pixels = np.asarray(pixels)

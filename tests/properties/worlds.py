@@ -1,15 +1,15 @@
 """Tiny searches without a network: stores of given features, evaluated by every method."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
+import delg_jax.evaluation.experiment as evaluation_of_experiment
 from configs import default
 from delg_jax.data.sources import FileSource, RetrievalData
-from delg_jax.features.extract import Extracted
+from delg_jax.features.experiment import Extracted
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.store import FeatureStore
@@ -17,7 +17,6 @@ from delg_jax.retrieval.methods import METHODS
 from tests import stores
 
 # The packages have functions of these names, which hide the modules
-evaluate_module = importlib.import_module("delg_jax.evaluation.evaluate")
 
 FEATURES, LOCAL_DIM, GLOBAL_DIM = 4, 8, 6
 
@@ -69,8 +68,8 @@ def evaluate(
     monkeypatch, config: ml_collections.ConfigDict, found: Extracted, workdir: Path
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Metrics and rankings of `delg evaluate` on these features."""
-    monkeypatch.setattr(evaluate_module, "extract", lambda *_: found)
-    metrics = evaluate_module.evaluate(config, workdir)
+    monkeypatch.setattr(evaluation_of_experiment, "extract", lambda *_: found)
+    metrics = evaluation_of_experiment.evaluate(config, workdir)
     with np.load(workdir / "rankings.npz") as arrays:
         return metrics, dict(arrays)
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from configs import default
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.reports.explorer import PageSettings
 from delg_jax.reports.html import json_for_script, write_report
@@ -60,7 +60,7 @@ class Page(html.parser.HTMLParser):
 def trained(tmp_path):
     folder = tmp_path / "run <b>"
     scores = {"map": 12.345, "mp@1": 50.0}
-    artefacts.write_json(
+    outputs.write_json(
         folder / "metrics.json",
         {
             "methods": {"global": {p: scores for p in ("easy", "medium", "hard")}},
@@ -71,12 +71,12 @@ def trained(tmp_path):
     )
     config = default.get_config()
     config.data.name, config.data.root = "revisited", "</td><script>alert(1)</script>"
-    artefacts.claim(folder / "evaluation", config, ("eval",))
-    artefacts.claim(folder / "logs", config, ("train",))
-    artefacts.write_json(folder / "train_metrics.json", {"loss": 0.5})
+    outputs.claim(folder / "evaluation", config, ("eval",))
+    outputs.claim(folder / "logs", config, ("train",))
+    outputs.write_json(folder / "train_metrics.json", {"loss": 0.5})
     records = [{"step": step, "loss": 2.0 / step, "sparsity_conv4": 0.5} for step in (1, 2, 3)]
     lines = [json.dumps(record) for record in records] + ['{"step": 4, "lo']
-    artefacts.write_text(folder / "logs" / "metrics.jsonl", "\n".join(lines))
+    outputs.write_text(folder / "logs" / "metrics.jsonl", "\n".join(lines))
     return folder
 
 
@@ -204,7 +204,7 @@ def test_a_list_that_is_cut_says_so(hostile, tmp_path):
 
 def test_a_report_takes_workdirs_of_training_only_and_several(trained, tmp_path):
     other = tmp_path / "trained"
-    artefacts.write_json(other / "train_metrics.json", {"validation_loss": 1.25})
+    outputs.write_json(other / "train_metrics.json", {"validation_loss": 1.25})
     page = report([trained, other], tmp_path)
     assert page.tags.count("section") == 2
     assert "1.25" in page.text

@@ -9,6 +9,7 @@ from delg_jax.features import Extracted
 from delg_jax.features.extractor import Features
 from delg_jax.reports.local_feature_views import LocalFeatureViews
 from delg_jax.reports.workdir_results import read
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.retrieval.verification import inlier_counter
 from tests import stores
 from tests.reports import workdirs
@@ -86,7 +87,8 @@ def test_runs_without_local_features_and_of_another_version_are_refused(run, tmp
     with pytest.raises(UserError, match="no local features"):
         LocalFeatureViews(dataclasses.replace(run, queries=store, database=store), None)
     config = run.config.copy_and_resolve_references()
-    del config.rerank.sp.short_list
+    with config.unlocked():
+        config.rerank.sp.unknown = 1
     with pytest.raises(UserError, match="another version"):
         LocalFeatureViews(dataclasses.replace(run, config=config), None)
 
@@ -94,7 +96,7 @@ def test_runs_without_local_features_and_of_another_version_are_refused(run, tmp
 def test_counts_are_those_of_the_ranking(run):
     config = configuration.override(run.config, {"rerank.sp.min_inliers": 0})
     extracted = Extracted(run.data, run.database, run.queries, "")
-    count = inlier_counter(extracted, config.rerank, config.seed)
+    count = inlier_counter(extracted, spatial_settings(config.rerank), config.seed)
     images = np.arange(len(run.database))
     views = LocalFeatureViews(run, run.data)
     for query in range(2):

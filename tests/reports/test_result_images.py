@@ -160,3 +160,17 @@ def test_unusable_images_are_named_without_their_folder(pictures, index):
             use(index)
         assert raised.value.subject == "image"
         assert "secret" not in str(raised.value)
+
+
+def test_nothing_but_the_pixels_is_shown():
+    buffer = io.BytesIO()
+    picture = Image.fromarray(draw(0, 300, 300))
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    options = {"comment": b"where I live", "exif": exif, "icc_profile": b"where I live"}
+    picture.save(buffer, "JPEG", **options)
+    thumbnails = Thumbnails(1e6)
+    thumbnails.add("a", buffer.getvalue)
+    small = decoded(thumbnails.pictures[0][0])
+    assert b"where I live" not in base64.b64decode(thumbnails.pictures[0][0].partition(",")[2])
+    assert set(small.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}

@@ -7,6 +7,7 @@ from delg_jax.evaluation import significance
 from delg_jax.reports import sweep_tables
 from delg_jax.reports.method_results import MethodResult
 from delg_jax.reports.sweep_tables import difference_cells, interval_cells
+from delg_jax.retrieval.methods import METHODS
 from delg_jax.sweeps.sweep import Result, Run
 
 
@@ -87,7 +88,8 @@ def test_a_report_names_the_runs_that_are_not_in_the_table():
 def test_a_protocol_that_was_not_measured_is_left_open():
     one = result("a", 0, {"global": 10.0})
     del one.metrics["evaluate"]["methods"]["global"]["hard"]
-    assert cells(sweep_tables.sweep_table([one]))[2] == ["a", "1/1", "10.00", "-"]
+    found = cells(sweep_tables.sweep_table([one, result("b", 0, {"global": 5.0})]))
+    assert found[2:] == [["a", "1/1", "10.00", "-"], ["b", "1/1", "5.00", "5.00"]]
 
 
 def test_gains_are_paired_by_run():
@@ -100,6 +102,40 @@ def test_gains_are_paired_by_run():
     _, _, first, second = cells(sweep_tables.methods_table(results))
     assert first == ["a, global", *["30.00 ± 28.28"] * 3]
     assert second[0] == "a, global+sp"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "title"),
+    [("retrieval", "map@100", "mAP@100"), ("recognition", "gap", "GAP")],
+)
+def test_the_columns_of_google_landmarks_are_those_of_its_protocol(protocol, metric, title):
+    results = []
+    for seed, value in enumerate((20.0, 22.0)):
+        scores = {"global": {protocol: {metric: value}}, "global+qe": {protocol: {metric: 30.0}}}
+        metrics = {"evaluate": {"methods": scores}}
+        results.append(Result(Run(f"a{seed}", {}, ("evaluate",), "a"), metrics))
+    header, _, row = cells(sweep_tables.sweep_table(results))
+    assert header == ["setting", "runs", f"global {title}", f"global+qe {title}"]
+    assert row == ["a", "2/2", "21.00 ± 1.41", "30.00 ± 0.00"]
+    header, _, row = cells(sweep_tables.gains_table(results))
+    assert (header, row) == (["gain", title], ["a, global+qe over global", "+9.00 ± 1.41"])
+
+
+def test_every_re_ranking_gains_over_its_search_and_the_report_says_so():
+    searches = ("global", "local")
+    values = {method: 20.0 if "+" in method else 10.0 for method in METHODS}
+    results = [result("a", 0, values), result("b", 0, {"local+sp": 5.0})]
+    _, _, *rows = cells(sweep_tables.gains_table(results))
+    gaining = [f"a, {m} over {m.partition('+')[0]}" for m in METHODS if m not in searches]
+    assert rows == [[name, *["+10.00"] * 3] for name in gaining]
+    assert sweep_tables.sweep_report(results).endswith(sweep_tables.gains_table(results))
+
+
+def test_the_average_precision_of_pairs_has_a_column():
+    one = result("a", 0, {"local": 1.0})
+    one.metrics["evaluate"]["pairs"] = {"average_precision": 40.0}
+    header, _, row = cells(sweep_tables.sweep_table([one]))
+    assert (header[-1], row[-1]) == ("pairs AP", "40.00")
 
 
 METRICS = {

@@ -23,6 +23,16 @@ def test_rows_of_another_length_are_refused():
         tables.markdown(("name", "n"), [("a", "b", "c")])
 
 
+def test_names_cannot_leave_their_cell():
+    names = ["a|b", "a\nb", "\x1b[31mred", "\u202egpj.exe", "café 北京.jpg"]
+    table = tables.markdown(("name", "n"), [(name, "1") for name in names])
+    lines = table.splitlines()
+    assert len(lines) == 2 + len(names)
+    assert all(line.isprintable() for line in lines)
+    shown = [line.rpartition("|  1 |")[0].strip("| ") for line in lines[2:]]
+    assert shown == [r"a\|b", r"a\nb", r"\x1b[31mred", r"\u202egpj.exe", "café 北京.jpg"]
+
+
 def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 

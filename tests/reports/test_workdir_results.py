@@ -4,10 +4,10 @@ import shutil
 import numpy as np
 import pytest
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.data.tfds_builders import gldv2_files
 from delg_jax.errors import UserError
-from delg_jax.evaluation.evaluate import sources
+from delg_jax.evaluation.experiment import sources
 from delg_jax.reports.workdir_results import read
 from tests.data.tfds_builders.published import make_gldv2
 from tests.folders import contents
@@ -30,7 +30,7 @@ def change_config(folder, change):
     path = folder / "evaluation" / "config.json"
     content = json.loads(path.read_text())
     change(content["config"])
-    artefacts.write_json(path, content)
+    outputs.write_json(path, content)
 
 
 def test_a_whole_workdir_is_read_and_not_touched(folder):
@@ -117,7 +117,7 @@ def test_lost_features_and_configurations_are_noted(folder):
 @pytest.mark.parametrize("images", [9, 8])
 def test_rankings_that_do_not_fit_are_refused(folder, images):
     ranking = np.full((4, images), 8, np.int32)  # there is no image 8
-    artefacts.write_arrays(folder / "rankings.npz", {"global": ranking})
+    outputs.write_arrays(folder / "rankings.npz", {"global": ranking})
     run = read(folder)
     assert run.rankings == {}
     assert "does not rank 8 images of 4 queries" in run.notes[0]
@@ -145,17 +145,17 @@ def test_features_and_truth_that_are_others_than_evaluated_are_not_shown(folder)
         folder / "evaluation",
         sources(run.database, run.queries, run.data),
     )
-    artefacts.describe(evaluation, run.config, ("eval",), sources=made_from)
+    outputs.describe(evaluation, run.config, ("eval",), sources=made_from)
     assert read(folder).notes == []
     assert read(folder).database is not None
     other = made_from | {"database": "of before"}
-    artefacts.describe(evaluation, run.config, ("eval",), sources=other)
+    outputs.describe(evaluation, run.config, ("eval",), sources=other)
     changed = read(folder)
     assert changed.database is None
     assert changed.queries is None
     assert "The features changed since the evaluation" in changed.notes[0]
     other = made_from | {"ground_truth": "of before"}
-    artefacts.describe(evaluation, run.config, ("eval",), sources=other)
+    outputs.describe(evaluation, run.config, ("eval",), sources=other)
     changed = read(folder)
     assert changed.data is None
     assert changed.database is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.evaluation import revisited, significance
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
@@ -39,14 +39,14 @@ def make(folder: Path, data: Path, names=None, seed: int = 0, copies: int = 1) -
     truth = json.loads((data / "gnd_drawn.json").read_text())
     config = tiny.retrieval_config(data).unlock()
     config.rerank.sp.inlier_threshold = 2.0
-    artefacts.claim(folder / "evaluation", config.lock(), ("eval",))
+    outputs.claim(folder / "evaluation", config.lock(), ("eval",))
     rng = np.random.default_rng(0)
     base = [_features(rng) for _ in range(PLACES)]
     moved = [_moved(base[image // 2], 8.0 * (image % 2)) for image in range(2 * PLACES)]
     _store(folder, "queries", truth["qimlist"], base * (len(truth["gnd"]) // PLACES))
     _store(folder, "database", truth["imlist"], moved)
     rankings = _rankings(truth["gnd"], np.random.default_rng(seed))
-    artefacts.write_arrays(
+    outputs.write_arrays(
         folder / "rankings.npz",
         {
             method if protocol == "all" else f"{method}:{protocol}": ranking
@@ -54,7 +54,7 @@ def make(folder: Path, data: Path, names=None, seed: int = 0, copies: int = 1) -
             for protocol, ranking in by_protocol.items()
         },
     )
-    artefacts.write_json(folder / "metrics.json", _metrics(rankings, truth["gnd"]))
+    outputs.write_json(folder / "metrics.json", _metrics(rankings, truth["gnd"]))
     return folder
 
 

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from delg_jax.rerank.distances import FORMS, MISSING, above, distances, scaled_by_neighbours
+from delg_jax.rerank.distances import (
+    FORMS,
+    MISSING,
+    above,
+    distances,
+    kth_largest,
+    scaled_by_neighbours,
+)
 
 # Pairs of contrast 1/2: mean 1/4, above the contrast, 0 (or missing), one-sided
 PAIRS = np.array(
@@ -166,3 +173,12 @@ def test_scaled_similarities_forget_the_scale_of_an_image(rng):
     expected = np.asarray(scaled_by_neighbours(similarities, images, 3))[np.ix_(order, order)]
     np.testing.assert_allclose(turned, expected, rtol=1e-5)
     np.testing.assert_array_equal(scaled_by_neighbours(0 * similarities, images, 3), 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_kth_largest_is_that_of_sorting(rng, count):
+    values = rng.random((6, 7)).astype(np.float32) ** 20
+    values[1], values[2, ::2], values[3, :5] = 0, 0, values[3, 0]
+    values[4] = np.float32([0, 1e-45, 1e-38, 1, np.finfo(np.float32).max, np.inf, 3])
+    expected = np.sort(values, axis=1)[:, ::-1][:, count - 1]
+    np.testing.assert_array_equal(kth_largest(values, count), expected)

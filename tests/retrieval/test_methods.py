@@ -8,6 +8,7 @@ from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.methods import Ranking
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
 from tests import tiny
 
@@ -65,7 +66,11 @@ def test_wrong_values_are_found_before_the_work(path, value):
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_the_graph_is_of_the_features_of_the_search(method):
     needing = ("global+diffusion", "local+mds", "local+mds+global", "local+diffusion")
-    assert methods.needs_graph(method) is (method in needing)
+    rerank = changed().rerank
+    stored = method.split("+")[0] if method in needing else ""
+    assert methods.graph_name(method, rerank) == stored
+    rerank.mds.graph = "on_the_fly"
+    assert methods.graph_name(method, rerank) == ("pairs" if "mds" in method else stored)
 
 
 def test_scores_sort_a_short_list_and_the_rest_follows():
@@ -101,7 +106,9 @@ def test_the_short_list_is_cleared_of_the_junk_of_each_protocol(rng):
         np.arange(6, dtype=np.int32)[None, :], np.linspace(1, 0, 6, dtype=np.float32)[None, :]
     )
     excluded = verification.junk(extracted.data.ground_truth)
-    found = verification.verify(extracted, first, config.rerank, 0, excluded).by_protocol
+    found = verification.verify(
+        extracted, first, spatial_settings(config.rerank), 0, excluded
+    ).by_protocol
     assert {name: ranks[0].tolist() for name, ranks in found.items()} == {
         "all": [0, 1, 2, 3, 4, 5],  # verifies 0 and 1
         "easy": [3, 2, 4, 5, 0, 1],  # 2 and 3

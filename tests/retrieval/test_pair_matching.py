@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from PIL import Image
 
+from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.retrieval.pair_matching import match_pictures
 from delg_jax.training import trained_network
@@ -9,7 +11,7 @@ from tests import photographs, tiny
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A configuration, a workdir without artefacts, and a folder of pictures."""
+    """A configuration, a workdir without outputs, and a folder of pictures."""
     root = tmp_path_factory.mktemp("pair")
     config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
     config.rerank.sp.inlier_threshold = 3.0
@@ -42,6 +44,24 @@ def test_an_image_matches_itself(place):
     np.testing.assert_array_equal(*pair.locations)
     assert pair.verification.inlier_mask.all()
     np.testing.assert_allclose(pair.verification.transform, np.eye(3)[:2], atol=1e-3)
+
+
+def test_a_large_photograph_is_verified_as_its_smaller_copy(place, tmp_path):
+    config, workdir, pictures = place
+    near, far = pictures / "place0_near.jpg", pictures / "place0_far.jpg"
+    with Image.open(near) as picture:
+        picture.resize((4 * picture.width, 4 * picture.height)).save(tmp_path / "large.png")
+    small = match_pictures(config, workdir, near, far)
+    limited = configuration.override(config, {"extract.max_size": 112})
+    large = match_pictures(limited, workdir, tmp_path / "large.png", far)
+    counts = [pair.verification.inlier_mask.sum() for pair in (small, large)]
+    assert abs(int(counts[0]) - int(counts[1])) <= 0.3 * counts[0]  # resizing changes some
+    first, second = (places[large.verification.inlier_mask] for places in large.locations)
+    transform = large.verification.transform
+    ones = np.ones((len(second), 1))
+    mapped = np.concatenate([second, ones], axis=1) @ transform.T
+    assert np.linalg.norm(mapped - first, axis=1).max() < 4 * config.rerank.sp.inlier_threshold
+    assert first.max() > 112  # in pixels of the large photograph
 
 
 @pytest.mark.parametrize(

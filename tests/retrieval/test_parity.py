@@ -137,6 +137,23 @@ OPTIONS = {
             "rerank.sp.short_list": 6,
         },
     ),
+    "one-bit lists": (
+        ("local", "local+mds"),
+        {
+            "search.engine": "asmk",
+            "search.asmk.words": 6,
+            "search.asmk.aggregate": True,
+            "search.asmk.rounds": 1,
+            "search.asmk.seed": 3,
+            "search.asmk.assignments": 2,
+            "search.asmk.threshold": 0.0,
+            "search.asmk.power": 2.0,
+            "search.asmk.idf": "words",
+            "search.asmk.normalize": True,
+            "rerank.mds.graph": "on_the_fly",
+            "search.graph_neighbours": 7,
+        },
+    ),
     "grids": (
         ("local", "local+sp"),
         {

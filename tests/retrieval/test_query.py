@@ -8,6 +8,7 @@ from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.query import search_image
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search.index import build_index
 from delg_jax.training import trained_network
 from tests import photographs, tiny
@@ -41,7 +42,7 @@ def expected(method, config, workdir):
     else:
         first = methods.rank_locally(extracted, config.search)
     if method.endswith("+sp"):
-        ranked = verification.verify(extracted, first, config.rerank, config.seed)
+        ranked = verification.verify(extracted, first, spatial_settings(config.rerank), config.seed)
         order = ranked.by_protocol["all"]
         return [extracted.database.names[index] for index in order[0]], None
     kind = method.split("+")[0]

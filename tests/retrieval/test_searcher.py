@@ -89,6 +89,19 @@ def test_locations_of_a_box_are_those_in_the_whole_picture(opened):
     assert opened[0].query(whole, (-5, -5, 50, 50)).corner == (0, 0)
 
 
+def test_warming_up_changes_no_answer(opened, caplog):
+    caplog.set_level("INFO", logger="delg_jax")
+    query = opened[0].query(picture(opened, "query1"))
+    before = opened[0].search(query, "local+sp", 3).hits
+    opened[0].warm_up()
+    assert "warm up: " in caplog.text
+    programs = set(opened[0].compiled_shapes)
+    assert (
+        opened[0].search(opened[0].query(picture(opened, "query1")), "local+sp", 3).hits == before
+    )
+    assert set(opened[0].compiled_shapes) == programs
+
+
 def test_threads_get_what_one_alone_gets(opened):
     names = ["query0", "query1", "place2_far", "place3_near"] * 2
 

@@ -3,7 +3,7 @@ import pytest
 from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.evaluation.evaluate import _check
+from delg_jax.evaluation.experiment import _check
 from delg_jax.retrieval import methods, settings
 from delg_jax.search import engine_choice
 from tests import tiny

@@ -12,6 +12,7 @@ from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search.engine_choice import engine
 from delg_jax.search.graph import SimilarityGraph
 from tests import tiny
@@ -81,9 +82,11 @@ def graph_of(kind, extracted, config):
 def ranking(method, extracted, config, depth=0):
     first = methods.search(method, extracted, config.search, depth=depth)
     if method.endswith("+sp"):
-        return verification.verify(extracted, first, config.rerank, 0).by_protocol["all"]
+        return verification.verify(
+            extracted, first, spatial_settings(config.rerank), 0
+        ).by_protocol["all"]
     graph = None
-    if methods.needs_graph(method):
+    if methods.graph_name(method, config.rerank):
         graph = graph_of(method.split("+")[0], extracted, config)
     return methods.rerank(method, extracted, first, graph, config.rerank).images
 

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from delg_jax.errors import UserError
 from delg_jax.search import cann, local_search
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.lsh_grids import Grids, GridSettings
@@ -99,6 +100,14 @@ def test_nothing_finds_nothing(rng):
     assert (cann.similarity(index, queries, np.zeros_like(query_mask)) == 0).all()
     empty = cann.build(database[:0], mask[:0], SETTINGS)
     assert cann.similarity(empty, queries, query_mask).shape == (2, 0)
+
+
+def test_keys_out_of_order_are_refused(rng):
+    database, mask = problem(rng)
+    index = cann.build(database, mask, SETTINGS)
+    damaged = dataclasses.replace(index, keys=index.keys[::-1].copy())
+    with pytest.raises(UserError, match="ascending"):
+        cann.similarity(damaged, database, mask)
 
 
 def test_another_dimension_is_refused(rng):

@@ -7,7 +7,7 @@ from configs import default
 from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
-from delg_jax.search import engine_choice, engines, index_store
+from delg_jax.search import asmk_store, engine_choice, engines, index_store
 from delg_jax.search.index_store import Place
 from delg_jax.search.lsh_grids import GridSettings
 from tests.search.test_ivf import halves
@@ -19,6 +19,7 @@ def search():
     search.kernel, search.threshold, search.local_block = "power", 0.1, 4
     search.cann.grids, search.cann.axes, search.cann.approximation = 2, 3, 2.0
     search.ivf.count = search.ivf.probes = 6
+    search.asmk.words = search.asmk.assignments = 6
     return search
 
 
@@ -49,7 +50,7 @@ def test_the_engine_is_chosen(search, database, tmp_path):
     assert not np.allclose(found["cann"], found["exact"], atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["cann", "ivf"])
+@pytest.mark.parametrize("name", engines.ENGINES[1:])
 def test_an_index_is_rebuilt_only_for_other_settings(search, database, tmp_path, name):
     search.engine, search[name].seed = name, 3
     place = Place(tmp_path / "index", "digest")
@@ -59,7 +60,8 @@ def test_an_index_is_rebuilt_only_for_other_settings(search, database, tmp_path,
     assert (tmp_path / "index").stat().st_ino == before
     search[name].seed = 4
     engine_choice.engine(database, search, place)
-    assert index_store.load(tmp_path / "index").settings.seed == 4
+    load = asmk_store.load if name == "asmk" else index_store.load
+    assert load(tmp_path / "index").settings.seed == 4
 
 
 @pytest.mark.parametrize("hamming", ["popcount", "products"])
@@ -81,6 +83,8 @@ def test_packed_codes_are_searched(search, database, hamming):
         ("query_block", 0),
         ("local_block", 0),
         ("ivf.probes", 0),
+        ("asmk.assignments", 0),
+        ("asmk.idf", "all"),
     ],
 )
 def test_wrong_values_are_named(search, field, value):
@@ -89,10 +93,12 @@ def test_wrong_values_are_named(search, field, value):
         engine_choice.check(search)
 
 
-@pytest.mark.parametrize(("tree", "field"), [("cann", "grids"), ("ivf", "count")])
+@pytest.mark.parametrize(
+    ("tree", "field"), [("cann", "grids"), ("ivf", "count"), ("asmk", "words")]
+)
 def test_wrong_settings_are_named(search, tree, field):
     search[tree][field] = 0
-    with pytest.raises(UserError, match=rf"config.search.{tree}.{field} = 0: must be at least 1"):
+    with pytest.raises(UserError, match=rf"config.search.{tree}.{field} = 0: must "):
         engine_choice.check(search)
 
 
@@ -106,10 +112,11 @@ def test_options_of_another_engine_are_refused(search, engine, field, value):
         engine_choice.check(search)
 
 
-def test_candidates_are_compared_exactly_with_the_idf_of_the_sample(search, database):
+@pytest.mark.parametrize("name", engines.ENGINES[1:])
+def test_candidates_are_compared_exactly_with_the_idf_of_the_sample(search, database, name):
     search.idf_images = 4
     exact = engine_choice.engine(database, search)
-    search.engine, search.ivf.count, search.candidates = "ivf", 3, len(database.mask)
+    search.engine, search.ivf.count, search.candidates = name, 3, len(database.mask)
     engine_choice.check(search)
     found = engine_choice.engine(database, search)(database.descriptors, database.mask)
     np.testing.assert_allclose(found, exact(database.descriptors, database.mask), atol=1e-6)

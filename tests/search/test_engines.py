@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from delg_jax.features.storage.rows import StoredRows
-from delg_jax.search import cann, engines, ivf
+from delg_jax.search import asmk, cann, engines, ivf
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import similarity
 from delg_jax.search.lsh_grids import GridSettings
@@ -28,6 +28,9 @@ def searches(database):
         "exact": engines.exact(*database, KERNEL, 4),
         "cann": engines.CannSearch(cann.build(*database, GRIDS)),
         "ivf": engines.IvfSearch(ivf.build(*database, ivf.IvfSettings(4)), KERNEL, 4),
+        "asmk": engines.AsmkSearch(
+            asmk.build(*database, asmk.AsmkSettings(4)), asmk.AsmkScoring(4, 0.1)
+        ),
     }
 
 
@@ -116,7 +119,7 @@ def test_every_engine_lists_the_first_of_its_similarities(database, queries, nam
     np.testing.assert_allclose(similarities, np.take_along_axis(expected, order, axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cann", "ivf"])
+@pytest.mark.parametrize("name", engines.ENGINES[1:])
 def test_lists_of_nothing_are_empty(database, queries, name):
     bare = searches((database[0][:0], database[1][:0]))[name]
     assert [part.shape for part in bare.top(*queries, 3)] == [(5, 0), (5, 0)]
@@ -125,7 +128,7 @@ def test_lists_of_nothing_are_empty(database, queries, name):
 
 
 @pytest.mark.parametrize("idf_images", [0, 5])
-@pytest.mark.parametrize("name", ["cann", "ivf"])
+@pytest.mark.parametrize("name", engines.ENGINES[1:])
 def test_all_images_as_candidates_give_the_exact_similarity(database, queries, name, idf_images):
     exact = engines.exact(*database, KERNEL, 4, idf_images)
     search = engines.CandidateSearch(searches(database)[name], exact, 9)
@@ -134,7 +137,7 @@ def test_all_images_as_candidates_give_the_exact_similarity(database, queries, n
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cann", "ivf"])
+@pytest.mark.parametrize("name", engines.ENGINES[1:])
 def test_candidates_are_the_first_of_an_engine_in_the_exact_order(database, queries, name):
     first, exact = searches(database)[name], engines.exact(*database, KERNEL, 4, 9)
     search = engines.CandidateSearch(first, exact, 3)

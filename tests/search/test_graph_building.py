@@ -39,7 +39,7 @@ def descriptors(rng):
 
 
 def make(config, folder, descriptors, overwrite=False, changed=lambda search: search, **options):
-    """Builds the graph of descriptors, or goes on with it; `weights` and `extend` may differ."""
+    """Builds the graph of descriptors, or resumes it; `weights` and `extend` may differ."""
     store = GraphStore(folder, names(len(descriptors)), config.data.memory_megabytes)
     searches = global_searches(descriptors, KEPT, BLOCK, 3)
     weights = options.pop("weights", "digest")

@@ -1,5 +1,7 @@
+import concurrent.futures
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ def test_a_saved_index_is_mapped_and_finds_the_same(index, images, tmp_path):
     assert isinstance(loaded.keys[:3], np.memmap)
     assert (loaded.settings, loaded.dimension, loaded.count) == (SETTINGS, 5, 6)
     np.testing.assert_array_equal(cann.similarity(loaded, *images), cann.similarity(index, *images))
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["cann"]
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == {"cann", ".cann.lock"}
 
 
 def test_a_loaded_index_can_be_saved_in_its_place(index, images, tmp_path):
@@ -40,7 +42,7 @@ def test_a_loaded_index_can_be_saved_in_its_place(index, images, tmp_path):
     index_store.save(index_store.load(tmp_path / "cann"), tmp_path / "cann")
     loaded = index_store.load(tmp_path / "cann")
     np.testing.assert_array_equal(cann.similarity(loaded, *images), cann.similarity(index, *images))
-    assert [path.name for path in tmp_path.iterdir()] == ["cann"]
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"cann"}
 
 
 def test_an_empty_index_can_be_saved(images, tmp_path):
@@ -60,7 +62,7 @@ def test_a_failed_save_leaves_what_was_there(index, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         index_store.save(index, tmp_path / "other")
     assert index_store.load(tmp_path / "cann").count == 6
-    assert [path.name for path in tmp_path.iterdir()] == ["cann"]
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"cann"}
 
 
 def test_a_file_that_is_no_index_is_refused(index, tmp_path):
@@ -98,6 +100,34 @@ def test_cells_are_saved_and_mapped(images, tmp_path):
     save_array(tmp_path / "ivf" / "images.npy", index.images[:-1])
     with pytest.raises(UserError, match="search index.*offsets"):
         index_store.load(tmp_path / "ivf")
+
+
+def test_of_jobs_that_need_one_index_one_builds_it(images, tmp_path):
+    built, place = [], index_store.Place(tmp_path / "cann", "one")
+
+    def build():
+        built.append(1)
+        time.sleep(0.2)
+        return cann.build(*images, SETTINGS)
+
+    def job(_):
+        return index_store.load_or_build(place, SETTINGS, images[0].shape, build)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(job, range(4)))
+        list(pool.map(lambda one: index_store.save(one, tmp_path / "again"), found))
+    assert built == [1]
+    loaded = index_store.load(tmp_path / "again")
+    np.testing.assert_array_equal(loaded.keys, found[0].keys)
+
+
+def test_an_index_is_on_the_disk_before_it_has_its_name(index, tmp_path, monkeypatch):
+    flushed, folder = [], tmp_path / "cann"
+    monkeypatch.setattr(
+        index_store.workdir, "flush", lambda path: flushed.append((path.name, folder.exists()))
+    )
+    index_store.save(index, folder)
+    assert ("new", False) in flushed
 
 
 def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path, caplog):

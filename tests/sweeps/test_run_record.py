@@ -75,7 +75,7 @@ def test_only_a_finished_run_of_another_configuration_is_kept(tmp_path):
 
 
 def test_fields_that_are_new_or_of_another_engine_change_nothing(tmp_path):
-    """A sweep goes on after an upgrade, unless a field that decides something is another."""
+    """A sweep resumes after an upgrade, unless a field that decides something is another."""
     before = {name: value for name, value in finished().config.items() if "search.ivf" not in name}
     dataclasses.replace(finished(), config=before).write(tmp_path)
     found = run_record.read(tmp_path)

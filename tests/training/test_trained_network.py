@@ -1,5 +1,8 @@
+import shutil
+
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
@@ -9,6 +12,7 @@ from delg_jax.training.checkpoints import FOLDER
 from delg_jax.training.trained_network import (
     attention_thresholds,
     load_model,
+    require_start,
     start_from_checkpoint,
 )
 from tests.tiny import random_variables
@@ -98,6 +102,28 @@ def test_training_starts_from_a_checkpoint(config, variables, saved):
     )
 
 
+def test_a_local_head_of_another_kind_starts_fresh_where_it_alone_is_trained(
+    config, variables, saved
+):
+    other = changed(config, checkpoint=str(saved), dim_reduction="none", attention_dim=3)
+    fresh = random_variables(build(other.model), seed=3)
+    with pytest.raises(UserError, match=r"dim_reduction"):
+        start_from_checkpoint(fresh, other)
+    with pytest.raises(UserError, match=r"dim_reduction"):
+        require_start(other)
+    with other.unlocked():
+        other.train.heads = "local"
+    require_start(other)
+    started = traverse_util.flatten_dict(start_from_checkpoint(fresh, other))
+    fresh, stored = (traverse_util.flatten_dict(tree) for tree in (fresh, times(2, variables)))
+    assert started.keys() == fresh.keys()
+    for path, value in started.items():
+        is_local = path[1] in ("attend", "local_classifier")
+        np.testing.assert_array_equal(value, (fresh if is_local else stored)[path])
+    with pytest.raises(UserError, match=r"global_dim"):
+        require_start(changed(other, global_dim=5))
+
+
 def test_classifiers_of_other_classes_start_fresh(config, variables, saved):
     other = changed(config, num_classes=7, checkpoint=str(saved))
     fresh = random_variables(build(other.model), seed=3)
@@ -106,3 +132,35 @@ def test_classifiers_of_other_classes_start_fresh(config, variables, saved):
     for path, value in started.items():
         is_classifier = path[1] in ("global_classifier", "local_classifier")
         np.testing.assert_array_equal(value, (fresh if is_classifier else stored)[path])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't start new thread"), RuntimeError("Out of memory")]
+)
+def test_a_shortage_is_not_called_damage(config, saved, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    with pytest.raises(UserError, match=r"(memory|threads) = ") as caught:
+        load_model(config, saved)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_checkpoint_that_training_replaces_is_read_again(
+    config, variables, tmp_path, monkeypatch
+):
+    restore, replaced = ocp.CheckpointManager.restore, []
+    save(tmp_path, config, variables, (2,))
+
+    def late(manager, step, args):
+        """Training replaces the checkpoint between the two reads of the first try."""
+        if len(replaced) == 1:
+            save(tmp_path, config, variables, (7,))
+            shutil.rmtree(tmp_path / FOLDER / "2")
+        replaced.append(step)
+        return restore(manager, step, args=args)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", late)
+    assert_same(load_model(config, tmp_path)[1], times(7, variables))
+    assert replaced == [2, 2, 7, 7]

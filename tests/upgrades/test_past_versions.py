@@ -12,8 +12,8 @@ from flax import traverse_util
 
 from delg_jax import workdir
 from delg_jax.errors import UserError
-from delg_jax.evaluation.evaluate import evaluate
-from delg_jax.features.extract import sections
+from delg_jax.evaluation.experiment import evaluate
+from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import feature_variables
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
@@ -40,7 +40,7 @@ from tests.upgrades.tiny_run import (
 
 WITH_STORE = VERSIONS[VERSIONS.index(STORE) :]
 WITH_GRAPH = VERSIONS[VERSIONS.index(GRAPH) :]
-GOING_ON = VERSIONS[VERSIONS.index(CHECKPOINTS) :]
+RESUMABLE = VERSIONS[VERSIONS.index(CHECKPOINTS) :]
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,7 @@ def test_a_run_of_another_optimizer_is_refused_with_what_to_do(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", GOING_ON)
+@pytest.mark.parametrize("version", RESUMABLE)
 def test_training_resumes_to_the_same_weights(version, tmp_path):
     root, numbers = unpacked(version, tmp_path)
     words = [sys.executable, "-m", "tests.upgrades", "train", f"--workdir={root}"]

@@ -1,8 +1,8 @@
-"""The run whose artefacts the archives beside this file hold, each left by one version.
+"""The run whose outputs the archives beside this file hold, each left by one version.
 
 An archive is named by the commit that made it: a workdir that was trained to step 4, of which
 checkpoint 2 is kept, extracted, indexed and evaluated with `config` on a network two channels wide,
-and `numbers.npz`, which holds what that version read of its own artefacts.
+and `numbers.npz`, which holds what that version read of its own outputs.
 """
 
 import tarfile

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from delg_jax.benchmarks.case import import_peer
 from delg_jax.features.extractor import Features
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pyramid import scaled_size
-from delg_jax.features.pyramid_level import LevelPlan, plan
+from delg_jax.features.pyramid_level import ExtractionSettings, LevelPlan, plan
 from delg_jax.losses import LossWeights
 from delg_jax.models.convention import get_convention
 from delg_jax.models.delg import Delg
@@ -163,7 +162,7 @@ class TorchExtractor:
         self,
         module: Delg,
         variables: Mapping[str, Any],
-        settings: ml_collections.ConfigDict,
+        settings: ExtractionSettings,
         batch: int = 1,
     ) -> None:
         self._torch = import_peer("torch", "torch")

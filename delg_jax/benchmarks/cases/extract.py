@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from delg_jax.benchmarks.baselines.pytorch import TorchExtractor
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.features import Extractor, pyramid, pyramid_level
+from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models.delg import Delg
 from delg_jax.models.variables import initialize
 
@@ -59,24 +59,9 @@ def network(backbone: str) -> Delg:
     )
 
 
-def settings(scales: int, step: int, dtype: str) -> ml_collections.ConfigDict:
-    """Returns the fields of `config.extract` that extraction reads, with 3 or 7 local scales."""
-    return ml_collections.ConfigDict(
-        {
-            "local_scales": _PYRAMIDS[scales],
-            "global_scales": _THREE,
-            "max_features": 1000,
-            "attention_threshold": 0.0,
-            "nms_radius": 0,
-            "scale_pooling": "mean",
-            "gem_power": 0.0,
-            "relup": 0.0,
-            "regional": 0.0,
-            "dtype": dtype,
-            "batch_pixels": 0,
-            "shape_step": step,
-        }
-    )
+def settings(scales: int, step: int, dtype: str) -> ExtractionSettings:
+    """Returns the settings of extraction with 3 or 7 local scales."""
+    return ExtractionSettings(_PYRAMIDS[scales], _THREE, dtype=dtype, shape_step=step)
 
 
 def compare(
@@ -128,7 +113,7 @@ def compare(
 
 
 def operations(
-    module: Delg, variables: Any, config: ml_collections.ConfigDict, size: tuple[int, int]
+    module: Delg, variables: Any, config: ExtractionSettings, size: tuple[int, int]
 ) -> float:
     """Returns the operations for an image of `size` (height and width), without padding."""
     total = 0.0

@@ -116,7 +116,7 @@ class Pyramid:
 
     Args:
       texture: float32 [H, W, C]; H and W are multiples of `MARGIN`.
-      mirror: whether it goes on to the sides, and up and down, as in facing mirrors; where not,
+      mirror: whether it continues to the sides, and up and down, as in facing mirrors; where not,
         it is 0.
 
     Attributes:

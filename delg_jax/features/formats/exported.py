@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
+from delg_jax import workdir
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features.extract import Extracted, extract, has_global, has_local
+from delg_jax.features.experiment import Extracted, extract, has_global, has_local
 from delg_jax.features.extraction import Loaded, Loader
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.formats.delf import GLOBAL_SUFFIX, LOCAL_SUFFIX
@@ -204,4 +205,5 @@ def _write_delf(path: pathlib.Path, images: Iterable[_Image]) -> None:
                 delf.write_global(f"{target}{GLOBAL_SUFFIX}", image.descriptor)
         if path.exists():
             shutil.rmtree(path)
+        workdir.flush(folder)
         folder.rename(path)

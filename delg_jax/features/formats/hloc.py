@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax import hdf5_files, workdir
+from delg_jax import hdf5_files, system_errors, workdir
 from delg_jax.errors import UserError
 from delg_jax.features.formats.image_order import AbsentImageError, best_first, spellings
 from delg_jax.features.local_features import LocalFeatures
@@ -123,6 +123,7 @@ class HlocReader:
         except UserError:
             raise
         except Exception as error:  # h5py raises errors of any type for damaged files
+            system_errors.reraise(error)
             text = " ".join(str(error).split())
             raise _error(self._path, f"cannot be used for image {name}: {text}") from error
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from delg_jax.data import ImageSource
 from delg_jax.errors import UserError
-from delg_jax.features.extract import Extracted
+from delg_jax.features.experiment import Extracted
 from delg_jax.features.extraction import Loader
 from delg_jax.features.formats import hloc
 from delg_jax.features.image_sets import query_boxes
@@ -50,15 +50,15 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
     if both := set(extracted.data.queries.names) & set(extracted.data.database.names):
         rule = "is the name of a query and of a database image, which one HDF5 file cannot hold"
         raise UserError("image", min(both), rule)
-    stores = (
-        (extracted.database, extracted.data.database, None),
-        (extracted.queries, extracted.data.queries, query_boxes(config, extracted.data)),
-    )
     for source in (extracted.data.database, extracted.data.queries):
         name, count = collections.Counter(source.names).most_common(1)[0]
         if count > 1:
             rule = f"is the name of {count} images, which one HDF5 file cannot hold"
             raise UserError("image", name, rule)
+    stores = (
+        (extracted.database, extracted.data.database, None),
+        (extracted.queries, extracted.data.queries, query_boxes(config, extracted.data)),
+    )
     with hloc.writing(path) as writer:
         for store, source, boxes in stores:
             descriptors = store.global_descriptors()

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import tensorstore as ts
 
-from delg_jax import json_files
+from delg_jax import json_files, system_errors
 from delg_jax.errors import UserError
 
 _CONTEXT = re.compile(r"\s*\[(tensorstore_spec|source locations)=.*$")  # at the end of a message
@@ -201,6 +201,7 @@ def _result(future: ts.Future | ts.WriteFutures, folder: pathlib.Path) -> Any:
     try:
         return future.result()
     except (ValueError, OSError, NotImplementedError) as error:
+        system_errors.reraise(error)
         text = " ".join(str(error).split())
         found = _FILE.search(text)
         path = found.group(1) if found else str(folder)

@@ -128,7 +128,7 @@ def locate(name: str, offline: bool = False, cache: pathlib.Path | None = None) 
     """The path of weights given as a name of `PUBLISHED` or as a path.
 
     Args:
-      name: a name, a file or a folder; a file or folder of that name takes precedence.
+      name: a name, a file or a folder; a name takes precedence over a file in this folder.
       offline: whether to refuse instead of downloading.
       cache: folder of downloads; None for `cache_folder`.
 
@@ -139,7 +139,7 @@ def locate(name: str, offline: bool = False, cache: pathlib.Path | None = None) 
       UserError: if they cannot be had: the package is not installed, or the download fails or is
         damaged.
     """
-    if name not in PUBLISHED or os.path.lexists(name):
+    if name not in PUBLISHED:
         return name
     weights = PUBLISHED[name]
     if weights.package:

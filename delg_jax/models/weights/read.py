@@ -7,7 +7,7 @@ from types import ModuleType
 import jax
 import numpy as np
 
-from delg_jax import text_files
+from delg_jax import system_errors, text_files
 from delg_jax.errors import UserError
 from delg_jax.models.weights.readers import keras_h5, npz, pytorch, safetensors, tensorflow
 from delg_jax.models.weights.readers.refusal import refusal
@@ -55,6 +55,7 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
         rule = f"needs the package {error.name}: pip install 'delg_jax[convert]'"
         raise refusal(path, rule) from error
     except Exception as error:  # on a damaged file, the libraries can raise anything
+        system_errors.reraise(error)
         raise refusal(path, f"must be an intact {reader.KIND} ({_line(error)})") from error
     if not arrays:
         raise refusal(path, f"must hold weights; this {reader.KIND} holds none")

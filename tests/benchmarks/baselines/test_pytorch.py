@@ -6,7 +6,7 @@ from delg_jax.benchmarks import case
 from delg_jax.benchmarks.baselines import pytorch
 from delg_jax.benchmarks.baselines.pytorch import TorchTrainer
 from delg_jax.benchmarks.cases import extract, train
-from delg_jax.features import Extractor
+from delg_jax.features import ExtractionSettings, Extractor
 from delg_jax.models.variables import initialize
 from delg_jax.training import optimizer, step
 from tests.photographs import draw
@@ -50,8 +50,7 @@ def test_gives_the_features_of_our_extractor(backbone):
     pytest.importorskip("torch", reason="the peer")
     module = extract.network(backbone)
     variables = random_variables(module)
-    asked = extract.settings(7, 32, "float32")
-    asked.local_scales, asked.global_scales = (0.7, 1.0), (1.0,)
+    asked = ExtractionSettings((0.7, 1.0), (1.0,), shape_step=32)
     picture = draw(0, 90, 61)
     (expected,) = Extractor(module, variables, asked)([picture])
     (found,) = pytorch.TorchExtractor(module, variables, asked)([picture])
@@ -66,8 +65,7 @@ def test_the_best_features_of_all_scales_are_kept():
     pytest.importorskip("torch", reason="the peer")
     module = extract.network("tiny")
     variables = random_variables(module)
-    asked = extract.settings(7, 32, "float32")
-    asked.local_scales, asked.global_scales, asked.max_features = (0.7, 1.0), (1.0,), 20
+    asked = ExtractionSettings((0.7, 1.0), (1.0,), max_features=20, shape_step=32)
     (expected,) = Extractor(module, variables, asked)([draw(0, 90, 61)])
     (found,) = pytorch.TorchExtractor(module, variables, asked)([draw(0, 90, 61)])
     assert found.local.mask.sum() == 20
@@ -78,8 +76,7 @@ def test_pictures_of_one_size_are_computed_together_and_come_back_in_order():
     pytest.importorskip("torch", reason="the peer")
     module = extract.network("tiny")
     variables = random_variables(module)
-    asked = extract.settings(7, 32, "float32")
-    asked.local_scales, asked.global_scales = (0.7, 1.0), (1.0,)
+    asked = ExtractionSettings((0.7, 1.0), (1.0,), shape_step=32)
     pictures = [draw(0, 90, 61), draw(1, 61, 90), draw(2, 90, 61), draw(3, 90, 61)]
     one, many = (
         pytorch.TorchExtractor(module, variables, asked, batch)(pictures) for batch in (1, 2)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from delg_jax.benchmarks.cases import extract
+from delg_jax.features import ExtractionSettings
 from tests.tiny import random_variables
 
 
@@ -20,8 +21,7 @@ def test_the_sizes_of_accelerators_run_on_small_pictures(size):
 def test_operations_are_those_of_the_pixels_without_padding():
     module = extract.network("resnet18")
     variables = random_variables(module)
-    asked = extract.settings(3, 32, "float32")
-    asked.local_scales = asked.global_scales = (1.0,)
+    asked = ExtractionSettings((1.0,), (1.0,), shape_step=32)
     whole = extract.operations(module, variables, asked, (224, 224))
     # ResNet-18 has 1.8e9 multiplications and additions at this size, some of them of padding;
     # the heads add theirs

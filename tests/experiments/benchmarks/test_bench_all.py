@@ -3,7 +3,6 @@ import json
 import pytest
 
 from delg_jax.cli.main import run_experiment
-from delg_jax.errors import UserError
 from experiments.benchmarks import bench_all
 
 ENVIRONMENT = {
@@ -12,6 +11,9 @@ ENVIRONMENT = {
     "processor": "Brand",
     "cpus": 2,
     "commit": "abc",
+    "date": "2026-01-02",
+    "kernels": ["openblas 0.3 Zen"],
+    "pinned": [],
     "versions": {"jax": "0.10"},
 }
 
@@ -56,7 +58,32 @@ def test_ours_comes_first_and_peers_follow(result):
     assert "2 s/query" in lines[3]
     assert "faiss (peer)" in lines[4]
     assert "2.00" in lines[4]
-    assert lines[-1] == "1 cpu, 2 cores (Brand); jax 0.10; commit abc."
+    assert lines[-1] == (
+        "1 cpu, 2 cores (Brand); BLAS kernels: openblas 0.3 Zen; BLAS pinned: none; jax 0.10; "
+        "commit abc; 2026-01-02."
+    )
+
+
+def test_each_kind_of_processor_has_its_table_and_one_caption(result):
+    other = {**ENVIRONMENT, "processor": "Other(R) CPU @ 2.0GHz", "pinned": ["OPENBLAS_X=Y"]}
+    again = {**result, "environment": {**ENVIRONMENT, "commit": "abc-dirty"}}
+    text = bench_all.table([result, again, {**result, "environment": other}])
+    assert [text.count(f"| {kind}: benchmark") for kind in ("Brand", "Other")] == [1, 1]
+    assert text.count("commit abc, abc-dirty") == 1
+    assert "pinned: OPENBLAS_X=Y" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Intel(R) Xeon(R) Processor", "Intel Xeon"),
+        ("AMD EPYC 7763 64-Core Processor", "AMD EPYC 7763"),
+        ("Intel(R) Core(TM) i7-9 CPU @ 2.60GHz", "Intel Core i7-9"),
+        ("", "unknown"),
+    ],
+)
+def test_kinds_of_processor(name, kind):
+    assert bench_all.kind_of_processor(name) == kind
 
 
 def test_memory_has_one_row_for_a_stage():
@@ -68,26 +95,19 @@ def test_memory_has_one_row_for_a_stage():
     assert "3 at 1,000, - at 2,000" in text
 
 
-def test_only_the_text_between_the_marks_changes():
-    text = f"before\n{bench_all.BEGIN}\nold\n{bench_all.END}\nafter\n"
-    once = bench_all.replaced(text, "new")
-    assert once == f"before\n{bench_all.BEGIN}\nnew\n{bench_all.END}\nafter\n"
-    assert bench_all.replaced(once, "new") == once
-    for broken in ("no marks", f"{bench_all.END} {bench_all.BEGIN}"):
-        with pytest.raises(UserError, match="--page"):
-            bench_all.replaced(broken, "new")
-
-
-def test_results_and_the_page_are_written(tmp_path, capsys):
-    page = tmp_path / "benchmarks.md"
-    page.write_text(f"{bench_all.BEGIN}\n{bench_all.END}\n")
-    (tmp_path / "bench_train.json").write_text('{"of": "an older program"}')
+def test_results_are_written_beside_those_of_other_processors(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_all.environment, "processor", lambda: "Brand(R) 9")
+    (tmp_path / "bench_train_on_old.json").write_text('{"of": "an older program"}')
     flags = ["--size=tiny", "--only=global_one", "--peers=none"]
-    paths = [f"--page={page}", f"--results={tmp_path}"]
-    assert run_experiment(bench_all, [*flags, *paths]) == 0
-    assert json.loads((tmp_path / "bench_global_one.json").read_text())["repeats"] == 7
-    assert "| global_one" in page.read_text()
-    assert "minutes" in capsys.readouterr().out
+    assert run_experiment(bench_all, [*flags, f"--results={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "bench_global_one_on_brand_9.json").read_text())
+    assert found["repeats"] == 7
+    assert found["environment"]["command"].startswith("python -m delg_jax bench global_one")
+    assert str(tmp_path) not in found["environment"]["command"]
+    assert found["environment"]["pinned"] == []
+    output = capsys.readouterr().out
+    assert "| global_one" in output
+    assert "minutes" in output
 
 
 def test_a_failed_case_is_reported(tmp_path):

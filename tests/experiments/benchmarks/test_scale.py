@@ -3,7 +3,7 @@ import json
 import pytest
 
 from delg_jax.cli.main import run_experiment
-from experiments.benchmarks import scale
+from experiments.benchmarks import bench_all, scale
 
 RATES = scale.Rates(10.0, 1e9, 1e11, 20.0, 1e6, 4e8, 1000, "1 cpu, 2 cores")
 
@@ -30,15 +30,19 @@ def test_the_plan_says_what_it_rests_on():
 
 
 def test_rates_are_read_from_the_benchmarks(tmp_path, capsys):
-    environment = {"devices": 1, "device": "cpu", "cpus": 2}
+    environment = {"devices": 1, "device": "cpu", "cpus": 2, "processor": "Brand(R) 9 CPU @ 2GHz"}
     ours = {"name": "ours", "units_per_second": 2.0, "ratio": 1.0}
     timed = {
         "size": {"images": 3, "features": 10},
         "implementations": [ours, {"name": "engine ivf", "ratio": 0.1}],
         "environment": environment,
     }
-    for name in scale._SOURCES[:-1]:
-        (tmp_path / f"{name}.json").write_text(json.dumps(timed))
+    for name in scale._CASES:
+        path = bench_all.path_of(tmp_path, name, "Brand 9")
+        path.write_text(json.dumps({**timed, "name": name}))
+        other = {**timed, "name": name, "environment": {**environment, "processor": "A"}}
+        if name != "binary":  # a machine that lacks one case gives no rates
+            bench_all.path_of(tmp_path, name, "A").write_text(json.dumps(other))
     assert run_experiment(scale, [f"--results={tmp_path}"]) == 2
     assert "store_reading.json" in capsys.readouterr().err
     store = {"bytes": 100, "images": 7, "read_features": {"seconds": 4.0}}
@@ -48,4 +52,5 @@ def test_rates_are_read_from_the_benchmarks(tmp_path, capsys):
     assert rates["floats"] == rates["bits"] == 600
     assert (rates["images"], rates["global_images"], rates["read"]) == (2, 6, 25)
     assert rates["ivf"] == 10
+    assert rates["machine"] == "1 cpu, 2 cores (Brand 9)"
     assert (tmp_path / "scale.md").read_text() == capsys.readouterr().out

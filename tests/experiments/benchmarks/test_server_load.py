@@ -22,9 +22,11 @@ def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch
             yield os.getpid(), server.port
 
     monkeypatch.setattr(server_load, "served", served)
+    monkeypatch.setattr(server_load, "_HEAVY_SIDE", 200)
     flags = ["--index=w", "--clients=12", "--seconds=2", f"--results={tmp_path}", "--requests=300"]
+    flags += ["--sizes=9"]
     assert run_experiment(server_load, flags) == 0
-    found = json.loads((tmp_path / "server_load.json").read_text())
+    found = json.loads((tmp_path / "server_load_12.json").read_text())
     answers = {kind: entry["answers"] for kind, entry in found["requests"].items()}
     searches = answers["search"]["200"]
     assert 12 <= searches <= 300
@@ -34,8 +36,10 @@ def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch
         assert 0 < entry["p50"] <= entry["p99"] <= entry["slowest"]
     assert set(answers["hostile"]) <= {"400", "403", "413", "422"}
     assert answers["broken"]["gone"] > 0
+    assert set(answers["heavy"]) == {"200"}
+    assert len(found["memory_curve"]) >= 2
     assert set(found["memory_megabytes"]) == {"start", "warm", "end"}
-    assert (tmp_path / "server_load.md").read_text() == capsys.readouterr().out
+    assert (tmp_path / "server_load_12.md").read_text() == capsys.readouterr().out
 
 
 def test_a_workdir_that_cannot_be_served_is_one_line(tmp_path, capsys):

@@ -4,6 +4,8 @@ import json
 import numpy as np
 import pytest
 
+from delg_jax.benchmarks import environment
+from experiments.framework import plan
 from experiments.framework.paper_table import PaperTable
 from experiments.framework.plan import Options
 from experiments.framework.table_cells import Cell
@@ -29,13 +31,32 @@ def rows(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_each_data_set_has_a_table_with_paper_ours_and_difference(table):
-    found = rows(table.markdown())
+def of_paper(table):
+    size = dataclasses.replace(SIZE, of_paper=True)
+    experiment = dataclasses.replace(EXPERIMENT, sizes={"quick": size})
+    return dataclasses.replace(table, experiment=experiment)
+
+
+def test_on_the_data_of_the_paper_each_has_a_table_with_the_difference(table):
+    found = rows(of_paper(table).markdown())
     assert found[0] == ["Table 0", "One Medium: paper", "ours", "difference"]
     assert found[2] == ["a", "1.00", "3.00 [2.00, 4.00]", "+2.00"]
     assert found[3] == ["b", "-", "6.00 [5.00, 7.00]", "-"]
     assert found[4] == ["c", "-", "-", "-"]
     assert found[5] == ["Table 0", "Two Hard"]  # of which the paper has nothing
+
+
+def test_other_data_have_their_own_name_and_no_difference(table, tmp_path):
+    size = dataclasses.replace(SIZE, titles={"one": "photographs"})
+    other = dataclasses.replace(EXPERIMENT, sizes={"quick": size})
+    cells = {(row, title.replace("One", "photographs")): c for (row, title), c in CELLS.items()}
+    other = dataclasses.replace(table, experiment=other, cells=cells)
+    found = rows(other.markdown())
+    assert found[0] == ["Table 0", "photographs Medium", "the paper's One Medium"]
+    assert found[2] == ["a", "3.00 [2.00, 4.00]", "1.00"]
+    entry = other.content()["cells"][0]
+    assert (entry["column"], entry["paper"]) == ("photographs Medium", 1.0)
+    assert "difference" not in entry
 
 
 def test_claims_have_a_p_value_where_there_are_queries(table):
@@ -55,14 +76,11 @@ def test_the_table_describes_the_data_and_lists_failures(table):
     text = table.markdown()
     assert "These data are not the paper's, whose numbers only stand beside." in text
     assert "Failed: c (no memory)" in text
-    of_paper = dataclasses.replace(
-        EXPERIMENT, sizes={"quick": dataclasses.replace(SIZE, of_paper=True)}
-    )
-    text = dataclasses.replace(table, experiment=of_paper).markdown()
+    text = of_paper(table).markdown()
     assert "These data are the paper's." in text
     assert "were not left out (`data.exclude`)" in text
     excluding = Options("quick", table.options.workdir, changes={"data.exclude": "list.txt"})
-    text = dataclasses.replace(table, experiment=of_paper, options=excluding).markdown()
+    text = of_paper(dataclasses.replace(table, options=excluding)).markdown()
     assert "Training images listed in list.txt were left out" in text
     without = [dataclasses.replace(row, paper={}) for row in EXPERIMENT.rows]
     unknown = dataclasses.replace(EXPERIMENT, rows=tuple(without))
@@ -71,8 +89,12 @@ def test_the_table_describes_the_data_and_lists_failures(table):
 
 
 def test_files_contain_the_numbers_of_the_table(table, tmp_path):
+    table = of_paper(table)
     table.write(tmp_path)
     content = json.loads((tmp_path / "toy_quick.json").read_text())
+    assert content["environment"]["configuration"] == environment.digest(
+        plan.fields(table.experiment, Options("quick", tmp_path / "elsewhere", "data"))
+    )
     assert (tmp_path / "toy_quick.md").read_text() == table.markdown()
     assert content["cells"][0] == {
         "row": "a",

@@ -27,7 +27,7 @@ def test_the_tables_have_a_row_for_each_method_and_gain(monkeypatch, capsys, tmp
 
     verbs = {"train": lambda config, workdir, overwrite: {}, "evaluate": evaluate}
     monkeypatch.setattr(sweep, "VERBS", verbs)
-    arguments = [CONFIG, f"--workdir={tmp_path}", "--seed=1", "--seed=2"]
+    arguments = [CONFIG, f"--workdir={tmp_path}", "--seed=1", "--seed=2", f"--results={tmp_path}"]
     assert run_experiment(quickstart_seeds, arguments) == 0
     output = capsys.readouterr().out
     for group in ("untrained", "trained"):
@@ -36,6 +36,9 @@ def test_the_tables_have_a_row_for_each_method_and_gain(monkeypatch, capsys, tmp
         assert f"| {group}, global+sp over global " in output
     assert "15.00 ± 7.07" in output
     assert "+0.00 ± 0.00" in output
+    content = json.loads((tmp_path / "quickstart_seeds.json").read_text())
+    assert content["trained"]["2"]["local"]["hard"]["map"] == 20.0
+    assert (tmp_path / "quickstart_seeds.md").read_text() == output
 
 
 @pytest.mark.parametrize("arguments", [["--seed=a"], ["--config.data.root_=x"], ["stray"]])
@@ -56,7 +59,7 @@ def test_help_is_the_docstring(capsys):
 @pytest.mark.slow
 def test_two_seeds_at_smoke_size(capsys, tmp_path):
     arguments = [CONFIG, f"--workdir={tmp_path / 'runs'}", "--seed=0", "--seed=1"]
-    arguments += [f"--config.data.tfds_dir={tmp_path / 'data'}"]
+    arguments += [f"--config.data.tfds_dir={tmp_path / 'data'}", f"--results={tmp_path}"]
     assert run_experiment(quickstart_seeds, arguments) == 0
     assert capsys.readouterr().out.count("±") == 3 * (8 + 4)
     content = json.loads((tmp_path / "runs" / "sweep.json").read_text())

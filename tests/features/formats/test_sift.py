@@ -1,4 +1,6 @@
 import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -36,6 +38,18 @@ def test_an_image_without_texture_has_no_features():
     found = sift.detect(cv2.SIFT_create(), np.full((40, 40, 3), 9, np.uint8), 10)
     assert found.locations.shape == (0, 2)
     assert found.descriptors.shape == (0, 128)
+
+
+@pytest.mark.parametrize("queries", [["a", "a"], ["b"]])
+def test_a_name_that_one_file_cannot_hold_twice_is_refused(tmp_path, monkeypatch, queries):
+    monkeypatch.setattr(sift, "require_opencv", mock.MagicMock())
+    data = SimpleNamespace(
+        queries=SimpleNamespace(names=queries), database=SimpleNamespace(names=["b", "c"])
+    )
+    stores = SimpleNamespace(data=data, queries=None, database=None)
+    with pytest.raises(UserError, match=f"image = '{queries[0]}'"):
+        sift.write(tmp_path / "sift.h5", stores, retrieval_config(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_sift_stands_beside_the_networks_global_descriptors(tmp_path):

@@ -193,10 +193,12 @@ def test_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
     assert published.locate("efficientnet_lite0", offline=True) == str(package / entry.file)
 
 
-def test_a_file_of_the_same_name_takes_precedence(tmp_path, monkeypatch):
+def test_a_name_takes_precedence_over_a_file_in_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "resnet50_v1").touch()
-    assert published.locate("resnet50_v1", offline=True) == "resnet50_v1"
+    (tmp_path / "cvnet_r50").touch()
+    assert published.locate("./cvnet_r50") == "./cvnet_r50"
+    with pytest.raises(UserError, match="cannot be downloaded by a program"):
+        published.locate("cvnet_r50", cache=tmp_path / "cache")
 
 
 def test_what_no_program_can_download_names_its_page(tmp_path):

@@ -23,7 +23,9 @@ def test_every_naming_of_a_source_is_recognised(rng, source, number):
     if number >= len(NAMINGS[source]):
         pytest.skip("the source has fewer namings")
     naming = NAMINGS[source][number]
-    model = model_of("resnet50", naming.convention, gem_learned=True, local_head=False)
+    backbone = "efficientnet_lite0" if source == "efficientnet" else "resnet50"
+    model = model_of(backbone, naming.convention, gem_learned=True, local_head=False)
+    model.conv4_stride = 16 if source == "efficientnet" else model.conv4_stride
     ours, theirs = foreign(naming, model, rng)
     assert weights.convention_of(source, theirs, model.backbone) == naming.convention
     if source == "delg_savedmodel":

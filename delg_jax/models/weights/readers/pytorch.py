@@ -65,7 +65,7 @@ class _Storage(NamedTuple):
 
     key: str
     dtype: np.dtype
-    count: int
+    elements: int
 
 
 class _Tensor(NamedTuple):
@@ -163,7 +163,7 @@ def _read_legacy(path: str) -> tuple[Any, Callable[[_Storage], bytes]]:
     position = whole.tell()
     for key in keys:
         storage, position = used[str(key)], position + _LENGTH
-        places[storage.key] = position, position + storage.count * storage.dtype.itemsize
+        places[storage.key] = position, position + storage.elements * storage.dtype.itemsize
         position = places[storage.key][1]
     if position > len(whole):
         raise pickle.UnpicklingError("ends before its data")

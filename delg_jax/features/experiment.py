@@ -176,6 +176,7 @@ def _updating(
 
     def update(store: FeatureStore) -> None:
         """Updates the images of a store."""
+        store.forget_repeated()
         listed, known = set(names), set(store.names)
         forget(store, [name for name in store.names if name not in listed])
         store.append([name for name in names if name not in known])

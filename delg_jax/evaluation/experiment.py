@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax import configuration, distributed
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.configuration import require_seed
 from delg_jax.data import RetrievalData
 from delg_jax.errors import UserError
@@ -18,14 +18,16 @@ from delg_jax.evaluation import gldv2_tasks, pairs, revisited, significance
 from delg_jax.evaluation.cost import Cost, measured
 from delg_jax.evaluation.pairs import pair_average_precision
 from delg_jax.features import Extracted, extract
-from delg_jax.features.extract import sections
+from delg_jax.features.experiment import sections
 from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, settings, skipped, verification
 from delg_jax.retrieval.ranking import Ranked, Ranking
+from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import deciding_fields, index_place
-from delg_jax.search.index import build_index
+from delg_jax.search.index import build_index, pair_graph
+from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory
@@ -85,10 +87,12 @@ def evaluate(
     }
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
-        result["pairs"] = pair_average_precision(extracted, config.rerank, *counts, config.seed)
-    with artefacts.where_writable(f"{root}: metrics.json and rankings.npz"):
-        artefacts.write_arrays(root / "rankings.npz", _named(ranked))
-        artefacts.write_json(root / "metrics.json", result)
+        result["pairs"] = pair_average_precision(
+            extracted, spatial_settings(config.rerank), *counts, config.seed
+        )
+    with outputs.where_writable(f"{root}: metrics.json and rankings.npz"):
+        outputs.write_arrays(root / "rankings.npz", _named(ranked))
+        outputs.write_json(root / "metrics.json", result)
     return result
 
 
@@ -123,16 +127,16 @@ def _bind(
     folder, fields = root / "evaluation", decided_by(config)
     extra = {"weights": extracted.weights}
     made_from = sources(extracted.database, extracted.queries, extracted.data)
-    known = artefacts.is_of(folder, config, fields, extra)
+    known = outputs.is_of(folder, config, fields, extra)
     if not known and not overwrite:
-        artefacts.claim(folder, config, fields, extra=extra)  # an error if there is one
-    if not known or artefacts.sources(folder) != made_from:
+        outputs.claim(folder, config, fields, extra=extra)  # an error if there is one
+    if not known or outputs.sources(folder) != made_from:
         submissions = root.glob("submission_*.csv")
         for path in (root / "metrics.json", root / "rankings.npz", *submissions):
             path.unlink(missing_ok=True)
-    artefacts.claim(folder, config, fields, overwrite, extra)
-    with artefacts.where_writable(f"{folder}: its configuration"):
-        artefacts.describe(folder, config, fields, extra, made_from)
+    outputs.claim(folder, config, fields, overwrite, extra)
+    with outputs.where_writable(f"{folder}: its configuration"):
+        outputs.describe(folder, config, fields, extra, made_from)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -155,33 +159,38 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 def _graphs(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
-) -> dict[str, SimilarityGraph]:
-    """The similarity graphs that methods need, by their search."""
-    wanted = [method for method in config.eval.methods if methods.needs_graph(method)]
-    return {
-        search: build_index(config, root, overwrite, extracted, search)
-        for search in _searches(wanted)
+) -> dict[str, SimilarityGraph | PairGraph]:
+    """The similarities between database images that methods need, by `methods.graph_name`."""
+    names = {methods.graph_name(method, config.rerank) for method in config.eval.methods}
+    graphs: dict[str, SimilarityGraph | PairGraph] = {
+        name: build_index(config, root, overwrite, extracted, name)
+        for name in sorted(names - {"", "pairs"})
     }
+    if "pairs" in names and distributed.is_first():
+        graphs["pairs"] = pair_graph(extracted, config.search)
+    return graphs
 
 
 def _rank_by_methods(
     config: ml_collections.ConfigDict,
     root: pathlib.Path,
     extracted: Extracted,
-    graphs: dict[str, SimilarityGraph],
+    graphs: dict[str, SimilarityGraph | PairGraph],
     overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
     wanted = tuple(config.eval.methods)
+    depth = settings.ranked_depth(config, gldv2_tasks.counted(config))
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, config.search, place, config.eval.depth)
+            first = methods.search(search, extracted, config.search, place, depth)
         for method in own:
             with measured() as reranked:
-                ranked[method] = _rerank(method, config, extracted, first, graphs.get(search))
+                graph = graphs.get(methods.graph_name(method, config.rerank))
+                ranked[method] = _rerank(method, config, extracted, first, graph)
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
@@ -196,13 +205,14 @@ def _rerank(
     config: ml_collections.ConfigDict,
     extracted: Extracted,
     first: Ranking,
-    graph: SimilarityGraph | None,
+    graph: SimilarityGraph | PairGraph | None,
 ) -> Ranked:
     """The rankings of a method, from those of its search."""
     task = gldv2_tasks.task_of(config)
     if method.endswith("+sp"):
         excluded = None if task else verification.junk(extracted.data.ground_truth)
-        return verification.verify(extracted, first, config.rerank, config.seed, excluded)
+        settings = spatial_settings(config.rerank)
+        return verification.verify(extracted, first, settings, config.seed, excluded)
     block = config.search.global_block
     found = methods.rerank(method, extracted, first, graph, config.rerank, block)
     return Ranked({"all": found.images}, found.similarities if task else None)
@@ -232,7 +242,7 @@ def _score(
         for method, predictions in predicted.items():
             path = root / f"submission_{task}_{method}.csv"
             asked = list(gldv2_tasks.answers(task, data))
-            with artefacts.where_writable(str(path)):
+            with outputs.where_writable(str(path)):
                 gldv2_tasks.write_predictions(path, task, asked, predictions)
         scored = {
             method: gldv2_tasks.score(task, predictions, data, kappas)

@@ -1,4 +1,3 @@
-import importlib
 import json
 import shutil
 
@@ -6,12 +5,14 @@ import jax
 import numpy as np
 import pytest
 
+import delg_jax.evaluation.experiment as evaluation_of_experiment
+import delg_jax.features.experiment as features_of_experiment
 from configs import default
 from delg_jax import configuration, json_files
-from delg_jax import workdir as artefacts
+from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, revisited, score
-from delg_jax.evaluation.evaluate import decided_by
+from delg_jax.evaluation.experiment import decided_by
 from delg_jax.retrieval import methods, verification
 from delg_jax.search import index as search_stage
 from delg_jax.search.graph_store import GraphStore
@@ -19,8 +20,6 @@ from tests.photographs import make_revisited, truncate
 from tests.tiny import retrieval_config
 
 # The packages have functions of these names, which hide the modules
-evaluate_module = importlib.import_module("delg_jax.evaluation.evaluate")
-features_stage = importlib.import_module("delg_jax.features.extract")
 
 PLACES = 4
 METHODS = methods.METHODS
@@ -61,8 +60,7 @@ def nothing_is_extracted(monkeypatch):
     def check(loader, extractor, store, *_):
         assert store.missing() == []
 
-    module = importlib.import_module("delg_jax.features.extract")  # not the function of its name
-    monkeypatch.setattr(module, "extract_to_store", check)
+    monkeypatch.setattr(features_of_experiment, "extract_to_store", check)
 
 
 def test_metrics_are_written_as_returned(run):
@@ -98,7 +96,7 @@ def test_rankings_are_permutations_that_give_the_metrics(run, config):
     for ranks in rankings.values():
         assert ranks.dtype == np.int32
         np.testing.assert_array_equal(np.sort(ranks, axis=1), [range(2 * PLACES)] * PLACES)
-    truth = evaluate_module.extract(config, folder).data.ground_truth
+    truth = evaluation_of_experiment.extract(config, folder).data.ground_truth
     for protocol in revisited.PROTOCOLS:
         name = f"global+sp:{protocol}"
         expected = revisited.evaluate(rankings[name].T, truth)[protocol]["map"]
@@ -151,7 +149,7 @@ def test_a_changed_search_rebuilds_the_graph(run, config, tmp_path, nothing_is_e
     with pytest.raises(UserError, match=r"config\.search\.graph_neighbours: 1000 -> 2"):
         evaluate(other, tmp_path)
     evaluate(other, tmp_path, overwrite=True)
-    database = evaluate_module.extract(other, tmp_path).database
+    database = evaluation_of_experiment.extract(other, tmp_path).database
     folder = tmp_path / "index" / "graph"
     graph = GraphStore(folder, database.names, features=database).graph()
     assert graph.indices.shape == (2 * PLACES, 2)
@@ -179,7 +177,7 @@ def test_rankings_may_keep_the_first_images_alone(run, config, tmp_path):
     }.items():
         short = changed(short, path, value)
     evaluate(short, tmp_path)
-    extracted = evaluate_module.extract(short, tmp_path)
+    extracted = evaluation_of_experiment.extract(short, tmp_path)
     whole = methods.search("global", extracted, short.search)
     cut = methods.search("global", extracted, short.search, depth=4)
     refined = [methods.refine(extracted, found, short.rerank) for found in (whole, cut)]
@@ -194,7 +192,7 @@ def test_rankings_may_keep_the_first_images_alone(run, config, tmp_path):
 
 
 def test_local_rankings_put_equal_images_in_order(config, run):
-    extracted = evaluate_module.extract(config, run[0])
+    extracted = evaluation_of_experiment.extract(config, run[0])
     ranking = methods.rank_locally(extracted, config.search)
     assert (np.diff(ranking.similarities, axis=1) <= 0).all()
     flat = config.search.copy_and_resolve_references()
@@ -223,7 +221,7 @@ def test_skipped_photographs_improve_nothing(config, run, tmp_path, engine):
     result = evaluate(config, tmp_path / "run")
     counts = {"images": 1, "queries": 1, "positives": 1}
     assert result["skipped"] == {"global": counts, "local": counts}
-    truth = evaluate_module.extract(config, tmp_path / "run").data.ground_truth
+    truth = evaluation_of_experiment.extract(config, tmp_path / "run").data.ground_truth
     with np.load(tmp_path / "run" / "rankings.npz") as file:
         rankings = dict(file)
     for ranks in rankings.values():
@@ -245,22 +243,22 @@ def test_skipped_photographs_improve_nothing(config, run, tmp_path, engine):
 def test_another_seed_is_refused_and_the_stored_one_is_that_of_the_rankings(
     run, config, tmp_path, monkeypatch
 ):
-    extracted = evaluate_module.extract(
+    extracted = evaluation_of_experiment.extract(
         config, run[0]
     )  # as weights from a file, which no seed changes
-    monkeypatch.setattr(evaluate_module, "extract", lambda *_: extracted)
+    monkeypatch.setattr(evaluation_of_experiment, "extract", lambda *_: extracted)
     config = changed(config, "eval.methods", ("global+sp",))
     other = config.copy_and_resolve_references()
     other.seed = 7
     evaluate(config, tmp_path)
     with pytest.raises(UserError, match=r"evaluation'.*config\.seed: 0 -> 7"):
         evaluate(other, tmp_path)
-    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 0
+    assert outputs.stored_config(tmp_path / "evaluation")["seed"] == 0
     evaluate(other, tmp_path, overwrite=True)
-    assert artefacts.stored_config(tmp_path / "evaluation")["seed"] == 7
+    assert outputs.stored_config(tmp_path / "evaluation")["seed"] == 7
     # What decides nothing is stored as it was at last
     evaluate(changed(other, "rerank.sp.pair_block", 3), tmp_path)
-    assert artefacts.stored_config(tmp_path / "evaluation")["rerank.sp.pair_block"] == 3
+    assert outputs.stored_config(tmp_path / "evaluation")["rerank.sp.pair_block"] == 3
 
 
 def test_results_of_anything_else_are_gone_before_new_ones_are_made(
@@ -271,7 +269,7 @@ def test_results_of_anything_else_are_gone_before_new_ones_are_made(
     results = [tmp_path / name for name in ("metrics.json", "rankings.npz")]
     evaluate(config, tmp_path)
     (tmp_path / "submission_retrieval_global.csv").touch()
-    monkeypatch.setattr(evaluate_module, "_rank_by_methods", None)
+    monkeypatch.setattr(evaluation_of_experiment, "_rank_by_methods", None)
     with pytest.raises(TypeError):
         evaluate(config, tmp_path)  # the same: it will be as it was
     assert all(path.exists() for path in results)
@@ -314,7 +312,7 @@ def other_value(value):
 def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     config = default.get_config()
     config.search.engine = engine
-    artefacts.claim(tmp_path, config, decided_by(config))
+    outputs.claim(tmp_path, config, decided_by(config))
     idle = {f"search.{name}." for name in ("cann", "ivf") if name != engine}
     undecided = set()
     for path, value in configuration.flatten(config).items():
@@ -324,7 +322,7 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
         for part in filter(None, section.split(".")):
             tree = tree[part]
         tree[name] = other_value(value)
-        if artefacts.is_of(tmp_path, other, decided_by(other)):
+        if outputs.is_of(tmp_path, other, decided_by(other)):
             undecided.add(path)
     assert {path for path in undecided if not path.startswith(tuple(idle))} == _UNDECIDED
 

@@ -1,12 +1,12 @@
-import importlib
 import json
 
 import jax
 import numpy as np
 import pytest
 
+import delg_jax.features.experiment as features_of_experiment
 from delg_jax.errors import UserError
-from delg_jax.features.extract import extract, has_global, has_local
+from delg_jax.features.experiment import extract, has_global, has_local
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.models.delg import build
@@ -99,8 +99,9 @@ def test_other_weights_are_refused_with_their_digest(config, workdir, tmp_path):
 
 def test_queries_are_cropped_only_if_asked_for(config, tmp_path, monkeypatch):
     seen = []
-    module = importlib.import_module("delg_jax.features.extract")  # not the function of its name
-    monkeypatch.setattr(module, "extract_to_store", lambda loader, *_: seen.append(loader._boxes))
+    monkeypatch.setattr(
+        features_of_experiment, "extract_to_store", lambda loader, *_: seen.append(loader._boxes)
+    )
     extract(config, tmp_path / "cropped")
     extract(changed(config, crop_queries=False), tmp_path / "whole")
     assert seen == [None, [(0, 0, 112, 96)] * 4, None, None]
@@ -155,7 +156,7 @@ def test_only_extracted_queries_are_cropped(config, workdir):
         ("dtype", "float64", "must be one of float32, bfloat16"),
         ("local_encoding", "int4", "must be one of float32, float16, int8, sign"),
         ("shape_step", 48, "multiple of 32"),
-        ("shape_step", 0, "multiple of 32"),
+        ("shape_step", -32, "multiple of 32"),
         ("max_features", 0, "at least 1"),
         ("batch_pixels", -1, "must not be negative"),
         ("chunk_images", 0, "at least 1"),

@@ -1,11 +1,11 @@
 """`evaluate` on Google Landmarks v2, in the published layout."""
 
-import importlib
 import pathlib
 
 import numpy as np
 import pytest
 
+import delg_jax.evaluation.experiment as evaluation_of_experiment
 from delg_jax import json_files
 from delg_jax.data import open_retrieval
 from delg_jax.evaluation import evaluate, gldv2, gldv2_tasks
@@ -17,7 +17,6 @@ from tests.data.tfds_builders.published import image_id, jpeg, make_gldv2, place
 from tests.photographs import truncate
 
 # The packages have functions of these names, which hide the modules
-evaluate_module = importlib.import_module("delg_jax.evaluation.evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def local(rng):
 
 @pytest.mark.parametrize("usage", ["", "public"])
 def test_perfect_features_find_everything(config, usage, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate_module, "extract", oracle)
+    monkeypatch.setattr(evaluation_of_experiment, "extract", oracle)
     config.data.name, config.data.ground_truth = "gldv2", usage
     result = evaluate(config, tmp_path)
     for method in config.eval.methods:
@@ -94,7 +93,7 @@ def test_perfect_features_find_everything(config, usage, tmp_path, monkeypatch):
     ("name", "usage"), [("gldv2_recognition", ""), ("gldv2_clean_recognition", "public")]
 )
 def test_perfect_features_recognise_everything(config, name, usage, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate_module, "extract", oracle)
+    monkeypatch.setattr(evaluation_of_experiment, "extract", oracle)
     config.data.name, config.data.ground_truth = name, usage
     result = evaluate(config, tmp_path)
     for method in config.eval.methods:
