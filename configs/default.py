@@ -144,6 +144,8 @@ def _train() -> ml_collections.ConfigDict:
     train.best_metric = "auto"  # its best checkpoint is kept too: auto = accuracy; "" = none
     train.chance_after = 1000  # updates after which validation accuracy still at chance is reported
     train.tensorboard = True  # write metrics and attention images; needs the extra [tensorboard]
+    # Needs the extra [wandb]; its variables, such as WANDB_MODE=offline, say where the run goes
+    train.wandb = ""  # project of Weights & Biases to write metrics to, too; "" = none
     # Runs that are stopped, and resume
     train.interrupted_status = 75  # exit status after SIGTERM or Ctrl-C; 75 = EX_TEMPFAIL
     train.resume_with = ""  # fields that may differ from the run's, as "train.learning_rate"

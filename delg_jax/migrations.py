@@ -23,6 +23,7 @@ ADDED = {
     "train.best_metric": "",
     "train.chance_after": 1000,
     "train.tensorboard": True,
+    "train.wandb": "",
     "train.interrupted_status": 0,
     "train.resume_with": "",
     "extract.scale_pooling": "mean",

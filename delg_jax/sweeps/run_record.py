@@ -31,7 +31,7 @@ _DATA = (
 _INERT = (
     *("data.workers", "data.memory_megabytes", "data.beam_options"),
     *("train.cache_gigabytes", "train.interrupted_status", "train.resume_with"),
-    *("train.tensorboard", "train.chance_after"),
+    *("train.tensorboard", "train.wandb", "train.chance_after"),
     *("extract.batch_pixels", "rerank.sp.pair_block", "rerank.mds.query_block"),
     *("search.global_block", "search.local_block", "search.query_block"),
 )

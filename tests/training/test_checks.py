@@ -35,7 +35,7 @@ CHOSEN_ELSEWHERE = {
 FREE_TEXT = {
     *("model.pretrained", "model.pretrained_mapping", "model.checkpoint", "data.root"),
     *("data.ground_truth", "data.distractors", "data.exclude", "data.tfds_dir"),
-    "data.beam_options",
+    *("data.beam_options", "train.wandb"),
 }
 
 
