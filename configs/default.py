@@ -273,8 +273,7 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.dim = 128  # dimensions of the embedding; at most those of the short list
     rerank.mds.distance = "chord"  # chord sqrt(2-2s) | complement 1-s | reciprocal 1/s | power
     rerank.mds.contrast = 1.0  # similarity that is scaled to 1
-    # K best images of each image, by whose similarity all similarities are scaled; 0 = not scaled
-    rerank.mds.scale_neighbours = 0
+    rerank.mds.scale_neighbours = 0  # scale similarities by those to the K best; 0 = not scaled
     rerank.mds.background = 0.0  # similarity that is scaled to 0
     rerank.mds.background_rank = 0  # rank in an image's list that is scaled to 0; 0 = not used
     rerank.mds.power = 1.0  # p of distance power, (1 - s)^p
@@ -290,8 +289,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time
-    # stored: similarities of index/graph | on_the_fly: those of a short list, when it is searched
-    rerank.mds.graph = "stored"
+    # Similarities of index/graph, or of the images of a short list when it is searched
+    rerank.mds.graph = "stored"  # stored | on_the_fly
     # Refinement of global descriptors (SuperGlobal, Shao et al., ICCV 2023)
     rerank.superglobal = ml_collections.ConfigDict()
     rerank.superglobal.short_list = 400  # first images of the global search that are re-ranked
@@ -315,9 +314,9 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation = ml_collections.ConfigDict()
     evaluation.methods = ("global", "global+sp", "local", "local+mds")  # rankings to evaluate
     evaluation.kappas = (1, 5, 10)  # ranks of the mean precisions
-    # First images of a query that rankings keep; 0 = all that count: for Google Landmarks v2 those
-    # that its metrics and re-rankings read, else the whole database, as diffusion needs
-    evaluation.depth = 0
+    # All that count are, for Google Landmarks v2, those that its metrics and re-rankings read, else
+    # the whole database, as diffusion needs
+    evaluation.depth = 0  # first images of a query that rankings keep; 0 = all that count
     # gldv2_recognition and gldv2_clean_recognition; the paper gives no number
     evaluation.recognition_top = 3  # training images whose scores are summed by landmark
     # Pairs of a query and a database image, ranked by inliers [Table 1]

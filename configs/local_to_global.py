@@ -29,14 +29,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.idf_images = 400
     config.search.max_features = 400
     config.search.graph_features = 200
-    config.rerank.mds.method = "profile"
-    config.rerank.mds.short_list = 700
-    config.rerank.mds.dim = 20
-    config.rerank.mds.scale_neighbours = 5
-    config.rerank.mds.contrast = 1.5
-    config.rerank.mds.weight = 0.6
-    config.rerank.mds.neighbours = 3
-    config.rerank.mds.beta = 1.0
+    rank_by_profiles(config.rerank.mds)
     config.rerank.mds.concat_weight = 0.7
     config.eval.methods = (
         "global",
@@ -48,3 +41,15 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "local+mds+global",
     )
     return config
+
+
+def rank_by_profiles(mds: ml_collections.ConfigDict) -> None:
+    """Sets the re-ranking that was chosen on several data sets and features."""
+    mds.method = "profile"
+    mds.short_list = 700
+    mds.dim = 20
+    mds.scale_neighbours = 5
+    mds.contrast = 1.5
+    mds.weight = 0.6
+    mds.neighbours = 3
+    mds.beta = 1.0

@@ -8,7 +8,7 @@ The argument `smoke` makes everything so small that it takes seconds, for tests.
 
 import ml_collections
 
-from configs import default
+from configs import default, local_to_global
 from delg_jax.configuration import parse_argument
 
 
@@ -40,14 +40,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.kernel = "power"
     config.search.power = 6.0
     config.search.max_features = 100
-    config.rerank.mds.method = "profile"
+    local_to_global.rank_by_profiles(config.rerank.mds)
     config.rerank.mds.short_list = 400
-    config.rerank.mds.dim = 20
-    config.rerank.mds.scale_neighbours = 5
-    config.rerank.mds.contrast = 1.5
-    config.rerank.mds.weight = 0.6
-    config.rerank.mds.neighbours = 3
-    config.rerank.mds.beta = 1.0
     if smoke:
         config.data.synthetic.size = "tiny"
         config.data.image_size = 64
