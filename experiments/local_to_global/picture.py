@@ -10,7 +10,7 @@ other images. The query is chosen by a rule. Local search must have more correct
 first than global search, and embeddings must add a new image, an indirect one if any query has one;
 of these queries, the one with the largest gain in average precision (Medium) of local over global
 search is drawn. Its new images are marked; the program prints how many there are over all queries.
-With --show=loss, the query is the one that loses most average precision by embeddings.
+With --show=loss, the query is the one that embeddings harm most.
 Only synthetic data is drawn, because photographs have owners; for other data --output must be
 empty.
 """
@@ -96,14 +96,30 @@ def choose(
     return max(gains, key=gains.get, default=None)
 
 
-def choose_loss(rankings: Rankings, ground_truth: Sequence[dict]) -> int | None:
-    """The query whose average precision (Medium) embeddings lower most; None if they lower none."""
-    local, embedded = (
-        np.asarray(revisited.evaluate(rankings[method].T, ground_truth)[_PROTOCOL]["aps"])
+def choose_loss(rankings: Rankings, ground_truth: Sequence[dict], top: int) -> int | None:
+    """The query that embeddings harm most.
+
+    Args:
+      rankings: int [Q, N] by method.
+      ground_truth: of the queries.
+      top: number of first images.
+
+    Returns:
+      Index of the query that loses most correct images among the first, of these the one that
+      loses most average precision (Medium); None if none loses any.
+    """
+    precisions = {
+        method: revisited.evaluate(rankings[method].T, ground_truth)[_PROTOCOL]["aps"]
         for method in ("local", "local+mds")
-    )
-    loss = np.nan_to_num(local - embedded)
-    return int(loss.argmax()) if loss.max() > 0 else None
+    }
+    losses: dict[int, tuple[int, float]] = {}
+    for query, entry in enumerate(ground_truth):
+        positives, _ = revisited.protocol_sets(entry, _PROTOCOL)
+        correct = {m: np.isin(rankings[m][query][:top], positives).sum() for m in precisions}
+        lost = precisions["local"][query] - precisions["local+mds"][query]
+        if lost > 0:
+            losses[query] = int(correct["local"] - correct["local+mds"]), lost
+    return max(losses, key=losses.get, default=None)
 
 
 def count_indirect(
@@ -182,7 +198,7 @@ def run(values: flags.FlagValues) -> None:
     if path:
         truth = extracted.data.ground_truth
         if values.show == "loss":
-            query = choose_loss(rankings, truth)
+            query = choose_loss(rankings, truth, values.top)
         else:
             query = choose(rankings, truth, values.top, indirect)
         if query is None:

@@ -38,8 +38,9 @@ def test_the_query_with_the_largest_loss_is_chosen():
     truth = [{"easy": [0, 1], "hard": [], "junk": []}] * 3
     best, worse, worst = [0, 1, 2, 3], [2, 0, 1, 3], [2, 3, 0, 1]
     found = rankings(local=[best, worse, best], local_mds=[worse, worst, worst])
-    assert picture.choose_loss(found, truth) == 2
-    assert picture.choose_loss({**found, "local+mds": found["local"]}, truth) is None
+    assert picture.choose_loss(found, truth, 2) == 2
+    assert picture.choose_loss(found, truth, 4) == 2  # all are among the first: by precision
+    assert picture.choose_loss({**found, "local+mds": found["local"]}, truth, 2) is None
 
 
 def test_indirect_images_are_counted(monkeypatch):
