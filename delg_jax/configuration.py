@@ -23,6 +23,7 @@ PATHS = (
     "data.root",
     "data.ground_truth",
     "data.distractors",
+    "data.exclude",
     "data.tfds_dir",
     "extract.imported_local",
     "extract.imported_global",

@@ -7,6 +7,7 @@ from typing import Any
 ADDED = {
     "model.pretrained_mapping": "",
     "data.distractors": "",
+    "data.exclude": "",
     "data.beam_options": "",
     "data.split_seed": 0,
     "data.validation_share": 0.2,
@@ -22,6 +23,7 @@ ADDED = {
     "train.best_metric": "",
     "train.chance_after": 1000,
     "train.tensorboard": True,
+    "train.wandb": "",
     "train.interrupted_status": 0,
     "train.resume_with": "",
     "extract.scale_pooling": "mean",

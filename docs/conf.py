@@ -39,7 +39,7 @@ autodoc_member_order = "bysource"
 napoleon_use_ivar = True  # fields of a class stand in its description, once
 # Optional packages that are not installed
 autodoc_mock_imports = [
-    name for name in ("aiohttp", "tensorboardX") if importlib.util.find_spec(name) is None
+    name for name in ("aiohttp", "tensorboardX", "wandb") if importlib.util.find_spec(name) is None
 ]
 autodoc_typehints = "none"  # docstrings give shapes and units
 suppress_warnings = ["ref.python"]  # names in docstrings are code, not references to modules

@@ -53,7 +53,7 @@ def _pins(python: str) -> dict[str, Version]:
 
 def test_extras():
     devices, data = {"cuda", "tpu"}, {"convert", "pretrained"}
-    others = {"tensorboard", "beam", "serve", "fuzz"}
+    others = {"tensorboard", "wandb", "beam", "serve", "fuzz"}
     assert set(EXTRAS) == devices | data | others | {"test", "bench", "docs"}
 
 

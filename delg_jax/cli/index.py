@@ -1,8 +1,9 @@
 """Builds the similarity graph by searching the database for each of its images.
 
-Writes index/graph in the workdir; with --features=global, index/global_graph, which global
-diffusion uses. Also builds the index of an approximate config.search.engine. Missing features are
-extracted first. The same command resumes a stopped run; new images are added to an existing graph.
+Writes index/graph in the workdir, unless config.rerank.mds.graph is on_the_fly; with
+--features=global, index/global_graph, which global diffusion uses. Also builds the index of an
+approximate config.search.engine. Missing features are extracted first. The same command resumes a
+stopped run; new images are added to an existing graph.
 
 On many machines, run the same command once per process, with a shared workdir (see `delg train`
 for how processes find each other); the processes share the work.
@@ -36,10 +37,15 @@ def run(values: flags.FlagValues) -> None:
     with arguments.processes(values):
         extracted = extract(config, workdir, values.overwrite)
         kept = build_engine(config, workdir, values.overwrite, extracted)
-        graph = build_index(config, workdir, values.overwrite, extracted, kind)
+        graph = None
+        if kind == "global" or config.rerank.mds.graph == "stored":
+            graph = build_index(config, workdir, values.overwrite, extracted, kind)
         if distributed.is_first():
-            images, neighbours = graph.indices.shape
-            folder = pathlib.Path(workdir) / "index" / FOLDERS[kind]
-            print(f"{folder}: {images} images, {neighbours} neighbours each")
+            if graph is None:
+                print("config.rerank.mds.graph = 'on_the_fly': no graph is stored")
+            else:
+                images, neighbours = graph.indices.shape
+                folder = pathlib.Path(workdir) / "index" / FOLDERS[kind]
+                print(f"{folder}: {images} images, {neighbours} neighbours each")
             if kept is not None:
                 print(f"{kept}: index of the engine {config.search.engine}")

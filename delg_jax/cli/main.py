@@ -21,6 +21,7 @@ from delg_jax.errors import UserError
 
 # What each verb does
 VERBS = {
+    "download": "download published data sets",
     "prepare": "prepare the data set of an experiment",
     "train": "train a network, or resume training",
     "extract": "extract global and local features of database and queries",
@@ -28,6 +29,7 @@ VERBS = {
     "index": "build the similarity graph of the database for local-to-global retrieval",
     "search": "search the database for an image",
     "match": "match two images by their local features and draw the inliers",
+    "overlap": "find training images that show what test pictures show",
     "evaluate": "rank by every method and print the metrics",
     "sweep": "run train and evaluate over a grid of config fields",
     "report": "write a report of workdirs as one HTML file",

@@ -5,6 +5,7 @@ import types
 
 import ml_collections
 
+from delg_jax.data import exclusion
 from delg_jax.data.sources import FileSource, ImageSource, JoinedSource, RetrievalData, TrainingData
 from delg_jax.errors import UserError, require_choice
 
@@ -55,8 +56,12 @@ __all__ = [
 
 
 def open_training(data: ml_collections.ConfigDict) -> TrainingData:
-    """Opens the labelled images that `config.data` names; raises a UserError if it cannot."""
-    return _open(data, "training")
+    """Opens the labelled images that `config.data` names; raises a UserError if it cannot.
+
+    Images and landmarks of the file `config.data.exclude` are left out.
+    """
+    found = _open(data, "training")
+    return exclusion.exclude(found, data.exclude) if data.exclude else found
 
 
 def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:

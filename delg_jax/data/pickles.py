@@ -88,6 +88,8 @@ _NUMPY = {
     "scalar": _scalar,
     "_frombuffer": _from_buffer,
 }
+# Values of a pickle by its bytes; parts that it holds once and shows several times count again
+_MOST_REPEATED, _LEAST_VALUES = 4, 10_000
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy.core.numeric")
 _BYTES = {("_codecs", "encode"): _bytes, ("__builtin__", "bytes"): _no_bytes}
 
@@ -122,17 +124,31 @@ def read(data: bytes) -> Any:
     for operation, argument, _ in pickletools.genops(data):  # raises for what is cut off
         if operation.name.endswith("PUT") and (argument or 0) > len(data):
             raise pickle.UnpicklingError(f"refers to object {argument} of {len(data)} bytes")
-    return _plain(_PlainUnpickler(io.BytesIO(data), encoding="latin1").load())
+    content = _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
+    return _Plain(_MOST_REPEATED * len(data) + _LEAST_VALUES).of(content)
 
 
-def _plain(value: Any) -> Any:
-    """The value with arrays as lists."""
-    if isinstance(value, _Array):
-        return _plain(value.values)
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(part) for part in value)
-    if isinstance(value, bytes):
-        return value.decode("latin1")
-    return value
+class _Plain:
+    """Makes values of arrays, and counts them: parts that occur again and again can be billions.
+
+    Args:
+      limit: most values.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def of(self, value: Any) -> Any:
+        """The value with arrays as lists."""
+        self._left -= 1
+        if self._left < 0:
+            raise pickle.UnpicklingError("repeats its parts too often")
+        if isinstance(value, _Array):
+            return self.of(value.values)
+        if isinstance(value, dict):
+            return {name: self.of(part) for name, part in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(map(self.of, value))
+        if isinstance(value, bytes):
+            return value.decode("latin1")
+        return value

@@ -124,12 +124,20 @@ class SelectedSource:
     Args:
       source: of the images.
       indices: int [N], which ones, in their new order.
+      labels: int [N], other labels than those of the source; None to keep them.
+
+    Attributes:
+      digests: of the encoded bytes of each image; none where the source has none.
     """
 
-    def __init__(self, source: ImageSource, indices: np.ndarray) -> None:
+    def __init__(
+        self, source: ImageSource, indices: np.ndarray, labels: np.ndarray | None = None
+    ) -> None:
         self._source, self._indices = source, indices
         self.names = [source.names[index] for index in indices]
-        self.labels = source.labels[indices]
+        self.labels = source.labels[indices] if labels is None else labels
+        every = getattr(source, "digests", [])
+        self.digests = [every[index] for index in indices] if every else []
 
     def __len__(self) -> int:
         """Number of images."""

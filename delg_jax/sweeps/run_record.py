@@ -23,12 +23,15 @@ _FORMAT = 1
 
 _WEIGHTS = ("model.pretrained", "model.pretrained_mapping", "model.checkpoint")
 # Not `data.tfds_dir`, which a run may fill: what is prepared there is bound to `data.root`
-_DATA = ("data.root", "data.distractors", "extract.imported_local", "extract.imported_global")
+_DATA = (
+    *("data.root", "data.distractors", "data.exclude"),
+    *("extract.imported_local", "extract.imported_global"),
+)
 # Fields that change speed, memory and logs alone
 _INERT = (
     *("data.workers", "data.memory_megabytes", "data.beam_options"),
     *("train.cache_gigabytes", "train.interrupted_status", "train.resume_with"),
-    *("train.tensorboard", "train.chance_after"),
+    *("train.tensorboard", "train.wandb", "train.chance_after"),
     *("extract.batch_pixels", "rerank.sp.pair_block", "rerank.mds.query_block"),
     *("search.global_block", "search.local_block", "search.query_block"),
 )

@@ -1,6 +1,7 @@
 """Checks of a training's configuration before anything runs: each field, then fields together."""
 
 import dataclasses
+import importlib.util
 import logging
 import math
 from collections.abc import Callable
@@ -185,6 +186,13 @@ def _check_cache(config: ml_collections.ConfigDict) -> None:
         feature_cache.check(config)
 
 
+def _check_wandb(config: ml_collections.ConfigDict) -> None:
+    project = config.train.wandb
+    if project and importlib.util.find_spec("wandb") is None:
+        rule = "needs the package wandb: pip install 'delg_jax[wandb]'"
+        raise UserError("config.train.wandb", project, rule)
+
+
 def _check_resume_with(config: ml_collections.ConfigDict) -> None:
     for path in changed_on_resume(config):
         require_choice("config.train.resume_with", path, CHANGEABLE)
@@ -198,6 +206,7 @@ _TOGETHER: tuple[Callable[[ml_collections.ConfigDict], None], ...] = (
     _check_best_metric,
     _check_cache,
     _check_resume_with,
+    _check_wandb,
 )
 
 

@@ -100,7 +100,7 @@ class TrainingLoop:
         step = first
         record: dict[str, float] = {}
         metrics: dict[str, Any] = {}
-        self._writer = MetricsWriter(self._folder, first, train.tensorboard)
+        self._writer = MetricsWriter(self._folder, first, train.tensorboard, train.wandb)
         self._clock = (time.monotonic(), first)
         self._input_wait = InputWait()
         self._compile(state)

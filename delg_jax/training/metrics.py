@@ -1,10 +1,12 @@
-"""Metrics of a run: a JSON line and a log line per record, and TensorBoard files."""
+"""Metrics of a run: a JSON line and a log line per record, TensorBoard, Weights & Biases."""
 
 import itertools
 import logging
 import pathlib
+import secrets
+import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -21,6 +23,20 @@ _VALIDATION = "validation_"
 _LOGGED = ("loss", "accuracy", "learning_rate", "scale", "images_per_second", "wait_share")
 _FLUSH_SECONDS = 10
 _MAX_DRAWN = 4  # images in a row
+_WANDB_ID = "wandb_id.txt"  # of the run, which resuming continues
+
+
+class Board(Protocol):
+    """Where people look at metrics."""
+
+    def write(self, step: int, record: Mapping[str, float]) -> None:
+        """Writes scalars, those of validation in their own group."""
+
+    def draw_attention(self, step: int, picture: np.ndarray) -> None:
+        """Shows images above their attention, uint8 [2 H, B W, 3]."""
+
+    def close(self) -> None:
+        """Writes what is still buffered."""
 
 
 class TensorBoard:
@@ -40,13 +56,11 @@ class TensorBoard:
 
     def write(self, step: int, record: Mapping[str, float]) -> None:
         """Writes scalars, those of validation in their own group."""
-        for name, value in record.items():
-            group = "validation" if name.startswith(_VALIDATION) else "train"
-            self._writer.add_scalar(f"{group}/{name.removeprefix(_VALIDATION)}", value, step)
+        for name, value in _grouped(record).items():
+            self._writer.add_scalar(name, value, step)
 
-    def draw_attention(self, step: int, images: np.ndarray, scores: np.ndarray) -> None:
-        """Draws images uint8 [B, H, W, 3] above their attention float32 [B, h, w]."""
-        picture = attention_picture(images[:_MAX_DRAWN], scores[:_MAX_DRAWN])
+    def draw_attention(self, step: int, picture: np.ndarray) -> None:
+        """Shows images above their attention, uint8 [2 H, B W, 3]."""
         self._writer.add_image("validation/attention", picture, step, dataformats="HWC")
 
     def close(self) -> None:
@@ -54,13 +68,73 @@ class TensorBoard:
         self._writer.close()
 
 
-def _open_tensorboard(folder: pathlib.Path, from_step: int) -> TensorBoard | None:
-    """Opens the event file of a run; None, and a log line, if the extra is not installed."""
-    try:
-        return TensorBoard(folder, from_step)
-    except ImportError:
-        _LOG.info("no TensorBoard files: pip install 'delg_jax[tensorboard]' for them")
-        return None
+class WeightsAndBiases:
+    """A run of Weights & Biases; it goes where the variables WANDB_... of its program say.
+
+    A resumed run continues the same one. Steps that run again are already there, and are not
+    written a second time.
+
+    Args:
+      folder: of the files of its program, and of the name of the run.
+      project: that the run belongs to.
+    """
+
+    def __init__(self, folder: pathlib.Path, project: str) -> None:
+        import wandb
+
+        path = folder / _WANDB_ID
+        if not path.is_file():
+            write_text(path, secrets.token_hex(8))
+        name = path.read_text(encoding="utf-8").strip()
+        self._image = wandb.Image
+        self._run = wandb.init(
+            project=project, dir=str(folder), id=name, resume="allow", reinit="create_new"
+        )
+        place = self._run.url
+        if not place:  # offline
+            place = f"wandb sync {shlex.quote(str(pathlib.Path(self._run.dir).parent))}"
+        _LOG.info("Weights & Biases: %s", place)
+
+    def write(self, step: int, record: Mapping[str, float]) -> None:
+        """Writes scalars, those of validation in their own group."""
+        self._run.log(_grouped(record), step=step)
+
+    def draw_attention(self, step: int, picture: np.ndarray) -> None:
+        """Shows images above their attention, uint8 [2 H, B W, 3]."""
+        self._run.log({"validation/attention": self._image(picture)}, step=step)
+
+    def close(self) -> None:
+        """Waits until all is written or sent."""
+        self._run.finish()
+
+
+def _grouped(record: Mapping[str, float]) -> dict[str, float]:
+    """Names with their group, `train/` or `validation/`."""
+    return {
+        ("validation/" if name.startswith(_VALIDATION) else "train/")
+        + name.removeprefix(_VALIDATION): value
+        for name, value in record.items()
+    }
+
+
+def _open_boards(
+    folder: pathlib.Path, from_step: int, tensorboard: bool, wandb: str
+) -> list[Board]:
+    """Opens what is asked for, and logs how to look at it.
+
+    TensorBoard is left out, with a log line, if its extra is not installed.
+    """
+    boards: list[Board] = []
+    if tensorboard:
+        place = folder / "tensorboard"
+        try:
+            boards.append(TensorBoard(place, from_step))
+            _LOG.info("TensorBoard: tensorboard --logdir=%s", shlex.quote(str(place)))
+        except ImportError:
+            _LOG.info("no TensorBoard files: pip install 'delg_jax[tensorboard]' for them")
+    if wandb:
+        boards.append(WeightsAndBiases(folder, wandb))
+    return boards
 
 
 def attention_picture(images: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -94,18 +168,19 @@ class MetricsWriter:
       from_step: where the run resumes; records of later steps are dropped.
       tensorboard: whether to write the same to `tensorboard/` in the folder, if its extra is
         installed.
+      wandb: project of Weights & Biases to write the same to; "" for none.
     """
 
-    def __init__(self, folder: pathlib.Path, from_step: int, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: pathlib.Path, from_step: int, tensorboard: bool = False, wandb: str = ""
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._path = folder, folder / _FILE
-        self._board = None
+        self._boards: list[Board] = []
         if distributed.is_first():
             kept = [record for record in read_records(folder) if record["step"] <= from_step]
             write_text(self._path, "".join(map(json_files.line, kept)))
-            self._board = (
-                _open_tensorboard(folder / "tensorboard", from_step) if tensorboard else None
-            )
+            self._boards = _open_boards(folder, from_step, tensorboard, wandb)
 
     def read(self, step: int) -> dict[str, float]:
         """All that was written for one step, as one record."""
@@ -118,29 +193,32 @@ class MetricsWriter:
         if distributed.is_first():
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json_files.line({"step": step, **record}))
-        if self._board:
-            self._board.write(step, record)
+        for board in self._boards:
+            board.write(step, record)
         logged = sorted(name for name in record if name.endswith(_LOGGED))
         text = ", ".join(f"{name} {record[name]:.4g}" for name in logged)
         _LOG.info("step %d: %s", step, text)
         return record
 
     def draw_attention(self, step: int, images: np.ndarray, scores: jax.Array | None) -> None:
-        """Draws images and their attention, if there is a local head and TensorBoard.
+        """Draws images and their attention, if there is a local head and a board.
 
         Args:
           step: number of the step.
           images: uint8 [B, H, W, 3].
           scores: float32 [devices, B / devices, h, w].
         """
-        if self._board and scores is not None:
+        if self._boards and scores is not None:
             values = np.asarray(jax.device_get(scores))
-            self._board.draw_attention(step, images, values.reshape(-1, *values.shape[2:]))
+            values = values.reshape(-1, *values.shape[2:])
+            picture = attention_picture(images[:_MAX_DRAWN], values[:_MAX_DRAWN])
+            for board in self._boards:
+                board.draw_attention(step, picture)
 
     def close(self) -> None:
-        """Closes the TensorBoard file; records are complete at any time."""
-        if self._board:
-            self._board.close()
+        """Closes the boards; records are complete at any time."""
+        for board in self._boards:
+            board.close()
 
 
 def read_records(folder: pathlib.Path) -> list[dict[str, float]]:

@@ -33,12 +33,13 @@ _LOG = logging.getLogger(__name__)
 
 _DECISIVE = ("seed", "model", "data", "train")
 _FREE = (  # fields under those that may change when a run resumes
-    *("data.root", "data.tfds_dir"),  # the images themselves are compared
+    *("data.root", "data.tfds_dir", "data.exclude"),  # the images themselves are compared
     *("data.ground_truth", "data.distractors"),  # of retrieval
     *("data.beam_options", "data.memory_megabytes", "data.max_skipped", "data.workers"),
     *("train.accumulation_steps", "train.shard_classifier"),
     *("train.log_every", "train.eval_every", "train.eval_images", "train.checkpoint_every"),
-    *("train.keep_checkpoints", "train.best_metric", "train.chance_after", "train.tensorboard"),
+    *("train.keep_checkpoints", "train.best_metric", "train.chance_after"),
+    *("train.tensorboard", "train.wandb"),
     *("train.cache_gigabytes", "train.interrupted_status", "train.resume_with"),
 )
 

@@ -236,6 +236,7 @@ def _restore(
     """Restores the network of a checkpoint in `folder` and its variables; None for the latest."""
 
     def restore(manager: ocp.CheckpointManager, found: int, meta: dict[str, Any]) -> Any:
+        """The network and its variables of one step."""
         module = _stored_module(config, meta["model"], folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(

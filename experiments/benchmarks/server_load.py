@@ -24,6 +24,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 
 import numpy as np
@@ -177,6 +178,7 @@ class Load:
             return None
 
 
+@functools.cache
 def many_scans(side: int, repeats: int) -> bytes:
     """A progressive JPEG whose last scan comes again and again."""
     target = io.BytesIO()
@@ -185,11 +187,14 @@ def many_scans(side: int, repeats: int) -> bytes:
     return data + data[data.rindex(b"\xff\xda") :] * repeats + end
 
 
-@functools.cache
 def _too_many_pixels() -> bytes:
-    target = io.BytesIO()
-    Image.new("L", (9000, 9000)).save(target, "PNG")
-    return target.getvalue()
+    """A PNG of a few bytes that declares 2,500 million pixels."""
+    parts = (b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0), b"IDAT", b"IEND")
+    chunks = (
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+        for part in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:

@@ -175,7 +175,16 @@ def _about(experiment: Experiment, options: Options) -> str:
         same += ", whose numbers only stand beside"
     seeds = ", ".join(map(str, options.seeds))
     changes = "".join(f"; {path}={value}" for path, value in options.changes.items())
-    return f"Size {options.size}: {size.about}. These data are {same}. Seeds: {seeds}{changes}."
+    text = f"Size {options.size}: {size.about}. These data are {same}. Seeds: {seeds}{changes}."
+    return f"{text} {_overlap(options)}" if size.of_paper and size.training else text
+
+
+def _overlap(options: Options) -> str:
+    """Whether training images that show what the test shows were left out."""
+    path = options.changes.get("data.exclude")
+    if not path:
+        return "Training images that show what queries show were not left out (`data.exclude`)."
+    return f"Training images listed in {path} were left out (`data.exclude`)."
 
 
 def _ours(cell: Cell) -> str:

@@ -189,6 +189,20 @@ def check_places(experiment: Experiment, options: Options) -> None:
     Raises:
       UserError: naming a missing flag, or what is missing in its folder.
     """
+    wanted = places(experiment, options)
+    for flag, parts in wanted.items():
+        folder = getattr(options, flag)
+        for part in parts:
+            if not (pathlib.Path(folder) / part).exists():
+                raise UserError(f"--{flag}", folder, f"must be a folder with {part}")
+
+
+def places(experiment: Experiment, options: Options) -> dict[str, list[str]]:
+    """What runs need, by flag of the folder (`data`, `weights`) that it is in.
+
+    Raises:
+      UserError: if a flag that is needed is not given.
+    """
     size = experiment.sizes[options.size]
     used: list[Any] = [*size.evaluation.overrides.values()]
     if size.training is not None:
@@ -205,11 +219,7 @@ def check_places(experiment: Experiment, options: Options) -> None:
     if absent:
         needed = " and ".join(f"--{flag} a folder with {wanted[flag][0]}" for flag in absent)
         raise UserError(f"--{absent[0]}", "", f"is required with --size={options.size}: {needed}")
-    for flag, parts in wanted.items():
-        folder = getattr(options, flag)
-        for part in parts:
-            if not (pathlib.Path(folder) / part).exists():
-                raise UserError(f"--{flag}", folder, f"must be a folder with {part}")
+    return wanted
 
 
 def _wanted(values: Iterable[Any]) -> dict[str, list[str]]:

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 from absl import flags
 
-from delg_jax.cli import arguments
+from delg_jax.cli import arguments, download
 from delg_jax.errors import UserError
 from delg_jax.sweeps import sweep
-from experiments.framework import dry_run, runs, table_cells
+from experiments.framework import dry_run, published, runs, table_cells
 from experiments.framework.experiment import Experiment
 from experiments.framework.paper_table import PaperTable
 from experiments.framework.plan import Options
@@ -38,6 +38,11 @@ def define_flags(experiment: Experiment, values: flags.FlagValues, argv: list[st
     arguments.define_path(values, "results", "experiments/results", "Folder of the table.")
     text = "Print trainings, images, epochs, bytes and hours; run nothing."
     flags.DEFINE_boolean("plan", False, text, flag_values=values)
+    text = "Download what --data and --weights lack and programs can have, then run."
+    flags.DEFINE_boolean("download", False, text, flag_values=values)
+    text = "With --download: print what would be downloaded, and do nothing."
+    flags.DEFINE_boolean("dry_run", False, text, flag_values=values)
+    download.define_parallel(values)
 
 
 def planned(experiment: Experiment, values: flags.FlagValues) -> bool:
@@ -53,10 +58,20 @@ def planned(experiment: Experiment, values: flags.FlagValues) -> bool:
 
 
 def run(experiment: Experiment, values: flags.FlagValues) -> PaperTable | None:
-    """Runs, writes and prints one table, or its plan; a UserError at the end names failed runs."""
+    """Runs, writes and prints one table; a UserError at the end names failed runs.
+
+    Returns:
+      The table; None after a plan or a dry run.
+    """
     if planned(experiment, values):
         return None
     chosen = options(values)
+    if values.dry_run and not values.download:
+        raise UserError("--dry_run", True, "belongs to --download")
+    if values.download:
+        published.download(experiment, chosen, values.parallel, values.dry_run)
+        if values.dry_run:
+            return None
     _enable_compilation_cache(chosen.workdir)
     results, trained = runs.execute(experiment, chosen)
     all_runs = [*trained, *results.values()]

@@ -58,6 +58,21 @@ def test_the_index_of_an_approximate_engine_is_built_once(tmp_path, capsys, engi
     assert "| local " in capsys.readouterr().out
 
 
+def test_without_a_stored_graph_none_is_built(tmp_path, capsys):
+    config = retrieval_config(make_revisited(tmp_path / "photographs", places=2))
+    config = config.copy_and_resolve_references()
+    config.extract.local_scales = config.extract.global_scales = (1.0,)
+    config.search.engine, config.search.asmk.words, config.search.candidates = "asmk", 4, 400
+    config.rerank.mds.graph, config.eval.methods = "on_the_fly", ("local+mds",)
+    flags = [*command_line(config), f"--workdir={tmp_path / 'run'}"]
+    assert main(["index", *flags]) == 0
+    folder = tmp_path / "run" / "index" / "asmk" / "index"
+    assert capsys.readouterr().out.endswith(f"{folder}: index of the engine asmk\n")
+    assert main(["evaluate", *flags]) == 0
+    assert not (tmp_path / "run" / "index" / "graph").exists()
+    assert "| local+mds " in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = make_revisited(tmp_path_factory.mktemp("photographs"), places=IMAGES // 2)

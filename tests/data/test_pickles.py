@@ -1,4 +1,5 @@
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -37,3 +38,24 @@ def test_bytes_of_python_3_are_text():
     assert pickles.read(pickle.dumps([b"abc", b"\xff"], 2)) == ["abc", "\xff"]
     with pytest.raises(pickle.UnpicklingError, match="not latin1"):
         pickles.read(b"c_codecs\nencode\n(Va\nVrot13\ntR.")
+
+
+def test_parts_that_repeat_without_end_are_refused():
+    once = [1, 2]
+    few = [once] * 5
+    assert pickles.read(pickle.dumps(few)) == few
+    bomb: list = [1]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    with pytest.raises(pickle.UnpicklingError, match="repeats"):
+        pickles.read(pickle.dumps(bomb))
+
+
+def test_a_pickle_of_millions_of_operations_is_read_in_linear_time():
+    def seconds(count):
+        data = b"\x80\x02]" + b"(K\x01e" * count + b"."
+        start = time.process_time()
+        assert len(pickles.read(data)) == count
+        return time.process_time() - start
+
+    assert seconds(80_000) < 20 * seconds(20_000) + 1

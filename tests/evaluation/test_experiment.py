@@ -288,6 +288,7 @@ _UNDECIDED = {
     *("model.checkpoint", "data.root", "data.ground_truth", "data.distractors"),
     *("extract.imported_local", "extract.imported_global"),
     # Of training alone, which changes weights
+    "data.exclude",
     *("data.split_seed", "data.validation_share", "data.image_size", "data.crop_area"),
     *("data.crop_aspect", "data.flip", "data.reduced_decode"),
     *(path for path in configuration.flatten(default.get_config()) if path.startswith("train.")),

@@ -34,7 +34,8 @@ CHOSEN_ELSEWHERE = {
 }
 FREE_TEXT = {
     *("model.pretrained", "model.pretrained_mapping", "model.checkpoint", "data.root"),
-    *("data.ground_truth", "data.distractors", "data.tfds_dir", "data.beam_options"),
+    *("data.ground_truth", "data.distractors", "data.exclude", "data.tfds_dir"),
+    *("data.beam_options", "train.wandb"),
 }
 
 

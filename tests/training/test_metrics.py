@@ -1,5 +1,8 @@
 import logging
+import pathlib
 import sys
+import types
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +95,69 @@ def test_tensorboard_files_hold_the_records(tmp_path):
     assert values["validation/loss", 3].simple_value == 0.25
     assert values["validation/attention", 3].image.height == 8
     assert "tensorflow" not in sys.modules
+
+
+def test_the_first_lines_of_the_log_say_how_to_look(tmp_path, caplog):
+    pytest.importorskip("tensorboardX", reason="the extra [tensorboard] is not installed")
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "a run"
+    MetricsWriter(folder, 0, tensorboard=True).close()
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line == f"TensorBoard: tensorboard --logdir='{folder / 'tensorboard'}'"
+
+
+class OfflineRun:
+    """What of a run of Weights & Biases is used, where the package is not installed."""
+
+    runs: ClassVar[list] = []
+
+    def __init__(self, **arguments):
+        self.arguments, self.logged, self.finished, self.url = arguments, [], False, None
+        self.dir = f"{arguments['dir']}/wandb/offline-run-1/files"
+        self.runs.append(self)
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.finished = True
+
+
+def test_weights_and_biases_gets_the_records_and_a_resumed_run_continues(
+    tmp_path, monkeypatch, caplog
+):
+    package = types.SimpleNamespace(init=OfflineRun, Image=lambda picture: picture.shape)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    monkeypatch.setattr(OfflineRun, "runs", [])
+    caplog.set_level(logging.INFO)
+    for step in (3, 4):
+        writer = MetricsWriter(tmp_path, step - 1, wandb="landmarks")
+        writer.write(step, {"loss": 0.5, "validation_loss": 0.25})
+        writer.draw_attention(step, np.zeros((2, 4, 4, 3), np.uint8), jnp.ones((2, 1, 2, 2)))
+        writer.close()
+    first, second = OfflineRun.runs
+    assert first.arguments == second.arguments
+    assert (first.arguments["project"], first.arguments["resume"]) == ("landmarks", "allow")
+    assert first.logged == [
+        (3, {"train/loss": 0.5, "validation/loss": 0.25}),
+        (3, {"validation/attention": (8, 8, 3)}),
+    ]
+    assert first.finished
+    assert f"wandb sync {tmp_path}/wandb/offline-run-1" in caplog.text
+
+
+def test_weights_and_biases_offline(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("wandb", reason="the extra [wandb] is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    caplog.set_level(logging.INFO)
+    writer = MetricsWriter(tmp_path, 0, wandb="landmarks")
+    writer.write(1, {"loss": 0.5})
+    writer.draw_attention(1, np.zeros((2, 4, 4, 3), np.uint8), jnp.ones((2, 1, 2, 2)))
+    writer.close()
+    (line,) = [text for text in caplog.messages if text.startswith("Weights & Biases: ")]
+    folder = pathlib.Path(line.rpartition(" ")[2])
+    (file,) = folder.glob("run-*.wandb")
+    assert b"train/loss" in file.read_bytes()
 
 
 def payloads(content):

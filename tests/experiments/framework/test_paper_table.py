@@ -78,6 +78,10 @@ def test_the_table_describes_the_data_and_lists_failures(table):
     assert "Failed: c (no memory)" in text
     text = of_paper(table).markdown()
     assert "These data are the paper's." in text
+    assert "were not left out (`data.exclude`)" in text
+    excluding = Options("quick", table.options.workdir, changes={"data.exclude": "list.txt"})
+    text = of_paper(dataclasses.replace(table, options=excluding)).markdown()
+    assert "Training images listed in list.txt were left out" in text
     without = [dataclasses.replace(row, paper={}) for row in EXPERIMENT.rows]
     unknown = dataclasses.replace(EXPERIMENT, rows=tuple(without))
     text = dataclasses.replace(table, experiment=unknown).markdown()

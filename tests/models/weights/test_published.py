@@ -1,78 +1,31 @@
 """The registry and its downloads, against a server on this machine."""
 
-import contextlib
 import dataclasses
 import hashlib
-import http.server
 import io
 import logging
 import re
 import tarfile
-import threading
 
 import pytest
 
+from delg_jax import downloads
 from delg_jax.errors import UserError
 from delg_jax.models.convention import CONVENTIONS
-from delg_jax.models.weights import download, names, published
+from delg_jax.models.weights import names, published
 from delg_jax.models.weights.identify import Identity
 from delg_jax.models.weights.published import PUBLISHED, Published
+from tests import file_server
 
 CONTENT = bytes(range(256)) * 8192  # 2 MB, two pieces
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; `broken` connections first break off half way through what is asked for."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.broken, self.asked, self.ranges = {}, 0, [], True
-
-    def url(self, name):
-        return f"http://127.0.0.1:{self.server_port}/{name}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        content = self.server.files.get(self.path[1:])
-        start = int(re.sub(r"\D", "", self.headers.get("Range") or "0"))
-        start = start if self.server.ranges else 0
-        self.server.asked.append(start)
-        if content is None:
-            self.send_error(404)
-            return
-        if start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        part = content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        if self.server.broken:
-            self.server.broken -= 1
-            part = part[: len(part) // 2]
-        with contextlib.suppress(OSError):
-            self.wfile.write(part)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download, "_pause", lambda _: 0.0)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
+    monkeypatch.setattr(downloads, "_pause", lambda _: 0.0)
+    with file_server.running() as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -197,7 +150,7 @@ def test_an_archive_becomes_a_folder(tmp_path, registered, root):
 @pytest.mark.parametrize("content", [b"no archive", archive_of({"../outside": b"x"})])
 def test_a_bad_archive_leaves_nothing(tmp_path, registered, content):
     registered(content, "r50delg", archive=True)
-    with pytest.raises(UserError, match="must be an intact .tar.gz"):
+    with pytest.raises(UserError, match="must be an intact archive"):
         published.locate("given", cache=tmp_path / "cache")
     assert left(tmp_path / "cache") == []
     assert left(tmp_path) == ["cache"]
@@ -222,9 +175,9 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, registered):
 def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("DELG_CACHE", raising=False)
-    assert download.cache_folder() == tmp_path / "delg_jax" / "weights"
+    assert published.cache_folder() == tmp_path / "delg_jax" / "weights"
     monkeypatch.setenv("DELG_CACHE", str(tmp_path / "mine"))
-    assert download.cache_folder() == tmp_path / "mine"
+    assert published.cache_folder() == tmp_path / "mine"
 
 
 def test_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
