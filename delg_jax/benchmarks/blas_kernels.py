@@ -33,6 +33,13 @@ def unpin() -> None:
             os.environ.pop(name, None)
 
 
+def restart_unpinned() -> None:
+    """Starts the command of this process again without the variables, if any is set."""
+    if pinned():
+        environment = {name: value for name, value in os.environ.items() if name not in PINS}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
 def pinned() -> list[str]:
     """The variables that are set, as `NAME=value`."""
     return [f"{name}={os.environ[name]}" for name in PINS if name in os.environ]

@@ -44,7 +44,7 @@ def console() -> None:
     """Entry point of the console script."""
     sys.unraisablehook = system_errors.without_late_writers(sys.unraisablehook)
     if sys.argv[1:2] == ["bench"]:
-        blas_kernels.unpin()  # before NumPy is loaded
+        blas_kernels.restart_unpinned()  # NumPy is loaded, and has read them
     sys.exit(main(sys.argv[1:]))
 
 
