@@ -90,8 +90,8 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project=project, dir=str(folder), id=name, resume="allow", reinit="create_new"
         )
-        place = self._run.url
-        if not place:  # offline
+        place = None if self._run.offline else self._run.url
+        if place is None:
             place = f"wandb sync {shlex.quote(str(pathlib.Path(self._run.dir).parent))}"
         _LOG.info("Weights & Biases: %s", place)
 

@@ -1,6 +1,7 @@
 import logging
 import pathlib
 import sys
+import time
 import types
 from typing import ClassVar
 
@@ -113,6 +114,7 @@ class OfflineRun:
 
     def __init__(self, **arguments):
         self.arguments, self.logged, self.finished, self.url = arguments, [], False, None
+        self.offline = True
         self.dir = f"{arguments['dir']}/wandb/offline-run-1/files"
         self.runs.append(self)
 
@@ -157,6 +159,9 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch, caplog):
     (line,) = [text for text in caplog.messages if text.startswith("Weights & Biases: ")]
     folder = pathlib.Path(line.rpartition(" ")[2])
     (file,) = folder.glob("run-*.wandb")
+    deadline = time.monotonic() + 60  # another process of wandb writes it
+    while b"train/loss" not in file.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert b"train/loss" in file.read_bytes()
 
 
