@@ -55,6 +55,7 @@ def place(tmp_path_factory):
     extract(config, root / "runs" / "quickstart")
     (root / "runs" / "photos").symlink_to("quickstart")
     (root / "photos").symlink_to("photographs/jpg")
+    (root / "DIR").symlink_to("runs/quickstart")
     pictures = sorted((root / "photographs" / "jpg").iterdir())
     for name, photograph in zip(("query.jpg", "other.jpg"), pictures, strict=False):
         shutil.copy(photograph, root / name)
