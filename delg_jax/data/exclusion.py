@@ -43,7 +43,9 @@ def exclude(data: TrainingData, path: str) -> TrainingData:
         name for source in (data.train, data.validation) for name in map(_plain, source.names)
     }
     flat = not any("/" in name for name in images)
-    labels, names, unknown = set(), set(), []
+    labels: set[int] = set()
+    names: set[str] = set()
+    unknown: list[str] = []
     for number, line in listed:
         landmark, image = line, _plain(line)
         if line.startswith(LANDMARK):

@@ -365,7 +365,8 @@ def _download_all(wanted: Sequence[Wanted], total: Size, parallel: int) -> list[
 
 
 def _download_one(one: Wanted, advance: Callable[[int], None]) -> None:
-    digest, unpack = "", None
+    digest = ""
+    unpack: downloads.Unpack | None = None
     if one.file.sums:
         digest = _md5_of(one.folder / one.file.sums)
     if one.file.unpack:
