@@ -287,6 +287,7 @@ def _rerank() -> ml_collections.ConfigDict:
     rerank.mds.concat_weight = 0.5  # share of the embedding beside the global descriptor, 0 to 1
     rerank.mds.neighbours = 0  # K of SuperGlobal's refinement of the vectors; 0 = none
     rerank.mds.beta = 0.3  # weight of a neighbour in that refinement
+    rerank.mds.keep_first = 0  # first images of the local search that keep their places
     rerank.mds.weight = 0.3  # share of the embedding beside the local similarity, 0 to 1
     rerank.mds.query_block = 8  # queries embedded at a time
     # Similarities of index/graph, or of the images of a short list when it is searched

@@ -53,3 +53,4 @@ def rank_by_profiles(mds: ml_collections.ConfigDict) -> None:
     mds.weight = 0.6
     mds.neighbours = 3
     mds.beta = 1.0
+    mds.keep_first = 1

@@ -89,6 +89,7 @@ ADDED = {
     "rerank.mds.neighbours": 0,
     "rerank.mds.beta": 0.3,
     "rerank.mds.scale_neighbours": 0,
+    "rerank.mds.keep_first": 0,
     "rerank.mds.query_block": 8,
     "rerank.mds.graph": "stored",
     "rerank.superglobal.short_list": 400,

@@ -62,6 +62,7 @@ class MdsSettings:
         Of method profile, images whose vectors are added to that of an image and of the query.
       beta: weight of a neighbour in that step.
       weight: of the vectors in the score; 1 - weight is that of the local similarity.
+      keep_first: first images of the local search that keep their places, with the best score.
       query_block: queries embedded at a time.
       graph: where similarities between database images come from: stored for the best neighbours of
         each image, or computed on_the_fly for all pairs of a short list.
@@ -84,6 +85,7 @@ class MdsSettings:
     neighbours: int = 0
     beta: float = 0.3
     weight: float = 0.3
+    keep_first: int = 0
     query_block: int = 8
     graph: str = "stored"
 
@@ -108,7 +110,7 @@ class MdsSettings:
         for name in ("short_list", "dim", "landmarks", "query_block"):
             if getattr(self, name) < 1:
                 raise WrongField(name, getattr(self, name), "must be at least 1")
-        natural = ("iterations", "neighbours", "background_rank", "scale_neighbours")
+        natural = ("iterations", "neighbours", "background_rank", "scale_neighbours", "keep_first")
         for name in ("power", "beta", *natural):
             if getattr(self, name) < 0:
                 raise WrongField(name, getattr(self, name), "must not be negative")
@@ -192,6 +194,8 @@ def list_scores(
             images = [database_globals[head] for head in heads[rows]]
             vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
         found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], settings, vectors)
+    kept = found[:, : settings.keep_first]
+    kept[:] = np.where(kept > -np.inf, found.max(axis=1, keepdims=True), kept)
     return found
 
 

@@ -52,12 +52,14 @@ PROFILE = MdsSettings(
     neighbours=3,
     beta=1.0,
     weight=0.6,
+    keep_first=1,
 )
 # Not drawn: the earlier forms, and the profile without one of its parts
 NAMED = {
     "profile": PROFILE,
     "without neighbours": dataclasses.replace(PROFILE, neighbours=0),
     "without the local score": dataclasses.replace(PROFILE, weight=1.0),
+    "first not kept": dataclasses.replace(PROFILE, keep_first=0),
     "not scaled": dataclasses.replace(PROFILE, scale_neighbours=0, contrast=0.4),
     "all similarities": dataclasses.replace(PROFILE, dim=701),
     "short list of 200": dataclasses.replace(PROFILE, short_list=200),

@@ -350,3 +350,20 @@ def test_weight_zero_keeps_the_order_of_the_search(two_landmarks):
     similarities = np.array([[0.5, 0.4, 0.4, 0.2, 0.1]], np.float32)
     settings = MdsSettings(short_list=99, dim=2, weight=0.0)
     np.testing.assert_array_equal(rerank(rankings, similarities, two_landmarks, settings), rankings)
+
+
+@pytest.mark.parametrize("count", [1, 2, 99])
+def test_the_first_images_of_the_search_keep_their_places(two_landmarks, count):
+    rankings = np.array([[4, 5, 0, 1, 2, 3], [0, 4, 1, 5, 2, 6]])
+    similarities = np.array([[0.3, 0.3, 0.3, 0.3, 0.3, 0.3], [0.5, 0.5, 0.4, 0.4, 0.3, 0.3]])
+    similarities[1, 0] = -np.inf  # a skipped image stays last
+    settings = MdsSettings(short_list=6, dim=2, weight=1.0, keep_first=count)
+    found = list_scores(rankings, similarities, two_landmarks, settings)
+    ranks = rerank(rankings, similarities, two_landmarks, settings)
+    np.testing.assert_array_equal(ranks[0, :count], rankings[0, :count])
+    assert ranks[1, -1] == 0
+    assert (found[0, :count] == found[0].max()).all()
+    free = list_scores(
+        rankings, similarities, two_landmarks, MdsSettings(short_list=6, dim=2, weight=1.0)
+    )
+    np.testing.assert_array_equal(found[:, count:], free[:, count:])

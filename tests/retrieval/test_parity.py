@@ -59,6 +59,7 @@ OPTIONS = {
             "rerank.mds.power": 0.7,
             "rerank.mds.contrast": 0.9,
             "rerank.mds.scale_neighbours": 2,
+            "rerank.mds.keep_first": 2,
             "rerank.mds.background": 0.1,
             "rerank.mds.missing": "row_minimum",
             "rerank.mds.method": "smacof",
