@@ -308,12 +308,12 @@ def other_value(value):
     return value + ("x" if isinstance(value, str) else 1)
 
 
-@pytest.mark.parametrize("engine", ["exact", "cann", "ivf"])
+@pytest.mark.parametrize("engine", ["exact", "cann", "ivf", "asmk"])
 def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     config = default.get_config()
     config.search.engine = engine
     outputs.claim(tmp_path, config, decided_by(config))
-    idle = {f"search.{name}." for name in ("cann", "ivf") if name != engine}
+    idle = {f"search.{name}." for name in ("cann", "ivf", "asmk") if name != engine}
     undecided = set()
     for path, value in configuration.flatten(config).items():
         other = config.copy_and_resolve_references()
