@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 import ml_collections
@@ -76,8 +76,8 @@ class Record:
     def changes(self, wanted: "Record") -> list[str]:
         """How another configuration differs, a line for each field that affects the results."""
         before = migrations.completed(self.config, wanted.config)
-        trains = "train" in (*self.verbs, *wanted.verbs)
-        return configuration.difference(_used(before, trains), _used(wanted.config, trains))
+        verbs = {*self.verbs, *wanted.verbs}
+        return configuration.difference(_used(before, verbs), _used(wanted.config, verbs))
 
     def is_of(self, wanted: "Record") -> bool:
         """Whether the verbs, and all fields that affect the results, are the same."""
@@ -164,8 +164,12 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _used(config: Mapping[str, Any], trains: bool) -> dict[str, Any]:
-    """A flattened configuration without fields that no result of the run depends on."""
-    sections = (*unused_fields(config.get("search.engine")), *(() if trains else ("train",)))
+def _used(config: Mapping[str, Any], verbs: Collection[str]) -> dict[str, Any]:
+    """A flattened configuration without fields that no result of these verbs depends on."""
+    sections = tuple(unused_fields(config.get("search.engine")))
+    if "train" not in verbs:
+        sections += ("train",)
+    if set(verbs) == {"train"}:
+        sections += ("extract", "search", "rerank", "eval")
     unused = {*configuration.within(dict(config), sections), *_INERT}
     return {path: value for path, value in config.items() if path not in unused}

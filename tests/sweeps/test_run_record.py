@@ -82,10 +82,11 @@ def test_fields_that_are_new_or_of_another_engine_change_nothing(tmp_path):
     assert found.is_of(finished())
     assert not found.is_of(Record.begin(CONFIG, ("train", "evaluate")))
     ivf = configuration.override(CONFIG, {"search.engine": "ivf"})
-    changes = found.changes(Record.begin(ivf, found.verbs))
+    both = ("train", "evaluate")
+    changes = found.changes(Record.begin(ivf, both))
     assert any("search.engine: 'exact' -> 'ivf'" in change for change in changes)
     old = dataclasses.replace(found, config={**before, "search.engine": "ivf"})
-    (change,) = old.changes(Record.begin(ivf, found.verbs))
+    (change,) = old.changes(Record.begin(ivf, both))
     assert change == "config.search.ivf.rounds: 0 -> 2"
 
 
@@ -98,6 +99,7 @@ def test_fields_that_are_new_or_of_another_engine_change_nothing(tmp_path):
             True,
         ),
         (("train",), {"train.learning_rate": 0.5}, False),
+        (("train",), {"rerank.mds.weight": 0.5, "search.power": 3.0}, True),
         (("evaluate",), {"train.learning_rate": 0.5}, True),
         (("train", "evaluate"), {"train.learning_rate": 0.5}, False),
         (("evaluate",), {"search.max_features": 7}, False),
