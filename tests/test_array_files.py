@@ -67,16 +67,15 @@ def test_every_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(tmp_path,
 
 
 @pytest.fixture
-def checked(tmp_path, monkeypatch, rng):
+def checked(tmp_path, rng):
     """An array of 40 rows in blocks of 256 bytes, and its file."""
-    monkeypatch.setattr(array_files, "_BLOCK", 256)
     array = rng.random((40, 3)).astype(np.float32)
-    save_array(tmp_path / "a.npy", array)
+    save_array(tmp_path / "a.npy", array, 256)
     return array, tmp_path / "a.npy"
 
 
 def open_checked(path):
-    return CheckedArray(path, "thing", "make it again")
+    return CheckedArray(path, "thing", "make it again", 256)
 
 
 def test_a_checked_array_is_that_which_was_saved(checked):
@@ -89,7 +88,7 @@ def test_a_checked_array_is_that_which_was_saved(checked):
     np.testing.assert_array_equal(np.concatenate([found, found]), np.concatenate([array, array]))
     assert np.asarray(found, np.float64).dtype == np.float64
     empty = path.with_name("empty.npy")
-    save_array(empty, array[:0])
+    save_array(empty, array[:0], 256)
     assert open_checked(empty)[:].shape == (0, 3)
 
 

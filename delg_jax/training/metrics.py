@@ -69,7 +69,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases; it goes where the variables WANDB_... of its program say.
+    """A run of Weights & Biases; it goes where the environment variables of its program say.
 
     A resumed run continues the same one. Steps that run again are already there, and are not
     written a second time.
