@@ -53,7 +53,7 @@ def sweep_table(results: Sequence[Result]) -> str:
     for group, members in _groups(results).items():
         good = [result for result in members if not result.error]
         cells = [spread([read(result) for result in good]) for read in columns.values()]
-        rows.append([group.replace("|", "\\|"), f"{len(good)}/{len(members)}", *cells])
+        rows.append([group, f"{len(good)}/{len(members)}", *cells])
     return markdown(["setting", "runs", *columns], rows)
 
 
@@ -99,7 +99,7 @@ def gains_table(results: Sequence[Result]) -> str:
             search = method.partition("+")[0]
             if search != method and search in methods:
                 cells = [spread([_gain(r, method, p) for r in members], "+") for p in protocols]
-                rows.append([f"{group}, {method} over {search}".replace("|", "\\|"), *cells])
+                rows.append([f"{group}, {method} over {search}", *cells])
     return markdown(["gain", *map(_title, protocols)], rows) if rows else ""
 
 

@@ -105,10 +105,11 @@ def test_without_a_picture_the_folder_is_extracted(folder, capsys, loaded):
 @pytest.mark.slow
 def test_lists_patterns_and_workdirs_are_folders_too(folder, capsys, loaded, tmp_path):
     (tmp_path / "list.txt").write_text("photos/other.jpg\nphotos/deep/3.jpg\n")
-    names = found(capsys, "list.txt", "query.jpg", *FEWER, "--workdir=w")
+    verified = "--method=local+sp"
+    names = found(capsys, "list.txt", "query.jpg", *FEWER, "--workdir=w", verified)
     assert names == ["photos/deep/3.jpg", "photos/other.jpg"]
     loaded.clear()
-    assert found(capsys, "w", "query.jpg", "--top=1") == ["photos/deep/3.jpg"]
+    assert found(capsys, "w", "query.jpg", "--top=1", verified) == ["photos/deep/3.jpg"]
     assert loaded == []
     assert found(capsys, "photos/deep/*.jpg", "query.jpg", *FEWER, "--top=1") == ["3.jpg"]
 
@@ -131,7 +132,8 @@ def test_a_workdir_of_another_folder_is_refused(folder, capsys, tmp_path):
     line = refused(capsys, "others", "query.jpg", "--workdir=w")
     assert line.startswith("--workdir = 'w': holds the features of ")
     shutil.rmtree(folder)  # it has moved
-    assert found(capsys, "others", "query.jpg", "--workdir=w", "--top=1") == ["deep/3.jpg"]
+    searched = "others", "query.jpg", "--workdir=w", "--top=1", "--method=local+sp"
+    assert found(capsys, *searched) == ["deep/3.jpg"]
 
 
 def test_without_weights_the_extra_is_named(folder, capsys, monkeypatch):

@@ -68,8 +68,8 @@ def test_a_path_to_nothing_is_refused(data, field, value, subject):
 
 def test_a_data_set_is_opened_by_its_name(data):
     assert len(open_retrieval(data).database) == 6
-    data.name = "folder"
-    with pytest.raises(UserError, match=r"config\.data\.name = 'folder'"):
+    data.name = "gldv2_clean"
+    with pytest.raises(UserError, match=r"config\.data\.name = 'gldv2_clean'"):
         open_retrieval(data)
     data.name = "revisited"
     with pytest.raises(UserError, match=r"'revisited': has no training images.* synthetic, folder"):
