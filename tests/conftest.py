@@ -13,6 +13,7 @@ import pytest
 from absl import flags
 
 from delg_jax.compilation_cache import release_if_many
+from delg_jax.features.extraction import Loader
 
 # Tests check values, not speed: they run on the CPU unless JAX_PLATFORMS names another platform.
 # The variable is set too, so that programs started by a test use the same.
@@ -51,6 +52,20 @@ def _few_programs() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """A random generator with the same numbers in each test, in any order of tests."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list[str]:
+    """Names of the images that extraction read, in the order of reading."""
+    names: list[str] = []
+    original = Loader.load
+
+    def call(self, index):
+        names.append(self.source.names[index])
+        return original(self, index)
+
+    monkeypatch.setattr(Loader, "load", call)
+    return names
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -285,21 +285,30 @@ def measure(
         graph = PairGraph(
             engines.exact(*few, kernel(search), search.local_block, search.idf_images)
         )
-
-        def embed(row: int) -> np.ndarray:
-            part = slice(row, row + 1)
-            return mds.list_scores(ranks[part], similarities[part], graph, settings)[0]
-
-        reranked = ranks.copy()
-        for row, new in enumerate(timed("mds", embed)):
-            reranked[row, : len(new)] = ranks[row, np.argsort(-new, kind="stable")]
-        result["map"]["local+mds"] = _precision(reranked, truth)
+        new = timed("mds", lambda row: _list_scores(ranks, similarities, graph, settings, row))
+        result["map"]["local+mds"] = _precision(_reordered(ranks, new), truth)
     if with_exact:
         tops = timed("exact", lambda row: exact.top(*one(row), count)[1][0])
         result["map"]["exact"] = _precision(np.stack(tops), truth)
         same = [len(np.intersect1d(a[:50], b)) for a, b in zip(tops, found, strict=True)]
         result["found_of_first_50"] = float(np.mean(same) / min(50, count))
     return result
+
+
+def _list_scores(
+    ranks: np.ndarray, similarities: np.ndarray, graph: PairGraph, settings: MdsSettings, row: int
+) -> np.ndarray:
+    """Scores [M] of the short list of one query."""
+    part = slice(row, row + 1)
+    return mds.list_scores(ranks[part], similarities[part], graph, settings)[0]
+
+
+def _reordered(ranks: np.ndarray, scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Rankings [Q, N] whose first images are sorted by scores [M] of each query."""
+    reranked = ranks.copy()
+    for row, new in enumerate(scores):
+        reranked[row, : len(new)] = ranks[row, np.argsort(-new, kind="stable")]
+    return reranked
 
 
 def mds_settings(config: ml_collections.ConfigDict, images: int) -> MdsSettings | None:

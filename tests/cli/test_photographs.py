@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from delg_jax.cli.main import main
-from delg_jax.features.extraction import Loader
 from delg_jax.models import variables
 from delg_jax.training import named_weights
 from delg_jax.training.named_weights import NamedWeights
@@ -43,20 +42,6 @@ def folder(tmp_path, monkeypatch):
     save(tmp_path / "photos" / "other.jpg", draw(9, 72, 96))
     save(tmp_path / "query.jpg", draw(3, 72, 96))
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def loaded(monkeypatch):
-    """Names of the images that are read."""
-    names = []
-    original = Loader.load
-
-    def call(self, index):
-        names.append(self.source.names[index])
-        return original(self, index)
-
-    monkeypatch.setattr(Loader, "load", call)
-    return names
 
 
 def found(capsys, *words):

@@ -11,7 +11,6 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate
 from delg_jax.features import network, store_check
 from delg_jax.features.experiment import extract, extract_images
-from delg_jax.features.extraction import Loader
 from delg_jax.features.formats.exported import export_features
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval.searcher import Searcher
@@ -36,20 +35,6 @@ def config(tmp_path):
     config = retrieval_config(tmp_path).copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     return config
-
-
-@pytest.fixture
-def loaded(monkeypatch):
-    """Names of the images that were read, in order of their number."""
-    names = []
-    original = Loader.load
-
-    def call(self, index):
-        names.append(self.source.names[index])
-        return original(self, index)
-
-    monkeypatch.setattr(Loader, "load", call)
-    return names
 
 
 def features_of(store):
