@@ -1,13 +1,15 @@
 r"""Chooses the re-ranking of local-to-global on several data sets at once.
 
     python -m experiments.local_to_global.choice --set=NAME=WORKDIR [--set=NAME=WORKDIR ...]
+        [--name=RESULT] [--others=experiments/results/local_to_global_choice.json]
 
 Each workdir is one that `delg evaluate` wrote, with a data set and features of its own; its stored
 configuration is used, and its similarity graph is built if it is missing. All settings re-rank the
 same searches. The criterion is the mean gain over local search minus its standard deviation over
 the data sets; the gain of a data set is the mean of its gains in mAP Medium and Hard. Leave one
-out: each data set is also ranked with the setting that is best on all others. Intervals and
-p-values are by landmark. Writes local_to_global_choice.json and .md into --results.
+out: each data set is also ranked with the setting that is best on all others. --others adds sets to
+those of an earlier result, whose settings are used and whose gains take part in the choice.
+Intervals and p-values are by landmark. Writes RESULT.json and RESULT.md into --results.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
+from delg_jax import json_files
 from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
 from delg_jax.cli.main import run_experiment
@@ -190,16 +193,24 @@ def _score(ranked: Ranked, extracted: Extracted) -> np.ndarray:
     return 100 * np.array([*scores, first], np.float64)
 
 
-def summarize(sets: Sequence[DataSet], settings: Mapping[str, MdsSettings]) -> dict[str, Any]:
+def summarize(
+    sets: Sequence[DataSet],
+    settings: Mapping[str, MdsSettings],
+    others: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Any]:
     """All numbers of the report, for JSON.
 
     Args:
       sets: with the results of `settings`.
       settings: by name, in the order of the results.
+      others: by data set, the gains of the settings on sets measured earlier. They take part in the
+        choice and have no rows.
     """
-    gains = np.stack([one.gains() for one in sets])
+    by_set = {one.name: one.gains() for one in sets}
+    by_set |= {name: np.asarray(row) for name, row in (others or {}).items()}
+    gains = np.stack(list(by_set.values()))
     names = list(settings)
-    chosen = leave_one_out(gains) if len(sets) > 1 else []
+    chosen = leave_one_out(gains) if len(gains) > 1 else []
     best = int(criterion(gains).argmax())
     rows = []
     for number, one in enumerate(sets):
@@ -212,7 +223,7 @@ def summarize(sets: Sequence[DataSet], settings: Mapping[str, MdsSettings]) -> d
         rows += [_row(one, name, one.found[index]) for name, index in wanted.items()]
     return {
         "settings": {name: dataclasses.asdict(one) for name, one in settings.items()},
-        "gains": {one.name: row.tolist() for one, row in zip(sets, gains, strict=True)},
+        "gains": {name: row.tolist() for name, row in by_set.items()},
         "criterion": dict(zip(names, criterion(gains).tolist(), strict=True)),
         "best": names[best],
         "chosen": {one.name: names[index] for one, index in zip(sets, chosen, strict=False)},
@@ -267,7 +278,10 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     del argv
     text = "NAME=WORKDIR, a workdir of delg evaluate; may be repeated."
     flags.DEFINE_multi_string("set", [], text, flag_values=values)
-    flags.DEFINE_integer("settings", 40, "Settings to draw.", 0, flag_values=values)
+    text = "Settings to draw; those of --others if that is given."
+    flags.DEFINE_integer("settings", 40, text, 0, flag_values=values)
+    flags.DEFINE_string("name", "local_to_global_choice", "Name of the result.", flag_values=values)
+    arguments.define_path(values, "others", "", "An earlier result, whose sets take part.")
     arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
@@ -276,14 +290,36 @@ def run(values: flags.FlagValues) -> None:
     folders = dict(_named(text) for text in values.set)
     if not folders or len(folders) < len(values.set):
         raise UserError("--set", values.set, "must name at least one workdir, each once")
-    drawn = {f"setting {number}": one for number, one in enumerate(draw(values.settings, seed=0))}
-    settings = NAMED | drawn
+    settings, others = _earlier(values.others) if values.others else (_drawn(values.settings), {})
+    if values.others and values.name == pathlib.Path(values.others).stem:
+        raise UserError("--name", values.name, "must not be that of --others")
+    for name in folders.keys() & others.keys():
+        raise UserError("--set", name, f"is a set of --others={values.others} already")
     sets = [measure(name, folder, list(settings.values())) for name, folder in folders.items()]
-    result = summarize(sets, settings)
+    result = summarize(sets, settings, others)
     text = table(result) + "\n"
-    made_from = {"settings": result["settings"], "sets": list(folders)}
-    harness.write_result(values.results, "local_to_global_choice", result, text, config=made_from)
+    made_from = {"settings": result["settings"], "sets": list(result["gains"])}
+    harness.write_result(values.results, values.name, result, text, config=made_from)
     print(text, end="")
+
+
+def _drawn(count: int) -> dict[str, MdsSettings]:
+    return NAMED | {f"setting {number}": one for number, one in enumerate(draw(count, seed=0))}
+
+
+def _earlier(path: str) -> tuple[dict[str, MdsSettings], dict[str, list[float]]]:
+    """Returns the settings of an earlier result and its gains by data set."""
+    content = json_files.read(pathlib.Path(path), "--others", json_files.each(json_files.anything))
+    if content is None:
+        raise UserError("--others", path, "does not exist")
+    try:
+        settings = {name: MdsSettings(**one) for name, one in content["settings"].items()}
+        gains = {name: [float(value) for value in row] for name, row in content["gains"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError("--others", path, f"is no result of this program ({error})") from None
+    if any(len(row) != len(settings) for row in gains.values()):
+        raise UserError("--others", path, "must have one gain per setting; measure it again")
+    return settings, gains
 
 
 def _named(text: str) -> tuple[str, pathlib.Path]:

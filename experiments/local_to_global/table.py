@@ -34,15 +34,15 @@ SEARCH = {
 # By field of config.rerank.mds, its values
 RERANK = {
     "short_list": (50, 100, 200, 400, 700),
-    "dim": (8, 32, 128, 256),
-    "distance": ("chord", "complement", "power", "reciprocal"),
-    "contrast": (0.1, 0.2, 0.3, 0.5, 1.0),
+    "method": ("profile", "kernel", "classical", "landmark", "smacof"),
+    "dim": (5, 10, 20, 40),
+    "scale_neighbours": (2, 3, 5, 10),
+    "contrast": (1.0, 1.5, 2.0, 3.0),
+    "neighbours": (0, 1, 3, 5, 10),
+    "beta": (0.3, 0.6, 1.0),
+    "weight": (0.0, 0.3, 0.6, 0.8, 1.0),
+    "keep_first": (0, 1, 5),
     "background_rank": (0, 400, 800),
-    "missing": ("zero", "largest", "row_minimum"),
-    "method": ("classical", "landmark", "smacof"),
-    "weight": (0.0, 0.2, 0.5, 0.8, 1.0),
-    "neighbours": (0, 3, 6, 10),
-    "beta": (0.15, 0.3, 0.6, 1.0),
     "concat_weight": (0.2, 0.35, 0.5, 0.7, 0.9),
 }
 _METHODS = {

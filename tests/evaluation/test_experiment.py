@@ -210,7 +210,7 @@ def test_the_result_is_the_same_on_any_run(run, config, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
 
 
-@pytest.mark.parametrize("engine", ["exact", "ivf"])
+@pytest.mark.parametrize("engine", ["exact", "ivf", "asmk"])
 def test_skipped_photographs_improve_nothing(config, run, tmp_path, engine):
     root = make_revisited(tmp_path / "photographs", PLACES)
     gone, lost = 2, 0  # place1_near, which the query 1 should find; and the query 0
@@ -219,6 +219,7 @@ def test_skipped_photographs_improve_nothing(config, run, tmp_path, engine):
     config = changed(config, "data.root", str(root))
     config = changed(changed(config, "data.max_skipped", 1), "search.engine", engine)
     config = changed(config, "search.ivf.count", 4)
+    config = changed(config, "search.asmk.words", 4)
     result = evaluate(config, tmp_path / "run")
     counts = {"images": 1, "queries": 1, "positives": 1}
     assert result["skipped"] == {"global": counts, "local": counts}
@@ -330,7 +331,13 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
 
 @pytest.fixture(
     scope="module",
-    params=[("ivf", "local"), ("cann", "local"), ("exact", "local+diffusion")],
+    params=[
+        ("ivf", "local"),
+        ("cann", "local"),
+        ("asmk", "local"),
+        ("exact", "local+diffusion"),
+        ("exact", "local+mds"),
+    ],
     ids=":".join,
 )
 def evaluated(request, tmp_path_factory):
@@ -339,7 +346,9 @@ def evaluated(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(engine)
     changes = {"eval.methods": (method,), "search.engine": engine, "search.ivf.count": 8}
     config = retrieval_config(make_revisited(folder / "data", PLACES))
-    config = configuration.override(config, changes | {"search.cann.grids": 2})
+    config = configuration.override(
+        config, changes | {"search.cann.grids": 2, "search.asmk.words": 8}
+    )
     evaluate(config, folder / "run")
     return folder, config
 

@@ -71,7 +71,7 @@ def test_every_method_ranks_every_image_once_and_reproducibly(kind, monkeypatch,
             np.testing.assert_array_equal(ranks[0], np.arange(len(database)), name)
 
 
-@pytest.mark.parametrize("engine", ["cann", "ivf"])
+@pytest.mark.parametrize("engine", ["cann", "ivf", "asmk"])
 @pytest.mark.parametrize("kind", ["one keypoint", "one image", "duplicates", "zero descriptors"])
 def test_approximate_engines_rank_every_image_once(engine, kind, monkeypatch, tmp_path):
     database, queries = _images(kind)

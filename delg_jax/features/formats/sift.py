@@ -16,7 +16,6 @@ from delg_jax.features.formats import hloc
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.origins import Box
-from delg_jax.features.store import Rows
 from delg_jax.progress import Progress
 
 _LENGTH = 128  # of a descriptor
@@ -63,29 +62,40 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
         for store, source, boxes in stores:
             descriptors = store.global_descriptors()
             with Progress(f"SIFT {store.folder.name}", len(source), "image") as progress:
-                for name, local, pooled in _features(detector, source, boxes, config, descriptors):
-                    writer.write(name, local)
-                    writer.write_global(name, pooled)
+                for index, local in features(detector, source, boxes, config):
+                    writer.write(source.names[index], local)
+                    writer.write_global(source.names[index], descriptors[index])
                     progress.advance()
 
 
-def _features(
+def features(
     detector: Any,
     source: ImageSource,
     boxes: list[Box] | None,
     config: ml_collections.ConfigDict,
-    descriptors: Rows,
-) -> Iterator[tuple[str, LocalFeatures, np.ndarray]]:
+) -> Iterator[tuple[int, LocalFeatures]]:
+    """Detects the features of images, cropped, shrunk and limited in number as for the network.
+
+    Args:
+      detector: of OpenCV.
+      source: the images.
+      boxes: to crop to, by image; None for whole images.
+      config: the whole tree.
+
+    Yields:
+      The position of an image in `source`, and its features in pixels of the whole image; images
+      that cannot be read are left out.
+    """
     data, extract = config.data, config.extract
     loader = Loader(source, boxes, extract.max_size, data.min_side, data.max_pixels)
-    for index, name in enumerate(source.names):
+    for index in range(len(source)):
         loaded, _ = loader.load(index)
         if not isinstance(loaded, str):
             local = detect(detector, loaded.image, extract.max_features)
             placed = local._replace(
                 locations=local.locations / loaded.scale, scales=local.scales / loaded.scale
             )
-            yield name, placed, descriptors[index]
+            yield index, placed
 
 
 def detect(detector: Any, image: np.ndarray, count: int) -> LocalFeatures:
@@ -112,3 +122,15 @@ def detect(detector: Any, image: np.ndarray, count: int) -> LocalFeatures:
         np.asarray(descriptors, np.float32)[best],
         np.ones(len(best), bool),
     )
+
+
+def root(descriptors: np.ndarray) -> np.ndarray:
+    """RootSIFT, float32 [K, D] of unit norm: square roots of descriptors with sum 1.
+
+    Arandjelovic and Zisserman, CVPR 2012. A descriptor of zeros stays so.
+
+    Args:
+      descriptors: float [K, D], not negative.
+    """
+    sums = descriptors.sum(axis=1, keepdims=True)
+    return np.sqrt(descriptors / np.maximum(sums, 1e-12)).astype(np.float32)

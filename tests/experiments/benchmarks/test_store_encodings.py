@@ -30,7 +30,8 @@ def test_encodings_have_the_same_features_in_fewer_bytes(tmp_path, capsys):
     arguments = [*command_line(config), f"--workdir={tmp_path / 'run'}", f"--results={results}"]
     assert run_experiment(store_encodings, arguments) == 0
     found = json.loads((results / "store_encodings.json").read_text())
-    bits = [found[name]["bytes"]["descriptors"] for name in ("float32", "float16", "int8", "sign")]
+    encodings = ("float32", "float16", "int8", "sign")
+    bits = [found[name]["bytes"]["descriptors"] for name in encodings]
     assert bits == sorted(bits, reverse=True)
     stores = [
         FeatureStore(tmp_path / "run" / name / "features" / "database")
@@ -41,4 +42,4 @@ def test_encodings_have_the_same_features_in_fewer_bytes(tmp_path, capsys):
     np.testing.assert_array_equal(first.descriptors > 0, second.descriptors > 0)
     np.testing.assert_array_equal(*(store.global_descriptors() for store in stores))
     output = capsys.readouterr().out
-    assert all(f"| {name} |" in output for name in found)
+    assert all(f"| {name} |" in output for name in encodings)

@@ -67,6 +67,30 @@ def test_the_report_ranks_each_set_by_the_choice_of_the_others():
     assert sum(line.startswith("| a (4 of 2)") for line in lines) == 5
 
 
+def test_sets_of_an_earlier_result_take_part_in_the_choice():
+    settings = {"profile": choice.PROFILE, "other": choice.draw(1, 0)[0]}
+    alone = choice.summarize([data_set([6, 5], "new")], settings)
+    assert (alone["best"], alone["chosen"]) == ("profile", {})
+    result = choice.summarize([data_set([6, 5], "new")], settings, {"old": [0.0, 9.0]})
+    assert result["chosen"] == {"new": "other"}
+    assert set(result["gains"]) == {"new", "old"}
+    rows = {(row["data"], row["setting"]): row for row in result["rows"]}
+    assert {data for data, _ in rows} == {"new"}
+    assert rows["new", "best on the others"]["medium gain"]["mean"] == 5
+
+
+@pytest.mark.parametrize(
+    "content", [None, {"gains": {}}, {"settings": {"a": {"dimension": 3}}, "gains": {}}]
+)
+def test_an_earlier_result_must_be_one(tmp_path, capsys, content):
+    path = tmp_path / "earlier.json"
+    if content is not None:
+        path.write_text(json.dumps(content))
+    arguments = ["--set=a=b", f"--others={path}", f"--results={tmp_path}"]
+    assert run_experiment(choice, arguments) == 2
+    assert "--others" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("sets", [[], ["--set=x"], ["--set=x="], ["--set=x=a", "--set=x=b"]])
 def test_sets_that_are_not_named_once_are_refused(tmp_path, capsys, sets):
     assert run_experiment(choice, [*sets, f"--results={tmp_path}"]) == 2

@@ -34,7 +34,7 @@ def test_the_ablation_reuses_the_features_of_the_table(tmp_path, capsys, monkeyp
     )
     whole = {(cell["row"], cell["column"]): cell["ours"] for cell in table["cells"]}
     base = found["base"]["as configured"]["local"]["medium"]
-    assert base == pytest.approx(whole["local", "ROxf Medium"])
+    assert base == pytest.approx(whole["local", "rendered Medium"])
     assert list(found) == ["base", "rerank.mds.weight", "search.threshold"]
     assert "| search.threshold |" in capsys.readouterr().out
     assert len(list((tmp_path / "features").iterdir())) == 1

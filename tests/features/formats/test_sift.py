@@ -74,3 +74,13 @@ def test_sift_stands_beside_the_networks_global_descriptors(tmp_path):
     theirs = evaluate(configuration.override(config, imported), tmp_path / "sift")
     assert theirs["methods"]["global"] == mine["methods"]["global"]
     assert theirs["methods"]["global+sp"]["medium"]["map"] > 0
+
+
+def test_rootsift_has_unit_norm_and_the_hellinger_kernel(rng):
+    descriptors = rng.random((5, 128)).astype(np.float32) * 200
+    descriptors[3] = 0
+    rooted = sift.root(descriptors)
+    one, other = (descriptors[n] / descriptors[n].sum() for n in (0, 1))
+    np.testing.assert_allclose(rooted[0] @ rooted[1], np.sqrt(one * other).sum(), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(rooted, axis=1), [1, 1, 1, 0, 1], rtol=1e-5)
+    assert sift.root(descriptors[:0]).shape == (0, 128)
