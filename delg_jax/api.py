@@ -26,6 +26,7 @@ from delg_jax.models.weights import PUBLISHED, locate
 from delg_jax.reports import matches as drawings
 from delg_jax.retrieval.pair_matching import PicturePair, match_features
 from delg_jax.retrieval.searcher import Hit, Searcher, check_request
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.training import checkpoints
 from delg_jax.training.named_weights import find_weights
 
@@ -95,8 +96,8 @@ class Model:
         pictures = self.pixels(first), self.pixels(second)
         found = [self.features(picture).local for picture in pictures]
         sides = [local for local in found if local is not None]
-        shrunk = self.config.extract.max_size
-        return match_features(pictures, sides, self.config.rerank, self.config.seed, shrunk)
+        settings, shrunk = RerankSettings.of(self.config.rerank).sp, self.config.extract.max_size
+        return match_features(pictures, sides, settings, self.config.seed, shrunk)
 
     def search(
         self,

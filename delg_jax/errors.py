@@ -42,6 +42,15 @@ class WrongField(ValueError):
         self.rule = rule
 
 
+def require_least(settings: object, least: int, *names: str) -> None:
+    """Raises a WrongField for the first of the named fields of `settings` below `least`."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= least:  # also refuses NaN
+            rule = f"must be at least {least}" if least else "must not be negative"
+            raise WrongField(name, value, rule)
+
+
 @contextlib.contextmanager
 def fields_of(section: str, given: Mapping[str, Any]) -> Iterator[None]:
     """Turns a `WrongField` inside the block into a UserError of a section of the configuration.

@@ -21,11 +21,16 @@ from delg_jax.features import Extracted, extract
 from delg_jax.features.experiment import sections
 from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
-from delg_jax.retrieval import methods, settings, skipped, verification
-from delg_jax.retrieval.ranking import Ranked, Ranking
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval import methods, skipped, verification
+from delg_jax.retrieval.ranking import Ranked
+from delg_jax.retrieval.settings import (
+    RerankSettings,
+    check_depth,
+    check_ranks,
+    ranked_depth,
+)
 from delg_jax.search import SimilarityGraph
-from delg_jax.search.engine_choice import deciding_fields, index_place
+from delg_jax.search.engine_choice import SearchSettings, deciding_fields, index_place
 from delg_jax.search.index import build_index, pair_graph
 from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
@@ -88,7 +93,7 @@ def evaluate(
     if config.eval.pairs:
         counts = config.eval.pairs, config.eval.negative_pairs
         result["pairs"] = pair_average_precision(
-            extracted, spatial_settings(config.rerank), *counts, config.seed
+            extracted, RerankSettings.of(config.rerank).sp, *counts, config.seed
         )
     with outputs.where_writable(f"{root}: metrics.json and rankings.npz"):
         outputs.write_arrays(root / "rankings.npz", _named(ranked))
@@ -145,13 +150,13 @@ def _check(config: ml_collections.ConfigDict) -> None:
     if config.data.name == LISTED and not config.data.ground_truth:
         rule = "must name a file of queries and answers, to evaluate the data set images"
         raise UserError("config.data.ground_truth", "", rule)
-    settings.check_depth(evaluation.methods, config)
+    check_depth(evaluation.methods, config)
     for method in evaluation.methods:
         methods.check("config.eval.methods", method, config)
     kappas = tuple(evaluation.kappas)
     if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
         raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
-    settings.check_ranks(config, gldv2_tasks.counted(config))
+    check_ranks(config, gldv2_tasks.counted(config))
     require_seed(config)
     gldv2_tasks.check(config)
     pairs.check(config)
@@ -161,13 +166,14 @@ def _graphs(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
 ) -> dict[str, SimilarityGraph | PairGraph]:
     """The similarities between database images that methods need, by `methods.graph_name`."""
-    names = {methods.graph_name(method, config.rerank) for method in config.eval.methods}
+    mds = RerankSettings.of(config.rerank).mds
+    names = {methods.graph_name(method, mds) for method in config.eval.methods}
     graphs: dict[str, SimilarityGraph | PairGraph] = {
         name: build_index(config, root, overwrite, extracted, name)
         for name in sorted(names - {"", "pairs"})
     }
     if "pairs" in names and distributed.is_first():
-        graphs["pairs"] = pair_graph(extracted, config.search)
+        graphs["pairs"] = pair_graph(extracted, SearchSettings.of(config.search))
     return graphs
 
 
@@ -179,18 +185,29 @@ def _rank_by_methods(
     overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
-    wanted = tuple(config.eval.methods)
-    depth = settings.ranked_depth(config, gldv2_tasks.counted(config))
+    wanted, task = tuple(config.eval.methods), gldv2_tasks.task_of(config)
+    settings, reranking = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
+    truth = None if task else extracted.data.ground_truth
+    depth = ranked_depth(config, gldv2_tasks.counted(config))
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
         with measured() as searched:
             place = index_place(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, config.search, place, depth)
+            first = methods.search(search, extracted, settings, place, depth)
         for method in own:
             with measured() as reranked:
-                graph = graphs.get(methods.graph_name(method, config.rerank))
-                ranked[method] = _rerank(method, config, extracted, first, graph)
+                if method.endswith("+sp"):
+                    excluded = None if truth is None else verification.junk(truth)
+                    found = verification.verify(
+                        extracted, first, reranking.sp, config.seed, excluded
+                    )
+                else:
+                    graph = graphs.get(methods.graph_name(method, reranking.mds))
+                    block = settings.global_block
+                    one = methods.rerank(method, extracted, first, graph, reranking, block)
+                    found = Ranked({"all": one.images}, one.similarities if task else None)
+                ranked[method] = found
             costs[method] = searched + reranked
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
@@ -198,24 +215,6 @@ def _rank_by_methods(
 def _searches(wanted: Sequence[str]) -> list[str]:
     """The searches that methods start with."""
     return sorted({method.split("+")[0] for method in wanted})
-
-
-def _rerank(
-    method: str,
-    config: ml_collections.ConfigDict,
-    extracted: Extracted,
-    first: Ranking,
-    graph: SimilarityGraph | PairGraph | None,
-) -> Ranked:
-    """The rankings of a method, from those of its search."""
-    task = gldv2_tasks.task_of(config)
-    if method.endswith("+sp"):
-        excluded = None if task else verification.junk(extracted.data.ground_truth)
-        settings = spatial_settings(config.rerank)
-        return verification.verify(extracted, first, settings, config.seed, excluded)
-    block = config.search.global_block
-    found = methods.rerank(method, extracted, first, graph, config.rerank, block)
-    return Ranked({"all": found.images}, found.similarities if task else None)
 
 
 def _score(

@@ -9,7 +9,7 @@ from delg_jax.features import LocalFeatures
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.reports.workdir_results import WorkdirResults
 from delg_jax.rerank.spatial_verification import verify_pair
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 
 UNIT = 1000  # locations are whole thousandths of an image's height and width
 _MAX_INLIERS, _MAX_OTHERS, _MAX_SPOTS = 80, 40, 40
@@ -37,7 +37,7 @@ class LocalFeatureViews:
         if run.config is None or run.queries is None or run.database is None:
             raise ValueError("`run` must have a configuration and features")
         try:
-            self._settings = spatial_settings(run.config.rerank)
+            self._settings = RerankSettings.of(run.config.rerank).sp
             self._key = jax.random.key(run.config.seed)
             self._boxes = None if data is None else query_boxes(run.config, data)
         except (AttributeError, KeyError, TypeError) as error:

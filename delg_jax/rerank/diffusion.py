@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.errors import WrongField
+from delg_jax.errors import WrongField, require_least
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import MAX_POWER
@@ -39,9 +39,7 @@ class DiffusionSettings:
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        for name in ("neighbours", "query_neighbours", "iterations"):
-            if getattr(self, name) < 1:
-                raise WrongField(name, getattr(self, name), "must be at least 1")
+        require_least(self, 1, "neighbours", "query_neighbours", "iterations")
         if not 0 <= self.spread < 1:
             raise WrongField("spread", self.spread, "must lie in [0, 1)")
         if not 0 < self.power <= MAX_POWER:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.errors import WrongField
+from delg_jax.errors import WrongField, require_least
 from delg_jax.rerank import profiles, superglobal
 from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level, scaled_by_neighbours
 from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
@@ -96,8 +96,7 @@ class MdsSettings:
             if getattr(self, name) not in known:
                 value = getattr(self, name)
                 raise WrongField(name, value, f"must be one of {', '.join(known)}")
-        if self.background < 0:
-            raise WrongField("background", self.background, "must not be negative")
+        require_least(self, 0, "background")
         if self.contrast <= self.background:
             raise WrongField(
                 "contrast", self.contrast, f"must be above `background` (={self.background})"
@@ -107,13 +106,9 @@ class MdsSettings:
         for name in ("weight", "concat_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise WrongField(name, getattr(self, name), "must lie in [0, 1]")
-        for name in ("short_list", "dim", "landmarks", "query_block"):
-            if getattr(self, name) < 1:
-                raise WrongField(name, getattr(self, name), "must be at least 1")
-        natural = ("iterations", "neighbours", "background_rank", "scale_neighbours", "keep_first")
-        for name in ("power", "beta", *natural):
-            if getattr(self, name) < 0:
-                raise WrongField(name, getattr(self, name), "must not be negative")
+        require_least(self, 1, "short_list", "dim", "landmarks", "query_block")
+        require_least(self, 0, "power", "beta", "iterations", "neighbours")
+        require_least(self, 0, "background_rank", "scale_neighbours", "keep_first")
 
 
 def rerank(

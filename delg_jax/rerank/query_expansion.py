@@ -1,12 +1,33 @@
 """Query expansion: a query averaged with the best images of its own ranking."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delg_jax.errors import require_least
+
 Array = jax.Array | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpansionSettings:
+    """The settings of query expansion; `config.rerank.qe` has the same names.
+
+    Attributes:
+      images: best images of a query to average.
+      alpha: exponent of their cosines, which are the weights.
+    """
+
+    images: int = 10
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises a WrongField for the first that is wrong."""
+        require_least(self, 1, "images")
+        require_least(self, 0, "alpha")
 
 
 def expand(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from delg_jax.errors import WrongField
+from delg_jax.errors import WrongField, require_least
 from delg_jax.rerank import transforms
 from delg_jax.rerank.transforms import at_match
 
@@ -53,8 +53,7 @@ class RansacSettings:
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        if self.hypotheses < 1:
-            raise WrongField("hypotheses", self.hypotheses, "must be at least 1")
+        require_least(self, 1, "hypotheses")
         if not 0 < self.inlier_threshold <= _MOST_PIXELS:
             raise WrongField(
                 "inlier_threshold", self.inlier_threshold, f"must lie in (0, {_MOST_PIXELS:g}]"

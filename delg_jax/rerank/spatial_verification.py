@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from delg_jax.errors import WrongField
+from delg_jax.errors import WrongField, require_least
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.rerank import ransac
 from delg_jax.rerank.matching import match
@@ -76,11 +76,8 @@ class SpatialSettings:
         if not 0 < self.max_distance <= 2:
             rule = "must lie in (0, 2], the distances of unit vectors"
             raise WrongField("max_distance", self.max_distance, rule)
-        if self.max_features < 0:
-            raise WrongField("max_features", self.max_features, "must not be negative")
-        for name in ("short_list", "pair_block"):
-            if getattr(self, name) < 1:
-                raise WrongField(name, getattr(self, name), "must be at least 1")
+        require_least(self, 0, "max_features")
+        require_least(self, 1, "short_list", "pair_block")
         if not 0 <= self.ratio <= 1:
             raise WrongField("ratio", self.ratio, "must lie in [0, 1]")
         for name, known in (("hamming", HAMMING), ("score", SCORES)):

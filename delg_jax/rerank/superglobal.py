@@ -3,12 +3,14 @@
 Shao et al., "Global Features are All You Need for Image Retrieval and Reranking", ICCV 2023.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delg_jax.errors import require_least
 from delg_jax.search.batching import starts
 
 Array = jax.Array | np.ndarray
@@ -16,6 +18,26 @@ Array = jax.Array | np.ndarray
 POOLINGS = ("maximum", "mean")
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@dataclasses.dataclass(frozen=True)
+class SuperGlobalSettings:
+    """The settings of SuperGlobal; `config.rerank.superglobal` has the same names.
+
+    Attributes:
+      short_list: images to re-rank, M.
+      neighbours: that refine a descriptor.
+      beta: weight of a neighbour; the descriptor itself has 1.
+    """
+
+    short_list: int = 400
+    neighbours: int = 9
+    beta: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Raises a WrongField for the first that is wrong."""
+        require_least(self, 1, "short_list", "neighbours")
+        require_least(self, 0, "beta")
 
 
 def rerank(

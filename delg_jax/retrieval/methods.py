@@ -12,15 +12,9 @@ from delg_jax.features.formats.imported import is_imported
 from delg_jax.rerank import diffusion, mds, query_expansion, superglobal
 from delg_jax.retrieval import skipped
 from delg_jax.retrieval.ranking import Ranking, by_similarity
-from delg_jax.retrieval.settings import (
-    check_rerank,
-    diffusion_settings,
-    mds_settings,
-    refuse_contradictions,
-)
+from delg_jax.retrieval.settings import RerankSettings, refuse_contradictions
 from delg_jax.search import SimilarityGraph, global_search, mean_direction
-from delg_jax.search.engine_choice import check as check_search
-from delg_jax.search.engine_choice import engine, kernel
+from delg_jax.search.engine_choice import SearchSettings, engine
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index_store import Place
 from delg_jax.search.pair_graph import PairGraph
@@ -51,8 +45,8 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: if the method does not exist, or the configuration does not fit it.
     """
-    check_rerank(config.rerank)
-    check_search(config.search)
+    RerankSettings.of(config.rerank)
+    SearchSettings.of(config.search)
     require_choice(subject, method, METHODS)
     refuse_contradictions(method, config)
     imports = is_imported(config.extract)
@@ -64,18 +58,18 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
         raise UserError(subject, method, f"{method} needs local features: set config.{needed}")
 
 
-def graph_name(method: str, rerank: ml_collections.ConfigDict) -> str:
+def graph_name(method: str, settings: mds.MdsSettings) -> str:
     """The similarities between database images by which a method re-ranks.
 
     Args:
       method: one of `METHODS`.
-      rerank: the `config.rerank` tree.
+      settings: `graph` is read, if the method embeds.
 
     Returns:
       `local` or `global`, a stored graph of `index.build_index`; `pairs`, an `index.pair_graph`;
       or "" for none.
     """
-    if "mds" in method and rerank.mds.graph == "on_the_fly":
+    if "mds" in method and settings.graph == "on_the_fly":
         return "pairs"
     return method.split("+")[0] if "mds" in method or "diffusion" in method else ""
 
@@ -109,17 +103,17 @@ def _global_descriptors(features: FeatureStore) -> np.ndarray:
 
 
 def open_locally(
-    extracted: Extracted, search: ml_collections.ConfigDict, place: Place | None = None
+    extracted: Extracted, search: SearchSettings, place: Place | None = None
 ) -> LocalSearch:
     """Opens the local search over the database; `place` as in `search`."""
     database = extracted.database.local_features(search.max_features, search.packed)
-    mean_direction.warn(database, kernel(search))
+    mean_direction.warn(database, search.kernel)
     return engine(database, search, place)
 
 
 def rank_locally(
     extracted: Extracted,
-    search: ml_collections.ConfigDict,
+    search: SearchSettings,
     place: Place | None = None,
     opened: LocalSearch | None = None,
 ) -> Ranking:
@@ -137,7 +131,7 @@ def rank_locally(
 def search(
     method: str,
     extracted: Extracted,
-    settings: ml_collections.ConfigDict,
+    settings: SearchSettings,
     place: Place | None = None,
     depth: int = 0,
     opened: LocalSearch | None = None,
@@ -147,7 +141,7 @@ def search(
     Args:
       method: one of `METHODS`.
       extracted: features.
-      settings: the `config.search` tree.
+      settings: of the search.
       place: where an approximate engine keeps its index, see `index_place`; None to keep none.
       depth: images kept of each ranking; 0 for all.
       opened: result of `open_locally`, to reuse it.
@@ -171,7 +165,7 @@ def rerank(
     extracted: Extracted,
     first: Ranking,
     graph: SimilarityGraph | PairGraph | None,
-    settings: ml_collections.ConfigDict,
+    settings: RerankSettings,
     global_block: int = 65_536,
 ) -> Ranking:
     """Runs the re-ranking that follows the search, except spatial verification.
@@ -181,7 +175,7 @@ def rerank(
       extracted: features.
       first: result of `search`.
       graph: similarities between database images that `graph_name` names; None for "".
-      settings: the `config.rerank` tree.
+      settings: of all re-rankings.
       global_block: database images that query expansion compares at a time.
 
     Returns:
@@ -191,21 +185,22 @@ def rerank(
         return first
     compared = first.compared()
     if method == "global+superglobal":
-        ranking = refine(extracted, compared, settings)
+        ranking = refine(extracted, compared, settings.superglobal)
     elif method == "global+qe":
-        ranking = expand(extracted, compared, settings, global_block)
+        ranking = expand(extracted, compared, settings.qe, global_block)
     else:
         assert graph is not None, method
         if method.endswith("+diffusion"):
             assert isinstance(graph, SimilarityGraph), method
-            ranking = diffuse(compared, graph, diffusion_settings(settings))
+            ranking = diffuse(compared, graph, settings.diffusion)
         else:
-            own = mds_settings(settings)
-            ranking = embed(extracted, compared, graph, own, "global" in method)
+            ranking = embed(extracted, compared, graph, settings.mds, "global" in method)
     return ranking.followed_by(first)
 
 
-def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict) -> Ranking:
+def refine(
+    extracted: Extracted, first: Ranking, settings: superglobal.SuperGlobalSettings
+) -> Ranking:
     """Re-ranks the short list of the global search by SuperGlobal.
 
     Every image keeps its similarity of the search, so that these no longer descend.
@@ -214,9 +209,9 @@ def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDi
         _global_descriptors(extracted.queries),
         _global_descriptors(extracted.database),
         first.images,
-        rerank.superglobal.short_list,
-        rerank.superglobal.neighbours,
-        rerank.superglobal.beta,
+        settings.short_list,
+        settings.neighbours,
+        settings.beta,
     )
     # Both rows hold the same images, which may be a few of the database
     before, after = (np.argsort(ranks, axis=1) for ranks in (first.images, images))
@@ -227,15 +222,18 @@ def refine(extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDi
 
 
 def expand(
-    extracted: Extracted, first: Ranking, rerank: ml_collections.ConfigDict, global_block: int
+    extracted: Extracted,
+    first: Ranking,
+    settings: query_expansion.ExpansionSettings,
+    global_block: int,
 ) -> Ranking:
     """Searches again with queries averaged with the best images of the global search."""
     queries = query_expansion.expand(
         _global_descriptors(extracted.queries),
         _global_descriptors(extracted.database),
         first.images,
-        rerank.qe.images,
-        rerank.qe.alpha,
+        settings.images,
+        settings.alpha,
     )
     return rank_globally(extracted, global_block, first.images.shape[1], queries)
 

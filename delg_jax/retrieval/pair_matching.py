@@ -16,9 +16,9 @@ from delg_jax.features.extractor import in_original_pixels
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.network import Network, check_dimension
-from delg_jax.rerank.spatial_verification import Verification, verify_pair
+from delg_jax.rerank.spatial_verification import SpatialSettings, Verification, verify_pair
 from delg_jax.retrieval.query import read_picture
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.workdir import root_of
 
 
@@ -66,17 +66,17 @@ def match_pictures(
         raise UserError(
             "config.model.local_head", False, "must be True: local features are matched"
         )
-    spatial_settings(config.rerank)  # before the network is loaded
+    settings = RerankSettings.of(config.rerank).sp  # before the network is loaded
     check_dimension(config)
     pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
     sides = _extract(config, root_of(workdir), pictures, overwrite)
-    return match_features(pictures, sides, config.rerank, config.seed, config.extract.max_size)
+    return match_features(pictures, sides, settings, config.seed, config.extract.max_size)
 
 
 def match_features(
     pictures: tuple[np.ndarray, np.ndarray],
     sides: Sequence[LocalFeatures],
-    rerank: ml_collections.ConfigDict,
+    settings: SpatialSettings,
     seed: int,
     max_size: float = 0,
 ) -> PicturePair:
@@ -85,7 +85,7 @@ def match_features(
     Args:
       pictures: uint8 [H, W, 3] each; the first takes the role of the query.
       sides: their local features, rounded as in a store.
-      rerank: the `config.rerank` tree.
+      settings: of spatial verification.
       seed: of the hypotheses that are drawn.
       max_size: pixels that the first picture was shrunk to, in which inliers are counted; 0 if it
         was not.
@@ -95,7 +95,7 @@ def match_features(
     """
     scale = min(1.0, max_size / max(pictures[0].shape[:2])) if max_size else 1.0
     query = sides[0]._replace(locations=np.asarray(sides[0].locations) * np.float32(scale))
-    found = verify_pair(query, sides[1], jax.random.key(seed), spatial_settings(rerank))
+    found = verify_pair(query, sides[1], jax.random.key(seed), settings)
     transform = np.array(found.transform)
     transform[:2] /= np.float32(scale)
     found = found._replace(transform=transform)

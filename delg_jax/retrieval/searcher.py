@@ -24,9 +24,9 @@ from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.ranking import Ranking
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
-from delg_jax.search.engine_choice import index_place
+from delg_jax.search.engine_choice import SearchSettings, index_place
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index import build_index, pair_graph
 from delg_jax.search.pair_graph import PairGraph
@@ -123,6 +123,8 @@ class Searcher:
         check_has_network(config)
         self.config, self._root, self._overwrite = config, root_of(workdir), overwrite
         self.methods = possible_methods(config)
+        self._search_settings = SearchSettings.of(config.search)
+        self._rerank_settings = RerankSettings.of(config.rerank)
         network = Network(config, self._root)
         self._stored = extract(config, self._root, overwrite, network=network)
         self._extractor = network.extractor
@@ -232,7 +234,7 @@ class Searcher:
         if not 0 <= image < len(self._database):
             rule = f"must be the index of an image, 0 to {len(self._database) - 1}"
             raise UserError("image", image, rule)
-        settings = spatial_settings(self.config.rerank)
+        settings = self._rerank_settings.sp
         with self._device:
             sides = [
                 LocalFeatures(*(np.asarray(field[row]) for field in part))
@@ -256,8 +258,8 @@ class Searcher:
         Methods that need a stored similarity graph are left out: they may have to build it.
         """
         sizes = self._extractor.warm_up_sizes()
-        rerank = self.config.rerank
-        quick = [m for m in self.methods if methods.graph_name(m, rerank) in ("", "pairs")]
+        mds = self._rerank_settings.mds
+        quick = [m for m in self.methods if methods.graph_name(m, mds) in ("", "pairs")]
         with Progress("warm up", len(sizes) + len(quick) + 1, "step") as progress:
             with self._device:
                 self._extractor.warm_up(progress.advance)
@@ -272,37 +274,37 @@ class Searcher:
 
     def _search(self, method: str, extracted: Extracted) -> Ranking:
         """The search that a method starts with; the engine is kept."""
-        config = self.config
+        settings = self._search_settings
         if method.startswith("local") and self._engine is None:
-            place = index_place(config, self._root, self._stored, self._overwrite)
-            self._engine = methods.open_locally(extracted, config.search, place)
-        depth = config.eval.depth
-        return methods.search(method, extracted, config.search, depth=depth, opened=self._engine)
+            place = index_place(self.config, self._root, self._stored, self._overwrite)
+            self._engine = methods.open_locally(extracted, settings, place)
+        depth = self.config.eval.depth
+        return methods.search(method, extracted, settings, depth=depth, opened=self._engine)
 
     def _rerank(
         self, method: str, extracted: Extracted, first: Ranking
     ) -> tuple[np.ndarray, np.ndarray]:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            settings, seed = spatial_settings(self.config.rerank), self.config.seed
-            ranked = verification.verify(extracted, first, settings, seed, quiet=True)
+            sp, seed = self._rerank_settings.sp, self.config.seed
+            ranked = verification.verify(extracted, first, sp, seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
             return images, np.pad(inliers, (0, len(images) - len(inliers)))
         graph = None
-        kind = methods.graph_name(method, self.config.rerank)
+        kind = methods.graph_name(method, self._rerank_settings.mds)
         if kind:
             if kind not in self._graphs:
                 self._graphs[kind] = self._open_graph(kind)
             graph = self._graphs[kind]
-        block = self.config.search.global_block
-        ranking = methods.rerank(method, extracted, first, graph, self.config.rerank, block)
+        settings, block = self._rerank_settings, self._search_settings.global_block
+        ranking = methods.rerank(method, extracted, first, graph, settings, block)
         return ranking.images[0], ranking.similarities[0]
 
     def _open_graph(self, kind: str) -> SimilarityGraph | PairGraph:
         """The similarities that `methods.graph_name` names."""
         if kind == "pairs":
-            return pair_graph(self._stored, self.config.search)
+            return pair_graph(self._stored, self._search_settings)
         return build_index(self.config, self._root, self._overwrite, self._stored, kind)
 
 

@@ -3,7 +3,9 @@
 A short list longer than the database is allowed, as one configuration serves small and large ones.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Self, get_type_hints
 
 import ml_collections
 
@@ -11,12 +13,9 @@ from delg_jax.errors import UserError, fields_of
 from delg_jax.features.network import local_dimension
 from delg_jax.rerank import MdsSettings, SpatialSettings
 from delg_jax.rerank.diffusion import DiffusionSettings
+from delg_jax.rerank.query_expansion import ExpansionSettings
+from delg_jax.rerank.superglobal import SuperGlobalSettings
 
-# Minimum of each field that no settings class checks
-_LEAST = {
-    "superglobal": {"short_list": 1, "neighbours": 1, "beta": 0},
-    "qe": {"images": 1, "alpha": 0},
-}
 # Fields that bound the short list of each step
 _SHORT_LISTS = {
     "sp": ("rerank.sp.short_list",),
@@ -26,35 +25,24 @@ _SHORT_LISTS = {
 }
 
 
-def check_rerank(rerank: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for a wrong value in `config.rerank`."""
-    spatial_settings(rerank)
-    mds_settings(rerank)
-    diffusion_settings(rerank)
-    for section, fields in _LEAST.items():
-        for name, least in fields.items():
-            value = rerank[section][name]
-            if value < least:
-                rule = f"must be at least {least}"
-                raise UserError(f"config.rerank.{section}.{name}", value, rule)
+@dataclasses.dataclass(frozen=True)
+class RerankSettings:
+    """The settings of all re-rankings; `config.rerank` has the same names."""
 
+    sp: SpatialSettings
+    superglobal: SuperGlobalSettings
+    qe: ExpansionSettings
+    mds: MdsSettings
+    diffusion: DiffusionSettings
 
-def spatial_settings(rerank: ml_collections.ConfigDict) -> SpatialSettings:
-    """`config.rerank.sp`; raises a UserError for a wrong value."""
-    with fields_of("config.rerank.sp", rerank.sp):
-        return SpatialSettings(**rerank.sp)
-
-
-def mds_settings(rerank: ml_collections.ConfigDict) -> MdsSettings:
-    """`config.rerank.mds`; raises a UserError for a wrong value."""
-    with fields_of("config.rerank.mds", rerank.mds):
-        return MdsSettings(**rerank.mds)
-
-
-def diffusion_settings(rerank: ml_collections.ConfigDict) -> DiffusionSettings:
-    """`config.rerank.diffusion`; raises a UserError for a wrong value."""
-    with fields_of("config.rerank.diffusion", rerank.diffusion):
-        return DiffusionSettings(**rerank.diffusion)
+    @classmethod
+    def of(cls, rerank: ml_collections.ConfigDict) -> Self:
+        """The settings of `config.rerank`; raises a UserError for a wrong value."""
+        sections = {}
+        for name, kind in get_type_hints(cls).items():
+            with fields_of(f"config.rerank.{name}", rerank[name]):
+                sections[name] = kind(**rerank[name])
+        return cls(**sections)
 
 
 def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from delg_jax.errors import WrongField
+from delg_jax.errors import WrongField, require_least
 from delg_jax.search.batching import Rows, read_ahead
 from delg_jax.search.codebook import Codebook, learn
 from delg_jax.search.index_checks import require_dimension, require_offsets
@@ -51,9 +51,7 @@ class AsmkSettings:
         """Raises a WrongField for the first that is wrong."""
         if not 1 <= self.words <= 2**16:
             raise WrongField("words", self.words, f"must lie in [1, {2**16}]")
-        for name in ("rounds", "seed"):
-            if getattr(self, name) < 0:
-                raise WrongField(name, getattr(self, name), "must not be negative")
+        require_least(self, 0, "rounds", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +76,10 @@ class AsmkScoring:
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        if self.assignments < 1:
-            raise WrongField("assignments", self.assignments, "must be at least 1")
+        require_least(self, 1, "assignments")
         if not 0 <= self.threshold < 1:
             raise WrongField("threshold", self.threshold, "must lie in [0, 1)")
-        if self.power < 0:
-            raise WrongField("power", self.power, "must not be negative")
+        require_least(self, 0, "power")
         if self.idf not in IDF:
             raise WrongField("idf", self.idf, f"must be one of {', '.join(IDF)}")
 

@@ -1,14 +1,14 @@
-"""The engine of local search that `config.search` chooses, and the checks of its fields."""
+"""The settings of search, and the engine of local search that they choose."""
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, Self
 
 import ml_collections
 
 from delg_jax import distributed
 from delg_jax import workdir as outputs
-from delg_jax.errors import UserError, fields_of, require_choice
+from delg_jax.errors import UserError, WrongField, fields_of, require_choice, require_least
 from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.search import asmk, asmk_store, cann, engines, index_store, ivf
@@ -31,28 +31,92 @@ _INDEX_FIELDS = {
 _SPEED_FIELDS = ("global_block", "local_block", "query_block")
 
 
-def check(search: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for a wrong value in `config.search`."""
-    kernel(search)
-    require_choice("config.search.engine", search.engine, engines.ENGINES)
-    require_choice("config.search.hamming", search.hamming, HAMMING)
-    if search.engine != "exact" and search.packed:
-        rule = f"needs the engine exact, not {search.engine}"
-        raise UserError("config.search.packed", search.packed, rule)
-    if search.engine == "exact" and search.candidates:
-        rule = "must be 0 for the engine exact, which compares all images"
-        raise UserError("config.search.candidates", search.candidates, rule)
-    blocks = ("global_block", "local_block", "query_block", "graph_block", "graph_neighbours")
-    positive = [(name, search[name]) for name in blocks]
-    for name, value in (*positive, ("ivf.probes", search.ivf.probes)):
-        if value < 1:
-            raise UserError(f"config.search.{name}", value, "must be at least 1")
-    _grid_settings(search.cann)
-    _ivf_settings(search.ivf)
-    _asmk_settings(search.asmk)
-    for name in ("idf_images", "candidates", "graph_features", "max_features"):
-        if search[name] < 0:
-            raise UserError(f"config.search.{name}", search[name], "must not be negative")
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+    """How the database is searched, and compared with itself for the similarity graph.
+
+    `config.search` has the same names, but for `probes`, which is `ivf.probes`, and `scoring`, the
+    fields of `asmk` that do not decide its index.
+
+    Attributes:
+      global_block: database images compared at a time by global descriptors.
+      kernel: of the local similarity.
+      idf_images: database images on which IDF weights are estimated; 0 = no weights.
+      candidates: images found by the engine, then compared exactly; 0 = none.
+      max_features: strongest features of an image that are compared; 0 = all.
+      engine: of local search, one of `engines.ENGINES`.
+      local_block: database images compared at a time on each device.
+      query_block: queries compared at a time.
+      hamming: how signs are compared, one of `binary.HAMMING`.
+      packed: whether codes of the store are compared without decoding them.
+      cann: the grids.
+      ivf: what decides the inverted file.
+      probes: cells of it that are searched for each query feature.
+      asmk: what decides the inverted file of one-bit features.
+      scoring: how that is searched.
+      graph_features: features of an image compared for the graph; 0 = `max_features`.
+      graph_neighbours: kept of each database image.
+      graph_block: database images searched at a time for the graph.
+    """
+
+    global_block: int
+    kernel: SimilarityKernel
+    idf_images: int
+    candidates: int
+    max_features: int
+    engine: str
+    local_block: int
+    query_block: int
+    hamming: str
+    packed: bool
+    cann: GridSettings
+    ivf: IvfSettings
+    probes: int
+    asmk: AsmkSettings
+    scoring: AsmkScoring
+    graph_features: int
+    graph_neighbours: int
+    graph_block: int
+
+    def __post_init__(self) -> None:
+        """Raises a WrongField for the first that is wrong."""
+        if self.engine != "exact" and self.packed:
+            raise WrongField("packed", self.packed, f"needs the engine exact, not {self.engine}")
+        if self.engine == "exact" and self.candidates:
+            rule = "must be 0 for the engine exact, which compares all images"
+            raise WrongField("candidates", self.candidates, rule)
+        require_least(self, 1, "global_block", "local_block", "query_block")
+        require_least(self, 1, "graph_block", "graph_neighbours")
+        require_least(self, 0, "idf_images", "candidates", "graph_features", "max_features")
+
+    @classmethod
+    def of(cls, search: ml_collections.ConfigDict) -> Self:
+        """The settings of `config.search`; raises a UserError for a wrong value."""
+        fields = dict(search)
+        require_choice("config.search.engine", search.engine, engines.ENGINES)
+        require_choice("config.search.hamming", search.hamming, HAMMING)
+        if search.ivf.probes < 1:
+            raise UserError("config.search.ivf.probes", search.ivf.probes, "must be at least 1")
+        fields["kernel"] = _kernel(search)
+        for name in ("threshold", "power", "reach", "curve"):
+            del fields[name]
+        with fields_of("config.search.cann", search.cann):
+            fields["cann"] = GridSettings.from_scale(**search.cann)
+        cells = dict(search.ivf)
+        fields["probes"] = cells.pop("probes")
+        with fields_of("config.search.ivf", search.ivf):
+            fields["ivf"] = IvfSettings(**cells)
+        scoring = dict(search.asmk)
+        entries = {name.name: scoring.pop(name.name) for name in dataclasses.fields(AsmkSettings)}
+        with fields_of("config.search.asmk", search.asmk):
+            fields["asmk"], fields["scoring"] = AsmkSettings(**entries), AsmkScoring(**scoring)
+        with fields_of("config.search", search):
+            return cls(**fields)
+
+    @property
+    def compared_for_graph(self) -> int:
+        """Features of an image compared for the graph; 0 = all."""
+        return self.graph_features or self.max_features
 
 
 def deciding_fields(search: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -90,20 +154,20 @@ def build_engine(
     Raises:
       UserError: for a wrong configuration, or data that cannot be used.
     """
-    check(config.search)
-    if config.search.engine == "exact":
+    settings = SearchSettings.of(config.search)
+    if settings.engine == "exact":
         return None
     root = root_of(workdir)
     extracted = extracted or extract(config, root, overwrite)
-    folder = f"{root / 'index' / config.search.engine}: claimed"
+    folder = f"{root / 'index' / settings.engine}: claimed"
     with distributed.first_before_others(folder):
         place = index_place(config, root, extracted, overwrite)
     assert place is not None  # the engine is not exact
-    database = extracted.database.local_features(config.search.max_features)
-    if config.search.engine == "asmk":
-        _asmk_index(database, config.search, place, shared=True)
+    database = extracted.database.local_features(settings.max_features)
+    if settings.engine == "asmk":
+        _asmk_index(database, settings.asmk, place, shared=True)
     elif distributed.is_first():
-        engine(database, config.search, place)
+        engine(database, settings, place)
     return place.folder
 
 
@@ -138,14 +202,14 @@ def index_place(
 
 def engine(
     database: LocalFeatures,
-    search: ml_collections.ConfigDict,
+    search: SearchSettings,
     place: Place | None = None,
 ) -> LocalSearch:
-    """The local search over a database that `config.search` asks for.
+    """The local search over a database.
 
     Args:
       database: local features.
-      search: the `config.search` tree.
+      search: which engine, and its settings.
       place: of the index of an approximate engine; None to build one without storing it.
 
     Returns:
@@ -160,35 +224,31 @@ def engine(
 
 
 def _approximate(
-    database: LocalFeatures, search: ml_collections.ConfigDict, place: Place | None
+    database: LocalFeatures, search: SearchSettings, place: Place | None
 ) -> LocalSearch:
     """The engine with an index, which is stored at `place` if there is one."""
     descriptors, mask, idf = database.descriptors, database.mask, search.idf_images > 0
     if search.engine == "cann":
-        grids = _grid_settings(search.cann)
+        grids = search.cann
         index = index_store.load_or_build(
             place, grids, descriptors.shape, lambda: cann.build(descriptors, mask, grids)
         )
         return engines.CannSearch(index, idf)
     if search.engine == "asmk":
-        entries = _asmk_index(database, search, place)
-        return engines.AsmkSearch(entries, _asmk_settings(search.asmk)[1])
-    cells = _ivf_settings(search.ivf)
+        return engines.AsmkSearch(_asmk_index(database, search.asmk, place), search.scoring)
     inverted_file = index_store.load_or_build(
-        place, cells, descriptors.shape, lambda: ivf.build(descriptors, mask, cells)
+        place, search.ivf, descriptors.shape, lambda: ivf.build(descriptors, mask, search.ivf)
     )
-    probes, block = search.ivf.probes, search.query_block
-    return engines.IvfSearch(inverted_file, kernel(search), probes, block, idf)
+    return engines.IvfSearch(inverted_file, search.kernel, search.probes, search.query_block, idf)
 
 
 def _asmk_index(
     database: LocalFeatures,
-    search: ml_collections.ConfigDict,
+    settings: AsmkSettings,
     place: Place | None,
     shared: bool = False,
 ) -> asmk.AsmkIndex:
     """The inverted file of one-bit features; `shared` as of `asmk_store.load_or_build`."""
-    settings, _ = _asmk_settings(search.asmk)
     descriptors: Any = database.descriptors
     if place is None:
         return asmk.build(descriptors, database.mask, settings)
@@ -196,12 +256,12 @@ def _asmk_index(
     return asmk_store.load_or_build(place.folder, settings, source, shared)
 
 
-def exact_search(database: LocalFeatures, search: ml_collections.ConfigDict) -> engines.ExactSearch:
+def exact_search(database: LocalFeatures, search: SearchSettings) -> engines.ExactSearch:
     """The engine that compares all features."""
     return engines.exact(
         database.descriptors,
         database.mask,
-        kernel(search),
+        search.kernel,
         search.local_block,
         search.idf_images,
         search.query_block,
@@ -209,34 +269,10 @@ def exact_search(database: LocalFeatures, search: ml_collections.ConfigDict) -> 
     )
 
 
-def kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
-    """The kernel of the local similarity that `config.search` names.
-
-    Raises:
-      UserError: for a wrong value.
-    """
+def _kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
+    """The kernel of the local similarity that `config.search` names."""
     require_choice("config.search.kernel", search.kernel, KINDS)
     with fields_of("config.search", search):
         return SimilarityKernel(
             search.kernel, search.threshold, search.power, search.reach, search.curve
         )
-
-
-def _grid_settings(settings: ml_collections.ConfigDict) -> GridSettings:
-    """The grids that `config.search.cann` asks for."""
-    with fields_of("config.search.cann", settings):
-        return GridSettings.from_scale(**settings)
-
-
-def _ivf_settings(settings: ml_collections.ConfigDict) -> IvfSettings:
-    """The cells that `config.search.ivf` asks for."""
-    with fields_of("config.search.ivf", settings):
-        return IvfSettings(settings.count, settings.seed, settings.rounds)
-
-
-def _asmk_settings(settings: ml_collections.ConfigDict) -> tuple[AsmkSettings, AsmkScoring]:
-    """The inverted file that `config.search.asmk` asks for, and how it is searched."""
-    fields = dict(settings)
-    built = {field.name: fields.pop(field.name) for field in dataclasses.fields(AsmkSettings)}
-    with fields_of("config.search.asmk", settings):
-        return AsmkSettings(**built), AsmkScoring(**fields)

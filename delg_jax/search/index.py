@@ -7,8 +7,8 @@ import ml_collections
 
 from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.search.engine_choice import (
+    SearchSettings,
     build_engine,
-    check,
     deciding_fields,
     engine,
     exact_search,
@@ -60,8 +60,7 @@ def build_index(
         graph.
     """
     root = root_of(workdir)
-    search = config.search
-    check(search)
+    search = SearchSettings.of(config.search)
     extracted = extracted or extract(config, root, overwrite)
     folder = root / "index" / FOLDERS[features]
     old = root / "index" / "graph.npz"
@@ -69,7 +68,7 @@ def build_index(
         _LOG.warning("%s: of an older version, not used; you can delete it", old)
     database, memory = extracted.database, config.data.memory_megabytes
     store = GraphStore(folder, database.names, memory, database)
-    fields = deciding_fields(search) if features == "local" else _GLOBAL_GRAPH_FIELDS
+    fields = deciding_fields(config.search) if features == "local" else _GLOBAL_GRAPH_FIELDS
     decided_by = (*sections(config), *fields)
     with claimed(store, config, decided_by, extracted.weights, overwrite):
         if not store.is_whole():
@@ -87,15 +86,14 @@ def build_index(
     return store.graph()
 
 
-def pair_graph(extracted: Extracted, search: ml_collections.ConfigDict) -> PairGraph:
+def pair_graph(extracted: Extracted, search: SearchSettings) -> PairGraph:
     """Similarities of pairs of the database by local features, of which nothing is stored."""
-    count = search.graph_features or search.max_features
-    local = extracted.database.local_features(count, search.packed)
+    local = extracted.database.local_features(search.compared_for_graph, search.packed)
     return PairGraph(exact_search(local, search))
 
 
 def _searches(
-    features: str, extracted: Extracted, search: ml_collections.ConfigDict, place: Place | None
+    features: str, extracted: Extracted, search: SearchSettings, place: Place | None
 ) -> Searches:
     """The searches of the database against itself, by local or global features.
 
@@ -105,6 +103,5 @@ def _searches(
     if features == "global":
         descriptors = extracted.database.global_descriptors()
         return global_searches(descriptors, neighbours, block, search.global_block)
-    count = search.graph_features or search.max_features
-    local = extracted.database.local_features(count, search.packed)
+    local = extracted.database.local_features(search.compared_for_graph, search.packed)
     return local_searches(local, lambda some: engine(some, search, place), neighbours, block)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.errors import WrongField
+from delg_jax.errors import require_least
 from delg_jax.search import kmeans
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.index_checks import (
@@ -47,11 +47,8 @@ class IvfSettings:
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        if self.count < 1:
-            raise WrongField("count", self.count, "must be at least 1")
-        for name in ("seed", "rounds"):
-            if getattr(self, name) < 0:
-                raise WrongField(name, getattr(self, name), "must not be negative")
+        require_least(self, 1, "count")
+        require_least(self, 0, "seed", "rounds")
 
 
 @dataclasses.dataclass(frozen=True)

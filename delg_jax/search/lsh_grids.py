@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.errors import WrongField
+from delg_jax.errors import WrongField, require_least
 from delg_jax.search.kernels import CANN_CURVE, cann_vote
 
 
@@ -48,14 +48,10 @@ class GridSettings:
             raise WrongField("curve", self.curve, "must lie in (0, 1)")
         if self.approximation <= 1:
             raise WrongField("approximation", self.approximation, "must be above 1")
-        if self.grids < 1:
-            raise WrongField("grids", self.grids, "must be at least 1")
+        require_least(self, 1, "grids")
         if self.width <= 0:
             raise WrongField("width", self.width, "must be positive")
-        if self.axes < 0:
-            raise WrongField("axes", self.axes, "must not be negative")
-        if self.seed < 0:
-            raise WrongField("seed", self.seed, "must not be negative")
+        require_least(self, 0, "axes", "seed")
 
     @classmethod
     def from_scale(

@@ -13,7 +13,9 @@ from delg_jax.features import Extracted, extract
 from delg_jax.reports.tables import markdown
 from delg_jax.retrieval import methods, skipped
 from delg_jax.retrieval.ranking import Ranked, Ranking
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
+from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index import build_index
 
 METHODS = ("local", "local+mds", "local+mds+global")
@@ -38,10 +40,10 @@ def measure(
     Returns:
       mAP in percent; None without queries.
     """
-    first = first or methods.search("local", extracted, config.search)
-    found = {}
+    first = first or methods.search("local", extracted, SearchSettings.of(config.search))
+    settings, found = RerankSettings.of(config.rerank), {}
     for method in METHODS if graph else METHODS[:1]:
-        ranks = methods.rerank(method, extracted, first, graph, config.rerank).images
+        ranks = methods.rerank(method, extracted, first, graph, settings).images
         ranked = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol
         scored = revisited.by_protocol(ranked, extracted.data.ground_truth, (1,)).metrics
         found[method] = {name: scored[name]["map"] for name in PROTOCOLS}
@@ -70,7 +72,7 @@ def ablate(
     """
     extracted = extract(config, root)
     graph = build_index(config, root, extracted=extracted)
-    first = methods.search("local", extracted, config.search)
+    first = methods.search("local", extracted, SearchSettings.of(config.search))
     yield "base", {"as configured": measure(config, extracted, graph, first)}
     for field, values in rerank.items():
         path, rows = f"rerank.mds.{field}", {}

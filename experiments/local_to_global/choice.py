@@ -34,7 +34,8 @@ from delg_jax.reports.tables import markdown
 from delg_jax.rerank import MdsSettings, mds
 from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
+from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index import build_index
 
 GRID = {
@@ -146,11 +147,11 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
     config = stored_config.read(folder)
     extracted = extract(config, folder)
     truth = extracted.data.ground_truth
-    ranking = methods.search("local", extracted, config.search)
+    ranking = methods.search("local", extracted, SearchSettings.of(config.search))
     verified = verification.verify(
         extracted,
         ranking,
-        spatial_settings(config.rerank),
+        RerankSettings.of(config.rerank).sp,
         config.seed,
         verification.junk(truth),
     )

@@ -33,7 +33,7 @@ from delg_jax.features import Extracted, extract
 from delg_jax.reports import matches, result_images
 from delg_jax.reports.result_images import Tile
 from delg_jax.retrieval import verification
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 
 TITLES = {
     "global": "global search",
@@ -136,7 +136,8 @@ def count_indirect(
     Returns:
       Their number, and the indirect ones by query.
     """
-    inliers = verification.inlier_counter(extracted, spatial_settings(config.rerank), config.seed)
+    settings = RerankSettings.of(config.rerank).sp
+    inliers = verification.inlier_counter(extracted, settings, config.seed)
     number, indirect = 0, {}
     for query, entry in enumerate(extracted.data.ground_truth):
         positives, ignored = revisited.protocol_sets(entry, _PROTOCOL)

@@ -49,8 +49,7 @@ from delg_jax.reports.tables import markdown
 from delg_jax.rerank import mds
 from delg_jax.rerank.mds import MdsSettings
 from delg_jax.search import asmk_store, engines
-from delg_jax.search.asmk import AsmkScoring, AsmkSettings
-from delg_jax.search.engine_choice import kernel
+from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.pair_graph import PairGraph
 
 _LEAST, _MOST = 0.3, 0.7  # share of the way towards the nearest feature of another photograph
@@ -202,7 +201,7 @@ def first_images(images: Images, count: int) -> Images:
     return Images(StoredRows(read, (count, *rows.shape[1:]), rows.dtype), mask[:count])
 
 
-def hardness(queries: Images, photographs: Images, search: ml_collections.ConfigDict) -> dict:
+def hardness(queries: Images, photographs: Images, search: SearchSettings) -> dict:
     """Mean similarity of the queries to their nearest tenth of photographs, and of distractors."""
     count = len(photographs.mask)
     made = [distractor(photographs, number) for number in range(count)]
@@ -211,7 +210,7 @@ def hardness(queries: Images, photographs: Images, search: ml_collections.Config
         ("photographs", photographs),
         ("distractors", Images(*(np.stack(side) for side in zip(*made, strict=True)))),
     ):
-        similarities = engines.exact(*images, kernel(search))(*queries)
+        similarities = engines.exact(*images, search.kernel)(*queries)
         found[name] = float(np.sort(similarities, axis=1)[:, -max(1, count // 10) :].mean())
     return found
 
@@ -238,12 +237,11 @@ def measure(
       `images`; `build_seconds`, `open_seconds`, `bytes` of the index and `entries`; `milliseconds`
       a query and `megabytes` by stage; and `map` by method and protocol.
     """
-    search, settings = config.search, mds_settings(config, len(images.mask))
-    fields = dict(search.asmk)
-    own = {name: fields.pop(name) for name in ("words", "aggregate", "rounds", "seed")}
+    search = SearchSettings.of(config.search)
+    settings = mds_settings(config, len(images.mask))
     source = asmk_store.Source(*images, f"{len(images.mask)} images in {folder.name}")
     with measured() as built:
-        asmk_store.load_or_build(folder, AsmkSettings(**own), source)
+        asmk_store.load_or_build(folder, search.asmk, source)
     start = time.perf_counter()
     index = asmk_store.load(folder)
     result: dict[str, Any] = {
@@ -255,8 +253,8 @@ def measure(
         "milliseconds": {},
         "map": {},
     }
-    exact = engines.exact(*images, kernel(search), search.local_block, search.idf_images)
-    first = engines.AsmkSearch(index, AsmkScoring(**fields))
+    exact = engines.exact(*images, search.kernel, search.local_block, search.idf_images)
+    first = engines.AsmkSearch(index, search.scoring)
     count = min(search.candidates, len(images.mask))
 
     def timed(stage: str, call: Callable[[int], Any]) -> list[Any]:
@@ -282,9 +280,7 @@ def measure(
     if settings is not None:
         kept = search.graph_features or images.descriptors.shape[1]
         few = Images(_columns(images.descriptors, kept), images.mask[:, :kept])
-        graph = PairGraph(
-            engines.exact(*few, kernel(search), search.local_block, search.idf_images)
-        )
+        graph = PairGraph(engines.exact(*few, search.kernel, search.local_block, search.idf_images))
         new = timed("mds", lambda row: _list_scores(ranks, similarities, graph, settings, row))
         result["map"]["local+mds"] = _precision(_reordered(ranks, new), truth)
     if with_exact:
@@ -395,7 +391,7 @@ def run(values: flags.FlagValues) -> None:
     photographs = extract_photographs(
         root, pathlib.Path(values.photographs), used, real.mask.shape[1], cache
     )
-    compared = hardness(queries, photographs, config.search)
+    compared = hardness(queries, photographs, SearchSettings.of(config.search))
     database = write_database(real, photographs, sizes[-1], values.encoding, work / "database")
     rows = []
     for size in sizes:

@@ -15,6 +15,7 @@ from delg_jax.evaluation import evaluate, revisited, score
 from delg_jax.evaluation.experiment import decided_by
 from delg_jax.retrieval import methods, verification
 from delg_jax.search import index as search_stage
+from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.graph_store import GraphStore
 from tests.photographs import make_revisited, truncate
 from tests.tiny import retrieval_config
@@ -178,9 +179,10 @@ def test_rankings_may_keep_the_first_images_alone(run, config, tmp_path):
         short = changed(short, path, value)
     evaluate(short, tmp_path)
     extracted = evaluation_of_experiment.extract(short, tmp_path)
-    whole = methods.search("global", extracted, short.search)
-    cut = methods.search("global", extracted, short.search, depth=4)
-    refined = [methods.refine(extracted, found, short.rerank) for found in (whole, cut)]
+    search = SearchSettings.of(short.search)
+    whole = methods.search("global", extracted, search)
+    cut = methods.search("global", extracted, search, depth=4)
+    refined = [methods.refine(extracted, found, short.rerank.superglobal) for found in (whole, cut)]
     for found in refined:
         by_image = dict(zip(whole.images[0].tolist(), whole.similarities[0].tolist(), strict=True))
         assert [by_image[image] for image in found.images[0]] == found.similarities[0].tolist()
@@ -193,13 +195,12 @@ def test_rankings_may_keep_the_first_images_alone(run, config, tmp_path):
 
 def test_local_rankings_put_equal_images_in_order(config, run):
     extracted = evaluation_of_experiment.extract(config, run[0])
-    ranking = methods.rank_locally(extracted, config.search)
+    ranking = methods.rank_locally(extracted, SearchSettings.of(config.search))
     assert (np.diff(ranking.similarities, axis=1) <= 0).all()
     flat = config.search.copy_and_resolve_references()
     flat.threshold = 1.5  # no feature ever matches
-    np.testing.assert_array_equal(
-        methods.rank_locally(extracted, flat).images, [range(2 * PLACES)] * PLACES
-    )
+    found = methods.rank_locally(extracted, SearchSettings.of(flat))
+    np.testing.assert_array_equal(found.images, [range(2 * PLACES)] * PLACES)
 
 
 def test_the_result_is_the_same_on_any_run(run, config, tmp_path):

@@ -10,7 +10,7 @@ from delg_jax.evaluation.pairs import check, draw, interval, pair_average_precis
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 from tests import tiny
 
 TRUTH = [
@@ -125,7 +125,7 @@ def extracted(rng):
 
 @pytest.fixture
 def settings():
-    return dataclasses.replace(spatial_settings(tiny.tiny_config().rerank), hypotheses=50)
+    return dataclasses.replace(RerankSettings.of(tiny.tiny_config().rerank).sp, hypotheses=50)
 
 
 def test_perfect_features_are_worth_100(extracted, settings):

@@ -97,8 +97,8 @@ def _check_all(config):
     """What the stages look at before they begin."""
     for method in config.eval.methods:
         methods.check("config.eval.methods", method, config)
-    settings.check_rerank(config.rerank)
-    engine_choice.check(config.search)
+    settings.RerankSettings.of(config.rerank)
+    engine_choice.SearchSettings.of(config.search)
     extractor.check(config.extract)
     pairs.check(config)
     gldv2_tasks.check(config)

@@ -9,7 +9,7 @@ from delg_jax.features import Extracted
 from delg_jax.features.extractor import Features
 from delg_jax.reports.local_feature_views import LocalFeatureViews
 from delg_jax.reports.workdir_results import read
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.retrieval.verification import inlier_counter
 from tests import stores
 from tests.reports import workdirs
@@ -96,7 +96,7 @@ def test_runs_without_local_features_and_of_another_version_are_refused(run, tmp
 def test_counts_are_those_of_the_ranking(run):
     config = configuration.override(run.config, {"rerank.sp.min_inliers": 0})
     extracted = Extracted(run.data, run.database, run.queries, "")
-    count = inlier_counter(extracted, spatial_settings(config.rerank), config.seed)
+    count = inlier_counter(extracted, RerankSettings.of(config.rerank).sp, config.seed)
     images = np.arange(len(run.database))
     views = LocalFeatureViews(run, run.data)
     for query in range(2):

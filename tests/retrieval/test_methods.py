@@ -8,7 +8,7 @@ from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.methods import Ranking
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
 from tests import tiny
 
@@ -68,9 +68,9 @@ def test_the_graph_is_of_the_features_of_the_search(method):
     needing = ("global+diffusion", "local+mds", "local+mds+global", "local+diffusion")
     rerank = changed().rerank
     stored = method.split("+")[0] if method in needing else ""
-    assert methods.graph_name(method, rerank) == stored
+    assert methods.graph_name(method, rerank.mds) == stored
     rerank.mds.graph = "on_the_fly"
-    assert methods.graph_name(method, rerank) == ("pairs" if "mds" in method else stored)
+    assert methods.graph_name(method, rerank.mds) == ("pairs" if "mds" in method else stored)
 
 
 def test_scores_sort_a_short_list_and_the_rest_follows():
@@ -107,7 +107,7 @@ def test_the_short_list_is_cleared_of_the_junk_of_each_protocol(rng):
     )
     excluded = verification.junk(extracted.data.ground_truth)
     found = verification.verify(
-        extracted, first, spatial_settings(config.rerank), 0, excluded
+        extracted, first, RerankSettings.of(config.rerank).sp, 0, excluded
     ).by_protocol
     assert {name: ranks[0].tolist() for name, ranks in found.items()} == {
         "all": [0, 1, 2, 3, 4, 5],  # verifies 0 and 1
@@ -128,5 +128,5 @@ def test_global_descriptors_join_the_embedding_if_the_method_names_them(rng, met
     graph = SimilarityGraph(ranks, np.eye(4, dtype=np.float32)[[0] * 4])
     config = changed(rerank__mds__dim=2, rerank__mds__concat_weight=0.5)
     extracted = Extracted(None, *stores, "drawn")
-    found = methods.rerank(method, extracted, first, graph, config.rerank)
+    found = methods.rerank(method, extracted, first, graph, RerankSettings.of(config.rerank))
     assert found.images[0, 0] == (3 if "global" in method else 0)

@@ -8,7 +8,8 @@ from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.query import search_image
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
+from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index import build_index
 from delg_jax.training import trained_network
 from tests import photographs, tiny
@@ -40,14 +41,16 @@ def expected(method, config, workdir):
     if method.startswith("global"):
         first = methods.rank_globally(extracted, config.search.global_block)
     else:
-        first = methods.rank_locally(extracted, config.search)
+        first = methods.rank_locally(extracted, SearchSettings.of(config.search))
     if method.endswith("+sp"):
-        ranked = verification.verify(extracted, first, spatial_settings(config.rerank), config.seed)
+        ranked = verification.verify(
+            extracted, first, RerankSettings.of(config.rerank).sp, config.seed
+        )
         order = ranked.by_protocol["all"]
         return [extracted.database.names[index] for index in order[0]], None
     kind = method.split("+")[0]
     graph = build_index(config, workdir, extracted=extracted, features=kind)
-    found = methods.rerank(method, extracted, first, graph, config.rerank)
+    found = methods.rerank(method, extracted, first, graph, RerankSettings.of(config.rerank))
     return [extracted.database.names[index] for index in found.images[0]], found.similarities[0]
 
 

@@ -189,8 +189,8 @@ _CASES = [
     ("rerank.mds.dim", 0, "must be at least 1"),
     ("rerank.mds.neighbours", -1, "must not be negative"),
     ("rerank.superglobal.neighbours", 0, "must be at least 1"),
-    ("rerank.superglobal.beta", -0.5, "must be at least 0"),
-    ("rerank.qe.alpha", -1.0, "must be at least 0"),
+    ("rerank.superglobal.beta", -0.5, "must not be negative"),
+    ("rerank.qe.alpha", -1.0, "must not be negative"),
     ("rerank.diffusion.spread", 1.0, "must lie in [0, 1)"),
     ("rerank.diffusion.power", 0.0, "must lie in (0, 1000]"),
     ("rerank.diffusion.iterations", 0, "must be at least 1"),
@@ -208,13 +208,13 @@ _CASES = [
 @pytest.mark.parametrize(("field", "value", "rule"), _CASES)
 def test_a_mistake_names_one_field_its_value_and_the_rule(field, value, rule):
     config = configuration.override(default.get_config(), {field: value})
-    check = settings.check_rerank if field.startswith("rerank") else engine_choice.check
+    kind = settings.RerankSettings if field.startswith("rerank") else engine_choice.SearchSettings
     with pytest.raises(UserError) as raised:
-        check(config[field.split(".")[0]])
+        kind.of(config[field.split(".")[0]])
     assert str(raised.value) == f"config.{field} = {value!r}: {rule}"
 
 
 def test_the_default_is_right():
     config = default.get_config()
-    settings.check_rerank(config.rerank)
-    engine_choice.check(config.search)
+    settings.RerankSettings.of(config.rerank)
+    engine_choice.SearchSettings.of(config.search)

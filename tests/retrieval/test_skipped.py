@@ -12,8 +12,8 @@ from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval import methods, skipped, verification
 from delg_jax.retrieval.ranking import Ranked
-from delg_jax.retrieval.settings import spatial_settings
-from delg_jax.search.engine_choice import engine
+from delg_jax.retrieval.settings import RerankSettings
+from delg_jax.search.engine_choice import SearchSettings, engine
 from delg_jax.search.graph import SimilarityGraph
 from tests import tiny
 
@@ -74,21 +74,22 @@ def graph_of(kind, extracted, config):
         similarities = descriptors @ descriptors.T
     else:
         local = extracted.database.local_features(0, config.search.packed)
-        similarities = engine(local, config.search)(local.descriptors, local.mask)
+        search = engine(local, SearchSettings.of(config.search))
+        similarities = search(local.descriptors, local.mask)
     order = np.argsort(-similarities, axis=1, kind="stable").astype(np.int32)
     return SimilarityGraph(order, np.take_along_axis(similarities, order, axis=1))
 
 
 def ranking(method, extracted, config, depth=0):
-    first = methods.search(method, extracted, config.search, depth=depth)
+    first = methods.search(method, extracted, SearchSettings.of(config.search), depth=depth)
     if method.endswith("+sp"):
         return verification.verify(
-            extracted, first, spatial_settings(config.rerank), 0
+            extracted, first, RerankSettings.of(config.rerank).sp, 0
         ).by_protocol["all"]
     graph = None
-    if methods.graph_name(method, config.rerank):
+    if methods.graph_name(method, config.rerank.mds):
         graph = graph_of(method.split("+")[0], extracted, config)
-    return methods.rerank(method, extracted, first, graph, config.rerank).images
+    return methods.rerank(method, extracted, first, graph, RerankSettings.of(config.rerank)).images
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -139,7 +140,7 @@ def test_every_engine_puts_it_last(tmp_path, encoding, search):
     config = settings(**search)
     if search["engine"] == "ivf":
         config.search.ivf.count = 4
-    found = methods.rank_locally(made(tmp_path, encoding), config.search)
+    found = methods.rank_locally(made(tmp_path, encoding), SearchSettings.of(config.search))
     assert found.images[:, -1].tolist() == [GONE] * QUERIES
     assert (found.similarities[:, -1] == -np.inf).all()
     assert np.isfinite(found.similarities[:, :-1]).all()
@@ -233,4 +234,4 @@ def test_nothing_to_compare_is_an_error(tmp_path, part, kind):
     store.write(range(2), [Features(np.zeros(16, np.float32), empty)] * 2)
     extracted = made(tmp_path)._replace(**{part: store})
     with pytest.raises(UserError, match=f"features = '{part}': all images have no {kind} features"):
-        methods.search(kind, extracted, settings().search)
+        methods.search(kind, extracted, SearchSettings.of(settings().search))

@@ -8,6 +8,7 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
 from delg_jax.search import asmk_store, engine_choice, engines, index_store
+from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index_store import Place
 from delg_jax.search.lsh_grids import GridSettings
 from tests.search.test_ivf import halves
@@ -23,6 +24,10 @@ def search():
     return search
 
 
+def engine(database, search, place=None):
+    return engine_choice.engine(database, SearchSettings.of(search), place)
+
+
 @pytest.fixture
 def database(rng):
     descriptors, mask = halves(rng, 9, 5)
@@ -32,7 +37,7 @@ def database(rng):
 
 def test_the_defaults_are_those_of_the_original():
     search = default.get_config().search
-    engine_choice.check(search)
+    SearchSettings.of(search)
     assert GridSettings.from_scale(**search.cann) == GridSettings()
     assert len(GridSettings.from_scale(**search.cann).radii()) == 36
 
@@ -42,8 +47,8 @@ def test_the_engine_is_chosen(search, database, tmp_path):
     found = {}
     for search.engine in engines.ENGINES:
         folder = tmp_path / search.engine
-        found[search.engine] = engine_choice.engine(database, search)(*queries)
-        kept = engine_choice.engine(database, search, Place(folder, "digest"))(*queries)
+        found[search.engine] = engine(database, search)(*queries)
+        kept = engine(database, search, Place(folder, "digest"))(*queries)
         np.testing.assert_array_equal(kept, found[search.engine])
         assert folder.exists() == (search.engine != "exact")
     np.testing.assert_allclose(found["ivf"], found["exact"], atol=2e-6)
@@ -54,12 +59,12 @@ def test_the_engine_is_chosen(search, database, tmp_path):
 def test_an_index_is_rebuilt_only_for_other_settings(search, database, tmp_path, name):
     search.engine, search[name].seed = name, 3
     place = Place(tmp_path / "index", "digest")
-    engine_choice.engine(database, search, place)
+    engine(database, search, place)
     before = (tmp_path / "index").stat().st_ino
-    engine_choice.engine(database, search, place)
+    engine(database, search, place)
     assert (tmp_path / "index").stat().st_ino == before
     search[name].seed = 4
-    engine_choice.engine(database, search, place)
+    engine(database, search, place)
     load = asmk_store.load if name == "asmk" else index_store.load
     assert load(tmp_path / "index").settings.seed == 4
 
@@ -70,8 +75,8 @@ def test_packed_codes_are_searched(search, database, hamming):
     search.hamming = hamming
     packed = database._replace(descriptors=codes.values)
     plain = database._replace(descriptors=encodings.decode(codes, "sign"))
-    found = engine_choice.engine(packed, search)(packed.descriptors, packed.mask)
-    expected = engine_choice.engine(plain, search)(plain.descriptors, plain.mask)
+    found = engine(packed, search)(packed.descriptors, packed.mask)
+    expected = engine(plain, search)(plain.descriptors, plain.mask)
     np.testing.assert_allclose(found, expected, atol=2e-3)  # half precision of the decoded
 
 
@@ -90,7 +95,7 @@ def test_packed_codes_are_searched(search, database, hamming):
 def test_wrong_values_are_named(search, field, value):
     search.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.search.{field} = "):
-        engine_choice.check(search)
+        SearchSettings.of(search)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_wrong_values_are_named(search, field, value):
 def test_wrong_settings_are_named(search, tree, field):
     search[tree][field] = 0
     with pytest.raises(UserError, match=rf"config.search.{tree}.{field} = 0: must "):
-        engine_choice.check(search)
+        SearchSettings.of(search)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +114,14 @@ def test_options_of_another_engine_are_refused(search, engine, field, value):
     search.engine = engine
     search[field] = value
     with pytest.raises(UserError, match=f"config.search.{field} = .*the engine exact"):
-        engine_choice.check(search)
+        SearchSettings.of(search)
 
 
 @pytest.mark.parametrize("name", engines.ENGINES[1:])
 def test_candidates_are_compared_exactly_with_the_idf_of_the_sample(search, database, name):
     search.idf_images = 4
-    exact = engine_choice.engine(database, search)
+    exact = engine(database, search)
     search.engine, search.ivf.count, search.candidates = name, 3, len(database.mask)
-    engine_choice.check(search)
-    found = engine_choice.engine(database, search)(database.descriptors, database.mask)
+    SearchSettings.of(search)
+    found = engine(database, search)(database.descriptors, database.mask)
     np.testing.assert_allclose(found, exact(database.descriptors, database.mask), atol=1e-6)

@@ -9,7 +9,7 @@ from delg_jax.errors import UserError
 from delg_jax.features import Extracted
 from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import global_search, graph_building, local_search
-from delg_jax.search.engine_choice import kernel
+from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index import build_index
 from tests import stores
 from tests.folders import contents
@@ -61,7 +61,7 @@ def test_the_graph_has_the_best_of_the_search(tmp_path, config, build, features)
     if features == "local":
         local = database.local_features(0)
         parts = (local.descriptors, local.mask)
-        full = local_search.similarity(*parts, *parts, kernel(config.search))
+        full = local_search.similarity(*parts, *parts, SearchSettings.of(config.search).kernel)
         order = np.argsort(-full, axis=1, kind="stable")[:, :5]
         expected = np.take_along_axis(full, order, axis=1)
     else:

@@ -6,6 +6,7 @@ import pytest
 from delg_jax.evaluation import evaluate
 from delg_jax.features import extract
 from delg_jax.retrieval import methods
+from delg_jax.search.engine_choice import SearchSettings
 from tests.photographs import make_revisited
 from tests.tiny import retrieval_config
 
@@ -38,7 +39,7 @@ def config(tmp_path_factory):
 def test_both_views_of_the_place_are_found_and_itself_first(config, tmp_path):
     extracted = extract(config, tmp_path)
     assert extracted.database.local_features(0).descriptors.shape[2] == 128
-    ranking = methods.rank_locally(extracted, config.search)
+    ranking = methods.rank_locally(extracted, SearchSettings.of(config.search))
     assert ranking.images[:, :2].tolist() == [[2 * place, 2 * place + 1] for place in range(4)]
     np.testing.assert_allclose(ranking.similarities[:, 0], 1, atol=1e-2)
     assert (ranking.similarities[:, 2] < 0.5).all()
