@@ -207,13 +207,19 @@ class FeatureStore:
     def arrays(self) -> Iterator[tuple[str, ChunkedArray]]:
         """Yields all arrays of the store by name, including names and states.
 
+        Of a store that is not whole, arrays may have more rows than it has images.
+
         Raises:
           UserError: if the metadata of an array is missing or does not match the store.
         """
         found = {path.name for path in self.folder.iterdir() if path.is_dir()}
+        if not self.is_whole():  # an interrupted call may have left names of another width
+            found = {name for name in found if not name.startswith("names_")}
         for name in sorted(found | self._expected_arrays()):
+            if not self.is_whole() and not self._has(name):
+                continue
             array = ChunkedArray(self.folder / name)
-            if array.shape[0] != self.index["images"]:
+            if self.is_whole() and array.shape[0] != self.index["images"]:
                 path = str(array.folder / "zarr.json")
                 rule = f"must have {self.index['images']} rows, as the store, not {array.shape[0]}"
                 raise UserError("feature store", path, rule)
@@ -235,6 +241,11 @@ class FeatureStore:
         if not self.index["digest"]:  # by an earlier version, or interrupted deletion
             self.index["digest"] = self._digest_now()
         return self.index["digest"]
+
+    def record_digest(self) -> None:
+        """Stores the digest if it is not stored."""
+        if not self.index["digest"]:
+            self._update(digest=self.digest())
 
     def digest_of_first(self, count: int) -> str:
         """Digest of the first images; appending images does not change it.
@@ -324,6 +335,7 @@ class FeatureStore:
         """Appends images; `missing` lists them until they are written."""
         if not names:
             return
+        self._update(finished=False)  # first, so that an interrupted call is noticed
         start = self.index["images"]
         stop = start + len(names)
         width = max(self.index["name_bytes"], *(_name_bytes(name) for name in names))

@@ -130,10 +130,15 @@ def test_mistakes_with_a_stored_configuration_are_named(calls, capsys, picture, 
 def test_a_configuration_of_another_version_is_named(calls, capsys, picture, index):
     path = Path(index) / "features" / "database" / workdir.CONFIG_FILE
     content = json_files.read(path, "workdir", json_files.anything)
+    later = {**content, "config": {**content["config"], "search.of_later": 1}}
     del content["config"]["search.kernel"]
     workdir.write_json(path, content)
     refused = error(capsys, f"--index={index}", picture)
     assert "made by another version, without the field kernel" in refused
+    workdir.write_json(path, later)
+    refused = error(capsys, f"--index={index}", picture)
+    assert refused.startswith(f"workdir = {str(index)!r}: was made by another version")
+    assert "search.of_later" in refused
 
 
 @pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "1,2,3,4,5", "", "0,0,inf,1"])

@@ -2,7 +2,6 @@
 
 import pathlib
 import posixpath
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -203,7 +202,7 @@ def _write_delf(path: pathlib.Path, images: Iterable[_Image]) -> None:
                 delf.write_local(f"{target}{LOCAL_SUFFIX}", image.local)
             if image.descriptor is not None:
                 delf.write_global(f"{target}{GLOBAL_SUFFIX}", image.descriptor)
-        if path.exists():
-            shutil.rmtree(path)
         workdir.flush(folder)
+        if path.exists():  # at no time is a part of it there
+            path.rename(folder.with_name("replaced"))
         folder.rename(path)
