@@ -34,13 +34,18 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict()
     # Backbone [4.1]
+    # Vision Transformers: dinov2_{s,b,l,g}14, the same with _reg (registers),
+    # siglip2_{b16,b32,l16,so400m14,so400m16,g16}_RESOLUTION. They need the convention dinov2 or
+    # siglip, and the side of a patch (14, 16 or 32) as stride
     # An EfficientNet needs the convention efficientnet and stride 16
     model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101 | efficientnet_lite0, 2
     # slim (paper) | keras (TF2 code) | keras_applications | torchvision | efficientnet
+    # | dinov2 | siglip
     model.convention = "slim"  # how the backbone strides, pads and normalises; see above
     model.conv4_stride = 32  # pixels: 16 | 32; always 32 with slim, as in the paper
+    model.conv4_block = 0  # block of a Vision Transformer that gives S, from 1; 0 = at two thirds
     model.pretrained = ""  # weights of another system: a file, or a published name; "" = random
-    # slim | torchvision | keras | delg_savedmodel | delg_pytorch | efficientnet
+    # slim | torchvision | keras | delg_savedmodel | delg_pytorch | efficientnet | dinov2 | siglip
     model.pretrained_source = ""  # naming scheme of these weights; "" = found from their names
     model.pretrained_mapping = ""  # JSON file that maps variable names; "" = the naming scheme
     model.checkpoint = ""  # folder of a training run; overrides pretrained; "" = none
@@ -121,7 +126,7 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
     # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras,
-    # keras_applications and efficientnet 0.99, torchvision 0.9
+    # keras_applications and efficientnet 0.99, others 0.9
     train.norm_momentum = 0.0  # 0 to below 1; 0 = that of the convention
     train.shard_classifier = False  # split the classes over the devices of a host; saves memory
     # Precision of float32 products and convolutions, on a GPU / TPU: default (TF32 if it has that /

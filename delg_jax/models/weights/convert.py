@@ -300,6 +300,8 @@ def _to_flax(array: np.ndarray, path: str, shape: tuple[int, ...], naming: Namin
       float32, in `shape` if the array fits, else with its own shape.
     """
     array = np.asarray(array, np.float32)
+    if naming.family == "vit" and not naming.output_first and path.startswith("vit/block"):
+        array = array.reshape(shape) if array.size == np.prod(shape) else array  # heads are axes
     if naming.output_first and array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
     elif naming.output_first and array.ndim == 2:
