@@ -16,7 +16,7 @@ from delg_jax.search.engine_choice import (
 )
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches
-from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.graph_store import HEADER, GraphStore
 from delg_jax.search.index_store import Place
 from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
@@ -84,6 +84,11 @@ def build_index(
             title = f"graph of {features} similarities"
             fill(store, searches, search.graph_neighbours, title, extend)
     return store.graph()
+
+
+def is_built(workdir: pathlib.Path, features: str) -> bool:
+    """Whether `workdir` has a complete graph of `features`, `local` or `global`."""
+    return (workdir / "index" / FOLDERS[features] / HEADER).is_file()
 
 
 def pair_graph(extracted: Extracted, search: SearchSettings) -> PairGraph:
