@@ -13,7 +13,7 @@ from delg_jax.features.experiment import Extracted, sections
 from delg_jax.features.in_memory import CachedFeatures
 from delg_jax.rerank import SpatialSettings, spatial_verification
 from delg_jax.rerank.chance import ChanceModel
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 
 FOLDER = "calibration"
 # Strongest features that the image in the role of the query keeps: queries may be small parts
@@ -90,7 +90,7 @@ def load_or_measure(
     Raises:
       UserError: if what is stored is damaged.
     """
-    settings, folder = spatial_settings(config.rerank), workdir / FOLDER
+    settings, folder = RerankSettings.of(config.rerank).sp, workdir / FOLDER
     spatial = tuple(f"rerank.sp.{name}" for name in config.rerank.sp if name not in _IDLE)
     decided_by = (*sections(config), *spatial, "seed")
     extra, source = {"weights": extracted.weights}, extracted.database.digest()

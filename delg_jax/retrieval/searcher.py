@@ -292,7 +292,7 @@ class Searcher:
     def best_method(self) -> str:
         """The method that finds most, of those that need no graph which is not built yet."""
         for method in ("local+mds", "local+mds+global"):
-            kind = methods.graph_name(method, self.config.rerank)
+            kind = methods.graph_name(method, self._rerank_settings.mds)
             if method in self.methods and (kind == "pairs" or is_built(self._root, kind)):
                 return method
         return "global+sp" if "global+sp" in self.methods else self.methods[0]
@@ -318,7 +318,7 @@ class Searcher:
         """
         if not has_local(self.config):
             return None
-        settings = spatial_settings(self.config.rerank)
+        settings = self._rerank_settings.sp
         images = np.array([hit.image for hit in hits], np.int32)
         with self._device:
             _require(wanted)
