@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from delg_jax.features.stablehlo import export_model
     from delg_jax.features.store_check import repair, verify
     from delg_jax.reports.html import write_report
-    from delg_jax.retrieval.pair_matching import match_pictures
+    from delg_jax.retrieval.pair_matching import match_images
     from delg_jax.retrieval.query import search_image
     from delg_jax.search.index import build_index
     from delg_jax.sweeps.sweep import run as sweep
@@ -41,7 +41,7 @@ _MODULES = {
     "extract_images": "features.experiment",
     "load": "api",
     "load_config": "configuration:load",
-    "match_pictures": "retrieval.pair_matching",
+    "match_images": "retrieval.pair_matching",
     "prepare": "data",
     "repair": "features.store_check",
     "search_image": "retrieval.query",
@@ -64,7 +64,7 @@ __all__ = [
     "extract_images",
     "load",
     "load_config",
-    "match_pictures",
+    "match_images",
     "prepare",
     "repair",
     "search_image",

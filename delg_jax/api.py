@@ -1,4 +1,4 @@
-"""What a notebook needs: a model that describes, matches and searches for pictures.
+"""What a notebook needs: a model that describes, matches and searches for images.
 
 import delg_jax
 model = delg_jax.load("runs/photos")  # a workdir of delg extract or train, or a weights file
@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from delg_jax import configuration, workdir
-from delg_jax.data import images
-from delg_jax.data.images import prepare
+from delg_jax.data.images import BadImageError, decode, prepare
 from delg_jax.errors import UserError
 from delg_jax.features.experiment import extract, has_local
 from delg_jax.features.extractor import Features, in_original_pixels
@@ -24,13 +23,13 @@ from delg_jax.features.network import Network, check_dimension
 from delg_jax.features.origins import Box
 from delg_jax.models.weights import PUBLISHED, locate
 from delg_jax.reports import matches as drawings
-from delg_jax.retrieval.pair_matching import PicturePair, match_features
+from delg_jax.retrieval.pair_matching import ImagePair, match_features
 from delg_jax.retrieval.searcher import Hit, Searcher, check_request
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.training import checkpoints
 from delg_jax.training.named_weights import find_weights
 
-Picture = str | pathlib.Path | bytes | np.ndarray | Image.Image
+ImageLike = str | pathlib.Path | bytes | np.ndarray | Image.Image
 
 _WEIGHTS_CONFIG = "local_to_global"  # of weights given without a configuration
 
@@ -53,65 +52,65 @@ class Model:
         check_dimension(config)
         self.config, self._root = config, root
 
-    def features(self, picture: Picture, box: Box | None = None) -> Features:
-        """Describes a picture as the feature store of this configuration holds it.
+    def features(self, image: ImageLike, box: Box | None = None) -> Features:
+        """Describes an image as the feature store of this configuration holds it.
 
         Args:
-          picture: a file, its bytes, a PIL image, or uint8 [H, W, 3], RGB.
-          box: the part to describe, [x1, y1, x2, y2] in pixels; None for the whole picture.
+          image: a file, its bytes, a PIL image, or uint8 [H, W, 3], RGB.
+          box: the part to describe, [x1, y1, x2, y2] in pixels; None for the whole image.
 
         Returns:
           The global descriptor, float32 [D], and the local features, K of them, best first, with
-          locations (y, x) in pixels of the picture, or of the box.
+          locations (y, x) in pixels of the image, or of the box.
 
         Raises:
-          UserError: for a picture or box that cannot be used.
+          UserError: for an image or box that cannot be used.
         """
-        pixels = self.pixels(picture)
+        pixels = self.pixels(image)
         try:
             prepared, scale, _ = prepare(pixels, box, self.config.extract.max_size)
-        except images.BadImageError as error:
+        except BadImageError as error:
             raise UserError("box", box, str(error)) from error
         found = in_original_pixels(self._network.extractor([prepared])[0], scale)
         settings = self.config.extract
         return as_stored(found, settings.local_encoding, settings.global_dtype)
 
-    def match(self, first: Picture, second: Picture) -> PicturePair:
-        """Matches two pictures by their local features and verifies the matches by geometry.
+    def match(self, first: ImageLike, second: ImageLike) -> ImagePair:
+        """Matches two images by their local features and verifies the matches by geometry.
 
         Args:
           first: takes the role of the query; see `features`.
           second: see `features`.
 
         Returns:
-          The pictures, the locations of their matches, and the verification, whose `inlier_mask`
+          The images, the locations of their matches, and the verification, whose `inlier_mask`
           marks the matches that agree on one transformation. `draw` shows them.
 
         Raises:
-          UserError: for a picture that cannot be used, or a network without local features.
+          UserError: for an image that cannot be used, or a network without local features.
         """
         if not has_local(self.config):
             rule = "must be True: local features are matched"
             raise UserError("config.model.local_head", False, rule)
-        pictures = self.pixels(first), self.pixels(second)
-        found = [self.features(picture).local for picture in pictures]
+        both = self.pixels(first), self.pixels(second)
+        found = [self.features(image).local for image in both]
         sides = [local for local in found if local is not None]
         settings, shrunk = RerankSettings.of(self.config.rerank).sp, self.config.extract.max_size
-        return match_features(pictures, sides, settings, self.config.seed, shrunk)
+        return match_features(both, sides, settings, self.config.seed, shrunk)
 
     def search(
         self,
-        picture: Picture,
+        image: ImageLike,
         method: str = "global",
         box: Box | None = None,
         top: int = 10,
     ) -> list[Hit]:
-        """Finds the images of the database that show the same as a picture.
+        """Finds the images of the database that show the same as an image.
 
         Args:
-          picture: see `features`.
+          image: see `features`.
           method: one of `delg_jax.retrieval.methods.METHODS`.
-          box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole picture.
+          box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole image.
           top: maximum number of hits.
 
         Returns:
@@ -121,30 +120,30 @@ class Model:
           UserError: for a wrong argument, or a workdir without a database.
         """
         check_request(method, top, self.config)
-        query = self._searcher.query(self.pixels(picture), box)
+        query = self._searcher.query(self.pixels(image), box)
         return self._searcher.search(query, method, top).hits
 
-    def pixels(self, picture: Picture) -> np.ndarray:
-        """The pixels of a picture, uint8 [H, W, 3]; a UserError if it cannot be used."""
-        if isinstance(picture, Image.Image):
+    def pixels(self, image: ImageLike) -> np.ndarray:
+        """The pixels of an image, uint8 [H, W, 3]; a UserError if it cannot be used."""
+        if isinstance(image, Image.Image):
             file = io.BytesIO()
-            picture.save(file, "PNG")
-            picture = file.getvalue()
+            image.save(file, "PNG")
+            image = file.getvalue()
         data = self.config.data
-        if isinstance(picture, np.ndarray):
-            is_picture = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-            if not (is_picture and picture.size):
-                found = f"{picture.dtype} {list(picture.shape)}"
-                raise UserError("picture", found, "must be uint8 [H, W, 3], RGB")
-            return picture
-        name = "bytes" if isinstance(picture, bytes) else str(picture)
+        if isinstance(image, np.ndarray):
+            is_rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            if not (is_rgb and image.size):
+                found = f"{image.dtype} {list(image.shape)}"
+                raise UserError("image", found, "must be uint8 [H, W, 3], RGB")
+            return image
+        name = "bytes" if isinstance(image, bytes) else str(image)
         try:
-            content = picture if isinstance(picture, bytes) else pathlib.Path(picture).read_bytes()
-            return images.decode(content, data.min_side, data.max_pixels)
+            content = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
+            return decode(content, data.min_side, data.max_pixels)
         except OSError as error:
-            raise UserError("picture", name, f"cannot be read: {error.strerror}") from error
-        except images.BadImageError as error:
-            raise UserError("picture", name, f"cannot be used: {error}") from error
+            raise UserError("image", name, f"cannot be read: {error.strerror}") from error
+        except BadImageError as error:
+            raise UserError("image", name, f"cannot be used: {error}") from error
 
     @functools.cached_property
     def _network(self) -> Network:
@@ -189,9 +188,9 @@ def load(source: str | pathlib.Path, config: ml_collections.ConfigDict | None = 
     return Model(config, place.with_name(f".{place.name}.workdir"))
 
 
-def draw(pair: PicturePair) -> Image.Image:
-    """Draws two pictures side by side, with a line for each inlier; see `Model.match`."""
-    return drawings.draw(pair.pictures, pair.locations, pair.verification.inlier_mask)
+def draw(pair: ImagePair) -> Image.Image:
+    """Draws two images side by side, with a line for each inlier; see `Model.match`."""
+    return drawings.draw(pair.images, pair.locations, pair.verification.inlier_mask)
 
 
 def _has_features(root: pathlib.Path) -> bool:

@@ -9,7 +9,7 @@ import delg_jax
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.features import FeatureStore, extract, extract_image
-from delg_jax.retrieval.pair_matching import match_pictures
+from delg_jax.retrieval.pair_matching import match_images
 from delg_jax.retrieval.query import search_image
 from delg_jax.training.trained_network import load_model
 from tests import tiny
@@ -91,7 +91,7 @@ def test_a_picture_may_be_a_file_bytes_an_image_or_an_array(place):
     "picture", ["absent.jpg", b"no picture", np.zeros((5, 5)), np.zeros((0, 5, 3), np.uint8)]
 )
 def test_what_is_no_picture_is_one_error(place, picture):
-    with pytest.raises(UserError, match="picture"):
+    with pytest.raises(UserError, match="^image = "):
         delg_jax.load(place[1]).features(picture)
 
 
@@ -102,10 +102,10 @@ def test_search_and_match_are_those_of_the_verbs(place):
         found = model.search(photographs[1], method, top=3)
         assert found == search_image(config, workdir, photographs[1], method=method, top=3)
     pair = model.match(photographs[0], photographs[1])
-    expected = match_pictures(config, workdir, photographs[0], photographs[1])
+    expected = match_images(config, workdir, photographs[0], photographs[1])
     np.testing.assert_array_equal(pair.verification.matches, expected.verification.matches)
     np.testing.assert_array_equal(pair.verification.inlier_mask, expected.verification.inlier_mask)
-    assert delg_jax.draw(pair).size[0] > pair.pictures[0].shape[1]
+    assert delg_jax.draw(pair).size[0] > pair.images[0].shape[1]
 
 
 @pytest.mark.real

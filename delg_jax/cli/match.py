@@ -32,14 +32,14 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 def run(values: flags.FlagValues, *names: str) -> None:
     """Matches, prints and draws."""
-    from delg_jax.retrieval.pair_matching import match_pictures
+    from delg_jax.retrieval.pair_matching import match_images
 
     arguments.use_weights(values)
     if len(names) != 2:
         raise UserError("delg match", " ".join(names), "must be two image files, A B")
     output = values.output or pathlib.Path(values.workdir) / "match.png"
     output = matches.check_path("--output", output)
-    pair = match_pictures(values.config, values.workdir, *names, values.overwrite)
+    pair = match_images(values.config, values.workdir, *names, values.overwrite)
     found = pair.verification
     inliers = int(found.inlier_mask.sum())
     least = values.config.rerank.sp.min_inliers
@@ -50,7 +50,7 @@ def run(values: flags.FlagValues, *names: str) -> None:
         print("transformation of B to A, for (x, y, 1):")
         for row in _x_first(found.transform):
             print("  " + " ".join(f"{value:12.6g}" for value in row))
-    matches.save(matches.draw(pair.pictures, pair.locations, found.inlier_mask), output)
+    matches.save(matches.draw(pair.images, pair.locations, found.inlier_mask), output)
     print(f"drawing  {output}")
 
 

@@ -61,9 +61,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         photographs.define(values, argv, folder)
     else:
         place = arguments.value_of(argv, "index") or arguments.value_of(argv, "workdir")
+        tree = None
         if place and arguments.value_of(argv, "config") is None:
-            stored_config.read(pathlib.Path(configuration.local_path("--workdir", place)))
-        arguments.define_common(values, argv, stored=stored_config.FEATURES)
+            tree = stored_config.read(pathlib.Path(configuration.local_path("--workdir", place)))
+        arguments.define_config(values, argv, tree=tree)
+        arguments.define_workdir(values)
     flags.DEFINE_alias("index", "workdir", flag_values=values)
 
 
@@ -136,7 +138,7 @@ def _search(
         methods = searcher.possible_methods(config)
     for method in methods:
         searcher.check_request(method, values.top, config)
-    pictures = [query.read_picture("--image", path, config.data) for path in paths]
+    pictures = [query.read_image("--image", path, config.data) for path in paths]
     opened = searcher.Searcher(config, values.workdir, values.overwrite)
     results = []
     for path, picture in zip(paths, pictures, strict=True):

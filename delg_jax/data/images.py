@@ -2,15 +2,16 @@
 
 import contextlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from delg_jax.data import decoding_cost, pixels
+from delg_jax.data import pixels
 from delg_jax.data.image_files import FORMATS
 from delg_jax.data.pixels import BadImageError
 
@@ -28,6 +29,17 @@ _UPRIGHT = {
 _TURNED = (5, 6, 7, 8)  # orientations that exchange rows and columns
 _LONGEST_REASON = 200  # characters; texts of decoders can quote the file
 
+# The limit on pixels bounds what a decoder does once per pixel, and the size of the file what it
+# does once per byte. These bound the work that a few bytes can request again and again.
+_MOST_SCANS = 100  # of a JPEG, as libtiff allows; encoders write about ten
+_MOST_PROFILES = 10  # of a PNG, which may have one; each decompresses to a megabyte
+_MOST_TILES = 300_000  # of a TIFF, which Pillow decodes one by one
+
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
+_SCAN, _END = 0xDA, 0xD9
+# In the data of a scan, 0xFF is followed by zero or by the number of a restart
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
+
 
 class TooManyPixelsError(BadImageError):
     """An image that is not decoded because of its size in pixels."""
@@ -37,7 +49,7 @@ def decode(data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> np.
     """Decodes an image of any of `FORMATS`, whatever its name, applying the EXIF orientation.
 
     Pixels of any kind become RGB, see `pixels`. Of an animation, a file of several pages or several
-    images (MPO), the first counts. Damaged metadata is passed over.
+    images (MPO), the first counts. Damaged metadata is ignored.
 
     Args:
       data: the encoded file.
@@ -65,11 +77,11 @@ class EncodedImage:
     def __init__(self, data: bytes, min_side: int = 1, max_pixels: int = 100_000_000) -> None:
         if not data:
             raise BadImageError("an empty file")
-        decoding_cost.check_file(data)
+        check_encoded(data)
         with _reasons():
             self._image = _opened(data)
             self._stored = pixels.samples(self._image, data)
-        decoding_cost.check_opened(self._image)
+        check_opened(self._image)
         self._data = data if self._stored.are_wide_colours else b""
         width, height = self._image.size
         if width * height > max_pixels:
@@ -252,3 +264,40 @@ def crop(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarra
     if x1 >= x2 or y1 >= y2:
         raise BadImageError(f"query box {list(box)} lies outside the {width} x {height} image")
     return image[y1:y2, x1:x2]
+
+
+def check_encoded(data: bytes) -> None:
+    """Refuses a file before it is opened.
+
+    Args:
+      data: an encoded image of any format.
+
+    Raises:
+      BadImageError: for a JPEG of too many scans, each of which goes over all pixels, and a PNG of
+        too many compressed profiles.
+    """
+    # Thumbnails, or a film after the image, may have such bytes, too: they are counted quickly
+    possible = data.count(bytes((0xFF, _SCAN))) if data.startswith(_JPEG) else 0
+    if possible > _MOST_SCANS and _scans(data) > _MOST_SCANS:
+        raise BadImageError(f"a JPEG of more than {_MOST_SCANS} scans")
+    if data.startswith(_PNG) and data.count(b"iCCP") > _MOST_PROFILES:
+        raise BadImageError(f"a PNG of more than {_MOST_PROFILES} colour profiles")
+
+
+def check_opened(image: Any) -> None:
+    """Refuses an image that is opened and not decoded; a BadImageError for too many tiles."""
+    tiles = len(getattr(image, "tile", ()))
+    if tiles > _MOST_TILES:
+        raise BadImageError(f"is stored in {tiles} parts, more than {_MOST_TILES}")
+
+
+def _scans(data: bytes) -> int:
+    """Number of scans of the first image of a JPEG, at most one more than allowed."""
+    scans, place = 0, len(_JPEG)
+    while scans <= _MOST_SCANS and (found := _MARKER.search(data, place)):
+        place, kind = found.end(), found[1][0]
+        if kind == _END:
+            break
+        scans += kind == _SCAN
+        place += int.from_bytes(data[place : place + 2], "big")
+    return scans

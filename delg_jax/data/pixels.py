@@ -1,20 +1,20 @@
-"""Pixels of every kind that Pillow decodes become 8-bit RGB, or a reason why not.
+"""Converts every kind of pixels that Pillow decodes to 8-bit RGB, or gives the reason why not.
 
-8-bit colours and greys are taken as they are; transparency, colour profiles and gamma are passed
-over. The values of other images have a range, which becomes 0 to 255:
+8-bit colours and greys are kept; transparency, colour profiles and gamma are ignored. Other values
+are scaled from their range to 0 to 255. The range is
 
-- the range that the file declares, if it is smaller than that of its type and holds all values: the
-  significant bits of a PNG (sBIT), MaxSampleValue or 12 bits a sample in a TIFF, the largest value
+- what the file declares, if that is smaller than the range of the type and holds all values: the
+  significant bits of a PNG (sBIT), MaxSampleValue or 12 bits a sample of a TIFF, the largest value
   of a PGM or PPM;
-- else, of whole numbers, the fewest bits of 8, 10, 12, ... up to those of the type that hold the
-  largest value: 12-bit values in 16 bits are 12-bit values. An image of 16 bits that reaches a
-  quarter of its range keeps its upper bytes;
-- else, of floating point numbers, 0 to 1, or 0 to the largest number of 8, 10, ... 16 bits; values
-  outside by less than `_OVERSHOOT` of the range, as resampling leaves them, are clipped.
+- else, for integers, the smallest of 8, 10, 12, ... bits, up to those of the type, that holds the
+  largest value: 12-bit values stored in 16 bits have 12 bits. A 16-bit image that reaches a quarter
+  of its range keeps its upper bytes;
+- else, for floating point numbers, 0 to 1, or 0 to the largest integer of 8, 10, ... 16 bits.
+  Values outside by less than `_OVERSHOOT` of the range, which resampling produces, are clipped.
 
-What has no such range is refused: negative values, NaN and infinity, floating point numbers whose
-largest lies between 1 and 16 or above 65535, and values of which the largest would become less than
-16 of 255, so that nothing could be seen.
+An image without such a range is refused: one with negative values, NaN or infinity, with floating
+point numbers whose largest lies between 1 and 16 or above 65535, or so dark that its largest value
+would be below 16 of 255.
 """
 
 import dataclasses
@@ -27,26 +27,26 @@ from PIL import Image, ImageCms
 
 _LEAST_BITS, _MOST_BITS = 8, 16  # of a range that is found by content; floating point at most
 _OVERSHOOT = 1 / 64  # of the range
-_DARK = 16  # of 255; if no value reaches it, there is nothing to see
+_DARK = 16  # of 255; an image whose largest value is below is refused as too dark
 _TAGS = {"bits": 258, "photometric": 262, "maximum": 281, "planes": 284, "format": 339, "most": 341}
 _SIGNED, _FLOAT = 2, 3  # sample formats of TIFF
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _SWAPPED = {"L": "B", "B": "L"}
 _OF_LIBTIFF = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}
 _OF_LIBTIFF |= {"F;32F": "F;32NF", "I;32S": "I;32NS", "I;16S": "I;16NS"}
-_CHANNELS = {"LA;16B": 1, "CMYK": 4}  # that show colours, by how they are stored; others have 3
+_CHANNELS = {"LA;16B": 1, "CMYK": 4}  # without transparency, by layout; others have 3
 
 
 class BadImageError(Exception):
     """An image that cannot be used; its text is the reason, fit for `skipped.csv`."""
 
 
-_Opened = Any  # an image of a file; what a format adds to it, Pillow's types do not name
+_Opened = Any  # an image of a file, with attributes of its format that Pillow's types lack
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """How an image that is not decoded yet stores its values.
+    """How a file stores the values of an image.
 
     Attributes:
       raw: Pillow's name of the layout, such as `RGB;16B`.
@@ -71,14 +71,14 @@ class Samples:
 
 
 def samples(image: _Opened, data: bytes) -> Samples:
-    """Reads how values are stored from an opened image, before its pixels are decoded.
+    """How an opened image, which is not decoded yet, stores its values.
 
     Args:
       image: as `Image.open` gives it.
       data: its file.
 
     Returns:
-      Samples.
+      The layout and range of its values.
     """
     if image.format == "TIFF":
         _correct_byte_order(image)
@@ -98,7 +98,7 @@ def samples(image: _Opened, data: bytes) -> Samples:
 
 
 def _correct_byte_order(image: _Opened) -> None:
-    """Reads what libtiff has decoded in the order of this machine, which Pillow forgets of some."""
+    """Fixes layouts: Pillow forgets that libtiff decodes to the byte order of the machine."""
     image.tile = [
         tile._replace(args=(_OF_LIBTIFF.get(tile.args[0], tile.args[0]), *tile.args[1:]))
         if tile.codec_name == "libtiff"
@@ -109,11 +109,11 @@ def _correct_byte_order(image: _Opened) -> None:
 
 def _samples_of_ppm(image: _Opened, raw: str, bits: int) -> Samples:
     (tile,) = image.tile
-    if image.mode == "I":  # whose values reach 65535 whatever was declared
+    if image.mode == "I":  # Pillow has scaled them to 65535, whatever was declared
         return Samples(raw, 16, 65535 * tile.codec_name.startswith("ppm"))
     if tile.codec_name != "ppm" or tile.args[1] <= 255:
         return Samples(raw, bits)
-    # Pillow would make 8 bits of them one value after the other
+    # Pillow would convert them to 8 bits value by value
     raw, maximum = "RGB;16B", tile.args[1]
     image.tile = [tile._replace(codec_name="raw", args=(raw, 0, 1))]
     return Samples(raw, 16, maximum * (maximum < 65535), tiles=tuple(image.tile))
@@ -124,11 +124,11 @@ def _samples_of_tiff(tags, raw: str) -> Samples:
     kind = max(_numbers(tags, "format"), default=1)
     whole = _numbers(tags, "maximum") if kind != _FLOAT else []
     declared = max([*whole, *_numbers(tags, "most"), 0])
-    if bits == 12:  # which Pillow gives as 16
+    if bits == 12:  # Pillow decodes them to 16
         bits, declared = 16, declared or 4095
     bits -= kind == _SIGNED
     if kind != _FLOAT and declared >= 2**bits - 1:
-        declared = 0  # which says no more than the type does
+        declared = 0  # no more than the range of the type
     inverted = _numbers(tags, "photometric")[:1] == [0] and bits > 8
     separate = _numbers(tags, "planes")[:1] == [2]
     if bits == 16 and separate and ";16" not in raw:
@@ -157,12 +157,12 @@ def _significant_bits(data: bytes) -> int:
 
 
 def to_rgb(image: Image.Image, stored: Samples, again: Callable[[], Image.Image]) -> Image.Image:
-    """Turns decoded pixels into colours of 8 bits.
+    """Converts decoded pixels to 8-bit colours.
 
     Args:
       image: decoded.
       stored: of `samples`.
-      again: opens the same file once more, not decoded.
+      again: opens the same file again, not decoded.
 
     Returns:
       An image of the mode RGB.
@@ -174,7 +174,7 @@ def to_rgb(image: Image.Image, stored: Samples, again: Callable[[], Image.Image]
         return _of_wide_colours(image, stored, again)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image)
-        if image.mode == "I" and stored.bits == 32:  # which Pillow takes for signed
+        if image.mode == "I" and stored.bits == 32:  # Pillow reads them as signed
             values = values.view(np.uint32)
         return _grey(values, stored)
     if image.mode == "L" and stored.bits == 7:
@@ -185,9 +185,9 @@ def to_rgb(image: Image.Image, stored: Samples, again: Callable[[], Image.Image]
         if colours is None:
             raise BadImageError("has LAB colours that cannot be converted")
         return colours
-    if image.mode in ("La", "RGBa"):  # whose colours are multiplied by their opacity
+    if image.mode in ("La", "RGBa"):  # colours multiplied by their opacity
         image = image.convert(f"{image.mode[:-1]}A")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which always copies
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy
 
 
 def _grey(values: np.ndarray, stored: Samples) -> Image.Image:
@@ -197,11 +197,11 @@ def _grey(values: np.ndarray, stored: Samples) -> Image.Image:
 def _of_wide_colours(
     image: Image.Image, stored: Samples, again: Callable[[], Image.Image]
 ) -> Image.Image:
-    """As `to_rgb`, of colours of which Pillow has kept the upper bytes."""
+    """As `to_rgb`, for colours of which Pillow has kept only the upper bytes."""
     if stored.separate:
         raise BadImageError("a TIFF with 16-bit colours in separate planes is not decoded")
     if stored.raw.startswith("RGBa"):
-        raise BadImageError("16-bit colours that are multiplied by their opacity are not decoded")
+        raise BadImageError("16-bit colours multiplied by their opacity are not decoded")
     kind = image.mode if image.mode == "CMYK" else stored.raw
     channels = _CHANNELS.get(kind, 3)
     upper = np.asarray(image)[..., :channels]
@@ -217,7 +217,7 @@ def _of_wide_colours(
 
 
 def _lower_bytes(image: _Opened, stored: Samples) -> Image.Image:
-    """Decodes 16-bit colours as if the order of their bytes were the other."""
+    """Decodes 16-bit colours with their bytes swapped, so that Pillow keeps the lower ones."""
     if stored.raw == "LA;16B":
         raw = "RGBA"
     else:
@@ -231,7 +231,7 @@ def _lower_bytes(image: _Opened, stored: Samples) -> Image.Image:
 
 
 def to_8_bits(values: np.ndarray, stored: Samples) -> np.ndarray:
-    """Values of any type and range as uint8, by the rule above; BadImageError if there is none."""
+    """Values of any type scaled to uint8 as described above; a BadImageError if they cannot be."""
     if values.dtype.kind == "f":
         if bad := int((~np.isfinite(values)).sum()):
             raise BadImageError(f"{bad} of {values.size} values are NaN or infinite")
@@ -239,7 +239,7 @@ def to_8_bits(values: np.ndarray, stored: Samples) -> np.ndarray:
     else:
         levels, top = _of_whole_numbers(values, stored)
     if values.any() and top < _DARK:
-        rule = f"would leave {top} of 255 grey levels, nearly nothing to see"
+        rule = f"would leave {top} of 255 grey levels, almost black"
         raise BadImageError(f"values up to {values.max():g} in {stored.bits} bits {rule}")
     return 255 - levels if stored.inverted else levels
 
@@ -267,9 +267,11 @@ def _of_floats(values: np.ndarray, stored: Samples) -> tuple[np.ndarray, int]:
         ranges = [float(stored.maximum)]
     size = next((size for size in ranges if most <= size * (1 + _OVERSHOOT)), 0.0)
     if not size or (size > 1 and len(ranges) > 1 and most < _DARK):
-        rule = "fit no range: 0 to 1, 0 to 255, or up to 65535"
+        rule = "are in no known range: 0 to 1, 0 to 255, or up to 65535"
         raise BadImageError(f"floating point values up to {most:g} {rule}")
     if least < -size * _OVERSHOOT:
-        raise BadImageError(f"has negative values, the least {least:g}, which have no grey level")
+        raise BadImageError(
+            f"has negative values, the least {least:g}, which cannot be grey levels"
+        )
     scaled = np.rint(values * np.float32(255 / size)).clip(0, 255)
     return scaled.astype(np.uint8), int(min(max(np.rint(most * 255 / size), 0), 255))

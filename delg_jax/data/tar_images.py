@@ -77,7 +77,7 @@ def open_tar(path: pathlib.Path, subject: str, left_out: LeftOut) -> TarImages:
       The images, sorted by name; there may be none.
 
     Raises:
-      UserError: for what is no tar, is compressed, or breaks off.
+      UserError: if it is not a tar, is compressed, or is truncated.
       OSError: for a file that cannot be read.
     """
     places: dict[str, tuple[int, int]] = {}
@@ -122,7 +122,7 @@ def _require_end(archive: tarfile.TarFile) -> None:
     """
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"it breaks off or is damaged at byte {archive.offset}")
+        raise tarfile.ReadError(f"it is truncated or damaged at byte {archive.offset}")
 
 
 def check_size(size: int) -> None:

@@ -11,8 +11,8 @@ Array = jax.Array | np.ndarray
 FORMS = ("chord", "complement", "reciprocal", "power")
 MISSING = ("zero", "largest", "row_minimum")
 
-# The reciprocal of similarities below this is not taken, so that it and its square stay finite.
-_LEAST_SIMILARITY = 1e-6
+# Nothing is divided by similarities below this, so that reciprocals and their squares stay finite
+LEAST_SIMILARITY = 1e-6
 
 
 @partial(jax.jit, static_argnames=("form", "contrast", "background", "power", "missing"))
@@ -146,7 +146,7 @@ def above(similarities: Array, backgrounds: Array) -> np.ndarray:
     """
     backgrounds = np.asarray(backgrounds, np.float32)[..., None]
     backgrounds = np.where(np.isfinite(backgrounds), backgrounds, np.float32(0.0))
-    scale = np.maximum(1.0 - backgrounds, _LEAST_SIMILARITY)
+    scale = np.maximum(1.0 - backgrounds, LEAST_SIMILARITY)
     return np.maximum((np.asarray(similarities) - backgrounds) / scale, 0.0).astype(np.float32)
 
 
@@ -162,7 +162,7 @@ def _of_form(scaled: jax.Array, form: str, power: float) -> jax.Array:
     if form == "power":
         return (1.0 - scaled) ** power
     if form == "reciprocal":
-        present = scaled > _LEAST_SIMILARITY
+        present = scaled > LEAST_SIMILARITY
         reciprocal = 1.0 / jnp.where(present, scaled, 1.0)
         return jnp.where(present, reciprocal, reciprocal.max())
     raise ValueError(f"`form` (={form!r}) must be one of {', '.join(FORMS)}")

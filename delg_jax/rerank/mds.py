@@ -15,7 +15,15 @@ import numpy as np
 
 from delg_jax.errors import WrongField, require_least
 from delg_jax.rerank import profiles, superglobal
-from delg_jax.rerank.distances import FORMS, MISSING, above, distances, level, scaled_by_neighbours
+from delg_jax.rerank.distances import (
+    FORMS,
+    LEAST_SIMILARITY,
+    MISSING,
+    above,
+    distances,
+    level,
+    scaled_by_neighbours,
+)
 from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
 from delg_jax.search.batching import starts
 from delg_jax.search.graph import SimilarityGraph
@@ -28,7 +36,6 @@ GRAPHS = ("stored", "on_the_fly")
 Array = jax.Array | np.ndarray
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-_LEAST = 1e-12  # similarity by which others are divided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +257,7 @@ def scores(
     if settings.scale_neighbours:
         matrix = scaled_by_neighbours(matrix, images, settings.scale_neighbours, known)
         first = jnp.where(mask, query_similarities, 0.0).max()
-        local = jnp.maximum(query_similarities, 0.0) / jnp.maximum(first, _LEAST)
+        local = jnp.maximum(query_similarities, 0.0) / jnp.maximum(first, LEAST_SIMILARITY)
     else:
         local = level(query_similarities, settings.contrast, settings.background)
     if settings.method in _WITHOUT_EMBEDDING:

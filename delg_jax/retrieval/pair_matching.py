@@ -1,4 +1,4 @@
-"""Spatial verification of two pictures."""
+"""Spatial verification of two images."""
 
 import pathlib
 from collections.abc import Sequence
@@ -17,50 +17,50 @@ from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.network import Network, check_dimension
 from delg_jax.rerank.spatial_verification import SpatialSettings, Verification, verify_pair
-from delg_jax.retrieval.query import read_picture
+from delg_jax.retrieval.query import read_image
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.workdir import root_of
 
 
-class PicturePair(NamedTuple):
-    """Two pictures and their matches.
+class ImagePair(NamedTuple):
+    """Two images and their matches.
 
     Attributes:
-      pictures: uint8 [H, W, 3] each.
+      images: uint8 [H, W, 3] each.
       locations: float32 [L, 2] each, of the L matches, (y, x) in pixels.
       verification: matches, inliers, and the transformation from the second to the first.
     """
 
-    pictures: tuple[np.ndarray, np.ndarray]
+    images: tuple[np.ndarray, np.ndarray]
     locations: tuple[np.ndarray, np.ndarray]
     verification: Verification
 
 
-def match_pictures(
+def match_images(
     config: ml_collections.ConfigDict,
     workdir: str | pathlib.Path,
     first: str | pathlib.Path,
     second: str | pathlib.Path,
     overwrite: bool = False,
-) -> PicturePair:
-    """Extracts, matches and verifies two pictures; the first takes the role of the query.
+) -> ImagePair:
+    """Extracts, matches and verifies two images; the first takes the role of the query.
 
     Args:
       config: the whole tree; `config.rerank.sp` holds the settings.
       workdir: whose network is used, and its PCA if there is one; the database that the PCA is
         fitted on is then extracted if it is missing.
-      first: file of the first picture.
+      first: file of the first image.
       second: file of the second.
       overwrite: whether outputs of another configuration are deleted instead of refused.
 
     Returns:
-      Pictures, matches and inliers.
+      Images, matches and inliers.
 
     Raises:
-      UserError: for a wrong picture or configuration.
+      UserError: for a wrong image or configuration.
     """
     if is_imported(config.extract):
-        rule = "must be empty to compare pictures: imported features come without their network"
+        rule = "must be empty to compare images: imported features come without their network"
         raise UserError("config.extract.imported_local", config.extract.imported_local, rule)
     if not has_local(config):
         raise UserError(
@@ -68,32 +68,32 @@ def match_pictures(
         )
     settings = RerankSettings.of(config.rerank).sp  # before the network is loaded
     check_dimension(config)
-    pictures = read_picture("A", first, config.data), read_picture("B", second, config.data)
-    sides = _extract(config, root_of(workdir), pictures, overwrite)
-    return match_features(pictures, sides, settings, config.seed, config.extract.max_size)
+    images = read_image("A", first, config.data), read_image("B", second, config.data)
+    sides = _extract(config, root_of(workdir), images, overwrite)
+    return match_features(images, sides, settings, config.seed, config.extract.max_size)
 
 
 def match_features(
-    pictures: tuple[np.ndarray, np.ndarray],
+    images: tuple[np.ndarray, np.ndarray],
     sides: Sequence[LocalFeatures],
     settings: SpatialSettings,
     seed: int,
     max_size: float = 0,
-) -> PicturePair:
-    """Matches and verifies the local features of two pictures.
+) -> ImagePair:
+    """Matches and verifies the local features of two images.
 
     Args:
-      pictures: uint8 [H, W, 3] each; the first takes the role of the query.
+      images: uint8 [H, W, 3] each; the first takes the role of the query.
       sides: their local features, rounded as in a store.
       settings: of spatial verification.
       seed: of the hypotheses that are drawn.
-      max_size: pixels that the first picture was shrunk to, in which inliers are counted; 0 if it
+      max_size: pixels that the first image was shrunk to, in which inliers are counted; 0 if it
         was not.
 
     Returns:
-      The pictures, matches and inliers, in pixels of the whole pictures.
+      The images, matches and inliers, in pixels of the whole images.
     """
-    scale = min(1.0, max_size / max(pictures[0].shape[:2])) if max_size else 1.0
+    scale = min(1.0, max_size / max(images[0].shape[:2])) if max_size else 1.0
     query = sides[0]._replace(locations=np.asarray(sides[0].locations) * np.float32(scale))
     found = verify_pair(query, sides[1], jax.random.key(seed), settings)
     transform = np.array(found.transform)
@@ -102,21 +102,21 @@ def match_features(
     first, second = (
         np.asarray(side.locations)[found.matches[:, column]] for column, side in enumerate(sides)
     )
-    return PicturePair(pictures, (first, second), found)
+    return ImagePair(images, (first, second), found)
 
 
 def _extract(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    pictures: tuple[np.ndarray, np.ndarray],
+    images: tuple[np.ndarray, np.ndarray],
     overwrite: bool,
 ) -> list[LocalFeatures]:
-    """Local features of whole pictures, rounded as in a store."""
+    """Local features of whole images, rounded as in a store."""
     extractor = Network(config, workdir).extractor
     if config.extract.pca_dim:
         extractor.pca = extract(config, workdir, overwrite).database.read_pca()
     prepared, scales, _ = zip(
-        *(prepare(picture, None, config.extract.max_size) for picture in pictures), strict=True
+        *(prepare(image, None, config.extract.max_size) for image in images), strict=True
     )
     features = map(in_original_pixels, extractor(prepared), scales)
     both = InMemoryFeatures(list(features), config.extract.local_encoding).local_features(0)

@@ -1,4 +1,4 @@
-"""Search for one picture in the database of a workdir."""
+"""Search for one image in the database of a workdir."""
 
 import math
 import pathlib
@@ -21,13 +21,13 @@ def search_image(
     top: int = 10,
     overwrite: bool = False,
 ) -> list[Hit]:
-    """Ranks the database for one picture; use a `Searcher` for many.
+    """Ranks the database for one image; use a `Searcher` for many.
 
     Args:
       config: the whole tree.
       workdir: whose network, features and graph are used; missing ones are made.
-      image: file of the picture.
-      box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole picture.
+      image: file of the image.
+      box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole image.
       method: one of `methods.METHODS`.
       top: maximum number of hits.
       overwrite: whether outputs of another configuration are deleted instead of refused.
@@ -36,19 +36,19 @@ def search_image(
       The hits, best first.
 
     Raises:
-      UserError: for a wrong picture, box or method, or if extraction fails.
+      UserError: for a wrong image, box or method, or if extraction fails.
     """
     check_has_network(config)
     check_request(method, top, config)
-    picture = read_picture("--image", image, config.data)
+    pixels = read_image("--image", image, config.data)
     searcher = Searcher(config, workdir, overwrite)
-    return searcher.search(searcher.query(picture, box), method, top).hits
+    return searcher.search(searcher.query(pixels, box), method, top).hits
 
 
-def read_picture(
+def read_image(
     subject: str, path: str | pathlib.Path, data: ml_collections.ConfigDict
 ) -> np.ndarray:
-    """Decodes a picture given by the user.
+    """Decodes an image given by the user.
 
     Args:
       subject: the flag or argument, for errors.

@@ -22,8 +22,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from delg_jax.benchmarks import bench  # noqa: E402
-from delg_jax.benchmarks.baselines import libraries  # noqa: E402
 from delg_jax.benchmarks.cases import vectors  # noqa: E402
+from delg_jax.benchmarks.peers import libraries  # noqa: E402
 from delg_jax.reports import benchmarks as tables  # noqa: E402
 from delg_jax.rerank.mds_solvers import classical_mds  # noqa: E402
 from delg_jax.search import SimilarityKernel, binary, global_search, local_search  # noqa: E402

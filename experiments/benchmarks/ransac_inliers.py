@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from delg_jax.benchmarks import harness
-from delg_jax.benchmarks.baselines import libraries
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.errors import UserError

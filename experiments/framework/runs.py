@@ -13,6 +13,7 @@ from delg_jax.errors import UserError
 from delg_jax.features import extract
 from delg_jax.features.experiment import sections
 from delg_jax.features.formats import sift
+from delg_jax.migrations import ADDED
 from delg_jax.models.delg import SOURCES
 from delg_jax.sweeps import sweep
 from experiments.framework import plan
@@ -129,6 +130,9 @@ _DIGITS = 12  # of the digest, in the name of a folder
 def digest(config: ml_collections.ConfigDict) -> str:
     """Returns the digest of all fields that decide the features of a configuration.
 
+    Added fields count only if they change the earlier behaviour, so that features keep their folder
+    when this version adds a field.
+
     Args:
       config: the whole tree.
 
@@ -139,6 +143,7 @@ def digest(config: ml_collections.ConfigDict) -> str:
     images = (f"data.{name}" for name in _IMAGES)
     files = (f"extract.imported_{kind}" for kind in ("local", "global"))
     fields = configuration.flatten(config, (*sections(config), *weights, *images, *files))
+    fields = {n: value for n, value in fields.items() if n not in ADDED or value != ADDED[n]}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 

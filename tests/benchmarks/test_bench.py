@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from delg_jax.benchmarks import bench, harness
-from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailable, Work
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.errors import UserError
 from delg_jax.rerank import mds
 from delg_jax.search import global_search

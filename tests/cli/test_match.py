@@ -15,15 +15,15 @@ CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}:sm
 def calls(monkeypatch):
     noted = []
 
-    def match_pictures(config, *arguments):
+    def match_images(config, *arguments):
         noted.append(arguments)
         pictures = np.zeros((20, 30, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)
         locations = np.zeros((6, 2)), np.ones((6, 2))
         transform = np.array([[1.0, 2, 3], [4, 5, 6]]) * config.rerank.sp.hypotheses
         found = Verification(np.zeros((6, 2), int), np.arange(6) < 5, transform)
-        return pair_matching.PicturePair(pictures, locations, found)
+        return pair_matching.ImagePair(pictures, locations, found)
 
-    monkeypatch.setattr(pair_matching, "match_pictures", match_pictures)
+    monkeypatch.setattr(pair_matching, "match_images", match_images)
     return noted
 
 

@@ -172,7 +172,7 @@ def test_a_damaged_header_is_refused(tar):
     data = bytearray(tar.read_bytes())
     data[1024 + 150] ^= 1  # in the sum of the second header
     tar.write_bytes(data)
-    refuse(tar, "it breaks off or is damaged at byte 1024")
+    refuse(tar, "damaged at byte 1024")
 
 
 @pytest.mark.parametrize("size", [-512, -2048, -(2**40), 2**40, 2**63 - 1])

@@ -14,6 +14,7 @@ from delg_jax.features.pyramid_level import conv1x1_as_matmul
 from delg_jax.models import delg, efficientnet, extent
 from delg_jax.models.convention import CONVENTIONS
 from delg_jax.models.efficientnet import DepthwiseConv, EfficientNet
+from delg_jax.models.resnet import ResNet
 from delg_jax.training.optimizer import is_trained
 
 EPSILON = 1e-3
@@ -161,8 +162,10 @@ def test_published_architectures(architecture, count, features):
     assert maps["conv5"].shape == (1, 2, 2, conv5)
 
 
-def test_batch_norm_learns_only_in_training(rng, random_variables, quick_jit, small):
-    network = EfficientNet(small)
+@pytest.mark.parametrize("backbone", [EfficientNet, ResNet])
+def test_batch_norm_learns_only_in_training(rng, random_variables, quick_jit, small, backbone):
+    resnet = backbone is ResNet
+    network = ResNet("tiny", "torchvision", 16) if resnet else EfficientNet(small)
     images = rng.normal(size=(2, 64, 64, 3)).astype(np.float32)
     variables = random_variables(network, images)
     for train in (True, False):

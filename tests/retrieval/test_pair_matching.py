@@ -4,7 +4,7 @@ from PIL import Image
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.retrieval.pair_matching import match_pictures
+from delg_jax.retrieval.pair_matching import match_images
 from delg_jax.training import trained_network
 from tests import photographs, tiny
 
@@ -26,10 +26,8 @@ def place(tmp_path_factory):
 
 def test_a_crop_is_found_where_it_was_cut(place):
     config, workdir, pictures = place
-    pair = match_pictures(
-        config, workdir, pictures / "place0_near.jpg", pictures / "place0_far.jpg"
-    )
-    assert [picture.shape for picture in pair.pictures] == [(96, 112, 3), (80, 96, 3)]
+    pair = match_images(config, workdir, pictures / "place0_near.jpg", pictures / "place0_far.jpg")
+    assert [picture.shape for picture in pair.images] == [(96, 112, 3), (80, 96, 3)]
     found = pair.verification
     assert found.inlier_mask.sum() >= 5
     first, second = (places[found.inlier_mask] for places in pair.locations)
@@ -40,7 +38,7 @@ def test_a_crop_is_found_where_it_was_cut(place):
 
 def test_an_image_matches_itself(place):
     config, workdir, pictures = place
-    pair = match_pictures(config, workdir, *[pictures / "place1_near.jpg"] * 2)
+    pair = match_images(config, workdir, *[pictures / "place1_near.jpg"] * 2)
     np.testing.assert_array_equal(*pair.locations)
     assert pair.verification.inlier_mask.all()
     np.testing.assert_allclose(pair.verification.transform, np.eye(3)[:2], atol=1e-3)
@@ -51,9 +49,9 @@ def test_a_large_photograph_is_verified_as_its_smaller_copy(place, tmp_path):
     near, far = pictures / "place0_near.jpg", pictures / "place0_far.jpg"
     with Image.open(near) as picture:
         picture.resize((4 * picture.width, 4 * picture.height)).save(tmp_path / "large.png")
-    small = match_pictures(config, workdir, near, far)
+    small = match_images(config, workdir, near, far)
     limited = configuration.override(config, {"extract.max_size": 112})
-    large = match_pictures(limited, workdir, tmp_path / "large.png", far)
+    large = match_images(limited, workdir, tmp_path / "large.png", far)
     counts = [pair.verification.inlier_mask.sum() for pair in (small, large)]
     assert abs(int(counts[0]) - int(counts[1])) <= 0.3 * counts[0]  # resizing changes some
     first, second = (places[large.verification.inlier_mask] for places in large.locations)
@@ -71,7 +69,7 @@ def test_a_large_photograph_is_verified_as_its_smaller_copy(place, tmp_path):
 def test_pictures_that_cannot_be_used_are_named(place, names, subject):
     config, workdir, pictures = place
     with pytest.raises(UserError) as raised:
-        match_pictures(config, workdir, *(pictures / name for name in names))
+        match_images(config, workdir, *(pictures / name for name in names))
     assert raised.value.subject == subject
 
 
@@ -91,5 +89,5 @@ def test_incomparable_configurations_are_named(place, field, value, subject):
     config.update_from_flattened_dict({f"{section}.{name}": value})
     config.extract.local_encoding = "sign"  # whose bits are packed by eight
     with pytest.raises(UserError) as raised:
-        match_pictures(config, workdir, *[pictures / "query0.jpg"] * 2)
+        match_images(config, workdir, *[pictures / "query0.jpg"] * 2)
     assert raised.value.subject == subject

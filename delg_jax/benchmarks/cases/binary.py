@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.search import SimilarityKernel, binary, engines
 
 _KERNEL = SimilarityKernel("threshold", 0.3)

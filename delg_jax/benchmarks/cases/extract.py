@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.benchmarks.baselines.pytorch import TorchExtractor
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
+from delg_jax.benchmarks.peers.pytorch import TorchExtractor
 from delg_jax.features import Extractor, pyramid, pyramid_level
 from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models.delg import Delg

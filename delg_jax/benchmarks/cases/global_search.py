@@ -5,9 +5,9 @@ import functools
 import jax
 import numpy as np
 
-from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.search import global_search
 
 _SIZES = {

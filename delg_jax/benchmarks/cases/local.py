@@ -6,9 +6,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.search import SimilarityKernel, cann, engines, ivf
 from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.lsh_grids import GridSettings

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work, import_peer
 from delg_jax.benchmarks.cases import vectors
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.rerank.mds_solvers import classical_mds, smacof
 
 _MISSING = 0.5  # share of the pairs of a short list

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from delg_jax.benchmarks.baselines.pytorch import TorchTrainer
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailable, Work
 from delg_jax.benchmarks.cases.extract import network
+from delg_jax.benchmarks.peers.pytorch import TorchTrainer
 from delg_jax.losses import LossWeights
 from delg_jax.models.variables import initialize
 from delg_jax.training import optimizer, placement, step

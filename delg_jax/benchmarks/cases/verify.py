@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import SpatialSettings

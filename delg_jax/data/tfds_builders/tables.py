@@ -1,4 +1,4 @@
-"""Csv files: read with the line of every mistake, written whole or not at all."""
+"""CSV files: mistakes are reported with their line; files are written whole or not at all."""
 
 import csv
 import pathlib
@@ -12,7 +12,7 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{3,}")
 
 
 class Row:
-    """Chosen fields of one line.
+    """The fields of one line.
 
     Args:
       path: of the file.
@@ -24,7 +24,7 @@ class Row:
         self._path, self._line, self._fields = path, line, fields
 
     def text(self, column: str, default: str | None = None) -> str:
-        """The field as it stands; `default`, if there is one, where the column is absent."""
+        """The field, unchanged; `default`, if given, without such a column."""
         return self._fields[column] if default is None else self._fields.get(column, default)
 
     def word(self, column: str) -> str:
@@ -32,18 +32,18 @@ class Row:
         return self._fields[column].strip()
 
     def integer(self, column: str) -> int:
-        """The field as a whole number that is not negative; a UserError if it is none."""
+        """The field as a whole number, not negative; otherwise a UserError."""
         text = self.word(column)
         if not (text.isascii() and text.isdigit()):
             raise self.error(f"{column} must be a whole number, not {text!r}")
         return int(text)
 
     def name(self, column: str) -> str:
-        """The field as the id of an image; a UserError if it could not be part of a file name."""
+        """The field as an image id; a UserError if it cannot be part of a file name."""
         return self.names(column, single=True)[0]
 
     def names(self, column: str, single: bool = False) -> list[str]:
-        """The field as ids with spaces between them; a UserError if one is none."""
+        """The field as image ids separated by spaces; a UserError for a wrong one."""
         names = [self.word(column)] if single else self._fields[column].split()
         for name in names:
             if not _NAME.fullmatch(name):
@@ -61,15 +61,15 @@ def read(path: pathlib.Path, columns: tuple[str, ...], key: str = "") -> Iterato
 
     Args:
       path: of the file.
-      columns: that must be there; others are passed over.
+      columns: required ones; others are ignored.
       key: column whose fields must all differ ("" = none).
 
     Yields:
       A `Row` for each line after the first.
 
     Raises:
-      UserError: if the file is absent, is no csv file, lacks a column, has a line with fewer or
-        more fields than the first, or repeats a key.
+      UserError: if the file is missing or not CSV, lacks a column, has a line with fewer or more
+        fields than the first, or repeats a key.
     """
     header: list[str] = []
     seen: dict[str, int] = {}
@@ -82,7 +82,7 @@ def read(path: pathlib.Path, columns: tuple[str, ...], key: str = "") -> Iterato
         if len(fields) != len(header):
             raise row.error(f"must have {len(header)} fields, not {len(fields)}")
         if key and seen.setdefault(row.word(key), line) != line:
-            raise row.error(f"{key} {row.word(key)!r} stands in line {seen[row.word(key)]} too")
+            raise row.error(f"{key} {row.word(key)!r} is also in line {seen[row.word(key)]}")
         yield row
     if not header:
         raise UserError("csv file", str(path), "must not be empty")
@@ -103,8 +103,8 @@ def _require_columns(first: Row, header: list[str], columns: tuple[str, ...]) ->
     absent = [name for name in columns if name not in header]
     if not absent:
         return
-    rule = f"must name the columns {', '.join(columns)}; {absent[0]} is absent"
+    rule = f"must name the columns {', '.join(columns)}; {absent[0]} is missing"
     for mark in ";\t":
         if len(header) == 1 and mark in header[0]:
-            rule += f"; its fields have {mark!r} between them, and must have commas"
+            rule += f"; separate fields by commas, not {mark!r}"
     raise first.error(rule)

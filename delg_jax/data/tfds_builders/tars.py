@@ -1,4 +1,4 @@
-"""Tar archives of images: checked by MD5, read member by member in memory, never unpacked."""
+"""Tar archives of images: verified by MD5, read member by member, never unpacked to disk."""
 
 import concurrent.futures
 import dataclasses
@@ -17,7 +17,7 @@ from delg_jax.data.tfds_builders.records import Item
 from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
-_CHECKERS = 8  # archives read at a time; hashing leaves the interpreter lock
+_CHECKERS = 8  # archives hashed at a time; hashing releases the interpreter lock
 _LARGEST_MEMBER = 2**28  # bytes
 _MD5 = re.compile(r"\b[0-9a-fA-F]{32}\b")
 
@@ -25,18 +25,18 @@ Entry = tuple[int, Mapping[str, Any]]  # label and further features of an image
 
 
 def verify(archives: Iterable[Archive]) -> None:
-    """Compares archives with their published sums.
+    """Compares archives with their published MD5 sums.
 
     Args:
-      archives: tars and files with their sums; one without is not checked, which is logged.
+      archives: tars, each with the file of its sum; those without one are logged, not checked.
 
     Raises:
-      UserError: naming the first archive that differs, or a file that holds no sum.
+      UserError: for an archive that differs, or a file without a sum.
     """
     archives = list(archives)
     pairs = [(tar, sums) for tar, sums in archives if sums is not None]
     if len(pairs) < len(archives):
-        _LOG.warning("%d archives have no MD5 file and go unchecked", len(archives) - len(pairs))
+        _LOG.warning("%d archives have no MD5 file and are not checked", len(archives) - len(pairs))
     if pairs:
         _LOG.info("checking the MD5 sums of %d archives", len(pairs))
     with concurrent.futures.ThreadPoolExecutor(_CHECKERS) as pool:
@@ -46,31 +46,31 @@ def verify(archives: Iterable[Archive]) -> None:
 def _verify_one(tar: pathlib.Path, sums: pathlib.Path) -> None:
     expected = _MD5.search(sums.read_text(encoding="utf-8", errors="replace"))
     if expected is None:
-        raise UserError("MD5 file", str(sums), "must hold a sum of 32 hexadecimal digits")
+        raise UserError("MD5 file", str(sums), "must contain an MD5 sum, 32 hexadecimal digits")
     with tar.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if expected.group().lower() != found:
         rule = f"is damaged: its MD5 sum is {found}, not {expected.group().lower()}"
-        raise UserError("archive", str(tar), f"{rule}; remove it and fetch it again")
+        raise UserError("archive", str(tar), f"{rule}; delete it and download it again")
 
 
 @dataclasses.dataclass(frozen=True)
 class TarItems:
-    """The images of an archive that a split wants.
+    """The images of a split in one archive.
 
     Attributes:
       path: of the archive.
-      entries: returns label and features by id; members of other ids are passed over.
+      entries: returns label and features by id; members with other ids are ignored.
     """
 
     path: pathlib.Path
     entries: Callable[[], Mapping[str, Entry]]
 
     def __call__(self) -> Iterator[Item]:
-        """Yields items in the order of the archive; each must be used before the next.
+        """Yields items in the order of the archive; use each before asking for the next.
 
-        A member that is a link, or whose path leaves the archive, comes as an item without an
-        image; so does the rest of an archive that breaks off.
+        A member that is a link, or whose path leads outside the archive, is an item without an
+        image; so is the rest of a truncated archive.
         """
         entries = self.entries()
         try:
@@ -87,7 +87,7 @@ class TarItems:
                         load = functools.partial(_read, archive, member)
                         yield Item(name, {"image": load}, label, features)
         except tarfile.TarError as error:
-            yield Item(self.path.name, {"image": _refuse(f"breaks off: {error}")})
+            yield Item(self.path.name, {"image": _refuse(f"is truncated or damaged: {error}")})
 
 
 def _fault(member: tarfile.TarInfo) -> str:
@@ -105,11 +105,11 @@ def _fault(member: tarfile.TarInfo) -> str:
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         file = archive.extractfile(member)
-        if file is None:  # of a link or device, which `refuse` has left out before
+        if file is None:  # a link or a device, which `_fault` refuses
             raise BadImageError("is not a file")
         return file.read()
     except tarfile.TarError as error:
-        raise BadImageError(f"the archive breaks off: {error}") from error
+        raise BadImageError(f"the archive is truncated or damaged: {error}") from error
 
 
 def _refuse(reason: str) -> Callable[[], bytes]:

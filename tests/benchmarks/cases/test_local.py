@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from delg_jax.benchmarks.baselines import libraries
 from delg_jax.benchmarks.cases import local, vectors
+from delg_jax.benchmarks.peers import libraries
 
 
 def test_overlap_counts_the_images_that_both_put_first():

@@ -75,7 +75,7 @@ def test_the_file_reads_back(tmp_path):
     [
         ("a,7,0,test", "line 3': split must be one of train, validation"),
         ("a,7,x,train", "line 3': label must be a whole number"),
-        ("z,7,0,train", "line 3': id 'z' stands in line 2 too"),
+        ("z,7,0,train", "line 3': id 'z' .* line 2"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, row, rule):

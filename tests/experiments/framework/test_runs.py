@@ -113,6 +113,13 @@ def test_the_digest_depends_only_on_fields_that_decide_features():
         assert runs.digest(other) != name
 
 
+def test_a_field_that_a_version_adds_keeps_the_digest():
+    earlier = BASE.copy_and_resolve_references().unlock()
+    del earlier.extract.relup
+    assert runs.digest(earlier) == runs.digest(BASE)
+    assert runs.digest(changed(extract__relup=0.5)) != runs.digest(BASE)
+
+
 def test_features_are_linked_by_configuration(tmp_path):
     shared = tmp_path / "features"
     runs.link(BASE, tmp_path / "a", shared)

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from delg_jax.benchmarks import case
-from delg_jax.benchmarks.baselines import pytorch
-from delg_jax.benchmarks.baselines.pytorch import TorchTrainer
 from delg_jax.benchmarks.cases import extract, train
+from delg_jax.benchmarks.peers import pytorch
+from delg_jax.benchmarks.peers.pytorch import TorchTrainer
 from delg_jax.features import ExtractionSettings, Extractor
 from delg_jax.models.variables import initialize
 from delg_jax.training import optimizer, step

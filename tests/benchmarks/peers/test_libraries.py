@@ -3,7 +3,7 @@ import importlib
 import numpy as np
 import pytest
 
-from delg_jax.benchmarks.baselines import libraries
+from delg_jax.benchmarks.peers import libraries
 from delg_jax.errors import UserError
 
 MAKERS = {"cv2": libraries.opencv, "skimage": libraries.scikit_image}
