@@ -1,5 +1,6 @@
 """The feature store: features of N images on disk, in chunks with checksums."""
 
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -243,9 +244,8 @@ class FeatureStore:
         return self.index["digest"]
 
     def record_digest(self) -> None:
-        """Stores the digest if it is not stored."""
-        if not self.index["digest"]:
-            self._update(digest=self.digest())
+        """Stores the digest, which an interrupted deletion leaves out."""
+        self._update(digest=self.digest())
 
     def digest_of_first(self, count: int) -> str:
         """Digest of the first images; appending images does not change it.
@@ -477,7 +477,8 @@ class FeatureStore:
             return
         self._write_missing_chunks_as_zeros()
         for left in (*self.folder.glob(".*"), *self.folder.glob("*/*.__lock")):
-            left.unlink()  # from writers that were killed
+            with contextlib.suppress(OSError):  # NFS keeps what another program has open
+                left.unlink()  # from writers that were killed
         for array in self.folder.glob("names_*"):
             if array != self._names_folder():
                 shutil.rmtree(array)

@@ -184,14 +184,16 @@ def _complete_if_writable(store: FeatureStore, comparison: Comparison | None) ->
     That is new times of unchanged images, and the digest after an interrupted deletion.
     """
     timed = comparison is not None and len(comparison.same)
-    if not distributed.is_first() or not (timed or not store.index["digest"]):
+    without_digest = store.index["deleted"] and not store.index["digest"]
+    if not distributed.is_first() or not (timed or without_digest):
         return
     try:
         with exclusive(store.folder):
             if FeatureStore(store.folder).index == store.index:  # no other job has written it
                 if comparison is not None:
                     store.record_origins(comparison.same, comparison.origins)
-                store.record_digest()
+                if without_digest:
+                    store.record_digest()
     except (UserError, OSError) as error:
         _LOG.info("%s: times of images are not recorded: %s", store.folder, error)
 

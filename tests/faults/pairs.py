@@ -53,22 +53,21 @@ def words(verb: str, workdir: Path, root: Path) -> list[str]:
     return scenes.SCENES[verb]._replace(root=root).argv(workdir)
 
 
-def whole(root: Path) -> Path:
-    """A workdir in which every verb has run, one after the other."""
+def make_whole(root: Path, verbs: Sequence[str]) -> None:
+    """Runs verbs, and those that they need, one after the other in the workdir `whole`."""
     scenes.draw_photographs(root)
-    workdir = root / "whole"
-    for verb in VERBS:
-        ended = run(words(verb, workdir, root))
+    needed = {*verbs, *(_KEPT[verb] for verb in verbs if verb in _KEPT)}
+    for verb in sorted(needed, key=VERBS.index):
+        ended = run(words(verb, root / "whole", root))
         if ended.status:
             raise RuntimeError(f"{verb} ended with status {ended.status}: {ended.output}")
-    return workdir
 
 
 def try_pairs(verbs: Sequence[str]) -> Iterator[Pair]:
     """Tries every pair of some of `VERBS`, each with itself, too."""
     with tempfile.TemporaryDirectory(prefix="delg_pairs_") as name:
         root = Path(name)
-        whole(root)
+        make_whole(root, verbs)
         for pair in itertools.combinations_with_replacement(verbs, 2):
             yield try_pair(pair, root)
 
@@ -80,7 +79,7 @@ def try_pair(verbs: tuple[str, str], root: Path) -> Pair:
 
     Args:
       verbs: of `VERBS`.
-      root: of `whole`.
+      root: of `make_whole`.
     """
     workdir = root / "pair"
     shutil.rmtree(workdir, ignore_errors=True)

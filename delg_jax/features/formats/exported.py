@@ -204,5 +204,5 @@ def _write_delf(path: pathlib.Path, images: Iterable[_Image]) -> None:
                 delf.write_global(f"{target}{GLOBAL_SUFFIX}", image.descriptor)
         workdir.flush(folder)
         if path.exists():  # at no time is a part of it there
-            path.rename(folder.with_name("replaced"))
-        folder.rename(path)
+            workdir.move(path, folder.with_name("replaced"))
+        workdir.move(folder, path)
