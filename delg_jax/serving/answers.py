@@ -128,7 +128,12 @@ class Answers:
         return Picture(name, query, {"decoding": decoding, "features": query.milliseconds})
 
     def search(
-        self, picture: Picture, method: str, top: int, wanted: Callable[[], bool] = lambda: True
+        self,
+        picture: Picture,
+        method: str,
+        top: int,
+        judged: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> dict[str, Any]:
         """Searches for an image.
 
@@ -136,6 +141,7 @@ class Answers:
           picture: result of `extract`.
           method: checked by `check`, like `top`.
           top: maximum number of hits.
+          judged: whether to compare the inliers of the hits with those of wrong images.
           wanted: whether anybody still waits; else the search ends after its present stage.
 
         Returns:
@@ -147,7 +153,7 @@ class Answers:
           Abandoned: if nobody waits.
         """
         found = self._searcher.search(picture.query, method, top, wanted)
-        verdict = self._searcher.judge(picture.query, found.hits, wanted)
+        verdict = self._searcher.judge(picture.query, found.hits, wanted) if judged else None
         hits: list[dict[str, Any]] = [
             {
                 "image": hit.image,

@@ -62,10 +62,11 @@ class Handlers:
         )
 
     async def search(self, request: web.Request) -> web.Response:
-        """Searches for the image in the body; `method`, `box` and `top` are in the URL."""
+        """Searches for the image in the body; `method`, `box`, `top`, `judge=1` are in the URL."""
         parameters = request.query
         method, corners = parameters.get("method", "global"), parameters.get("box")
         top = _whole_number("--top", parameters.get("top", "10"))
+        judged = parameters.get("judge") == "1"
         self._answers.check(method, top)
         box = parse_box(corners) if corners else None
         answers, queue = self._answers, self._queue
@@ -76,7 +77,7 @@ class Handlers:
                         picture = await queue.extract(answers.extract, data, box)
                     except TooLargeError:
                         picture = await queue.extract_large(answers.extract, data, box, True)
-                found = await queue.search(answers.search, picture, method, top, wanted)
+                found = await queue.search(answers.search, picture, method, top, judged, wanted)
         return web.json_response(found)
 
     async def matches(self, request: web.Request) -> web.Response:

@@ -107,6 +107,27 @@ def test_a_verdict_compares_inliers_with_those_of_wrong_images(opened):
     assert searched.judge(query, []).likely == 0
 
 
+def test_an_abandoned_search_leaves_the_device(opened, monkeypatch):
+    searched, stages = opened[0], []
+    query = searched.query(picture(opened, "query1"))
+    monkeypatch.setattr(searched, "_rerank", lambda *_: stages.append("rerank"))
+    asked = iter([True, False])
+    with pytest.raises(searcher.Abandoned):
+        searched.search(query, "global", 1, lambda: next(asked))
+    for call in (searched.search, searched.judge):
+        given = (query, "global", 1) if call == searched.search else (query, [])
+        with pytest.raises(searcher.Abandoned):
+            call(*given, lambda: False)
+    assert stages == []
+    assert not searched._device.locked()
+
+
+def test_the_best_method_needs_no_graph_that_is_not_built(opened, monkeypatch):
+    for built, best in ((False, "global+sp"), (True, "local+mds")):
+        monkeypatch.setattr(searcher, "is_built", lambda root, kind, built=built: built)
+        assert opened[0].best_method == best
+
+
 def test_a_picture_of_nothing_known_is_probably_not_there(opened):
     query = opened[0].query(photographs.draw(77, 96, 112))
     verdict = opened[0].judge(query, opened[0].search(query, "local", top=8).hits)

@@ -19,7 +19,7 @@ from tests import search_page
 
 IMAGES = 60
 SCREENS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
-_WAIT = 60_000  # milliseconds
+_WAIT = 300_000  # milliseconds
 _SHOTS = os.environ.get("DELG_SCREENSHOTS", "")  # a folder, to look at them
 
 
@@ -217,8 +217,7 @@ def test_pairs_are_seen_at_once_and_leafed_through(page, screen):
         assert download.value.suggested_filename == "photograph_of_a_place_0002.jpg"
         assert Path(download.value.path()).read_bytes() == Source().read(2)
         page.click("#like")
-        seen(page, "#status", "results")
-        assert "like=2" in page.url
+        playwright.expect(page).to_have_url(re.compile("like=2"), timeout=_WAIT)
     else:
         page.click("#results .show >> nth=5")
         seen(page, "#summary", "fit one geometry")
@@ -248,7 +247,7 @@ def test_a_search_shows_its_time_and_is_cancelled(page, searcher):
     for side, value in zip(("x1", "y1", "x2", "y2"), ("1", "2", "100", "90"), strict=True):
         page.fill(f"#{side}", value)
     page.click("#search")
-    seen(page, "#elapsed", "Searching, 1 s")
+    seen(page, "#elapsed", re.compile("Searching, [1-9]"))
     assert page.locator("#results.old .card").count() == 24
     check(page, "searching")
     page.click("#cancel")

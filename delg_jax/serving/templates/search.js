@@ -13,7 +13,7 @@ let file = null; // the picture
 let like = null; // index of the image of the database that is the picture
 let found = null; // the answer to the last search
 let shown = null; // the hit in the dialog
-let top_ = PAGE;
+let wantedCount = PAGE;
 let running = null; // aborts the running search
 let clock = null;
 let comparing = null; // aborts the running comparison
@@ -45,7 +45,7 @@ function remember() {
   if (at("method").selectedIndex > 0) state.set("method", at("method").value);
   if (at("grouped").checked) state.set("grouped", "1");
   if (like !== null) state.set("like", like);
-  if (like !== null && top_ !== PAGE) state.set("top", top_);
+  if (like !== null && wantedCount !== PAGE) state.set("top", wantedCount);
   const region = regionOrNothing();
   if (like !== null && region) state.set("box", region);
   if (like !== null && shown) state.set("pair", shown.image);
@@ -69,7 +69,7 @@ function choose(chosen, image = null, region = "") {
   }
   file = chosen;
   like = image;
-  top_ = PAGE;
+  wantedCount = PAGE;
   URL.revokeObjectURL(at("picture").src);
   at("picture").src = URL.createObjectURL(file);
   at("query").hidden = false;
@@ -121,7 +121,7 @@ async function search(more = false) {
   let done = () => {};
   try {
     const method = at("method").value;
-    const asked = new URLSearchParams({ method, top: top_ });
+    const asked = new URLSearchParams({ method, top: wantedCount, judge: 1 });
     const region = box.text();
     at("whole").hidden = !region;
     if (region) asked.set("box", region);
@@ -153,7 +153,7 @@ function show(total) {
   const spans = Object.entries({ ...found.milliseconds, "total including transfer": total });
   at("spans").textContent = spans.map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`).join(" · ");
   at("timings").hidden = false;
-  at("more").hidden = found.hits.length < top_ || top_ >= about.most_hits;
+  at("more").hidden = found.hits.length < wantedCount || wantedCount >= about.most_hits;
   at("verdict").textContent = found.likely === 0
     ? "Probably not there: no photograph matches better than wrong ones do by chance." : "";
   draw();
@@ -247,7 +247,7 @@ at("grouped").addEventListener("change", () => { draw(); remember(); });
 at("whole").addEventListener("click", () => { box.clear(); search(); });
 at("preview").addEventListener("pointerup", () => search());
 at("more").addEventListener("click", () => {
-  top_ = Math.min(top_ + PAGE, about.most_hits);
+  wantedCount = Math.min(wantedCount + PAGE, about.most_hits);
   search(true);
 });
 at("cancel").addEventListener("click", () => {
@@ -295,8 +295,8 @@ async function start() {
   if (!state.has("like")) return;
   await chooseImage(Number(state.get("like")), state.get("box") ?? "");
   const wanted = Math.min(Number(state.get("top")) || PAGE, about.most_hits);
-  if (found && wanted > top_) {
-    top_ = wanted;
+  if (found && wanted > wantedCount) {
+    wantedCount = wanted;
     await search(true);
   }
   const pair = found?.hits.find((hit) => String(hit.image) === state.get("pair"));
