@@ -74,9 +74,9 @@ def _data() -> ml_collections.ConfigDict:
     # For training: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
     # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
     # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
-    # all, or cleaned, training images) | folder, image_folder, gldv1 (two validation images of each
-    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images
-    # and revisited, which are read in place.
+    # all, or cleaned, training images) | ilias | folder, image_folder, gldv1 (two validation images
+    # of each of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, ilias,
+    # images and revisited, which are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
@@ -180,8 +180,8 @@ def _extract() -> ml_collections.ConfigDict:
     extract.pca_whitening = 0.5  # exponent of whitening: 0 = none, 0.5 = half, 1 = full
     extract.pca_images = 100  # database images that PCA is fitted to
     # Features from files instead of a network; of the fields above only max_features is then used
-    extract.imported_local = ""  # .h5 file of hloc, or folder of .delg_local files; "" = none
-    extract.imported_global = ""  # .h5 file of hloc, or folder of .delg_global files; "" = none
+    extract.imported_local = ""  # HDF5 of hloc, AMES; folder of these or .delg_local; "" = none
+    extract.imported_global = ""  # HDF5 of hloc, ILIAS; folder of these or .delg_global; "" = none
     # Computation
     extract.dtype = "float32"  # float32 | bfloat16: of the computation
     extract.batch_pixels = 0  # pixels in a batch; 0 = one image on a CPU, else 4,194,304

@@ -36,8 +36,8 @@ class Naming:
       single: our path to the source's name, for variables outside the module tables.
       fused: name of a convolution to the source's convolution and the BatchNorm after it, which are
         fused because our network has no BatchNorm there.
-      patterns: our module path to a regular expression for the source's, where names are not
-        published; shapes must fit too.
+      patterns: our module path to regular expressions for the source's, where names are not
+        published, the likeliest first; shapes must fit too.
       bgr: whether the channel order of the input is BGR.
       family: of the backbones, one of `delg.BACKBONES`.
     """
@@ -52,7 +52,7 @@ class Naming:
     ignored: tuple[str, ...]
     single: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fused: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    patterns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patterns: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     bgr: bool = False
     family: str = "resnet"
 
@@ -205,18 +205,18 @@ _SLIM = Naming(
     ignored=("/logits/weights", "/logits/biases", "mean_rgb", *_TENSORFLOW_TRAINING),
 )
 
-# The released models: Slim backbones under any prefix. The names of their heads are not published,
-# so they are found by patterns.
+# The released models: Slim backbones under any prefix. Of their heads, public scripts show `embed`
+# alone, so they are found by patterns.
 _DELG_SAVEDMODEL = dataclasses.replace(
     _SLIM,
     ignored=("/logits/weights", "/logits/biases", *_TENSORFLOW_TRAINING),
     patterns={
-        "whiten": r"whit|embed|global|gem|desc",
-        "attend/conv1": r"att",
-        "attend/norm1": r"att",
-        "attend/conv2": r"att",
-        "reduce/encoder": r"auto|enc|reduc",
-        "reduce/decoder": r"auto|dec|reduc|expan",
+        "whiten": (r"(^|/)embed$", r"whit|embed|global|gem|desc"),
+        "attend/conv1": (r"att",),
+        "attend/norm1": (r"att",),
+        "attend/conv2": (r"att",),
+        "reduce/encoder": (r"auto|enc|reduc",),
+        "reduce/decoder": (r"auto|dec|reduc|expan",),
     },
 )
 

@@ -55,7 +55,7 @@ def test_every_naming_of_a_source_is_recognised(rng, source, number):
     if source in _SMALL:
         assert found == weights.Identity(source, source, source)
     if source == "delg_savedmodel":
-        model.whitening = False  # whose name is not published; tested below
+        model.whitening = False  # whose name is found by patterns; tested below
     assert_equal(weights.convert(source, theirs, model), ours)
 
 
@@ -192,6 +192,24 @@ def test_heads_of_a_released_model_are_found_by_pattern_and_shape(rng):
     theirs["delg/global/whitening/weights"] = theirs["delg/global/whitening/weights"][None, None]
     theirs["global_step"] = np.zeros(())
     assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
+
+
+PUBLISHED = HEADS | {"whiten/kernel": "embed/weights", "whiten/bias": "embed/biases"}
+
+
+@pytest.mark.parametrize("prefix", ["", "delg/"])
+def test_the_published_names_of_the_released_models_are_known(rng, prefix):
+    """`resnet_v1_50/...` and `embed/{weights,biases}`; other fits of the pattern do not count."""
+    model = savedmodel()
+    ours, theirs = released(model, rng, PUBLISHED)
+    theirs = {prefix + name.removeprefix("delg/"): array for name, array in theirs.items()}
+    assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
+    assert weights.identify(theirs).source == "delg_savedmodel"
+    kernel = theirs[f"{prefix}embed/weights"]
+    theirs |= {f"{prefix}global/weights": 0 * kernel, f"{prefix}global/biases": 0 * kernel[0]}
+    with pytest.raises(UserError, match="2 surplus .*global/biases.*global/weights") as error:
+        weights.convert("delg_savedmodel", theirs, model)
+    assert "missing" not in str(error.value)
 
 
 def test_parts_that_the_model_lacks_are_ignored(rng):
