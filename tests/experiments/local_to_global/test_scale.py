@@ -3,99 +3,155 @@ import json
 import numpy as np
 import pytest
 
-from configs import default
 from delg_jax.cli.main import main, run_experiment
-from delg_jax.features.storage import encodings
+from delg_jax.features import FeatureStore
+from delg_jax.features.extractor import Features
+from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage.rows import Layout
 from experiments.local_to_global import scale
-from experiments.local_to_global.scale import Images
-from tests.photographs import make_revisited
-from tests.search.test_ivf import halves
+from tests import stores
+from tests.photographs import make_folder, make_revisited
 from tests.tiny import command_line, retrieval_config
+
+_LAYOUT = Layout(3, "float16", "float16", 9)
+
+
+def _image(rng, count, dim=16):
+    descriptors = rng.normal(size=(count, dim)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    pooled = rng.normal(size=6).astype(np.float32)
+    local = LocalFeatures(
+        rng.random((count, 2), np.float32),
+        rng.random(count, np.float32),
+        np.sort(rng.random(count, np.float32))[::-1],
+        descriptors,
+        np.ones(count, bool),
+    )
+    return Features(pooled / np.linalg.norm(pooled), local)
 
 
 @pytest.fixture
 def photographs(rng):
-    return Images(*halves(rng, 6, 9, 16))
+    return [_image(rng, count) for count in (9, 4, 0, 7, 9, 1)]
 
 
 def test_a_distractor_lies_between_two_photographs(photographs):
-    descriptors, mask = photographs
     seen = set()
+    every = np.concatenate([image.local.descriptors for image in photographs])
+    pooled = np.stack([image.global_descriptor for image in photographs])
     for number in range(20):
-        made, present = scale.distractor(photographs, number)
-        assert (made.dtype, made.shape, present.shape) == (np.float16, (9, 16), (9,))
-        assert (made[~present] == 0).all()
-        features = made[present].astype(np.float32)
-        np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1.0, atol=2e-3)
-        # Each feature is nearer to features of photographs than they are to each other
-        every = descriptors[mask]
-        near = (features @ every.T).max(axis=1)
-        assert (near > 0.7).all()
-        assert (near < 0.999).any() or not len(near)
-        again, _ = scale.distractor(photographs, number)
-        np.testing.assert_array_equal(made, again)
-        seen.add(made.tobytes())
+        made = scale.distractor(photographs, number)
+        features = made.local.descriptors
+        np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1.0, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(made.global_descriptor), 1.0, atol=1e-5)
+        # It is nearest to the two photographs, and no copy of one
+        near = np.sort(pooled @ made.global_descriptor)
+        assert 0.2 < near[-1] < 0.99999
+        assert ((features @ every.T).max(axis=1) > 0.4).all()
+        assert made.local.mask.all()
+        assert (np.diff(made.local.scores) <= 0).all()
+        again = scale.distractor(photographs, number)
+        np.testing.assert_array_equal(made.local.descriptors, again.local.descriptors)
+        seen.add(made.global_descriptor.tobytes())
     assert len(seen) == 20
 
 
 @pytest.mark.parametrize("encoding", ["float16", "int8"])
-def test_a_database_begins_with_the_real_images(rng, photographs, tmp_path, monkeypatch, encoding):
-    monkeypatch.setattr(scale, "_BLOCK", 4)
-    real = Images(*halves(rng, 5, 9, 16))
-    made = scale.write_database(real, photographs, 11, encoding, tmp_path)
-    codes = encodings.encode(real.descriptors.astype(np.float32), encoding)
-    expected = encodings.decode(codes, encoding)
-    np.testing.assert_array_equal(made.descriptors[:5], expected)
-    np.testing.assert_array_equal(made.mask[:5], real.mask)
-    rows, mask = scale.distractor(photographs, 9)
-    np.testing.assert_allclose(made.descriptors[9], rows, atol=0.01)
-    np.testing.assert_array_equal(made.mask[9], mask)
-    part = scale.first_images(made, 7)
-    assert (len(part.descriptors), len(part.mask)) == (7, 7)
-    np.testing.assert_array_equal(part.descriptors[np.array([6, 2])], made.descriptors[[6, 2]])
-    monkeypatch.setattr(scale, "distractor", None)  # what is whole is not made again
-    scale.write_database(real, photographs, 11, encoding, tmp_path)
+def test_a_database_begins_with_the_real_images(rng, photographs, tmp_path, encoding):
+    real = stores.fill(tmp_path / "real", [stores.features(rng, n, 5, 16) for n in (5, 3, 0, 2)])
+    layout = _LAYOUT._replace(local_encoding=encoding)
+    made = scale.write_database(real, photographs, 11, layout, tmp_path / "made")
+    assert (len(made), made.names[:4]) == (11, real.names)
+    own, written = scale.read_images(real, 9), scale.read_images(made, 9)
+    for number in range(11):
+        expected = own(number) if number < 4 else scale.distractor(photographs, number)
+        found = written(number)
+        np.testing.assert_allclose(
+            found.global_descriptor, expected.global_descriptor, rtol=1e-3, atol=1e-4
+        )
+        np.testing.assert_array_equal(found.local.locations, expected.local.locations)
+        np.testing.assert_allclose(found.local.descriptors, expected.local.descriptors, atol=0.01)
 
 
-def test_all_images_as_candidates_rank_exactly(rng, photographs, tmp_path):
-    config = default.get_config()
-    config.search.candidates, config.search.threshold = 12, 0.1
-    config.search.asmk.words = 4
-    config.rerank.mds.short_list = 5
-    real = Images(*halves(rng, 6, 9, 16))
-    made = scale.write_database(real, photographs, 12, "float16", tmp_path)
-    truth = [{"easy": [n], "hard": [], "junk": []} for n in range(3)]
-    queries = Images(real.descriptors[:3], real.mask[:3])
-    row = scale.measure(made, queries, truth, config, tmp_path / "index", True)
-    assert row["map"]["local"] == row["map"]["exact"]
-    assert row["map"]["local"]["easy"] == 100.0
-    assert row["found_of_first_50"] == 1.0
-    assert set(row["milliseconds"]) == {"candidates", "scores", "mds", "exact"}
-    assert row["entries"] == made.mask.sum()
-    config.rerank.mds.short_list = 0
-    row = scale.measure(made, queries, truth, config, tmp_path / "index", False)
-    assert set(row["map"]) == {"local"}
+def test_a_killed_run_resumes_and_a_larger_database_begins_with_a_smaller(
+    rng, photographs, tmp_path, monkeypatch
+):
+    real = stores.fill(tmp_path / "real", [stores.features(rng, 4, 5, 16) for _ in range(4)])
+    small = scale.write_database(real, photographs, 8, _LAYOUT, tmp_path / "made").digest()
+    made, write = scale.distractor, FeatureStore.write
+
+    def dies(store, run, *values):
+        if run.start >= 9:
+            raise KeyboardInterrupt
+        write(store, run, *values)
+
+    monkeypatch.setattr(FeatureStore, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        scale.write_database(real, photographs, 14, _LAYOUT, tmp_path / "made")
+    monkeypatch.setattr(FeatureStore, "write", write)
+    again = []
+    monkeypatch.setattr(scale, "distractor", lambda *a: again.append(a[1]) or made(*a))
+    whole = scale.write_database(real, photographs, 14, _LAYOUT, tmp_path / "made")
+    assert again == [9, 10, 11, 12, 13]
+    at_once = scale.write_database(real, photographs, 14, _LAYOUT, tmp_path / "at_once")
+    assert whole.digest() == at_once.digest() != small
+
+
+def test_the_first_images_are_as_in_a_store_of_them(rng, photographs, tmp_path):
+    real = stores.fill(tmp_path / "real", [stores.features(rng, 4, 5, 16) for _ in range(4)])
+    whole = scale.write_database(real, photographs, 11, _LAYOUT, tmp_path / "made")
+    few = scale.write_database(real, photographs, 7, _LAYOUT, tmp_path / "few")
+    for megabytes in (0, 100):
+        first = scale.FirstImages(whole, 7, megabytes)
+        assert len(first) == 7
+        assert first.names == few.names
+        np.testing.assert_array_equal(first.present("local"), few.present("local"))
+        np.testing.assert_array_equal(first.global_descriptors(), few.global_descriptors())
+        for one, other in zip(first.local_features(9), few.local_features(9), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_exponents_are_those_of_the_times():
+    rows = [
+        {"images": n, "build_seconds": n / 10, "milliseconds": {"local": 3 * n**0.5, "one": 1.0}}
+        for n in (100, 1000, 10000)
+    ]
+    found = scale.exponents(rows)
+    assert found == pytest.approx({"local": 0.5, "one": 0.0, "build": 1.0}, abs=1e-6)
+    assert scale.exponents(rows[:1]) == {}
 
 
 @pytest.mark.slow
-def test_it_runs_on_a_workdir(tmp_path, capsys):
+def test_it_runs_on_a_workdir(tmp_path, capsys, monkeypatch):
     folder = make_revisited(tmp_path / "photographs", places=3)
+    others = make_folder(tmp_path / "others", classes=2, train=2, validation=1)
     config = retrieval_config(folder)
     assert main(["extract", *command_line(config), f"--workdir={tmp_path / 'run'}"]) == 0
     flags = [
         f"--features={tmp_path / 'run'}",
-        f"--photographs={folder}",
+        f"--photographs={others}",
         f"--work={tmp_path / 'work'}",
         f"--results={tmp_path}",
         "--sizes=6,20",
         "--exact_up_to=6",
-        "--short_list=4",
-        "--asmk=words=4",
+        "--max_features=30",
+        "--field=search.asmk.words=4",
+        "--field=search.candidates=6",
+        "--field=rerank.mds.short_list=4",
     ]
     assert run_experiment(scale, flags) == 0
-    rows = json.loads((tmp_path / "local_to_global_scale.json").read_text())["rows"]
+    result = tmp_path / "local_to_global_scale.json"
+    rows = json.loads(result.read_text())["rows"]
     assert [row["images"] for row in rows] == [6, 20]
     assert ["exact" in row["map"] for row in rows] == [True, False]
+    assert rows[0]["map"]["local"] == rows[0]["map"]["exact"]  # all images are candidates
+    assert rows[0]["found_of_first"] == 1.0
+    stages = {"global", "global+sp", "candidates", "local", "pairs", "local+mds"}
+    assert stages < set(rows[1]["milliseconds"])
+    monkeypatch.setattr(scale, "measure", None)  # what is measured is not measured again
+    assert run_experiment(scale, flags) == 0
+    assert json.loads(result.read_text())["rows"] == rows
     capsys.readouterr()
-    assert run_experiment(scale, [*flags, "--sizes=3"]) == 2
-    assert "--sizes" in capsys.readouterr().err
+    for wrong in ("--sizes=3", "--field=search.candidates=0", "--field=search.nothing=1"):
+        assert run_experiment(scale, [*flags, wrong]) == 2
+        assert wrong.split("=")[0] in capsys.readouterr().err
