@@ -41,7 +41,7 @@ Rows = np.ndarray | StoredRows
 _PCA = "pca.npz"
 _NAME_BYTES = 64  # names are padded to a multiple of it
 _NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
-_PART_FEATURES = 256  # of an image, strongest first, that are read together, at most
+_PART_BYTES = 2**16  # of features that are read together: of some images, or the strongest of one
 _BLOCK_SHARE = 8  # a block that is decoded takes at most this part of the memory
 
 
@@ -552,7 +552,7 @@ class FeatureStore:
         if not self._has(name):
             shape = (self.index["images"], *content.shape[1:])
             chunk, level = self.layout.chunk_images, self.layout.compression
-            part = _PART_FEATURES if name in FEATURE_ARRAYS else 0
+            part = _PART_BYTES if name in FEATURE_ARRAYS else 0
             self._arrays[name] = ChunkedArray.create(
                 self.folder / name, shape, content.dtype, chunk, level, self.context, part
             )

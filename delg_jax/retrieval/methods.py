@@ -20,7 +20,7 @@ from delg_jax.retrieval.settings import (
 )
 from delg_jax.search import SimilarityGraph, global_search, mean_direction
 from delg_jax.search.engine_choice import check as check_search
-from delg_jax.search.engine_choice import engine, kernel
+from delg_jax.search.engine_choice import check_packed, engine, kernel
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index_store import Place
 from delg_jax.search.pair_graph import PairGraph
@@ -53,6 +53,7 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     """
     check_rerank(config.rerank)
     check_search(config.search)
+    check_packed(config)
     require_choice(subject, method, METHODS)
     refuse_contradictions(method, config)
     imports = is_imported(config.extract)

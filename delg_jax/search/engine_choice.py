@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from delg_jax import distributed
 from delg_jax import workdir as outputs
@@ -36,9 +37,6 @@ def check(search: ml_collections.ConfigDict) -> None:
     kernel(search)
     require_choice("config.search.engine", search.engine, engines.ENGINES)
     require_choice("config.search.hamming", search.hamming, HAMMING)
-    if search.engine != "exact" and search.packed:
-        rule = f"needs the engine exact, not {search.engine}"
-        raise UserError("config.search.packed", search.packed, rule)
     if search.engine == "exact" and search.candidates:
         rule = "must be 0 for the engine exact, which compares all images"
         raise UserError("config.search.candidates", search.candidates, rule)
@@ -53,6 +51,18 @@ def check(search: ml_collections.ConfigDict) -> None:
     for name in ("idf_images", "candidates", "graph_features", "max_features"):
         if search[name] < 0:
             raise UserError(f"config.search.{name}", search[name], "must not be negative")
+
+
+def check_packed(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for codes of the store that the engine cannot compare.
+
+    Args:
+      config: the whole tree.
+    """
+    search, encoding = config.search, config.extract.local_encoding
+    if search.packed and search.engine != "exact" and encoding != "sign":
+        rule = f"needs the engine exact, not {search.engine}, or config.extract.local_encoding="
+        raise UserError("config.search.packed", search.packed, f"{rule}sign, not {encoding}")
 
 
 def deciding_fields(search: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -163,6 +173,10 @@ def _approximate(
     database: LocalFeatures, search: ml_collections.ConfigDict, place: Place | None
 ) -> LocalSearch:
     """The engine with an index, which is stored at `place` if there is one."""
+    if database.descriptors.dtype == np.uint8:  # `config.search.packed`
+        vectors: Any = engines.of_signs(database.descriptors)
+        found = _approximate(database._replace(descriptors=vectors), search, place)
+        return engines.SignSearch(found)
     descriptors, mask, idf = database.descriptors, database.mask, search.idf_images > 0
     if search.engine == "cann":
         grids = _grid_settings(search.cann)

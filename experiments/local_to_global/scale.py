@@ -5,12 +5,7 @@
 
 WORKDIR holds the features of a revisited data set. Distractors are made of photographs of other
 places, and with --rendered of rendered landmarks, whose features are extracted with the network and
-the projection of WORKDIR, once. A distractor takes two photographs: every feature of the first is
-moved towards the nearest feature of the second, by a share drawn for the image, and a tenth to a
-half of the features are left out; its global descriptor is moved by the same share. So what is
-alike within an image stays alike, as in windows and leaves, and features stay where features of
-photographs are; copies of one photograph are no near-duplicates. `hardness` compares the
-similarities of the queries to the photographs themselves and to as many distractors.
+the projection of WORKDIR, once; see `distractors`.
 
 The features of the largest database are written to --work as `delg extract` writes them; smaller
 ones are its beginning. Each size is searched as `delg search` does, one query at a time, through
@@ -20,15 +15,11 @@ precision by method, and exact search beside it up to --exact_up_to. What a kill
 extracted, written, built and measured is kept. Writes NAME.json and .md into --results.
 """
 
-import contextlib
 import dataclasses
-import functools
-import hashlib
-import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -41,15 +32,12 @@ from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
 from delg_jax.cli.main import run_experiment
 from delg_jax.data import open_training
-from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.data.image_files import SUFFIXES
 from delg_jax.errors import UserError
-from delg_jax.evaluation import revisited
-from delg_jax.evaluation.cost import Cost, measured
+from delg_jax.evaluation.cost import measured
 from delg_jax.features import Extracted, extract
 from delg_jax.features.extractor import Features
-from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
-from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.in_memory import CachedFeatures
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.progress import Progress
@@ -57,13 +45,27 @@ from delg_jax.reports.tables import markdown
 from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.settings import spatial_settings
 from delg_jax.search import engines
-from delg_jax.search.engine_choice import exact_search, kernel
+from delg_jax.search.engine_choice import exact_search
 from delg_jax.search.index import pair_graph
 from delg_jax.search.index_store import Place
 from delg_jax.search.pair_graph import PairGraph
+from experiments.local_to_global.distractors import (
+    FirstImages,
+    alone,
+    distractor,
+    extract_photographs,
+    hardness,
+    read_images,
+    write_database,
+)
+from experiments.local_to_global.query_cost import (
+    Stages,
+    chosen_fields,
+    medium_hard,
+    precision,
+    tag,
+)
 
-_LEAST, _MOST = 0.3, 0.7  # share of the way towards the nearest feature of another photograph
-_LEFT_OUT = 0.1, 0.5  # share of the features of an image
 _CHUNK = 64  # images of a chunk of the store
 _DEPTH = 20_000  # images kept of a global ranking
 _FIRST = 50  # images of exact search that are looked for among the candidates
@@ -81,168 +83,6 @@ SEARCH = {
 }
 
 
-def distractor(photographs: Sequence[Features], number: int) -> Features:
-    """Makes an image of two photographs; see the top of the file.
-
-    Args:
-      photographs: at least two, with local features without padding.
-      number: of the distractor, which decides it.
-
-    Returns:
-      Its features; local ones without padding.
-    """
-    rng = np.random.default_rng([number, 23])
-    chosen = rng.choice(len(photographs), 2, replace=False)
-    first, second = (photographs[index] for index in chosen)
-    share = rng.uniform(_LEAST, _MOST)
-    assert first.local is not None  # `extract_photographs`
-    assert second.local is not None
-    descriptors = np.asarray(first.local.descriptors, np.float32)
-    others = np.asarray(second.local.descriptors, np.float32)
-    if len(descriptors) and len(others):
-        nearest = others[(descriptors @ others.T).argmax(axis=1)]
-        descriptors = _unit(descriptors + share * (nearest - descriptors))
-    kept = rng.random(len(descriptors)) >= rng.uniform(*_LEFT_OUT)
-    local = first.local._replace(descriptors=descriptors)
-    between = second.global_descriptor - first.global_descriptor
-    return Features(
-        _unit(first.global_descriptor + share * between),
-        LocalFeatures(*(np.asarray(field)[kept] for field in local)),
-    )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
-
-
-def extract_photographs(
-    model: delg_jax.Model,
-    pictures: Mapping[str, Callable[[], Any]],
-    features: int,
-    folder: pathlib.Path,
-) -> FeatureStore:
-    """The features of photographs by the network of a workdir; extracted once.
-
-    Args:
-      model: of the workdir.
-      pictures: by name, a function that returns a picture, as `Model.features` takes it.
-      features: of an image, K.
-      folder: of the store that keeps them.
-
-    Returns:
-      The store.
-    """
-    names = list(pictures)
-    store = FeatureStore.prepare(folder, names, Layout(8, "float16", "float32", features))
-    missing = store.missing()
-    left = sum(map(len, missing))
-    with Progress("photographs", len(names), done=len(names) - left) as progress:
-        for run in missing:
-            store.write(run, [model.features(pictures[names[row]]()) for row in run])
-            progress.advance(len(run))
-    store.finish()
-    return store
-
-
-def read_images(store: FeatureStore, features: int) -> Callable[[int], Features]:
-    """A function that returns the features of an image, without padding, by its number."""
-    local, pooled = store.local_features(features), store.global_descriptors()
-
-    def read(row: int) -> Features:
-        mask = np.asarray(local.mask[row])
-        fields = (np.asarray(field[row])[mask] for field in local)
-        return Features(np.asarray(pooled[row]), LocalFeatures(*fields))
-
-    return read
-
-
-def write_database(
-    real: FeatureStore,
-    photographs: Sequence[Features],
-    count: int,
-    layout: Layout,
-    folder: pathlib.Path,
-) -> FeatureStore:
-    """Writes the features of real images and distractors, unless they are there.
-
-    Args:
-      real: the first of them.
-      photographs: that distractors are made of.
-      count: images, N, at least; a folder may have more.
-      layout: of the store.
-      folder: of the store.
-
-    Returns:
-      The store.
-    """
-    names = [*real.names, *(f"distractor_{number:08d}" for number in range(len(real), count))]
-    store = FeatureStore.open_or_make(folder, layout)
-    store.append(names[store.index["images"] :])
-    own = read_images(real, layout.max_features)
-    missing = store.missing()
-    left = sum(map(len, missing))
-    with Progress("distractors", count, done=count - left) as progress:
-        for run in missing:
-            store.write(run, [own(n) if n < len(real) else distractor(photographs, n) for n in run])
-            progress.advance(len(run))
-    store.finish()
-    return store
-
-
-class FirstImages(FeatureStore):
-    """The first images of a store, as a store of these alone would give them.
-
-    Args:
-      store: a whole one, of which no image was deleted.
-      count: images.
-      memory_megabytes: as of `FeatureStore`.
-    """
-
-    def __init__(self, store: FeatureStore, count: int, memory_megabytes: float) -> None:
-        super().__init__(store.folder, memory_megabytes)
-        self._count = count
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return self._count
-
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """Names of the images, in order."""
-        return self.row_names()[: self._count]
-
-
-def hardness(
-    queries: FeatureStore,
-    kinds: Mapping[str, Sequence[Features]],
-    search: ml_collections.ConfigDict,
-) -> dict[str, float]:
-    """The mean similarity of the queries to their nearest tenth of several kinds of images."""
-    count = search.max_features
-    asked, found = queries.local_features(count), {}
-    for name, images in kinds.items():
-        if images:
-            rows = alone(*images, count=count).local_features(count)
-            opened = engines.exact(rows.descriptors, rows.mask, kernel(search))
-            similarities = np.sort(opened(asked.descriptors, asked.mask), axis=1)
-            found[name] = float(similarities[:, -max(1, len(images) // 10) :].mean())
-    return found
-
-
-def alone(*images: Features, count: int) -> InMemoryFeatures:
-    """Images without a store; local features are padded to `count`."""
-    padded = []
-    for image in images:
-        assert image.local is not None
-        fields = []
-        for field in image.local:
-            kept = np.asarray(field)[:count]
-            empty = np.zeros((count - len(kept), *kept.shape[1:]), kept.dtype)
-            fields.append(np.concatenate([kept, empty]))
-        padded.append(image._replace(local=LocalFeatures(*fields)))
-    return InMemoryFeatures(padded)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Remembering(PairGraph):
     """Keeps the similarities of the last short list, which several re-rankings take."""
@@ -256,38 +96,6 @@ class _Remembering(PairGraph):
             self.last.clear()
             self.last[key] = super().dense(subset)
         return self.last[key]
-
-
-class Stages:
-    """What queries cost, by stage.
-
-    Attributes:
-      costs: of each query, by stage.
-    """
-
-    def __init__(self) -> None:
-        self.costs: dict[str, list[Cost]] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Measures a block of code."""
-        with measured() as cost:
-            yield
-        self.costs.setdefault(name, []).append(cost)
-
-    def milliseconds(self) -> dict[str, float]:
-        """The mean of each stage, without the first query, which compiles."""
-        return {
-            name: 1000 * float(np.mean([cost.seconds for cost in costs[1:] or costs]))
-            for name, costs in self.costs.items()
-        }
-
-    def megabytes(self) -> dict[str, float]:
-        """The most by which a stage let the process grow, without the first query."""
-        return {
-            name: max(cost.megabytes or 0.0 for cost in costs[1:] or costs)
-            for name, costs in self.costs.items()
-        }
 
 
 def measure(
@@ -314,29 +122,29 @@ def measure(
     place = Place(folder, database.digest_of_first(len(database)))
     begun = folder.is_dir()
     cached: Any = CachedFeatures(database)
-    cached.local_features(search.max_features)  # in memory, if they fit
+    database_features = cached.local_features(search.max_features, search.packed)
     extracted = extracted._replace(database=cached)
     with measured() as built:
         methods.open_locally(extracted, search, place)
     with measured() as opening:
         opened = methods.open_locally(extracted, search, place)
     assert isinstance(opened, engines.CandidateSearch)  # `_config`
-    pairs = pair_graph(extracted, search).search
+    graph = _Remembering(pair_graph(extracted, search).search)
     query_features = read_images(extracted.queries, search.max_features)
+    encoding = database.layout.local_encoding
     stages, rankings = Stages(), dict[str, list[Mapping[str, np.ndarray]]]()
     found_of_first = []
     with Progress(f"{len(database)} images", len(extracted.queries), "query") as progress:
         for row in range(len(extracted.queries)):
-            query: Any = alone(query_features(row), count=search.max_features)
+            query: Any = alone(query_features(row), count=search.max_features, encoding=encoding)
             one = extracted._replace(queries=query)
-            graph = _Remembering(pairs)
             excluded = verification.junk(extracted.data.ground_truth[row : row + 1])
             for method, ranks in _rank(one, config, opened, graph, excluded, stages).items():
                 rankings.setdefault(method, []).append(ranks)
             if with_exact:
-                local = query.local_features(search.max_features)
+                local = query.local_features(search.max_features, search.packed)
                 asked = local.descriptors, local.mask
-                exact = exact_search(cached.local_features(search.max_features), search)
+                exact = exact_search(database_features, search)
                 with stages("exact"):
                     _, images = exact.top(*asked, search.candidates)
                 rankings.setdefault("exact", []).append({"all": images})
@@ -353,7 +161,7 @@ def measure(
         "milliseconds": stages.milliseconds(),
         "megabytes": stages.megabytes(),
         "map": {
-            method: _precision(ranks, extracted.data.ground_truth)
+            method: precision(ranks, extracted.data.ground_truth)
             for method, ranks in rankings.items()
         },
     }
@@ -372,7 +180,7 @@ def _rank(
 ) -> dict[str, Mapping[str, np.ndarray]]:
     """The rankings of one query by method and protocol; stages get what each costs."""
     search, rerank = config.search, config.rerank
-    local = one.queries.local_features(search.max_features)
+    local = one.queries.local_features(search.max_features, search.packed)
     found: dict[str, Mapping[str, np.ndarray]] = {}
     with stages("global"):
         pooled = methods.search("global", one, search, depth=_DEPTH)
@@ -393,15 +201,6 @@ def _rank(
             ranking = methods.rerank(method, one, first, graph, rerank, search.global_block)
         found[method] = {"all": ranking.images}
     return found
-
-
-def _precision(
-    rankings: Sequence[Mapping[str, np.ndarray]], truth: Sequence[dict]
-) -> dict[str, float]:
-    """Mean average precision in percent, by protocol."""
-    by_protocol = {name: np.concatenate([one[name] for one in rankings]) for name in rankings[0]}
-    metrics = revisited.by_protocol(by_protocol, truth, (1,)).metrics
-    return {name: metrics[name]["map"] for name in PROTOCOLS}
 
 
 def _bytes(folder: pathlib.Path) -> int:
@@ -452,7 +251,7 @@ def table(content: Mapping[str, Any]) -> str:
     ]
     named = list(dict.fromkeys(method for row in rows for method in row["map"]))
     precisions = [
-        [f"{row['images']:,}", *(_medium_hard(row["map"].get(method)) for method in named)]
+        [f"{row['images']:,}", *(medium_hard(row["map"].get(method)) for method in named)]
         for row in rows
     ]
     text = markdown(header, costs)
@@ -463,10 +262,6 @@ def table(content: Mapping[str, Any]) -> str:
         text += f"\n\nExponents of growth: {grown}."
     nearest = ", ".join(f"{name} {value:.4f}" for name, value in content["hardness"].items())
     return f"{text}\n\nMean similarity of the queries to the nearest tenth: {nearest}.\n"
-
-
-def _medium_hard(found: Mapping[str, float] | None) -> str:
-    return "" if found is None else f"{found['medium']:.1f} / {found['hard']:.1f}"
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -501,7 +296,7 @@ def run(values: flags.FlagValues) -> None:
     sizes = sorted(int(size) for size in values.sizes)
     root, work = pathlib.Path(values.features), pathlib.Path(values.work)
     config = _config(root, values)
-    extracted = extract(config, root)
+    extracted = extract(stored_config.read(root), root)
     if sizes[0] < len(extracted.database):
         rule = f"must hold the images of the ground truth, at least {len(extracted.database)}"
         raise UserError("--sizes", sizes[0], rule)
@@ -517,19 +312,20 @@ def run(values: flags.FlagValues) -> None:
     kinds["distractors"] = [distractor(every, number) for number in range(len(every))]
     compared = hardness(extracted.queries, kinds, config.search)
     sources = [store.digest() for store in (extracted.database, *stores.values())]
-    tag = _tag(sources, layout)
-    whole = write_database(extracted.database, every, sizes[-1], layout, work / f"features_{tag}")
+    made_from = tag(sources, layout)
+    folder = work / f"features_{made_from}"
+    whole = write_database(extracted.database, every, sizes[-1], layout, folder)
     feature_bytes = _bytes(whole.folder)
     rows = []
     for size in sizes:
         with_exact = size <= values.exact_up_to
         fields = configuration.flatten(config, ("search", "rerank", "seed"))
-        part = work / f"size_{size}_{_tag(tag, fields, with_exact)}.json"
+        part = work / f"size_{size}_{tag(made_from, fields, with_exact)}.json"
         row = json_files.read(part, "--work", json_files.each(json_files.anything))
         if row is None:
             first: Any = FirstImages(whole, size, config.data.memory_megabytes)
             kept = configuration.flatten(config, ("search.asmk", "search.ivf", "search.engine"))
-            index = work / f"index_{size}_{_tag(tag, kept)}"
+            index = work / f"index_{size}_{tag(made_from, kept)}"
             row = measure(extracted._replace(database=first), config, index, with_exact)
             row["feature_bytes"] = feature_bytes * size // len(whole)
             workdir.write_json(part, row)
@@ -579,12 +375,10 @@ def _sources(
         source = open_training(configuration.override(config, place).data).train
         rows = _evenly(range(len(source)), values.rendered)
         pictures["rendered"] = {source.names[row]: _reader(source, row) for row in rows}
-    model, count = delg_jax.load(root, config), config.search.max_features
+    model, count = delg_jax.load(root), config.search.max_features
     made_with = extracted.weights, extracted.database.digest(), count
     return {
-        name: extract_photographs(
-            model, some, count, work / f"{name}_{_tag(made_with, list(some))}"
-        )
+        name: extract_photographs(model, some, count, work / f"{name}_{tag(made_with, list(some))}")
         for name, some in pictures.items()
     }
 
@@ -604,24 +398,10 @@ def _reader(source: Any, row: int) -> Callable[[], bytes]:
 
 def _config(root: pathlib.Path, values: flags.FlagValues) -> ml_collections.ConfigDict:
     """The configuration of a workdir with the fields of `SEARCH` and the flags."""
-    stored = stored_config.read(root)
-    known = configuration.flatten(stored)
-    count = values.max_features
-    fields: dict[str, Any] = {
-        **SEARCH,
-        "search.max_features": count,
-        "rerank.sp.max_features": count,
-    }
-    for text in values.field:
-        path, _, value = text.partition("=")
-        if path not in known or not path.startswith(("search.", "rerank.")):
-            raise UserError("--field", text, "must be a field of search or rerank and its value")
-        kind = type(known[path])
-        try:
-            fields[path] = value == "True" if kind is bool else kind(value)
-        except ValueError:
-            raise UserError("--field", text, f"must have a value of type {kind.__name__}") from None
-    config = configuration.override(stored, fields)
+    kept = {f"{part}.max_features": values.max_features for part in ("search", "rerank.sp")}
+    fields = {**SEARCH, **kept, **chosen_fields(root, values.field)}
+    config = configuration.override(stored_config.read(root), fields)
+    config = configuration.override(config, {"extract.local_encoding": values.encoding})
     for method in _METHODS:
         methods.check("--features", method, config)
     if not config.search.candidates:
@@ -630,12 +410,6 @@ def _config(root: pathlib.Path, values: flags.FlagValues) -> ml_collections.Conf
         rule = "must be on_the_fly: no graph of distractors is built"
         raise UserError("--field", f"rerank.mds.graph={config.rerank.mds.graph}", rule)
     return config
-
-
-def _tag(*parts: Any) -> str:
-    """A digest of values that JSON has."""
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 if __name__ == "__main__":

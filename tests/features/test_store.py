@@ -173,7 +173,11 @@ def test_any_order_of_writing_gives_the_same_bytes(tmp_path, rows):
     assert contents(tmp_path / "part") == contents(tmp_path / "whole")
 
 
-def test_images_skipped_before_others_of_their_chunk_have_no_features(tmp_path, rng):
+@pytest.mark.parametrize("part", [16, 100, 2**16])
+def test_images_skipped_before_others_of_their_chunk_have_no_features(
+    tmp_path, rng, monkeypatch, part
+):
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", part)
     store = FeatureStore.prepare(tmp_path, names(5), Layout(4, max_features=5))
     store.write(range(0, 2), ["broken", "broken"])
     store.write(range(2, 4), [features(rng, 5), "broken"])
@@ -186,9 +190,9 @@ def test_images_skipped_before_others_of_their_chunk_have_no_features(tmp_path, 
 
 def test_a_store_whose_chunks_have_no_parts_is_read_and_appended_to(tmp_path, rng, monkeypatch):
     images = [features(rng, 5) for _ in range(6)]
-    monkeypatch.setattr("delg_jax.features.store._PART_FEATURES", 0)  # as version 0.1 wrote it
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", 0)  # as earlier versions
     fill(tmp_path, images[:4])
-    monkeypatch.undo()
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", 64)
     old = fill(tmp_path, images)
     whole = fill(tmp_path / "new", images)
     metadata = (tmp_path / "descriptors" / "zarr.json").read_text()

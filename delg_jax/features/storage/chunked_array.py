@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -57,7 +58,7 @@ class ChunkedArray:
         chunk_rows: int,
         level: int,
         context: ts.Context | None = None,
-        part_columns: int = 0,
+        part_bytes: int = 0,
     ) -> Self:
         """Creates an array, or opens an existing one with the same metadata.
 
@@ -68,8 +69,8 @@ class ChunkedArray:
           chunk_rows: rows in a chunk.
           level: of Zstandard's compression; 0 for none.
           context: as of the class.
-          part_columns: a part of a chunk is one row, of which it has at most this many of the
-            second axis; 0 for chunks without parts.
+          part_bytes: of a part of a chunk, decoded, at most: some rows, or if one is larger, some
+            of its columns, those of the second axis; 0 for chunks without parts.
 
         Returns:
           The array; rows cannot be read before they are written.
@@ -79,10 +80,9 @@ class ChunkedArray:
         if level:
             codecs.append({"name": "zstd", "configuration": {"level": level}})
         codecs.append({"name": "crc32c"})
-        if part_columns:
-            parts = -(-chunk[1] // part_columns)
-            part = [1, -(-chunk[1] // parts), *chunk[2:]]
-            chunk[1] = parts * part[1]
+        part = _part(chunk, np.dtype(dtype).itemsize, part_bytes) if part_bytes else chunk
+        if part != chunk:
+            chunk[1] += -chunk[1] % part[1]
             configuration = {"chunk_shape": part, "codecs": codecs, "index_codecs": _INDEX_CODECS}
             codecs = [{"name": _SHARDED, "configuration": configuration}]
         metadata = {
@@ -197,11 +197,12 @@ class ChunkedArray:
             raise UserError("feature store", str(path), rule) from error
 
     def absent_rows(self, number: int) -> np.ndarray:
-        """Rows of a chunk, which has a file, that were not written; none without parts."""
+        """Rows of a chunk, which has a file, that are in no written part; none without parts."""
         if not self._is_sharded:
             return np.zeros(0, np.int64)
-        path, start = self.chunk_path(number), number * self.chunk_rows
-        absent = (self._index(path)[..., 0] == _ABSENT).reshape(self.chunk_rows, -1).any(axis=1)
+        path, start, rows = self.chunk_path(number), number * self.chunk_rows, self._part_shape[0]
+        parts = self._index(path)[:, 0].reshape(self.chunk_rows // rows, -1)
+        absent = np.repeat((parts == _ABSENT).any(axis=1), rows)
         return start + np.flatnonzero(absent[: self.shape[0] - start])
 
     def _index(self, path: pathlib.Path) -> np.ndarray:
@@ -234,6 +235,16 @@ class ChunkedArray:
         opened = _result(ts.open(spec, open=True, context=self._context), self.folder)
         _require_own(opened, self.folder)
         return opened
+
+
+def _part(chunk: Sequence[int], itemsize: int, most: int) -> list[int]:
+    """The shape of the parts of a chunk, of at most so many bytes where that is possible."""
+    row = math.prod(chunk[1:]) * itemsize
+    parts = min(-(-row // most), chunk[1]) if len(chunk) > 1 else 1
+    rows = next(
+        n for n in range(chunk[0], 0, -1) if chunk[0] % n == 0 and (n * row <= most or n == 1)
+    )
+    return [rows, *([-(-chunk[1] // parts), *chunk[2:]] if len(chunk) > 1 else [])]
 
 
 def cache(megabytes: float) -> ts.Context:
@@ -271,7 +282,7 @@ def _require_own(opened: ts.TensorStore, folder: pathlib.Path) -> None:
     codecs, known = metadata["codecs"], True
     if codecs[0]["name"] == _SHARDED:
         inner = codecs[0]["configuration"]
-        known = len(codecs) == 1 and part[0] == 1 and inner["index_location"] == "end"
+        known = len(codecs) == 1 and part != chunk and inner["index_location"] == "end"
         known &= [codec["name"] for codec in inner["index_codecs"]] == ["bytes", "crc32c"]
         sides[0] = -(-sides[0] // part[1]) * part[1]
         codecs = inner["codecs"]
