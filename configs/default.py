@@ -213,6 +213,7 @@ def _search() -> ml_collections.ConfigDict:
     search.local_block = 32  # database images compared at a time on each device
     search.query_block = 64  # queries compared at a time
     search.hamming = "popcount"  # popcount | products: how signs are compared
+    # int8 needs the engine exact; with one bit, candidates are found in decoded features
     search.packed = False  # compare int8 or one-bit codes of the store without decoding them
     # Engine cann, constrained approximate nearest neighbours: similarities are estimated from the
     # cells of random grids that features share

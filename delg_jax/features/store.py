@@ -20,6 +20,7 @@ from delg_jax.features.storage.index import INDEX_1, read_index, write_index
 from delg_jax.features.storage.rows import (
     DELETED,
     EVERY_IMAGE,
+    FEATURE_ARRAYS,
     GLOBAL,
     LOCAL,
     LOCAL_ARRAYS,
@@ -41,6 +42,7 @@ Rows = np.ndarray | StoredRows
 _PCA = "pca.npz"
 _NAME_BYTES = 64  # names are padded to a multiple of it
 _NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
+_PART_BYTES = 2**16  # of features that are read together: of some images, or the strongest of one
 _BLOCK_SHARE = 8  # a block that is decoded takes at most this part of the memory
 
 
@@ -517,7 +519,7 @@ class FeatureStore:
         array = self._array(name)
 
         def read(wanted: slice | np.ndarray) -> np.ndarray:
-            return array.read(self._to_rows(wanted))[:, :features]
+            return array.read(self._to_rows(wanted), columns=features)
 
         return StoredRows(read, (len(self), features, *array.shape[2:]), array.dtype)
 
@@ -531,10 +533,10 @@ class FeatureStore:
 
         def read(wanted: slice | np.ndarray) -> np.ndarray:
             rows = self._to_rows(wanted)
-            codes = values.read(rows)[:, :features]
+            codes = values.read(rows, columns=features)
             if packed:
                 return codes
-            steps = None if scales is None else scales.read(rows)[:, :features]
+            steps = None if scales is None else scales.read(rows, columns=features)
             return encodings.decode(Codes(codes, steps), encoding)
 
         width = values.shape[2]
@@ -563,8 +565,9 @@ class FeatureStore:
         if not self._has(name):
             shape = (self.index["images"], *content.shape[1:])
             chunk, level = self.layout.chunk_images, self.layout.compression
+            part = _PART_BYTES if name in FEATURE_ARRAYS else 0
             self._arrays[name] = ChunkedArray.create(
-                self.folder / name, shape, content.dtype, chunk, level, self.context
+                self.folder / name, shape, content.dtype, chunk, level, self.context, part
             )
         array = self._array(name)
         if array.shape[1:] != content.shape[1:]:
@@ -622,7 +625,7 @@ class FeatureStore:
             array.write(place, every_row[place])
 
     def _write_missing_chunks_as_zeros(self) -> None:
-        """Writes zeros where no image of a chunk has features, so that no chunk file is missing."""
+        """Writes zeros for images without features where nothing was written."""
         size, images = self.layout.chunk_images, self.index["images"]
         flags = {"global": GLOBAL, "origins": 0, **dict.fromkeys(LOCAL_ARRAYS, LOCAL)}
         for name, flag in flags.items():
@@ -630,11 +633,20 @@ class FeatureStore:
                 continue
             array = self._array(name)
             for number, start in enumerate(range(0, images, size)):
-                empty = not (self._states[start : start + size] & flag).any()
-                if empty and not array.chunk_path(number).is_file():
-                    stop = min(start + size, images)
-                    zeros = np.zeros((stop - start, *array.shape[1:]), array.dtype)
-                    array.write(slice(start, stop), zeros)
+                stop = min(start + size, images)
+                flagged = (self._states[start:stop] & flag) != 0
+                if flagged.all():
+                    continue
+                rows = np.arange(start, stop)
+                if array.chunk_path(number).is_file():
+                    rows = array.absent_rows(number)
+                    rows = rows[~flagged[rows - start]]
+                elif flagged.any():
+                    continue  # reading it is an error
+                for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+                    if len(run):
+                        zeros = np.zeros((len(run), *array.shape[1:]), array.dtype)
+                        array.write(slice(int(run[0]), int(run[-1]) + 1), zeros)
 
     def _update(self, **values: int | bool | str) -> None:
         """Writes the index; the digest is dropped unless it is given."""

@@ -9,6 +9,7 @@ from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.search.engine_choice import (
     SearchSettings,
     build_engine,
+    check_packed,
     deciding_fields,
     engine,
     exact_search,
@@ -61,6 +62,7 @@ def build_index(
     """
     root = root_of(workdir)
     search = SearchSettings.of(config.search)
+    check_packed(config)
     extracted = extracted or extract(config, root, overwrite)
     folder = root / "index" / FOLDERS[features]
     old = root / "index" / "graph.npz"
