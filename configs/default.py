@@ -34,13 +34,18 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict()
     # Backbone [4.1]
+    # Vision Transformers: dinov2_{s,b,l,g}14, the same with _reg (registers),
+    # siglip2_{b16,b32,l16,so400m14,so400m16,g16}_RESOLUTION. They need the convention dinov2 or
+    # siglip, and the side of a patch (14, 16 or 32) as stride
     # An EfficientNet needs the convention efficientnet and stride 16
     model.backbone = "resnet50"  # tiny | resnet18 | resnet50 | resnet101 | efficientnet_lite0, 2
     # slim (paper) | keras (TF2 code) | keras_applications | torchvision | efficientnet
+    # | dinov2 | siglip
     model.convention = "slim"  # how the backbone strides, pads and normalises; see above
     model.conv4_stride = 32  # pixels: 16 | 32; always 32 with slim, as in the paper
+    model.conv4_block = 0  # block of a Vision Transformer that gives S, from 1; 0 = at two thirds
     model.pretrained = ""  # weights of another system: a file, or a published name; "" = random
-    # slim | torchvision | keras | delg_savedmodel | delg_pytorch | efficientnet
+    # slim | torchvision | keras | delg_savedmodel | delg_pytorch | efficientnet | dinov2 | siglip
     model.pretrained_source = ""  # naming scheme of these weights; "" = found from their names
     model.pretrained_mapping = ""  # JSON file that maps variable names; "" = the naming scheme
     model.checkpoint = ""  # folder of a training run; overrides pretrained; "" = none
@@ -69,9 +74,9 @@ def _data() -> ml_collections.ConfigDict:
     # For training: synthetic | folder | image_folder | gldv1 | gldv2 | gldv2_clean
     # For retrieval: synthetic | images (any tree of images) | revisited | revisited_oxford |
     # revisited_paris | gldv2 | gldv2_recognition | gldv2_clean_recognition (test queries against
-    # all, or cleaned, training images) | folder, image_folder, gldv1 (two validation images of each
-    # of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, images
-    # and revisited, which are read in place.
+    # all, or cleaned, training images) | ilias | folder, image_folder, gldv1 (two validation images
+    # of each of 1000 classes, whose pairs Table 1 compares). TFDS prepares all but folder, ilias,
+    # images and revisited, which are read in place.
     data.name = "synthetic"  # name of the data set; see above
     # If root is given, it must hold the files that the data in tfds_dir were prepared from. "" uses
     # prepared data as they are, or downloads the files (gldv2).
@@ -121,7 +126,7 @@ def _train() -> ml_collections.ConfigDict:
     train.cache_gigabytes = 8.0  # GB; largest such cache, in the workdir
     train.batch_norm = "train"  # train | frozen | sync (statistics over all devices)
     # Share of BatchNorm's running statistics that a step keeps; conventions: slim 0.997, keras,
-    # keras_applications and efficientnet 0.99, torchvision 0.9
+    # keras_applications and efficientnet 0.99, others 0.9
     train.norm_momentum = 0.0  # 0 to below 1; 0 = that of the convention
     train.shard_classifier = False  # split the classes over the devices of a host; saves memory
     # Precision of float32 products and convolutions, on a GPU / TPU: default (TF32 if it has that /
@@ -175,8 +180,8 @@ def _extract() -> ml_collections.ConfigDict:
     extract.pca_whitening = 0.5  # exponent of whitening: 0 = none, 0.5 = half, 1 = full
     extract.pca_images = 100  # database images that PCA is fitted to
     # Features from files instead of a network; of the fields above only max_features is then used
-    extract.imported_local = ""  # .h5 file of hloc, or folder of .delg_local files; "" = none
-    extract.imported_global = ""  # .h5 file of hloc, or folder of .delg_global files; "" = none
+    extract.imported_local = ""  # HDF5 of hloc, AMES; folder of these or .delg_local; "" = none
+    extract.imported_global = ""  # HDF5 of hloc, ILIAS; folder of these or .delg_global; "" = none
     # Computation
     extract.dtype = "float32"  # float32 | bfloat16: of the computation
     extract.batch_pixels = 0  # pixels in a batch; 0 = one image on a CPU, else 4,194,304
@@ -208,6 +213,7 @@ def _search() -> ml_collections.ConfigDict:
     search.local_block = 32  # database images compared at a time on each device
     search.query_block = 64  # queries compared at a time
     search.hamming = "popcount"  # popcount | products: how signs are compared
+    # int8 needs the engine exact; with one bit, candidates are found in decoded features
     search.packed = False  # compare int8 or one-bit codes of the store without decoding them
     # Engine cann, constrained approximate nearest neighbours: similarities are estimated from the
     # cells of random grids that features share

@@ -34,6 +34,7 @@ _VARIABLES = {
 }
 _CLUSTER_VARIABLE = "DELG_CLUSTER"
 _FAILURE = "delg/failure"  # key of the coordination service: why a process failed
+_SIGTERM_NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # key that JAX sets when a process gets SIGTERM
 _POLL_SECONDS = 1.0  # a wait returns to Python so often, for signals
 _WATCH_SECONDS = 2.0
 _LINE_SECONDS = 30.0  # between log lines of a wait
@@ -42,6 +43,7 @@ _FAILED = 2  # exit status
 # Number of the next exchange; all processes take part in the same ones, in the same order
 _turns = itertools.count()
 _finished: list[int] = []  # exchanges whose keys process 0 has yet to delete
+_stop_first: list[Callable[[], object]] = []  # of the blocks of `stopping_first`, inner ones last
 
 
 def initialize(
@@ -246,7 +248,8 @@ def first_before_others(name: str) -> Iterator[None]:
         return
     outcome: list[Any] = []
     try:
-        yield
+        with _noticing_sigterm():
+            yield
     except UserError as error:
         outcome = [str(error.subject), str(error.value), error.rule]
         raise
@@ -258,6 +261,45 @@ def first_before_others(name: str) -> Iterator[None]:
         raise
     finally:
         _client().key_value_set(key, json.dumps([name, outcome]))
+
+
+@contextlib.contextmanager
+def stopping_first(stop: Callable[[], object]) -> Iterator[None]:
+    """Lets SIGTERM end what the first process does before the others (`first_before_others`).
+
+    Args:
+      stop: called in a thread of the first process, once any process has received SIGTERM; makes
+        its main thread raise `SystemExit`, whose status then comes to all.
+    """
+    _stop_first.append(stop)
+    try:
+        yield
+    finally:
+        _stop_first.pop()
+
+
+@contextlib.contextmanager
+def _noticing_sigterm() -> Iterator[None]:
+    """Calls the innermost `stop` if a process receives SIGTERM, which `jax.distributed` records."""
+    if not _stop_first:
+        yield
+        return
+    stop, client, ended = _stop_first[-1], _client(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_POLL_SECONDS):
+            with contextlib.suppress(RuntimeError):  # there is none
+                client.key_value_try_get(_SIGTERM_NOTICE)
+                stop()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _raise_again(name: str, posted: list[Any]) -> None:

@@ -33,6 +33,23 @@ def signed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, _CHECKSUM: _checksum(plain)}
 
 
+def unsigned(content: Any, subject: str, place: str) -> Any:
+    """What `signed` was given; content of earlier versions, without a checksum, is returned as is.
+
+    Args:
+      content: as `signed` returned it.
+      subject: name for errors.
+      place: of the content, for errors.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    try:
+        return _unsigned(content)
+    except _Damaged as damage:
+        raise UserError(subject, place, f"is damaged: {damage}") from damage
+
+
 def line(content: Mapping[str, Any]) -> str:
     """Content with its checksum as a line of a file for `read_lines`."""
     return json.dumps(signed(content)) + "\n"

@@ -21,19 +21,22 @@ _LINE_SECONDS = 30.0  # between log lines of a wait
 
 
 @contextlib.contextmanager
-def exclusive(folder: pathlib.Path, subject: str = "feature store") -> Iterator[None]:
+def exclusive(
+    folder: pathlib.Path, subject: str = "feature store", patience: float = 0.0
+) -> Iterator[None]:
     """Locks a folder inside the block.
 
     Args:
       folder: to write to. The lock is the file `.FOLDER.lock` next to it, which is kept.
       subject: what the folder holds, for errors.
+      patience: seconds that another job may hold the lock.
 
     Raises:
       UserError: if another job holds the lock, or the folder cannot be written or locked. Locks
         reach across machines on file systems that share them, such as NFS of version 4.
     """
     try:
-        held = _lock(folder).acquire(blocking=False)
+        held = _lock(folder).acquire(timeout=patience)
     except filelock.Timeout as error:
         rule = "is being written by another job; wait for it, or take another --workdir"
         raise UserError(subject, str(folder), rule) from error

@@ -6,6 +6,7 @@ from typing import Any
 # Field added since the first outputs of this format -> the value that keeps the earlier behaviour
 ADDED = {
     "model.pretrained_mapping": "",
+    "model.conv4_block": 0,
     "data.distractors": "",
     "data.exclude": "",
     "data.beam_options": "",

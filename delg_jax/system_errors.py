@@ -19,6 +19,10 @@ _REMEDIES = {
     errno.EACCES: ("file", "change its permissions, or use another path"),
     errno.EPERM: ("file", "change its permissions, or use another path"),
     errno.EIO: ("disk", "the disk is failing; copy the files to another one"),
+    errno.ESTALE: ("file", f"the file server has replaced or lost it; {_RESUME}"),
+    errno.EBUSY: ("file", f"end the programs that use it, then {_RESUME}"),
+    errno.ENOTEMPTY: ("folder", f"end the programs that use its files, then {_RESUME}"),
+    errno.ENOLCK: ("locks", "the file server has none left; use another --workdir"),
     errno.EMFILE: ("open files", f"raise the limit (ulimit -n), then {_RESUME}"),
     errno.ENOMEM: (
         "memory",

@@ -55,10 +55,28 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield temporary
         flush(temporary)
-        os.replace(temporary, path)
+        move(temporary, path)
         flush_entries(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives a file or folder its final name, and replaces the file that has it.
+
+    NFS repeats a request whose answer was lost. If it was done the first time, the second finds no
+    `source`, which is no error here.
+    """
+    before = source.stat()
+    try:
+        os.replace(source, target)
+    except FileNotFoundError:
+        try:
+            done = os.path.samestat(before, target.stat())
+        except FileNotFoundError:
+            done = False
+        if not done:
+            raise
 
 
 def flush(path: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from delg_jax.rerank.spatial_verification import Verification
-from delg_jax.retrieval.searcher import Found, Hit, Matches, Query
+from delg_jax.retrieval.searcher import Found, Hit, Matches, Query, Verdict
 from delg_jax.serving.requests import Limits
 from tests import photographs, tiny
 
@@ -49,8 +49,10 @@ class QuickSearcher:
     def __init__(self) -> None:
         self.config = tiny.tiny_config().lock()
         self.source, self.methods = Source(), ("global", "global+sp")
+        self.best_method = "global+sp"
         self.gate, self.asked, self.failure = threading.Event(), [], None
         self.gate.set()
+        self.verdict: Verdict | None = None
 
     def query_prepared(self, loaded, size, box) -> Query:
         self.asked.append(box)
@@ -62,10 +64,14 @@ class QuickSearcher:
     def warm_up(self) -> None:
         """Nothing to compile."""
 
-    def search(self, query, method, top) -> Found:
-        del query, method
+    def search(self, query, method, top, wanted=lambda: True) -> Found:
+        del query, method, wanted
         hits = [Hit(0, Source.names[0], 0.5), Hit(1, Source.names[1], -np.inf)]
         return Found(hits[:top], {"features": 1.5, "search": 1.0, "rerank": 0.0})
+
+    def judge(self, query, hits, wanted=lambda: True) -> Verdict | None:
+        del query, hits, wanted
+        return self.verdict
 
     def matches(self, query, image) -> Matches:
         del query, image

@@ -106,14 +106,15 @@ def test_incomplete_or_invalid_arguments_are_refused(met, variables, rule):
 
 
 MEETING = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from jax.experimental import multihost_utils
 from delg_jax import distributed
 from delg_jax.errors import UserError
+from delg_jax.training.interruption import StopRequest
 
 number, case = int(sys.argv[1]), sys.argv[3]
 distributed._LINE_SECONDS = 1.5
-with distributed.joined(sys.argv[2], 2, number):
+with distributed.joined(sys.argv[2], 2, number, ends_on_sigterm="is asked" not in case):
     if case == "works":
         with distributed.first_before_others("data"):
             time.sleep(0 if number else 4)
@@ -133,6 +134,11 @@ with distributed.joined(sys.argv[2], 2, number):
     if case == "first stops":
         with distributed.first_before_others("data"):
             raise SystemExit(7)
+    if case.endswith(" is asked to stop"):
+        if case.startswith("first") == (number == 0):
+            threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with StopRequest(75) as stop, stop.at_once(), distributed.first_before_others("data"):
+            time.sleep(600)  # prepares data
     if case == "second fails":
         if number:
             raise ValueError("out of luck")
@@ -184,6 +190,8 @@ def test_two_processes_wait_for_each_other():
     [
         ("first fails", [1, 1], "config.data.root = 'gone': must be an existing folder"),
         ("first stops", [7, 7], ""),
+        ("first is asked to stop", [75, 75], ""),
+        ("second is asked to stop", [75, 75], ""),
         ("second fails", [2, 1], "out of luck"),
         ("second is terminated", [2, 143], ""),
         ("names differ", [1, 1], "this process waits for 'name "),

@@ -133,3 +133,40 @@ def test_what_compresses_well_is_read(tmp_path):
         assert hdf5_files.read(zeros, "zeros").shape == (1000, 1000)
         assert hdf5_files.member(file, "zeros/more") is None
         assert hdf5_files.member(file, "absent") is None
+
+
+def test_texts_are_read_and_rows_alone(tmp_path):
+    names = ["a.jpg", "caf\xe9/\u6771.jpg", ""] * 40
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        file.create_dataset("long", data=names, dtype=h5py.string_dtype())
+        file.create_dataset("fixed", data=np.array([b"ab", b"c"]))
+        file["numbers"] = np.arange(12.0).reshape(6, 2)
+        file["records"] = np.zeros(3, [("x", "f4", 2), ("bits", "u1")])
+    with hdf5_files.reading(tmp_path / "file.h5") as file:
+        assert hdf5_files.read_texts(file["long"], "long") == names
+        assert hdf5_files.read_texts(file["fixed"], "fixed") == ["ab", "c"]
+        rows = hdf5_files.read(file["numbers"], "numbers", slice(4, 9))
+        assert rows.tolist() == [[8, 9], [10, 11]]
+        assert len(hdf5_files.read(file["records"], "records", slice(2), fields=True)) == 2
+        with pytest.raises(ValueError, match="list of texts"):
+            hdf5_files.read_texts(file["numbers"], "numbers")
+
+
+def _declared_texts(file, secret):
+    file.create_dataset("index", (2**29,), "S8", chunks=True, compression="gzip")
+
+
+def _declared_long_texts(file, secret):
+    file.create_dataset("index", (2**33,), h5py.string_dtype(), chunks=True, compression="gzip")
+
+
+def _external_texts(file, secret):
+    file.create_dataset("index", (2,), "S4", external=[(str(secret), 0, 8)])
+
+
+@pytest.mark.parametrize("write", [_declared_texts, _declared_long_texts, _external_texts])
+def test_texts_of_other_files_or_of_no_file_are_refused(tmp_path, secret, write):
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        write(file, secret)
+    with hdf5_files.reading(tmp_path / "file.h5") as file, pytest.raises(ValueError, match="index"):
+        hdf5_files.read_texts(file["index"], "index")

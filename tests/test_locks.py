@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -56,6 +57,15 @@ with exclusive(pathlib.Path(sys.argv[1])):
             holder.kill()
     with exclusive(tmp_path / "database"):
         pass
+
+
+def test_a_patient_job_waits_until_the_holder_ends(tmp_path):
+    with held(tmp_path / "run") as holder:
+        end = threading.Timer(0.5, holder.communicate, ("",))
+        end.start()
+        with exclusive(tmp_path / "run", "run", patience=60):
+            assert holder.wait(10) == 0
+        end.join()
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):

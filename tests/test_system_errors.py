@@ -40,6 +40,8 @@ TENSORSTORE = ValueError(
             RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search"),
             "process = 'input worker': was killed (out of memory?); use fewer config.data.workers",
         ),
+        (OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/w/a"), "file = '/w/a': Stale file"),
+        (OSError(errno.ENOTEMPTY, "Directory not empty", "/w"), "folder = '/w': Directory not"),
         (MemoryError(), "memory = '': Cannot allocate memory; use smaller batches or blocks"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), "memory = ''"),
     ],

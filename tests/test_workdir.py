@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -210,3 +211,24 @@ def test_values_outside_json_leave_no_file(tmp_path):
     with pytest.raises(TypeError):
         workdir.write_json(tmp_path / "metrics.json", {"mAP": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_rename_that_nfs_reports_twice_counts_once(tmp_path, monkeypatch, done):
+    plain = os.replace
+
+    def replace(source, target):
+        if done:
+            plain(source, target)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+
+    path = tmp_path / "a.json"
+    workdir.write_text(path, "before")
+    monkeypatch.setattr(os, "replace", replace)
+    if done:
+        workdir.write_text(path, "after")
+    else:
+        with pytest.raises(FileNotFoundError):
+            workdir.write_text(path, "after")
+    assert path.read_text() == ("after" if done else "before")
+    assert [found.name for found in tmp_path.iterdir()] == ["a.json"]

@@ -85,7 +85,7 @@ def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nda
         values = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
     elif name == "power":
         values = rng.uniform(2.0, 4.0, shape)
-    elif name in ("scale", "var"):
+    elif name in ("scale", "var", "gamma"):
         values = rng.uniform(0.5, 1.5, shape)
     else:
         values = 0.1 * rng.normal(size=shape)

@@ -1,9 +1,9 @@
 """Converts the weights in --weights or config.model.pretrained to a checkpoint.
 
 config.model.pretrained_source is the naming scheme of the weights: torchvision, slim, keras,
-delg_savedmodel, delg_pytorch or efficientnet; if it is empty, it is found from the names in the
-file. The file may be .npz, .safetensors, .h5, .pth, a TensorFlow checkpoint or the folder of a
-SavedModel. TensorFlow's files need its library: pip install 'delg_jax[convert]'.
+delg_savedmodel, delg_pytorch, efficientnet, dinov2 or siglip; if it is empty, it is found from the
+names in the file. The file may be .npz, .safetensors, .h5, .pth, a TensorFlow checkpoint or the
+folder of a SavedModel. TensorFlow's files need its library: pip install 'delg_jax[convert]'.
 
 Writes checkpoints/ in the workdir, where extract, search and evaluate find it. To use it from
 another workdir, or to start a training from it, set --config.model.checkpoint=WORKDIR.

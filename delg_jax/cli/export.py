@@ -4,8 +4,10 @@
                one file for jax.export, and a .json file that describes inputs and outputs
     hloc       the features of database and queries in one HDF5 file
     delf       the same in a folder of .delg_local and .delg_global files
+    ames       the same in a folder of the HDF5 files that AMES and ELViS re-rank
 
-hloc and delf extract missing features first. An existing output is only replaced with --overwrite.
+hloc, delf and ames extract missing features first. An existing output is only replaced with
+--overwrite.
 """
 
 import pathlib
@@ -17,7 +19,7 @@ from delg_jax.cli import arguments
 from delg_jax.errors import UserError, require_choice
 
 # Default name of the output in the workdir, by format
-_OUTPUTS = {"stablehlo": "model.stablehlo", "hloc": "features.h5", "delf": "delf"}
+_OUTPUTS = {"stablehlo": "model.stablehlo", "hloc": "features.h5", "delf": "delf", "ames": "ames"}
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:

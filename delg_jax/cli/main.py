@@ -31,6 +31,7 @@ VERBS = {
     "match": "match two images by their local features and draw the inliers",
     "overlap": "find training images that show what test pictures show",
     "evaluate": "rank by every method and print the metrics",
+    "ilias": "score global descriptors on ILIAS, with its distractors in parts",
     "sweep": "run train and evaluate over a grid of config fields",
     "report": "write a report of workdirs as one HTML file",
     "convert": "convert weights of other libraries to a checkpoint",

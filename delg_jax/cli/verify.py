@@ -3,7 +3,8 @@
     delg verify WORKDIR/features/database
 
 Lists damaged and missing files. With --repair, damaged chunks are deleted and their images marked
-as missing; the same delg extract command as before then extracts them again.
+as missing; the same delg extract command as before then extracts them again. A store that an
+interrupted --repair or delg extract left is repaired too.
 """
 
 import pathlib
@@ -29,7 +30,7 @@ def run(values: flags.FlagValues, *folders: str) -> None:
 
     if len(folders) > 1:
         raise UserError("delg verify", " ".join(folders), "must be one STORE")
-    store = FeatureStore(pathlib.Path(folders[0]))
+    store = FeatureStore(pathlib.Path(folders[0]), whole=not values.repair)
     with Progress("verify", store_check.size(store), "B") as progress:
         damages = list(store_check.verify(store, progress.advance))
     for damage in damages:
@@ -37,7 +38,7 @@ def run(values: flags.FlagValues, *folders: str) -> None:
             f"{damage.path}: {damage.array} of rows {damage.rows.start} to "
             f"{damage.rows.stop - 1}: {damage.reason}"
         )
-    if not damages:
+    if not damages and store.is_whole():
         print(f"{store.folder}: {len(store)} images, no damaged chunks")
     elif values.repair:
         missing = store_check.repair(store, damages)

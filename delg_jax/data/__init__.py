@@ -25,6 +25,7 @@ _RETRIEVAL = {
     "image_folder": "validation_pairs",
     "gldv1": "validation_pairs",
     "revisited": "revisited",
+    "ilias": "ilias",
     "revisited_oxford": "tfds_builders",
     "revisited_paris": "tfds_builders",
     "gldv2": "tfds_builders",
@@ -33,7 +34,7 @@ _RETRIEVAL = {
 }
 
 _MODULES = {"training": _TRAINING, "retrieval": _RETRIEVAL}
-IN_PLACE = ("folder", "images", "revisited")  # data sets that need no preparation
+IN_PLACE = ("folder", "ilias", "images", "revisited")  # data sets that need no preparation
 PURPOSES = ("training", "retrieval")
 
 # Numbers that every data set is read with, and the least value of each

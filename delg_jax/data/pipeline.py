@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import grain
 import ml_collections
@@ -54,6 +54,13 @@ class CropSettings:
     aspect: tuple[float, float]
     flip: bool
     reduced: bool = False
+
+
+class Batches(Iterator[Batch], Protocol):
+    """Batches that workers decode ahead of use."""
+
+    def close(self) -> None:
+        """Ends the workers."""
 
 
 def random_crop(
@@ -220,7 +227,7 @@ def training_batches(
     shard: tuple[int, int] = (0, 1),
     read: Reader | None = None,
     start: int = 0,
-) -> Iterator[Batch]:
+) -> Batches:
     """Endless shuffled, augmented batches, the same for the same arguments.
 
     Batches of all processes together are those that one process alone would get, whatever the
@@ -241,6 +248,7 @@ def training_batches(
 
     Returns:
       Iterator of the rows of this process, `image` uint8 [B, size, size, 3] and `label` int32 [B].
+      Its `close` ends the workers.
     """
     replace = _Replacing(read or _decoder(source, settings, skip_log), len(source))
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(replace)
@@ -258,44 +266,54 @@ def _rows_of(
     return rows[slice(start * processes + number, None, processes)]
 
 
-def _decoded(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
+def _decoded(batches: grain.MapDataset, workers: int) -> Batches:
     """The batches in order, decoded ahead of use by worker processes, or here by threads."""
     dataset = batches.to_iter_dataset(_READING)
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_live_as_long_as_parent)
     iterator = iter(dataset)
-    return _start_workers(iterator) if workers else iterator
+    return _FromWorkers(iterator) if workers else iterator
 
 
-def _start_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
+class _FromWorkers(Batches):
     """The same batches, from workers that a signal to all processes does not end as they start.
 
     They inherit blocked signals from the thread that starts them, and ignore these signals later.
-    """
-    first: concurrent.futures.Future[Batch] = concurrent.futures.Future()
 
-    def fetch() -> None:
+    Args:
+      batches: that start workers at the first one.
+    """
+
+    def __init__(self, batches: grain.DatasetIterator) -> None:
+        self._batches = batches
+        self._first: concurrent.futures.Future[Batch] | None = concurrent.futures.Future()
+        threading.Thread(target=self._fetch, args=(self._first,), daemon=True).start()
+
+    def _fetch(self, first: concurrent.futures.Future[Batch]) -> None:
         resource_tracker.ensure_running()  # it unblocks the signals where it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
-            first.set_result(next(batches))
+            first.set_result(next(self._batches))
         except BaseException as error:
             first.set_exception(error)
 
-    threading.Thread(target=fetch, daemon=True).start()
-    return _beginning_with(first, batches)
+    def __next__(self) -> Batch:
+        """Returns the next batch."""
+        if self._first is None:
+            return next(self._batches)
+        batch = self._first.result()
+        self._first = None
+        return batch
 
+    def close(self) -> None:
+        """Ends the workers, and frees the memory of batches that nobody has taken.
 
-def _beginning_with(
-    first: concurrent.futures.Future[Batch], others: Iterator[Batch]
-) -> Iterator[Batch]:
-    try:
-        batch = first.result()
-    except StopIteration:
-        return
-    yield batch
-    yield from others
+        It is shared with the workers. What is left at the end of the program Python calls a leak.
+        """
+        if self._first is None or self._first.done():  # an interrupted run does not wait for it
+            self._first = None
+            self._batches.close()
 
 
 def _live_as_long_as_parent(worker: int, workers: int) -> None:

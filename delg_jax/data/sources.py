@@ -67,14 +67,14 @@ class FileSource:
 
     def read(self, index: int) -> bytes:
         """The bytes of one file; an OSError for a pipe, a device or a huge file."""
-        path = pathlib.Path(self._path(index))
+        path = pathlib.Path(self.path(index))
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"not a file: {str(path)!r}")
         check_size(status.st_size)
         return path.read_bytes()
 
-    def _path(self, index: int) -> str:
+    def path(self, index: int) -> str:
         """Path of an image; plain names, of which there may be millions, need no `Path`."""
         name = f"{self.names[index]}{self.suffix}"
         if name.isascii() and "\\" not in name:
@@ -83,7 +83,7 @@ class FileSource:
 
     def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Size and times of files, int64 [n, 3]."""
-        return file_stamps.stamps([self._path(index) for index in indices])
+        return file_stamps.stamps([self.path(index) for index in indices])
 
 
 class JoinedSource:
@@ -103,11 +103,15 @@ class JoinedSource:
         """Number of images."""
         return len(self.names)
 
+    def place(self, index: int) -> tuple[ImageSource, int]:
+        """The source that has an image, and its number there."""
+        border = len(self._first)
+        return (self._first, index) if index < border else (self._second, index - border)
+
     def read(self, index: int) -> bytes:
         """The bytes of one image."""
-        if index < len(self._first):
-            return self._first.read(index)
-        return self._second.read(index - len(self._first))
+        source, number = self.place(index)
+        return source.read(number)
 
     def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Those of the sources, int64 [n, 3]."""
@@ -143,6 +147,10 @@ class SelectedSource:
         """Number of images."""
         return len(self.names)
 
+    def place(self, index: int) -> tuple[ImageSource, int]:
+        """The source of an image, and its number there."""
+        return self._source, self._indices[index]
+
     def read(self, index: int) -> bytes:
         """The bytes of one image."""
         return self._source.read(self._indices[index])
@@ -150,6 +158,15 @@ class SelectedSource:
     def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Those of the source, int64 [n, 3]."""
         return self._source.stamps(self._indices[np.asarray(indices, np.int64)].tolist())
+
+
+def file_of(source: ImageSource, index: int) -> str:
+    """Path of the file that is an image; "" if it is none of its own, as in a tar."""
+    if isinstance(source, FileSource):
+        return source.path(index)
+    if isinstance(source, SelectedSource | JoinedSource):
+        return file_of(*source.place(index))
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)

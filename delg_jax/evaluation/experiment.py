@@ -150,6 +150,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
     if config.data.name == LISTED and not config.data.ground_truth:
         rule = "must name a file of queries and answers, to evaluate the data set images"
         raise UserError("config.data.ground_truth", "", rule)
+    if config.data.name == "ilias":
+        rule = "is scored by delg ilias, which reads its distractors in parts, after delg export "
+        raise UserError("config.data.name", "ilias", f"{rule}--format=ames")
     check_depth(evaluation.methods, config)
     for method in evaluation.methods:
         methods.check("config.eval.methods", method, config)

@@ -19,7 +19,7 @@ from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.pyramid_level import ExtractionSettings, Level, LevelPlan
 from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
-from delg_jax.models import efficientnet
+from delg_jax.models import efficientnet, vit
 from delg_jax.models.delg import Delg
 
 SCALE_POOLINGS = ("mean", "max")
@@ -169,12 +169,12 @@ class Extractor:
     ) -> None:
         """Waits for the result of a batch, and adds it to the levels of each image."""
         result = jax.tree.map(np.asarray, result)
-        stride = self.module.conv4_stride
+        stride, first = self.module.conv4_stride, self.module.first_centre
         for row, member in enumerate(batch.members):
             scale, count, _ = member.plan
             local = None
             if count:
-                local = pyramid_level.local_features(result, row, batch.shape, stride, scale)
+                local = pyramid_level.local_features(result, row, batch.shape, stride, scale, first)
             pooled_maps = result.global_descriptor
             descriptor = None if pooled_maps is None else np.asarray(pooled_maps[row])
             levels[member.image][member.plan] = _LevelFeatures(descriptor, local)
@@ -240,9 +240,13 @@ def adapted(module: Delg, settings: ExtractionSettings) -> Delg:
       The network to extract with (SuperGlobal, Shao et al., ICCV 2023).
 
     Raises:
-      UserError: for ReLUP with an EfficientNet.
+      UserError: for ReLUP with an EfficientNet or a Vision Transformer, or regional means with the
+        latter.
     """
-    if settings.relup and module.backbone in efficientnet.ARCHITECTURES:
+    if settings.regional and module.backbone in vit.ARCHITECTURES:
+        rule = f"must be 0 with {module.backbone}, whose maps have values below 0"
+        raise UserError("config.extract.regional", settings.regional, rule)
+    if settings.relup and module.backbone in {*efficientnet.ARCHITECTURES, *vit.ARCHITECTURES}:
         rule = f"must be 0 with {module.backbone}, whose blocks end without an activation"
         raise UserError("config.extract.relup", settings.relup, rule)
     fields: dict[str, Any] = {

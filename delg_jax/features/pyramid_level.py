@@ -26,19 +26,20 @@ RECEPTIVE_FIELD = 291
 PADDING = 145
 
 
-def centres(cells: np.ndarray, stride: int, scale: float) -> np.ndarray:
+def centres(cells: np.ndarray, stride: int, scale: float, first: float = 0.0) -> np.ndarray:
     """Centres of receptive fields in pixels of the image before it was scaled.
 
     Args:
       cells: int [K, 2], row and column on the feature map.
-      stride: pixels between positions, 16 or 32.
+      stride: pixels between positions.
       scale: of the pyramid level.
+      first: pixel of the level on which the first position is centred.
 
     Returns:
       float32 [K, 2], (y, x).
     """
     return (
-        (stride * cells.astype(np.float32) - PADDING + (RECEPTIVE_FIELD - 1) / 2) / scale
+        (stride * cells.astype(np.float32) - PADDING + (RECEPTIVE_FIELD - 1) / 2 + first) / scale
     ).astype(np.float32)
 
 
@@ -211,7 +212,7 @@ def extract_level(
 
 
 def local_features(
-    level: Level, row: int, shape: tuple[int, int], stride: int, scale: float
+    level: Level, row: int, shape: tuple[int, int], stride: int, scale: float, first: float = 0.0
 ) -> LocalFeatures:
     """The local features of one image of a level, with locations in pixels of the image.
 
@@ -219,8 +220,9 @@ def local_features(
       level: with local features; NumPy or JAX.
       row: number of the image in the batch.
       shape: canvas of the level.
-      stride: of conv4, 16 or 32 pixels.
+      stride: of conv4, pixels.
       scale: of the level.
+      first: as for `centres`.
 
     Returns:
       LocalFeatures [K] of the same kind of arrays.
@@ -232,7 +234,7 @@ def local_features(
     grid = np.stack(np.divmod(np.arange(rows * columns), columns), axis=-1)
     arrays = cells.__array_namespace__()
     return LocalFeatures(
-        locations=arrays.take(centres(grid, stride, scale), cells, axis=0),
+        locations=arrays.take(centres(grid, stride, scale, first), cells, axis=0),
         scales=arrays.full(cells.shape, 1.0 / scale, np.float32),
         scores=found.scores[row],
         descriptors=found.descriptors[row],

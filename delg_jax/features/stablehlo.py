@@ -129,8 +129,8 @@ def extraction(
             if pooled:
                 descriptors.append(result.global_descriptor[0])
             if count:
-                stride = module.conv4_stride
-                found.append(pyramid_level.local_features(result, 0, shape, stride, scale))
+                place = (shape, module.conv4_stride, scale, module.first_centre)
+                found.append(pyramid_level.local_features(result, 0, *place))
         outputs: dict[str, Any] = {
             "global_descriptor": pyramid_level.pool_scales(descriptors, settings.scale_pooling)
         }

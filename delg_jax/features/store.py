@@ -1,5 +1,6 @@
 """The feature store: features of N images on disk, in chunks with checksums."""
 
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -19,6 +20,7 @@ from delg_jax.features.storage.index import INDEX_1, read_index, write_index
 from delg_jax.features.storage.rows import (
     DELETED,
     EVERY_IMAGE,
+    FEATURE_ARRAYS,
     GLOBAL,
     LOCAL,
     LOCAL_ARRAYS,
@@ -40,6 +42,7 @@ Rows = np.ndarray | StoredRows
 _PCA = "pca.npz"
 _NAME_BYTES = 64  # names are padded to a multiple of it
 _NAME_CHUNK = 65_536  # names in a chunk; only one process writes them
+_PART_BYTES = 2**16  # of features that are read together: of some images, or the strongest of one
 _BLOCK_SHARE = 8  # a block that is decoded takes at most this part of the memory
 
 
@@ -207,13 +210,19 @@ class FeatureStore:
     def arrays(self) -> Iterator[tuple[str, ChunkedArray]]:
         """Yields all arrays of the store by name, including names and states.
 
+        Of a store that is not whole, arrays may have more rows than it has images.
+
         Raises:
           UserError: if the metadata of an array is missing or does not match the store.
         """
         found = {path.name for path in self.folder.iterdir() if path.is_dir()}
+        if not self.is_whole():  # an interrupted call may have left names of another width
+            found = {name for name in found if not name.startswith("names_")}
         for name in sorted(found | self._expected_arrays()):
+            if not self.is_whole() and not self._has(name):
+                continue
             array = ChunkedArray(self.folder / name)
-            if array.shape[0] != self.index["images"]:
+            if self.is_whole() and array.shape[0] != self.index["images"]:
                 path = str(array.folder / "zarr.json")
                 rule = f"must have {self.index['images']} rows, as the store, not {array.shape[0]}"
                 raise UserError("feature store", path, rule)
@@ -235,6 +244,10 @@ class FeatureStore:
         if not self.index["digest"]:  # by an earlier version, or interrupted deletion
             self.index["digest"] = self._digest_now()
         return self.index["digest"]
+
+    def record_digest(self) -> None:
+        """Stores the digest, which an interrupted deletion leaves out."""
+        self._update(digest=self.digest())
 
     def digest_of_first(self, count: int) -> str:
         """Digest of the first images; appending images does not change it.
@@ -324,6 +337,7 @@ class FeatureStore:
         """Appends images; `missing` lists them until they are written."""
         if not names:
             return
+        self._update(finished=False)  # first, so that an interrupted call is noticed
         start = self.index["images"]
         stop = start + len(names)
         width = max(self.index["name_bytes"], *(_name_bytes(name) for name in names))
@@ -465,7 +479,8 @@ class FeatureStore:
             return
         self._write_missing_chunks_as_zeros()
         for left in (*self.folder.glob(".*"), *self.folder.glob("*/*.__lock")):
-            left.unlink()  # from writers that were killed
+            with contextlib.suppress(OSError):  # NFS keeps what another program has open
+                left.unlink()  # from writers that were killed
         for array in self.folder.glob("names_*"):
             if array != self._names_folder():
                 shutil.rmtree(array)
@@ -504,7 +519,7 @@ class FeatureStore:
         array = self._array(name)
 
         def read(wanted: slice | np.ndarray) -> np.ndarray:
-            return array.read(self._to_rows(wanted))[:, :features]
+            return array.read(self._to_rows(wanted), columns=features)
 
         return StoredRows(read, (len(self), features, *array.shape[2:]), array.dtype)
 
@@ -518,10 +533,10 @@ class FeatureStore:
 
         def read(wanted: slice | np.ndarray) -> np.ndarray:
             rows = self._to_rows(wanted)
-            codes = values.read(rows)[:, :features]
+            codes = values.read(rows, columns=features)
             if packed:
                 return codes
-            steps = None if scales is None else scales.read(rows)[:, :features]
+            steps = None if scales is None else scales.read(rows, columns=features)
             return encodings.decode(Codes(codes, steps), encoding)
 
         width = values.shape[2]
@@ -550,8 +565,9 @@ class FeatureStore:
         if not self._has(name):
             shape = (self.index["images"], *content.shape[1:])
             chunk, level = self.layout.chunk_images, self.layout.compression
+            part = _PART_BYTES if name in FEATURE_ARRAYS else 0
             self._arrays[name] = ChunkedArray.create(
-                self.folder / name, shape, content.dtype, chunk, level, self.context
+                self.folder / name, shape, content.dtype, chunk, level, self.context, part
             )
         array = self._array(name)
         if array.shape[1:] != content.shape[1:]:
@@ -609,7 +625,7 @@ class FeatureStore:
             array.write(place, every_row[place])
 
     def _write_missing_chunks_as_zeros(self) -> None:
-        """Writes zeros where no image of a chunk has features, so that no chunk file is missing."""
+        """Writes zeros for images without features where nothing was written."""
         size, images = self.layout.chunk_images, self.index["images"]
         flags = {"global": GLOBAL, "origins": 0, **dict.fromkeys(LOCAL_ARRAYS, LOCAL)}
         for name, flag in flags.items():
@@ -617,11 +633,20 @@ class FeatureStore:
                 continue
             array = self._array(name)
             for number, start in enumerate(range(0, images, size)):
-                empty = not (self._states[start : start + size] & flag).any()
-                if empty and not array.chunk_path(number).is_file():
-                    stop = min(start + size, images)
-                    zeros = np.zeros((stop - start, *array.shape[1:]), array.dtype)
-                    array.write(slice(start, stop), zeros)
+                stop = min(start + size, images)
+                flagged = (self._states[start:stop] & flag) != 0
+                if flagged.all():
+                    continue
+                rows = np.arange(start, stop)
+                if array.chunk_path(number).is_file():
+                    rows = array.absent_rows(number)
+                    rows = rows[~flagged[rows - start]]
+                elif flagged.any():
+                    continue  # reading it is an error
+                for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+                    if len(run):
+                        zeros = np.zeros((len(run), *array.shape[1:]), array.dtype)
+                        array.write(slice(int(run[0]), int(run[-1]) + 1), zeros)
 
     def _update(self, **values: int | bool | str) -> None:
         """Writes the index; the digest is dropped unless it is given."""

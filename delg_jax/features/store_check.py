@@ -35,18 +35,22 @@ def verify(
     """Reads all chunks of a store, a few at a time.
 
     Args:
-      store: a whole one.
+      store: of which rows may be missing.
       progress: called with the number of bytes just read.
 
     Yields:
-      Damage of each chunk that is missing or differs from its checksum.
+      Damage of each chunk that differs from its checksum, or is missing although the store is
+      whole.
 
     Raises:
       UserError: if the metadata of an array is damaged.
     """
+    whole = store.is_whole()
     for name, array in store.arrays():
         pending: deque[tuple[range, ts.Future]] = deque()
         for rows in _chunks(array):
+            if not whole and not array.chunk_path(rows.start // array.chunk_rows).is_file():
+                continue  # not written yet
             pending.append((rows, array.start_reading(slice(rows.start, rows.stop))))
             if len(pending) == _AHEAD:
                 yield from _finish(name, array, *pending.popleft(), progress)
@@ -63,7 +67,7 @@ def repair(store: FeatureStore, damages: list[Damage]) -> int:
     """Deletes damaged chunks and marks their rows as missing, so that they are extracted again.
 
     Args:
-      store: a whole one.
+      store: of which rows may be missing.
       damages: from `verify`.
 
     Returns:

@@ -65,7 +65,7 @@ def open_for_writing(
     if distributed.agree(current, str(folder)) and store is not None:
         if comparison is not None:
             origins.log_changes(store, comparison)
-            _record_origins_if_writable(store, comparison)
+        _complete_if_writable(store, comparison)
         yield store
         return
 
@@ -178,14 +178,22 @@ def _compare(store: FeatureStore, images: CurrentImages | None) -> Comparison | 
     return images.compare(store)
 
 
-def _record_origins_if_writable(store: FeatureStore, comparison: Comparison) -> None:
-    """Records new times of unchanged images, so that they need not be read again."""
-    if not len(comparison.same):
+def _complete_if_writable(store: FeatureStore, comparison: Comparison | None) -> None:
+    """Records what a whole store may lack, so that nobody needs to find it again.
+
+    That is new times of unchanged images, and the digest after an interrupted deletion.
+    """
+    timed = comparison is not None and len(comparison.same)
+    without_digest = store.index["deleted"] and not store.index["digest"]
+    if not distributed.is_first() or not (timed or without_digest):
         return
     try:
         with exclusive(store.folder):
             if FeatureStore(store.folder).index == store.index:  # no other job has written it
-                store.record_origins(comparison.same, comparison.origins)
+                if comparison is not None:
+                    store.record_origins(comparison.same, comparison.origins)
+                if without_digest:
+                    store.record_digest()
     except (UserError, OSError) as error:
         _LOG.info("%s: times of images are not recorded: %s", store.folder, error)
 

@@ -13,6 +13,8 @@ class Convention:
     """How a backbone strides, pads and normalises its input.
 
     EfficientNets have one way to stride and pad, whose maps have the sizes of a `same` pool.
+    Vision Transformers use only `patches`, epsilon, momentum (both for the attention head), mean
+    and std.
 
     Attributes:
       stride_on: `last_3x3` (3x3 of a stage's last unit), `first_1x1` or `first_3x3` (of a stage's
@@ -24,6 +26,7 @@ class Convention:
       conv_bias: whether convolutions have biases.
       mean: subtracted from each input channel, on the scale 0 to 255.
       std: divisor of each input channel, on the scale 0 to 255.
+      patches: whether positions are patches that do not overlap, without padding.
     """
 
     stride_on: str
@@ -34,9 +37,11 @@ class Convention:
     conv_bias: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    patches: bool = False
 
 
 _CENTRED = (128.0, 128.0, 128.0)
+_IMAGENET = ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
 
 CONVENTIONS = {
     "slim": Convention("last_3x3", False, "same", 1e-5, 0.997, False, _CENTRED, _CENTRED),
@@ -52,21 +57,14 @@ CONVENTIONS = {
         (123.68, 116.779, 103.939),
         (1.0,) * 3,
     ),
-    "torchvision": Convention(
-        "first_3x3",
-        False,
-        "symmetric",
-        1e-5,
-        0.9,
-        False,
-        (0.485 * 255, 0.456 * 255, 0.406 * 255),
-        (0.229 * 255, 0.224 * 255, 0.225 * 255),
-    ),
+    "torchvision": Convention("first_3x3", False, "symmetric", 1e-5, 0.9, False, *_IMAGENET),
     "efficientnet": Convention(
         "first_3x3", True, "same", 1e-3, 0.99, False, (127.0,) * 3, (128.0,) * 3
     ),
+    "dinov2": Convention("", False, "", 1e-5, 0.9, True, *_IMAGENET, patches=True),
+    "siglip": Convention("", False, "", 1e-5, 0.9, True, (127.5,) * 3, (127.5,) * 3, patches=True),
 }
-RESNET_CONVENTIONS = tuple(name for name in CONVENTIONS if name != "efficientnet")
+RESNET_CONVENTIONS = ("slim", "keras", "keras_applications", "torchvision")
 
 
 def get_convention(name: str) -> Convention:

@@ -10,7 +10,7 @@ import ml_collections
 from flax import struct
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models import efficientnet, extent, heads, pooling, resnet
+from delg_jax.models import efficientnet, extent, heads, pooling, resnet, vit
 from delg_jax.models.class_shards import ClassShards
 from delg_jax.models.convention import get_convention, preprocess
 
@@ -22,7 +22,7 @@ _CHOICES = {
     "dim_reduction": heads.KINDS,
 }
 _POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
-BACKBONES = ("resnet", "efficientnet")  # the names that the backbone's variables have
+BACKBONES = ("resnet", "efficientnet", "vit")  # the names that the backbone's variables have
 HEADS = ("joint", "global", "local")  # which heads to compute; joint = both
 # Fields of config.model that give the source of weights; the others define the network
 SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
@@ -81,6 +81,7 @@ class Delg(nn.Module):
       class_shards: how the classifiers are split over devices; None if they are whole.
       relup: lower bound of the units of conv2 to conv4, see `resnet.ResNet`.
       regional: weight of regional means before pooling, see `regional.blend`.
+      conv4_block: of a Vision Transformer, see `vit.VisionTransformer`.
     """
 
     backbone: str
@@ -110,6 +111,7 @@ class Delg(nn.Module):
     class_shards: ClassShards | None = None
     relup: float = 0.0
     regional: float = 0.0
+    conv4_block: int = 0
 
     def setup(self) -> None:
         """Builds the parts that the configuration asks for."""
@@ -119,6 +121,8 @@ class Delg(nn.Module):
         classes = self.class_shards.per_device if self.class_shards else self.num_classes
         if self.backbone in efficientnet.ARCHITECTURES:
             self.efficientnet = efficientnet.EfficientNet(self.backbone, dtype=self.dtype, **norm)
+        elif self.backbone in vit.ARCHITECTURES:
+            self.vit = vit.VisionTransformer(self.backbone, self.conv4_block, dtype=self.dtype)
         else:
             self.resnet = resnet.ResNet(
                 self.backbone,
@@ -141,7 +145,9 @@ class Delg(nn.Module):
                 self.attend = heads.Attention(
                     self.attention_dim, convention.epsilon, dtype=self.dtype, **norm
                 )
-            self.reduce = heads.DimReduction(self.dim_reduction, self.local_dim, dtype=self.dtype)
+            self.reduce = heads.DimReduction(
+                self.dim_reduction, self.local_dim, self.dtype, signed=convention.patches
+            )
             self.local_classifier = heads.SoftmaxClassifier(classes)
 
     def __call__(
@@ -154,8 +160,8 @@ class Delg(nn.Module):
         """Computes the heads from images.
 
         Args:
-          images: [B, H, W, 3], RGB, scale 0 to 255; with `sizes`, H and W are multiples of 4, and
-            of 32 with an EfficientNet.
+          images: [B, H, W, 3], RGB, scale 0 to 255; with `sizes`, H and W are multiples of 4 with a
+            ResNet, of 32 with an EfficientNet.
           sizes: int32 [B, 2], rows and columns that each image covers from the top left; None for
             all. Results are those of each image alone.
           train: whether BatchNorm uses and updates batch statistics.
@@ -166,8 +172,12 @@ class Delg(nn.Module):
         """
         images = preprocess(images, get_convention(self.convention)).astype(self.dtype)
         learn_norm = train and not (self.freeze_norm or self.freeze_backbone)
-        is_resnet = self.backbone in resnet.ARCHITECTURES
-        stages = (self.resnet if is_resnet else self.efficientnet)(images, sizes, train=learn_norm)
+        if self.backbone in vit.ARCHITECTURES:
+            stages = self.vit(images, sizes)
+        elif self.backbone in efficientnet.ARCHITECTURES:
+            stages = self.efficientnet(images, sizes, train=learn_norm)
+        else:
+            stages = self.resnet(images, sizes, train=learn_norm)
         return self.heads(stages["conv4"], stages["conv5"], sizes, train, which)
 
     def heads(
@@ -198,7 +208,7 @@ class Delg(nn.Module):
             convention = get_convention(self.convention)
             conv4_sizes = extent.conv4_sizes(sizes, convention, self.conv4_stride)
             mask = extent.inside(conv4.shape, conv4_sizes)
-            conv5_sizes = extent.conv5_sizes(sizes, convention)
+            conv5_sizes = extent.conv5_sizes(sizes, convention, self.conv4_stride)
         outputs = DelgOutputs(conv4, conv5, conv4_mask=mask)
         if which != "local":
             outputs = dataclasses.replace(
@@ -219,6 +229,11 @@ class Delg(nn.Module):
             local_descriptors=descriptors,
             reconstruction=reconstruction,
         )
+
+    @property
+    def first_centre(self) -> float:
+        """Pixel on which the first position of conv4 is centred."""
+        return extent.first_centre(get_convention(self.convention), self.conv4_stride)
 
     def _global_feature(self, conv5: jax.Array, sizes: jax.Array | None) -> jax.Array:
         mask = None if sizes is None else extent.inside(conv5.shape, sizes)
@@ -274,11 +289,19 @@ class Delg(nn.Module):
         return self.class_shards.gather(features) if self.class_shards else features
 
 
-def check_backbone(architecture: str, convention: str, conv4_stride: int) -> None:
-    """Raises a UserError for an unknown backbone, or a convention or stride that it lacks."""
-    known = (*resnet.ARCHITECTURES, *efficientnet.ARCHITECTURES)
+def check_backbone(
+    architecture: str, convention: str, conv4_stride: int, conv4_block: int = 0
+) -> None:
+    """Raises a UserError for an unknown backbone, or a convention, stride or block it lacks."""
+    known = (*resnet.ARCHITECTURES, *efficientnet.ARCHITECTURES, *vit.ARCHITECTURES)
     require_choice("config.model.backbone", architecture, known)
     get_convention(convention)
+    if architecture in vit.ARCHITECTURES:
+        vit.check(architecture, convention, conv4_stride, conv4_block)
+        return
+    if conv4_block:
+        rule = f"must be 0 with config.model.backbone={architecture}: it is of Vision Transformers"
+        raise UserError("config.model.conv4_block", conv4_block, rule)
     family = efficientnet if architecture in efficientnet.ARCHITECTURES else resnet
     family.check(architecture, convention, conv4_stride)
 
@@ -296,7 +319,7 @@ def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:
     Raises:
       UserError: if a field has an invalid value.
     """
-    check_backbone(model.backbone, model.convention, model.conv4_stride)
+    check_backbone(model.backbone, model.convention, model.conv4_stride, model.conv4_block)
     for field, choices in _CHOICES.items():
         require_choice(f"config.model.{field}", model[field], choices)
     for field in _POSITIVE:

@@ -27,13 +27,20 @@ def pooled(sizes: jax.Array, convention: Convention) -> jax.Array:
 
 def conv4_sizes(sizes: jax.Array, convention: Convention, conv4_stride: int) -> jax.Array:
     """Sizes int32 [B, 2] of the conv4 maps of images of the given sizes (pixels)."""
+    if convention.patches:  # whole ones, but at least one
+        return sizes // conv4_stride + (sizes < conv4_stride)
     maps = halve(halve(pooled(halve(sizes), convention)))
     return halve(maps) if conv4_stride == 32 else maps
 
 
-def conv5_sizes(sizes: jax.Array, convention: Convention) -> jax.Array:
-    """Sizes int32 [B, 2] of the conv5 maps; conv5 has stride 32 in every convention."""
-    return conv4_sizes(sizes, convention, 32)
+def conv5_sizes(sizes: jax.Array, convention: Convention, conv4_stride: int = 32) -> jax.Array:
+    """Sizes int32 [B, 2] of the conv5 maps; their stride is 32, or that of conv4 for patches."""
+    return conv4_sizes(sizes, convention, conv4_stride if convention.patches else 32)
+
+
+def first_centre(convention: Convention, conv4_stride: int) -> float:
+    """Pixel, along each axis, on which the first position of conv4 is centred."""
+    return (conv4_stride - 1) / 2 if convention.patches else 0.0
 
 
 def stem_shift(sizes: jax.Array, convention: Convention) -> jax.Array:

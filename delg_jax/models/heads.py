@@ -76,11 +76,13 @@ class DimReduction(nn.Module):
         (conv4 itself).
       features: C_T, the dimension of a local descriptor.
       dtype: of the computation.
+      signed: whether conv4 has values below 0, so that the reconstruction must too.
     """
 
     kind: str
     features: int
     dtype: Any = jnp.float32
+    signed: bool = False
 
     @nn.compact
     def __call__(self, maps: jax.Array) -> tuple[jax.Array, jax.Array | None]:
@@ -99,7 +101,8 @@ class DimReduction(nn.Module):
         if self.kind == "fc":
             return codes, None
         decoder = nn.Conv(maps.shape[-1], (1, 1), dtype=self.dtype, name="decoder")
-        return codes, nn.relu(decoder(codes))
+        decoded = decoder(codes)
+        return codes, decoded if self.signed else nn.relu(decoded)
 
 
 class CosineClassifier(nn.Module):

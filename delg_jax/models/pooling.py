@@ -15,7 +15,7 @@ def pool(
     """Pools each channel over all positions (equation 1, without the whitening).
 
     Args:
-      maps: float [B, H, W, C], not negative for GeM.
+      maps: float [B, H, W, C]; GeM takes values below 1e-6 as that.
       kind: `gem` (generalised mean), `avg` (SPoC) or `max`.
       power: p of GeM; 1 is the average, infinity the maximum.
       mask: bool [B, H, W], positions to pool; None for all.

@@ -118,6 +118,31 @@ def verify(
 ) -> np.ndarray:
     """Counts the inliers between a query and each candidate (paper, section 4.1).
 
+    Args:
+      query: features of one image, [Kq].
+      candidates: features of M images, [M, K].
+      pair_ids: int [M], seed of each pair, see `count_inliers`.
+      key: random key of the query.
+      settings: see `SpatialSettings`.
+      devices: to split the candidates over; None for all of this process.
+
+    Returns:
+      Inliers int32 [M], 0 below `settings.min_inliers`.
+    """
+    inliers = count_inliers(query, candidates, pair_ids, key, settings, devices)
+    return np.where(inliers >= settings.min_inliers, inliers, 0).astype(np.int32)
+
+
+def count_inliers(
+    query: LocalFeatures,
+    candidates: LocalFeatures,
+    pair_ids: Array,
+    key: jax.Array,
+    settings: SpatialSettings,
+    devices: Sequence[jax.Device] | None = None,
+) -> np.ndarray:
+    """Like `verify`, without `settings.min_inliers`.
+
     As in the official code, each query feature is matched with its nearest neighbour in the
     candidate, and the transformation maps the candidate to the query.
 
@@ -131,7 +156,7 @@ def verify(
       devices: to split the candidates over; None for all of this process.
 
     Returns:
-      Inliers int32 [M], 0 below `settings.min_inliers`.
+      Inliers int32 [M].
     """
     query = jax.tree.map(jnp.asarray, strongest(query, settings.max_features))
     candidates = strongest(candidates, settings.max_features)
@@ -146,8 +171,7 @@ def verify(
         blocks.append(estimate(query, part, ids, key)[2].inliers)
     if not blocks:
         return np.zeros(0, np.int32)
-    inliers = np.concatenate(blocks)[:count]
-    return np.where(inliers >= settings.min_inliers, inliers, 0).astype(np.int32)
+    return np.concatenate(blocks)[:count].astype(np.int32)
 
 
 def verify_pair(

@@ -14,7 +14,7 @@ from delg_jax.retrieval import skipped
 from delg_jax.retrieval.ranking import Ranking, by_similarity
 from delg_jax.retrieval.settings import RerankSettings, refuse_contradictions
 from delg_jax.search import SimilarityGraph, global_search, mean_direction
-from delg_jax.search.engine_choice import SearchSettings, engine
+from delg_jax.search.engine_choice import SearchSettings, check_packed, engine
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index_store import Place
 from delg_jax.search.pair_graph import PairGraph
@@ -47,6 +47,7 @@ def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
     """
     RerankSettings.of(config.rerank)
     SearchSettings.of(config.search)
+    check_packed(config)
     require_choice(subject, method, METHODS)
     refuse_contradictions(method, config)
     imports = is_imported(config.extract)

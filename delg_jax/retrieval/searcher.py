@@ -5,6 +5,7 @@ import logging
 import pathlib
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,18 +22,23 @@ from delg_jax.features.network import Network
 from delg_jax.features.origins import Box
 from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
+from delg_jax.rerank.chance import CHANCE, LEVELS, ChanceModel
 from delg_jax.rerank.spatial_verification import Verification
-from delg_jax.retrieval import methods, verification
+from delg_jax.retrieval import calibration, methods, verification
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import SearchSettings, index_place
 from delg_jax.search.engines import LocalSearch
-from delg_jax.search.index import build_index, pair_graph
+from delg_jax.search.index import build_index, is_built, pair_graph
 from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
+
+
+class Abandoned(Exception):
+    """A search for which nobody waits."""
 
 
 class Query(NamedTuple):
@@ -96,6 +102,24 @@ class Matches(NamedTuple):
     verification: Verification
 
 
+class Verdict(NamedTuple):
+    """How sure it is that hits show what the query shows.
+
+    Attributes:
+      inliers: of each hit, in their order; without `config.rerank.sp.min_inliers`.
+      levels: `strong`, `weak` or `chance` of each hit, see `chance.LEVELS`.
+      likely: hits down to the last that is better than `chance`; those below are unlikely.
+      least: inliers that this query needs, by level.
+      milliseconds: of the verification.
+    """
+
+    inliers: list[int]
+    levels: list[str]
+    likely: int
+    least: dict[str, int]
+    milliseconds: float
+
+
 class Searcher:
     """Searches the database of a workdir; threads may share it, the device serves one at a time.
 
@@ -133,6 +157,8 @@ class Searcher:
         self._engine: LocalSearch | None = None
         self._graphs: dict[str, SimilarityGraph | PairGraph] = {}
         self._device = threading.Lock()
+        self._chance: ChanceModel | None = None
+        self._is_calibrated = False
 
     @property
     def compiled_shapes(self) -> list[tuple]:
@@ -183,18 +209,26 @@ class Searcher:
         x, y = (0, 0) if box is None else (max(round(float(side)), 0) for side in box[:2])
         return Query(one, size, (y, x), spent, loaded.scale)
 
-    def search(self, query: Query, method: str = "global", top: int = 10) -> Found:
+    def search(
+        self,
+        query: Query,
+        method: str = "global",
+        top: int = 10,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Found:
         """Ranks the database.
 
         Args:
           query: result of `query`.
           method: one of `methods.METHODS`.
           top: maximum number of hits.
+          wanted: asked before each stage, whether anybody still waits for the result.
 
         Returns:
           The hits in the order of evaluation; at most `config.eval.depth`, if that is set.
 
         Raises:
+          Abandoned: if nobody waits.
           UserError: for a wrong method or number of hits.
         """
         check_request(method, top, self.config)
@@ -203,9 +237,11 @@ class Searcher:
         queries: Any = query.features
         extracted = self._stored._replace(database=database, queries=queries)
         with self._device:
+            _require(wanted)
             start = time.perf_counter()
             first = self._search(method, extracted)
             searched = _milliseconds_since(start)
+            _require(wanted)
             start = time.perf_counter()
             order, scores = self._rerank(method, extracted, first)
         milliseconds = {"features": query.milliseconds, "search": searched}
@@ -252,6 +288,61 @@ class Searcher:
         corner = np.array(query.corner, np.float32)
         return Matches((first / np.float32(query.scale) + corner[None, :], second), found)
 
+    @property
+    def best_method(self) -> str:
+        """The method that finds most, of those that need no graph which is not built yet."""
+        for method in ("local+mds", "local+mds+global"):
+            kind = methods.graph_name(method, self._rerank_settings.mds)
+            if method in self.methods and (kind == "pairs" or is_built(self._root, kind)):
+                return method
+        return "global+sp" if "global+sp" in self.methods else self.methods[0]
+
+    def judge(
+        self, query: Query, hits: Sequence[Hit], wanted: Callable[[], bool] = lambda: True
+    ) -> Verdict | None:
+        """Verifies hits, and compares their inliers with those of wrong images.
+
+        The first call measures pairs of database images, and keeps the result in the workdir.
+
+        Args:
+          query: result of `query`.
+          hits: of a search for it.
+          wanted: as of `search`.
+
+        Returns:
+          The verdict; None without local features, or if the database is too small to tell.
+
+        Raises:
+          Abandoned: if nobody waits.
+          UserError: if the stored calibration is damaged.
+        """
+        if not has_local(self.config):
+            return None
+        settings = self._rerank_settings.sp
+        images = np.array([hit.image for hit in hits], np.int32)
+        with self._device:
+            _require(wanted)
+            model = self._calibrated()
+            if model is None:
+                return None
+            start = time.perf_counter()
+            local = query.features.local_features(settings.max_features)
+            one = LocalFeatures(*(np.asarray(field[0]) for field in local))
+            database = self._database.local_features(settings.max_features)
+            inliers = spatial_verification.count_inliers(
+                one,
+                LocalFeatures(*(np.asarray(field[images]) for field in database)),
+                images,
+                jax.random.key(self.config.seed),  # as `verification.inlier_counter` draws
+                settings,
+            )
+            spent = _milliseconds_since(start)
+        features = int(np.sum(one.mask))
+        levels = model.levels(inliers, features)
+        better = [rank for rank, level in enumerate(levels, 1) if level != CHANCE]
+        least = {level: model.least(level, features) for level in LEVELS}
+        return Verdict(inliers.tolist(), levels, max(better, default=0), least, spent)
+
     def warm_up(self) -> None:
         """Compiles what a search for any picture needs, so that none has to wait for it.
 
@@ -270,7 +361,17 @@ class Searcher:
                 progress.advance()
             if has_local(self.config):
                 self.matches(query, 0)
+                self.judge(query, self.search(query, "global", 1).hits)
             progress.advance()
+
+    def _calibrated(self) -> ChanceModel | None:
+        """The model of wrong images; the device is the caller's."""
+        if not self._is_calibrated:
+            self._chance = calibration.load_or_measure(
+                self.config, self._root, self._stored, self._database
+            )
+            self._is_calibrated = True
+        return self._chance
 
     def _search(self, method: str, extracted: Extracted) -> Ranking:
         """The search that a method starts with; the engine is kept."""
@@ -338,6 +439,12 @@ def _supports(method: str, config: ml_collections.ConfigDict) -> bool:
             _LOG.warning("%s is not available: %s", method, error)
         return False
     return True
+
+
+def _require(wanted: Callable[[], bool]) -> None:
+    """Ends a search that nobody waits for."""
+    if not wanted():
+        raise Abandoned
 
 
 def _milliseconds_since(start: float) -> float:

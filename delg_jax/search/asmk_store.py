@@ -315,7 +315,7 @@ def _new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        os.replace(temporary, folder)
+        workdir.move(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

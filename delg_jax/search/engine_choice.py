@@ -5,6 +5,7 @@ import pathlib
 from typing import Any, Self
 
 import ml_collections
+import numpy as np
 
 from delg_jax import distributed
 from delg_jax import workdir as outputs
@@ -80,8 +81,6 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        if self.engine != "exact" and self.packed:
-            raise WrongField("packed", self.packed, f"needs the engine exact, not {self.engine}")
         if self.engine == "exact" and self.candidates:
             rule = "must be 0 for the engine exact, which compares all images"
             raise WrongField("candidates", self.candidates, rule)
@@ -117,6 +116,18 @@ class SearchSettings:
     def compared_for_graph(self) -> int:
         """Features of an image compared for the graph; 0 = all."""
         return self.graph_features or self.max_features
+
+
+def check_packed(config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for codes of the store that the engine cannot compare.
+
+    Args:
+      config: the whole tree.
+    """
+    search, encoding = config.search, config.extract.local_encoding
+    if search.packed and search.engine != "exact" and encoding != "sign":
+        rule = f"needs the engine exact, not {search.engine}, or config.extract.local_encoding="
+        raise UserError("config.search.packed", search.packed, f"{rule}sign, not {encoding}")
 
 
 def deciding_fields(search: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -227,6 +238,10 @@ def _approximate(
     database: LocalFeatures, search: SearchSettings, place: Place | None
 ) -> LocalSearch:
     """The engine with an index, which is stored at `place` if there is one."""
+    if database.descriptors.dtype == np.uint8:  # `config.search.packed`
+        vectors: Any = engines.of_signs(database.descriptors)
+        found = _approximate(database._replace(descriptors=vectors), search, place)
+        return engines.SignSearch(found)
     descriptors, mask, idf = database.descriptors, database.mask, search.idf_images > 0
     if search.engine == "cann":
         grids = search.cann

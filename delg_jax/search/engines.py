@@ -7,12 +7,14 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from delg_jax.features.storage import encodings
+from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import asmk as asmk_index
 from delg_jax.search import cann as cann_index
 from delg_jax.search import idf, local_search
 from delg_jax.search import ivf as ivf_index
 from delg_jax.search.asmk import AsmkIndex, AsmkScoring
-from delg_jax.search.batching import padded_rows, starts
+from delg_jax.search.batching import Rows, padded_rows, starts
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.ivf import IvfIndex
 from delg_jax.search.kernels import SimilarityKernel
@@ -251,6 +253,35 @@ class CandidateSearch:
             np.take_along_axis(similarities, order, axis=1),
             np.take_along_axis(candidates, order, axis=1),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class SignSearch:
+    """An engine over unit vectors of two values, asked with the packed signs of such vectors.
+
+    Attributes:
+      engine: whose database holds what `encodings.decode` makes of signs.
+    """
+
+    engine: LocalSearch
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Similarities float32 [Q, N] of queries uint8 [Q, Kq, D / 8] with their mask [Q, Kq]."""
+        return self.engine(_vectors(queries), query_mask)
+
+    def top(self, queries: Array, query_mask: Array, top: int) -> Top:
+        """The most similar images of each query, see `LocalSearch.top`."""
+        return self.engine.top(_vectors(queries), query_mask, top)
+
+
+def of_signs(rows: Rows) -> StoredRows:
+    """Packed signs uint8 [N, K, D / 8] as unit vectors float16 [N, K, D], decoded when read."""
+    shape = (*rows.shape[:-1], 8 * rows.shape[-1])
+    return StoredRows(lambda wanted: _vectors(rows[wanted]), shape, np.float16)
+
+
+def _vectors(codes: Array) -> np.ndarray:
+    return encodings.decode(encodings.Codes(np.asarray(codes), None), "sign")
 
 
 def _top_one_by_one(search: LocalSearch, queries: Array, query_mask: Array, top: int) -> Top:

@@ -74,6 +74,57 @@ def search(
     return _without_absent(similarities), np.asarray(indices)
 
 
+class StreamedSearch:
+    """`search` of a database that comes part by part, each read once.
+
+    Args:
+      queries: float [Q, D].
+      top_k: images kept per query.
+      block: images compared at a time.
+    """
+
+    def __init__(self, queries: np.ndarray, top_k: int, block: int = 65_536) -> None:
+        if top_k <= 0 or block <= 0:
+            raise ValueError(f"`top_k` (={top_k}) and `block` (={block}) must be positive")
+        self._queries, self._block = jnp.asarray(queries, jnp.float32), block
+        self._similarities = jnp.full((len(queries), top_k), -jnp.inf)
+        self._indices = jnp.full((len(queries), top_k), -1, jnp.int32)
+        self.count = 0
+
+    def add(self, rows: np.ndarray, present: np.ndarray | None = None) -> None:
+        """Compares the next images.
+
+        Args:
+          rows: float [n, D]; they are numbered on from `count`.
+          present: bool [n], False for images that no list may hold; None = all may be held.
+        """
+        block, firsts = even_blocks(len(rows), self._block)
+        done = 0
+        for first in firsts:
+            part, exists = rows[first : first + block], None
+            if present is not None:
+                exists = present[first : first + block]
+            start, known = self.count + first, self.count + done
+            self._similarities, self._indices = _merge(
+                self._similarities, self._indices, self._queries, part, exists, start, known
+            )
+            done = first + len(part)
+        self.count += len(rows)
+
+    def lists(self) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities float32 [Q, top_k], best first, and indices int32 [Q, top_k].
+
+        Where there are fewer images, similarities are minus infinity and indices are -1.
+        """
+        similarities = _without_absent(self._similarities)
+        return similarities, np.where(similarities == -np.inf, -1, np.asarray(self._indices))
+
+    def restore(self, similarities: np.ndarray, indices: np.ndarray, count: int) -> None:
+        """Goes on from `lists` of the first `count` images."""
+        self._similarities = jnp.asarray(similarities, jnp.float32)
+        self._indices, self.count = jnp.asarray(indices, jnp.int32), count
+
+
 def _without_absent(similarities: jax.Array | np.ndarray) -> np.ndarray:
     """Replaces the similarity of absent images by minus infinity."""
     values = np.asarray(similarities)

@@ -18,6 +18,7 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.search.graph import Lists, SimilarityGraph
 
 FORMAT = 1
+HEADER = "graph.json"
 
 _ARRAYS = {"similarities": np.dtype(np.float32), "indices": np.dtype(np.int32)}
 _COMPRESSION = 1  # level of Zstandard
@@ -140,14 +141,14 @@ class GraphStore:
         content = {"format": FORMAT, "generation": self._own.name, "images": len(self)}
         if self._features is not None and len(self):
             content["first"] = self._features.digest_of_first(len(self))
-        workdir.write_json(self.folder / "graph.json", content)
+        workdir.write_json(self.folder / HEADER, content)
         for other in self.folder.iterdir():
             if other.is_dir() and other != self._own:
                 shutil.rmtree(other)
 
     def _stored(self) -> dict[str, Any] | None:
         """What `graph.json` says; None if there is none."""
-        path = self.folder / "graph.json"
+        path = self.folder / HEADER
         try:
             stored = json_files.read(path, _SUBJECT, _FIELDS)
         except UserError as error:

@@ -9,6 +9,7 @@ from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.search.engine_choice import (
     SearchSettings,
     build_engine,
+    check_packed,
     deciding_fields,
     engine,
     exact_search,
@@ -16,7 +17,7 @@ from delg_jax.search.engine_choice import (
 )
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches
-from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.graph_store import HEADER, GraphStore
 from delg_jax.search.index_store import Place
 from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
@@ -61,6 +62,7 @@ def build_index(
     """
     root = root_of(workdir)
     search = SearchSettings.of(config.search)
+    check_packed(config)
     extracted = extracted or extract(config, root, overwrite)
     folder = root / "index" / FOLDERS[features]
     old = root / "index" / "graph.npz"
@@ -84,6 +86,11 @@ def build_index(
             title = f"graph of {features} similarities"
             fill(store, searches, search.graph_neighbours, title, extend)
     return store.graph()
+
+
+def is_built(workdir: pathlib.Path, features: str) -> bool:
+    """Whether `workdir` has a complete graph of `features`, `local` or `global`."""
+    return (workdir / "index" / FOLDERS[features] / HEADER).is_file()
 
 
 def pair_graph(extracted: Extracted, search: SearchSettings) -> PairGraph:

@@ -6,7 +6,6 @@ on opening: 1 of 52 GB for 1M images with 200 features of 128 dimensions and the
 
 import dataclasses
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
@@ -94,8 +93,8 @@ def _save(index: Index, folder: pathlib.Path, source: str) -> None:
         workdir.write_json(new / _HEADER, header)
         workdir.flush(new)
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+            workdir.move(folder, old)
+        workdir.move(new, folder)
         workdir.flush_entries(folder.parent)
     finally:
         shutil.rmtree(temporary)

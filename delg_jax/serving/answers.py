@@ -5,6 +5,7 @@ import hashlib
 import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from delg_jax.data import images
@@ -20,6 +21,15 @@ MOST_HITS = 200
 _USUAL_PIXELS, _USUAL_SECONDS = 25_000_000, 3.0  # others are large
 _LEAST_MEGABYTES, _BYTES_PER_PIXEL = 100, 14
 _CACHED_QUERIES = 128  # their features are reused for other methods and for matches
+
+
+# First bytes of what browsers show
+_MEDIA_TYPES = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG", "image/png"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "image/webp"),
+)
 
 
 class Picture(NamedTuple):
@@ -72,6 +82,7 @@ class Answers:
         return {
             "images": len(self._searcher.source),
             "methods": list(self._searcher.methods),
+            "best": self._searcher.best_method,
             "matches": has_local(self._searcher.config),
             "most_hits": MOST_HITS,
         }
@@ -116,19 +127,34 @@ class Answers:
         self._cache(name, query)
         return Picture(name, query, {"decoding": decoding, "features": query.milliseconds})
 
-    def search(self, picture: Picture, method: str, top: int) -> dict[str, Any]:
+    def search(
+        self,
+        picture: Picture,
+        method: str,
+        top: int,
+        judged: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> dict[str, Any]:
         """Searches for an image.
 
         Args:
           picture: result of `extract`.
           method: checked by `check`, like `top`.
           top: maximum number of hits.
+          judged: whether to compare the inliers of the hits with those of wrong images.
+          wanted: whether anybody still waits; else the search ends after its present stage.
 
         Returns:
-          `query` (a name for `matches`), `hits`, `milliseconds` by stage, `size` of the image.
+          `query` (a name for `matches`), `hits`, `milliseconds` by stage, `size` of the image. With
+          a `Verdict`, `level` and `inliers` of each hit, and `likely` and `least` as there; without
+          one, `likely` and `least` are None.
+
+        Raises:
+          Abandoned: if nobody waits.
         """
-        found = self._searcher.search(picture.query, method, top)
-        hits = [
+        found = self._searcher.search(picture.query, method, top, wanted)
+        verdict = self._searcher.judge(picture.query, found.hits, wanted) if judged else None
+        hits: list[dict[str, Any]] = [
             {
                 "image": hit.image,
                 "name": hit.name,
@@ -136,12 +162,36 @@ class Answers:
             }
             for hit in found.hits
         ]
+        milliseconds = {**found.milliseconds, **picture.milliseconds}
+        if verdict is not None:
+            milliseconds["check"] = verdict.milliseconds
+            for hit, inliers, level in zip(hits, verdict.inliers, verdict.levels, strict=True):
+                hit |= {"inliers": inliers, "level": level}
         return {
             "query": picture.name,
             "hits": hits,
-            "milliseconds": {**found.milliseconds, **picture.milliseconds},
+            "likely": None if verdict is None else verdict.likely,
+            "least": None if verdict is None else verdict.least,
+            "milliseconds": milliseconds,
             "size": picture.query.size,
         }
+
+    def original(self, image: int) -> tuple[bytes, str]:
+        """The file of a database image, unless a browser could take it for something else.
+
+        Args:
+          image: index of the image.
+
+        Returns:
+          The bytes and their media type.
+
+        Raises:
+          UserError: if there is no such image, or it cannot be decoded.
+        """
+        self.pictures.shape(image)  # whatever is no image stays here
+        data = self._searcher.source.read(image)
+        kinds = (kind for start, kind in _MEDIA_TYPES if data.startswith(start))
+        return data, next(kinds, "application/octet-stream")
 
     def matches(self, name: str, image: int) -> dict[str, Any]:
         """Matches between an earlier query and a database image.

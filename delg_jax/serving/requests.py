@@ -213,4 +213,5 @@ class Uploads:
 
 
 def _too_large(limit: int) -> str:
-    return f"the body must have at most {limit} bytes"
+    size = f"{limit / 2**20:.3g} MB" if limit >= 2**20 else f"{limit} bytes"
+    return f"the body must have at most {size}"

@@ -12,7 +12,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 from aiohttp import web
 
@@ -35,6 +35,7 @@ _PAGE_FILES = {
     "/search.css": ("search.css", "text/css"),
     "/search.js": ("search.js", "text/javascript"),
     "/matches.js": ("matches.js", "text/javascript"),
+    "/results.js": ("results.js", "text/javascript"),
     "/box.js": ("box.js", "text/javascript"),
 }
 _MATCHES_BODY = 1024  # maximum bytes of a request for matches
@@ -61,20 +62,22 @@ class Handlers:
         )
 
     async def search(self, request: web.Request) -> web.Response:
-        """Searches for the image in the body; `method`, `box` and `top` are in the URL."""
+        """Searches for the image in the body; `method`, `box`, `top`, `judge=1` are in the URL."""
         parameters = request.query
         method, corners = parameters.get("method", "global"), parameters.get("box")
         top = _whole_number("--top", parameters.get("top", "10"))
+        judged = parameters.get("judge") == "1"
         self._answers.check(method, top)
         box = parse_box(corners) if corners else None
         answers, queue = self._answers, self._queue
-        async with queue.deadline():
-            async with self._uploads.body(request, "image/") as data:
-                try:
-                    picture = await queue.extract(answers.extract, data, box)
-                except TooLargeError:
-                    picture = await queue.extract_large(answers.extract, data, box, True)
-            found = await queue.search(answers.search, picture, method, top)
+        with _while_wanted() as wanted:
+            async with queue.deadline():
+                async with self._uploads.body(request, "image/") as data:
+                    try:
+                        picture = await queue.extract(answers.extract, data, box)
+                    except TooLargeError:
+                        picture = await queue.extract_large(answers.extract, data, box, True)
+                found = await queue.search(answers.search, picture, method, top, judged, wanted)
         return web.json_response(found)
 
     async def matches(self, request: web.Request) -> web.Response:
@@ -99,6 +102,28 @@ class Handlers:
         headers = {"Cache-Control": "private, max-age=60"}
         return web.Response(body=jpeg, content_type="image/jpeg", headers=headers)
 
+    async def original(self, request: web.Request) -> web.Response:
+        """A database image as it is stored."""
+        index = _whole_number("image", request.match_info["index"])
+        data, kind = await self._queue.read_image(self._answers.original, index)
+        return web.Response(body=data, content_type=kind)
+
+    async def size(self, request: web.Request) -> web.Response:
+        """Rows and columns of a database image."""
+        index = _whole_number("image", request.match_info["index"])
+        shape = await self._queue.read_image(self._answers.pictures.shape, index)
+        return web.json_response(shape)
+
+
+@contextlib.contextmanager
+def _while_wanted() -> Iterator[Callable[[], bool]]:
+    """Yields what a thread asks: whether the block still runs, or the client or time is gone."""
+    wanted = [True]
+    try:
+        yield lambda: wanted[0]
+    finally:
+        wanted[0] = False
+
 
 def application(
     answers: Answers, queue: SearchQueue, limits: Limits, allowed: Collection[str]
@@ -120,6 +145,8 @@ def application(
         )
     app.router.add_get("/api/about", handlers.about)
     app.router.add_get("/api/image/{index}", handlers.image)
+    app.router.add_get("/api/original/{index}", handlers.original)
+    app.router.add_get("/api/size/{index}", handlers.size)
     app.router.add_post("/api/search", handlers.search)
     app.router.add_post("/api/matches", handlers.matches)
     return app

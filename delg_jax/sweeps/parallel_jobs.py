@@ -214,6 +214,14 @@ def _stop_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def patience() -> float:
+    """Seconds that a run of `--jobs` waits for the same run of a sweep that was killed.
+
+    That one notices, saves a checkpoint and ends.
+    """
+    return _GRACE_SECONDS if _PARENT in os.environ else 0.0
+
+
 def lines(commands: Mapping[str, Sequence[str]]) -> list[str]:
     """One shell line per command.
 

@@ -119,7 +119,11 @@ def check(
 
 
 def run_one(
-    one: Run, config: ml_collections.ConfigDict, folder: pathlib.Path, overwrite: bool = False
+    one: Run,
+    config: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    overwrite: bool = False,
+    patience: float = 0.0,
 ) -> Result:
     """Runs one run, unless it is finished, and records it in its folder.
 
@@ -128,6 +132,7 @@ def run_one(
       config: with its overrides.
       folder: of its outputs.
       overwrite: whether outputs of another configuration are deleted instead of refused.
+      patience: seconds that another job may still do the same run.
 
     Returns:
       The outcome; an exception of a verb is its error.
@@ -136,7 +141,7 @@ def run_one(
       KeyboardInterrupt: if a verb was asked to stop and has saved its state.
     """
     try:
-        with exclusive(folder, "run"):
+        with exclusive(folder, "run", patience):
             wanted = Record.begin(config, one.verbs)
             if result := finished(one, wanted, folder):
                 return result

@@ -1,6 +1,7 @@
 """Orbax checkpoints of a training run: saved in the background, verified when restored."""
 
 import contextlib
+import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from orbax.checkpoint import checkpoint_managers
 
-from delg_jax import configuration, system_errors
+from delg_jax import configuration, json_files, system_errors
 from delg_jax.errors import UserError
 from delg_jax.models.variables import digest
 from delg_jax.training.health import first_nonfinite
@@ -20,7 +21,9 @@ from delg_jax.training.optimizer import TrainState
 
 FOLDER = "checkpoints"
 ATTENTION_QUANTILES = ("attention_p50", "attention_p75")
-_DIGEST = "digest"  # Orbax keeps no checksum of its arrays
+_DIGEST = "digest"  # of the variables; Orbax keeps no checksum of its arrays
+_OPTIMIZER_DIGEST = "optimizer_digest"
+_SUBJECT = "config.model.checkpoint"
 _LONGEST_REASON = 200  # characters; Orbax quotes whole trees
 
 
@@ -142,12 +145,14 @@ class Checkpoints:
         best = {name: metrics[name] for name in (self._best_metric,) if name in metrics}
         meta = {**self._meta, "attention": attention, "validated": validated}
         meta[_DIGEST] = digest(state.variables)
+        optimizer = {"step": state.step, "state": state.opt_state}
+        meta[_OPTIMIZER_DIGEST] = _digest_of_leaves(optimizer)
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 variables=ocp.args.StandardSave(state.variables),
-                optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-                meta=ocp.args.JsonSave(meta),
+                optimizer=ocp.args.StandardSave(optimizer),
+                meta=ocp.args.JsonSave(json_files.signed(meta)),
             ),
             metrics=best or None,
         )
@@ -176,20 +181,46 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(self._manager.latest_step(), args=arguments)
-        except (ValueError, KeyError, OSError) as error:
+        except Exception as error:  # on a damaged checkpoint, Orbax can raise anything
             system_errors.reraise(error)
-            folder = str(self._manager.directory)
-            rule = f"cannot resume ({str(error).splitlines()[0]}); delete the checkpoint, or start "
-            rule += f"from its weights with --config.model.checkpoint={folder} and a new --workdir"
-            raise UserError("checkpoint", folder, rule) from error
+            name = str(self._manager.directory)
+            reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+            rule = f"cannot resume ({reason}); delete the checkpoint, or start "
+            rule += f"from its weights with --config.model.checkpoint={name} and a new --workdir"
+            raise UserError("checkpoint", name, rule) from error
         variables, optimizer = restored["variables"], restored["optimizer"]
-        require_intact(variables, restored["meta"], pathlib.Path(self._manager.directory))
+        folder = pathlib.Path(self._manager.directory)
+        meta = intact_meta(restored["meta"], folder)
+        require_intact(variables, meta, folder)
+        if meta.get(_OPTIMIZER_DIGEST) not in (None, _digest_of_leaves(optimizer)):
+            rule = "is damaged: the optimizer state is not that which was saved"
+            raise UserError(_SUBJECT, str(folder), rule)
         state = TrainState(
             optimizer["step"], variables["params"], variables["batch_stats"], optimizer["state"]
         )
-        validated = restored["meta"].get("validated", True)
+        validated = meta.get("validated", True)
         self._not_validated = None if validated else int(state.step)
         return Restored(state, validated)
+
+
+def intact_meta(meta: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+    """The `meta` of a checkpoint as it was saved; a UserError if it is damaged.
+
+    Args:
+      meta: as restored; that of older versions has no checksum.
+      folder: of the checkpoints.
+    """
+    return json_files.unsigned(meta, _SUBJECT, str(folder))
+
+
+def _digest_of_leaves(tree: Any) -> str:
+    """SHA-256 over shapes and values of the arrays of a tree, in order."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        array = np.asarray(leaf)
+        total.update(f"{array.dtype} {array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
 
 
 def require_intact(variables: Any, meta: Mapping[str, Any], folder: pathlib.Path) -> None:
@@ -202,12 +233,12 @@ def require_intact(variables: Any, meta: Mapping[str, Any], folder: pathlib.Path
     """
     if meta.get(_DIGEST) not in (None, digest(variables)):
         rule = "is damaged: its numbers are not those that were saved"
-        raise UserError("config.model.checkpoint", str(folder), rule)
+        raise UserError(_SUBJECT, str(folder), rule)
     tensors = traverse_util.flatten_dict(variables, sep="/")
     position = int(first_nonfinite(tensors))
     if position >= 0:
         rule = f"must hold finite numbers; {list(tensors)[position]} does not"
-        raise UserError("config.model.checkpoint", str(folder), rule)
+        raise UserError(_SUBJECT, str(folder), rule)
 
 
 @contextlib.contextmanager
@@ -224,4 +255,4 @@ def explain_read_errors(folder: pathlib.Path) -> Iterator[None]:
         system_errors.reraise(error)
         text = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         rule = f"does not hold this network, or is damaged: {text}"
-        raise UserError("config.model.checkpoint", str(folder), rule) from error
+        raise UserError(_SUBJECT, str(folder), rule) from error

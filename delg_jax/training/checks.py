@@ -76,6 +76,7 @@ _SHARE = Range(0, 1, below=True)
 RANGES = {
     "seed": Range(0, 2**32, below=True),
     "model.conv4_stride": _COUNT,
+    "model.conv4_block": _NOT_NEGATIVE,
     "model.gem_power": _POSITIVE,
     "model.global_dim": _COUNT,
     "model.attention_dim": _COUNT,

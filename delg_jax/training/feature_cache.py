@@ -29,7 +29,8 @@ _GOOD = "good"  # which images are readable
 _REMEDY = "delete the folder to compute it again"
 _PIXELS = ("image_size", "reduced_decode", "min_side", "max_pixels")
 _DECISIVE = (
-    *("model.backbone", "model.convention", "model.conv4_stride", "train.dtype"),
+    *("model.backbone", "model.convention", "model.conv4_stride", "model.conv4_block"),
+    "train.dtype",
     *(f"data.{name}" for name in _PIXELS),
 )
 

@@ -12,6 +12,8 @@ from typing import Any, Self, TypeVar
 import jax
 from jax.experimental import multihost_utils
 
+from delg_jax import distributed
+
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -33,7 +35,7 @@ class StopRequest:
 
     def __init__(self, status: int) -> None:
         self._status = status
-        self._received = self._raises = self._agreed = False
+        self._received = self._raises = self._agreed = self._ends_first = False
         self._polls = 0
         self._previous: dict[int, Any] = {}
 
@@ -52,6 +54,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _record(self, number: int, _: FrameType | None) -> None:
+        if self._ends_first:
+            self._ends_first = False
+            raise self.interruption()
         if number == signal.SIGINT and self._received:
             raise KeyboardInterrupt
         self._received = True
@@ -68,16 +73,27 @@ class StopRequest:
     def at_once(self) -> Iterator[None]:
         """Within the block, a request raises `Interrupted` wherever the program is.
 
-        Use it where there is nothing to save. Several processes wait for the next poll instead:
-        if one left, the others would wait for it.
+        Use it where there is nothing to save. Several processes stop while the first one works
+        alone, as when it prepares data; elsewhere they wait for the next poll, because if one left,
+        the others would wait for it.
         """
-        before, self._raises = self._raises, jax.process_count() == 1
+        if jax.process_count() > 1:
+            with distributed.stopping_first(self._end_first):
+                yield
+            return
+        before, self._raises = self._raises, True
         try:
-            if self._raises and self._received:
+            if self._received:
                 raise self.interruption()
             yield
         finally:
             self._raises = before
+
+    def _end_first(self) -> None:
+        """Makes the main thread raise `Interrupted`; called by another one."""
+        if self._previous:  # it has our handler
+            self._ends_first = True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def arrived(self) -> bool:
         """Whether to stop here; the same in all processes, which must poll equally often."""

@@ -8,7 +8,8 @@ from typing import Any
 import ml_collections
 
 from delg_jax.errors import UserError
-from delg_jax.models.weights import PUBLISHED, head_fields, identify, locate, read_arrays
+from delg_jax.models import vit
+from delg_jax.models.weights import PUBLISHED, Identity, head_fields, identify, locate, read_arrays
 from delg_jax.training.checkpoints import FOLDER, has_checkpoint
 from delg_jax.workdir import stored_config
 
@@ -75,7 +76,7 @@ def find_weights(
         "pretrained_source": identity.source,
         "backbone": identity.backbone,
         "convention": identity.convention,
-        "conv4_stride": _STRIDE.get(identity.convention, 16),
+        "conv4_stride": _stride(identity),
         "checkpoint": "",
     }
     return NamedWeights(
@@ -90,6 +91,12 @@ def use_weights(
     found = find_weights(weights, heads, offline)
     config.model.update(found.fields | found.heads)
     return found
+
+
+def _stride(identity: Identity) -> int:
+    if identity.backbone in vit.ARCHITECTURES:
+        return vit.ARCHITECTURES[identity.backbone].patch
+    return _STRIDE.get(identity.convention, 16)
 
 
 def _require_there(weights: str) -> None:

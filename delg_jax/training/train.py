@@ -1,11 +1,11 @@
 """Training from a configuration: checks it, prepares state and input, and runs the loop."""
 
+import contextlib
 import functools
 import logging
 import pathlib
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -89,12 +89,16 @@ def _train(
     tx = optimizer.create_optimizer(config.train, shards)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
     train, best = config.train, best_metric(config)
-    with Checkpoints(
-        root / FOLDER, config.model, train.keep_checkpoints, best, config
-    ) as checkpoints:
+    with (
+        Checkpoints(
+            root / FOLDER, config.model, train.keep_checkpoints, best, config
+        ) as checkpoints,
+        contextlib.ExitStack() as stack,
+    ):
         with stop.at_once():
             state, validated = _start(config, module, tx, checkpoints)
             batches = _open_batches(config, module, state, data, root, skip_log)
+            stack.enter_context(contextlib.closing(batches))
             loop = TrainingLoop(
                 train,
                 pipeline.InputSettings.of(config.data),
@@ -179,7 +183,7 @@ def _open_batches(
     data: TrainingData,
     root: pathlib.Path,
     skip_log: skips.SkipLog,
-) -> grain.DatasetIterator:
+) -> pipeline.Batches:
     """The input of this process: images, or cached maps of a frozen backbone."""
     read = None
     if config.train.cache_features:

@@ -19,6 +19,7 @@ from delg_jax.training.checkpoints import (
     FOLDER,
     explain_read_errors,
     has_checkpoint,
+    intact_meta,
     require_intact,
 )
 from delg_jax.workdir import CONFIG_FILE, stored_config
@@ -227,7 +228,7 @@ def _opened(
     ):
         step = manager.latest_step() if step is None else step
         stored = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        yield manager, step, stored["meta"]
+        yield manager, step, intact_meta(stored["meta"], folder)
 
 
 def _restore(

@@ -1,19 +1,21 @@
 """The server of the search page under load: 50 good clients beside slow, broken and hostile ones.
 
-    python -m experiments.benchmarks.server_load --index=runs/quickstart
+    python -m experiments.benchmarks.server_load --index=runs/quickstart --clients=200
 
 Starts `delg search --serve` on a workdir in its own process. Each good client searches random boxes
 of pictures of many sizes, requests the matches of the best result and fetches its image, one
 request after the other. Beside them, slow clients send a byte a second or nothing, broken ones
 leave in the middle, hostile ones send what must be refused, and heavy ones send pictures that take
 long to decode. Counts and times the responses, and follows the memory of the server with its
-processes. Linux only. Writes server_load.json and server_load.md into --results; with another
+processes. In the end it must obey SIGTERM within 10 seconds although searches are running. Linux
+only. Writes server_load.json and server_load.md into --results; with another
 number of clients than 50, it is in the names.
 """
 
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -38,9 +40,13 @@ from delg_jax.errors import UserError
 
 _IMAGES = 8  # of the database, that the pictures of clients are made from
 _SIZES = (160, 900)  # pixels of the sides of pictures, least and most
+_GOOD = ("search", "matches", "image")  # requests of good clients
 _SLOW, _BROKEN, _HOSTILE, _HEAVY = 10, 5, 5, 1  # clients beside the good ones
 _HEAVY_SIDE, _HEAVY_SCANS = 4500, 80  # seconds of decoding, below all limits
-_CURVE = 10  # measurements of memory
+_CURVE_SECONDS = 15.0  # between measurements of memory
+_UNFINISHED = 3  # heavy pictures that are decoded when SIGTERM comes
+_WARMING = 10  # one search of so many comes before those that are measured
+_SIGTERM_SECONDS = 10.0  # at most, from SIGTERM to the end of the server
 _JPEG = {"Content-Type": "image/jpeg"}
 
 
@@ -68,9 +74,6 @@ class Load:
 
     async def good(self, session, rng: np.random.Generator) -> None:
         """Searches, requests matches and fetches an image."""
-        if not self._left:
-            await asyncio.sleep(0.1)
-            return
         self._left -= 1
         number = rng.integers(len(self._images))
         image, (width, height) = self._images[number], self._shapes[number]
@@ -86,6 +89,10 @@ class Load:
         pair = {"query": found["query"], "image": best}
         await self._ask(session, "matches", "POST", "/api/matches", json=pair)
         await self._ask(session, "image", "GET", f"/api/image/{best}")
+
+    def is_done(self) -> bool:
+        """Whether all searches of good clients have begun."""
+        return self._left <= 0
 
     async def slow(self, session, rng: np.random.Generator) -> None:
         """Sends nothing, or a byte a second of a head or body, until the connection is closed."""
@@ -145,6 +152,16 @@ class Load:
             session, "heavy", "POST", "/api/search", data=self._heavy + stamp, headers=_JPEG
         )
 
+    def start_heavy(self, count: int) -> list[socket.socket]:
+        """Sends pictures that take long to decode, and does not wait; the open connections."""
+        head = f"POST /api/search HTTP/1.1\r\nHost: localhost:{self.port}\r\n"
+        head += f"Content-Type: image/jpeg\r\nContent-Length: {len(self._heavy) + 1}\r\n\r\n"
+        clients = []
+        for number in range(count):
+            clients.append(socket.create_connection(("127.0.0.1", self.port), 10))
+            clients[-1].sendall(head.encode() + self._heavy + bytes([number]))
+        return clients
+
     async def prepare(self, session, heavy: bool) -> None:
         """Fetches images, and makes the pictures of clients from them."""
         fetched = []
@@ -198,7 +215,7 @@ def _too_many_pixels() -> bytes:
 
 
 async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
-    """Runs the clients for some seconds."""
+    """Runs the clients until all searches are made, or for some seconds."""
     import aiohttp
 
     connector = aiohttp.TCPConnector(limit=0)
@@ -213,7 +230,7 @@ async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
 
         async def repeat(action: Callable[..., Awaitable[None]], seed: int) -> None:
             rng = np.random.default_rng(seed)
-            while time.monotonic() < end:
+            while time.monotonic() < end and not load.is_done():
                 try:
                     await action(session, rng)
                 except OSError:  # of clients that misbehave
@@ -227,9 +244,24 @@ async def drive(load: Load, clients: int, seconds: float, others: bool) -> None:
         await asyncio.gather(*tasks[clients:], return_exceptions=True)
 
 
+@dataclasses.dataclass
+class Served:
+    """A server.
+
+    Attributes:
+      process: its id.
+      port: of the page.
+      ending: seconds from SIGTERM to its end; None before it.
+    """
+
+    process: int
+    port: int
+    ending: float | None = None
+
+
 @contextlib.contextmanager
-def served(index: str, config: str | None) -> Iterator[tuple[int, int]]:
-    """Yields process id and port of a server, which must exit with status 0 at the end."""
+def served(index: str, config: str | None) -> Iterator[Served]:
+    """Yields a server, which must exit with status 0 within 10 seconds at the end."""
     command = [sys.executable, "-m", "delg_jax", "search", "--serve", "--port=0"]
     command += [f"--index={index}", *([f"--config={config}"] if config else [])]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -237,13 +269,20 @@ def served(index: str, config: str | None) -> Iterator[tuple[int, int]]:
         line = server.stdout.readline()
         if "http://" not in line:
             raise UserError("--index", index, "cannot be served; see the error above")
-        yield server.pid, int(line.split("http://")[1].split("/")[0].rpartition(":")[2])
+        found = Served(server.pid, int(line.split("http://")[1].split("/")[0].rpartition(":")[2]))
+        yield found
     finally:
+        start = time.monotonic()
         server.send_signal(signal.SIGTERM)
         status = server.wait(60)
+        seconds = time.monotonic() - start
         server.stdout.close()
     if status:
         raise UserError("delg search --serve", status, "must end with status 0 after SIGTERM")
+    if seconds > _SIGTERM_SECONDS:
+        rule = f"must end within {_SIGTERM_SECONDS:.0f} s of SIGTERM"
+        raise UserError("delg search --serve", f"{seconds:.1f} s", rule)
+    found.ending = seconds
 
 
 def _memory(process: int) -> float:
@@ -262,19 +301,19 @@ def _words(path: pathlib.Path) -> list[str]:
         return []
 
 
-async def _follow(process: int, seconds: float, curve: list[tuple[float, float]]) -> None:
+async def _follow(process: int, curve: list[tuple[float, float]]) -> None:
     """Measures the memory of the server at equal times."""
     start = time.monotonic()
     while True:
         with contextlib.suppress(OSError):  # of a process that has ended meanwhile
             curve.append((time.monotonic() - start, _memory(process)))
-        await asyncio.sleep(seconds / _CURVE)
+        await asyncio.sleep(_CURVE_SECONDS)
 
 
 async def _followed(load: Load, process: int, values: flags.FlagValues) -> list:
     """Drives the load and measures memory meanwhile."""
     curve: list[tuple[float, float]] = []
-    follower = asyncio.ensure_future(_follow(process, values.seconds, curve))
+    follower = asyncio.ensure_future(_follow(process, curve))
     try:
         await drive(load, values.clients, values.seconds, others=True)
     finally:
@@ -283,10 +322,15 @@ async def _followed(load: Load, process: int, values: flags.FlagValues) -> list:
 
 
 def summarize(load: Load) -> dict[str, dict]:
-    """Returns responses, median, 99th percentile and slowest in ms, by kind of request."""
-    found = {}
+    """Returns responses, median, 99th percentile and slowest in ms, by kind of request.
+
+    Errors are responses to good clients with another status than 200.
+    """
+    found: dict[str, dict] = {}
     for kind, statuses in load.statuses.items():
         found[kind] = {"answers": dict(statuses)}
+        if kind in _GOOD:
+            found[kind]["errors"] = statuses.total() - statuses["200"]
         if load.seconds[kind]:
             times = 1000 * np.array(load.seconds[kind])
             p50, p99 = np.percentile(times, [50, 99])
@@ -306,29 +350,36 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("sizes", 200, text, 1, flag_values=values)
     flags.DEFINE_float(
         "seconds",
-        60.0,
-        "Seconds of load, after a quarter of that to warm up.",
+        900.0,
+        "Most seconds of load; before, at most a quarter of that to warm up.",
         0.1,
-        600.0,
+        3600.0,
         flag_values=values,
     )
-    flags.DEFINE_integer("requests", 20_000, "Most searches.", 1, flag_values=values)
+    flags.DEFINE_integer("requests", 3000, "Searches.", 1, flag_values=values)
     arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
 def run(values: flags.FlagValues) -> None:
     """Starts the server, runs the clients and prints the table."""
     memory = {}
-    with served(values.index, values.config_file) as (process, port):
-        memory["start"] = _memory(process)
-        warming = Load(port, values.method, values.requests, values.sizes)
+    with (
+        contextlib.ExitStack() as unfinished,
+        served(values.index, values.config_file) as server,
+    ):
+        memory["start"] = _memory(server.process)
+        searches = -(-values.requests // _WARMING)
+        warming = Load(server.port, values.method, searches, values.sizes)
         asyncio.run(drive(warming, values.clients, values.seconds / 4, others=False))
-        memory["warm"] = _memory(process)
-        load = Load(port, values.method, values.requests, values.sizes)
+        memory["warm"] = _memory(server.process)
+        load = Load(server.port, values.method, values.requests, values.sizes)
         start = time.monotonic()
-        curve = asyncio.run(_followed(load, process, values))
+        curve = asyncio.run(_followed(load, server.process, values))
         seconds = time.monotonic() - start
-        memory["end"] = _memory(process)
+        memory["end"] = _memory(server.process)
+        for client in load.start_heavy(_UNFINISHED):
+            unfinished.enter_context(client)
+        time.sleep(1)  # the server decodes them when SIGTERM comes
     found = summarize(load)
     content = {
         "clients": values.clients,
@@ -337,32 +388,38 @@ def run(values: flags.FlagValues) -> None:
         "sizes": values.sizes,
         "memory_megabytes": memory,
         "memory_curve": curve,  # seconds and megabytes
+        "sigterm_seconds": server.ending,
         "requests": found,
     }
-    text = _table(values, seconds, memory, found, curve)
+    text = _table(values, content)
     name = "server_load" if values.clients == 50 else f"server_load_{values.clients}"
     harness.write_result(values.results, name, content, text)
     print(text, end="")
 
 
-def _table(values: flags.FlagValues, seconds: float, memory: dict, found: dict, curve: list) -> str:
+def _table(values: flags.FlagValues, content: dict) -> str:
     lines = [
-        f"{values.clients} clients for {seconds:.0f} s, method {values.method}, pictures of "
-        f"{values.sizes} sizes, {os.cpu_count()} cores; with {_SLOW} slow, {_BROKEN} broken, "
-        f"{_HOSTILE} hostile ones and {_HEAVY} heavy one",
+        f"{values.clients} clients for {content['seconds']:.0f} s, method {values.method}, "
+        f"pictures of {values.sizes} sizes, {os.cpu_count()} cores; with {_SLOW} slow, {_BROKEN} "
+        f"broken, {_HOSTILE} hostile ones and {_HEAVY} heavy one",
         "",
-        "| requests | responses by status | p50 ms | p99 ms | slowest ms |",
-        "| --- | --- | ---: | ---: | ---: |",
+        "| requests | responses by status | errors | p50 ms | p99 ms | slowest ms |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for kind, entry in sorted(found.items()):
+    for kind, entry in sorted(content["requests"].items()):
         answers = ", ".join(f"{status}: {count}" for status, count in entry["answers"].items())
+        errors = str(entry["errors"]) if "errors" in entry else ""
         times = (
             f"{entry[name]:.0f}" if name in entry else "" for name in ("p50", "p99", "slowest")
         )
-        lines.append(f"| {kind} | {answers} | {' | '.join(times)} |")
+        lines.append(f"| {kind} | {answers} | {errors} | {' | '.join(times)} |")
+    memory, curve = content["memory_megabytes"], content["memory_curve"]
     sizes = ", ".join(f"{value:.0f} MB {name}" for name, value in memory.items())
     steps = ", ".join(f"{value:.0f} MB at {at:.0f} s" for at, value in curve)
     lines += ["", f"Memory of the server: {sizes}. Under load: {steps}.", ""]
+    if content["sigterm_seconds"] is not None:
+        text = f"It ended {content['sigterm_seconds']:.1f} s after SIGTERM, which came while it "
+        lines += [f"{text}decoded {_UNFINISHED} heavy pictures.", ""]
     return "\n".join(lines)
 
 

@@ -29,6 +29,7 @@ from delg_jax.progress import Progress
 from delg_jax.search.batching import read_ahead
 
 _GLOBAL_DIM, _LOCAL_DIM, _FEATURES, _CHUNK = 2048, 128, 300, 1024
+_FEW, _STRONGEST = 200, 200  # images drawn at random, and features of each, that are read
 
 
 def write(folder: pathlib.Path, images: int) -> FeatureStore:
@@ -95,6 +96,19 @@ def read_features(folder: pathlib.Path, megabytes: float) -> int:
     return total
 
 
+def read_few(folder: pathlib.Path, megabytes: float) -> int:
+    """Reads the strongest features of a few images drawn at random, one at a time, in order.
+
+    Returns:
+      The number of images.
+    """
+    rows = FeatureStore(folder, megabytes).local_features(_STRONGEST, packed=True).descriptors
+    count = min(_FEW, len(rows))
+    for row in np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False)):
+        np.asarray(rows[int(row)])
+    return count
+
+
 def _blocks(store: FeatureStore) -> Iterator[np.ndarray]:
     local = store.local_features(0, packed=True)
     for _, arrays in read_ahead((store.global_descriptors(), *local), _CHUNK):
@@ -112,7 +126,7 @@ def measure(folder: pathlib.Path, megabytes: float) -> dict[str, dict[str, float
     """Returns `seconds`, `result` and `megabytes` of each pass, by name."""
     found = {}
     context = multiprocessing.get_context("spawn")
-    for call in (open_store, read_raw, read_features):
+    for call in (open_store, read_raw, read_features, read_few):
         _drop_cached(folder)
         with context.Pool(1) as pool:
             seconds, result, grown = pool.apply(_measured, (call, str(folder), megabytes))
@@ -148,6 +162,7 @@ def run(values: flags.FlagValues) -> None:
         **found,
     }
     rate = {name: size / found[name]["seconds"] / 1e6 for name in ("read_raw", "read_features")}
+    few = 1000 * found["read_few"]["seconds"] / found["read_few"]["result"]
     lines = [
         f"| {len(store)} images, {size / 1e9:.2f} GB | |",
         "| --- | ---: |",
@@ -155,6 +170,8 @@ def run(values: flags.FlagValues) -> None:
         f"| plain read of the files | {rate['read_raw']:.0f} MB/s |",
         f"| every feature, with checksums | {rate['read_features']:.0f} MB/s |",
         f"| ratio | {raw['seconds'] / features['seconds']:.2f} |",
+        f"| one image of {found['read_few']['result']} drawn at random, "
+        f"{_STRONGEST} of its {_FEATURES} features | {few:.2f} ms |",
         f"| peak memory of reading, with a cache of {values.memory:.0f} MB "
         f"| {features['megabytes']:.0f} MB |",
     ]

@@ -28,7 +28,7 @@ from delg_jax.features import Extracted, LocalFeatures, extract
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.reports import tables
 from delg_jax.reports.charts import line_chart
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 
 TILTS = (1.0, 1.15, 1.3, 1.6, 2.0, np.inf)  # bounds of the rows
 SHARES = ("repeatability", "matching score", "correct inliers")
@@ -113,7 +113,7 @@ def run(values: flags.FlagValues) -> None:
     if values.config.data.name != "synthetic":
         rule = "must be synthetic: other data sets have no known homographies"
         raise UserError("config.data.name", values.config.data.name, rule)
-    settings = spatial_settings(values.config.rerank)
+    settings = RerankSettings.of(values.config.rerank).sp
     extracted = extract(values.config, values.workdir, values.overwrite)
     boxes = query_boxes(values.config, extracted.data)
     every = pairs(extracted, boxes, settings.max_features)

@@ -43,7 +43,9 @@ def test_the_model_is_the_default(monkeypatch, capsys, tmp_path, arguments, name
     assert capsys.readouterr().out == f"{path}\n"
 
 
-@pytest.mark.parametrize(("kind", "name"), [("hloc", "features.h5"), ("delf", "delf")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("hloc", "features.h5"), ("delf", "delf"), ("ames", "ames")]
+)
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_features_go_to_their_writer(monkeypatch, capsys, tmp_path, kind, name, overwrite):
     calls = []
@@ -63,7 +65,7 @@ def test_features_go_to_their_writer(monkeypatch, capsys, tmp_path, kind, name, 
 @pytest.mark.parametrize(
     ("arguments", "start"),
     [
-        (["--format=onnx"], "--format = 'onnx': must be one of stablehlo, hloc, delf"),
+        (["--format=onnx"], "--format = 'onnx': must be one of stablehlo, hloc, delf, ames"),
         (["--canvas=512"], "--canvas = '512': must be ROWSxCOLUMNS"),
         (["--canvas=0x512"], "--canvas = '0x512': must be ROWSxCOLUMNS"),
         (["--canvas=512x-1"], "--canvas = '512x-1': must be ROWSxCOLUMNS"),

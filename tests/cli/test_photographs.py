@@ -3,9 +3,13 @@
 import importlib.util
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
+import signal
+import threading
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +60,13 @@ def refused(capsys, *words):
     assert main(["search", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     return line.removeprefix("delg: ")
+
+
+def commands():
+    """The commands of docs/own_photos.md."""
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("delg ")]
 
 
 def test_later_calls_extract_only_what_changed(folder, capsys, loaded, tmp_path):
@@ -148,24 +159,57 @@ def test_every_verb_takes_the_configuration_of_the_workdir(folder, capsys, loade
 
 
 def test_commands_of_the_page_work_one_after_the_other(folder, capsys, caplog, monkeypatch):
-    """Those of docs/own_photos.md, as they stand there; the page itself has its own tests."""
+    """Those of docs/own_photos.md, as they stand there."""
     caplog.set_level(logging.INFO, logger="delg_jax")
     queries = folder.parent / "answers"
     save(queries / "a.jpg", draw(3, 72, 96))
     entry = {"bbx": [0, 0, 96, 72], "easy": [0], "hard": [], "junk": []}
     content = {"imlist": ["deep/3.jpg"], "qimlist": ["a.jpg"], "gnd": [entry]}
     (queries / "answers.json").write_text(json.dumps(content))
-    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("delg ")]
+    lines = commands()
     assert len(lines) > 8
     for line in lines:
         words = shlex.split(line)[1:]
         if "--serve" in words:
-            continue
+            continue  # see below
         words = [word.replace("100,50,700,600", "10,5,90,70") for word in words]
         first = words[:2] == ["search", "photos/"]
         assert main([*words, *(FEWER if first else [])]) == 0, line
     assert (folder.parent / "results.jpg").is_file()
     assert np.isclose(json.loads((folder.parent / "runs/photos/metrics.json").read_text())
                       ["methods"]["local+sp"]["easy"]["map"], 100)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_served_page_of_the_page_answers(folder, capsys, monkeypatch):
+    """The command with --serve of docs/own_photos.md; Ctrl-C ends it."""
+    pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
+    from delg_jax.serving import server
+
+    answers, listen = [], server.listen
+
+    def listening(host, port):
+        opened = listen(host, port)
+        threading.Thread(target=ask, args=(opened.getsockname()[1],)).start()
+        return opened
+
+    def ask(port):
+        try:
+            place = f"http://127.0.0.1:{port}"
+            with urllib.request.urlopen(place, timeout=600) as page:  # it waits for the warm-up
+                answers.append(page.read().decode())
+            body = (folder.parent / "query.jpg").read_bytes()
+            asked = urllib.request.Request(f"{place}/api/search?method=local%2Bsp", body)
+            asked.add_header("Content-Type", "image/jpeg")
+            with urllib.request.urlopen(asked, timeout=60) as found:
+                answers.append(json.load(found))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(server, "listen", listening)
+    (line,) = [line for line in commands() if "--serve" in line]
+    assert main([*shlex.split(line)[1:], "--port=0", *FEWER]) == 0
+    page, found = answers
+    assert "Search by picture" in page
+    assert found["hits"][0]["name"] == "deep/3.jpg"
+    assert "serving 6 images" in capsys.readouterr().out

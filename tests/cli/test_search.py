@@ -78,6 +78,27 @@ def test_hits_are_printed(calls, capsys, picture, named):
     assert second.split() == ["|", "2", "|", "bridge", "|", "0.25", "|"]
 
 
+@pytest.mark.parametrize(
+    ("levels", "likely", "words"),
+    [
+        (["strong", "chance"], 1, ["strong", "unlikely", "chance"]),
+        (["weak", "strong"], 2, ["weak", "strong"]),
+        (["chance", "chance"], 0, ["chance", "chance", "probably"]),
+    ],
+)
+def test_a_line_divides_likely_from_unlikely(
+    calls, capsys, monkeypatch, picture, levels, likely, words
+):
+    verdict = searcher.Verdict([90, 7], levels, likely, {"strong": 50, "weak": 20}, 1.0)
+    monkeypatch.setattr(searcher.Searcher, "judge", lambda *_: verdict)
+    assert main(["search", CONFIG, "--workdir=w", picture, "--method=local+mds"]) == 0
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    assert header.replace("|", " ").split()[2:] == ["score", "inliers", "match"]
+    known = ("strong", "weak", "unlikely", "probably", "chance")
+    assert [next(word for word in known if word in line.split()) for line in lines] == words
+    assert "90" in lines[0]
+
+
 def test_every_method_of_every_picture_has_its_table_and_strip(calls, capsys, picture, tmp_path):
     output = tmp_path / "results.png"
     flags = [picture, picture, "--method=all", f"--output={output}"]
@@ -130,10 +151,15 @@ def test_mistakes_with_a_stored_configuration_are_named(calls, capsys, picture, 
 def test_a_configuration_of_another_version_is_named(calls, capsys, picture, index):
     path = Path(index) / "features" / "database" / workdir.CONFIG_FILE
     content = json_files.read(path, "workdir", json_files.anything)
+    later = {**content, "config": {**content["config"], "search.of_later": 1}}
     del content["config"]["search.kernel"]
     workdir.write_json(path, content)
     refused = error(capsys, f"--index={index}", picture)
     assert "made by another version, without the field kernel" in refused
+    workdir.write_json(path, later)
+    refused = error(capsys, f"--index={index}", picture)
+    assert refused.startswith(f"workdir = {str(index)!r}: was made by another version")
+    assert "search.of_later" in refused
 
 
 @pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "1,2,3,4,5", "", "0,0,inf,1"])

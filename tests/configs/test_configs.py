@@ -5,12 +5,16 @@ import io
 import tokenize
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import default, revisited
 from delg_jax import configuration
 from delg_jax.errors import UserError
+from delg_jax.evaluation import gldv2
 from delg_jax.models.delg import build
+from delg_jax.rerank import spatial_verification
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.training.length import of_recipe
 
 FOLDER = Path(default.__file__).parent
@@ -161,3 +165,32 @@ def test_every_field_of_the_default_has_a_comment_on_its_line():
     assert len(fields) == len(configuration.flatten(default.get_config()))
     bare = [ast.unparse(node.targets[0]) for node in fields if node.lineno not in comments]
     assert bare == []
+
+
+def test_the_recognition_baseline_of_2020_by_hand():
+    """Two classes among the first ten: the one of fewer, better verified images wins.
+
+    The image of class 7 has 35 inliers and a cosine of 0.6: 35 / 70 + 0.6 = 1.1. Four of class 3
+    have 0.3 each and no inliers. That of class 9 has 140 inliers, which count as 70: 1.0 + 0.2. Of
+    the five best, 1.2 of class 9 beats 1.1 of class 7 and 0.9 of class 3, of which three count.
+    """
+    config = load("recognition_2020.py")
+    settings = RerankSettings.of(config.rerank).sp
+    assert (settings.model, settings.inlier_threshold, settings.short_list) == ("homography", 4, 10)
+    assert (settings.max_distance, settings.hypotheses) == (0.9, 1000)
+    labels = np.array([[3, 3, 3, 3, 7, 9, 5, 5, 5, 5]])
+    similarities = np.array([[0.3, 0.3, 0.3, 0.3, 0.6, 0.2, 0.1, 0.1, 0.1, 0.1]])
+    inliers = np.array([[0, 0, 0, 0, 35, 140, 0, 0, 0, 0]])
+    top = config.eval.recognition_top
+    classes, scores = gldv2.combine(labels, similarities, inliers, top)
+    assert classes.tolist() == [9]
+    np.testing.assert_allclose(scores, [1.2])
+    inliers[0, 5] = 0  # now the best five are 7 and the four of class 3
+    classes, scores = gldv2.combine(labels, similarities, inliers, top)
+    assert classes.tolist() == [3]
+    np.testing.assert_allclose(scores, [1.2])
+    # A candidate of 70 inliers and cosine 0 is above one of 69 and cosine 0, not below 71's
+    order = spatial_verification.rerank(
+        np.arange(3), np.zeros(3), np.array([69, 70, 71]), np.zeros(0, int), 3, settings.score
+    )
+    assert order.tolist() == [1, 2, 0]

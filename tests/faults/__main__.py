@@ -1,9 +1,11 @@
 """Disturbs every verb at random moments and compares what restarts leave with undisturbed runs.
 
-    python -m tests.faults --moments=50 [--verbs=train,extract] [--faults=killed,memory]
+    python -m tests.faults --moments=62 [--verbs=train,extract] [--faults=killed]
+    python -m tests.faults --pairs=train,extract,index,evaluate,search,verify,export_hloc,report
 
 Prints a table; the exit status is 1 if anything differs. As root, workdirs lie on small file
-systems that become full or read-only; others leave these two faults out.
+systems that become full or read-only; others leave these two faults out. With --pairs, it runs each
+pair of verbs on one workdir at once instead.
 """
 
 import argparse
@@ -21,13 +23,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # input workers import this f
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-from tests.faults import moments, scenes  # noqa: E402
+from tests.faults import moments, pairs, scenes  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
     """Tries the moments, one after the other; the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that file systems are unmounted
     options = _options(argv)
+    if options.pairs:
+        return _try_pairs(options.pairs.split(","))
     faults = tuple(options.faults.split(","))
     if not moments.can_mount():
         faults = tuple(fault for fault in faults if fault not in ("full disk", "read-only"))
@@ -48,6 +52,19 @@ def main(argv: list[str]) -> int:
     return int(any(outcome.problems for outcome in outcomes))
 
 
+def _try_pairs(verbs: list[str]) -> int:
+    wrong = False
+    sys.stdout.write(
+        "| first | second | ends | ends | problems |\n| --- | --- | --- | --- | --- |\n"
+    )
+    for tried in pairs.try_pairs(verbs):
+        wrong |= bool(tried.problems)
+        cells = (*tried.verbs, *tried.endings, "; ".join(tried.problems) or "none")
+        sys.stdout.write(f"| {' | '.join(cells)} |\n")
+        sys.stdout.flush()
+    return int(wrong)
+
+
 def table(outcomes: list[moments.Outcome]) -> str:
     """A row for each verb and fault, in Markdown."""
     rows = collections.defaultdict(list)
@@ -66,9 +83,11 @@ def table(outcomes: list[moments.Outcome]) -> str:
 def _options(argv: list[str]) -> argparse.Namespace:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("tests.faults", description=__doc__, formatter_class=form)
-    parser.add_argument("--moments", type=int, default=50)
+    parser.add_argument("--moments", type=int, default=62)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--verbs", default=",".join(scenes.SCENES))
+    text = "of which all pairs are run at once"
+    parser.add_argument("--pairs", help=text)
     parser.add_argument("--faults", default=",".join(moments.FAULTS))
     return parser.parse_args(argv)
 

@@ -7,13 +7,12 @@ import pytest
 
 from delg_jax import workdir as outputs
 from tests import stores
-from tests.faults import moments, results
+from tests.faults import moments, pairs, results
 from tests.faults.moments import Moment, Outcome
 from tests.faults.programs import Ended
-from tests.faults.scenes import SCENES
 
 ROOT = Path(__file__).resolve().parents[2]
-EVERY = tuple(SCENES)
+EVERY = ("train", "extract", "index", "evaluate", "sweep")
 
 
 def faults(*flags):
@@ -89,8 +88,14 @@ def test_a_killed_extraction_resumes_to_the_same_bytes():
 
 
 @pytest.mark.slow
-def test_fifty_moments_leave_what_undisturbed_runs_leave():
-    status, said = faults("--moments=50")
+def test_a_hundred_moments_leave_what_undisturbed_runs_leave():
+    status, said = faults("--moments=100")
+    assert status == 0, said
+
+
+@pytest.mark.slow
+def test_verbs_at_once_work_wait_or_say_one_line():
+    status, said = faults(f"--pairs={','.join(pairs.VERBS)}")
     assert status == 0, said
 
 

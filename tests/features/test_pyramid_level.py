@@ -130,6 +130,11 @@ def test_the_first_position_looks_at_the_corner():
     assert centres.dtype == np.float32
 
 
+def test_patches_are_located_at_their_centres():
+    centres = pyramid_level.centres(np.array([[0, 0], [1, 2]]), 14, 2.0, 6.5)
+    assert centres.tolist() == [[3.25, 3.25], [10.25, 17.25]]
+
+
 def test_no_positions_have_no_boxes():
     none = pyramid_level.centres(np.zeros((0, 2), int), 16, 1.0)
     assert pyramid_level.boxes(none, np.zeros(0, np.float32)).shape == (0, 4)

@@ -173,6 +173,35 @@ def test_any_order_of_writing_gives_the_same_bytes(tmp_path, rows):
     assert contents(tmp_path / "part") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("part", [16, 100, 2**16])
+def test_images_skipped_before_others_of_their_chunk_have_no_features(
+    tmp_path, rng, monkeypatch, part
+):
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", part)
+    store = FeatureStore.prepare(tmp_path, names(5), Layout(4, max_features=5))
+    store.write(range(0, 2), ["broken", "broken"])
+    store.write(range(2, 4), [features(rng, 5), "broken"])
+    store.write(range(4, 5), ["broken"])
+    store.finish()
+    found = FeatureStore(tmp_path).local_features(0)
+    assert found.mask.sum(axis=1).tolist() == [0, 0, 5, 0, 0]
+    assert not np.asarray(found.descriptors)[[0, 1, 3, 4]].any()
+
+
+def test_a_store_whose_chunks_have_no_parts_is_read_and_appended_to(tmp_path, rng, monkeypatch):
+    images = [features(rng, 5) for _ in range(6)]
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", 0)  # as earlier versions
+    fill(tmp_path, images[:4])
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", 64)
+    old = fill(tmp_path, images)
+    whole = fill(tmp_path / "new", images)
+    metadata = (tmp_path / "descriptors" / "zarr.json").read_text()
+    assert "sharding" not in metadata
+    assert "sharding" in (tmp_path / "new" / "descriptors" / "zarr.json").read_text()
+    for one, other in zip(old.local_features(3), whole.local_features(3), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_failed_write_leaves_its_rows_missing(tmp_path, rng):
     store = FeatureStore.prepare(tmp_path, ["one"], Layout(1, "sign", max_features=5))
     with pytest.raises(UserError, match=r"local_encoding.*multiple of 8 dimensions.* 12"):

@@ -1,3 +1,4 @@
+import pathlib
 import shutil
 
 import pytest
@@ -125,6 +126,34 @@ def test_a_repaired_store_is_filled_to_the_same_bytes(store, rows, broken):
     fill(store.folder, rows, local_encoding="int8")
     assert contents(store.folder) == before
     assert damages(store.folder) == []
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_an_interrupted_repair_is_repaired(store, rows, left, monkeypatch):
+    before = contents(store.folder)
+    for array in ("scores", "state", "global"):
+        flip(chunk(store, array, 1))
+    plain, calls = pathlib.Path.unlink, []
+
+    def unlink(path, missing_ok=False):
+        if path.name.startswith("c.") and path.parent.parent == store.folder:
+            calls.append(path)
+            if len(calls) > left:
+                raise KeyboardInterrupt
+        plain(path, missing_ok)
+
+    found = damages(store.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            store_check.repair(FeatureStore(store.folder), found)
+    unfinished = FeatureStore(store.folder, whole=False)
+    assert not unfinished.is_whole()
+    found = list(store_check.verify(unfinished))
+    assert len(found) == 3 - left
+    store_check.repair(unfinished, found)
+    fill(store.folder, rows, local_encoding="int8")
+    assert contents(store.folder) == before
 
 
 def test_names_cannot_be_repaired_and_nothing_is_touched(store):

@@ -4,6 +4,7 @@ import pytest
 
 from delg_jax import distributed
 from delg_jax.errors import UserError
+from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import layout, open_for_writing
 from delg_jax.locks import exclusive
 from tests.folders import contents
@@ -73,6 +74,31 @@ def test_two_jobs_do_not_write_one_store(config, folder, started):
         assert contents(folder) == before
     with claim(config, folder) as store, pytest.raises(UserError, match=BUSY), exclusive(folder):
         assert store.names == names(4)
+
+
+def test_the_digest_that_an_interrupted_deletion_left_out_is_recorded(config, whole):
+    kept = [*names(4)[:1], *names(4)[2:]]
+    FeatureStore(whole).delete(names(4)[1:2])
+    before = contents(whole)
+    FeatureStore(whole)._update(deleted=True)  # as a deletion begins
+    assert contents(whole) != before
+    with claim(config, whole, names=kept, update_images=lambda store: None) as store:
+        assert store.is_whole()
+    assert contents(whole) == before
+
+
+def test_an_append_that_is_interrupted_at_once_leaves_a_store_to_resume(config, whole, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("delg_jax.features.storage.chunked_array.ChunkedArray.resize", stop)
+        with pytest.raises(KeyboardInterrupt), claim(config, whole, names=names(6)):
+            pass
+    with pytest.raises(UserError, match="delg extract resumes it"):
+        FeatureStore(whole)
+    with claim(config, whole, names=names(6)) as store:
+        assert store.missing() == [range(4, 6)]
 
 
 def test_the_lock_is_given_back_when_the_work_fails(config, folder):

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from configs import default
 from delg_jax.errors import UserError
 from delg_jax.features import Features, extractor
 from delg_jax.features.extractor import Extractor
@@ -103,3 +104,12 @@ def test_a_wrong_value_is_named(config, field, value):
         extract[field] = value
     with pytest.raises(UserError, match=f"config.extract.{field}"):
         extractor.check(extract)
+
+
+@pytest.mark.parametrize("field", ["relup", "regional"])
+def test_a_vision_transformer_has_no_maps_above_0(field):
+    model = default.get_config().model
+    model.update(backbone="dinov2_s14", convention="dinov2", conv4_stride=14)
+    settings = ExtractionSettings((1.0,), (1.0,), **{field: 0.1})
+    with pytest.raises(UserError, match=f"config.extract.{field} = 0.1: must be 0 with dinov2_s14"):
+        extractor.adapted(build(model), settings)

@@ -100,6 +100,23 @@ def test_a_query_is_chosen_by_mouse_and_its_matches_appear(report, open_page):
     assert not dialog.is_visible()
 
 
+def test_the_first_query_is_open_and_contents_lead_to_it(report, open_page):
+    page = open_page(report, {"width": 1280, "height": 800})
+    first = page.locator(".list tbody button").first.inner_text()
+    assert page.locator(".query h4").inner_text() == first
+    assert page.evaluate("scrollY") == 0
+    links = page.get_by_role("navigation", name="Contents").get_by_role("link")
+    assert links.count() == 3  # two runs, and their queries
+    links.last.click()
+    assert page.evaluate("scrollY") > 0
+    page.get_by_role("button", name="query2", exact=True).click()
+    heading = page.locator(".query h4")
+    assert heading.inner_text() == "query2"
+    assert 0 <= heading.bounding_box()["y"] < 200  # in view, at the top
+    table = page.locator(".wide").first
+    assert table.evaluate("node => node.scrollWidth - node.clientWidth") <= 0
+
+
 def test_a_query_is_chosen_by_keyboard(report, open_page):
     page = open_page(report)
     page.get_by_role("searchbox").focus()
@@ -132,7 +149,7 @@ def test_the_list_is_searched_sorted_and_follows_the_protocol(report, open_page)
     gains = [row[5] - row[2] for row in cells]
     assert gains == sorted(gains, reverse=True)
     assert len(set(gains)) > 1
-    page.get_by_label("Protocol").select_option(label="Hard")
+    page.get_by_role("combobox", name="Protocol").select_option(label="Hard")
     page.get_by_role("searchbox").fill("query3")
     assert column.first.locator("td").nth(1).inner_text() == "–"
     page.get_by_role("searchbox").fill("nothing")
@@ -179,15 +196,16 @@ def test_a_curve_tells_its_values_where_one_points(report, open_page):
 def test_dragging_over_a_chart_of_queries_shows_none(report, open_page):
     page = open_page(report)
     area = page.locator("figure", has_text="Medium: average precision by query").locator(".u-over")
+    first = page.locator(".query h4").inner_text()
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + 20)
     page.mouse.down()
     page.mouse.move(box["x"] + 120, box["y"] + 20, steps=4)
     page.mouse.up()
-    assert page.locator(".query h4").count() == 0
-    area.click(position={"x": 40, "y": 40})
-    assert page.locator(".query h4").count() == 1
+    assert page.locator(".query h4").inner_text() == first
+    area.click(position={"x": 0.9 * box["width"], "y": 40})
+    assert page.locator(".query h4").inner_text() != first
 
 
 def test_charts_follow_the_colours_and_the_width_of_the_page(report, open_page):

@@ -89,6 +89,51 @@ def test_locations_of_a_box_are_those_in_the_whole_picture(opened):
     assert opened[0].query(whole, (-5, -5, 50, 50)).corner == (0, 0)
 
 
+def test_a_verdict_compares_inliers_with_those_of_wrong_images(opened):
+    searched = opened[0]
+    query = searched.query(picture(opened, "query3"))
+    hits = searched.search(query, "global", top=8).hits
+    verdict = searched.judge(query, hits)
+    names = [hit.name for hit in hits]
+    counts = [
+        int(searched.matches(query, hit.image).verification.inlier_mask.sum()) for hit in hits
+    ]
+    assert verdict.inliers == counts
+    assert verdict.levels[names.index("place3_near")] != "chance"
+    assert verdict.levels.count("chance") >= 5
+    assert set(verdict.levels[verdict.likely :]) <= {"chance"}
+    assert verdict.levels[verdict.likely - 1] != "chance"
+    assert verdict.least["strong"] > verdict.least["weak"] > 0
+    assert searched.judge(query, []).likely == 0
+
+
+def test_an_abandoned_search_leaves_the_device(opened, monkeypatch):
+    searched, stages = opened[0], []
+    query = searched.query(picture(opened, "query1"))
+    monkeypatch.setattr(searched, "_rerank", lambda *_: stages.append("rerank"))
+    asked = iter([True, False])
+    with pytest.raises(searcher.Abandoned):
+        searched.search(query, "global", 1, lambda: next(asked))
+    for call in (searched.search, searched.judge):
+        given = (query, "global", 1) if call == searched.search else (query, [])
+        with pytest.raises(searcher.Abandoned):
+            call(*given, lambda: False)
+    assert stages == []
+    assert not searched._device.locked()
+
+
+def test_the_best_method_needs_no_graph_that_is_not_built(opened, monkeypatch):
+    for built, best in ((False, "global+sp"), (True, "local+mds")):
+        monkeypatch.setattr(searcher, "is_built", lambda root, kind, built=built: built)
+        assert opened[0].best_method == best
+
+
+def test_a_picture_of_nothing_known_is_probably_not_there(opened):
+    query = opened[0].query(photographs.draw(77, 96, 112))
+    verdict = opened[0].judge(query, opened[0].search(query, "local", top=8).hits)
+    assert "strong" not in verdict.levels
+
+
 def test_warming_up_changes_no_answer(opened, caplog):
     caplog.set_level("INFO", logger="delg_jax")
     query = opened[0].query(picture(opened, "query1"))

@@ -107,14 +107,41 @@ def test_wrong_settings_are_named(search, tree, field):
         SearchSettings.of(search)
 
 
-@pytest.mark.parametrize(
-    ("engine", "field", "value"), [("ivf", "packed", True), ("exact", "candidates", 5)]
-)
-def test_options_of_another_engine_are_refused(search, engine, field, value):
-    search.engine = engine
-    search[field] = value
-    with pytest.raises(UserError, match=f"config.search.{field} = .*the engine exact"):
+def test_candidates_of_exact_search_are_refused(search):
+    search.candidates = 5
+    with pytest.raises(UserError, match=r"config.search.candidates = .*the engine exact"):
         SearchSettings.of(search)
+
+
+@pytest.mark.parametrize("encoding", ["sign", "int8", "float16"])
+@pytest.mark.parametrize("name", engines.ENGINES)
+def test_an_index_holds_only_signs_without_decoding(name, encoding):
+    config = default.get_config()
+    config.search.packed, config.search.engine = True, name
+    config.extract.local_encoding = encoding
+    if name == "exact" or encoding == "sign":
+        engine_choice.check_packed(config)
+    else:
+        with pytest.raises(UserError, match=r"config.search.packed = True: .*the engine exact"):
+            engine_choice.check_packed(config)
+
+
+@pytest.mark.parametrize("candidates", [0, 4])
+@pytest.mark.parametrize("name", engines.ENGINES[1:])
+def test_packed_signs_are_found_as_their_vectors_are(search, database, tmp_path, name, candidates):
+    search.engine, search.candidates, search.idf_images = name, candidates, 5
+    codes = encodings.encode(database.descriptors, "sign")
+    packed = database._replace(descriptors=codes.values)
+    plain = database._replace(descriptors=encodings.decode(codes, "sign"))
+    found = []
+    for one in (packed, plain):  # which make one index
+        opened = engine_choice.engine(
+            one, SearchSettings.of(search), Place(tmp_path / name, "digest")
+        )
+        found.append(opened.top(one.descriptors, one.mask, 3))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=2e-3)
+    if not candidates:  # which scores of half precision may put in another order
+        np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("name", engines.ENGINES[1:])

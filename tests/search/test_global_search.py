@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delg_jax.search.global_search import search
+from delg_jax.search.global_search import StreamedSearch, search
 
 
 def unit(rng, *shape):
@@ -98,3 +98,26 @@ def test_the_mask_is_of_all_images(rng):
         search(unit(rng, 1, 4), unit(rng, 9, 4), 2, present=np.ones(3, bool))
     nothing = search(unit(rng, 1, 4), np.zeros((3, 4), np.float32), 2, present=np.zeros(3, bool))
     assert (nothing[0].tolist(), nothing[1].tolist()) == ([[-np.inf] * 2], [[0, 1]])
+
+
+@pytest.mark.parametrize("sizes", [(17,), (1, 9, 0, 7), (5, 5, 7)])
+def test_a_database_in_parts_gives_the_lists_of_the_whole(rng, sizes):
+    queries = rng.normal(size=(3, 4)).astype(np.float32)
+    database = rng.integers(-2, 3, size=(17, 4)).astype(np.float32)  # with equal similarities
+    present = rng.random(17) < 0.7
+    stream = StreamedSearch(queries, 20, block=4)
+    start = 0
+    for size in sizes:
+        stream.add(database[start : start + size], present[start : start + size])
+        start += size
+    similarities, indices = stream.lists()
+    wanted = search(queries, database, 20, present=present)
+    held = wanted[0] > -np.inf
+    assert (similarities[:, :17] > -np.inf).tolist() == held.tolist()
+    np.testing.assert_array_equal(indices[:, :17][held], wanted[1][held])
+    np.testing.assert_allclose(similarities[:, :17][held], wanted[0][held], rtol=1e-6)
+    assert (indices[:, held[0].sum() :] == -1).all()
+    again = StreamedSearch(queries, 20, block=4)
+    again.restore(similarities, indices, 17)
+    again.add(database[:0])
+    np.testing.assert_array_equal(again.lists()[1], indices)

@@ -1,7 +1,6 @@
 """The search page in a real browser."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,17 +14,7 @@ from delg_jax.serving.requests import Limits
 from delg_jax.training import trained_network
 from tests import photographs, search_page, tiny
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        pytest.skip("there is no /usr/bin/chromium")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+_WAIT = 300_000  # milliseconds; what is compiled may take long
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +29,7 @@ def place(tmp_path_factory):
             lambda module, *_, **__: tiny.random_variables(module),
         )
         searcher = Searcher(config, root / "run")
-    with search_page.running(searcher, Limits()) as server:
+    with search_page.running(searcher, Limits(request_seconds=300.0)) as server:
         yield server.port, root / "data" / "jpg"
 
 
@@ -49,12 +38,12 @@ def page(browser, place):
     """An open page; at the end of the test its console must be empty."""
     context = browser.new_context(viewport={"width": 390, "height": 800})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(_WAIT)
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"http://127.0.0.1:{place[0]}/")
-    see(page, "#method", "global")
+    see(page, "#method", "Best match")
     page.complaints = complaints
     yield page
     context.close()
@@ -64,7 +53,7 @@ def page(browser, place):
 def see(page, selector, text):
     """Waits for a text in the first of some elements."""
     # A polled expression would be evaluated, which the page's policy forbids
-    playwright.expect(page.locator(selector).first).to_contain_text(text, timeout=30_000)
+    playwright.expect(page.locator(selector).first).to_contain_text(text, timeout=_WAIT)
 
 
 def upload(page, picture):
@@ -76,16 +65,19 @@ def upload(page, picture):
 
 def scores(page):
     """Of the results, when they are those of the last search."""
-    see(page, "#status", "results by")
+    see(page, "#status", "results")
     return page.locator(".score").all_inner_texts()
 
 
 def test_a_picture_that_is_chosen_is_searched(page, place):
     upload(page, place[1] / "query1.jpg")
-    items = page.locator("#results li")
+    items = page.locator("#results .card")
     assert items.count() == 8
-    assert items.first.inner_text().split("\n")[0] == "1. place1_near"
-    assert "features" in page.inner_text("#timings")
+    assert items.first.locator(".name").text_content() == "place1_near"
+    assert items.first.locator(".rank").inner_text() == "1"
+    assert items.first.locator(".level").inner_text() in ("strong match", "weak match")
+    assert not page.is_visible("#spans")
+    assert "features" in page.text_content("#spans")
     width = "image => image.decode().then(() => image.naturalWidth)"
     assert page.locator("#results img").first.evaluate(width) == 112
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -94,6 +86,7 @@ def test_a_picture_that_is_chosen_is_searched(page, place):
 def test_a_box_that_is_drawn_is_looked_for(page, place):
     upload(page, place[1] / "query0.jpg")
     whole = scores(page)
+    page.locator("#picture").scroll_into_view_if_needed()
     frame = page.locator("#picture").bounding_box()
     with page.expect_response("**/api/search?*") as response:
         page.mouse.move(frame["x"] + 20, frame["y"] + 10)
@@ -110,17 +103,17 @@ def test_a_box_that_is_drawn_is_looked_for(page, place):
         page.click("#whole")
     assert "box" not in response.value.url
     assert scores(page) == whole
-    assert "features 0.0 ms" in page.inner_text("#timings")  # still known
+    assert "features 0.0 ms" in page.text_content("#spans")  # still known
 
 
 def test_a_click_on_a_result_shows_its_matches(page, place):
     upload(page, place[1] / "query2.jpg")
-    page.click("#results li:first-child button")
+    page.click("#results .show >> nth=0")
     page.wait_for_selector("#drawing line", state="attached")
     inliers = page.locator("#drawing line").count()
     assert inliers > 4
     assert page.locator("#drawing image").count() == 2
-    assert f"{inliers} inliers (verified)" in page.inner_text("#summary")
+    assert f"{inliers} fit one geometry: a " in page.inner_text("#summary")
     for image in page.locator("#drawing image").element_handles():
         box = image.bounding_box()
         assert box["width"] > 100
@@ -131,6 +124,8 @@ def test_a_click_on_a_result_shows_its_matches(page, place):
 
 def test_the_keyboard_is_enough(page, place):
     upload(page, place[1] / "query3.jpg")
+    page.focus("#corners summary")
+    page.keyboard.press("Enter")
     page.focus("#x1")
     for number in ("10", "10", "80", "60"):
         page.keyboard.type(number)
@@ -142,10 +137,9 @@ def test_the_keyboard_is_enough(page, place):
     page.focus("#method")
     with page.expect_response("**/api/search?*") as response:
         page.keyboard.press("ArrowDown")
-    assert "method=global%2Bsp" in response.value.url
-    see(page, ".score", "inliers")
-    page.focus("#search")
-    page.keyboard.press("Tab")
+    assert "method=global&" in response.value.url
+    see(page, ".score", "score")
+    page.focus("#results .show >> nth=0")
     with page.expect_response("**/api/matches"):
         page.keyboard.press("Enter")
     assert page.is_visible("#dialog")
@@ -172,6 +166,7 @@ def test_a_picture_that_is_dropped_or_pasted_is_searched(page, place):
 
 def test_mistakes_are_said(page, place, tmp_path):
     upload(page, place[1] / "query1.jpg")
+    page.click("#corners summary")
     page.fill("#x1", "50")
     page.click("#search")
     assert "four numbers" in page.inner_text("#error")
@@ -190,5 +185,6 @@ def test_names_are_text(page, place):
     page.route("**/api/search?*", lambda route: route.fulfill(body=json.dumps(answer)))
     page.set_input_files("#file", place[1] / "query1.jpg")
     page.wait_for_selector("#results li")
-    assert page.inner_text(".name") == f"1. {markup}"
+    assert page.get_attribute(".name", "title") == markup
+    assert page.text_content(".name") == markup
     assert page.locator("#results img").count() == 1

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ import pytest
 pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
 
 from delg_jax.errors import UserError
+from delg_jax.retrieval.searcher import Abandoned, Verdict
+from delg_jax.serving.answers import Answers
 from delg_jax.serving.server import is_loopback, listen, serve
 from tests import search_page
 from tests.search_page import ask, jpeg, refused, search
@@ -28,6 +31,48 @@ def test_a_picture_is_searched_and_compared(port, server):
     assert pair.json["sizes"] == [[40, 60], [40, 60]]
 
 
+def test_results_are_judged_on_request(port, server):
+    server.searcher.verdict = Verdict([30, 2], ["strong", "chance"], 1, {"strong": 20}, 1.0)
+    try:
+        found, plain = (
+            search(port, "method=global&judge=1").json,
+            search(port, "method=global").json,
+        )
+    finally:
+        server.searcher.verdict = None
+    assert [(hit["inliers"], hit["level"]) for hit in found["hits"]] == [
+        (30, "strong"),
+        (2, "chance"),
+    ]
+    assert (found["likely"], found["least"]) == (1, {"strong": 20})
+    assert "check" in found["milliseconds"]
+    assert plain["likely"] is plain["least"] is None
+    assert "level" not in plain["hits"][0]
+
+
+def test_originals_come_as_they_are_stored(port):
+    original = ask(port, "GET", "/api/original/0")
+    assert original.headers["Content-Type"] == "image/jpeg"
+    assert original.data == search_page.Source().read(0)
+    assert ask(port, "GET", "/api/size/0").json == [40, 60]
+    for path in ("/api/original/1", "/api/original/2", "/api/size/2", "/api/original/../x"):
+        answer = ask(port, "GET", path)
+        assert refused(answer, answer.status)
+        assert answer.status in (400, 404)
+
+
+def test_a_search_knows_that_nobody_waits(server, monkeypatch):
+    def search(query, method, top, wanted):
+        assert not wanted()
+        raise Abandoned
+
+    monkeypatch.setattr(server.searcher, "search", search)
+    with contextlib.closing(Answers(server.searcher, search_page.LIMITS)) as answers:
+        picture = answers.extract(jpeg(), None)
+        with pytest.raises(Abandoned):
+            answers.search(picture, "global", 1, wanted=lambda: False)
+
+
 def test_the_same_picture_is_extracted_once_and_another_box_again(port, server):
     for query in ("method=global", "method=global%2Bsp", "box=0,0,9,9", "box=0,0,9,9&top=1"):
         assert search(port, query, jpeg(5)).status == 200
@@ -39,7 +84,7 @@ def test_the_page_is_self_contained(port):
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert b"<script>" not in page.data
     assert b"style=" not in page.data
-    for path in ("/search.js", "/search.css", "/box.js", "/matches.js"):
+    for path in ("/search.js", "/search.css", "/box.js", "/matches.js", "/results.js"):
         asset = ask(port, "GET", path)
         assert asset.status == 200
         for fetched in (page.data, asset.data):

@@ -1,10 +1,12 @@
 import copy
+import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from delg_jax import json_files
 from delg_jax.errors import UserError
 from delg_jax.models.variables import digest
 from delg_jax.training.checkpoints import (
@@ -14,6 +16,7 @@ from delg_jax.training.checkpoints import (
     require_intact,
 )
 from delg_jax.training.trained_network import load_model
+from tests.flips import flips
 from tests.training.saved_runs import assert_same, save, save_with_metrics, state_of, times
 
 VARIABLES = {
@@ -78,6 +81,43 @@ def test_one_changed_number_is_damage():
 
 def test_checkpoints_of_older_versions_have_no_digest():
     require_intact(changed_variables(-5.0), {"input": ""}, Path("run"))
+
+
+# TensorStore ends reads of which another one has failed
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [10, 400])
+def test_flipped_bits_never_give_other_numbers(config, variables, tmp_path, count):
+    save(tmp_path, config, variables)
+    saved = state_of(times(3, variables), config, 3)
+    files = sorted(path for path in (tmp_path / FOLDER / "3").rglob("*") if path.is_file())
+    sizes = np.array([path.stat().st_size for path in files])
+    per_file = np.random.default_rng(0).multinomial(count, sizes / sizes.sum())
+    refused = 0
+    for path, number in zip(files, np.maximum(per_file, 1), strict=True):
+        for _ in flips(path, int(number)):
+            try:
+                with Checkpoints(tmp_path / FOLDER, config.model, 10) as checkpoints:
+                    found = checkpoints.restore(saved)
+                assert found.validated
+                assert_same(found.state, saved)
+            except UserError:
+                refused += 1
+    assert refused > count // 3
+
+
+def test_the_optimizer_state_and_the_description_are_guarded_too(config, variables, tmp_path):
+    save(tmp_path, config, variables)
+    path = tmp_path / FOLDER / "3" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    other_optimizer = json_files.signed({**meta, "optimizer_digest": "0" * 64})
+    for content in (other_optimizer, {**meta, "validated": False}):
+        path.write_text(json.dumps(content))
+        with (
+            Checkpoints(tmp_path / FOLDER, config.model, 10) as checkpoints,
+            pytest.raises(UserError, match="is damaged"),
+        ):
+            checkpoints.restore(state_of(variables, config))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -82,7 +82,10 @@ def test_a_signal_saves_a_checkpoint_and_the_status_says_so(config, tmp_path, nu
     assert 7 <= saved < STEPS
     assert f"stopped at step {saved}" in output
     assert not (workdir / "train_metrics.json").exists()
-    assert f"resumed at step {saved}" in programs.finish(programs.start(config, workdir, 2))[0]
+    resumed = programs.finish(programs.start(config, workdir, 2))[0]
+    assert f"resumed at step {saved}" in resumed
+    for said in (output, resumed):  # memory that is shared with workers is freed
+        assert "leaked" not in said
     assert_learned_the_same(config, workdir, tmp_path / "whole")
 
 

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from delg_jax import file_names
+from delg_jax import file_names, system_errors
 from delg_jax.configuration import local_path
 from delg_jax.data import ground_truth
 from delg_jax.data.folder import existing_root
@@ -39,10 +39,11 @@ from delg_jax.data.tfds_builders.revisited import (
     RevisitedParis,
 )
 from delg_jax.errors import UserError, require_choice
-from delg_jax.file_stamps import stamp_of_all
+from delg_jax.file_stamps import digest_of_bytes, stamp_of_all
 
 # Published usage of the queries, by value of `config.data.ground_truth`
 USAGES = {"": "Private", "private": "Private", "public": "Public"}
+_LONGEST_REASON = 200  # characters
 _PATH_DIGEST = 8  # hexadecimal digits
 _SHARED = ("split_seed", "validation_share", "min_side", "max_pixels")  # these decide the records
 _REVISITED = {"revisited_oxford": RevisitedOxford, "revisited_paris": RevisitedParis}
@@ -79,6 +80,8 @@ class PreparedSource:
             place = {name: position for position, name in enumerate(listed.names)}
             positions = np.asarray([place[name] for name in only], np.int64)
         self._positions = positions
+        features = builder.info.features.values()
+        self._has_one_image = sum(isinstance(one, tfds.features.Image) for one in features) == 1
         self._stamp = stamp_of_all(pathlib.Path(builder.data_path).glob(f"*-{split}.*"))
         self.names = [listed.names[position] for position in positions]
         self.digests = [listed.digests[position] for position in positions]
@@ -89,8 +92,21 @@ class PreparedSource:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """Returns the encoded bytes of the image with an index from 0 to N - 1."""
-        return self._records[int(self._positions[index])]["image"]
+        """Returns the encoded bytes of the image with an index from 0 to N - 1.
+
+        Raises:
+          OSError: if the record is damaged.
+        """
+        try:
+            data: bytes = self._records[int(self._positions[index])]["image"]
+        except Exception as error:  # on damaged records, the library can raise anything
+            system_errors.reraise(error)
+            text = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+            raise OSError(f"its record is damaged: {text}") from error
+        expected = self.digests[index] if self._has_one_image else ""
+        if expected and digest_of_bytes(data) != expected:
+            raise OSError("its record is damaged: the bytes are not those that were prepared")
+        return data
 
     def stamps(self, indices: Sequence[int]) -> np.ndarray:
         """Size and times of the files of the split, int64 [n, 3], the same for all images."""

@@ -1,8 +1,8 @@
 """Export of the features of an experiment as files of another system."""
 
+import contextlib
 import pathlib
 import posixpath
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from delg_jax import workdir
+from delg_jax import file_names, workdir
+from delg_jax.data.sources import ImageSource, file_of
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features.experiment import Extracted, extract, has_global, has_local
 from delg_jax.features.extraction import Loaded, Loader
-from delg_jax.features.formats import delf, hloc
+from delg_jax.features.formats import ames, delf, hloc
 from delg_jax.features.formats.delf import GLOBAL_SUFFIX, LOCAL_SUFFIX
-from delg_jax.features.formats.imported import HDF5_SUFFIXES
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.store import FeatureStore, Rows
 from delg_jax.progress import Progress
 
-KINDS = ("hloc", "delf")
+KINDS = ("hloc", "delf", "ames")
 
 _ROUNDING = 2e-3  # of descriptors in half precision
 
@@ -38,13 +38,15 @@ class _Image(NamedTuple):
 
 
 class _StoreFeatures(NamedTuple):
-    """The features of one store, and the loader of its images."""
+    """The features of one store, the loader of its images, and the folder of the data set."""
 
     name: str
     store: FeatureStore
     descriptors: Rows | None
     local: LocalFeatures | None
     loader: Loader
+    source: ImageSource
+    root: str
 
     def image(self, index: int) -> _Image:
         """The features of one image."""
@@ -55,6 +57,13 @@ class _StoreFeatures(NamedTuple):
             None if self.local is None else _without_padding(self.local, index),
             lambda: _size(self.loader.load(index)[0]),
         )
+
+    def path(self, index: int) -> str:
+        """The file of an image relative to the data set, as hloc names it; else its name."""
+        file = file_of(self.source, index)
+        if not file or not self.root or not pathlib.Path(file).is_relative_to(self.root):
+            return self.store.names[index]
+        return file_names.to_text(pathlib.Path(file).relative_to(self.root).as_posix())
 
 
 def export_features(
@@ -67,13 +76,16 @@ def export_features(
     """Extracts missing features, and writes all features for another system atomically.
 
     `config.extract.imported_local` and `imported_global` can read the output. Skipped images are
-    left out. Keypoints and size of a cropped query are those of the crop.
+    left out; `ames`, whose ground truth counts rows, has rows of padding for them. Keypoints and
+    size of a cropped query are those of the crop. `hloc` and `ames` name an image by its path below
+    `config.data.root`, where it is a file there.
 
     Args:
       config: the whole tree.
       workdir: of the features.
-      kind: `hloc`, one HDF5 file of all images; or `delf`, folders `database` and `queries` with
-        files `NAME.delg_local` and `NAME.delg_global`.
+      kind: `hloc`, one HDF5 file of all images; `delf`, folders `database` and `queries` with
+        files `NAME.delg_local` and `NAME.delg_global`; or `ames`, a folder of HDF5 files with one
+        array of all images, in the order of the data set.
       output: the file or folder.
       overwrite: whether an existing output, and features of another configuration, are replaced
         instead of refused.
@@ -89,20 +101,25 @@ def export_features(
     path = pathlib.Path(output)
     _check_output(kind, path, overwrite)
     extracted = extract(config, workdir, overwrite)
+    stores = _store_features(config, extracted)
+    if kind == "ames":
+        with Progress(f"export {path.name}", sum(len(each.store) for each in stores)) as progress:
+            _write_ames(path, stores, config.extract.local_encoding == "sign", progress)
+        return path
     write = _write_hloc if kind == "hloc" else _write_delf
-    chosen = _to_write(_store_features(config, extracted), kind)
+    chosen = _to_write(stores, kind)
     with Progress(f"export {path.name}", len(chosen)) as progress:
-        write(path, _counted((features.image(index) for features, index in chosen), progress))
+        write(path, _counted(_images(chosen, kind), progress))
     return path
 
 
 def _check_output(kind: str, path: pathlib.Path, overwrite: bool) -> None:
-    if kind == "hloc" and (path.suffix not in HDF5_SUFFIXES or path.is_dir()):
-        raise UserError("output", str(path), f"must be a file {' or '.join(HDF5_SUFFIXES)}")
+    if kind == "hloc" and (path.suffix not in ames.SUFFIXES or path.is_dir()):
+        raise UserError("output", str(path), f"must be a file {' or '.join(ames.SUFFIXES)}")
     if path.exists() and not overwrite:
         raise UserError("output", str(path), "exists; --overwrite replaces it")
-    if kind == "delf" and path.exists():
-        ours = (LOCAL_SUFFIX, GLOBAL_SUFFIX)
+    if kind != "hloc" and path.exists():
+        ours = (LOCAL_SUFFIX, GLOBAL_SUFFIX) if kind == "delf" else (ames.SUFFIXES[-1], ".txt")
         if not path.is_dir() or any(f.suffix not in ours for f in path.rglob("*") if f.is_file()):
             rule = f"must be a folder of nothing but {' and '.join(ours)} files to be replaced"
             raise UserError("output", str(path), rule)
@@ -119,6 +136,8 @@ def _store_features(
             store.global_descriptors() if has_global(config) else None,
             store.local_features(0) if has_local(config) else None,
             Loader(source, crops, 0, config.data.min_side, config.data.max_pixels),
+            source,
+            str(pathlib.Path(config.data.root).resolve()) if config.data.root else "",
         )
         for name, store, source, crops in (
             ("database", extracted.database, data.database, None),
@@ -139,7 +158,8 @@ def _to_write(stores: list[_StoreFeatures], kind: str) -> list[tuple[_StoreFeatu
         for index, name in enumerate(features.store.names):
             if index in skipped:
                 continue
-            key = ("" if kind == "hloc" else features.name, posixpath.normpath(name))
+            own = features.path(index) if kind == "hloc" else name
+            key = ("" if kind == "hloc" else features.name, posixpath.normpath(own))
             before, place = first.setdefault(key, (features, index))
             same = before is features and place == index
             if not same and not _equal(before.image(place), features.image(index)):
@@ -149,6 +169,12 @@ def _to_write(stores: list[_StoreFeatures], kind: str) -> list[tuple[_StoreFeatu
                 rule += f"cannot hold; {remedy}"
                 raise UserError("image", name, rule)
     return list(first.values())
+
+
+def _images(chosen: list[tuple[_StoreFeatures, int]], kind: str) -> Iterator[_Image]:
+    for features, index in chosen:
+        image = features.image(index)
+        yield image._replace(name=features.path(index)) if kind == "hloc" else image
 
 
 def _without_padding(local: LocalFeatures, index: int) -> LocalFeatures:
@@ -189,10 +215,7 @@ def _equal(one: _Image, other: _Image) -> bool:
 
 
 def _write_delf(path: pathlib.Path, images: Iterable[_Image]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        folder = pathlib.Path(temporary).resolve() / path.name
-        folder.mkdir()
+    with _replacing_folder(path) as folder:
         for image in images:
             target = folder / image.store / image.name
             if not target.resolve().is_relative_to(folder / image.store):
@@ -203,7 +226,43 @@ def _write_delf(path: pathlib.Path, images: Iterable[_Image]) -> None:
                 delf.write_local(f"{target}{LOCAL_SUFFIX}", image.local)
             if image.descriptor is not None:
                 delf.write_global(f"{target}{GLOBAL_SUFFIX}", image.descriptor)
-        if path.exists():
-            shutil.rmtree(path)
+
+
+def _write_ames(
+    path: pathlib.Path, stores: list[_StoreFeatures], bits: bool, progress: Progress
+) -> None:
+    with _replacing_folder(path) as folder:
+        for features in stores:
+            local, pooled = features.local, features.descriptors
+            dimensions = (
+                0 if local is None else local.descriptors.shape[-1],
+                0 if pooled is None else pooled.shape[-1],
+            )
+            most = 0 if local is None else local.mask.shape[1]
+            writer = ames.ArrayWriter(
+                folder, features.name, len(features.store), most, dimensions, bits
+            )
+            writer.write(_ames_images(features, progress))
+
+
+def _ames_images(features: _StoreFeatures, progress: Progress) -> Iterator[ames.Image]:
+    skipped, sizes = features.store.skipped_places(), features.store.sizes().tolist()
+    for index in range(len(features.store)):
+        image = features.image(index)
+        descriptor, local = (None, None) if index in skipped else (image.descriptor, image.local)
+        yield ames.Image(features.path(index), descriptor, local, sizes[index])
+        progress.advance()
+
+
+@contextlib.contextmanager
+def _replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder, which becomes `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        folder = pathlib.Path(temporary).resolve() / path.name
+        folder.mkdir()
+        yield folder
         workdir.flush(folder)
-        folder.rename(path)
+        if path.exists():  # at no time is a part of it there
+            workdir.move(path, folder.with_name("replaced"))
+        workdir.move(folder, path)

@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax import hdf5_files, system_errors, workdir
-from delg_jax.errors import UserError
-from delg_jax.features.formats.image_order import AbsentImageError, best_first, spellings
+from delg_jax import hdf5_files, workdir
+from delg_jax.features.formats.image_order import (
+    AbsentImageError,
+    ImagePaths,
+    best_first,
+    spellings,
+)
 from delg_jax.features.local_features import LocalFeatures
 
 _LARGEST = 2**32  # bytes of a field of one image
@@ -18,11 +22,12 @@ _FIELDS = ("keypoints", "descriptors", "scores", "scales", "global_descriptor")
 
 
 @contextlib.contextmanager
-def reading(path: str | pathlib.Path) -> Iterator["HlocReader"]:
+def reading(path: str | pathlib.Path, folder: str = "") -> Iterator["HlocReader"]:
     """Opens a file to read.
 
     Args:
       path: of the HDF5 file.
+      folder: whose images are preferred where a name fits several.
 
     Yields:
       The reader.
@@ -30,13 +35,8 @@ def reading(path: str | pathlib.Path) -> Iterator["HlocReader"]:
     Raises:
       UserError: if the file is missing or not HDF5, or the package h5py is not installed.
     """
-    _h5py()
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(hdf5_files.reading(path))
-        except OSError as error:
-            raise _error(path, f"cannot be read as HDF5 ({error})") from error
-        yield HlocReader(pathlib.Path(path), file)
+    with hdf5_files.opened(path) as file:
+        yield HlocReader(pathlib.Path(path), file, folder)
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def writing(path: str | pathlib.Path) -> Iterator["HlocWriter"]:
     Raises:
       UserError: if the package h5py is not installed.
     """
-    h5py = _h5py()
+    h5py = hdf5_files.package()
     with workdir.replacing(pathlib.Path(path)) as temporary, h5py.File(temporary, "w") as file:
         yield HlocWriter(file)
 
@@ -66,11 +66,12 @@ class HlocReader:
     Args:
       path: of the file, for messages.
       file: the open `h5py.File`.
+      folder: whose images are preferred where a name fits several.
     """
 
-    def __init__(self, path: pathlib.Path, file: Any) -> None:
-        self._path, self._file = path, file
-        self._by_file_name: dict[str, list[str]] | None = None
+    def __init__(self, path: pathlib.Path, file: Any, folder: str = "") -> None:
+        self._path, self._file, self._folder = path, file, folder
+        self._paths: ImagePaths | None = None
 
     def read_local(self, name: str) -> LocalFeatures:
         """Reads the local features of one image.
@@ -86,7 +87,7 @@ class HlocReader:
           AbsentImageError: if the file lacks the image.
           UserError: if the image's data is damaged.
         """
-        with self._name_image_in_errors(name):
+        with hdf5_files.naming(self._path, f"image {name}"):
             group = self._find(name)
             keypoints = _read(group, "keypoints", (None, 2))
             count = len(keypoints)
@@ -113,43 +114,24 @@ class HlocReader:
           AbsentImageError: if the file lacks the image.
           UserError: if the image's data is damaged.
         """
-        with self._name_image_in_errors(name):
+        with hdf5_files.naming(self._path, f"image {name}"):
             return _read(self._find(name), "global_descriptor", (None,))
-
-    @contextlib.contextmanager
-    def _name_image_in_errors(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # h5py raises errors of any type for damaged files
-            system_errors.reraise(error)
-            text = " ".join(str(error).split())
-            raise _error(self._path, f"cannot be used for image {name}: {text}") from error
 
     def _find(self, name: str) -> Mapping[str, Any]:
         for spelling in spellings(name):
             group = hdf5_files.member(self._file, spelling)
             if _is_image(group):
                 return group
-        found = sorted({path for s in spellings(name) for path in self._paths_with_same_end(s)})
+        if self._paths is None:
+            items: list[str] = []
+            self._file.visit(items.append)
+            folders = {posixpath.split(item)[0] for item in items if _is_field(item)}
+            self._paths = ImagePaths(folders)
+        found = self._paths.find(name, self._folder)
         if len(found) == 1:
             return hdf5_files.member(self._file, found[0])
         several = f": it may be {' or '.join(found[:3])}" if found else ""
         raise AbsentImageError("image", name, f"is not in {self._path}{several}")
-
-    def _paths_with_same_end(self, name: str) -> list[str]:
-        """Images whose path ends with `name`, or that `name` ends with."""
-        if self._by_file_name is None:
-            paths: list[str] = []
-            self._file.visit(paths.append)
-            folders = {posixpath.split(path)[0] for path in paths if _is_field(path)}
-            self._by_file_name = {}
-            for folder in folders:
-                self._by_file_name.setdefault(posixpath.basename(folder), []).append(folder)
-        candidates = self._by_file_name.get(posixpath.basename(name), [])
-        ends = [(f"/{path}", f"/{name}") for path in candidates]
-        return [path[1:] for path, own in ends if path.endswith(own) or own.endswith(path)]
 
 
 class HlocWriter:
@@ -188,15 +170,6 @@ class HlocWriter:
         self._file.require_group(name).create_dataset("global_descriptor", data=descriptor)
 
 
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        rule = "is not installed, and HDF5 files need it: pip install h5py"
-        raise UserError("package", "h5py", rule) from error
-    return h5py
-
-
 def _is_field(path: str) -> bool:
     folder, _, field = path.rpartition("/")
     return bool(folder) and field in _FIELDS
@@ -223,7 +196,3 @@ def _read(group: Mapping[str, Any], field: str, shape: tuple[int | None, ...]) -
     if not np.isfinite(array).all():
         raise ValueError(f"{field} must be finite numbers")
     return array
-
-
-def _error(path: str | pathlib.Path, rule: str) -> UserError:
-    return UserError("HDF5 file", str(path), rule)

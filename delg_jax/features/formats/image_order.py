@@ -1,6 +1,7 @@
 """Matching of image names, and order of features, in files of other systems."""
 
 import posixpath
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -23,6 +24,40 @@ def spellings(name: str) -> list[str]:
         *(name + more for more in _SUFFIXES),
         *([stem] if suffix.lower() in SUFFIXES else []),
     ]
+
+
+class ImagePaths:
+    """Images of a file by the ends of their paths.
+
+    A name matches a path that ends with it, or that it ends with.
+
+    Args:
+      paths: of the images.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._by_file_name: dict[str, list[str]] = {}
+        for path in paths:
+            self._by_file_name.setdefault(posixpath.basename(path), []).append(path)
+
+    def find(self, name: str, folder: str = "") -> list[str]:
+        """The paths that a name matches, in any of its spellings.
+
+        Args:
+          name: of the image.
+          folder: of those that match, the paths in this folder are preferred.
+
+        Returns:
+          Sorted paths; one if the name is clear.
+        """
+        found = {path for spelling in spellings(name) for path in self._ends(spelling)}
+        inside = {path for path in found if path.startswith(f"{folder}/")} if folder else set()
+        return sorted(inside or found)
+
+    def _ends(self, name: str) -> list[str]:
+        candidates = self._by_file_name.get(posixpath.basename(name), [])
+        ends = [(f"/{path}", f"/{name}") for path in candidates]
+        return [path[1:] for path, own in ends if path.endswith(own) or own.endswith(path)]
 
 
 def best_first(features: LocalFeatures) -> LocalFeatures:

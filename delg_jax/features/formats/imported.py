@@ -10,7 +10,7 @@ import numpy as np
 
 from delg_jax.errors import UserError
 from delg_jax.features.extractor import Features
-from delg_jax.features.formats import hloc
+from delg_jax.features.formats import ames, hloc
 from delg_jax.features.formats.delf import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
 from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures, strongest
@@ -18,7 +18,6 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import missing_rows
 from delg_jax.file_stamps import stamp
 
-HDF5_SUFFIXES = (".h5", ".hdf5")
 # Fields of config.extract that imported features depend on, besides the digest of the files
 DECIDING_FIELDS = (
     "max_features",
@@ -28,7 +27,12 @@ DECIDING_FIELDS = (
     "compression",
 )
 
-_Reader = hloc.HlocReader | DelfFolder
+_Reader = hloc.HlocReader | ames.AmesReader | DelfFolder
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth")
+_OF_PICKLES = (
+    "may be a pickle, which could run any program; name the HDF5 files of features that it was "
+    "made of, such as DESCRIPTOR_gallery_global.hdf5 (see docs/export.md)"
+)
 _SUFFIX = {"local": LOCAL_SUFFIX, "global": GLOBAL_SUFFIX}
 
 
@@ -40,8 +44,9 @@ def is_imported(settings: ml_collections.ConfigDict) -> bool:
 class ImportedFeatures:
     """The files that `config.extract.imported_local` and `imported_global` name.
 
-    Each is an HDF5 file of hloc, or a folder of the official code's files. The subfolders
-    `database` and `queries` of a folder, if any, are read for the store of that name.
+    Each is an HDF5 file of hloc, or of AMES, ELViS and ILIAS; or a folder of such as the latter, or
+    of the official code's files. The subfolders `database` and `queries` of a folder, if any, are
+    read for the store of that name.
 
     Args:
       settings: the `config.extract` tree.
@@ -59,9 +64,12 @@ class ImportedFeatures:
         self._settings, self._names = settings, names
         self._dimensions: dict[str, int] = {}
         for kind, path in self._paths.items():
-            if not path.is_dir() and not (path.is_file() and path.suffix in HDF5_SUFFIXES):
-                rule = f"must be an existing {' or '.join(HDF5_SUFFIXES)} file, or a folder of "
-                rule += f"{_SUFFIX[kind]} files"
+            if path.suffix in _PICKLES and path.is_file():
+                raise UserError(f"config.extract.imported_{kind}", str(path), _OF_PICKLES)
+            if not path.is_dir() and not (path.is_file() and path.suffix in ames.SUFFIXES):
+                endings = " or ".join(ames.SUFFIXES)
+                rule = f"must be an existing {endings} file, or a folder of {_SUFFIX[kind]} or "
+                rule += f"{endings} files"
                 raise UserError(f"config.extract.imported_{kind}", str(path), rule)
 
     def digest(self) -> str:
@@ -70,10 +78,14 @@ class ImportedFeatures:
         for kind, path in self._paths.items():
             total.update(kind.encode())
             if path.is_file():
-                with path.open("rb") as file:
-                    total.update(hashlib.file_digest(file, "sha256").digest())
-            else:
-                for member in sorted(path.rglob(f"*{_SUFFIX[kind]}")):
+                lists = [text for text in ames.lists(path) if text.is_file()]
+                for member in (path, *(lists if lists and ames.is_array_file(path) else [])):
+                    with member.open("rb") as file:
+                        total.update(hashlib.file_digest(file, "sha256").digest())
+                continue
+            arrays = any(True for ending in ames.SUFFIXES for _ in path.rglob(f"*{ending}"))
+            for ending in (*ames.SUFFIXES, ".txt") if arrays else (_SUFFIX[kind],):
+                for member in sorted(path.rglob(f"*{ending}")):
                     size, time, _ = stamp(member)
                     name = member.relative_to(path).as_posix()
                     total.update(f"{name}\0{size} {time}\0".encode())
@@ -121,11 +133,14 @@ class ImportedFeatures:
         with contextlib.ExitStack() as stack:
             readers: dict[str, _Reader] = {}
             for kind, path in self._paths.items():
-                if path.is_dir():
-                    own = path / store
-                    readers[kind] = DelfFolder(own if own.is_dir() else path)
+                own = path / store if (path / store).is_dir() else path
+                arrays = ames.files(own, store)
+                if path.is_file() and not ames.is_array_file(path):
+                    readers[kind] = stack.enter_context(hloc.reading(path, store))
+                elif arrays:
+                    readers[kind] = stack.enter_context(ames.reading(arrays, kind))
                 else:
-                    readers[kind] = stack.enter_context(hloc.reading(path))
+                    readers[kind] = DelfFolder(own)
             yield readers
 
     def _read(self, readers: dict[str, _Reader], name: str) -> Features | str:

@@ -1,7 +1,6 @@
 """`store.json`, the index of a store: reading, writing, and the digest of the arrays."""
 
 import hashlib
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,7 +17,6 @@ INDEX_1 = "index.json"  # of format 1, a folder of .npz files
 _COUNTS = ("images", "name_bytes")
 _LARGEST_COUNT = 2**31 - 1  # images are numbered by int32
 _FIELDS = ("images", "name_bytes", "deleted", "finished", "digest")
-_CHECKSUM_BYTES = 4  # of CRC-32C, at the end of every chunk
 
 
 def read_index(folder: pathlib.Path) -> dict[str, Any]:
@@ -77,7 +75,7 @@ def digest(arrays: Iterable[tuple[str, ChunkedArray]]) -> str:
     for name, array in arrays:
         found.update(repr((name, array.shape, array.dtype.str, array.chunk_rows)).encode())
         for number in range(-(-array.shape[0] // array.chunk_rows)):
-            found.update(_checksum(array.chunk_path(number)))
+            found.update(array.checksums(number))
     return found.hexdigest()
 
 
@@ -103,7 +101,7 @@ def digest_of_first(
         found.update(repr((name, array.shape[1:], array.dtype.str, array.chunk_rows)).encode())
         full_chunks = rows // array.chunk_rows
         for number in range(full_chunks):
-            found.update(_checksum(array.chunk_path(number)))
+            found.update(array.checksums(number))
         found.update(array.read(slice(full_chunks * array.chunk_rows, rows)).tobytes())
     return found.hexdigest()
 
@@ -126,15 +124,3 @@ def _is_layout(layout: Layout) -> bool:
         and layout.local_encoding in encodings.ENCODINGS
         and layout.global_dtype in encodings.GLOBAL_DTYPES
     )
-
-
-def _checksum(path: pathlib.Path) -> bytes:
-    """Length and checksum of a chunk, 12 bytes."""
-    try:
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
-            return length.to_bytes(8, "little") + file.read(_CHECKSUM_BYTES)
-    except OSError as error:
-        rule = f"cannot be used: {error.strerror}; delg verify --repair discards it"
-        raise UserError("feature store", str(path), rule) from error

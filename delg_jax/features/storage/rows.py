@@ -17,7 +17,9 @@ from delg_jax.file_stamps import DIGEST_BYTES
 WRITTEN, SKIPPED, GLOBAL, LOCAL, DELETED = 1, 2, 4, 8, 16
 
 EVERY_IMAGE = ("state", "reasons", "sizes")  # arrays with a row for every image, also skipped ones
-LOCAL_ARRAYS = ("counts", "locations", "scales", "scores", "descriptors", "descriptor_scales")
+# Arrays [N, K, ...] of local features, of which a few images or few features can be read
+FEATURE_ARRAYS = ("locations", "scales", "scores", "descriptors", "descriptor_scales")
+LOCAL_ARRAYS = ("counts", *FEATURE_ARRAYS)
 
 # The image that a row was extracted from; zeros if unknown
 ORIGIN = np.dtype(

@@ -113,7 +113,7 @@ class _Plan:
             return True
         owner = name.rpartition(naming.separator)[0]
         heads = {theirs for ours, theirs in self.modules.items() if _part(ours) not in BACKBONES}
-        absent = [p for ours, p in naming.patterns.items() if not _has(self.shapes, ours)]
+        absent = [p for m, own in naming.patterns.items() if not _has(self.shapes, m) for p in own]
         return (
             owner in heads
             or name in naming.single.values()
@@ -189,8 +189,9 @@ def _find_by_pattern(
 ) -> dict[str, str]:
     """Finds our variables in a source whose naming has patterns.
 
-    The backbone may have any prefix; heads are found by their patterns. A module is found if
-    exactly one of the source's modules has all its variables in the right shapes.
+    The backbone may have any prefix; heads are found by their patterns, the first that fits. A
+    module is found if exactly one of the source's modules has all its variables in the right
+    shapes.
 
     Args:
       naming: with `patterns`.
@@ -208,16 +209,16 @@ def _find_by_pattern(
     owners = {name.rpartition("/")[0] for name in arrays}
     found: dict[str, str] = {}
     for module, shapes in wanted.items():
+        patterns = naming.patterns.get(module, ())
         if module in modules:
-            pattern = rf"(^|/){re.escape(modules[module])}$"
-        elif module in naming.patterns:
-            pattern = naming.patterns[module]
-        else:
-            continue
-        fits = [_fit(owner, module, shapes, arrays) for owner in _matching(pattern, owners)]
-        whole_fits = [fit for fit in fits if fit]
-        if len(whole_fits) == 1:
-            found |= {f"{module}/{leaf}": name for leaf, name in whole_fits[0].items()}
+            patterns = (rf"(^|/){re.escape(modules[module])}$",)
+        for pattern in patterns:
+            fits = [_fit(owner, module, shapes, arrays) for owner in _matching(pattern, owners)]
+            whole_fits = [fit for fit in fits if fit]
+            if len(whole_fits) == 1:
+                found |= {f"{module}/{leaf}": name for leaf, name in whole_fits[0].items()}
+            if whole_fits:
+                break
     return found
 
 
@@ -300,6 +301,8 @@ def _to_flax(array: np.ndarray, path: str, shape: tuple[int, ...], naming: Namin
       float32, in `shape` if the array fits, else with its own shape.
     """
     array = np.asarray(array, np.float32)
+    if naming.family == "vit" and not naming.output_first and path.startswith("vit/block"):
+        array = array.reshape(shape) if array.size == np.prod(shape) else array  # heads are axes
     if naming.output_first and array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
     elif naming.output_first and array.ndim == 2:

@@ -24,19 +24,20 @@ class Identity:
     convention: str
 
 
-def identify(names: Iterable[str]) -> Identity | None:
+def identify(names: Iterable[str] | Mapping[str, np.ndarray]) -> Identity | None:
     """Finds whose backbone the names are of.
 
     Args:
-      names: all names in the file.
+      names: all names in the file, or all arrays by name, which alone tell apart Vision
+        Transformers.
 
     Returns:
       The identity; None if no known backbone, or only a part of one, has these names.
     """
-    known = set(names)
+    known, arrays = set(names), names if isinstance(names, Mapping) else None
     for source, namings in NAMINGS.items():
         for naming in namings:
-            found = _architecture(naming, known)
+            found = _architecture(naming, known, arrays)
             if found is None:
                 continue
             # The released models have Slim's names too, and heads beside the backbone
@@ -45,10 +46,10 @@ def identify(names: Iterable[str]) -> Identity | None:
     return None
 
 
-def architecture_of(source: str, names: Iterable[str]) -> str | None:
+def architecture_of(source: str, names: Iterable[str] | Mapping[str, np.ndarray]) -> str | None:
     """The architecture whose kernels, and no others, have a source's names; None if none."""
-    known = set(names)
-    found = (_architecture(naming, known) for naming in NAMINGS[source])
+    known, arrays = set(names), names if isinstance(names, Mapping) else None
+    found = (_architecture(naming, known, arrays) for naming in NAMINGS[source])
     return next((architecture for architecture in found if architecture), None)
 
 
@@ -104,10 +105,15 @@ def _width(identity: Identity, arrays: Mapping[str, np.ndarray], module: str) ->
     return 0
 
 
-def _architecture(naming: Naming, names: set[str]) -> str | None:
+def _architecture(
+    naming: Naming, names: set[str], arrays: Mapping[str, np.ndarray] | None
+) -> str | None:
     kernels = {name: naming.kernels(name) for name in ARCHITECTURES}
     found = present(naming, names, set().union(*kernels.values()))
-    return next((name for name, own in kernels.items() if own and own == found), None)
+    same = [name for name, own in kernels.items() if own and own == found]
+    if arrays is not None:
+        same = [name for name in same if naming.fits(name, arrays)]
+    return same[0] if same else None
 
 
 def _beside(naming: Naming, architecture: str, names: set[str]) -> bool:

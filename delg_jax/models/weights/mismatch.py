@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import ml_collections
+import numpy as np
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.weights.identify import architecture_of, present
@@ -37,7 +38,7 @@ def convention_of(source: str, names: Iterable[str], architecture: str) -> str:
 
 def explain(
     source: str,
-    names: Iterable[str],
+    names: Mapping[str, np.ndarray],
     model: ml_collections.ConfigDict,
     missing: list[str],
     surplus: list[str],
@@ -47,7 +48,7 @@ def explain(
 
     Args:
       source: a key of `names.NAMINGS`.
-      names: all names in the file.
+      names: all arrays in the file, by name.
       model: `config.model`.
       missing: names that the file lacks.
       surplus: names that the network lacks.
@@ -59,7 +60,6 @@ def explain(
     """
     if not (missing or surplus or misshapen):
         return
-    names = set(names)
     found = architecture_of(source, names)
     others = [other for other in NAMINGS if other != source and architecture_of(other, names)]
     if found and found != model.backbone:

@@ -7,10 +7,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from string import ascii_lowercase
 
-from delg_jax.models import efficientnet, resnet
+import numpy as np
+
+from delg_jax.models import efficientnet, resnet, vit
 from delg_jax.models.resnet import STAGES
 
-ARCHITECTURES = (*resnet.ARCHITECTURES, *efficientnet.ARCHITECTURES)
+ARCHITECTURES = (*resnet.ARCHITECTURES, *efficientnet.ARCHITECTURES, *vit.ARCHITECTURES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Naming:
 
     In the names of `unit`, of ResNets {layer} counts stages from 1, {stage} from 2 (conv2), {unit}
     units from 1, {index} from 0, {letter} from a, {n} convolutions from 1 and {branch} from a. Of
-    EfficientNets {index} counts all blocks from 0.
+    EfficientNets and Vision Transformers {index} counts all blocks from 0.
 
     Attributes:
       convention: of the networks with these names.
@@ -34,10 +36,10 @@ class Naming:
       single: our path to the source's name, for variables outside the module tables.
       fused: name of a convolution to the source's convolution and the BatchNorm after it, which are
         fused because our network has no BatchNorm there.
-      patterns: our module path to a regular expression for the source's, where names are not
-        published; shapes must fit too.
+      patterns: our module path to regular expressions for the source's, where names are not
+        published, the likeliest first; shapes must fit too.
       bgr: whether the channel order of the input is BGR.
-      family: of the backbones, `resnet` or `efficientnet`.
+      family: of the backbones, one of `delg.BACKBONES`.
     """
 
     convention: str
@@ -50,7 +52,7 @@ class Naming:
     ignored: tuple[str, ...]
     single: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fused: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    patterns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patterns: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     bgr: bool = False
     family: str = "resnet"
 
@@ -58,6 +60,8 @@ class Naming:
         """The source's path of every module of an architecture, by ours; none of another family."""
         if architecture in efficientnet.ARCHITECTURES or self.family == "efficientnet":
             return self._efficientnet_modules(architecture)
+        if architecture in vit.ARCHITECTURES or self.family == "vit":
+            return self._vit_modules(architecture)
         depth = architecture.removeprefix("resnet")
         names = {ours: theirs.format(depth=depth) for ours, theirs in self.whole.items()}
         for root, place, n in _convolutions(architecture):
@@ -74,6 +78,38 @@ class Naming:
                 if block.expansion > 1 or not ours.startswith("expand_"):
                     names[f"efficientnet/block{index}/{ours}"] = theirs.format(index=index)
         return names
+
+    def _vit_modules(self, architecture: str) -> dict[str, str]:
+        spec = vit.ARCHITECTURES.get(architecture)
+        if spec is None or spec.convention != self.convention:
+            return {}
+        absent = ("fc",) if spec.gated else ("gated",)
+        names = dict(self.whole)
+        for index in range(spec.depth):
+            for ours, theirs in self.unit.items():
+                if not ours.startswith(absent):
+                    names[f"vit/block{index}/{ours}"] = theirs.format(index=index)
+        return names
+
+    def fits(self, architecture: str, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Whether arrays, which have all names of an architecture, may be of it.
+
+        Names alone do not tell Vision Transformers apart.
+        """
+        if architecture not in vit.ARCHITECTURES:
+            return True
+        spec = vit.ARCHITECTURES[architecture]
+        embed = f"{self.whole['vit/embed']}{self.separator}{self.convolution['kernel']}"
+        patch = (3, spec.patch, spec.patch) if self.output_first else (spec.patch, spec.patch, 3)
+        whole = (spec.width, *patch) if self.output_first else (*patch, spec.width)
+        positions = (1, int(spec.is_dinov2) + spec.grid**2, spec.width)
+        has_registers = self.single.get("vit/registers") in arrays
+        return (
+            np.shape(arrays[embed]) == whole
+            and self.single["vit/positions"] in arrays
+            and np.shape(arrays[self.single["vit/positions"]]) == positions
+            and has_registers == bool(spec.registers)
+        )
 
     def leaf(self, module: str, leaf: str) -> str:
         """The source's name of a leaf of our `module`."""
@@ -95,7 +131,8 @@ class Naming:
         return {
             theirs + kernel
             for ours, theirs in modules.items()
-            if ours.startswith(f"{self.family}/") and "norm" not in ours and "shortcut" not in ours
+            if ours.startswith(f"{self.family}/")
+            and not any(other in ours for other in ("norm", "shortcut", "layer_scale"))
         }
 
 
@@ -168,18 +205,18 @@ _SLIM = Naming(
     ignored=("/logits/weights", "/logits/biases", "mean_rgb", *_TENSORFLOW_TRAINING),
 )
 
-# The released models: Slim backbones under any prefix. The names of their heads are not published,
-# so they are found by patterns.
+# The released models: Slim backbones under any prefix. Of their heads, public scripts show `embed`
+# alone, so they are found by patterns.
 _DELG_SAVEDMODEL = dataclasses.replace(
     _SLIM,
     ignored=("/logits/weights", "/logits/biases", *_TENSORFLOW_TRAINING),
     patterns={
-        "whiten": r"whit|embed|global|gem|desc",
-        "attend/conv1": r"att",
-        "attend/norm1": r"att",
-        "attend/conv2": r"att",
-        "reduce/encoder": r"auto|enc|reduc",
-        "reduce/decoder": r"auto|dec|reduc|expan",
+        "whiten": (r"(^|/)embed$", r"whit|embed|global|gem|desc"),
+        "attend/conv1": (r"att",),
+        "attend/norm1": (r"att",),
+        "attend/conv2": (r"att",),
+        "reduce/encoder": (r"auto|enc|reduc",),
+        "reduce/decoder": (r"auto|dec|reduc|expan",),
     },
 )
 
@@ -301,6 +338,112 @@ _EFFICIENTNET = Naming(
     family="efficientnet",
 )
 
+# DINOv2 in Transformers
+_DINOV2_TRANSFORMERS = Naming(
+    convention="dinov2",
+    whole={"vit/embed": "embeddings.patch_embeddings.projection", "vit/norm": "layernorm"},
+    unit={
+        "norm1": "encoder.layer.{index}.norm1",
+        "query": "encoder.layer.{index}.attention.attention.query",
+        "key": "encoder.layer.{index}.attention.attention.key",
+        "value": "encoder.layer.{index}.attention.attention.value",
+        "out": "encoder.layer.{index}.attention.output.dense",
+        "layer_scale1": "encoder.layer.{index}.layer_scale1",
+        "norm2": "encoder.layer.{index}.norm2",
+        "fc1": "encoder.layer.{index}.mlp.fc1",
+        "fc2": "encoder.layer.{index}.mlp.fc2",
+        "gated_in": "encoder.layer.{index}.mlp.weights_in",
+        "gated_out": "encoder.layer.{index}.mlp.weights_out",
+        "layer_scale2": "encoder.layer.{index}.layer_scale2",
+    },
+    convolution={**_TORCH_CONVOLUTION, "gamma": "lambda1"},
+    norm=_TORCH_NORM,
+    separator=".",
+    output_first=True,
+    ignored=("embeddings.mask_token", "classifier."),
+    single={
+        "vit/positions": "embeddings.position_embeddings",
+        "vit/class_token": "embeddings.cls_token",
+        "vit/registers": "embeddings.register_tokens",
+    },
+    family="vit",
+)
+
+# DINOv2 as Meta publishes it; `blocks.regular` splits its attention
+_DINOV2 = dataclasses.replace(
+    _DINOV2_TRANSFORMERS,
+    whole={"vit/embed": "patch_embed.proj", "vit/norm": "norm"},
+    unit={
+        "norm1": "blocks.{index}.norm1",
+        "query": "blocks.{index}.attn.query",
+        "key": "blocks.{index}.attn.key",
+        "value": "blocks.{index}.attn.value",
+        "out": "blocks.{index}.attn.proj",
+        "layer_scale1": "blocks.{index}.ls1",
+        "norm2": "blocks.{index}.norm2",
+        "fc1": "blocks.{index}.mlp.fc1",
+        "fc2": "blocks.{index}.mlp.fc2",
+        "gated_in": "blocks.{index}.mlp.w12",
+        "gated_out": "blocks.{index}.mlp.w3",
+        "layer_scale2": "blocks.{index}.ls2",
+    },
+    convolution={**_TORCH_CONVOLUTION, "gamma": "gamma"},
+    ignored=("mask_token", "head."),
+    single={
+        "vit/positions": "pos_embed",
+        "vit/class_token": "cls_token",
+        "vit/registers": "register_tokens",
+    },
+)
+
+# The image tower of SigLIP and SigLIP 2 in big_vision; `blocks.regular` removes the other tower
+_SIGLIP = Naming(
+    convention="siglip",
+    whole={"vit/embed": "embedding", "vit/norm": "Transformer/encoder_norm"},
+    unit={
+        "norm1": "Transformer/encoderblock_{index}/LayerNorm_0",
+        **{
+            name: f"Transformer/encoderblock_{{index}}/MultiHeadDotProductAttention_0/{name}"
+            for name in ("query", "key", "value", "out")
+        },
+        "norm2": "Transformer/encoderblock_{index}/LayerNorm_1",
+        "fc1": "Transformer/encoderblock_{index}/MlpBlock_0/Dense_0",
+        "fc2": "Transformer/encoderblock_{index}/MlpBlock_0/Dense_1",
+    },
+    convolution={"kernel": "kernel", "bias": "bias"},
+    norm={"scale": "scale", "bias": "bias"},
+    separator="/",
+    output_first=False,
+    ignored=("MAPHead_0/", "head/"),
+    single={"vit/positions": "pos_embedding"},
+    family="vit",
+)
+
+# The same in Transformers
+_SIGLIP_TRANSFORMERS = dataclasses.replace(
+    _SIGLIP,
+    whole={
+        "vit/embed": "vision_model.embeddings.patch_embedding",
+        "vit/norm": "vision_model.post_layernorm",
+    },
+    unit={
+        "norm1": "vision_model.encoder.layers.{index}.layer_norm1",
+        "query": "vision_model.encoder.layers.{index}.self_attn.q_proj",
+        "key": "vision_model.encoder.layers.{index}.self_attn.k_proj",
+        "value": "vision_model.encoder.layers.{index}.self_attn.v_proj",
+        "out": "vision_model.encoder.layers.{index}.self_attn.out_proj",
+        "norm2": "vision_model.encoder.layers.{index}.layer_norm2",
+        "fc1": "vision_model.encoder.layers.{index}.mlp.fc1",
+        "fc2": "vision_model.encoder.layers.{index}.mlp.fc2",
+    },
+    convolution=_TORCH_CONVOLUTION,
+    norm=_TORCH_NORM,
+    separator=".",
+    output_first=True,
+    ignored=("text_model.", "vision_model.head.", "logit_scale", "logit_bias"),
+    single={"vit/positions": "vision_model.embeddings.position_embedding.weight"},
+)
+
 NAMINGS: dict[str, tuple[Naming, ...]] = {
     "torchvision": (_TORCHVISION,),
     "slim": (_SLIM,),
@@ -312,4 +455,6 @@ NAMINGS: dict[str, tuple[Naming, ...]] = {
         _pycls("", _CVNET),
     ),
     "efficientnet": (_EFFICIENTNET,),
+    "dinov2": (_DINOV2_TRANSFORMERS, _DINOV2),
+    "siglip": (_SIGLIP, _SIGLIP_TRANSFORMERS),
 }

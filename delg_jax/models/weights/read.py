@@ -9,6 +9,7 @@ import numpy as np
 
 from delg_jax import system_errors, text_files
 from delg_jax.errors import UserError
+from delg_jax.models.weights import blocks
 from delg_jax.models.weights.readers import keras_h5, npz, pytorch, safetensors, tensorflow
 from delg_jax.models.weights.readers.refusal import refusal
 
@@ -41,7 +42,8 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
       path: a file, the prefix of a TensorFlow checkpoint, or a folder.
 
     Returns:
-      Arrays by name; floats of fewer than 32 bits become float32.
+      Arrays by name, with one name for each layer (`blocks.regular`); floats of fewer than 32 bits
+      become float32.
 
     Raises:
       UserError: if it is missing, of another format, damaged, or needs a package that is missing.
@@ -59,7 +61,8 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
         raise refusal(path, f"must be an intact {reader.KIND} ({_line(error)})") from error
     if not arrays:
         raise refusal(path, f"must hold weights; this {reader.KIND} holds none")
-    return {name: _numbers(array, name, path) for name, array in arrays.items()}
+    numbers = {name: _numbers(array, name, path) for name, array in arrays.items()}
+    return blocks.regular(numbers)
 
 
 def _reader_of(path: str) -> ModuleType:

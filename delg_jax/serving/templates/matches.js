@@ -10,32 +10,49 @@ function element(name, attributes) {
   return made;
 }
 
+/** Scale and start of both pictures along the axis on which they follow each other. */
+function layout(sizes, stacked) {
+  const [along, across] = stacked ? [0, 1] : [1, 0]; // axes of [rows, columns]
+  const scales = sizes.map((size) => SIDE / size[across]);
+  const lengths = sizes.map((size, index) => size[along] * scales[index]);
+  const starts = [0, lengths[0] + GAP];
+  const place = (y, x, side) => {
+    const found = [y * scales[side], x * scales[side]];
+    found[along] += starts[side];
+    return found;
+  };
+  return { scales, place, whole: starts[1] + lengths[1] };
+}
+
 /**
+ * Draws the pictures, which needs no matches.
+ *
  * @param {SVGSVGElement} svg to fill
  * @param {string[]} urls of the query and of the image
- * @param {{sizes: number[][], lines: Array}} found of /api/matches
+ * @param {number[][]} sizes rows and columns of both
  * @param {boolean} stacked whether the image stands below the query, for narrow screens
  */
-export function drawMatches(svg, urls, found, stacked) {
-  const [along, across] = stacked ? [0, 1] : [1, 0]; // axes of [rows, columns]
-  const scales = found.sizes.map((size) => SIDE / size[across]);
-  const lengths = found.sizes.map((size, index) => size[along] * scales[index]);
-  const starts = [0, lengths[0] + GAP];
-  const whole = starts[1] + lengths[1];
+export function drawPair(svg, urls, sizes, stacked) {
+  const { scales, place, whole } = layout(sizes, stacked);
   svg.setAttribute("viewBox", stacked ? `0 0 ${SIDE} ${whole}` : `0 0 ${whole} ${SIDE}`);
   svg.replaceChildren();
-
-  const place = (y, x, side) => {
-    const at = [y * scales[side], x * scales[side]];
-    at[along] += starts[side];
-    return at;
-  };
   urls.forEach((href, side) => {
-    const [rows, columns] = found.sizes[side];
+    const [rows, columns] = sizes[side];
     const [y, x] = place(0, 0, side);
     const size = { width: columns * scales[side], height: rows * scales[side] };
     svg.append(element("image", { href, x, y, ...size, preserveAspectRatio: "none" }));
   });
+}
+
+/**
+ * Draws matches over the pictures of `drawPair`.
+ *
+ * @param {SVGSVGElement} svg with the pictures
+ * @param {{sizes: number[][], lines: Array}} found of /api/matches
+ * @param {boolean} stacked as of `drawPair`
+ */
+export function drawMatches(svg, found, stacked) {
+  const { place } = layout(found.sizes, stacked);
   for (const [y1, x1, y2, x2, fits] of found.lines) {
     const ends = [place(y1, x1, 0), place(y2, x2, 1)];
     if (!fits) {

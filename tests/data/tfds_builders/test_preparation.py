@@ -27,6 +27,7 @@ from tests.data.tfds_builders.published import (
     prepared_folder,
     refused,
 )
+from tests.flips import flips
 from tests.holding import held
 
 
@@ -175,6 +176,28 @@ def test_flipped_bits_beside_the_records_are_found(tmp_path, root, name):
     if name != "manifest.json":
         with pytest.raises(UserError, match=rf"prepared data = '.*{name}'"):
             opened(root, tmp_path)
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_flipped_bits_of_records_never_give_another_image(tmp_path, root, count):
+    source = opened(root, tmp_path).train
+    expected = [source.read(index) for index in range(len(source))]
+    (path,) = prepared_folder(tmp_path).glob("*-train.array_record-*")
+
+    def read(source, index):
+        try:
+            return source.read(index)
+        except OSError as error:
+            return str(error)
+
+    refused = 0
+    for _ in flips(path, count):
+        source = opened(root, tmp_path).train
+        for index, image in enumerate(expected):
+            found = read(source, index)
+            assert found == image or found.startswith("its record is damaged")
+            refused += found != image
+    assert refused  # most of a small file is padding
 
 
 def test_what_is_prepared_is_read_on_a_mount_that_cannot_be_written(tmp_path, root):

@@ -19,10 +19,11 @@ def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch
     def served(index, config):
         assert (index, config) == ("w", None)
         with search_page.running(search_page.QuickSearcher(), Limits(body_seconds=1.0)) as server:
-            yield os.getpid(), server.port
+            yield server_load.Served(os.getpid(), server.port)
 
     monkeypatch.setattr(server_load, "served", served)
     monkeypatch.setattr(server_load, "_HEAVY_SIDE", 200)
+    monkeypatch.setattr(server_load, "_CURVE_SECONDS", 0.2)
     flags = ["--index=w", "--clients=12", "--seconds=2", f"--results={tmp_path}", "--requests=300"]
     flags += ["--sizes=9"]
     assert run_experiment(server_load, flags) == 0
@@ -33,6 +34,7 @@ def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch
     for kind in ("search", "matches", "image"):
         assert answers[kind] == {"200": searches}
         entry = found["requests"][kind]
+        assert entry["errors"] == 0
         assert 0 < entry["p50"] <= entry["p99"] <= entry["slowest"]
     assert set(answers["hostile"]) <= {"400", "403", "413", "422"}
     assert answers["broken"]["gone"] > 0

@@ -22,5 +22,6 @@ def test_reads_every_byte_of_what_it_wrote(tmp_path, capsys, monkeypatch):
     )
     per_image = 4 * 2048 + 300 * (8 + 4 + 4 + 16 + 1)  # as it lies in memory, with the mask
     assert found["read_features"]["result"] >= 40 * per_image
+    assert found["read_few"]["result"] == 40
     assert "40 images" in capsys.readouterr().out
     assert run_experiment(store_reading, arguments) == 0  # and does not write again

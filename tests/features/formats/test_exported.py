@@ -15,7 +15,7 @@ from tests.tiny import random_variables, retrieval_config
 
 h5py = pytest.importorskip("h5py", reason="HDF5 files need h5py")
 
-OUTPUT = {"hloc": "features.h5", "delf": "features"}
+OUTPUT = {"hloc": "features.h5", "delf": "features", "ames": "ames"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def reading(config, path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("kind", ["hloc", "delf"])
+@pytest.mark.parametrize("kind", ["hloc", "delf", "ames"])
 def test_exported_features_are_imported_to_the_bit(place, tmp_path, kind, dtype):
     config = changed(place[0], local_encoding=dtype)
     workdir = place[1] if dtype == "float16" else tmp_path / "run"
@@ -81,10 +81,11 @@ def test_sizes_are_of_the_picture_that_keypoints_lie_in(place, tmp_path):
     """The views are crops of 96 x 80 pixels of pictures of 112 x 96."""
     export_features(*place, "hloc", tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
-        assert len(file) == 12
-        assert file["place0_near"]["image_size"][()].tolist() == [112, 96]
-        assert file["place0_far"]["image_size"][()].tolist() == [96, 80]
-        for group in file.values():
+        assert list(file) == ["jpg"]  # names are paths in the data set, with endings, as hloc's
+        assert len(file["jpg"]) == 12
+        assert file["jpg/place0_near.jpg"]["image_size"][()].tolist() == [112, 96]
+        assert file["jpg/place0_far.jpg"]["image_size"][()].tolist() == [96, 80]
+        for group in file["jpg"].values():
             assert (group["keypoints"][()] < group["image_size"][()][None, :]).all()
 
 
@@ -119,10 +120,17 @@ def test_skipped_images_are_left_out(place, tmp_path):
     config.data.root, config.data.max_skipped = str(data), 1
     path = export_features(config.lock(), tmp_path / "run", "hloc", tmp_path / "a.h5")
     with h5py.File(path) as file:
-        assert len(file) == 11
-        assert "place1_far" not in file
+        assert len(file["jpg"]) == 11
+        assert "jpg/place1_far.jpg" not in file
     store = extract(reading(config, path), tmp_path / "other").database
     assert list(store.skipped()) == ["place1_far"]
+    ames = export_features(config, tmp_path / "run", "ames", tmp_path / "ames")
+    lines = (ames / "test_gallery.txt").read_text().splitlines()
+    place = [line.partition(",")[0] for line in lines].index("jpg/place1_far.jpg")
+    with h5py.File(ames / "delg_gallery_local.hdf5") as file:
+        assert len(file["features"]) == len(lines) == 8  # rows stay those of the ground truth
+        assert (file["features"][place, :, 3] == 1).all()
+        assert not (file["features"][place - 1, :, 3] == 1).all()
 
 
 def sharing(place, tmp_path, box):
@@ -142,7 +150,7 @@ def test_a_query_may_be_a_database_image_if_it_is_equal(place, tmp_path):
     config = sharing(place, tmp_path, [0, 0, 112, 96])
     path = export_features(config, tmp_path / "run", "hloc", tmp_path / "a.h5")
     with h5py.File(path) as file:
-        assert len(file) == 8
+        assert len(file["jpg"]) == 8
 
 
 def test_two_images_of_one_name_are_refused_by_hloc_alone(place, tmp_path):
@@ -187,8 +195,19 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(place, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_signs_are_exported_as_bits(place, tmp_path):
+    config = changed(place[0], local_encoding="sign")
+    path = export_features(config, tmp_path / "run", "ames", tmp_path / "ames")
+    with h5py.File(path / "delg_query_local.hdf5") as file:
+        assert file["features"].dtype["descriptor"].base == np.uint8
+    one = extract(config, tmp_path / "run").queries.local_features(0)
+    two = extract(reading(config, path), tmp_path / "other").queries.local_features(0)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_an_unknown_kind_is_refused(place, tmp_path):
-    with pytest.raises(UserError, match="colmap.* hloc, delf"):
+    with pytest.raises(UserError, match="colmap.* hloc, delf, ames"):
         export_features(*place, "colmap", tmp_path / "a")
 
 

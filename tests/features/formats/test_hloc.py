@@ -260,3 +260,14 @@ def test_without_h5py_the_package_is_named(path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match="package = 'h5py': .*pip install h5py"):
         read(path, "a")
+
+
+def test_a_name_in_two_folders_is_that_of_the_store(tmp_path):
+    with hloc.writing(tmp_path / "a.h5") as writer:
+        for number, folder in enumerate(("database", "queries")):
+            writer.write_global(f"{folder}/a.jpg", np.full(4, number, np.float32))
+    for number, folder in enumerate(("database", "queries")):
+        with hloc.reading(tmp_path / "a.h5", folder) as reader:
+            assert reader.read_global("a.jpg").tolist() == [number] * 4
+    with hloc.reading(tmp_path / "a.h5") as reader, pytest.raises(AbsentImageError, match="or"):
+        reader.read_global("a.jpg")

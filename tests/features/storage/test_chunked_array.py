@@ -211,3 +211,100 @@ def test_metadata_of_many_levels_is_refused(tmp_path, values, levels):
         ChunkedArray(tmp_path / "array")
     with pytest.raises(UserError, match=r"zarr\.json"):
         ChunkedArray.create(tmp_path / "array", values.shape, values.dtype, 2, 1)
+
+
+@pytest.fixture
+def parts(rng, tmp_path):
+    """Rows [7, 5, 3] in chunks of four, and their array with parts of a row and two columns."""
+    values = rng.integers(-100, 100, (7, 5, 3)).astype(np.int16)
+    array = ChunkedArray.create(
+        tmp_path / "parts", values.shape, values.dtype, 4, 1, None, part_bytes=12
+    )
+    array.write(slice(0, 7), values)
+    return values, array
+
+
+def test_few_rows_and_their_first_columns_come_back(parts):
+    values, array = parts
+    assert (array.chunk_rows, array.nbytes) == (4, values.nbytes)
+    assert {path.name for path in array.folder.glob("c.*")} == {"c.0.0.0", "c.1.0.0"}
+    for rows in (slice(0, 7), slice(3, 6), np.array([6, 0, 3])):
+        np.testing.assert_array_equal(array.read(rows), values[rows])
+        for columns in (1, 2, 3, 5):
+            found = ChunkedArray(array.folder).read(rows, columns=columns)
+            np.testing.assert_array_equal(found, values[rows][:, :columns])
+
+
+def test_damage_to_a_part_is_found_where_it_is_read_and_changes_the_checksums(parts):
+    values, array = parts
+    path, good = array.chunk_path(0), array.checksums(0)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(UserError, match=r"c\.0\.0\.0"):
+            ChunkedArray(array.folder).read(slice(0, 4))
+    path.write_bytes(content[:-1])
+    with pytest.raises(UserError):
+        array.checksums(0)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(ChunkedArray(array.folder).read(slice(0, 7)), values)
+    for row, column in ((0, 0), (3, 4)):
+        changed = values.copy()
+        changed[row, column, 0] += 1
+        array.write(slice(0, 7), changed)
+        assert array.checksums(0) != good
+    array.write(slice(0, 7), values)
+    assert array.checksums(0) == good
+
+
+def test_rows_that_were_not_written_are_known_and_an_error(rng, tmp_path):
+    values = rng.integers(1, 100, (7, 5)).astype(np.int16)
+    array = ChunkedArray.create(tmp_path, values.shape, values.dtype, 4, 1, None, part_bytes=4)
+    array.write(slice(2, 3), values[2:3])
+    array.write(slice(5, 7), values[5:7])
+    np.testing.assert_array_equal(array.absent_rows(0), [0, 1, 3])
+    np.testing.assert_array_equal(array.absent_rows(1), [4])
+    with pytest.raises(UserError):
+        array.read(slice(1, 3))
+    for row in (0, 1, 3, 4):
+        array.write(slice(row, row + 1), values[row : row + 1])
+    at_once = ChunkedArray.create(
+        tmp_path / "whole", (7, 5), values.dtype, 4, 1, None, part_bytes=4
+    )
+    at_once.write(slice(0, 7), values)
+    for number in (0, 1):
+        assert not len(array.absent_rows(number))
+        assert array.chunk_path(number).read_bytes() == at_once.chunk_path(number).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunk", "most", "part"),
+    [
+        ((1000, 128), 64, 2**16, [1, 250, 128]),
+        ((300, 16), 64, 2**16, [4, 300, 16]),
+        ((7, 3), 6, 84, [2, 7, 3]),
+        ((7, 3), 5, 84, [1, 7, 3]),
+        ((7, 3), 4, 1, [1, 1, 3]),
+        ((7,), 4, 2**16, [4, 7]),
+    ],
+)
+def test_parts_are_as_large_as_they_may_be(tmp_path, rng, shape, chunk, most, part):
+    values = rng.integers(-9, 9, (9, *shape)).astype(np.int16)
+    array = ChunkedArray.create(tmp_path, values.shape, values.dtype, chunk, 0, part_bytes=most)
+    array.write(slice(0, 9), values)
+    codec = json.loads((tmp_path / "zarr.json").read_text())["codecs"][0]
+    if part[0] == chunk and part[1] == shape[0]:
+        assert codec["name"] == "bytes"
+    else:
+        assert codec["configuration"]["chunk_shape"] == part
+    np.testing.assert_array_equal(ChunkedArray(tmp_path).read(slice(0, 9)), values)
+    np.testing.assert_array_equal(array.read(np.array([8, 2]), columns=3), values[[8, 2], :3])
+    array.checksums(0)
+
+
+def test_rows_of_a_part_that_were_not_written_are_zeros(rng, tmp_path):
+    values = rng.integers(1, 100, (8, 5)).astype(np.int16)
+    array = ChunkedArray.create(tmp_path, values.shape, values.dtype, 4, 1, part_bytes=20)
+    array.write(slice(1, 2), values[1:2])
+    np.testing.assert_array_equal(array.absent_rows(0), [2, 3])
+    np.testing.assert_array_equal(array.read(slice(0, 2)), [[0] * 5, values[1]])

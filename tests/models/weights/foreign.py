@@ -26,7 +26,9 @@ def shapes_of(model):
 def draw(shape, leaf, rng):
     if len(shape) > 1:
         return rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
-    return (rng.uniform(0.5, 1.5, shape) * (1 if leaf in ("scale", "var") else 0.1)).astype("f4")
+    return (
+        rng.uniform(0.5, 1.5, shape) * (1 if leaf in ("scale", "var", "gamma") else 0.1)
+    ).astype("f4")
 
 
 def foreign(naming, model, rng):
@@ -56,4 +58,4 @@ def _axes(value, path, naming):
         value = value[:, :, ::-1]
     if naming.output_first and value.ndim == 4:
         return np.moveaxis(value, (3, 2), (0, 1))
-    return value.T if naming.output_first else value
+    return value.T if naming.output_first and value.ndim == 2 else value

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from delg_jax.models import efficientnet
+from delg_jax.models import efficientnet, vit
 from delg_jax.models.resnet import ARCHITECTURES, ResNet
 from delg_jax.models.weights.names import NAMINGS
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-@pytest.mark.parametrize("source", sorted(set(NAMINGS) - {"efficientnet"}))
+@pytest.mark.parametrize("source", sorted(s for s in NAMINGS if NAMINGS[s][0].family == "resnet"))
 def test_every_module_of_a_backbone_has_a_name_of_its_own(source, architecture):
     network = ResNet(architecture, "keras" if source == "keras" else "torchvision", 32)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
@@ -33,6 +33,22 @@ def test_every_module_of_an_efficientnet_has_a_name_of_its_own(architecture):
     assert modules == set(names)
     assert len(set(names.values())) == len(names)
     assert NAMINGS["torchvision"][0].modules(architecture) == {}
+
+
+@pytest.mark.parametrize("architecture", ["dinov2_s14", "dinov2_g14_reg", "siglip2_b16_224"])
+def test_every_variable_of_a_vision_transformer_has_a_name_of_its_own(architecture):
+    network = vit.VisionTransformer(architecture)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    params = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)["params"]
+    paths = ["/".join(("vit", *path)) for path in traverse_util.flatten_dict(params)]
+    for naming in NAMINGS[vit.ARCHITECTURES[architecture].convention]:
+        modules = naming.modules(architecture)
+        assert None not in {naming.name(path, modules) for path in paths}
+        assert len({naming.name(path, modules) for path in paths}) == len(paths)
+        assert len(naming.kernels(architecture)) == sum(p.endswith("/kernel") for p in paths)
+    assert NAMINGS["torchvision"][0].modules(architecture) == {}
+    assert NAMINGS["efficientnet"][0].modules(architecture) == {}
+    assert NAMINGS["dinov2"][0].modules("siglip2_b16_224") == {}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Sources with heads, prefixes or several namings; the backbones' tables are in test_names."""
 
+import importlib
+
 import numpy as np
 import pytest
 from flax import traverse_util
 
 from delg_jax.errors import UserError
-from delg_jax.models import delg, weights
+from delg_jax.models import delg, vit, weights
+from delg_jax.models.vit import Architecture
+from delg_jax.models.weights import names
 from delg_jax.models.weights.names import NAMINGS
 from tests.models.weights.foreign import foreign, model_of
 
@@ -17,19 +21,41 @@ def assert_equal(variables, expected):
         np.testing.assert_array_equal(array, expected[path], err_msg=str(path))
 
 
+_SMALL = {
+    "dinov2": Architecture("dinov2", 8, 4, 12, 3, 2, 24, registers=2),
+    "siglip": Architecture("siglip", 8, 4, 12, 3, 3, 24),
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Vision Transformers of few channels, under the names of their sources."""
+    for name, architecture in _SMALL.items():
+        monkeypatch.setitem(vit.ARCHITECTURES, name, architecture)
+        monkeypatch.setattr(names, "ARCHITECTURES", (*names.ARCHITECTURES, name))
+    # The package has a function of this module's name
+    module = importlib.import_module("delg_jax.models.weights.identify")
+    monkeypatch.setattr(module, "ARCHITECTURES", names.ARCHITECTURES)
+
+
 @pytest.mark.parametrize("source", sorted(NAMINGS))
 @pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.usefixtures("small")
 def test_every_naming_of_a_source_is_recognised(rng, source, number):
     if number >= len(NAMINGS[source]):
         pytest.skip("the source has fewer namings")
     naming = NAMINGS[source][number]
-    backbone = "efficientnet_lite0" if source == "efficientnet" else "resnet50"
+    backbones = {"efficientnet": "efficientnet_lite0", "dinov2": "dinov2", "siglip": "siglip"}
+    backbone = backbones.get(source, "resnet50")
     model = model_of(backbone, naming.convention, gem_learned=True, local_head=False)
-    model.conv4_stride = 16 if source == "efficientnet" else model.conv4_stride
+    model.conv4_stride = {"efficientnet": 16, "dinov2": 8, "siglip": 8}.get(source, 32)
     ours, theirs = foreign(naming, model, rng)
     assert weights.convention_of(source, theirs, model.backbone) == naming.convention
+    found = weights.identify(theirs)
+    if source in _SMALL:
+        assert found == weights.Identity(source, source, source)
     if source == "delg_savedmodel":
-        model.whitening = False  # whose name is not published; tested below
+        model.whitening = False  # whose name is found by patterns; tested below
     assert_equal(weights.convert(source, theirs, model), ours)
 
 
@@ -166,6 +192,24 @@ def test_heads_of_a_released_model_are_found_by_pattern_and_shape(rng):
     theirs["delg/global/whitening/weights"] = theirs["delg/global/whitening/weights"][None, None]
     theirs["global_step"] = np.zeros(())
     assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
+
+
+PUBLISHED = HEADS | {"whiten/kernel": "embed/weights", "whiten/bias": "embed/biases"}
+
+
+@pytest.mark.parametrize("prefix", ["", "delg/"])
+def test_the_published_names_of_the_released_models_are_known(rng, prefix):
+    """`resnet_v1_50/...` and `embed/{weights,biases}`; other fits of the pattern do not count."""
+    model = savedmodel()
+    ours, theirs = released(model, rng, PUBLISHED)
+    theirs = {prefix + name.removeprefix("delg/"): array for name, array in theirs.items()}
+    assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
+    assert weights.identify(theirs).source == "delg_savedmodel"
+    kernel = theirs[f"{prefix}embed/weights"]
+    theirs |= {f"{prefix}global/weights": 0 * kernel, f"{prefix}global/biases": 0 * kernel[0]}
+    with pytest.raises(UserError, match="2 surplus .*global/biases.*global/weights") as error:
+        weights.convert("delg_savedmodel", theirs, model)
+    assert "missing" not in str(error.value)
 
 
 def test_parts_that_the_model_lacks_are_ignored(rng):
