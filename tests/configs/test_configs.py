@@ -14,7 +14,7 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2
 from delg_jax.models.delg import build
 from delg_jax.rerank import spatial_verification
-from delg_jax.retrieval.settings import spatial_settings
+from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.training.length import of_recipe
 
 FOLDER = Path(default.__file__).parent
@@ -175,7 +175,7 @@ def test_the_recognition_baseline_of_2020_by_hand():
     the five best, 1.2 of class 9 beats 1.1 of class 7 and 0.9 of class 3, of which three count.
     """
     config = load("recognition_2020.py")
-    settings = spatial_settings(config.rerank)
+    settings = RerankSettings.of(config.rerank).sp
     assert (settings.model, settings.inlier_threshold, settings.short_list) == ("homography", 4, 10)
     assert (settings.max_distance, settings.hypotheses) == (0.9, 1000)
     labels = np.array([[3, 3, 3, 3, 7, 9, 5, 5, 5, 5]])
