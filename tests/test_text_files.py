@@ -69,7 +69,7 @@ def test_names_of_odd_bytes_in_json_become_text(tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{'a': 1}", b"[" * 100_000])
 def test_invalid_json_is_one_error(tmp_path, data):
-    with pytest.raises(UserError, match="file = '.*file': must be a JSON file: "):
+    with pytest.raises(UserError, match="file = '.*file': must be a JSON file"):
         text_files.read_json(written(tmp_path, data), "file")
 
 

@@ -138,7 +138,8 @@ def _search(
         methods = searcher.possible_methods(config)
     for method in methods:
         searcher.check_request(method, values.top, config)
-    pictures = [query.read_image("--image", path, config.data) for path in paths]
+    limits = config.data.min_side, config.data.max_pixels
+    pictures = [query.read_image("--image", path, *limits) for path in paths]
     opened = searcher.Searcher(config, values.workdir, values.overwrite)
     results = []
     for path, picture in zip(paths, pictures, strict=True):

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import grain
 import ml_collections
@@ -175,24 +175,40 @@ class _Padding:
         return {"image": black, "label": np.int32(0), "valid": np.bool_(False)}
 
 
-def check(data: ml_collections.ConfigDict) -> None:
-    """Raises a UserError if images cannot be cropped and resized as `config.data` says."""
-    if data.image_size < 1:
-        raise UserError("config.data.image_size", data.image_size, "must be at least 1")
-    _check_range("config.data.crop_area", tuple(data.crop_area), 1.0)
-    _check_range("config.data.crop_aspect", tuple(data.crop_aspect), math.inf)
+@dataclasses.dataclass(frozen=True)
+class InputSettings:
+    """How images are read for training and validation; `config.data` has most of the names.
+
+    Attributes:
+      crop: what is drawn for each image; its fields in the configuration are `image_size`,
+        `crop_area`, `crop_aspect`, `flip` and `reduced_decode`.
+      min_side: pixels; smaller images are bad.
+      max_pixels: larger images are bad.
+      max_skipped: bad images allowed.
+      workers: processes that decode, see `workers.worker_count`.
+    """
+
+    crop: CropSettings
+    min_side: int
+    max_pixels: int
+    max_skipped: int
+    workers: int
+
+    @classmethod
+    def of(cls, data: ml_collections.ConfigDict) -> Self:
+        """The settings of `config.data`; raises a UserError for a crop that is not possible."""
+        if data.image_size < 1:
+            raise UserError("config.data.image_size", data.image_size, "must be at least 1")
+        area, aspect = tuple(data.crop_area), tuple(data.crop_aspect)
+        _check_range("config.data.crop_area", area, 1.0)
+        _check_range("config.data.crop_aspect", aspect, math.inf)
+        crop = CropSettings(data.image_size, area, aspect, data.flip, data.reduced_decode)
+        return cls(crop, data.min_side, data.max_pixels, data.max_skipped, data.workers)
 
 
-def _decoder(source: ImageSource, data: ml_collections.ConfigDict, skip_log: SkipLog | None):
-    check(data)
-    crop = CropSettings(
-        data.image_size,
-        tuple(data.crop_area),
-        tuple(data.crop_aspect),
-        data.flip,
-        data.reduced_decode,
-    )
-    return _Decode(source, crop, (data.min_side, data.max_pixels), skip_log)
+def _decoder(source: ImageSource, settings: InputSettings, skip_log: SkipLog | None) -> "_Decode":
+    limits = settings.min_side, settings.max_pixels
+    return _Decode(source, settings.crop, limits, skip_log)
 
 
 def _check_range(field: str, values: tuple, limit: float) -> None:
@@ -204,7 +220,7 @@ def _check_range(field: str, values: tuple, limit: float) -> None:
 
 def training_batches(
     source: ImageSource,
-    data: ml_collections.ConfigDict,
+    settings: InputSettings,
     batch_size: int,
     seed: int,
     skip_log: SkipLog | None = None,
@@ -221,7 +237,7 @@ def training_batches(
 
     Args:
       source: labelled images.
-      data: the `config.data` tree.
+      settings: how images are read.
       batch_size: images in a batch of all processes; a multiple of their number.
       seed: of order and augmentation.
       skip_log: where bad images are listed.
@@ -234,9 +250,9 @@ def training_batches(
       Iterator of the rows of this process, `image` uint8 [B, size, size, 3] and `label` int32 [B].
       Its `close` ends the workers.
     """
-    replace = _Replacing(read or _decoder(source, data, skip_log), len(source))
+    replace = _Replacing(read or _decoder(source, settings, skip_log), len(source))
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(replace)
-    return _decoded(_rows_of(dataset, batch_size, shard, start), worker_count(data.workers))
+    return _decoded(_rows_of(dataset, batch_size, shard, start), worker_count(settings.workers))
 
 
 def _rows_of(
@@ -320,7 +336,7 @@ def _live_as_long_as_parent(worker: int, workers: int) -> None:
 
 def validation_batches(
     source: ImageSource,
-    data: ml_collections.ConfigDict,
+    settings: InputSettings,
     batch_size: int,
     skip_log: SkipLog | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -329,7 +345,7 @@ def validation_batches(
 
     Args:
       source: labelled images; without any there are no batches.
-      data: the `config.data` tree.
+      settings: how images are read.
       batch_size: images in a batch of all processes; a multiple of their number.
       skip_log: where bad images are listed.
       shard: number of this process and of all processes, each of which gets as many batches.
@@ -341,8 +357,8 @@ def validation_batches(
     if not len(source):
         return iter(())
     count = math.ceil(len(source) / batch_size)
-    workers = min(worker_count(data.workers), count // _BATCHES_OF_WORKER)
+    workers = min(worker_count(settings.workers), count // _BATCHES_OF_WORKER)
     padded = count * batch_size
-    read = _Padding(_decoder(source, data, skip_log), len(source))
+    read = _Padding(_decoder(source, settings, skip_log), len(source))
     dataset = grain.MapDataset.range(padded).map(read)
     return _decoded(_rows_of(dataset, batch_size, shard), workers)

@@ -68,7 +68,8 @@ def match_images(
         )
     settings = RerankSettings.of(config.rerank).sp  # before the network is loaded
     check_dimension(config)
-    images = read_image("A", first, config.data), read_image("B", second, config.data)
+    limits = config.data.min_side, config.data.max_pixels
+    images = read_image("A", first, *limits), read_image("B", second, *limits)
     sides = _extract(config, root_of(workdir), images, overwrite)
     return match_features(images, sides, settings, config.seed, config.extract.max_size)
 

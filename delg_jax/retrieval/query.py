@@ -40,20 +40,21 @@ def search_image(
     """
     check_has_network(config)
     check_request(method, top, config)
-    pixels = read_image("--image", image, config.data)
+    pixels = read_image("--image", image, config.data.min_side, config.data.max_pixels)
     searcher = Searcher(config, workdir, overwrite)
     return searcher.search(searcher.query(pixels, box), method, top).hits
 
 
 def read_image(
-    subject: str, path: str | pathlib.Path, data: ml_collections.ConfigDict
+    subject: str, path: str | pathlib.Path, min_side: int, max_pixels: int
 ) -> np.ndarray:
     """Decodes an image given by the user.
 
     Args:
       subject: the flag or argument, for errors.
       path: of the file.
-      data: the `config.data` tree.
+      min_side: fewest pixels of a side.
+      max_pixels: most pixels of the image.
 
     Returns:
       uint8 [H, W, 3].
@@ -62,7 +63,7 @@ def read_image(
       UserError: if it cannot be read or decoded.
     """
     try:
-        return images.decode(pathlib.Path(path).read_bytes(), data.min_side, data.max_pixels)
+        return images.decode(pathlib.Path(path).read_bytes(), min_side, max_pixels)
     except OSError as error:
         raise UserError(subject, str(path), f"cannot be read: {error.strerror}") from error
     except images.BadImageError as error:

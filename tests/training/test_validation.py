@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from delg_jax.data import folder
+from delg_jax.data.pipeline import InputSettings
 from delg_jax.data.skips import SkipLog
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.validation import Validation, choose
@@ -34,7 +35,8 @@ def eval_step(state, batch):
 
 def run(source, config, tmp_path, step=eval_step, stop=None):
     drawn = []
-    validate = Validation(source, config.data, 8, step, SkipLog(tmp_path / "skipped.csv"))
+    settings, log = InputSettings.of(config.data), SkipLog(tmp_path / "skipped.csv")
+    validate = Validation(source, settings, 8, step, log)
     if stop is not None:
         return validate(None, stop, lambda *arguments: drawn.append(arguments)), drawn
     with StopRequest(75) as request:
