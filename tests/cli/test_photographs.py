@@ -58,6 +58,7 @@ def refused(capsys, *words):
     return line.removeprefix("delg: ")
 
 
+@pytest.mark.slow
 def test_later_calls_extract_only_what_changed(folder, capsys, loaded, tmp_path):
     save(folder / "broken.jpg", draw(8))
     truncate(folder / "broken.jpg")
@@ -147,6 +148,7 @@ def test_every_verb_takes_the_configuration_of_the_workdir(folder, capsys, loade
     assert main(["train", "--workdir=w", "--print_config"]) == 2  # it has no checkpoints
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_work_one_after_the_other(folder, capsys, caplog, monkeypatch):
     """Those of docs/own_photos.md, as they stand there; the page itself has its own tests."""
     caplog.set_level(logging.INFO, logger="delg_jax")
