@@ -96,6 +96,7 @@ def evaluate(
             extracted, RerankSettings.of(config.rerank).sp, *counts, config.seed
         )
     with outputs.where_writable(f"{root}: metrics.json and rankings.npz"):
+        _require_bound(config, root, extracted)
         outputs.write_arrays(root / "rankings.npz", _named(ranked))
         outputs.write_json(root / "metrics.json", result)
     return result
@@ -142,6 +143,18 @@ def _bind(
     outputs.claim(folder, config, fields, overwrite, extra)
     with outputs.where_writable(f"{folder}: its configuration"):
         outputs.describe(folder, config, fields, extra, made_from)
+
+
+def _require_bound(
+    config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted
+) -> None:
+    """Refuses to write beside the record of another evaluation, which another job has begun."""
+    folder, extra = root / "evaluation", {"weights": extracted.weights}
+    made_from = sources(extracted.database, extracted.queries, extracted.data)
+    same = outputs.is_of(folder, config, decided_by(config), extra)
+    if not same or outputs.sources(folder) not in (made_from, {}):
+        rule = "was begun by another job, with another configuration or other features, while this "
+        raise UserError("evaluation", str(folder), f"{rule}one was running; use another --workdir")
 
 
 def _check(config: ml_collections.ConfigDict) -> None:

@@ -69,6 +69,7 @@ def commands():
     return [line for block in blocks for line in block.splitlines() if line.startswith("delg ")]
 
 
+@pytest.mark.slow
 def test_later_calls_extract_only_what_changed(folder, capsys, loaded, tmp_path):
     save(folder / "broken.jpg", draw(8))
     truncate(folder / "broken.jpg")

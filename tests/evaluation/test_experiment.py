@@ -1,5 +1,6 @@
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -300,6 +301,27 @@ _UNDECIDED = {
     *("search.global_block", "search.local_block", "search.query_block"),
     *("rerank.sp.pair_block", "rerank.mds.query_block"),
 }
+
+
+def test_results_are_not_written_beside_the_record_of_another_evaluation(tmp_path):
+    def made_of(digest):
+        store = types.SimpleNamespace(digest=lambda: digest)
+        data = types.SimpleNamespace(ground_truth=[])
+        return types.SimpleNamespace(weights="w", database=store, queries=store, data=data)
+
+    bind = evaluation_of_experiment._bind
+    require = evaluation_of_experiment._require_bound
+    ours = retrieval_config(tmp_path)
+    theirs = configuration.override(ours, {"seed": 9})
+    bind(ours, tmp_path, made_of("features"), False)
+    require(ours, tmp_path, made_of("features"))
+    bind(theirs, tmp_path, made_of("features"), True)
+    with pytest.raises(UserError, match=f"evaluation = '{tmp_path}/evaluation': .*another job"):
+        require(ours, tmp_path, made_of("features"))
+    bind(theirs, tmp_path, made_of("later features"), False)
+    require(theirs, tmp_path, made_of("later features"))
+    with pytest.raises(UserError, match="another job"):
+        require(theirs, tmp_path, made_of("features"))
 
 
 def other_value(value):
