@@ -11,6 +11,7 @@ from delg_jax import workdir as outputs
 from delg_jax.features import LocalFeatures
 from delg_jax.features.experiment import Extracted, sections
 from delg_jax.features.in_memory import CachedFeatures
+from delg_jax.progress import Progress
 from delg_jax.rerank import SpatialSettings, spatial_verification
 from delg_jax.rerank.chance import ChanceModel
 from delg_jax.retrieval.settings import RerankSettings
@@ -58,14 +59,16 @@ def wrong_pairs(
     local, key = database.local_features(settings.max_features), jax.random.key(seed)
     pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int32), np.zeros(0, np.int32))]
     drawn = np.resize(rng.permutation(images), QUERIES * len(SHARES) if len(images) > 1 else 0)
-    for number, image in enumerate(drawn.tolist()):
-        others = _unlike(database, image, images)
-        others = np.sort(rng.choice(others, min(IMAGES, len(others)), replace=False))
-        query = LocalFeatures(*(np.asarray(field[image]) for field in local))
-        query = _strongest(query, SHARES[number % len(SHARES)])
-        candidates = LocalFeatures(*(np.asarray(field[others]) for field in local))
-        found = spatial_verification.count_inliers(query, candidates, others, key, settings)
-        pairs.append((np.full(len(found), query.mask.sum(), np.int32), found))
+    with Progress("calibrate inliers", len(drawn), "photograph") as progress:
+        for number, image in enumerate(drawn.tolist()):
+            others = _unlike(database, image, images)
+            others = np.sort(rng.choice(others, min(IMAGES, len(others)), replace=False))
+            query = LocalFeatures(*(np.asarray(field[image]) for field in local))
+            query = _strongest(query, SHARES[number % len(SHARES)])
+            candidates = LocalFeatures(*(np.asarray(field[others]) for field in local))
+            found = spatial_verification.count_inliers(query, candidates, others, key, settings)
+            pairs.append((np.full(len(found), query.mask.sum(), np.int32), found))
+            progress.advance()
     features, inliers = map(np.concatenate, zip(*pairs, strict=True))
     return features, inliers
 

@@ -13,13 +13,14 @@ pytest.importorskip("playwright", reason="drives the browser; the extra `test` i
 
 from playwright import sync_api as playwright
 
-from delg_jax.retrieval.searcher import Found, Hit, Verdict
+from delg_jax.retrieval.searcher import Found, Hit, Query, Verdict
 from delg_jax.serving.requests import Limits
 from tests import search_page
 
 IMAGES = 60
 SCREENS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
 _WAIT = 300_000  # milliseconds
+LIMITS = Limits(upload_bytes=2 * 2**20, request_seconds=_WAIT / 1000)
 _SHOTS = os.environ.get("DELG_SCREENSHOTS", "")  # a folder, to look at them
 
 
@@ -48,6 +49,10 @@ class Searcher(search_page.QuickSearcher):
         self.source, self.methods = Source(), ("global", "global+sp", "local", "local+mds")
         self.best_method, self.likely = "local+mds", 3
 
+    def query_prepared(self, loaded, size, box):
+        self.gate.wait(_WAIT / 1000)
+        return Query(None, size, (0, 0), 1.5)
+
     def search(self, query, method, top, wanted=lambda: True):
         hits = [Hit(n, Source.names[n], 0.98765 / (n + 1)) for n in range(min(top, IMAGES))]
         return Found(hits, {"features": 1.5, "search": 1.0, "rerank": 0.0})
@@ -62,9 +67,10 @@ class Searcher(search_page.QuickSearcher):
 @pytest.fixture(scope="module")
 def served():
     searcher = Searcher()
-    with search_page.running(searcher, Limits(upload_bytes=2 * 2**20)) as inside:
+    with search_page.running(searcher, LIMITS) as inside:
         inside.searcher = searcher
         yield inside
+        searcher.gate.set()
 
 
 @pytest.fixture
