@@ -83,8 +83,8 @@ class ImportedFeatures:
                     with member.open("rb") as file:
                         total.update(hashlib.file_digest(file, "sha256").digest())
                 continue
-            arrays = any(True for ending in ames.SUFFIXES for _ in path.rglob(f"*{ending}"))
-            for ending in (*ames.SUFFIXES, ".txt") if arrays else (_SUFFIX[kind],):
+            official = _has(path, _SUFFIX[kind])
+            for ending in (_SUFFIX[kind],) if official else (*ames.SUFFIXES, ".txt"):
                 for member in sorted(path.rglob(f"*{ending}")):
                     size, time, _ = stamp(member)
                     name = member.relative_to(path).as_posix()
@@ -134,13 +134,13 @@ class ImportedFeatures:
             readers: dict[str, _Reader] = {}
             for kind, path in self._paths.items():
                 own = path / store if (path / store).is_dir() else path
-                arrays = ames.files(own, store)
                 if path.is_file() and not ames.is_array_file(path):
                     readers[kind] = stack.enter_context(hloc.reading(path, store))
-                elif arrays:
-                    readers[kind] = stack.enter_context(ames.reading(arrays, kind))
-                else:
+                elif path.is_dir() and _has(path, _SUFFIX[kind]):
                     readers[kind] = DelfFolder(own)
+                else:
+                    arrays = ames.files(own, store)
+                    readers[kind] = stack.enter_context(ames.reading(arrays, kind))
             yield readers
 
     def _read(self, readers: dict[str, _Reader], name: str) -> Features | str:
@@ -175,6 +175,11 @@ class ImportedFeatures:
         if found != expected:
             rule = f"holds descriptors of length {found} for {name}, but earlier ones of {expected}"
             raise UserError(f"config.extract.imported_{kind}", str(self._paths[kind]), rule)
+
+
+def _has(folder: pathlib.Path, suffix: str) -> bool:
+    """Whether a folder holds a file of a suffix, at any depth."""
+    return any(True for _ in folder.rglob(f"*{suffix}"))
 
 
 def _unit(vectors: np.ndarray, dtype: np.dtype | type) -> np.ndarray:

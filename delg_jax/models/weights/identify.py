@@ -94,14 +94,13 @@ def _width(identity: Identity, arrays: Mapping[str, np.ndarray], module: str) ->
         ending = naming.separator + naming.convolution["kernel"]
         known = naming.whole.get(module, "")
         known = naming.fused[known][0] if known in naming.fused else known
-        patterns = naming.patterns.get(module, ())
-        for name in sorted(arrays):
-            owner = name.removesuffix(ending)
-            matches = owner == known
-            if patterns and "resnet_v1_" not in owner:
-                matches = any(re.search(one, owner, re.IGNORECASE) for one in patterns)
-            if name.endswith(ending) and matches:
-                return int(np.shape(arrays[name])[0 if naming.output_first else -1])
+        for pattern in naming.patterns.get(module, (f"^{re.escape(known)}$",)):
+            for name in sorted(arrays):
+                owner = name.removesuffix(ending)
+                if not name.endswith(ending) or (naming.patterns and "/block" in owner):
+                    continue
+                if re.search(pattern, owner, re.IGNORECASE if naming.patterns else 0):
+                    return int(np.shape(arrays[name])[0 if naming.output_first else -1])
     return 0
 
 

@@ -6,7 +6,7 @@ import pytest
 from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.features.formats import ames
+from delg_jax.features.formats import ames, delf
 from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.formats.imported import ImportedFeatures
 from delg_jax.features.local_features import LocalFeatures
@@ -274,3 +274,17 @@ def test_pickles_are_refused_with_what_to_do(tmp_path, name):
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(UserError, match="pickle.*gallery_global.hdf5"):
         imported(tmp_path, "global", tmp_path / name)
+
+
+def test_official_files_beside_come_first(tmp_path):
+    """As before, a folder of `.delg_local` files may hold other files."""
+    write_theirs(tmp_path / "other.h5", WHOLE)
+    with pytest.raises(UserError, match="other.h5"):
+        imported(tmp_path, "local", tmp_path)._read_dimensions()
+    for name in ("a", "c"):
+        delf.write_local(tmp_path / f"{name}.delg_local", features_of(0))
+    features = imported(tmp_path, "local", tmp_path)
+    before = features.digest()
+    features._read_dimensions()
+    os.utime(tmp_path / "other.h5", ns=(1, 1))
+    assert features.digest() == before

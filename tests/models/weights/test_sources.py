@@ -10,6 +10,7 @@ from delg_jax.errors import UserError
 from delg_jax.models import delg, vit, weights
 from delg_jax.models.vit import Architecture
 from delg_jax.models.weights import names
+from delg_jax.models.weights.identify import Identity
 from delg_jax.models.weights.names import NAMINGS
 from tests.models.weights.foreign import foreign, model_of
 
@@ -198,14 +199,17 @@ PUBLISHED = HEADS | {"whiten/kernel": "embed/weights", "whiten/bias": "embed/bia
 
 
 @pytest.mark.parametrize("prefix", ["", "delg/"])
-def test_the_published_names_of_the_released_models_are_known(rng, prefix):
+@pytest.mark.parametrize("folder", ["", "resnet_v1_tiny/"])
+def test_the_published_names_of_the_released_models_are_known(rng, prefix, folder):
     """`resnet_v1_50/...` and `embed/{weights,biases}`; other fits of the pattern do not count."""
     model = savedmodel()
-    ours, theirs = released(model, rng, PUBLISHED)
+    heads = {path: name.replace("embed/", f"{folder}embed/") for path, name in PUBLISHED.items()}
+    ours, theirs = released(model, rng, heads)
     theirs = {prefix + name.removeprefix("delg/"): array for name, array in theirs.items()}
     assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
-    assert weights.identify(theirs).source == "delg_savedmodel"
-    kernel = theirs[f"{prefix}embed/weights"]
+    identity = Identity("delg_savedmodel", "tiny", "slim")
+    assert weights.head_fields(identity, theirs)["global_dim"] == model.global_dim
+    kernel = theirs[f"{prefix}{folder}embed/weights"]
     theirs |= {f"{prefix}global/weights": 0 * kernel, f"{prefix}global/biases": 0 * kernel[0]}
     with pytest.raises(UserError, match="2 surplus .*global/biases.*global/weights") as error:
         weights.convert("delg_savedmodel", theirs, model)
