@@ -6,7 +6,7 @@ WORKDIR holds the features of a revisited data set. Local search, and its re-ran
 without global descriptors, are measured with exact search and through the first --candidates images
 of the inverted file `asmk`; all re-rank with one stored similarity graph, built in --work. Beside
 them, ASMK* ranks by itself, with this code and with that of the package asmk, both with the same
-words; install it with `pip install asmk` to have its row. --ablate changes one thing at a time.
+words; its row needs `pip install asmk faiss-cpu`. --ablate changes one thing at a time.
 What a killed run has measured is kept. Writes NAME.json and .md into --results.
 """
 
@@ -204,7 +204,9 @@ class PackageSearch:
         self._words, self._scoring, self._count = ours.index.codebook, ours.scoring, len(mask)
         with_idf = ours.scoring.idf == "words"
         self._kernel = kernel.ASMKKernel(_Words(self._words), binary=True)
-        self._lists = inverted_file.IVF.initialize_empty(len(self._words), use_idf=with_idf)
+        self._lists = inverted_file.IVF.initialize_empty(
+            codebook_size=len(self._words), use_idf=with_idf
+        )
         for start, (rows, present) in read_ahead((descriptors, mask), _BLOCK):
             features = rows[present].astype(np.float32)
             owners = np.nonzero(present)[0] + start
@@ -329,7 +331,8 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _has_package() -> bool:
-    return importlib.util.find_spec("asmk") is not None
+    """Whether the package asmk can be imported, which needs faiss."""
+    return all(importlib.util.find_spec(name) is not None for name in ("asmk", "faiss"))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def test_an_end_at_any_access_to_the_disk_changes_nothing(
             stores.fill(folder, rows[:5])
         stores.fill(folder, rows)
 
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", 64)  # chunks of several parts
     with monkeypatch.context() as patch:
         accesses = interrupt(patch, 0, before)
         fill_twice(tmp_path / "whole")

@@ -16,6 +16,12 @@ ARRAYS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Chunks of several parts, as those of photographs are."""
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", 64)
+
+
 @pytest.fixture
 def rows(rng):
     rows = [features(rng, count) for count in COUNTS]

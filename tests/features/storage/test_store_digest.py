@@ -12,6 +12,12 @@ from tests.folders import contents
 from tests.stores import features, fill, names
 
 
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Chunks of several parts, as those of photographs are."""
+    monkeypatch.setattr("delg_jax.features.store._PART_BYTES", 64)
+
+
 @pytest.fixture
 def rows(rng):
     return [features(rng, count) for count in (3, 0, 5, 1, 4, 2, 5)]
