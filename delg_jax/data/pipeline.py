@@ -286,7 +286,7 @@ class _FromWorkers(Batches):
     """
 
     def __init__(self, batches: grain.DatasetIterator) -> None:
-        self._batches = batches
+        self._batches: Any = batches
         self._first: concurrent.futures.Future[Batch] | None = concurrent.futures.Future()
         threading.Thread(target=self._fetch, args=(self._first,), daemon=True).start()
 
@@ -314,6 +314,7 @@ class _FromWorkers(Batches):
         if self._first is None or self._first.done():  # an interrupted run does not wait for it
             self._first = None
             self._batches.close()
+            self._batches = iter(())  # the other must not live until Python itself ends
 
 
 def _live_as_long_as_parent(worker: int, workers: int) -> None:

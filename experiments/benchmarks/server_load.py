@@ -261,7 +261,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(index: str, config: str | None) -> Iterator[Served]:
-    """Yields a server, which must exit with status 0 within 10 seconds at the end."""
+    """Yields a server, which must exit with status 0 at the end."""
     command = [sys.executable, "-m", "delg_jax", "search", "--serve", "--port=0"]
     command += [f"--index={index}", *([f"--config={config}"] if config else [])]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -279,9 +279,6 @@ def served(index: str, config: str | None) -> Iterator[Served]:
         server.stdout.close()
     if status:
         raise UserError("delg search --serve", status, "must end with status 0 after SIGTERM")
-    if seconds > _SIGTERM_SECONDS:
-        rule = f"must end within {_SIGTERM_SECONDS:.0f} s of SIGTERM"
-        raise UserError("delg search --serve", f"{seconds:.1f} s", rule)
     found.ending = seconds
 
 
@@ -395,6 +392,9 @@ def run(values: flags.FlagValues) -> None:
     name = "server_load" if values.clients == 50 else f"server_load_{values.clients}"
     harness.write_result(values.results, name, content, text)
     print(text, end="")
+    if (server.ending or 0.0) > _SIGTERM_SECONDS:
+        rule = f"must end within {_SIGTERM_SECONDS:.0f} s of SIGTERM"
+        raise UserError("delg search --serve", f"{server.ending:.1f} s", rule)
 
 
 def _table(values: flags.FlagValues, content: dict) -> str:

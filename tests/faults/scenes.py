@@ -49,8 +49,8 @@ class Scene(NamedTuple):
       spoil: damages what it finds.
       seconds: of processor time that it takes undisturbed.
       expected: fingerprint of what is there in the end.
-      root: folder of all scenes; each has the workdir of an undisturbed run there, by its name.
-      whole: that workdir.
+      root: folder of all scenes; each has a folder there, by its name.
+      whole: the workdir of an undisturbed run in that folder.
     """
 
     words: tuple[str, ...]
@@ -73,7 +73,7 @@ class Scene(NamedTuple):
         """Leaves in `workdir` what the verb finds."""
         workdir.mkdir(parents=True, exist_ok=True)
         for part in self.before:
-            for path in (self.root / self.earlier).glob(part):
+            for path in (self.root / self.earlier / _RUN).glob(part):
                 copy = shutil.copytree if path.is_dir() else shutil.copy2
                 copy(path, workdir / path.name)
         if self.spoil:
@@ -89,6 +89,7 @@ def _spoil(workdir: Path) -> None:
         path.write_bytes(content)
 
 
+_RUN = "run"  # name of every workdir: the report shows it
 _WITHOUT_CONFIG = ("verify", "report")
 _SWEEP = ("sweep", "--sweep=rerank.sp.inlier_threshold=10.0,30.0")
 _FEATURES, _RESULTS = ("features",), ("index", "evaluation", "metrics.json", "rankings.npz")
@@ -151,7 +152,7 @@ def undisturbed(root: Path, verbs: Sequence[str]) -> dict[str, Scene]:
     draw_photographs(root)
     found: dict[str, Scene] = {}
     for verb in dict.fromkeys(name for last in verbs for name in _with_earlier(last)):
-        scene = SCENES[verb]._replace(root=root, whole=root / verb)
+        scene = SCENES[verb]._replace(root=root, whole=root / verb / _RUN)
         # The second run, which is measured, finds what the first has compiled
         for _ in range(2 if verb in verbs else 1):
             shutil.rmtree(scene.whole, ignore_errors=True)
