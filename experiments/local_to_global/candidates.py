@@ -4,7 +4,8 @@
 
 WORKDIR holds the features of a revisited data set. Local search, and its re-rankings with and
 without global descriptors, are measured with exact search and through the first --candidates images
-of the inverted file `asmk`; all re-rank with one stored similarity graph, built in --work. Beside
+of the inverted file `asmk`, with the idf of --idf_images, because that of a large sample costs more
+than the candidates; all re-rank with one stored similarity graph, built in --work. Beside
 them, ASMK* ranks by itself, with this code and with that of the package asmk, both with the same
 words; its row needs `pip install asmk faiss-cpu`. --ablate changes one thing at a time.
 What a killed run has measured is kept. Writes NAME.json and .md into --results.
@@ -71,7 +72,7 @@ ABLATION = {
     "search.asmk.idf": ("none", "words"),
     "search.asmk.threshold": (0.0, 0.35),
     "search.asmk.power": (1.0, 5.0),
-    "search.idf_images": (0,),
+    "search.idf_images": (0, 25, 100, 400),
     "rerank.mds.graph": ("on_the_fly",),
 }
 
@@ -89,7 +90,8 @@ class Row(NamedTuple):
 
     Attributes:
       name: in the table.
-      fields: of the configuration, which differ from those of the candidates.
+      fields: of the configuration, which differ from those of the candidates; of exact search, from
+        those of the workdir.
       methods: that are measured.
     """
 
@@ -284,6 +286,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_path(values, "work", None, "Folder for the graph and indices.")
     text = "Images found by the inverted file, then scored."
     flags.DEFINE_integer("candidates", 100, text, 1, flag_values=values)
+    text = "Images on which the idf of a search through candidates is estimated."
+    flags.DEFINE_integer("idf_images", 50, text, 0, flag_values=values)
     flags.DEFINE_boolean("ablate", False, "Change one thing at a time, too.", flag_values=values)
     text = "A field of the search or of the re-ranking of all rows, as search.graph_features=100."
     flags.DEFINE_multi_string("field", [], text, flag_values=values)
@@ -300,9 +304,13 @@ def run(values: flags.FlagValues) -> None:
     root, work = pathlib.Path(values.features), pathlib.Path(values.work)
     base = configuration.override(stored_config.read(root), chosen_fields(root, values.field))
     fields = {"search.engine": "asmk", "search.candidates": values.candidates}
+    fields["search.idf_images"] = values.idf_images
     through = configuration.override(base, fields)
     wanted = [row for row in rows(values.ablate) if row.name != _PEER or _has_package()]
-    configs = {row.name: configuration.override(through, row.fields) for row in wanted}
+    configs = {
+        row.name: configuration.override(base if row.name == "exact" else through, row.fields)
+        for row in wanted
+    }
     for name, config in configs.items():
         # Only exact search builds a graph, which the other rows take
         for method in METHODS if name == "exact" else METHODS[:1]:
