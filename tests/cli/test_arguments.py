@@ -14,7 +14,7 @@ from delg_jax.training import train
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CONFIG = f"--config={CONFIGS / 'revisited.py'}"
 OURS = "default, delg_r101_gld, delg_r50_gld, landmarks, local_to_global, photos, quickstart, "
-OURS += "revisited"
+OURS += "recognition_2020, revisited"
 
 
 @pytest.fixture
