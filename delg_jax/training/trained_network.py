@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
+from delg_jax.migrations import ADDED, completed
 from delg_jax.models.delg import SOURCES, Delg, build
 from delg_jax.models.variables import load_pretrained, pretrained_variables, shapes
 from delg_jax.training.checkpoints import (
@@ -36,6 +37,7 @@ _LOCAL_FIELDS = (
     *("attention", "attention_dim", "attention_pooling", "attention_normalize"),
     *("dim_reduction", "local_dim"),
 )
+_ADDED = tuple(name for name in ADDED if name.startswith("model."))  # since the first version
 _LOCAL = ("attend", "reduce", "local_classifier")
 _CLASSIFIERS = ("global_classifier", "local_classifier")
 
@@ -257,6 +259,8 @@ def _stored_module(
 ) -> Delg:
     """Builds the network that the checkpoint holds; refused if `config.model` is another."""
     ours = configuration.flatten(config.model)
+    earlier = completed({f"model.{name}": value for name, value in stored.items()}, _ADDED)
+    stored = {name.removeprefix("model."): value for name, value in earlier.items()}
     free = {*SOURCES, *(() if ours["num_classes"] else ("num_classes",))}
     changes = configuration.difference(
         {name: value for name, value in stored.items() if name not in free},
