@@ -477,6 +477,7 @@ class FeatureStore:
             raise UserError("feature store", str(self.folder), rule)
         if self.is_whole():
             return
+        self._cut_to_images()
         self._write_missing_chunks_as_zeros()
         for left in (*self.folder.glob(".*"), *self.folder.glob("*/*.__lock")):
             with contextlib.suppress(OSError):  # NFS keeps what another program has open
@@ -623,6 +624,13 @@ class FeatureStore:
         for chunk in np.unique(rows // size):
             place = slice(int(chunk) * size, min((int(chunk) + 1) * size, len(every_row)))
             array.write(place, every_row[place])
+
+    def _cut_to_images(self) -> None:
+        """Removes the rows that an interrupted `append` left behind those of the images."""
+        names = (self._names_folder().name, "global", "origins", *EVERY_IMAGE, *LOCAL_ARRAYS)
+        for name in filter(self._has, names):
+            if self._array(name).shape[0] > self.index["images"]:
+                self._array(name).resize(self.index["images"])
 
     def _write_missing_chunks_as_zeros(self) -> None:
         """Writes zeros for images without features where nothing was written."""
