@@ -8,8 +8,8 @@ import sys
 from delg_jax.cli.main import main
 from delg_jax.models import resnet
 from tests.tiny import command_line
-from tests.upgrades.tiny_run import NARROW, config
+from tests.upgrades.tiny_run import NARROW, TRAINING_OF_BEFORE, config
 
 if __name__ == "__main__":
     resnet.ARCHITECTURES["tiny"] = NARROW
-    sys.exit(main([sys.argv[1], *command_line(config(train__norm_momentum=0.9)), *sys.argv[2:]]))
+    sys.exit(main([sys.argv[1], *command_line(config(**TRAINING_OF_BEFORE)), *sys.argv[2:]]))

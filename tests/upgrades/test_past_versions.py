@@ -30,6 +30,7 @@ from tests.upgrades import tiny_run
 from tests.upgrades.tiny_run import (
     CHECKPOINTS,
     GRAPH,
+    MDS_OF_BEFORE,
     NPZ_STORE,
     STORE,
     VERSIONS,
@@ -180,7 +181,7 @@ def test_evaluation_extracts_nothing_and_searches_give_the_same_rankings(version
     stored = contents(root / "features")
     # The graph had no blocks when the store was new
     changes = {"search__graph_block": 32} if version == STORE else {}
-    evaluate(config(**changes), root)
+    evaluate(config(**MDS_OF_BEFORE, **changes), root)
     after = dict(np.load(root / "rankings.npz"))
     found = contents(root / "features")
     assert {path: found[path] for path in stored} == stored

@@ -21,6 +21,20 @@ FOLDER = Path(__file__).parent
 NPZ_STORE, CHECKPOINTS, STORE, GRAPH = "95c95fa", "caef06c", "cbeba51", "e72c83d"
 VERSIONS = (NPZ_STORE, CHECKPOINTS, STORE, GRAPH, "f6c929b")
 
+# Fields of the quickstart that had other values when the archives were made
+TRAINING_OF_BEFORE = {
+    "train__norm_momentum": 0.9,
+    "train__learning_rate": 0.02,
+    "model__pretrained_source": "torchvision",
+}
+MDS_OF_BEFORE = {
+    f"rerank__mds__{name}": value
+    for name, value in {
+        **{"method": "classical", "contrast": 1.0, "scale_neighbours": 0, "keep_first": 0},
+        **{"neighbours": 0, "beta": 0.3, "weight": 0.5},
+    }.items()
+}
+
 NARROW = ((1, 1, 1, 1), False, 2)  # the tiny network, two channels wide
 _OVERRIDES = {
     "model.global_dim": 8,
