@@ -68,6 +68,15 @@ def opened(path: str | pathlib.Path) -> Iterator[Any]:
         yield file
 
 
+def finite(values: np.ndarray, name: str) -> np.ndarray:
+    """As float32; a ValueError for other numbers than finite ones."""
+    with np.errstate(over="ignore"):
+        array = np.asarray(values, np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite numbers")
+    return array
+
+
 def package() -> Any:
     """The package h5py; a UserError if it is not installed."""
     try:

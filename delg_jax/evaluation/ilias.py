@@ -255,10 +255,7 @@ def _blocks(file: Any) -> Iterator[np.ndarray]:
     features = hdf5_files.member(file, _FEATURES)
     for start in range(0, len(features), _ROWS):
         rows = hdf5_files.read(features, _FEATURES, slice(start, start + _ROWS))
-        rows = np.asarray(rows, np.float32)
-        if not np.isfinite(rows).all():
-            raise ValueError(f"{_FEATURES} must be finite numbers")
-        yield rows
+        yield hdf5_files.finite(rows, _FEATURES)
 
 
 class _State:

@@ -120,7 +120,7 @@ class StreamedSearch:
         return similarities, np.where(similarities == -np.inf, -1, np.asarray(self._indices))
 
     def restore(self, similarities: np.ndarray, indices: np.ndarray, count: int) -> None:
-        """Goes on from `lists` of the first `count` images."""
+        """Resumes from `lists` of the first `count` images."""
         self._similarities = jnp.asarray(similarities, jnp.float32)
         self._indices, self.count = jnp.asarray(indices, jnp.int32), count
 

@@ -129,7 +129,7 @@ class AmesReader:
         """Reads the global descriptor of one image, float32 [D]; not normalised."""
         rows, number = self._find(name)
         with hdf5_files.naming(rows.path, f"image {name}"):
-            return _finite(rows.read(number), _FEATURES)
+            return hdf5_files.finite(rows.read(number), _FEATURES)
 
     def _find(self, name: str) -> tuple["_Rows", int]:
         found = [place for path in self._paths.find(name) for place in self._places[path]]
@@ -211,9 +211,9 @@ class _Rows:
     def _parts(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Metadata [K, 5] and descriptors [K, D] of a row, float32."""
         if not self._bits:
-            whole = _finite(row, _FEATURES)
+            whole = hdf5_files.finite(row, _FEATURES)
             return whole[:, :_COLUMNS], whole[:, _COLUMNS:]
-        metadata, codes = _finite(row[_METADATA], _METADATA), row[_DESCRIPTOR]
+        metadata, codes = hdf5_files.finite(row[_METADATA], _METADATA), row[_DESCRIPTOR]
         if metadata.ndim != 2 or metadata.shape[1] != _COLUMNS:
             raise ValueError(f"{_METADATA} has the shape {metadata.shape}, not [K, 5]")
         if codes.dtype != np.uint8 or codes.ndim != 2 or len(codes) != len(metadata):
@@ -244,15 +244,6 @@ def _row_names(path: pathlib.Path, file: Any) -> tuple[list[str], list[tuple[int
         rule = "the names of its rows are unknown; list the images, one a line, in "
         raise ValueError(f"{rule}{lists(path)[0]}")
     return [line[0] for line in fields], sizes
-
-
-def _finite(values: np.ndarray, name: str) -> np.ndarray:
-    """As float32; a ValueError for other numbers than finite ones."""
-    with np.errstate(over="ignore"):
-        array = np.asarray(values, np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite numbers")
-    return array
 
 
 class ArrayWriter:
