@@ -129,6 +129,7 @@ def measure(
     with measured() as opening:
         opened = methods.open_locally(extracted, search, place)
     assert isinstance(opened, engines.CandidateSearch)  # `_config`
+    exact = exact_search(database_features, search) if with_exact else None
     graph = _Remembering(pair_graph(extracted, search).search)
     query_features = read_images(extracted.queries, search.max_features)
     encoding = database.layout.local_encoding
@@ -141,10 +142,9 @@ def measure(
             excluded = verification.junk(extracted.data.ground_truth[row : row + 1])
             for method, ranks in _rank(one, config, opened, graph, excluded, stages).items():
                 rankings.setdefault(method, []).append(ranks)
-            if with_exact:
+            if exact is not None:
                 local = query.local_features(search.max_features, search.packed)
                 asked = local.descriptors, local.mask
-                exact = exact_search(database_features, search)
                 with stages("exact"):
                     _, images = exact.top(*asked, search.candidates)
                 rankings.setdefault("exact", []).append({"all": images})
