@@ -14,6 +14,11 @@ from delg_jax import config_files, migrations
 from delg_jax.errors import UserError
 
 _LARGEST = 2**63 - 1  # whole number
+# Field -> the field that it describes, without which it decides nothing
+_DESCRIBES = {
+    "model.pretrained_source": "model.pretrained",
+    "model.pretrained_mapping": "model.pretrained",
+}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # pathlib would make it a folder `gs:`
 # Fields that name a file or folder; `~` at the start is the home directory
 PATHS = (
@@ -284,10 +289,18 @@ def within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lines `field: old -> new` for the fields that differ between two flattened trees."""
+    """Lines `field: old -> new` for the fields that differ between two flattened trees.
+
+    A field that describes another is left out where the other is empty in both trees.
+    """
     absent = "(absent)"
+
+    def described(path: str) -> bool:
+        other = _DESCRIBES.get(path)
+        return other is None or not old.get(other, absent) == new.get(other, absent) == ""
+
     return [
         f"config.{path}: {old.get(path, absent)!r} -> {new.get(path, absent)!r}"
         for path in sorted(set(old) | set(new))
-        if old.get(path, absent) != new.get(path, absent)
+        if old.get(path, absent) != new.get(path, absent) and described(path)
     ]

@@ -105,6 +105,16 @@ def test_difference_names_changed_new_and_lost_fields():
     ]
 
 
+@pytest.mark.parametrize(("weights", "differs"), [("", False), ("a.npz", True)])
+def test_the_naming_of_weights_differs_only_where_there_are_weights(weights, differs):
+    old = {"model.pretrained": weights, "model.pretrained_source": "torchvision"}
+    new = {**old, "model.pretrained_source": ""}
+    assert bool(configuration.difference(old, new)) == differs
+    assert configuration.difference(old, {**new, "model.pretrained": "b.npz"})
+    del old["model.pretrained"], new["model.pretrained"]  # of a part of the tree
+    assert configuration.difference(old, new)
+
+
 def test_override_changes_a_copy(tree):
     changed = configuration.override(tree, {"model.dim": 5, "seed": 1})
     assert configuration.difference(

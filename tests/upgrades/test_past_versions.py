@@ -150,7 +150,6 @@ def test_a_run_of_another_optimizer_is_refused_with_what_to_do(tmp_path):
     root, _ = unpacked(NPZ_STORE, tmp_path)
     rule = r"^checkpoint = '.*/checkpoints': cannot resume .*config\.model\.checkpoint"
     now = config(data__reduced_decode=False, train__norm_momentum=0.9, train__learning_rate=0.02)
-    now.model.pretrained_source = "torchvision"
     with pytest.raises(UserError, match=rule) as caught:
         train_and_evaluate(now, root)
     assert "\n" not in str(caught.value)
