@@ -206,8 +206,9 @@ def _search() -> ml_collections.ConfigDict:
     search.curve = 0.459176  # p1 of kernel cann
     # The engines cann and ivf take IDF weights from all images that they compare; asmk, see below
     search.idf_images = 0  # database images on which IDF weights are estimated; 0 = no weights
-    # With candidates, other images are not ranked; without, all keep the similarity of the engine
+    # Without candidates, all images keep the similarity of the engine
     search.candidates = 0  # images found by another engine, then compared exactly; 0 = none
+    search.estimated = 10_000  # images behind them, ranked by the engine; others are not ranked
     search.max_features = 200  # strongest features of an image that are compared; 0 = all
     search.engine = "exact"  # exact | cann | ivf | asmk
     search.local_block = 32  # database images compared at a time on each device

@@ -43,6 +43,7 @@ ADDED = {
     "search.curve": 0.459176,
     "search.idf_images": 0,
     "search.candidates": 0,
+    "search.estimated": 0,
     "search.engine": "exact",
     "search.query_block": 64,
     "search.hamming": "popcount",

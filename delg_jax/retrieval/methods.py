@@ -123,7 +123,8 @@ def rank_locally(
     queries = extracted.queries.local_features(search.max_features, search.packed)
     present = extracted.database.present("local")
     if search.candidates:
-        similarities, images = opened.top(queries.descriptors, queries.mask, search.candidates)
+        listed = search.candidates + search.estimated
+        similarities, images = opened.top(queries.descriptors, queries.mask, listed)
         similarities = np.where(present[images], similarities, np.float32(-np.inf))
         return Ranking(images, similarities).by_scores(similarities)
     return by_similarity(opened(queries.descriptors, queries.mask), present)

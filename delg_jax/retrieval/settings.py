@@ -23,6 +23,7 @@ _SHORT_LISTS = {
     "qe": ("rerank.qe.images",),
     "mds": ("rerank.mds.short_list", "rerank.mds.background_rank"),
 }
+_LISTED = "config.search.candidates + config.search.estimated"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +63,11 @@ def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> Non
         for field in _SHORT_LISTS.get(step, ()):
             _at_most(config, field, "eval.depth", kept)
     if steps[0] == "local" and config.search.candidates:
-        found = "the images ranked per query"
-        for step in steps:
-            for field in _SHORT_LISTS.get(step, ()):
-                _at_most(config, field, "search.candidates", found)
+        limit = _listed(config)
+        for field in (field for step in steps for field in _SHORT_LISTS.get(step, ())):
+            if _value(config, field) > limit:
+                rule = f"must be at most {_LISTED} (={limit}), the images ranked per query"
+                raise UserError(f"config.{field}", _value(config, field), rule)
         if "mds" in steps and config.rerank.mds.graph == "stored":
             listed = "the images compared with each image of the graph"
             _at_most(config, "search.graph_neighbours", "search.candidates", listed)
@@ -124,13 +126,13 @@ def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
 
     Raises:
       UserError: for a metric that reads beyond `config.eval.depth` or, of local search, beyond
-        `config.search.candidates`.
+        `config.search.candidates` and `config.search.estimated`.
     """
     kappas = tuple(config.eval.kappas)
     searches = {method.partition("+")[0] for method in config.eval.methods}
     limits = [("config.eval.depth", config.eval.depth)]
     if "local" in searches:
-        limits.append(("config.search.candidates", config.search.candidates))
+        limits.append((_LISTED, _listed(config) if config.search.candidates else 0))
     for field, depth in limits:
         if depth and max(kappas, default=0) > depth:
             rule = f"must be at most {field} (={depth}), the images ranked per query"
@@ -138,6 +140,11 @@ def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
         if depth and depth < counted:
             rule = f"must be 0 or at least {counted}, the images that count for {config.data.name}"
             raise UserError(field, depth, rule)
+
+
+def _listed(config: ml_collections.ConfigDict) -> int:
+    """Images that a search through candidates ranks."""
+    return config.search.candidates + config.search.estimated
 
 
 def _check_axes(config: ml_collections.ConfigDict) -> None:

@@ -44,6 +44,7 @@ class SearchSettings:
       kernel: of the local similarity.
       idf_images: database images on which IDF weights are estimated; 0 = no weights.
       candidates: images found by the engine, then compared exactly; 0 = none.
+      estimated: images behind the candidates, whose similarity is estimated from the engine's.
       max_features: strongest features of an image that are compared; 0 = all.
       engine: of local search, one of `engines.ENGINES`.
       local_block: database images compared at a time on each device.
@@ -64,6 +65,7 @@ class SearchSettings:
     kernel: SimilarityKernel
     idf_images: int
     candidates: int
+    estimated: int
     max_features: int
     engine: str
     local_block: int
@@ -86,7 +88,8 @@ class SearchSettings:
             raise WrongField("candidates", self.candidates, rule)
         require_least(self, 1, "global_block", "local_block", "query_block")
         require_least(self, 1, "graph_block", "graph_neighbours")
-        require_least(self, 0, "idf_images", "candidates", "graph_features", "max_features")
+        require_least(self, 0, "idf_images", "candidates", "estimated")
+        require_least(self, 0, "graph_features", "max_features")
 
     @classmethod
     def of(cls, search: ml_collections.ConfigDict) -> Self:
@@ -135,7 +138,8 @@ def deciding_fields(search: ml_collections.ConfigDict) -> tuple[str, ...]:
 
     Fields that change only speed and memory are left out, and so are those of unused engines.
     """
-    fields = (f"search.{name}" for name in search if name not in _SPEED_FIELDS)
+    idle = _SPEED_FIELDS if search.candidates else (*_SPEED_FIELDS, "estimated")
+    fields = (f"search.{name}" for name in search if name not in idle)
     return tuple(field for field in fields if field not in unused_fields(search.engine))
 
 
@@ -231,7 +235,8 @@ def engine(
     first = _approximate(database, search, place)
     if not search.candidates:
         return first
-    return engines.CandidateSearch(first, exact_search(database, search), search.candidates)
+    exact = exact_search(database, search)
+    return engines.CandidateSearch(first, exact, search.candidates, search.estimated)
 
 
 def _approximate(

@@ -221,38 +221,71 @@ class AsmkSearch:
 
 @dataclasses.dataclass(frozen=True)
 class CandidateSearch:
-    """Candidates of one engine, compared by another similarity; images beyond them have none.
+    """Candidates of one engine, compared by another similarity; the images behind them follow.
 
     Attributes:
-      first: finds the candidates.
-      second: compares them exactly; its database has the same images.
+      first: finds the images.
+      second: compares the candidates exactly; its database has the same images.
       count: candidates of each query, at most.
+      estimated: images behind them, at most, in the order of `first`, with a similarity that
+        `estimate` makes of that of `first`.
     """
 
     first: LocalSearch
     second: ExactSearch
     count: int
+    estimated: int = 0
 
     def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
-        """Similarities float32 [Q, N], minus infinity for images that are no candidates."""
+        """Similarities float32 [Q, N], minus infinity for images that `top` does not give."""
         result = np.full((len(queries), len(self.second.database)), -np.inf, np.float32)
-        similarities, images = self.top(queries, query_mask, self.count)
+        similarities, images = self.top(queries, query_mask, self.count + self.estimated)
         np.put_along_axis(result, images.astype(np.int64), similarities, axis=1)
         return result
 
     def top(self, queries: Array, query_mask: Array, top: int) -> Top:
-        """The most similar candidates of each query, see `LocalSearch.top`."""
-        _, candidates = self.first.top(queries, query_mask, self.count)
-        candidates = np.sort(candidates, axis=1)  # rows on disk are read in order
+        """The most similar images of each query, see `LocalSearch.top`."""
+        scores, found = self.first.top(queries, query_mask, self.count + self.estimated)
+        count = min(self.count, found.shape[1])
+        candidates = np.sort(found[:, :count], axis=1)  # rows on disk are read in order
         similarities = np.zeros(candidates.shape, np.float32)
         for row, images in enumerate(candidates):
             one = slice(row, row + 1)
             similarities[row] = self.second.among(images, queries[one], query_mask[one])[0]
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
-        return (
-            np.take_along_axis(similarities, order, axis=1),
-            np.take_along_axis(candidates, order, axis=1),
-        )
+        if found.shape[1] > count:
+            in_order = np.argsort(np.argsort(found[:, :count], axis=1), axis=1)
+            exact = np.take_along_axis(similarities, in_order, axis=1)
+            behind = estimate(scores[:, :count], exact, scores[:, count:])
+        order = np.argsort(-similarities, axis=1, kind="stable")
+        similarities = np.take_along_axis(similarities, order, axis=1)
+        images = np.take_along_axis(candidates, order, axis=1)
+        if found.shape[1] > count:
+            similarities = np.concatenate([similarities, behind], axis=1)
+            images = np.concatenate([images, found[:, count:]], axis=1)
+        return similarities[:, :top], images[:, :top]
+
+
+def estimate(scores: np.ndarray, exact: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """Similarities of the images behind the candidates, from their scores by another engine.
+
+    A score is multiplied by the median of similarity / score of the later half of the candidates,
+    and limited to the least similarity of a candidate, so that no image passes one.
+
+    Args:
+      scores: float [Q, M] of the candidates, descending.
+      exact: float [Q, M], their similarities, in the same order.
+      behind: float [Q, T], scores of the images behind them.
+
+    Returns:
+      float32 [Q, T], in the order of `behind`; zeros where no later candidate has a score.
+    """
+    later = slice(scores.shape[1] // 2, None)
+    scored = scores[:, later] > 0.0
+    ratios = np.where(scored, exact[:, later], np.nan) / np.where(scored, scores[:, later], 1.0)
+    ratio = np.zeros(len(ratios))
+    some = scored.any(axis=1)
+    ratio[some] = np.nanmedian(ratios[some], axis=1)
+    return np.minimum(ratio[:, None] * behind, exact.min(axis=1)[:, None]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

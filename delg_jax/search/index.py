@@ -1,5 +1,6 @@
 """The index verb: builds the similarity graph of an experiment's database in its workdir."""
 
+import dataclasses
 import logging
 import pathlib
 
@@ -70,7 +71,9 @@ def build_index(
         _LOG.warning("%s: of an older version, not used; you can delete it", old)
     database, memory = extracted.database, config.data.memory_megabytes
     store = GraphStore(folder, database.names, memory, database)
-    fields = deciding_fields(config.search) if features == "local" else _GLOBAL_GRAPH_FIELDS
+    fields = _GLOBAL_GRAPH_FIELDS
+    if features == "local":  # it has candidates only
+        fields = tuple(f for f in deciding_fields(config.search) if f != "search.estimated")
     decided_by = (*sections(config), *fields)
     with claimed(store, config, decided_by, extracted.weights, overwrite):
         if not store.is_whole():
@@ -111,4 +114,5 @@ def _searches(
         descriptors = extracted.database.global_descriptors()
         return global_searches(descriptors, neighbours, block, search.global_block)
     local = extracted.database.local_features(search.compared_for_graph, search.packed)
+    search = dataclasses.replace(search, estimated=0)  # a graph has similarities of candidates
     return local_searches(local, lambda some: engine(some, search, place), neighbours, block)

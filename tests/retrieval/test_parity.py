@@ -130,10 +130,11 @@ OPTIONS = {
         {
             "search.engine": "ivf",
             "search.ivf.count": 5,
-            "search.candidates": 7,
+            "search.candidates": 5,
+            "search.estimated": 2,
             "eval.kappas": (1,),
             "search.idf_images": 4,
-            "search.graph_neighbours": 7,
+            "search.graph_neighbours": 5,
             "rerank.mds.short_list": 6,
             "rerank.sp.short_list": 6,
         },
@@ -242,7 +243,9 @@ def test_every_method_ranks_a_picture_as_evaluation_does(place, name):
     evaluated, searched = ranked_by_both(place, name, changes, methods)
     for method in methods:
         np.testing.assert_array_equal(searched[method], evaluated[method], method)
-        depth = min(changes.get(field, 8) for field in ("eval.depth", "search.candidates"))
+        depth = changes.get("eval.depth", 8)
+        if "search.candidates" in changes:
+            depth = min(depth, changes["search.candidates"] + changes["search.estimated"])
         assert np.shape(searched[method]) == (4, depth)
 
 

@@ -60,11 +60,13 @@ _LOCAL = ("local", "local+sp", *_MDS, "local+diffusion")
             ("local+sp",),
             {
                 "search.engine": "ivf",
-                "search.candidates": 500,
+                "search.candidates": 400,
+                "search.estimated": 100,
                 "rerank.sp.short_list": 501,
                 "search.graph_neighbours": 400,
             },
-            "config.rerank.sp.short_list = 501: must be at most config.search.candidates (=500)",
+            "config.rerank.sp.short_list = 501: must be at most config.search.candidates + "
+            "config.search.estimated (=500)",
         ),
         (
             _MDS,
@@ -148,10 +150,11 @@ def test_ranks_that_are_not_kept_are_refused():
     with pytest.raises(UserError, match=rule):
         _check(config)
     _check(configuration.override(config, {"eval.depth": 10}))
-    changes = {"eval.methods": ("local",), "search.engine": "ivf", "search.candidates": 9}
-    config = configuration.override(tiny.tiny_config(), changes)
-    with pytest.raises(UserError, match=r"kappas = .*config.search.candidates \(=9\)"):
+    changes = {"eval.methods": ("local",), "search.engine": "ivf", "search.candidates": 4}
+    config = configuration.override(tiny.tiny_config(), {**changes, "search.estimated": 5})
+    with pytest.raises(UserError, match=r"kappas = .*config.search.estimated \(=9\)"):
         _check(config)
+    _check(configuration.override(config, {"search.estimated": 6}))
     _check(configuration.override(config, {"eval.methods": ("global",)}))
 
 

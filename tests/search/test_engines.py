@@ -154,6 +154,35 @@ def test_candidates_are_the_first_of_an_engine_in_the_exact_order(database, quer
     assert (found[~is_candidate] == -np.inf).all()
 
 
+@pytest.mark.parametrize("name", engines.ENGINES[1:])
+def test_the_images_behind_the_candidates_keep_the_order_of_the_engine(database, queries, name):
+    first, exact = searches(database)[name], engines.exact(*database, KERNEL, 4, 9)
+    search = engines.CandidateSearch(first, exact, 3, 4)
+    similarities, images = search.top(*queries, 9)
+    assert images.shape == (5, 7)
+    _, listed = first.top(*queries, 7)
+    np.testing.assert_array_equal(images[:, 3:], listed[:, 3:])
+    alone = engines.CandidateSearch(first, exact, 3).top(*queries, 3)
+    np.testing.assert_array_equal(similarities[:, :3], alone[0])
+    np.testing.assert_array_equal(images[:, :3], alone[1])
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    for found, expected in zip(search.top(*queries, 5), (similarities, images), strict=True):
+        np.testing.assert_array_equal(found, expected[:, :5])
+    by_image = search(*queries)
+    np.testing.assert_array_equal(np.take_along_axis(by_image, images, axis=1), similarities)
+    assert (by_image > -np.inf).sum() == images.size
+
+
+def test_estimated_similarities_are_in_proportion_to_the_scores_and_below_the_candidates():
+    scores = np.array([[8.0, 6.0, 4.0, 2.0], [8.0, 6.0, 0.0, 0.0], [8.0, 6.0, 4.0, 2.0]])
+    exact = np.array([[0.9, 0.8, 0.4, 0.3], [0.9, 0.8, 0.7, 0.6], [0.9, 0.1, 0.4, 0.2]])
+    behind = np.array([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.5, 0.5, 0.0]])
+    found = engines.estimate(scores, exact, behind)
+    # The ratio of the first is the median of 0.1 and 0.15, of the third that of 0.1 and 0.1
+    np.testing.assert_allclose(found, [[0.25, 0.125, 0], [0, 0, 0], [0.1, 0.05, 0]], atol=1e-6)
+    assert engines.estimate(scores, exact, behind[:, :0]).shape == (3, 0)
+
+
 def test_candidates_are_read_from_disk_in_order(database, queries):
     read = []
 
