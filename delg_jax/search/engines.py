@@ -130,7 +130,7 @@ def exact(
       idf_images: evenly spaced images of the database on which the `idf` of query features is
         estimated; 0 = every feature weighs the same.
       query_block: queries compared at a time; the database is read once per block.
-      hamming: how packed signs are compared, one of `binary.HAMMING`.
+      hamming: how packed signs are compared, one of `descriptor_similarity.HAMMING`.
       devices: to split the database over; None for all of this process.
 
     Returns:

@@ -39,7 +39,7 @@ def weights(
       sample_mask: bool [n, K].
       kernel: of the similarity.
       block: images compared at a time.
-      hamming: how packed signs are compared, one of `binary.HAMMING`.
+      hamming: how packed signs are compared, one of `descriptor_similarity.HAMMING`.
 
     Returns:
       float32 [Q, Kq], 1 for a feature of at most one image of the sample, 0 for a feature of all;

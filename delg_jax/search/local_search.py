@@ -45,7 +45,7 @@ def similarity(
       block: database images compared at a time on each device; fewer on a CPU if the products
         would not fit its cache.
       weights: float [Q, Kq], factors of the votes of query features, see `idf`; None for 1.
-      hamming: how packed signs are compared, one of `binary.HAMMING`.
+      hamming: how packed signs are compared, one of `descriptor_similarity.HAMMING`.
       devices: to split the database over; None for all of this process.
 
     Returns:
@@ -92,7 +92,7 @@ def best(
       top: images wanted, M; more than N means N.
       block: database images compared at a time on each device.
       weights: float [Q, Kq], or None.
-      hamming: one of `binary.HAMMING`.
+      hamming: one of `descriptor_similarity.HAMMING`.
       devices: to split the database over.
 
     Returns:

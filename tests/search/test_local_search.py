@@ -5,7 +5,7 @@ import pytest
 from delg_jax.features.storage import encodings
 from delg_jax.search import local_search
 from delg_jax.search.batching import read_ahead
-from delg_jax.search.binary import HAMMING
+from delg_jax.search.descriptor_similarity import HAMMING
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import best, similarity
 from tests.search.test_descriptor_similarity import vectors_of
