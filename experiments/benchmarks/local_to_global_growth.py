@@ -33,9 +33,9 @@ from delg_jax.reports.tables import markdown
 from delg_jax.rerank import mds
 from delg_jax.rerank.mds import MdsSettings
 from delg_jax.search import cann, descriptor_similarity, engines
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.lsh_grids import GridSettings
 from experiments.local_to_global.choice import PROFILE
 
 _FEATURES, _DIM = 300, 128  # of an image
