@@ -16,8 +16,8 @@ from delg_jax.retrieval.settings import RerankSettings, refuse_contradictions
 from delg_jax.search import SimilarityGraph, global_search, mean_direction
 from delg_jax.search.engine_choice import SearchSettings, check_packed, engine
 from delg_jax.search.engines import LocalSearch
+from delg_jax.search.graph import PairGraph
 from delg_jax.search.index_store import Place
-from delg_jax.search.pair_graph import PairGraph
 
 METHODS = (
     "global",

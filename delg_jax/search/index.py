@@ -15,11 +15,10 @@ from delg_jax.search.engine_choice import (
     exact_search,
     index_place,
 )
-from delg_jax.search.graph import SimilarityGraph
+from delg_jax.search.graph import PairGraph, SimilarityGraph
 from delg_jax.search.graph_building import Searches, claimed, fill, global_searches, local_searches
 from delg_jax.search.graph_store import HEADER, GraphStore
 from delg_jax.search.index_store import Place
-from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)
