@@ -262,8 +262,8 @@ def similarity(
       index: of N images.
       queries: float [Q, Kq, D], unit norm.
       query_mask: bool [Q, Kq], False on padding.
-      idf: whether votes are weighted by log(N / df) / log(N), as by `idf.weights`, where df is the
-        number of images that share a cell with the feature, at least 1.
+      idf: whether votes are weighted by log(N / df) / log(N), as by `local_search.idf_weights`,
+        where df is the number of images that share a cell with the feature, at least 1.
 
     Returns:
       float32 [Q, N], in [0, 1].

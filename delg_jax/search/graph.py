@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from delg_jax.features.storage.rows import StoredRows
-from delg_jax.search import idf, local_search
+from delg_jax.search import local_search
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.engines import ExactSearch
 
@@ -204,7 +204,7 @@ class PairGraph:
         new = np.flatnonzero([image not in self._weights for image in images.tolist()])
         for start in starts(len(new), search.query_block):
             some = new[start : start + search.query_block]
-            found = idf.weights(
+            found = local_search.idf_weights(
                 padded_rows(rows[some], 0, search.query_block),
                 padded_rows(mask[some], 0, search.query_block),
                 *search.sample,

@@ -144,7 +144,7 @@ def test_groups_hold_all_words_once(rng, monkeypatch):
 def test_any_number_of_features_at_a_time_gives_the_same(rng, monkeypatch, block):
     book, features = grouped(rng, monkeypatch, 100), unit(rng, 40, 8)
     expected = book.nearest(features, 3)
-    monkeypatch.setattr(kmeans, "_FEATURES_GROUPED", block)
+    monkeypatch.setattr(kmeans, "_WORD_FEATURES_GROUPED", block)
     np.testing.assert_array_equal(book.nearest(features, 3), expected)
 
 
