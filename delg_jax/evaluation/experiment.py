@@ -31,8 +31,8 @@ from delg_jax.retrieval.settings import (
 )
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import SearchSettings, deciding_fields, index_place
+from delg_jax.search.graph import PairGraph
 from delg_jax.search.index import build_index, pair_graph
-from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _BLOCKS = ("rerank.sp.pair_block", "rerank.mds.query_block")  # only change speed and memory

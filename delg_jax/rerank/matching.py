@@ -37,7 +37,7 @@ def match(
       ratio: a match only if distance < ratio * distance to the second neighbour (Lowe, IJCV
         2004); 0 = no test. An image of one feature has its second neighbour at infinity.
       mutual: keep a match only if the query feature is also the nearest one of its neighbour.
-      hamming: how packed signs are compared, one of `binary.HAMMING`.
+      hamming: how packed signs are compared, one of `descriptor_similarity.HAMMING`.
       dimension: D of packed signs, if it is not 8 times the number of bytes.
 
     Returns:

@@ -26,8 +26,7 @@ from delg_jax.rerank.distances import (
 )
 from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
 from delg_jax.search.batching import starts
-from delg_jax.search.graph import SimilarityGraph
-from delg_jax.search.pair_graph import PairGraph
+from delg_jax.search.graph import PairGraph, SimilarityGraph
 
 METHODS = ("classical", "smacof", "landmark", "profile", "kernel")
 _WITHOUT_EMBEDDING = ("profile", "kernel")

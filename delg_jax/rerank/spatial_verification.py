@@ -15,9 +15,8 @@ from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.rerank import ransac
 from delg_jax.rerank.matching import match
 from delg_jax.rerank.ransac import RansacSettings
-from delg_jax.search import binary
 from delg_jax.search.batching import padded_rows, starts
-from delg_jax.search.binary import HAMMING
+from delg_jax.search.descriptor_similarity import HAMMING, binarize
 
 SCORES = ("inliers", "combined")
 
@@ -39,7 +38,8 @@ class SpatialSettings:
       mutual: keep mutual nearest neighbours only.
       one_bit: match only the signs of descriptors (DELG*); `max_distance` is then that of vectors
         of +-1 / sqrt(D). Stored packed signs are always matched as signs.
-      hamming: how signs are compared, one of `binary.HAMMING`; does not change the result.
+      hamming: how signs are compared, one of `descriptor_similarity.HAMMING`; the result is the
+        same.
       hypotheses: RANSAC hypotheses per pair.
       inlier_threshold: pixels in the query image; the error of an inlier is strictly smaller.
       model: affine, similarity or homography.
@@ -228,7 +228,7 @@ def _estimate(
     descriptors, dimension = [side.descriptors for side in (query, candidates)], None
     if settings.one_bit and descriptors[0].dtype != jnp.uint8:
         dimension = descriptors[0].shape[-1]
-        descriptors = [binary.binarize(side) for side in descriptors]
+        descriptors = [binarize(side) for side in descriptors]
     index, valid = match(
         descriptors[0],
         query.mask,

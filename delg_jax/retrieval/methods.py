@@ -13,11 +13,11 @@ from delg_jax.rerank import diffusion, mds, query_expansion, superglobal
 from delg_jax.retrieval import skipped
 from delg_jax.retrieval.ranking import Ranking, by_similarity
 from delg_jax.retrieval.settings import RerankSettings, refuse_contradictions
-from delg_jax.search import SimilarityGraph, global_search, mean_direction
+from delg_jax.search import SimilarityGraph, global_search, kernels
 from delg_jax.search.engine_choice import SearchSettings, check_packed, engine
 from delg_jax.search.engines import LocalSearch
+from delg_jax.search.graph import PairGraph
 from delg_jax.search.index_store import Place
-from delg_jax.search.pair_graph import PairGraph
 
 METHODS = (
     "global",
@@ -108,7 +108,7 @@ def open_locally(
 ) -> LocalSearch:
     """Opens the local search over the database; `place` as in `search`."""
     database = extracted.database.local_features(search.max_features, search.packed)
-    mean_direction.warn(database, search.kernel)
+    kernels.warn_if_unselective(database, search.kernel)
     return engine(database, search, place)
 
 

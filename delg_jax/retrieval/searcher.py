@@ -30,8 +30,8 @@ from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import SearchSettings, index_place
 from delg_jax.search.engines import LocalSearch
+from delg_jax.search.graph import PairGraph
 from delg_jax.search.index import build_index, is_built, pair_graph
-from delg_jax.search.pair_graph import PairGraph
 from delg_jax.workdir import root_of
 
 _LOG = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import numpy as np
 
 from delg_jax.errors import WrongField, require_least
 from delg_jax.search.batching import Rows, read_ahead
-from delg_jax.search.codebook import Codebook, learn
 from delg_jax.search.index_checks import require_dimension, require_offsets
+from delg_jax.search.kmeans import Codebook, learn_words
 
 Array = jax.Array | np.ndarray
 
@@ -38,7 +38,7 @@ class AsmkSettings:
     Attributes:
       words: visual words, C; at most as many as features are drawn for k-means.
       aggregate: whether the features of an image in the same list are one entry.
-      rounds: of k-means, see `codebook.learn`.
+      rounds: of k-means, see `kmeans.learn_words`.
       seed: of the words.
     """
 
@@ -289,7 +289,7 @@ def build(descriptors: Rows, mask: Rows, settings: AsmkSettings, block: int = _B
     Returns:
       The index.
     """
-    words = learn(descriptors, mask, settings.words, settings.rounds, settings.seed)
+    words = learn_words(descriptors, mask, settings.words, settings.rounds, settings.seed)
     part = build_part(words, settings.aggregate, descriptors, mask, block=block)
     return AsmkIndex(settings, words, [part])
 

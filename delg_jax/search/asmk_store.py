@@ -24,10 +24,10 @@ from delg_jax.features.storage.rows import DELETED
 from delg_jax.features.store import FeatureStore
 from delg_jax.locks import exclusive, held_by_first
 from delg_jax.progress import Progress
-from delg_jax.search import asmk, codebook
+from delg_jax.search import asmk, kmeans
 from delg_jax.search.asmk import AsmkIndex, AsmkSettings, Part
 from delg_jax.search.batching import Rows
-from delg_jax.search.codebook import Codebook
+from delg_jax.search.kmeans import Codebook
 
 _HEADER = "index.json"
 _WORDS = "words"
@@ -212,7 +212,7 @@ class _Update:
         with turn:
             if not folder.is_dir():
                 settings = self._settings
-                words = codebook.learn(
+                words = kmeans.learn_words(
                     self._source.descriptors,
                     self._source.mask,
                     settings.words,

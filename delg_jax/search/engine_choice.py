@@ -14,12 +14,12 @@ from delg_jax.features.experiment import Extracted, extract, sections
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.search import asmk, asmk_store, cann, engines, index_store, ivf
 from delg_jax.search.asmk import AsmkScoring, AsmkSettings
-from delg_jax.search.binary import HAMMING
+from delg_jax.search.cann import GridSettings
+from delg_jax.search.descriptor_similarity import HAMMING
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index_store import Place
 from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.kernels import KINDS, SimilarityKernel
-from delg_jax.search.lsh_grids import GridSettings
 from delg_jax.workdir import root_of
 
 # Fields that decide the index of an approximate engine
@@ -49,7 +49,7 @@ class SearchSettings:
       engine: of local search, one of `engines.ENGINES`.
       local_block: database images compared at a time on each device.
       query_block: queries compared at a time.
-      hamming: how signs are compared, one of `binary.HAMMING`.
+      hamming: how signs are compared, one of `descriptor_similarity.HAMMING`.
       packed: whether codes of the store are compared without decoding them.
       cann: the grids.
       ivf: what decides the inverted file.

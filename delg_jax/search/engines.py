@@ -11,8 +11,8 @@ from delg_jax.features.storage import encodings
 from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import asmk as asmk_index
 from delg_jax.search import cann as cann_index
-from delg_jax.search import idf, local_search
 from delg_jax.search import ivf as ivf_index
+from delg_jax.search import local_search
 from delg_jax.search.asmk import AsmkIndex, AsmkScoring
 from delg_jax.search.batching import Rows, padded_rows, starts
 from delg_jax.search.cann import CannIndex
@@ -50,7 +50,7 @@ class ExactSearch:
       database: descriptors [N, K, ...].
       mask: bool [N, K].
       kernel: of the similarity.
-      sample: descriptors and mask of the images on which `idf` is estimated; None for no weights.
+      sample: descriptors and mask of the images on which the idf is estimated; None for no weights.
       query_block: queries compared at a time.
       options: further arguments of `local_search`.
     """
@@ -103,7 +103,7 @@ class ExactSearch:
             arguments |= {"database": self.database, "mask": self.mask, **self.options}
             if self.sample is not None:
                 block, hamming = self.options["block"], self.options["hamming"]
-                arguments["weights"] = idf.weights(
+                arguments["weights"] = local_search.idf_weights(
                     block_queries, present, *self.sample, self.kernel, block, hamming
                 )
             yield rows, arguments
@@ -127,10 +127,10 @@ def exact(
       mask: bool [N, K].
       kernel: of the similarity.
       block: database images in a block of similarities, on each device.
-      idf_images: evenly spaced images of the database on which the `idf` of query features is
+      idf_images: evenly spaced images of the database on which the idf of query features is
         estimated; 0 = every feature weighs the same.
       query_block: queries compared at a time; the database is read once per block.
-      hamming: how packed signs are compared, one of `binary.HAMMING`.
+      hamming: how packed signs are compared, one of `descriptor_similarity.HAMMING`.
       devices: to split the database over; None for all of this process.
 
     Returns:

@@ -16,9 +16,8 @@ from delg_jax import json_files, locks, migrations, system_errors, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
 from delg_jax.errors import UserError
 from delg_jax.features.store import FeatureStore
-from delg_jax.search.cann import CannIndex
+from delg_jax.search.cann import CannIndex, GridSettings
 from delg_jax.search.ivf import IvfIndex, IvfSettings
-from delg_jax.search.lsh_grids import GridSettings
 
 Index = CannIndex | IvfIndex
 T = TypeVar("T", CannIndex, IvfIndex)

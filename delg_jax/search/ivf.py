@@ -158,8 +158,8 @@ def similarity(
       kernel: k; a feature has no vote for an image without a descriptor in the probed cells.
       probes: cells compared with a query feature, on average: if there are many, how near a cell
         must be is estimated on a sample of the centres. With all cells, the result is exact.
-      idf: whether votes are weighted by log(N / df) / log(N), as by `idf.weights`, where df is the
-        number of images that get a positive vote from the feature, at least 1.
+      idf: whether votes are weighted by log(N / df) / log(N), as by `local_search.idf_weights`,
+        where df is the number of images that get a positive vote from the feature, at least 1.
 
     Returns:
       float32 [Q, N].

@@ -1,17 +1,23 @@
 """Kernels that turn the best cosine of a local feature into its vote for an image."""
 
 import dataclasses
+import logging
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delg_jax.errors import WrongField
+from delg_jax.features.local_features import LocalFeatures
 
 KINDS = ("identity", "threshold", "power", "cann")
 
 CANN_CURVE = 0.459176  # p1 of the original code
 MAX_POWER = 1000  # cosines that rounding puts above 1 stay near 1
+_LOG = logging.getLogger(__name__)
+_SAMPLED_IMAGES = 100  # whose descriptors show whether a threshold selects
+_UNSELECTIVE_SHARE = 0.5  # of the threshold; above it, unrelated descriptors often match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,3 +89,45 @@ def cann_vote(distances: jax.Array, reach: float, curve: float) -> jax.Array:
     exponent = curve / (1.0 - curve)
     share = jnp.minimum(jnp.asarray(distances) / reach, 1.0)
     return (1.0 - share**exponent) ** (1.0 / exponent)
+
+
+def mean_cosine(database: LocalFeatures, images: int = _SAMPLED_IMAGES) -> float:
+    """The mean cosine of two random descriptors, estimated on evenly spaced images.
+
+    A direction common to all descriptors makes any two similar.
+
+    Args:
+      database: LocalFeatures [N, K], unit norm; arrays or rows on disk.
+      images: sampled, at most.
+
+    Returns:
+      The squared length of the mean descriptor; 0 if there are none.
+    """
+    count = len(database.mask)
+    chosen = np.unique(np.linspace(0, count - 1, min(images, count)).astype(int))
+    if not len(chosen):
+        return 0.0
+    mask = np.asarray(database.mask[chosen])
+    descriptors = np.asarray(database.descriptors[chosen])[mask].astype(np.float32)
+    mean = descriptors.sum(axis=0) / max(len(descriptors), 1)
+    return float(mean @ mean)
+
+
+def warn_if_unselective(database: LocalFeatures, kernel: SimilarityKernel) -> None:
+    """Logs what to do if the descriptors are so similar that the kernel's threshold hardly selects.
+
+    Args:
+      database: LocalFeatures [N, K]; only floats are checked.
+      kernel: of the local similarity.
+    """
+    if kernel.kind != "threshold" or database.descriptors.dtype.kind != "f":
+        return
+    cosine = mean_cosine(database)
+    if cosine > _UNSELECTIVE_SHARE * kernel.threshold:
+        _LOG.warning(
+            "two local descriptors have a cosine of %.2f on average, so that "
+            "config.search.threshold = %g hardly selects: set config.extract.pca_dim, which "
+            "removes their common direction, or raise the threshold",
+            cosine,
+            kernel.threshold,
+        )

@@ -26,7 +26,7 @@ from delg_jax.benchmarks.cases import vectors  # noqa: E402
 from delg_jax.benchmarks.peers import libraries  # noqa: E402
 from delg_jax.reports import benchmarks as tables  # noqa: E402
 from delg_jax.rerank.mds_solvers import classical_mds  # noqa: E402
-from delg_jax.search import SimilarityKernel, binary, global_search, local_search  # noqa: E402
+from delg_jax.search import SimilarityKernel, descriptor_similarity, global_search, local_search  # noqa: E402
 
 _TOLERANCE = 1e-4
 
@@ -50,10 +50,10 @@ def check() -> dict[str, float]:
     local = local_search.similarity(asked, masks[0], images, masks[1], kernel)
     signs = [np.where(side > 0, 1.0, -1.0) for side in (asked, images)]
     of_signs = np.einsum("qkd,nfd->qknf", *signs).max(axis=3).mean(axis=1) / 64
-    packed = [np.asarray(binary.binarize(side)) for side in (asked, images)]
+    packed = [np.asarray(descriptor_similarity.binarize(side)) for side in (asked, images)]
     by_bits = [
         local_search.similarity(packed[0], masks[0], packed[1], masks[1], kernel, hamming=way)
-        for way in binary.HAMMING
+        for way in descriptor_similarity.HAMMING
     ]
     points = vectors.unit(rng, 60, 8)
     distances = np.linalg.norm(points[:, None] - points[None], axis=2).astype(np.float32)
@@ -64,7 +64,7 @@ def check() -> dict[str, float]:
         "local": float(np.abs(local - chamfer).max()),
         **{
             f"binary, {way}": float(np.abs(side - of_signs).max())
-            for way, side in zip(binary.HAMMING, by_bits, strict=True)
+            for way, side in zip(descriptor_similarity.HAMMING, by_bits, strict=True)
         },
         "mds": float(np.abs(embedded @ embedded.T - theirs @ theirs.T).max()),
     }

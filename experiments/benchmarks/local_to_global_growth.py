@@ -32,10 +32,10 @@ from delg_jax.reports.charts import line_chart
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank import mds
 from delg_jax.rerank.mds import MdsSettings
-from delg_jax.search import binary, cann, engines
+from delg_jax.search import cann, descriptor_similarity, engines
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.graph import SimilarityGraph
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.lsh_grids import GridSettings
 from experiments.local_to_global.choice import PROFILE
 
 _FEATURES, _DIM = 300, 128  # of an image
@@ -86,7 +86,7 @@ def _images() -> np.ndarray:
 
 def _exact(images: int, packed: bool) -> Prepared:
     """Exact search for an image of the database."""
-    block = np.asarray(binary.binarize(_images())) if packed else _images()
+    block = np.asarray(descriptor_similarity.binarize(_images())) if packed else _images()
     query, present = block[:1], np.ones((_BASE, _FEATURES), bool)
 
     def search(count: int) -> np.ndarray:

@@ -37,11 +37,11 @@ from delg_jax.retrieval import methods
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph, engines
 from delg_jax.search.batching import read_ahead
-from delg_jax.search.codebook import Codebook
 from delg_jax.search.engine_choice import SearchSettings
+from delg_jax.search.graph import PairGraph
 from delg_jax.search.index import build_index, pair_graph
 from delg_jax.search.index_store import Place
-from delg_jax.search.pair_graph import PairGraph
+from delg_jax.search.kmeans import Codebook
 from experiments.local_to_global.distractors import alone, read_images
 from experiments.local_to_global.query_cost import (
     Stages,

@@ -25,9 +25,9 @@ from delg_jax.features.store import FeatureStore
 from delg_jax.reports import tables
 from delg_jax.reports.charts import line_chart
 from delg_jax.search import SimilarityKernel, cann, engines, ivf
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.ivf import IvfSettings
-from delg_jax.search.lsh_grids import GridSettings
 
 KERNEL = SimilarityKernel("cann")
 COARSE = 2.0  # c that gives few radii

@@ -46,9 +46,9 @@ from delg_jax.retrieval import methods, verification
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import engines
 from delg_jax.search.engine_choice import SearchSettings, exact_search
+from delg_jax.search.graph import PairGraph
 from delg_jax.search.index import pair_graph
 from delg_jax.search.index_store import Place
-from delg_jax.search.pair_graph import PairGraph
 from experiments.local_to_global.distractors import (
     FirstImages,
     alone,

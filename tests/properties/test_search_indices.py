@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from delg_jax import workdir
 from delg_jax.errors import UserError
 from delg_jax.search import cann, index_store, ivf
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.graph_store import GraphStore
 from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.lsh_grids import GridSettings
 from tests import stores, tiny
 from tests.properties.cases import cases, hold, outcome
 from tests.properties.mutations import changed_json, damaged

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from delg_jax.rerank.matching import match
-from delg_jax.search.binary import HAMMING, binarize
+from delg_jax.search.descriptor_similarity import HAMMING, binarize
 
 
 def unit(rng, *shape):

@@ -7,7 +7,7 @@ import pytest
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.rerank import SpatialSettings
 from delg_jax.rerank.spatial_verification import rerank, short_list, verify, verify_pair
-from delg_jax.search.binary import binarize
+from delg_jax.search.descriptor_similarity import binarize
 
 KEY = jax.random.key(0)
 SETTINGS = SpatialSettings(hypotheses=200, inlier_threshold=5.0, min_inliers=4, pair_block=2)

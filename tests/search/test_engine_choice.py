@@ -8,9 +8,9 @@ from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage import encodings
 from delg_jax.search import asmk_store, engine_choice, engines, index_store
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index_store import Place
-from delg_jax.search.lsh_grids import GridSettings
 from tests.search.test_ivf import halves
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from delg_jax.features.storage.rows import StoredRows
 from delg_jax.search import asmk, cann, engines, ivf
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import similarity
-from delg_jax.search.lsh_grids import GridSettings
 from tests.search.test_ivf import halves
 
 KERNEL = SimilarityKernel("threshold", threshold=0.3)

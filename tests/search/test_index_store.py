@@ -9,8 +9,8 @@ import pytest
 from delg_jax.array_files import CheckedArray, save_array
 from delg_jax.errors import UserError
 from delg_jax.search import cann, index_store, ivf
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.kernels import SimilarityKernel
-from delg_jax.search.lsh_grids import GridSettings
 from tests.flips import flips
 
 SETTINGS = GridSettings(grids=2, axes=3, approximation=2.0, seed=3)

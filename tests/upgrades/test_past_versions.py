@@ -21,8 +21,8 @@ from delg_jax.models.variables import digest
 from delg_jax.reports.html import write_report
 from delg_jax.search import index_store
 from delg_jax.search.engine_choice import deciding_fields
-from delg_jax.search.graph_building import claimed as claimed_graph
 from delg_jax.search.graph_store import GraphStore
+from delg_jax.search.index import claimed as claimed_graph
 from delg_jax.training.train import train_and_evaluate
 from delg_jax.training.trained_network import load_model
 from tests.folders import contents

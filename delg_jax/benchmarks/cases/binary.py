@@ -7,7 +7,7 @@ import numpy as np
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.benchmarks.peers import libraries
-from delg_jax.search import SimilarityKernel, binary, engines
+from delg_jax.search import SimilarityKernel, descriptor_similarity, engines
 
 _KERNEL = SimilarityKernel("threshold", 0.3)
 
@@ -23,7 +23,7 @@ def compare(
 ) -> Comparison:
     """Compares searches for the signs of the queries and database of the case `local`."""
     query_codes, database = (
-        vectors.aligned(np.asarray(binary.binarize(jnp.asarray(descriptors))))
+        vectors.aligned(np.asarray(descriptor_similarity.binarize(jnp.asarray(descriptors))))
         for descriptors in vectors.places(rng, queries, images, features, dim)
     )
     query_mask, mask = (np.ones(codes.shape[:2], bool) for codes in (query_codes, database))
@@ -52,7 +52,7 @@ def compare(
             f"faiss IndexBinaryFlat, {nearest} nearest, vote", search, peer_queries
         )
 
-    variants = [ours(hamming) for hamming in binary.HAMMING]
+    variants = [ours(hamming) for hamming in descriptor_similarity.HAMMING]
     if jax.default_backend() != "cpu":
         variants.reverse()  # there products are the default
     return Comparison(

@@ -10,8 +10,8 @@ from delg_jax.benchmarks.case import Case, Comparison, Implementation, Work
 from delg_jax.benchmarks.cases import vectors
 from delg_jax.benchmarks.peers import libraries
 from delg_jax.search import SimilarityKernel, cann, engines, ivf
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.ivf import IvfSettings
-from delg_jax.search.lsh_grids import GridSettings
 
 _KERNEL = SimilarityKernel("cann")
 _GRIDS = GridSettings(grids=5, approximation=2.0, axes=16, width=2.0)

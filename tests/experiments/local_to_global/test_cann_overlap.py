@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from delg_jax.cli.main import run_experiment
+from delg_jax.search.cann import GridSettings
 from delg_jax.search.ivf import IvfSettings
-from delg_jax.search.lsh_grids import GridSettings
 from experiments.local_to_global import cann_overlap
 
 
