@@ -206,6 +206,8 @@ def _search() -> ml_collections.ConfigDict:
     search.curve = 0.459176  # p1 of kernel cann
     # The engines cann and ivf take IDF weights from all images that they compare; asmk, see below
     search.idf_images = 0  # database images on which IDF weights are estimated; 0 = no weights
+    search.idf_of = "features"  # features | words: estimated for each feature, or each word of asmk
+    search.idf_power = 1.0  # exponent of the weights; of words, 2 is better
     # Without candidates, all images keep the similarity of the engine
     search.candidates = 0  # images found by another engine, then compared exactly; 0 = none
     search.estimated = 10_000  # images behind them, ranked by the engine; others are not ranked

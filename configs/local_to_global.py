@@ -7,6 +7,8 @@ Variants, given as argument:
               attention, PCA fitted to the database, images at their original size
     trained   the heads trained by configs/landmarks.py, otherwise like imagenet; PCA also removes
               the mean direction of an autoencoder's descriptors, which would make all of them match
+    large     like imagenet, for more than about 10,000 images: candidates of an inverted file are
+              compared exactly, with the idf of visual words, and no graph is built
 
 The re-ranking was chosen on several data sets and features at once, see
 experiments/local_to_global/choice.py.
@@ -20,10 +22,10 @@ from delg_jax.errors import UserError
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """Returns the evaluation of a variant: `imagenet` (default) or `trained`."""
-    variant = parse_argument(argument, {"imagenet": False, "trained": False})
-    if variant.imagenet and variant.trained:
-        raise UserError("--config argument", argument, "must be imagenet or trained")
+    """Returns the evaluation of a variant: `imagenet` (default), `trained` or `large`."""
+    variant = parse_argument(argument, {"imagenet": False, "trained": False, "large": False})
+    if variant.imagenet + variant.trained + variant.large > 1:
+        raise UserError("--config argument", argument, "must be imagenet, trained or large")
     config = revisited.get_config("trained" if variant.trained else "real")
     config.extract.pca_dim = 128
     config.search.idf_images = 400
@@ -31,6 +33,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.graph_features = 200
     rank_by_profiles(config.rerank.mds)
     config.rerank.mds.concat_weight = 0.7
+    if variant.large:
+        search_through_candidates(config.search)
+        config.rerank.mds.graph = "on_the_fly"
+        config.rerank.mds.short_list = config.search.graph_features = 100
     config.eval.methods = (
         "global",
         "global+sp",
@@ -41,6 +47,14 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "local+mds+global",
     )
     return config
+
+
+def search_through_candidates(search: ml_collections.ConfigDict) -> None:
+    """Sets the search whose time hardly grows with the database."""
+    search.engine = "asmk"
+    search.candidates = 100
+    search.idf_of = "words"
+    search.idf_power = 2.0
 
 
 def rank_by_profiles(mds: ml_collections.ConfigDict) -> None:

@@ -44,6 +44,8 @@ ADDED = {
     "search.idf_images": 0,
     "search.candidates": 0,
     "search.estimated": 0,
+    "search.idf_of": "features",
+    "search.idf_power": 1.0,
     "search.engine": "exact",
     "search.query_block": 64,
     "search.hamming": "popcount",

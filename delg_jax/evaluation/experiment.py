@@ -189,7 +189,8 @@ def _graphs(
         for name in sorted(names - {"", "pairs"})
     }
     if "pairs" in names and distributed.is_first():
-        graphs["pairs"] = pair_graph(extracted, SearchSettings.of(config.search))
+        place = index_place(config, root, extracted, overwrite)
+        graphs["pairs"] = pair_graph(extracted, SearchSettings.of(config.search), place)
     return graphs
 
 

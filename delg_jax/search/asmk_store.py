@@ -337,7 +337,7 @@ def _header(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _read_words(folder: pathlib.Path) -> Codebook:
-    names = [field.name for field in dataclasses.fields(Codebook)]
+    names = [field.name for field in dataclasses.fields(Codebook) if field.init]
     return Codebook(*(CheckedArray(folder / f"{n}.npy", _SUBJECT, _REMEDY)[:] for n in names))
 
 

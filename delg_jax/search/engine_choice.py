@@ -1,13 +1,14 @@
 """The settings of search, and the engine of local search that they choose."""
 
 import dataclasses
+import hashlib
 import pathlib
 from typing import Any, Self
 
 import ml_collections
 import numpy as np
 
-from delg_jax import distributed
+from delg_jax import array_files, distributed
 from delg_jax import workdir as outputs
 from delg_jax.errors import UserError, WrongField, fields_of, require_choice, require_least
 from delg_jax.features.experiment import Extracted, extract, sections
@@ -20,7 +21,10 @@ from delg_jax.search.engines import LocalSearch
 from delg_jax.search.index_store import Place
 from delg_jax.search.ivf import IvfSettings
 from delg_jax.search.kernels import KINDS, SimilarityKernel
+from delg_jax.search.kmeans import Codebook
 from delg_jax.workdir import root_of
+
+IDF_OF = ("features", "words")
 
 # Fields that decide the index of an approximate engine
 _INDEX_FIELDS = {
@@ -43,6 +47,9 @@ class SearchSettings:
       global_block: database images compared at a time by global descriptors.
       kernel: of the local similarity.
       idf_images: database images on which IDF weights are estimated; 0 = no weights.
+      idf_of: what they are estimated for, one of `IDF_OF`: each feature of a query, or once each
+        visual word of the engine asmk.
+      idf_power: exponent of the weights.
       candidates: images found by the engine, then compared exactly; 0 = none.
       estimated: images behind the candidates, whose similarity is estimated from the engine's.
       max_features: strongest features of an image that are compared; 0 = all.
@@ -64,6 +71,8 @@ class SearchSettings:
     global_block: int
     kernel: SimilarityKernel
     idf_images: int
+    idf_of: str
+    idf_power: float
     candidates: int
     estimated: int
     max_features: int
@@ -86,6 +95,14 @@ class SearchSettings:
         if self.engine == "exact" and self.candidates:
             rule = "must be 0 for the engine exact, which compares all images"
             raise WrongField("candidates", self.candidates, rule)
+        if self.idf_of not in IDF_OF:
+            raise WrongField("idf_of", self.idf_of, f"must be one of {', '.join(IDF_OF)}")
+        if self.idf_of == "words" and not (self.engine == "asmk" and self.candidates):
+            rule = "needs the engine asmk, whose words have weights, and candidates"
+            raise WrongField("idf_of", self.idf_of, rule)
+        if self.idf_of == "words" and not self.idf_images:
+            raise WrongField("idf_images", 0, "must be positive for idf_of=words")
+        require_least(self, 0, "idf_power")
         require_least(self, 1, "global_block", "local_block", "query_block")
         require_least(self, 1, "graph_block", "graph_neighbours")
         require_least(self, 0, "idf_images", "candidates", "estimated")
@@ -138,7 +155,11 @@ def deciding_fields(search: ml_collections.ConfigDict) -> tuple[str, ...]:
 
     Fields that change only speed and memory are left out, and so are those of unused engines.
     """
-    idle = _SPEED_FIELDS if search.candidates else (*_SPEED_FIELDS, "estimated")
+    idle = [*_SPEED_FIELDS]
+    if not search.candidates:
+        idle.append("estimated")
+    if not search.idf_images:
+        idle += ["idf_of", "idf_power"]
     fields = (f"search.{name}" for name in search if name not in idle)
     return tuple(field for field in fields if field not in unused_fields(search.engine))
 
@@ -181,6 +202,8 @@ def build_engine(
     database = extracted.database.local_features(settings.max_features)
     if settings.engine == "asmk":
         _asmk_index(database, settings.asmk, place, shared=True)
+        if settings.idf_of == "words" and distributed.is_first():
+            word_idf(database, settings, place)
     elif distributed.is_first():
         engine(database, settings, place)
     return place.folder
@@ -236,7 +259,62 @@ def engine(
     if not search.candidates:
         return first
     exact = exact_search(database, search)
+    if search.idf_of == "words":
+        exact = dataclasses.replace(exact, idf=_word_idf(_codebook(first), exact, search, place))
     return engines.CandidateSearch(first, exact, search.candidates, search.estimated)
+
+
+def word_idf(
+    database: LocalFeatures, search: SearchSettings, place: Place | None
+) -> engines.WordIdf:
+    """The idf of the visual words of asmk; arguments as of `engine`."""
+    codebook = _asmk_index(_with_vectors(database), search.asmk, place).codebook
+    return _word_idf(codebook, exact_search(database, search), search, place)
+
+
+def _word_idf(
+    codebook: Codebook, exact: engines.ExactSearch, search: SearchSettings, place: Place | None
+) -> engines.WordIdf:
+    """The weights of words, which are kept beside the index at `place`."""
+    assert exact.sample is not None  # `SearchSettings`
+    descriptors, mask = (np.asarray(side) for side in exact.sample)
+    made_of = hashlib.sha256(repr(exact.kernel).encode())
+    for array in (codebook.centres, descriptors, mask):
+        made_of.update(np.ascontiguousarray(array).tobytes())
+    key = np.frombuffer(made_of.digest(), np.uint8)
+    path = None if place is None else place.folder.with_name(f"{place.folder.name}_idf.npz")
+    weights = None if path is None else _stored_weights(path, key)
+    if weights is None:
+        weights = engines.word_weights(
+            codebook, descriptors, mask, exact.kernel, search.local_block
+        )
+        if path is not None:
+            with outputs.where_writable(str(path)):
+                outputs.write_arrays(path, {"key": key, "weights": weights})
+    return engines.WordIdf(codebook, weights, search.scoring.assignments, search.idf_power)
+
+
+def _stored_weights(path: pathlib.Path, key: np.ndarray) -> np.ndarray | None:
+    """The weights of a file, if they are whole and of this key."""
+    try:
+        found = array_files.read_arrays(path)
+    except (ValueError, FileNotFoundError):
+        return None
+    return found["weights"] if np.array_equal(found.get("key", ()), key) else None
+
+
+def _codebook(first: LocalSearch) -> Codebook:
+    """The visual words of the engine asmk."""
+    found: Any = first.engine if isinstance(first, engines.SignSearch) else first
+    return found.index.codebook
+
+
+def _with_vectors(database: LocalFeatures) -> LocalFeatures:
+    """Packed signs, of `config.search.packed`, as unit vectors."""
+    if database.descriptors.dtype != np.uint8:
+        return database
+    vectors: Any = engines.of_signs(database.descriptors)
+    return database._replace(descriptors=vectors)
 
 
 def _approximate(
@@ -244,9 +322,7 @@ def _approximate(
 ) -> LocalSearch:
     """The engine with an index, which is stored at `place` if there is one."""
     if database.descriptors.dtype == np.uint8:  # `config.search.packed`
-        vectors: Any = engines.of_signs(database.descriptors)
-        found = _approximate(database._replace(descriptors=vectors), search, place)
-        return engines.SignSearch(found)
+        return engines.SignSearch(_approximate(_with_vectors(database), search, place))
     descriptors, mask, idf = database.descriptors, database.mask, search.idf_images > 0
     if search.engine == "cann":
         grids = search.cann
@@ -286,6 +362,7 @@ def exact_search(database: LocalFeatures, search: SearchSettings) -> engines.Exa
         search.idf_images,
         search.query_block,
         search.hamming,
+        idf_power=search.idf_power,
     )
 
 

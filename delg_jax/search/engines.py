@@ -1,7 +1,7 @@
 """Engines of local search: each is a callable that compares queries with one database."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -18,10 +18,13 @@ from delg_jax.search.batching import Rows, padded_rows, starts
 from delg_jax.search.cann import CannIndex
 from delg_jax.search.ivf import IvfIndex
 from delg_jax.search.kernels import SimilarityKernel
+from delg_jax.search.kmeans import Codebook
 
 Array = jax.Array | np.ndarray
 
 ENGINES = ("exact", "cann", "ivf", "asmk")
+
+_WORDS = 512  # compared with a sample at a time
 
 Top = tuple[np.ndarray, np.ndarray]  # similarities float32 and images int32 [Q, M], best first
 
@@ -43,6 +46,87 @@ class LocalSearch(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class SampleIdf:
+    """The idf of features on a sample of the database, see `local_search.idf_weights`.
+
+    Attributes:
+      descriptors: of the sample, [n, K, ...].
+      mask: bool [n, K].
+      kernel: of the similarity.
+      power: exponent of the weights.
+      block: images compared at a time.
+      hamming: how packed signs are compared.
+    """
+
+    descriptors: Array
+    mask: Array
+    kernel: SimilarityKernel
+    power: float = 1.0
+    block: int = 32
+    hamming: str = "popcount"
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """Weights float32 [Q, Kq] of features [Q, Kq, ...] with their mask [Q, Kq]."""
+        sample = self.descriptors, self.mask
+        found = local_search.idf_weights(
+            queries, query_mask, *sample, self.kernel, self.block, self.hamming
+        )
+        return found**self.power
+
+
+@dataclasses.dataclass(frozen=True)
+class WordIdf:
+    """The idf of features from that of their nearest visual words: no sample is compared.
+
+    Attributes:
+      codebook: C words.
+      weights: float32 [C], see `word_weights`.
+      assignments: nearest words of a feature whose weights are averaged.
+      power: exponent of the average.
+    """
+
+    codebook: Codebook
+    weights: np.ndarray
+    assignments: int
+    power: float = 1.0
+
+    def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
+        """As `SampleIdf`; 1 on padding."""
+        found = np.ones(query_mask.shape, np.float32)
+        for row, valid in enumerate(np.asarray(query_mask)):
+            if len(self.weights) and valid.any():
+                features = np.asarray(_plain(queries[row][valid]))
+                words = self.codebook.nearest(features, self.assignments)
+                found[row, valid] = self.weights[words].mean(axis=1) ** self.power
+        return found
+
+
+def word_weights(
+    codebook: Codebook, descriptors: Array, mask: Array, kernel: SimilarityKernel, block: int = 32
+) -> np.ndarray:
+    """The idf of visual words on a sample of the database, as if they were features of a query.
+
+    Args:
+      codebook: C words.
+      descriptors: of the sample, [n, K, ...].
+      mask: bool [n, K].
+      kernel: of the similarity.
+      block: images compared at a time.
+
+    Returns:
+      float32 [C].
+    """
+    sample = SampleIdf(_plain(descriptors), mask, kernel, block=block)
+    found = np.ones(len(codebook), np.float32)
+    size = min(_WORDS, max(len(codebook), 1))
+    for start in starts(len(codebook), size):
+        words = padded_rows(codebook.centres, start, size)
+        every = np.ones((1, size), bool)
+        found[start : start + size] = sample(words[None], every)[0, : len(codebook) - start]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
 class ExactSearch:
     """The engine of `local_search.similarity`; see `exact`.
 
@@ -51,6 +135,7 @@ class ExactSearch:
       mask: bool [N, K].
       kernel: of the similarity.
       sample: descriptors and mask of the images on which the idf is estimated; None for no weights.
+      idf: weights [Q, Kq] of the features of queries, from them and their mask; None for 1.
       query_block: queries compared at a time.
       options: further arguments of `local_search`.
     """
@@ -59,6 +144,7 @@ class ExactSearch:
     mask: Array
     kernel: SimilarityKernel
     sample: tuple[Array, Array] | None
+    idf: Callable[[Array, Array], np.ndarray] | None
     query_block: int
     options: dict[str, Any]
 
@@ -101,11 +187,8 @@ class ExactSearch:
         for rows, block_queries, present in _query_blocks(queries, query_mask, self.query_block):
             arguments = {"queries": block_queries, "query_mask": present, "kernel": self.kernel}
             arguments |= {"database": self.database, "mask": self.mask, **self.options}
-            if self.sample is not None:
-                block, hamming = self.options["block"], self.options["hamming"]
-                arguments["weights"] = local_search.idf_weights(
-                    block_queries, present, *self.sample, self.kernel, block, hamming
-                )
+            if self.idf is not None:
+                arguments["weights"] = self.idf(block_queries, present)
             yield rows, arguments
 
 
@@ -118,6 +201,7 @@ def exact(
     query_block: int = 64,
     hamming: str = "popcount",
     devices: Sequence[jax.Device] | None = None,
+    idf_power: float = 1.0,
 ) -> ExactSearch:
     """The engine of `local_search.similarity`.
 
@@ -132,16 +216,18 @@ def exact(
       query_block: queries compared at a time; the database is read once per block.
       hamming: how packed signs are compared, one of `descriptor_similarity.HAMMING`.
       devices: to split the database over; None for all of this process.
+      idf_power: exponent of the idf.
 
     Returns:
       The search.
     """
-    sample = None
+    sample = weights = None
     if idf_images and len(database):
         chosen = np.unique(np.linspace(0, len(database) - 1, idf_images).astype(int))
         sample = database[chosen], mask[chosen]
+        weights = SampleIdf(*sample, kernel, idf_power, block, hamming)
     options = {"block": block, "hamming": hamming, "devices": devices}
-    return ExactSearch(database, mask, kernel, sample, query_block, options)
+    return ExactSearch(database, mask, kernel, sample, weights, query_block, options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,6 +397,11 @@ def of_signs(rows: Rows) -> StoredRows:
     """Packed signs uint8 [N, K, D / 8] as unit vectors float16 [N, K, D], decoded when read."""
     shape = (*rows.shape[:-1], 8 * rows.shape[-1])
     return StoredRows(lambda wanted: _vectors(rows[wanted]), shape, np.float16)
+
+
+def _plain(descriptors: Array) -> Array:
+    """Packed signs as unit vectors; others as they are."""
+    return _vectors(descriptors) if descriptors.dtype == np.uint8 else descriptors
 
 
 def _vectors(codes: Array) -> np.ndarray:

@@ -195,7 +195,7 @@ class PairGraph:
     def _weights_of(self, images: np.ndarray, rows: Array, mask: Array) -> np.ndarray | None:
         """The idf of the features of images, [M, K]; those of images seen before are kept."""
         search = self.search
-        if search.sample is None:
+        if search.idf is None:
             return None
         if not len(images):
             return np.zeros(mask.shape, np.float32)
@@ -204,13 +204,9 @@ class PairGraph:
         new = np.flatnonzero([image not in self._weights for image in images.tolist()])
         for start in starts(len(new), search.query_block):
             some = new[start : start + search.query_block]
-            found = local_search.idf_weights(
+            found = search.idf(
                 padded_rows(rows[some], 0, search.query_block),
                 padded_rows(mask[some], 0, search.query_block),
-                *search.sample,
-                search.kernel,
-                search.options["block"],
-                search.options["hamming"],
             )
             self._weights.update(zip(images[some].tolist(), found[: len(some)], strict=True))
         return np.stack([self._weights[image] for image in images.tolist()])

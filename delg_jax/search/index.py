@@ -32,6 +32,7 @@ from delg_jax.search.engine_choice import (
     engine,
     exact_search,
     index_place,
+    word_idf,
 )
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.graph import Lists, PairGraph, SimilarityGraph, merge
@@ -42,7 +43,7 @@ from delg_jax.workdir import root_of
 # Folders of the graphs below `index`
 FOLDERS = {"local": "graph", "global": "global_graph"}
 
-_GLOBAL_GRAPH_FIELDS = ("search.graph_neighbours", "search.graph_block")
+_GLOBAL_GRAPH_FIELDS: tuple[str, ...] = ("search.graph_neighbours", "search.graph_block")
 # From a range of database images to their neighbours, numbered as in the database
 Search = Callable[[range], Lists]
 # From the number of an image to a search over that image and all after it
@@ -116,10 +117,26 @@ def is_built(workdir: pathlib.Path, features: str) -> bool:
     return (workdir / "index" / FOLDERS[features] / HEADER).is_file()
 
 
-def pair_graph(extracted: Extracted, search: SearchSettings) -> PairGraph:
-    """Similarities of pairs of the database by local features, of which nothing is stored."""
+def pair_graph(
+    extracted: Extracted, search: SearchSettings, place: Place | None = None
+) -> PairGraph:
+    """Similarities of pairs of the database by local features, of which nothing is stored.
+
+    Args:
+      extracted: the features.
+      search: of the database.
+      place: of the index of an approximate engine, whose words may have the weights; None to build
+        one.
+
+    Returns:
+      The graph.
+    """
     local = extracted.database.local_features(search.compared_for_graph, search.packed)
-    return PairGraph(exact_search(local, search))
+    exact = exact_search(local, search)
+    if search.idf_of == "words":
+        whole = extracted.database.local_features(search.max_features, search.packed)
+        exact = dataclasses.replace(exact, idf=word_idf(whole, search, place))
+    return PairGraph(exact)
 
 
 def _searches(

@@ -124,6 +124,9 @@ class Codebook:
     centres: np.ndarray
     groups: np.ndarray
     offsets: np.ndarray
+    _last: dict[tuple[int, bytes], np.ndarray] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         """Number of words."""
@@ -143,13 +146,21 @@ class Codebook:
           int32 [F, count], best first.
         """
         count = min(count, len(self))
+        # The features of a query are asked for twice, to find images and for their idf
+        key = count, features.tobytes() if len(features) <= _WORD_FEATURES else b""
+        if key[1] and (known := self._last.get(key)) is not None:
+            return known
         found = np.zeros((len(features), count), np.int32)
-        block, search = _WORD_FEATURES_GROUPED, self._among_groups
-        if len(self.groups) == 1:
-            block, search = _WORD_FEATURES, self._among_all
+        block, search = _WORD_FEATURES, self._among_all
+        if len(self.groups) > 1:
+            search = self._among_groups
+            block = _WORD_FEATURES_GROUPED if count == 1 else _WORD_FEATURES
         for start in starts(len(features), block):
             some = np.asarray(features[start : start + block], np.float32)
             found[start : start + block] = search(some, count)
+        if key[1]:
+            self._last.clear()
+            self._last[key] = found
         return found
 
     def _among_all(self, features: np.ndarray, count: int) -> np.ndarray:
@@ -157,22 +168,30 @@ class Codebook:
 
     def _among_groups(self, features: np.ndarray, count: int) -> np.ndarray:
         probed = min(_PROBED + 2 * count, len(self.groups))
-        products = features @ self.groups.T
-        near = np.argpartition(-products, probed - 1, axis=1)[:, :probed].ravel()
-        order = np.argsort(near.astype(np.uint16), kind="stable")
-        edges = np.searchsorted(near[order], np.arange(len(self.groups) + 1))
-        slots = np.full((len(features) * probed, count), -np.inf, np.float32)
-        words = np.zeros(slots.shape, np.int32)
-        for group in np.flatnonzero(np.diff(edges)):
+        near = np.argpartition(-(features @ self.groups.T), probed - 1, axis=1)[:, :probed]
+        order = np.argsort(near.ravel().astype(np.uint16), kind="stable")
+        edges = np.searchsorted(near.ravel()[order], np.arange(len(self.groups) + 1))
+        # Of one word, the best of each group; of several, all products, because one selection among
+        # all groups takes less time than one in each
+        sizes = np.diff(self.offsets)
+        width = 1 if count == 1 else int(sizes.max())
+        products = np.full((len(features) * probed, width), -np.inf, np.float32)
+        best = np.zeros(len(products), np.int32)
+        for group in np.flatnonzero((np.diff(edges) > 0) & (sizes > 0)):
             pairs = order[edges[group] : edges[group + 1]]
             part = slice(int(self.offsets[group]), int(self.offsets[group + 1]))
-            if part.start == part.stop:
-                continue
-            values, best = _largest(features[pairs // probed] @ self.centres[part].T, count)
-            slots[pairs, : values.shape[1]] = values
-            words[pairs, : values.shape[1]] = best + part.start
-        _, columns = _largest(slots.reshape(len(features), -1), count)
-        return np.take_along_axis(words.reshape(len(features), -1), columns, axis=1)
+            found = features[pairs // probed] @ self.centres[part].T
+            if count == 1:
+                best[pairs] = found.argmax(axis=1)
+                products[pairs, 0] = found[np.arange(len(found)), best[pairs]]
+            else:
+                products[pairs, : found.shape[1]] = found
+        _, columns = _largest(products.reshape(len(features), -1), count)
+        slots, within = np.divmod(columns, width)
+        if count == 1:
+            within = np.take_along_axis(best.reshape(near.shape), slots, axis=1)
+        found = self.offsets[np.take_along_axis(near, slots, axis=1)] + within
+        return np.minimum(found, len(self) - 1)  # padding, if the groups have too few words
 
 
 def learn_words(

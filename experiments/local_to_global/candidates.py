@@ -4,7 +4,7 @@
 
 WORKDIR holds the features of a revisited data set. Local search, and its re-rankings with and
 without global descriptors, are measured with exact search and through the first --candidates images
-of the inverted file `asmk`, with the idf of --idf_images, because that of a large sample costs more
+of the inverted file `asmk`, with the idf of its visual words, because that of a sample costs more
 than the candidates; all re-rank with one stored similarity graph, built in --work. Beside
 them, ASMK* ranks by itself, with this code and with that of the package asmk, both with the same
 words; its row needs `pip install asmk faiss-cpu`. --ablate changes one thing at a time.
@@ -57,6 +57,7 @@ _FIRST = 50  # images of exact search that are looked for among those found
 _EXACT = {"search.engine": "exact", "search.candidates": 0}
 _PUBLISHED = {  # ASMK*
     "search.candidates": 0,
+    "search.idf_of": "features",
     "search.asmk.aggregate": True,
     "search.asmk.idf": "words",
     "search.asmk.normalize": True,
@@ -65,14 +66,17 @@ _PUBLISHED = {  # ASMK*
 _PEER = "ASMK*, package asmk"
 # By what is changed, its values: one field at a time
 ABLATION = {
-    "search.candidates": (50, 200, 400, 800),
+    "search.candidates": (25, 50, 200, 400),
+    "search.estimated": (0,),
+    "search.idf_of": ("features",),
+    "search.idf_power": (1.0,),
     "search.asmk.words": (1024, 4096, 65_536),
     "search.asmk.assignments": (1, 2, 10),
     "search.asmk.aggregate": (True,),
     "search.asmk.idf": ("none", "words"),
     "search.asmk.threshold": (0.0, 0.35),
     "search.asmk.power": (1.0, 5.0),
-    "search.idf_images": (0, 25, 100, 400),
+    "search.idf_images": (50, 100),
     "rerank.mds.graph": ("on_the_fly",),
 }
 
@@ -137,7 +141,7 @@ def measure(
       in them; `images`, the first of local search, a list for each query.
     """
     encoding = config.extract.local_encoding
-    place = Place(folder, f"{extracted.database.digest()} {encoding}")
+    place = _place(extracted, config, folder)
     cached: Any = (_Signs if encoding == "sign" else CachedFeatures)(extracted.database)
     extracted = extracted._replace(database=cached)
     settings, rerank = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
@@ -175,6 +179,11 @@ def measure(
         },
         "images": [found["all"][0, :_FIRST].tolist() for found in rankings["local"]],
     }
+
+
+def _place(extracted: Extracted, config: ml_collections.ConfigDict, folder: pathlib.Path) -> Place:
+    """Of the index in a folder."""
+    return Place(folder, f"{extracted.database.digest()} {config.extract.local_encoding}")
 
 
 class _Signs(CachedFeatures):
@@ -286,8 +295,6 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_path(values, "work", None, "Folder for the graph and indices.")
     text = "Images found by the inverted file, then scored."
     flags.DEFINE_integer("candidates", 100, text, 1, flag_values=values)
-    text = "Images on which the idf of a search through candidates is estimated."
-    flags.DEFINE_integer("idf_images", 50, text, 0, flag_values=values)
     flags.DEFINE_boolean("ablate", False, "Change one thing at a time, too.", flag_values=values)
     text = "A field of the search or of the re-ranking of all rows, as search.graph_features=100."
     flags.DEFINE_multi_string("field", [], text, flag_values=values)
@@ -304,7 +311,8 @@ def run(values: flags.FlagValues) -> None:
     root, work = pathlib.Path(values.features), pathlib.Path(values.work)
     base = configuration.override(stored_config.read(root), chosen_fields(root, values.field))
     fields = {"search.engine": "asmk", "search.candidates": values.candidates}
-    fields["search.idf_images"] = values.idf_images
+    if base.search.idf_images:
+        fields |= {"search.idf_of": "words", "search.idf_power": 2.0}
     through = configuration.override(base, fields)
     wanted = [row for row in rows(values.ablate) if row.name != _PEER or _has_package()]
     configs = {
@@ -326,10 +334,12 @@ def run(values: flags.FlagValues) -> None:
         if known is None:
             decided = ("search.asmk", "search.engine", "search.max_features")
             built = configuration.flatten(config, (*decided, "extract.local_encoding"))
+            index = work / f"index_{tag(built)}"
             own: SimilarityGraph | PairGraph = graph
             if config.rerank.mds.graph == "on_the_fly":
-                own = pair_graph(extracted, SearchSettings.of(config.search))
-            known = measure(extracted, config, own, row, work / f"index_{tag(built)}")
+                place = _place(extracted, config, index)
+                own = pair_graph(extracted, SearchSettings.of(config.search), place)
+            known = measure(extracted, config, own, row, index)
             workdir.write_json(part, known)
         found[row.name] = known
         content = {"rows": summarized(found), "features": len(extracted.database)}

@@ -76,7 +76,9 @@ _ENTRY_BYTES = 20  # of a feature in the inverted file, which is written twice
 # How the database is searched, unless --field says otherwise
 SEARCH = {
     "search.engine": "asmk",
-    "search.candidates": 400,
+    "search.candidates": 100,
+    "search.idf_of": "words",
+    "search.idf_power": 2.0,
     "search.graph_features": 100,
     "rerank.mds.graph": "on_the_fly",
     "rerank.mds.short_list": 100,
@@ -129,8 +131,10 @@ def measure(
     with measured() as opening:
         opened = methods.open_locally(extracted, search, place)
     assert isinstance(opened, engines.CandidateSearch)  # `_config`
-    exact = exact_search(database_features, search) if with_exact else None
-    graph = _Remembering(pair_graph(extracted, search).search)
+    # By the idf of each feature, whatever the candidates have
+    plain = dataclasses.replace(search, idf_of="features", idf_power=1.0)
+    exact = exact_search(database_features, plain) if with_exact else None
+    graph = _Remembering(pair_graph(extracted, search, place).search)
     query_features = read_images(extracted.queries, search.max_features)
     encoding = database.layout.local_encoding
     stages, rankings = Stages(), dict[str, list[Mapping[str, np.ndarray]]]()

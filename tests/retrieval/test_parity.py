@@ -156,6 +156,22 @@ OPTIONS = {
             "search.graph_neighbours": 7,
         },
     ),
+    "weighted words": (
+        LOCAL[:-1],
+        {
+            "search.engine": "asmk",
+            "search.asmk.words": 6,
+            "search.candidates": 5,
+            "search.estimated": 3,
+            "search.idf_images": 4,
+            "search.idf_of": "words",
+            "search.idf_power": 2.0,
+            "search.graph_neighbours": 5,
+            "rerank.mds.short_list": 6,
+            "rerank.mds.background_rank": 5,
+            "rerank.mds.graph": "on_the_fly",
+        },
+    ),
     "grids": (
         ("local", "local+sp"),
         {

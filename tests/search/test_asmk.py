@@ -232,7 +232,7 @@ def test_nothing_finds_nothing(rng, aggregate):
     empty = build((data[0][:0], data[1][:0]), aggregate=aggregate)
     assert asmk.similarity(empty, *queries, scoring).shape == (2, 0)
     # A query of one of the features that are words differs from its word in nothing
-    exact = kmeans.Codebook(*kmeans.grouped(data[0][data[1]][:3]).__dict__.values())
+    exact = kmeans.grouped(data[0][data[1]][:3])
     part = asmk.build_part(exact, aggregate, *data)
     alone = AsmkIndex(index.settings, exact, [part])
     assert np.isfinite(asmk.similarity(alone, *data, scoring)).all()

@@ -126,6 +126,59 @@ def test_an_index_holds_only_signs_without_decoding(name, encoding):
             engine_choice.check_packed(config)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "wrong"),
+    [
+        ("idf_of", "all", "config.search.idf_of = "),
+        ("candidates", 0, "config.search.idf_of = "),
+        ("engine", "ivf", "config.search.idf_of = "),
+        ("idf_images", 0, "config.search.idf_images = "),
+        ("idf_power", -1.0, "config.search.idf_power = "),
+        ("estimated", -1, "config.search.estimated = "),
+    ],
+)
+def test_the_idf_of_words_needs_words_and_a_sample(search, field, value, wrong):
+    search.engine, search.candidates, search.idf_images, search.idf_of = "asmk", 4, 5, "words"
+    SearchSettings.of(search)
+    search[field] = value
+    with pytest.raises(UserError, match=wrong):
+        SearchSettings.of(search)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_idf_of_words_is_kept_until_what_made_it_changes(
+    search, database, tmp_path, packed, monkeypatch
+):
+    search.engine, search.candidates, search.idf_images, search.idf_of = "asmk", 4, 5, "words"
+    if packed:
+        codes = encodings.encode(database.descriptors, "sign").values
+        database = database._replace(descriptors=codes)
+    made = []
+    compute = engines.word_weights
+
+    def counted(*arguments):
+        made.append(arguments)
+        return compute(*arguments)
+
+    monkeypatch.setattr(engines, "word_weights", counted)
+    place = Place(tmp_path / "index", "digest")
+    first = engine(database, search, place)
+    again = engine(database, search, place)
+    assert len(made) == 1
+    one, other = first.second.idf, again.second.idf
+    np.testing.assert_array_equal(one.weights, other.weights)
+    found = engine_choice.word_idf(database, SearchSettings.of(search), place)
+    np.testing.assert_array_equal(found.weights, one.weights)
+    assert len(made) == 1
+    queries = database.descriptors[:2], database.mask[:2]
+    np.testing.assert_array_equal(first.top(*queries, 3)[0], again.top(*queries, 3)[0])
+    search.threshold = 0.3
+    engine(database, search, place)
+    (tmp_path / "index_idf.npz").write_bytes(b"damaged")
+    engine(database, search, place)
+    assert len(made) == 3
+
+
 @pytest.mark.parametrize("candidates", [0, 4])
 @pytest.mark.parametrize("name", engines.ENGINES[1:])
 def test_packed_signs_are_found_as_their_vectors_are(search, database, tmp_path, name, candidates):

@@ -1,10 +1,13 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from delg_jax.features.storage.rows import StoredRows
-from delg_jax.search import asmk, cann, engines, ivf
+from delg_jax.search import asmk, cann, engines, ivf, kmeans, local_search
 from delg_jax.search.cann import GridSettings
+from delg_jax.search.graph import PairGraph
 from delg_jax.search.kernels import SimilarityKernel
 from delg_jax.search.local_search import similarity
 from tests.search.test_ivf import halves
@@ -181,6 +184,41 @@ def test_estimated_similarities_are_in_proportion_to_the_scores_and_below_the_ca
     # The ratio of the first is the median of 0.1 and 0.15, of the third that of 0.1 and 0.1
     np.testing.assert_allclose(found, [[0.25, 0.125, 0], [0, 0, 0], [0.1, 0.05, 0]], atol=1e-6)
     assert engines.estimate(scores, exact, behind[:, :0]).shape == (3, 0)
+
+
+def test_the_idf_of_a_feature_is_that_of_its_words(database, queries):
+    codebook = kmeans.grouped(database[0][database[1]][:7].astype(np.float32))
+    weights = engines.word_weights(codebook, *database, KERNEL, 4)
+    words = codebook.centres[None], np.ones((1, 7), bool)
+    expected = local_search.idf_weights(*words, *database, KERNEL)
+    np.testing.assert_allclose(weights, expected[0], atol=1e-6)
+    assert len(np.unique(weights)) > 1
+    found = engines.WordIdf(codebook, weights, 2, 3.0)(*queries)
+    assert (found[~queries[1]] == 1).all()
+    for query, valid, row in zip(*queries, found, strict=True):
+        products = query[valid] @ codebook.centres.T
+        two = np.argsort(-products, axis=1, kind="stable")[:, :2]
+        np.testing.assert_allclose(row[valid], weights[two].mean(axis=1) ** 3, atol=1e-6)
+    none = np.zeros_like(queries[1])
+    assert (engines.WordIdf(codebook, weights, 2)(queries[0], none) == 1).all()
+
+
+def test_the_idf_of_words_weighs_features_in_searches_and_between_images(database, queries):
+    codebook = kmeans.grouped(database[0][database[1]][:7].astype(np.float32))
+    weights = engines.word_weights(codebook, *database, KERNEL)
+    idf = engines.WordIdf(codebook, weights, 1)
+    search = dataclasses.replace(engines.exact(*database, KERNEL, 4, 9), idf=idf)
+    expected = local_search.similarity(*queries, *database, KERNEL, weights=idf(*queries))
+    np.testing.assert_allclose(search(*queries), expected, atol=1e-6)
+    expected = local_search.similarity(*database, *database, KERNEL, weights=idf(*database))
+    np.testing.assert_allclose(PairGraph(search).dense(np.arange(9))[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.5])
+def test_weights_are_raised_to_a_power(database, queries, power):
+    plain = engines.exact(*database, KERNEL, 4, 5)
+    search = engines.exact(*database, KERNEL, 4, 5, idf_power=power)
+    np.testing.assert_allclose(search.idf(*queries), plain.idf(*queries) ** power, atol=1e-6)
 
 
 def test_candidates_are_read_from_disk_in_order(database, queries):

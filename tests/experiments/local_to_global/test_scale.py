@@ -72,6 +72,9 @@ def test_it_runs_on_a_workdir(tmp_path, capsys, monkeypatch):
         "--max_features=30",
         "--field=search.asmk.words=4",
         "--field=search.candidates=6",
+        "--field=search.idf_images=6",
+        "--field=search.idf_of=features",
+        "--field=search.idf_power=1.0",
         "--field=rerank.mds.short_list=4",
     ]
     assert run_experiment(scale, flags) == 0
