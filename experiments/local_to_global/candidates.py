@@ -295,6 +295,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_path(values, "work", None, "Folder for the graph and indices.")
     text = "Images found by the inverted file, then scored."
     flags.DEFINE_integer("candidates", 100, text, 1, flag_values=values)
+    text = "Images behind them, ranked by the inverted file."
+    flags.DEFINE_integer("estimated", 10_000, text, 0, flag_values=values)
     flags.DEFINE_boolean("ablate", False, "Change one thing at a time, too.", flag_values=values)
     text = "A field of the search or of the re-ranking of all rows, as search.graph_features=100."
     flags.DEFINE_multi_string("field", [], text, flag_values=values)
@@ -311,6 +313,7 @@ def run(values: flags.FlagValues) -> None:
     root, work = pathlib.Path(values.features), pathlib.Path(values.work)
     base = configuration.override(stored_config.read(root), chosen_fields(root, values.field))
     fields = {"search.engine": "asmk", "search.candidates": values.candidates}
+    fields["search.estimated"] = values.estimated
     if base.search.idf_images:
         fields |= {"search.idf_of": "words", "search.idf_power": 2.0}
     through = configuration.override(base, fields)

@@ -77,6 +77,7 @@ _ENTRY_BYTES = 20  # of a feature in the inverted file, which is written twice
 SEARCH = {
     "search.engine": "asmk",
     "search.candidates": 100,
+    "search.estimated": 10_000,
     "search.idf_of": "words",
     "search.idf_power": 2.0,
     "search.graph_features": 100,

@@ -56,7 +56,7 @@ def test_all_images_as_candidates_rank_exactly(tmp_path, capsys, monkeypatch):
         f"--work={tmp_path / 'work'}",
         f"--results={tmp_path}",
         "--candidates=6",
-        "--field=search.estimated=0",
+        "--estimated=0",
         "--ablate",
         "--field=search.asmk.words=4",
         "--field=rerank.mds.short_list=4",
