@@ -22,9 +22,9 @@ from delg_jax.features.network import Network
 from delg_jax.features.origins import Box
 from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
-from delg_jax.rerank.chance import CHANCE, LEVELS, ChanceModel
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import calibration, methods, verification
+from delg_jax.retrieval.calibration import CHANCE, LEVELS, ChanceModel
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
@@ -107,7 +107,7 @@ class Verdict(NamedTuple):
 
     Attributes:
       inliers: of each hit, in their order; without `config.rerank.sp.min_inliers`.
-      levels: `strong`, `weak` or `chance` of each hit, see `chance.LEVELS`.
+      levels: `strong`, `weak` or `chance` of each hit, see `calibration.LEVELS`.
       likely: hits down to the last that is better than `chance`; those below are unlikely.
       least: inliers that this query needs, by level.
       milliseconds: of the verification.
