@@ -10,8 +10,7 @@ from delg_jax.features import Extracted, FeatureStore
 from delg_jax.features.experiment import has_global, has_local
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.rerank import diffusion, mds, query_expansion, superglobal
-from delg_jax.retrieval import skipped
-from delg_jax.retrieval.ranking import Ranking, by_similarity
+from delg_jax.retrieval.ranking import Ranking, by_similarity, require_features
 from delg_jax.retrieval.settings import RerankSettings, refuse_contradictions
 from delg_jax.search import SimilarityGraph, global_search, kernels
 from delg_jax.search.engine_choice import SearchSettings, check_packed, engine
@@ -154,7 +153,7 @@ def search(
       UserError: if no image of the database, or no query, has such features.
     """
     kind = method.split("+")[0]
-    skipped.require_some(extracted, kind)
+    require_features(extracted, kind)
     if kind == "global":
         return rank_globally(extracted, settings.global_block, depth)
     ranking = rank_locally(extracted, settings, place, opened)
