@@ -21,7 +21,7 @@ from delg_jax.features import Extracted, extract
 from delg_jax.features.experiment import sections
 from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
-from delg_jax.retrieval import methods, ranking, verification
+from delg_jax.retrieval import methods, ranking
 from delg_jax.retrieval.ranking import Ranked
 from delg_jax.retrieval.settings import (
     RerankSettings,
@@ -216,10 +216,8 @@ def _rank_by_methods(
         for method in own:
             with measured() as reranked:
                 if method.endswith("+sp"):
-                    excluded = None if truth is None else verification.junk(truth)
-                    found = verification.verify(
-                        extracted, first, reranking.sp, config.seed, excluded
-                    )
+                    excluded = None if truth is None else methods.junk_by_protocol(truth)
+                    found = methods.verify(extracted, first, reranking.sp, config.seed, excluded)
                 else:
                     graph = graphs.get(methods.graph_name(method, reranking.mds))
                     block = settings.global_block

@@ -23,7 +23,7 @@ from delg_jax.features.origins import Box
 from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
-from delg_jax.retrieval import calibration, methods, verification
+from delg_jax.retrieval import calibration, methods
 from delg_jax.retrieval.calibration import CHANCE, LEVELS, ChanceModel
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import RerankSettings
@@ -279,7 +279,7 @@ class Searcher:
                     (self._database.local_features(settings.max_features), image),
                 )
             ]
-            key = jax.random.key(self.config.seed)  # as `verification.inlier_counter` draws
+            key = jax.random.key(self.config.seed)  # as `methods.inlier_counter` draws
             found = spatial_verification.verify_pair(sides[0], sides[1], key, settings, image)
         first, second = (
             np.asarray(side.locations)[found.matches[:, column]]
@@ -333,7 +333,7 @@ class Searcher:
                 one,
                 LocalFeatures(*(np.asarray(field[images]) for field in database)),
                 images,
-                jax.random.key(self.config.seed),  # as `verification.inlier_counter` draws
+                jax.random.key(self.config.seed),  # as `methods.inlier_counter` draws
                 settings,
             )
             spent = _milliseconds_since(start)
@@ -388,7 +388,7 @@ class Searcher:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
             sp, seed = self._rerank_settings.sp, self.config.seed
-            ranked = verification.verify(extracted, first, sp, seed, quiet=True)
+            ranked = methods.verify(extracted, first, sp, seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
             return images, np.pad(inliers, (0, len(images) - len(inliers)))

@@ -42,7 +42,7 @@ from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.progress import Progress
 from delg_jax.reports.tables import markdown
-from delg_jax.retrieval import methods, verification
+from delg_jax.retrieval import methods
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import engines
 from delg_jax.search.engine_choice import SearchSettings, exact_search
@@ -139,7 +139,7 @@ def measure(
         for row in range(len(extracted.queries)):
             query: Any = alone(query_features(row), count=search.max_features, encoding=encoding)
             one = extracted._replace(queries=query)
-            excluded = verification.junk(extracted.data.ground_truth[row : row + 1])
+            excluded = methods.junk_by_protocol(extracted.data.ground_truth[row : row + 1])
             for method, ranks in _rank(one, config, opened, graph, excluded, stages).items():
                 rankings.setdefault(method, []).append(ranks)
             if exact is not None:
@@ -175,7 +175,7 @@ def _rank(
     config: ml_collections.ConfigDict,
     opened: engines.CandidateSearch,
     graph: PairGraph,
-    excluded: Sequence[verification.Excluded],
+    excluded: Sequence[methods.Excluded],
     stages: Stages,
 ) -> dict[str, Mapping[str, np.ndarray]]:
     """The rankings of one query by method and protocol; stages get what each costs."""
@@ -186,7 +186,7 @@ def _rank(
         pooled = methods.search("global", one, search, depth=_DEPTH)
     found["global"] = {"all": pooled.images}
     with stages("global+sp"):
-        verified = verification.verify(one, pooled, rerank.sp, config.seed, excluded, quiet=True)
+        verified = methods.verify(one, pooled, rerank.sp, config.seed, excluded, quiet=True)
     found["global+sp"] = verified.by_protocol
     with stages("candidates"):
         opened.first.top(local.descriptors, local.mask, opened.count)

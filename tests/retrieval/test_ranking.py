@@ -10,7 +10,7 @@ from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
-from delg_jax.retrieval import methods, ranking, verification
+from delg_jax.retrieval import methods, ranking
 from delg_jax.retrieval.ranking import Ranked
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search.engine_choice import SearchSettings, engine
@@ -83,9 +83,9 @@ def graph_of(kind, extracted, config):
 def ranks_of(method, extracted, config, depth=0):
     first = methods.search(method, extracted, SearchSettings.of(config.search), depth=depth)
     if method.endswith("+sp"):
-        return verification.verify(
-            extracted, first, RerankSettings.of(config.rerank).sp, 0
-        ).by_protocol["all"]
+        return methods.verify(extracted, first, RerankSettings.of(config.rerank).sp, 0).by_protocol[
+            "all"
+        ]
     graph = None
     if methods.graph_name(method, config.rerank.mds):
         graph = graph_of(method.split("+")[0], extracted, config)
