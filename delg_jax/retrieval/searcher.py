@@ -42,14 +42,14 @@ class Abandoned(Exception):
 
 
 class Query(NamedTuple):
-    """A picture ready to be searched for.
+    """A photograph ready to be searched for.
 
     Attributes:
-      features: of the picture, or of its box, in pixels of the picture as it was shrunk.
-      size: rows and columns of the whole picture.
+      features: of the image, or of its box, in pixels of the image as it was shrunk.
+      size: rows and columns of the whole image.
       corner: (y, x) of the box in pixels; locations of features are relative to it.
       milliseconds: of extraction.
-      scale: size of the shrunk picture / size of the picture.
+      scale: size of the shrunk image / size of the image.
     """
 
     features: InMemoryFeatures
@@ -93,7 +93,7 @@ class Matches(NamedTuple):
 
     Attributes:
       locations: float32 [L, 2] of the L matches in the query and in the image, (y, x) in pixels of
-        the whole pictures.
+        the whole images.
       verification: matches, inliers, and the transformation from the image to the query's box, as
         it was shrunk.
     """
@@ -165,36 +165,36 @@ class Searcher:
         """What extraction has compiled, as `Extractor.compiled_shapes` names it."""
         return list(self._extractor.compiled_shapes)
 
-    def query(self, picture: np.ndarray, box: Box | None = None) -> Query:
-        """Extracts the features of a picture.
+    def query(self, image: np.ndarray, box: Box | None = None) -> Query:
+        """Extracts the features of a photograph.
 
         Args:
-          picture: uint8 [H, W, 3].
-          box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole picture.
+          image: uint8 [H, W, 3].
+          box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole image.
 
         Returns:
           The query.
 
         Raises:
-          UserError: if the box lies outside the picture.
+          UserError: if the box lies outside the image.
         """
         start = time.perf_counter()
         try:
-            loaded = images.prepare(picture, box, self.config.extract.max_size)
+            loaded = images.prepare(image, box, self.config.extract.max_size)
         except images.BadImageError as error:
             raise UserError("--box", box, str(error)) from error
         spent = _milliseconds_since(start)
-        query = self.query_prepared(loaded, picture.shape[:2], box)
+        query = self.query_prepared(loaded, image.shape[:2], box)
         return query._replace(milliseconds=query.milliseconds + spent)
 
     def query_prepared(
         self, loaded: images.Loaded, size: tuple[int, int], box: Box | None = None
     ) -> Query:
-        """Extracts the features of a picture that is cropped and shrunk already.
+        """Extracts the features of a photograph that is cropped and shrunk already.
 
         Args:
           loaded: result of `images.prepare` with `config.extract.max_size`.
-          size: rows and columns of the whole picture.
+          size: rows and columns of the whole image.
           box: as `images.prepare` got it.
 
         Returns:
@@ -344,7 +344,7 @@ class Searcher:
         return Verdict(inliers.tolist(), levels, max(better, default=0), least, spent)
 
     def warm_up(self) -> None:
-        """Compiles what a search for any picture needs, so that none has to wait for it.
+        """Compiles what a search for any photograph needs, so that none has to wait for it.
 
         Methods that need a stored similarity graph are left out: they may have to build it.
         """
@@ -410,7 +410,7 @@ class Searcher:
 
 
 def check_has_network(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError if features are imported: there is no network for a new picture."""
+    """Raises a UserError if features are imported: there is no network for a new photograph."""
     if is_imported(config.extract):
         rule = "must be empty to search for a picture: imported features come without the network "
         rule += "that made them"
