@@ -118,7 +118,8 @@ def measure(
       `map` by method and protocol; and with exact search `found_of_first`, the share of its first
       50 images that are candidates.
     """
-    search, database = SearchSettings.of(config.search), extracted.database
+    search, rerank = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
+    database = extracted.database
     place = Place(folder, database.digest_of_first(len(database)))
     begun = folder.is_dir()
     cached: Any = CachedFeatures(database)
@@ -140,7 +141,8 @@ def measure(
             query: Any = alone(query_features(row), count=search.max_features, encoding=encoding)
             one = extracted._replace(queries=query)
             excluded = methods.junk_by_protocol(extracted.data.ground_truth[row : row + 1])
-            for method, ranks in _rank(one, config, opened, graph, excluded, stages).items():
+            found = _rank(one, opened, search, rerank, config.seed, graph, excluded, stages)
+            for method, ranks in found.items():
                 rankings.setdefault(method, []).append(ranks)
             if exact is not None:
                 local = query.local_features(search.max_features, search.packed)
@@ -172,21 +174,22 @@ def measure(
 
 def _rank(
     one: Extracted,
-    config: ml_collections.ConfigDict,
     opened: engines.CandidateSearch,
+    search: SearchSettings,
+    rerank: RerankSettings,
+    seed: int,
     graph: PairGraph,
     excluded: Sequence[methods.Excluded],
     stages: Stages,
 ) -> dict[str, Mapping[str, np.ndarray]]:
     """The rankings of one query by method and protocol; stages get what each costs."""
-    search, rerank = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
     local = one.queries.local_features(search.max_features, search.packed)
     found: dict[str, Mapping[str, np.ndarray]] = {}
     with stages("global"):
         pooled = methods.search("global", one, search, depth=_DEPTH)
     found["global"] = {"all": pooled.images}
     with stages("global+sp"):
-        verified = methods.verify(one, pooled, rerank.sp, config.seed, excluded, quiet=True)
+        verified = methods.verify(one, pooled, rerank.sp, seed, excluded, quiet=True)
     found["global+sp"] = verified.by_protocol
     with stages("candidates"):
         opened.first.top(local.descriptors, local.mask, opened.count)
