@@ -145,7 +145,7 @@ def settings():
     return SpatialSettings(short_list=3)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def asked(monkeypatch):
     """Candidates of each query that are verified; their inliers are as above."""
     found = []
@@ -187,6 +187,7 @@ def test_each_protocol_clears_its_own_short_list(settings, asked):
     assert asked == [(0, [0, 1, 2, 3, 4]), (1, [0, 1, 2, 3, 4, 5])]
 
 
+@pytest.mark.usefixtures("asked")
 def test_the_combined_score_takes_effect(settings):
     row = ((0, 1.6), (3, 1.5), (2, 0.7), (1, 0.6), (4, 0.5), (5, 0.4))
     found = methods.verify(None, ranking(row), settings, 0)
@@ -207,6 +208,7 @@ def test_images_without_features_are_not_verified_and_stay_last(settings, asked)
     assert asked == [(0, [0, 1, 3, 5])]
 
 
+@pytest.mark.usefixtures("asked")
 def test_no_query_gives_nothing(settings):
     nothing = Ranking(np.zeros((0, 6), np.int32), np.zeros((0, 6), np.float32))
     found = methods.verify(None, nothing, settings, 0, [])
