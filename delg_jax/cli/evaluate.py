@@ -23,7 +23,7 @@ def run(values: flags.FlagValues) -> None:
     """Evaluates and prints tables of all metrics and of confidence intervals."""
     from delg_jax.evaluation import evaluate
     from delg_jax.reports import tables
-    from delg_jax.retrieval import skipped
+    from delg_jax.retrieval.ranking import skipped_line
 
     arguments.use_weights(values)
     with arguments.processes(values):
@@ -31,6 +31,6 @@ def run(values: flags.FlagValues) -> None:
     if not result:  # in processes other than the first
         return
     print(tables.retrieval_table(result))
-    for text in (tables.interval_table(result), tables.pairs_line(result), skipped.line(result)):
+    for text in (tables.interval_table(result), tables.pairs_line(result), skipped_line(result)):
         if text:
             print("", text, sep="\n")

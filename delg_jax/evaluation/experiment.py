@@ -21,7 +21,7 @@ from delg_jax.features import Extracted, extract
 from delg_jax.features.experiment import sections
 from delg_jax.features.image_sets import LISTED
 from delg_jax.features.store import FeatureStore
-from delg_jax.retrieval import methods, skipped, verification
+from delg_jax.retrieval import methods, ranking
 from delg_jax.retrieval.ranking import Ranked
 from delg_jax.retrieval.settings import (
     RerankSettings,
@@ -55,7 +55,7 @@ def evaluate(
       re-rankings with their search; `query_landmarks`, a number for the landmark of each query, in
       the order of the average precisions; `seconds`, `milliseconds_per_query` and `megabytes` by
       method, of search and re-ranking without extraction and similarity graph; the numbers of
-      `images` and `queries`; `skipped`, see `skipped.count`, by search (global, local); and
+      `images` and `queries`; `skipped`, see `ranking.count_skipped`, by search (global, local); and
       `pairs`, see `pair_average_precision`, if `config.eval.pairs` is set. Of several
       processes of `jax.distributed` the first one ranks; in the others the result is empty.
 
@@ -72,7 +72,9 @@ def evaluate(
         return {}
     ranked, costs = _rank_by_methods(config, root, extracted, graphs, overwrite)
     queries = max(len(extracted.queries), 1)
-    marked = {m: skipped.mark(found, extracted, m.split("+")[0]) for m, found in ranked.items()}
+    marked = {
+        m: ranking.mark_skipped(found, extracted, m.split("+")[0]) for m, found in ranked.items()
+    }
     scored, comparisons = _score(config, root, marked, extracted.data)
     precisions = {method: found.average_precisions for method, found in scored.items()}
     result = {
@@ -87,7 +89,7 @@ def evaluate(
         "images": len(extracted.database),
         "queries": len(extracted.queries),
         "skipped": {
-            kind: skipped.count(extracted, kind) for kind in _searches(config.eval.methods)
+            kind: ranking.count_skipped(extracted, kind) for kind in _searches(config.eval.methods)
         },
     }
     if config.eval.pairs:
@@ -215,10 +217,8 @@ def _rank_by_methods(
         for method in own:
             with measured() as reranked:
                 if method.endswith("+sp"):
-                    excluded = None if truth is None else verification.junk(truth)
-                    found = verification.verify(
-                        extracted, first, reranking.sp, config.seed, excluded
-                    )
+                    excluded = None if truth is None else methods.junk_by_protocol(truth)
+                    found = methods.verify(extracted, first, reranking.sp, config.seed, excluded)
                 else:
                     graph = graphs.get(methods.graph_name(method, reranking.mds))
                     block = settings.global_block

@@ -20,7 +20,7 @@ from delg_jax.features import Extracted
 from delg_jax.features.experiment import has_local
 from delg_jax.progress import Progress
 from delg_jax.rerank import SpatialSettings
-from delg_jax.retrieval import verification
+from delg_jax.retrieval import methods
 
 
 class Pairs(NamedTuple):
@@ -77,7 +77,7 @@ def pair_average_precision(
     settings = dataclasses.replace(settings, min_inliers=0)
     images, queries = (part.present("local") for part in (extracted.database, extracted.queries))
     usable = images[drawn.images] & queries[drawn.queries]
-    count_inliers = verification.inlier_counter(extracted, settings, seed)
+    count_inliers = methods.inlier_counter(extracted, settings, seed)
     scores = np.zeros(len(drawn.images), np.int32)
     numbers, starts = np.unique(drawn.queries, return_index=True)
     groups = np.split(np.arange(len(scores)), starts[1:])

@@ -71,7 +71,7 @@ def export_model(
     platforms = tuple(dict.fromkeys(platforms))
     for platform in platforms or ("",):
         require_choice("platforms", platform, PLATFORMS)
-    canvas = _checked_canvas(canvas, config.extract)
+    canvas = _checked_canvas(canvas, config.extract.max_size, config.extract.shape_step)
     network = Network(config, root)
     model = network.extractor
     pca = _stored_pca(config, root, network.weights) if model.module.local_head else None
@@ -160,13 +160,13 @@ def _check_can_write(output: pathlib.Path, overwrite: bool) -> None:
 
 
 def _checked_canvas(
-    canvas: tuple[int, int] | None, settings: ml_collections.ConfigDict
+    canvas: tuple[int, int] | None, max_size: int, shape_step: int
 ) -> tuple[int, int]:
-    if canvas is None and not settings.max_size:
+    if canvas is None and not max_size:
         rule = "must be given (ROWSxCOLUMNS), because config.extract.max_size = 0 sets no limit"
         raise UserError("canvas", None, rule)
     if canvas is None:
-        return pyramid.canvas_shape((settings.max_size,) * 2, settings.shape_step)
+        return pyramid.canvas_shape((max_size,) * 2, shape_step)
     if len(canvas) != 2 or min(canvas) < 1:
         raise UserError("canvas", canvas, "must be rows and columns, each at least 1")
     return canvas

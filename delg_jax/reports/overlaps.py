@@ -1,11 +1,15 @@
-"""The overlap of training images and test pictures: a table, pictures, and a list to leave out."""
+"""Training images that show what test photographs show, which makes a test too easy.
+
+They are found by search and written as a table, drawings, and a list of images to leave out.
+"""
 
 import base64
 import csv
+import dataclasses
 import io
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import ml_collections
@@ -18,8 +22,6 @@ from delg_jax.data import ImageSource, exclusion, images, listing
 from delg_jax.errors import UserError
 from delg_jax.progress import Progress
 from delg_jax.reports import matches
-from delg_jax.retrieval import overlap
-from delg_jax.retrieval.overlap import Overlap
 from delg_jax.retrieval.searcher import Query, Searcher, check_request
 
 _LOG = logging.getLogger(__name__)
@@ -31,11 +33,69 @@ img{max-width:100%}figure{margin:0 0 2em}</style>
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """A training image that shows what a test photograph shows.
+
+    Attributes:
+      query: name of the test photograph.
+      image: index of the training image.
+      name: of the training image.
+      inliers: of the geometry that both share.
+    """
+
+    query: str
+    image: int
+    name: str
+    inliers: int
+
+
+def find_overlaps(
+    searcher: Searcher,
+    queries: Iterable[tuple[str, np.ndarray]],
+    method: str,
+    candidates: int,
+    min_inliers: int,
+    seen: Callable[[Query, np.ndarray, list[Overlap]], None] = lambda *_: None,
+) -> Iterator[Overlap]:
+    """Searches the training images for test photographs, and verifies the geometry of the hits.
+
+    Args:
+      searcher: opened on the training images.
+      queries: name and uint8 [H, W, 3] of each test photograph.
+      method: of the search, one of `methods.METHODS`; candidates of `...+sp` are verified already,
+        those of other methods here, by the same rule.
+      candidates: images verified for each test photograph, the first of its ranking.
+      min_inliers: fewer are no overlap.
+      seen: called after each test photograph with its features, pixels and overlaps.
+
+    Yields:
+      Overlaps, in the order of test photographs, the one with the most inliers first.
+    """
+    for name, picture in queries:
+        query = searcher.query(picture)
+        found = []
+        for hit in searcher.search(query, method, candidates).hits:
+            inliers = hit.score
+            if not method.endswith("+sp"):
+                inliers = searcher.matches(query, hit.image).verification.inlier_mask.sum()
+            if inliers >= min_inliers:
+                found.append(Overlap(name, hit.image, hit.name, int(inliers)))
+        found.sort(key=lambda overlap: -overlap.inliers)
+        seen(query, picture, found)
+        yield from found
+
+
+def overlapping_images(overlaps: Iterable[Overlap]) -> list[str]:
+    """Names of the training images, each once, sorted."""
+    return sorted({overlap.name for overlap in overlaps})
+
+
 class Written(NamedTuple):
     """Counts of a report.
 
     Attributes:
-      queries: test pictures.
+      queries: test photographs.
       skipped: of them, those that could not be read.
       shown: of them, those that overlap.
       images: training images that overlap.
@@ -57,15 +117,15 @@ def write_overlaps(
     min_inliers: int = 0,
     pictures: int = 100,
 ) -> Written:
-    """Finds training images that show what test pictures show, and writes what it found.
+    """Finds training images that show what test photographs show, and writes what it found.
 
     Args:
       config: of the features of the training images.
       train: workdir with these features.
-      queries: test pictures, as `listing.open_images` takes them.
+      queries: test photographs, as `listing.open_images` takes them.
       output: folder; gets `overlap.csv`, `overlap.html` and `exclude.txt`.
       method: of the search, one of `methods.METHODS`.
-      candidates: training images that are verified for each test picture.
+      candidates: training images that are verified for each test photograph.
       min_inliers: least inliers of an overlap; 0 for `config.rerank.sp.min_inliers`.
       pictures: overlaps that are drawn.
 
@@ -89,32 +149,32 @@ def write_overlaps(
         drawings.sort(key=lambda entry: -entry[0].inliers)
         del drawings[pictures:]
 
-    tested = _pictures(source, config.data, skipped)
-    found = list(overlap.find(searcher, tested, method, candidates, min_inliers, draw))
+    tested = _photographs(source, config.data.min_side, config.data.max_pixels, skipped)
+    found = list(find_overlaps(searcher, tested, method, candidates, min_inliers, draw))
     if len(skipped) == len(source):
         raise UserError("QUERIES", queries, f"must have pictures that can be read ({skipped[0]})")
-    about = f"{len(overlap.images(found))} training images share {min_inliers} or more inliers "
+    about = f"{len(overlapping_images(found))} training images share {min_inliers} or more inliers "
     about += f"with test pictures of {queries} ({method}, {candidates} candidates each)"
     folder = pathlib.Path(output)
     with workdir.where_writable(f"{folder}: the overlap"):
         folder.mkdir(parents=True, exist_ok=True)
         workdir.write_text(folder / "overlap.csv", _table(found))
         workdir.write_text(folder / "overlap.html", _page(about, found, drawings))
-        text = exclusion.listing(overlap.images(found), about)
+        text = exclusion.listing(overlapping_images(found), about)
         workdir.write_text(folder / "exclude.txt", text)
     shown = len({one.query for one in found})
-    return Written(len(source), len(skipped), shown, len(overlap.images(found)))
+    return Written(len(source), len(skipped), shown, len(overlapping_images(found)))
 
 
-def _pictures(
-    source: ImageSource, data: ml_collections.ConfigDict, skipped: list[str]
+def _photographs(
+    source: ImageSource, min_side: int, max_pixels: int, skipped: list[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Decodes test pictures; those that cannot be are logged and added to `skipped`."""
+    """Decodes test photographs; those that cannot be are logged and added to `skipped`."""
     suffix = getattr(source, "suffix", "")
     with Progress("overlap", len(source)) as progress:
         for index, name in enumerate(source.names):
             try:
-                picture = images.decode(source.read(index), data.min_side, data.max_pixels)
+                picture = images.decode(source.read(index), min_side, max_pixels)
             except (OSError, images.BadImageError) as error:
                 skipped.append(f"{name}{suffix}: {error}")
                 _LOG.warning("skipped %s", skipped[-1])

@@ -6,7 +6,6 @@ import functools
 import io
 from collections.abc import Callable, Hashable, Sequence
 
-import ml_collections
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
@@ -94,7 +93,8 @@ def draw_searches(
     Returns:
       The drawing.
     """
-    pictures = Pictures(searcher.source, searcher.config.data)
+    data = searcher.config.data
+    pictures = Pictures(searcher.source, data.min_side, data.max_pixels)
     return draw(
         [
             (
@@ -188,11 +188,12 @@ class Pictures:
 
     Args:
       source: the images.
-      data: the `config.data` tree, with the limits on images.
+      min_side: fewest pixels of a side.
+      max_pixels: most pixels of an image.
     """
 
-    def __init__(self, source: ImageSource, data: ml_collections.ConfigDict) -> None:
-        self._source, self._limits = source, (data.min_side, data.max_pixels)
+    def __init__(self, source: ImageSource, min_side: int, max_pixels: int) -> None:
+        self._source, self._limits = source, (min_side, max_pixels)
         self.jpeg = functools.lru_cache(_CACHED)(self._jpeg)
 
     def shape(self, index: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from delg_jax.evaluation.experiment import sources
 from delg_jax.features.image_sets import LISTED, store_folder
 from delg_jax.features.store import FeatureStore
 from delg_jax.json_files import count, each, every, fields, finite, known, number, require, text
-from delg_jax.retrieval import skipped
+from delg_jax.retrieval import ranking
 
 ALL = "all"  # the ranking of protocols without their own
 
@@ -73,7 +73,7 @@ def read(folder: pathlib.Path, data_root: str = "") -> WorkdirResults:
     metrics = read_evaluation(folder / "metrics.json")
     if metrics is None:
         return WorkdirResults(folder, {})
-    counts = skipped.line(metrics)
+    counts = ranking.skipped_line(metrics)
     notes = [f"{line[0].upper()}{line[1:]}." for line in counts.splitlines()]
     try:
         config = configuration.unflatten(workdir.stored_config(folder / "evaluation"))

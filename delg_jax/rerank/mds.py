@@ -14,15 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.errors import WrongField, require_least
-from delg_jax.rerank import profiles, superglobal
+from delg_jax.rerank import superglobal
 from delg_jax.rerank.distances import (
     FORMS,
     LEAST_SIMILARITY,
     MISSING,
     above,
     distances,
+    kernel_scores,
     level,
+    profiles,
+    refine,
     scaled_by_neighbours,
+    unit,
 )
 from delg_jax.rerank.mds_solvers import classical_mds, landmark_mds, smacof
 from delg_jax.search.batching import starts
@@ -59,7 +63,7 @@ class MdsSettings:
       power: exponent of the distance `power`.
       missing: how a missing similarity is replaced, one of `distances.MISSING`.
       method: classical; smacof, which starts from classical; landmark, for long short lists;
-        profile, the cosine of the rows of similarities; or kernel, `profiles.kernel_scores`.
+        profile, the cosine of the rows of similarities; or kernel, `distances.kernel_scores`.
       landmarks: the query and this many first images are the landmarks.
       iterations: of smacof.
       missing_weight: weight of a missing pair in smacof; other pairs have 1.
@@ -265,7 +269,7 @@ def scores(
         vectors = compare(scaled, settings, global_descriptors)
         score = settings.weight * vectors + (1.0 - settings.weight) * local
         return jnp.where(mask, score, -jnp.inf)
-    points = profiles.unit(embed(matrix, images, settings, known))
+    points = unit(embed(matrix, images, settings, known))
     if global_descriptors is not None:
         points = _beside(points, global_descriptors, settings.concat_weight)
     if settings.neighbours:
@@ -300,24 +304,24 @@ def _compare_profiles(
     scaled: jax.Array, settings: MdsSettings, global_descriptors: jax.Array | None
 ) -> jax.Array:
     """Cosines [M] of the refined profiles of the images with that of the query."""
-    points = profiles.profiles(scaled, settings.dim)
+    points = profiles(scaled, settings.dim)
     if global_descriptors is not None:
         points = _beside(points, global_descriptors, settings.concat_weight)
-    points = profiles.refine(points, scaled, settings.neighbours, settings.beta)
+    points = refine(points, scaled, settings.neighbours, settings.beta)
     return (points[1:] * points[:1]).sum(axis=1)
 
 
 def _compare_by_kernel(
     scaled: jax.Array, settings: MdsSettings, global_descriptors: jax.Array | None
 ) -> jax.Array:
-    """Scores [M] of `profiles.kernel_scores`."""
+    """Scores [M] of `distances.kernel_scores`."""
     if global_descriptors is not None:
         share = settings.concat_weight
         products = jnp.matmul(global_descriptors, global_descriptors.T, precision=_HIGHEST)
         present = jnp.diagonal(scaled) > 0.0
         products = jnp.where(present[:, None] & present[None, :], products, 0.0)
         scaled = share * scaled + (1.0 - share) * products
-    return profiles.kernel_scores(scaled, settings.neighbours, settings.beta)
+    return kernel_scores(scaled, settings.neighbours, settings.beta)
 
 
 def _beside(points: jax.Array, global_descriptors: jax.Array, share: float) -> jax.Array:

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 from delg_jax.errors import WrongField, require_least
 from delg_jax.features.local_features import LocalFeatures, strongest
 from delg_jax.rerank import ransac
-from delg_jax.rerank.matching import match
 from delg_jax.rerank.ransac import RansacSettings
+from delg_jax.search import descriptor_similarity
 from delg_jax.search.batching import padded_rows, starts
 from delg_jax.search.descriptor_similarity import HAMMING, binarize
 
@@ -49,7 +49,7 @@ class SpatialSettings:
       min_inliers: fewer count as none. Of 1000 random matches between squares of 1000 pixels, the
         best of 1000 affine hypotheses has 8 inliers in the median and never had more than 12 in
         10,000 random pairs (`experiments.benchmarks.ransac_inliers`); the official code asks for 4.
-      score: what a short list is sorted by, see `spatial_verification.rerank`.
+      score: what a short list is sorted by, see `rerank`.
       pair_block: image pairs verified at a time on each device; bounds memory, never changes a
         count.
     """
@@ -116,19 +116,7 @@ def verify(
     settings: SpatialSettings,
     devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
-    """Counts the inliers between a query and each candidate (paper, section 4.1).
-
-    Args:
-      query: features of one image, [Kq].
-      candidates: features of M images, [M, K].
-      pair_ids: int [M], seed of each pair, see `count_inliers`.
-      key: random key of the query.
-      settings: see `SpatialSettings`.
-      devices: to split the candidates over; None for all of this process.
-
-    Returns:
-      Inliers int32 [M], 0 below `settings.min_inliers`.
-    """
+    """Counts of `count_inliers`, 0 below `settings.min_inliers`; with the same arguments."""
     inliers = count_inliers(query, candidates, pair_ids, key, settings, devices)
     return np.where(inliers >= settings.min_inliers, inliers, 0).astype(np.int32)
 
@@ -141,7 +129,7 @@ def count_inliers(
     settings: SpatialSettings,
     devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
-    """Like `verify`, without `settings.min_inliers`.
+    """Counts the inliers between a query and each candidate (paper, section 4.1).
 
     As in the official code, each query feature is matched with its nearest neighbour in the
     candidate, and the transformation maps the candidate to the query.
@@ -152,7 +140,7 @@ def count_inliers(
       pair_ids: int [M], seed of each pair, for example the index of the image, so that the count
         of a pair does not depend on the other pairs.
       key: random key of the query.
-      settings: see `SpatialSettings`.
+      settings: `min_inliers` is not applied.
       devices: to split the candidates over; None for all of this process.
 
     Returns:
@@ -181,14 +169,14 @@ def verify_pair(
     settings: SpatialSettings,
     pair_id: int = 0,
 ) -> Verification:
-    """Matches two images and finds the inliers; the same count as of `verify`.
+    """Matches two images and finds the inliers; the same count as of `count_inliers`.
 
     Args:
       query: features of one image, [Kq].
       candidate: features of the other, [K].
-      key: random key.
-      settings: see `SpatialSettings`; `min_inliers` is not applied.
-      pair_id: seed of the pair, as of `verify`.
+      key: random key of the query.
+      settings: `min_inliers` is not applied.
+      pair_id: seed of the pair, as of `count_inliers`.
 
     Returns:
       The verification.
@@ -245,6 +233,92 @@ def _estimate(
     ratios = query.scales[None] / jnp.take_along_axis(candidates.scales, index, axis=1)
     estimate = ransac.estimate(source, target, valid, pair_ids, key, settings.ransac, ratios)
     return index, valid, estimate
+
+
+@functools.partial(
+    jax.jit, static_argnames=("max_distance", "ratio", "mutual", "hamming", "dimension")
+)
+def match(
+    query_descriptors: jax.Array,
+    query_mask: jax.Array,
+    descriptors: jax.Array,
+    mask: jax.Array,
+    max_distance: float,
+    ratio: float = 0.0,
+    mutual: bool = False,
+    hamming: str = "popcount",
+    dimension: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Finds, for each query feature, its nearest neighbour in each of M images.
+
+    As in the official code, several query features may match the same feature of the image. A
+    nearest neighbour is a match if its L2 distance is strictly below `max_distance` and it passes
+    the enabled tests. Ties go to the lower index. Memory holds [Kq, K] similarities of one image.
+
+    The dtype gives the encoding of the descriptors, see `descriptor_similarity.cosines`.
+
+    Args:
+      query_descriptors: float or int8 [Kq, D], or uint8 [Kq, D / 8].
+      query_mask: bool [Kq], False on padding.
+      descriptors: [M, K, ...], of the same encoding; floats may differ in width.
+      mask: bool [M, K].
+      max_distance: L2 distance between unit descriptors, in (0, 2].
+      ratio: a match only if distance < ratio * distance to the second neighbour (Lowe, IJCV
+        2004); 0 = no test. An image of one feature has its second neighbour at infinity.
+      mutual: keep a match only if the query feature is also the nearest one of its neighbour.
+      hamming: how packed signs are compared, one of `descriptor_similarity.HAMMING`.
+      dimension: D of packed signs, if it is not 8 times the number of bytes.
+
+    Returns:
+      Index int32 [M, Kq] of the nearest neighbour (0 if the image has no feature), and
+      valid bool [M, Kq].
+
+    Raises:
+      ValueError: if the encodings differ.
+    """
+    descriptor_similarity.check_kinds(query_descriptors, descriptors)
+
+    def one_image(image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Matches the query to one image's descriptors [K, D] and mask [K]."""
+        features, present = image
+        found = descriptor_similarity.cosines(query_descriptors, features, hamming, dimension)
+        found = jnp.where(present[None, :], found, -jnp.inf)
+        return _nearest(found, query_mask, max_distance, ratio, mutual)
+
+    # One image at a time: a CPU multiplies matrices faster without a batch axis
+    return jax.lax.map(one_image, (descriptors, mask))
+
+
+def _nearest(
+    cosines: jax.Array, query_mask: jax.Array, max_distance: float, ratio: float, mutual: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Index and validity [Kq] from cosines [Kq, K]; see `match`."""
+    index, best = _first_maximum(cosines)
+    # |f - g|^2 = 2 - 2 <f, g> for unit vectors
+    valid = query_mask & (best > 1.0 - 0.5 * max_distance**2)
+    if ratio:
+        rest = jnp.where(jnp.arange(cosines.shape[1])[None, :] == index[:, None], -jnp.inf, cosines)
+        valid &= _distance(best) < ratio * _distance(rest.max(axis=1))
+    if mutual:
+        backward, _ = _first_maximum(jnp.where(query_mask[:, None], cosines, -jnp.inf).T)
+        valid &= backward[index] == jnp.arange(cosines.shape[0])
+    return index, valid
+
+
+def _first_maximum(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Index and value of the first maximum of each row.
+
+    Two plain reductions are vectorised on a CPU; `argmax` is not.
+    """
+    columns = jnp.arange(values.shape[1], dtype=jnp.int32)
+    best = values.max(axis=1)
+    index = jnp.where(values == best[:, None], columns[None, :], values.shape[1]).min(axis=1)
+    return index, best
+
+
+def _distance(cosine: jax.Array) -> jax.Array:
+    """L2 distance between unit vectors; infinite for a cosine of minus infinity."""
+    return jnp.sqrt(jnp.maximum(2.0 - 2.0 * cosine, 0.0))
 
 
 def short_list(ranking: Array, excluded: Array, count: int) -> np.ndarray:

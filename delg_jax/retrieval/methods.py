@@ -1,17 +1,27 @@
 """The methods: global and local search, each with its re-rankings."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
+from delg_jax.data.ground_truth import PROTOCOLS, protocol_sets
 from delg_jax.errors import UserError, require_choice
-from delg_jax.features import Extracted, FeatureStore
+from delg_jax.features import Extracted, FeatureStore, LocalFeatures
 from delg_jax.features.experiment import has_global, has_local
 from delg_jax.features.formats.imported import is_imported
-from delg_jax.rerank import diffusion, mds, query_expansion, superglobal
-from delg_jax.retrieval import skipped
-from delg_jax.retrieval.ranking import Ranking, by_similarity
+from delg_jax.progress import Progress
+from delg_jax.rerank import (
+    SpatialSettings,
+    diffusion,
+    mds,
+    query_expansion,
+    spatial_verification,
+    superglobal,
+)
+from delg_jax.retrieval.ranking import Ranked, Ranking, by_similarity, require_features
 from delg_jax.retrieval.settings import RerankSettings, refuse_contradictions
 from delg_jax.search import SimilarityGraph, global_search, kernels
 from delg_jax.search.engine_choice import SearchSettings, check_packed, engine
@@ -32,6 +42,8 @@ METHODS = (
     "local+diffusion",
 )
 _WITHOUT_LOCAL = ("global", "global+superglobal", "global+qe", "global+diffusion")
+# Images [E] that each protocol ignores in the short list of one query, by name of the protocol
+Excluded = Mapping[str, Sequence[int] | np.ndarray]
 
 
 def check(subject: str, method: str, config: ml_collections.ConfigDict) -> None:
@@ -155,7 +167,7 @@ def search(
       UserError: if no image of the database, or no query, has such features.
     """
     kind = method.split("+")[0]
-    skipped.require_some(extracted, kind)
+    require_features(extracted, kind)
     if kind == "global":
         return rank_globally(extracted, settings.global_block, depth)
     ranking = rank_locally(extracted, settings, place, opened)
@@ -170,7 +182,7 @@ def rerank(
     settings: RerankSettings,
     global_block: int = 65_536,
 ) -> Ranking:
-    """Runs the re-ranking that follows the search, except spatial verification.
+    """Runs the re-ranking that follows the search, except spatial verification, which is `verify`.
 
     Args:
       method: one of `METHODS` that does not end with `+sp`.
@@ -264,3 +276,104 @@ def embed(
         *map(_global_descriptors, sides),
     )
     return first.by_scores(scores)
+
+
+def verify(
+    extracted: Extracted,
+    first: Ranking,
+    settings: SpatialSettings,
+    seed: int,
+    excluded: Sequence[Excluded] | None = None,
+    quiet: bool = False,
+) -> Ranked:
+    """Re-ranks the short list of each query by inliers.
+
+    Args:
+      extracted: features.
+      first: the ranking whose short list is verified. Images with similarity minus infinity,
+        which have no features, are in no short list and stay last.
+      settings: of spatial verification.
+      seed: of the random draws.
+      excluded: what each protocol ignores, by query, see `junk`; None without protocols.
+      quiet: whether to show no progress.
+
+    Returns:
+      Rankings by protocol, and under "all" the one that ignores nothing, with its similarities of
+      the search and inliers.
+    """
+    queries, columns = first.images.shape
+    count = min(settings.short_list, columns)
+    excluded = [{}] * queries if excluded is None else excluded
+    count_inliers = inlier_counter(extracted, settings, seed)
+    names = ("all", *(excluded[0] if queries else ()))
+    rankings = {name: np.empty_like(first.images) for name in names}
+    similarities = np.empty_like(first.similarities)
+    inliers = np.empty((queries, count), np.int32)
+    for query in _queries_with_progress(queries, quiet):
+        images, before = first.images[query], first.similarities[query]
+        absent = images[before == -np.inf]
+        ignored = {"all": absent}
+        ignored |= {name: [*out, *absent] for name, out in excluded[query].items()}
+        lists = [spatial_verification.short_list(images, out, count) for out in ignored.values()]
+        found = count_inliers(query, np.unique(np.concatenate(lists)))
+        for name, out in ignored.items():
+            places = np.flatnonzero(np.isin(images, out))
+            order = spatial_verification.rerank(
+                np.arange(columns), before, found[images], places, count, settings.score
+            )
+            rankings[name][query] = images[order]
+            if name == "all":
+                similarities[query], inliers[query] = before[order], found[images[order[:count]]]
+    return Ranked(rankings, similarities, inliers)
+
+
+def junk_by_protocol(ground_truth: Sequence[Mapping[str, Sequence[int]]]) -> list[Excluded]:
+    """The images that the protocols of Revisited Oxford and Paris ignore, for `verify`."""
+    return [{name: protocol_sets(entry, name)[1] for name in PROTOCOLS} for entry in ground_truth]
+
+
+def _queries_with_progress(queries: int, quiet: bool) -> Iterator[int]:
+    """Indices of the queries."""
+    if quiet:
+        yield from range(queries)
+        return
+    with Progress("spatial verification", queries, "query") as progress:
+        for query in range(queries):
+            yield query
+            progress.advance()
+
+
+def inlier_counter(
+    extracted: Extracted, settings: SpatialSettings, seed: int
+) -> Callable[[int, np.ndarray], np.ndarray]:
+    """Prepares spatial verification of any query against any database images.
+
+    The random draws of a pair depend only on the seed and the database image, so that the ranking
+    of a query does not depend on the other queries.
+
+    Args:
+      extracted: features of queries and database.
+      settings: of spatial verification.
+      seed: of the random draws.
+
+    Returns:
+      A function from the index of a query and candidates int [M] to inliers int32 [N], 0 for
+      images that are not candidates.
+    """
+    queries = extracted.queries.local_features(settings.max_features)
+    database = extracted.database.local_features(settings.max_features)
+    key = jax.random.key(seed)
+
+    def count(query: int, candidates: np.ndarray) -> np.ndarray:
+        """Inliers of one query."""
+        inliers = np.zeros(len(extracted.database), np.int32)
+        inliers[candidates] = spatial_verification.verify(
+            LocalFeatures(*(field[query] for field in queries)),
+            LocalFeatures(*(field[candidates] for field in database)),
+            candidates,
+            key,
+            settings,
+        )
+        return inliers
+
+    return count

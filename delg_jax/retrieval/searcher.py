@@ -22,9 +22,9 @@ from delg_jax.features.network import Network
 from delg_jax.features.origins import Box
 from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
-from delg_jax.rerank.chance import CHANCE, LEVELS, ChanceModel
 from delg_jax.rerank.spatial_verification import Verification
-from delg_jax.retrieval import calibration, methods, verification
+from delg_jax.retrieval import calibration, methods
+from delg_jax.retrieval.calibration import CHANCE, LEVELS, ChanceModel
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
@@ -42,14 +42,14 @@ class Abandoned(Exception):
 
 
 class Query(NamedTuple):
-    """A picture ready to be searched for.
+    """A photograph ready to be searched for.
 
     Attributes:
-      features: of the picture, or of its box, in pixels of the picture as it was shrunk.
-      size: rows and columns of the whole picture.
+      features: of the image, or of its box, in pixels of the image as it was shrunk.
+      size: rows and columns of the whole image.
       corner: (y, x) of the box in pixels; locations of features are relative to it.
       milliseconds: of extraction.
-      scale: size of the shrunk picture / size of the picture.
+      scale: size of the shrunk image / size of the image.
     """
 
     features: InMemoryFeatures
@@ -93,7 +93,7 @@ class Matches(NamedTuple):
 
     Attributes:
       locations: float32 [L, 2] of the L matches in the query and in the image, (y, x) in pixels of
-        the whole pictures.
+        the whole images.
       verification: matches, inliers, and the transformation from the image to the query's box, as
         it was shrunk.
     """
@@ -107,7 +107,7 @@ class Verdict(NamedTuple):
 
     Attributes:
       inliers: of each hit, in their order; without `config.rerank.sp.min_inliers`.
-      levels: `strong`, `weak` or `chance` of each hit, see `chance.LEVELS`.
+      levels: `strong`, `weak` or `chance` of each hit, see `calibration.LEVELS`.
       likely: hits down to the last that is better than `chance`; those below are unlikely.
       least: inliers that this query needs, by level.
       milliseconds: of the verification.
@@ -165,36 +165,36 @@ class Searcher:
         """What extraction has compiled, as `Extractor.compiled_shapes` names it."""
         return list(self._extractor.compiled_shapes)
 
-    def query(self, picture: np.ndarray, box: Box | None = None) -> Query:
-        """Extracts the features of a picture.
+    def query(self, image: np.ndarray, box: Box | None = None) -> Query:
+        """Extracts the features of a photograph.
 
         Args:
-          picture: uint8 [H, W, 3].
-          box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole picture.
+          image: uint8 [H, W, 3].
+          box: the part to search for, [x1, y1, x2, y2] in pixels; None for the whole image.
 
         Returns:
           The query.
 
         Raises:
-          UserError: if the box lies outside the picture.
+          UserError: if the box lies outside the image.
         """
         start = time.perf_counter()
         try:
-            loaded = images.prepare(picture, box, self.config.extract.max_size)
+            loaded = images.prepare(image, box, self.config.extract.max_size)
         except images.BadImageError as error:
             raise UserError("--box", box, str(error)) from error
         spent = _milliseconds_since(start)
-        query = self.query_prepared(loaded, picture.shape[:2], box)
+        query = self.query_prepared(loaded, image.shape[:2], box)
         return query._replace(milliseconds=query.milliseconds + spent)
 
     def query_prepared(
         self, loaded: images.Loaded, size: tuple[int, int], box: Box | None = None
     ) -> Query:
-        """Extracts the features of a picture that is cropped and shrunk already.
+        """Extracts the features of a photograph that is cropped and shrunk already.
 
         Args:
           loaded: result of `images.prepare` with `config.extract.max_size`.
-          size: rows and columns of the whole picture.
+          size: rows and columns of the whole image.
           box: as `images.prepare` got it.
 
         Returns:
@@ -279,7 +279,7 @@ class Searcher:
                     (self._database.local_features(settings.max_features), image),
                 )
             ]
-            key = jax.random.key(self.config.seed)  # as `verification.inlier_counter` draws
+            key = jax.random.key(self.config.seed)  # as `methods.inlier_counter` draws
             found = spatial_verification.verify_pair(sides[0], sides[1], key, settings, image)
         first, second = (
             np.asarray(side.locations)[found.matches[:, column]]
@@ -333,7 +333,7 @@ class Searcher:
                 one,
                 LocalFeatures(*(np.asarray(field[images]) for field in database)),
                 images,
-                jax.random.key(self.config.seed),  # as `verification.inlier_counter` draws
+                jax.random.key(self.config.seed),  # as `methods.inlier_counter` draws
                 settings,
             )
             spent = _milliseconds_since(start)
@@ -344,7 +344,7 @@ class Searcher:
         return Verdict(inliers.tolist(), levels, max(better, default=0), least, spent)
 
     def warm_up(self) -> None:
-        """Compiles what a search for any picture needs, so that none has to wait for it.
+        """Compiles what a search for any photograph needs, so that none has to wait for it.
 
         Methods that need a stored similarity graph are left out: they may have to build it.
         """
@@ -388,7 +388,7 @@ class Searcher:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
             sp, seed = self._rerank_settings.sp, self.config.seed
-            ranked = verification.verify(extracted, first, sp, seed, quiet=True)
+            ranked = methods.verify(extracted, first, sp, seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
             return images, np.pad(inliers, (0, len(images) - len(inliers)))
@@ -411,7 +411,7 @@ class Searcher:
 
 
 def check_has_network(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError if features are imported: there is no network for a new picture."""
+    """Raises a UserError if features are imported: there is no network for a new photograph."""
     if is_imported(config.extract):
         rule = "must be empty to search for a picture: imported features come without the network "
         rule += "that made them"

@@ -11,8 +11,8 @@ from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.evaluation import revisited
 from delg_jax.features import Extracted, extract
 from delg_jax.reports.tables import markdown
-from delg_jax.retrieval import methods, skipped
-from delg_jax.retrieval.ranking import Ranked, Ranking
+from delg_jax.retrieval import methods
+from delg_jax.retrieval.ranking import Ranked, Ranking, mark_skipped
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
 from delg_jax.search.engine_choice import SearchSettings
@@ -44,7 +44,7 @@ def measure(
     settings, found = RerankSettings.of(config.rerank), {}
     for method in METHODS if graph else METHODS[:1]:
         ranks = methods.rerank(method, extracted, first, graph, settings).images
-        ranked = skipped.mark(Ranked({"all": ranks}), extracted, "local").by_protocol
+        ranked = mark_skipped(Ranked({"all": ranks}), extracted, "local").by_protocol
         scored = revisited.by_protocol(ranked, extracted.data.ground_truth, (1,)).metrics
         found[method] = {name: scored[name]["map"] for name in PROTOCOLS}
     return found

@@ -32,8 +32,8 @@ from delg_jax.features import Extracted, extract
 from delg_jax.progress import Progress
 from delg_jax.reports.tables import markdown
 from delg_jax.rerank import MdsSettings, mds
-from delg_jax.retrieval import methods, skipped, verification
-from delg_jax.retrieval.ranking import Ranked
+from delg_jax.retrieval import methods
+from delg_jax.retrieval.ranking import Ranked, mark_skipped
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index import build_index
@@ -148,12 +148,12 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
     extracted = extract(config, folder)
     truth = extracted.data.ground_truth
     ranking = methods.search("local", extracted, SearchSettings.of(config.search))
-    verified = verification.verify(
+    verified = methods.verify(
         extracted,
         ranking,
         RerankSettings.of(config.rerank).sp,
         config.seed,
-        verification.junk(truth),
+        methods.junk_by_protocol(truth),
     )
     first = ranking.compared()
     graph = build_index(config, folder, extracted=extracted)
@@ -179,7 +179,7 @@ def measure(name: str, folder: pathlib.Path, settings: Sequence[MdsSettings]) ->
 
 def _score(ranked: Ranked, extracted: Extracted) -> np.ndarray:
     """Average precisions Medium and Hard, and precision at 1 Medium, float [3, Q] in percent."""
-    by_protocol = skipped.mark(ranked, extracted, "local").by_protocol
+    by_protocol = mark_skipped(ranked, extracted, "local").by_protocol
     medium, hard = (by_protocol.get(name, by_protocol["all"]) for name in PROTOCOLS)
     truth = extracted.data.ground_truth
     scores = [

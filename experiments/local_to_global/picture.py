@@ -32,7 +32,7 @@ from delg_jax.evaluation import revisited
 from delg_jax.features import Extracted, extract
 from delg_jax.reports import matches, result_images
 from delg_jax.reports.result_images import Tile
-from delg_jax.retrieval import verification
+from delg_jax.retrieval import methods
 from delg_jax.retrieval.settings import RerankSettings
 
 TITLES = {
@@ -137,7 +137,7 @@ def count_indirect(
       Their number, and the indirect ones by query.
     """
     settings = RerankSettings.of(config.rerank).sp
-    inliers = verification.inlier_counter(extracted, settings, config.seed)
+    inliers = methods.inlier_counter(extracted, settings, config.seed)
     number, indirect = 0, {}
     for query, entry in enumerate(extracted.data.ground_truth):
         positives, ignored = revisited.protocol_sets(entry, _PROTOCOL)

@@ -42,7 +42,7 @@ from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.progress import Progress
 from delg_jax.reports.tables import markdown
-from delg_jax.retrieval import methods, verification
+from delg_jax.retrieval import methods
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import engines
 from delg_jax.search.engine_choice import SearchSettings, exact_search
@@ -121,7 +121,8 @@ def measure(
       `map` by method and protocol; and with exact search `found_of_first`, the share of its first
       50 images that are candidates.
     """
-    search, database = SearchSettings.of(config.search), extracted.database
+    search, rerank = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
+    database = extracted.database
     place = Place(folder, database.digest_of_first(len(database)))
     begun = folder.is_dir()
     cached: Any = CachedFeatures(database)
@@ -144,8 +145,9 @@ def measure(
         for row in range(len(extracted.queries)):
             query: Any = alone(query_features(row), count=search.max_features, encoding=encoding)
             one = extracted._replace(queries=query)
-            excluded = verification.junk(extracted.data.ground_truth[row : row + 1])
-            for method, ranks in _rank(one, config, opened, graph, excluded, stages).items():
+            excluded = methods.junk_by_protocol(extracted.data.ground_truth[row : row + 1])
+            found = _rank(one, opened, search, rerank, config.seed, graph, excluded, stages)
+            for method, ranks in found.items():
                 rankings.setdefault(method, []).append(ranks)
             if exact is not None:
                 local = query.local_features(search.max_features, search.packed)
@@ -177,21 +179,22 @@ def measure(
 
 def _rank(
     one: Extracted,
-    config: ml_collections.ConfigDict,
     opened: engines.CandidateSearch,
+    search: SearchSettings,
+    rerank: RerankSettings,
+    seed: int,
     graph: PairGraph,
-    excluded: Sequence[verification.Excluded],
+    excluded: Sequence[methods.Excluded],
     stages: Stages,
 ) -> dict[str, Mapping[str, np.ndarray]]:
     """The rankings of one query by method and protocol; stages get what each costs."""
-    search, rerank = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
     local = one.queries.local_features(search.max_features, search.packed)
     found: dict[str, Mapping[str, np.ndarray]] = {}
     with stages("global"):
         pooled = methods.search("global", one, search, depth=_DEPTH)
     found["global"] = {"all": pooled.images}
     with stages("global+sp"):
-        verified = verification.verify(one, pooled, rerank.sp, config.seed, excluded, quiet=True)
+        verified = methods.verify(one, pooled, rerank.sp, seed, excluded, quiet=True)
     found["global+sp"] = verified.by_protocol
     with stages("candidates"):
         opened.first.top(local.descriptors, local.mask, opened.count)

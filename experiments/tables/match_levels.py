@@ -28,7 +28,7 @@ from delg_jax.data.ground_truth import protocol_sets
 from delg_jax.errors import UserError
 from delg_jax.progress import Progress
 from delg_jax.reports.tables import markdown
-from delg_jax.rerank.chance import CHANCE, LEVELS
+from delg_jax.retrieval.calibration import CHANCE, LEVELS
 from delg_jax.retrieval.searcher import Query, Searcher
 
 _ORDER = (*LEVELS, CHANCE)  # best first

@@ -14,7 +14,7 @@ from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, revisited, score
 from delg_jax.evaluation.experiment import decided_by
-from delg_jax.retrieval import methods, verification
+from delg_jax.retrieval import methods
 from delg_jax.search import index as search_stage
 from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.graph_store import GraphStore
@@ -159,7 +159,7 @@ def test_a_changed_search_rebuilds_the_graph(run, config, tmp_path, nothing_is_e
 
 def test_only_the_methods_asked_for_are_run(run, config, tmp_path, monkeypatch):
     (tmp_path / "features").symlink_to(run[0] / "features")
-    for module, name in ((methods, "rank_locally"), (methods, "embed"), (verification, "verify")):
+    for module, name in ((methods, "rank_locally"), (methods, "embed"), (methods, "verify")):
         monkeypatch.setattr(module, name, None)
     result = evaluate(changed(config, "eval.methods", ("global",)), tmp_path)
     assert list(result["methods"]) == ["global"]

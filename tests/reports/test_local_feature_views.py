@@ -9,8 +9,8 @@ from delg_jax.features import Extracted
 from delg_jax.features.extractor import Features
 from delg_jax.reports.local_feature_views import LocalFeatureViews
 from delg_jax.reports.workdir_results import read
+from delg_jax.retrieval.methods import inlier_counter
 from delg_jax.retrieval.settings import RerankSettings
-from delg_jax.retrieval.verification import inlier_counter
 from tests import stores
 from tests.reports import workdirs
 

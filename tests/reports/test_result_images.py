@@ -132,7 +132,8 @@ class OddSource:
 
 @pytest.fixture
 def pictures():
-    return Pictures(OddSource(), default.get_config().data)
+    data = default.get_config().data
+    return Pictures(OddSource(), data.min_side, data.max_pixels)
 
 
 def test_large_pictures_shrink_and_small_ones_stay(pictures):

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -6,9 +7,13 @@ from delg_jax.rerank.distances import (
     MISSING,
     above,
     distances,
+    kernel_scores,
     kth_largest,
+    profiles,
+    refine,
     scaled_by_neighbours,
 )
+from delg_jax.rerank.mds import MdsSettings, scores
 
 # Pairs of contrast 1/2: mean 1/4, above the contrast, 0 (or missing), one-sided
 PAIRS = np.array(
@@ -182,3 +187,205 @@ def test_the_kth_largest_is_that_of_sorting(rng, count):
     values[4] = np.float32([0, 1e-45, 1e-38, 1, np.finfo(np.float32).max, np.inf, 3])
     expected = np.sort(values, axis=1)[:, ::-1][:, count - 1]
     np.testing.assert_array_equal(kth_largest(values, count), expected)
+
+
+FORMS = (
+    {"method": "profile", "dim": 5, "neighbours": 2, "beta": 1.0},
+    {"method": "profile", "dim": 30, "neighbours": 0},
+    {"method": "profile", "dim": 12, "neighbours": 2, "scale_neighbours": 3, "contrast": 1.5},
+    {"method": "kernel", "neighbours": 3, "beta": 0.6},
+    {"method": "kernel", "neighbours": 0},
+)
+
+
+def symmetric(rng, size):
+    """Similarities of which half are 0."""
+    values = np.triu(rng.random((size, size)) * (rng.random((size, size)) < 0.5), 1)
+    return (values + values.T + np.eye(size)).astype(np.float32)
+
+
+def unit(vectors):
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)
+
+
+def nearest_others(similarities, count):
+    """The `count` nearest others of each image, and those as near as the last."""
+    for row, values in enumerate(similarities):
+        others = np.delete(np.arange(len(values)), row)
+        order = others[np.argsort(-values[others], kind="stable")]
+        least = values[order[min(count, len(order)) - 1]] if count and len(order) else np.inf
+        yield row, others[values[others] >= least]
+
+
+def reference_profiles(similarities, count):
+    result = np.zeros(similarities.shape)
+    for row, values in enumerate(similarities):
+        kept = values >= np.sort(values)[::-1][min(count, len(values)) - 1]
+        result[row, kept] = values[kept]
+    return unit(result)
+
+
+def reference_refined(vectors, similarities, count, beta):
+    result = np.array(vectors, np.float64)
+    for row, others in nearest_others(similarities, count):
+        for other in others:
+            result[row] += beta * similarities[row, other] * vectors[other]
+    return unit(result)
+
+
+def reference_kernel(similarities, count, beta):
+    """SuperGlobal on explicit vectors whose inner products are the similarities."""
+    values, axes = np.linalg.eigh(similarities.astype(np.float64))
+    points = axes * np.sqrt(values)
+    query, images = points[0], points[1:]
+    pairs = images @ images.T
+    refined = images.copy()
+    for row, others in nearest_others(pairs, count):
+        refined[row] += beta * (np.maximum(pairs[row, others], 0)[:, None] * images[others]).sum(0)
+    refined = unit(refined)
+    first = refined @ query
+    best = np.argsort(-first, kind="stable")[: count + 1]
+    return 0.5 * (first + refined @ unit(refined[best].mean(axis=0)))
+
+
+@pytest.mark.parametrize("count", [1, 4, 11, 40])
+@pytest.mark.parametrize("size", [1, 2, 11])
+def test_profiles_equal_the_reference(rng, size, count):
+    similarities = symmetric(rng, size)
+    found = profiles(similarities, count)
+    np.testing.assert_allclose(found, reference_profiles(similarities, count), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 40])
+@pytest.mark.parametrize("size", [1, 2, 11])
+def test_refined_vectors_equal_the_reference(rng, size, count):
+    similarities, vectors = symmetric(rng, size), rng.normal(size=(size, 6)).astype(np.float32)
+    found = refine(vectors, similarities, count, 0.7)
+    expected = reference_refined(vectors, similarities, count, 0.7)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("size", [5, 13])
+def test_the_kernel_is_superglobal_on_vectors_with_these_products(rng, size, count):
+    points = unit(rng.random((size, 20)))
+    similarities = (points @ points.T).astype(np.float32)
+    found = kernel_scores(similarities, count, 0.4)
+    np.testing.assert_allclose(found, reference_kernel(similarities, count, 0.4), atol=2e-5)
+
+
+def settings(form, **more):
+    return MdsSettings(**{"contrast": 0.8, "weight": 0.6, **form, **more})
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_scores_are_invariant_to_the_order_of_the_images(rng, form):
+    similarities = symmetric(rng, 14)  # many are 0, and some 1 after scaling
+    to_query, pairs = similarities[0, 1:], similarities[1:, 1:]
+    order, mask = rng.permutation(13), np.ones(13, bool)
+    found = scores(to_query, pairs, mask, settings(form))
+    turned = scores(to_query[order], pairs[np.ix_(order, order)], mask, settings(form))
+    np.testing.assert_allclose(turned, np.asarray(found)[order], atol=1e-5)
+
+
+def test_scaled_scores_do_not_depend_on_the_unit_of_similarities(rng):
+    similarities = symmetric(rng, 14)
+    to_query, pairs, mask = similarities[0, 1:], similarities[1:, 1:], np.ones(13, bool)
+    scaled = MdsSettings(method="profile", dim=5, neighbours=2, scale_neighbours=3, contrast=1.5)
+    found = scores(to_query, pairs, mask, scaled)
+    np.testing.assert_allclose(
+        scores(0.03 * to_query, 0.03 * pairs, mask, scaled), found, atol=1e-5
+    )
+    fixed = MdsSettings(method="profile", dim=5, neighbours=2, contrast=0.8)
+    change = scores(0.03 * to_query, 0.03 * pairs, mask, fixed) - scores(
+        to_query, pairs, mask, fixed
+    )
+    assert np.abs(change).max() > 0.1
+
+
+def test_the_best_match_keeps_its_place_however_similar(rng):
+    # Two images above the contrast: with a fixed one, both count as 1
+    to_query = np.array([0.9, 0.85, 0.4], np.float32)
+    pairs = np.array([[1, 0, 0], [0, 1, 0.4], [0, 0.4, 1]], np.float32)
+    form = {"method": "profile", "dim": 4, "weight": 0.5}
+    first = scores(to_query, pairs, np.ones(3, bool), MdsSettings(contrast=0.4, **form))
+    assert np.argmax(first) == 1
+    scaled = MdsSettings(contrast=1.5, scale_neighbours=2, **form)
+    assert np.argmax(scores(to_query, pairs, np.ones(3, bool), scaled)) == 0
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_scores_with_descriptors_are_invariant_to_a_rotation(rng, form):
+    similarities = symmetric(rng, 9)
+    arguments = similarities[0, 1:], similarities[1:, 1:], np.ones(8, bool), settings(form)
+    descriptors = unit(rng.normal(size=(9, 7))).astype(np.float32)
+    rotation, _ = np.linalg.qr(rng.normal(size=(7, 7)))
+    found = scores(*arguments, descriptors)
+    turned = scores(*arguments, (descriptors @ rotation).astype(np.float32))
+    np.testing.assert_allclose(turned, found, atol=1e-5)
+    assert (np.abs(np.asarray(found) - scores(*arguments)) > 1e-3).any()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_padding_changes_nothing(rng, form):
+    similarities = symmetric(rng, 8)
+    to_query, pairs = similarities[0, 1:], similarities[1:, 1:]
+    expected = scores(to_query, pairs, np.ones(7, bool), settings(form))
+    padded = np.pad(pairs, ((0, 3), (0, 3)), constant_values=0.9)
+    mask = np.arange(10) < 7
+    found = scores(np.pad(to_query, (0, 3), constant_values=0.9), padded, mask, settings(form))
+    np.testing.assert_allclose(found[:7], expected, atol=1e-6)
+    assert (found[7:] == -np.inf).all()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_unrelated_and_equal_images_stay_finite(form, value):
+    pairs = np.full((9, 9), value, np.float32)
+    for count in (1, 9):
+        found = scores(
+            pairs[0, :count], pairs[:count, :count], np.ones(count, bool), settings(form)
+        )
+        assert np.isfinite(found).all()
+    nothing = scores(pairs[0], pairs, np.zeros(9, bool), settings(form))
+    assert (nothing == -np.inf).all()
+    unknown = np.zeros((9, 9), bool)
+    assert np.isfinite(
+        scores(pairs[0], pairs, np.ones(9, bool), settings(form), None, unknown)
+    ).all()
+
+
+@pytest.mark.parametrize("form", FORMS[:3], ids=str)
+def test_duplicates_get_equal_scores(rng, form):
+    similarities = symmetric(rng, 9)
+    similarities[8], similarities[:, 8] = similarities[7], similarities[:, 7]
+    similarities[8, 8] = similarities[7, 8] = similarities[8, 7] = 1.0
+    found = scores(similarities[0, 1:], similarities[1:, 1:], np.ones(8, bool), settings(form))
+    np.testing.assert_allclose(found[6], found[7], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS[:3], ids=str)
+def test_an_image_is_found_through_others_of_its_place(rng, form):
+    """The query matches half of its place; the other half matches only the first half."""
+    place = np.repeat([0, 1, 2], 12)
+    pairs = np.where(place[:, None] == place[None, :], 0.5, 0.0) + rng.uniform(0, 0.1, (36, 36))
+    pairs = (0.5 * (pairs + pairs.T)).astype(np.float32)
+    to_query = rng.uniform(0, 0.1, 36).astype(np.float32)
+    to_query[:6] = 0.5
+    to_query[12:15] = 0.15  # images of another place that match the query a little
+    found = scores(to_query, pairs, np.ones(36, bool), settings(form))
+    first = np.argsort(-found, kind="stable")[:12]
+    assert set(first) == set(range(12))
+    assert set(np.argsort(-to_query, kind="stable")[:12]) != set(range(12))
+
+
+def test_scores_batch_over_queries(rng):
+    similarities = np.stack([symmetric(rng, 7) for _ in range(3)])
+    mask = np.ones((3, 6), bool)
+    for form in FORMS:
+        batched = jax.vmap(lambda s, p, m, form=form: scores(s, p, m, settings(form)))
+        found = batched(similarities[:, 0, 1:], similarities[:, 1:, 1:], mask)
+        for row, one in enumerate(similarities):
+            expected = scores(one[0, 1:], one[1:, 1:], mask[row], settings(form))
+            np.testing.assert_allclose(found[row], expected, atol=1e-5)

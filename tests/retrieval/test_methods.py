@@ -1,3 +1,6 @@
+import dataclasses
+import types
+
 import numpy as np
 import pytest
 
@@ -6,8 +9,9 @@ from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
-from delg_jax.retrieval import methods, verification
-from delg_jax.retrieval.methods import Ranking
+from delg_jax.rerank import SpatialSettings
+from delg_jax.retrieval import methods
+from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
 from tests import tiny
@@ -105,8 +109,8 @@ def test_the_short_list_is_cleared_of_the_junk_of_each_protocol(rng):
     first = Ranking(
         np.arange(6, dtype=np.int32)[None, :], np.linspace(1, 0, 6, dtype=np.float32)[None, :]
     )
-    excluded = verification.junk(extracted.data.ground_truth)
-    found = verification.verify(
+    excluded = methods.junk_by_protocol(extracted.data.ground_truth)
+    found = methods.verify(
         extracted, first, RerankSettings.of(config.rerank).sp, 0, excluded
     ).by_protocol
     assert {name: ranks[0].tolist() for name, ranks in found.items()} == {
@@ -130,3 +134,83 @@ def test_global_descriptors_join_the_embedding_if_the_method_names_them(rng, met
     extracted = Extracted(None, *stores, "drawn")
     found = methods.rerank(method, extracted, first, graph, RerankSettings.of(config.rerank))
     assert found.images[0, 0] == (3 if "global" in method else 0)
+
+
+INLIERS = np.array([5, 40, 0, 20, 60, 30], np.int32)  # by image
+
+
+@pytest.fixture
+def settings():
+    """The settings, with a short list of three images."""
+    return SpatialSettings(short_list=3)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Candidates of each query that are verified; their inliers are as above."""
+    found = []
+
+    def counter(*_):
+        def count(number, candidates):
+            found.append((number, sorted(candidates.tolist())))
+            return np.where(np.isin(np.arange(6), candidates), INLIERS, 0)
+
+        return count
+
+    monkeypatch.setattr(methods, "inlier_counter", counter)
+    return found
+
+
+def ranking(*rows):
+    images = np.array([[image for image, _ in row] for row in rows], np.int32)
+    return Ranking(images, np.array([[value for _, value in row] for row in rows], np.float32))
+
+
+ROW = ((0, 0.9), (1, 0.8), (2, 0.7), (3, 0.6), (4, 0.5), (5, 0.4))
+
+
+def test_the_short_list_is_sorted_by_inliers_with_what_belongs_to_it(settings, asked):
+    found = methods.verify(types.SimpleNamespace(), ranking(ROW), settings, 0)
+    assert found.by_protocol["all"].tolist() == [[1, 0, 2, 3, 4, 5]]
+    np.testing.assert_allclose(found.similarities, [[0.8, 0.9, 0.7, 0.6, 0.5, 0.4]])
+    assert found.inliers.tolist() == [[40, 5, 0]]
+    assert asked == [(0, [0, 1, 2])]
+
+
+def test_each_protocol_clears_its_own_short_list(settings, asked):
+    excluded = [{"easy": [1, 2], "hard": []}, {"easy": [], "hard": [5, 4, 3]}]
+    rows = ROW, ROW[::-1]
+    found = methods.verify(None, ranking(*rows), settings, 0, excluded).by_protocol
+    assert found["easy"].tolist() == [[4, 3, 0, 5, 1, 2], [4, 5, 3, 2, 1, 0]]
+    assert found["hard"].tolist() == [[1, 0, 2, 3, 4, 5], [1, 0, 2, 5, 4, 3]]
+    assert found["all"].tolist() == [[1, 0, 2, 3, 4, 5], [4, 5, 3, 2, 1, 0]]
+    assert asked == [(0, [0, 1, 2, 3, 4]), (1, [0, 1, 2, 3, 4, 5])]
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_combined_score_takes_effect(settings):
+    row = ((0, 1.6), (3, 1.5), (2, 0.7), (1, 0.6), (4, 0.5), (5, 0.4))
+    found = methods.verify(None, ranking(row), settings, 0)
+    assert found.by_protocol["all"][0, :3].tolist() == [3, 0, 2]
+    settings = dataclasses.replace(settings, score="combined")  # 1.6 + 5 / 70 and 1.5 + 20 / 70
+    assert methods.verify(None, ranking(row), settings, 0).by_protocol["all"][0, 0] == 3
+    row = ((0, 1.9), (3, 1.5), *row[2:])
+    assert methods.verify(None, ranking(row), settings, 0).by_protocol["all"][0, 0] == 0
+
+
+def test_images_without_features_are_not_verified_and_stay_last(settings, asked):
+    row = (*ROW[:2], (3, 0.6), (5, 0.4), (2, -np.inf), (4, -np.inf))
+    settings = dataclasses.replace(settings, short_list=400)
+    found = methods.verify(None, ranking(row), settings, 0, [{"easy": [1]}])
+    assert found.by_protocol["all"].tolist() == [[1, 5, 3, 0, 2, 4]]
+    assert found.by_protocol["easy"].tolist() == [[5, 3, 0, 1, 2, 4]]
+    assert found.inliers.tolist() == [[40, 30, 20, 5, 0, 0]]
+    assert asked == [(0, [0, 1, 3, 5])]
+
+
+@pytest.mark.usefixtures("asked")
+def test_no_query_gives_nothing(settings):
+    nothing = Ranking(np.zeros((0, 6), np.int32), np.zeros((0, 6), np.float32))
+    found = methods.verify(None, nothing, settings, 0, [])
+    assert found.by_protocol["all"].shape == (0, 6)
+    assert found.inliers.shape == (0, 3)

@@ -6,7 +6,7 @@ from delg_jax.features import extract
 from delg_jax.features.extractor import Features
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.retrieval import methods, verification
+from delg_jax.retrieval import methods
 from delg_jax.retrieval.query import search_image
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search.engine_choice import SearchSettings
@@ -43,9 +43,7 @@ def expected(method, config, workdir):
     else:
         first = methods.rank_locally(extracted, SearchSettings.of(config.search))
     if method.endswith("+sp"):
-        ranked = verification.verify(
-            extracted, first, RerankSettings.of(config.rerank).sp, config.seed
-        )
+        ranked = methods.verify(extracted, first, RerankSettings.of(config.rerank).sp, config.seed)
         order = ranked.by_protocol["all"]
         return [extracted.database.names[index] for index in order[0]], None
     kind = method.split("+")[0]

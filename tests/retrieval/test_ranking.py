@@ -10,7 +10,7 @@ from delg_jax.features import Extracted, LocalFeatures
 from delg_jax.features.extractor import Features
 from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
-from delg_jax.retrieval import methods, skipped, verification
+from delg_jax.retrieval import methods, ranking
 from delg_jax.retrieval.ranking import Ranked
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search.engine_choice import SearchSettings, engine
@@ -80,12 +80,12 @@ def graph_of(kind, extracted, config):
     return SimilarityGraph(order, np.take_along_axis(similarities, order, axis=1))
 
 
-def ranking(method, extracted, config, depth=0):
+def ranks_of(method, extracted, config, depth=0):
     first = methods.search(method, extracted, SearchSettings.of(config.search), depth=depth)
     if method.endswith("+sp"):
-        return verification.verify(
-            extracted, first, RerankSettings.of(config.rerank).sp, 0
-        ).by_protocol["all"]
+        return methods.verify(extracted, first, RerankSettings.of(config.rerank).sp, 0).by_protocol[
+            "all"
+        ]
     graph = None
     if methods.graph_name(method, config.rerank.mds):
         graph = graph_of(method.split("+")[0], extracted, config)
@@ -95,9 +95,9 @@ def ranking(method, extracted, config, depth=0):
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_a_skipped_image_is_last_and_changes_nothing_else(tmp_path, method):
     config = settings()
-    found = ranking(method, made(tmp_path / "whole"), config)
+    found = ranks_of(method, made(tmp_path / "whole"), config)
     assert found[:, -1].tolist() == [GONE] * QUERIES
-    rest = ranking(method, made(tmp_path / "rest", without=(GONE,)), config)
+    rest = ranks_of(method, made(tmp_path / "rest", without=(GONE,)), config)
     rest = rest + (rest >= GONE)
     asked = np.arange(QUERIES) != LOST
     if method.endswith("+sp"):  # whose random draws go by the numbers of the images
@@ -110,7 +110,7 @@ def test_a_skipped_image_is_last_and_changes_nothing_else(tmp_path, method):
 def test_a_short_ranking_has_it_only_if_nothing_else_is_left(tmp_path, method):
     extracted, config = made(tmp_path), settings()
     for depth in (COUNT - 1, 6):
-        assert GONE not in ranking(method, extracted, config, depth)
+        assert GONE not in ranks_of(method, extracted, config, depth)
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -118,7 +118,7 @@ def test_a_short_list_does_not_hold_it(tmp_path, method):
     config = settings()
     for name in ("sp", "superglobal", "mds"):
         config.rerank[name].short_list = COUNT
-    assert ranking(method, made(tmp_path), config)[:, -1].tolist() == [GONE] * QUERIES
+    assert ranks_of(method, made(tmp_path), config)[:, -1].tolist() == [GONE] * QUERIES
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_rankings_are_marked_where_nothing_was_compared(tmp_path):
     extracted = made(tmp_path)
     first = methods.rank_globally(extracted, settings().search.global_block)
     given = {"all": first.images, "hard": first.images[:, ::-1]}
-    found = skipped.mark(Ranked(given, first.similarities), extracted, "global")
+    found = ranking.mark_skipped(Ranked(given, first.similarities), extracted, "global")
     asked = np.arange(QUERIES) != LOST
     for name, ranks in found.by_protocol.items():
         assert (ranks[LOST] == -1).all()
@@ -173,7 +173,7 @@ def test_a_skipped_query_scores_zero_and_skipped_positives_are_not_found(tmp_pat
     truth = [{"easy": [GONE, GONE + 1], "hard": [], "junk": []}] * QUERIES
     perfect = [n for n in range(COUNT) if n not in (GONE, GONE + 1)]
     images = np.array([[GONE + 1, *perfect, GONE]] * QUERIES)
-    marked = skipped.mark(Ranked({"all": images}), extracted, "local")
+    marked = ranking.mark_skipped(Ranked({"all": images}), extracted, "local")
     found = revisited.by_protocol(marked.by_protocol, truth, (1, 5))
     assert found.average_precisions["easy"] == [50, 0, 50]
     assert found.metrics["easy"]["mp@5"] == pytest.approx(100 * (1 / 5 + 0 + 1 / 5) / 3)
@@ -189,22 +189,22 @@ def test_skips_are_counted(tmp_path):
         {"easy": [3], "hard": [], "junk": [GONE]},
     ]
     data = RetrievalData(extracted.data.database, extracted.data.queries, truth)
-    counted = skipped.count(extracted._replace(data=data), "global")
+    counted = ranking.count_skipped(extracted._replace(data=data), "global")
     assert counted == {"images": 1, "queries": 1, "positives": 2}
     names = extracted.data.queries.names
     answers = {names[0]: ["image5", "image6", "elsewhere"], names[1]: ["image1"]}
     answers |= {names[2]: ["image2"], "unprepared": ["image5"]}
     data = RetrievalData(*extracted.data.__dict__.values())
     data = RetrievalData(data.database, data.queries, truth, None, answers, 7)
-    counted = skipped.count(extracted._replace(data=data), "global")
+    counted = ranking.count_skipped(extracted._replace(data=data), "global")
     assert counted == {"images": 8, "queries": 2, "positives": 3}
 
 
 def test_the_line_says_what_was_skipped():
     nothing = {"images": 0, "queries": 0, "positives": 0}
-    assert skipped.line({}) == skipped.line({"skipped": {"global": nothing}}) == ""
+    assert ranking.skipped_line({}) == ranking.skipped_line({"skipped": {"global": nothing}}) == ""
     result = {"skipped": {"global": nothing, "local": {"images": 2, "queries": 1, "positives": 3}}}
-    assert skipped.line(result) == (
+    assert ranking.skipped_line(result) == (
         "skipped in local search, and counted as not found: 2 database images (3 times one to be "
         "found), 1 queries"
     )
@@ -215,7 +215,9 @@ def test_predictions_leave_out_what_was_skipped(tmp_path):
     landmarks = Landmarks(np.arange(COUNT), [[0]] * QUERIES)
     data = RetrievalData(extracted.data.database, extracted.data.queries, [], landmarks)
     first = methods.rank_globally(extracted, settings().search.global_block)
-    ranked = skipped.mark(Ranked({"all": first.images}, first.similarities), extracted, "global")
+    ranked = ranking.mark_skipped(
+        Ranked({"all": first.images}, first.similarities), extracted, "global"
+    )
     said = gldv2_tasks.predictions("retrieval", ranked, data, 1)
     assert list(said) == ["image14", "image16"]
     assert all(len(row) == COUNT - 1 and "image5" not in row for row in said.values())
