@@ -25,12 +25,12 @@ from delg_jax.training.health import InputWait
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
 from delg_jax.training.optimizer import TrainState
-from delg_jax.training.placement import to_host
 from delg_jax.training.step import (
     loss_weights,
     parallel_eval_step,
     parallel_train_step,
     split_over_devices,
+    to_host,
 )
 from delg_jax.training.validation import Validation
 

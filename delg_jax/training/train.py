@@ -25,7 +25,7 @@ from delg_jax.training.checks import best_metric, changed_on_resume, check_field
 from delg_jax.training.data_fingerprint import fingerprint, require_same
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.loop import TrainingLoop
-from delg_jax.training.placement import AXIS, class_shards, place
+from delg_jax.training.step import AXIS, class_shards, place
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
 from delg_jax.training.validation import choose
 from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
@@ -85,7 +85,7 @@ def _train(
     """Trains to the end in a folder that is ours; returns the last record of metrics."""
     _LOG.info("%s", length.of_config(config, len(data.train)))
     module = build(config.model, **module_options(config.train))
-    shards = class_shards(config)
+    shards = class_shards(config.model.num_classes, config.train.shard_classifier)
     tx = optimizer.create_optimizer(config.train, shards)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
     train, best = config.train, best_metric(config)
