@@ -24,10 +24,9 @@ from delg_jax.training.checkpoints import FOLDER, Checkpoints, Restored, has_che
 from delg_jax.training.checks import best_metric, changed_on_resume, check_fields
 from delg_jax.training.data_fingerprint import fingerprint, require_same
 from delg_jax.training.interruption import StopRequest
-from delg_jax.training.loop import TrainingLoop
+from delg_jax.training.loop import TrainingLoop, choose_validation
 from delg_jax.training.step import AXIS, class_shards, place
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
-from delg_jax.training.validation import choose
 from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ def _train(
                 pipeline.InputSettings.of(config.data),
                 module.clone(class_shards=shards),
                 tx,
-                choose(data.validation, train.eval_images, config.data.split_seed),
+                choose_validation(data.validation, train.eval_images, config.data.split_seed),
                 root / "logs",
                 skip_log,
             )
