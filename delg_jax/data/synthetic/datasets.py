@@ -18,7 +18,7 @@ from delg_jax.data.synthetic.facade import build_facade
 from delg_jax.data.synthetic.render import render_view
 from delg_jax.data.synthetic.street import build_street
 from delg_jax.data.synthetic.world import SPLITS, generator, landmark_name, shots, world_size
-from delg_jax.data.tfds_builders.preparation import prepare_once
+from delg_jax.data.tfds_builders.builder import prepare_once
 from delg_jax.errors import UserError
 from delg_jax.file_stamps import stamp_of_all
 

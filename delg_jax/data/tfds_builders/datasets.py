@@ -25,13 +25,18 @@ from delg_jax.data.sources import (
     TrainingData,
 )
 from delg_jax.data.tfds_builders import gldv2_files, records, relabelling
-from delg_jax.data.tfds_builders.builder import ImageFolder, ImageSetBuilder, ImageSetConfig
+from delg_jax.data.tfds_builders.builder import (
+    ImageFolder,
+    ImageSetBuilder,
+    ImageSetConfig,
+    is_prepared_of,
+    prepare,
+)
 from delg_jax.data.tfds_builders.google_landmarks import (
     GoogleLandmarksV1,
     GoogleLandmarksV2,
     GoogleLandmarksV2Config,
 )
-from delg_jax.data.tfds_builders.preparation import is_prepared_of, prepare
 from delg_jax.data.tfds_builders.revisited import (
     COPY,
     RevisitedDistractors,
