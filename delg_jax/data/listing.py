@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax import file_names, text_files
-from delg_jax.data import ground_truth, tar_images
+from delg_jax.data import ground_truth, sources
 from delg_jax.data.image_files import SUFFIXES, UNDECODABLE, LeftOut, images_below, is_hidden
 from delg_jax.data.sources import FileSource, ImageSource, RetrievalData
 from delg_jax.errors import UserError
@@ -34,7 +34,7 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
       before the first wildcard; `**` is any depth. Hidden files match only a pattern with a dot.
     - A list, `.txt`: one path a line, relative to the list, read as `text_files` says; the lines
       are the names. Empty lines and lines that begin with # do not count.
-    - An uncompressed tar: its files with an ending of `SUFFIXES`, see `tar_images.open_tar`.
+    - An uncompressed tar: its files with an ending of `SUFFIXES`, see `sources.open_tar`.
     - An image: itself.
 
     All but a list are sorted by name. Names that are not UTF-8 are written as `file_names` says.
@@ -144,12 +144,12 @@ def _open_file(spec: str, subject: str) -> ImageSource:
         return _files(path.parent, names, spec, subject, "must list at least one path")
     if suffix == ".tar":
         left_out = LeftOut()
-        source = tar_images.open_tar(path, subject, left_out)
+        source = sources.open_tar(path, subject, left_out)
         if not len(source):
             raise UserError(subject, spec, _not_empty(left_out))
         left_out.log(spec, len(source))
         return source
-    tool = tar_images.unpacker(path.name)
+    tool = sources.tar_unpacker(path.name)
     if tool:
         rule = f"must be uncompressed, so that an image is read without those before; run {tool}"
         raise UserError(subject, spec, rule)

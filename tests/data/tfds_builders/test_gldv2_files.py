@@ -131,7 +131,7 @@ def test_members_that_lead_elsewhere_are_refused(tmp_path):
 
 
 def test_a_huge_member_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(tars, "_LARGEST_MEMBER", 3)
+    monkeypatch.setattr(gldv2_files, "_LARGEST_MEMBER", 3)
     write_tar(tmp_path / "a.tar", {"abc1.jpg": b"1234", "abd2.jpg": b"123"})
     found = load(gldv2_files.TarItems(tmp_path / "a.tar", wanted)())
     assert found == {"a.tar:abc1.jpg": "has 4 bytes, more than 3", "abd2": b"123"}
