@@ -24,7 +24,7 @@ CASE_MODULES = {
     "global": "global_search",
     "global_one": "global_search",
     "local": "local",
-    "binary": "binary",
+    "binary": "local",
     "mds": "mds",
     "input": "input",
 }
