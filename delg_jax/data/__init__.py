@@ -24,7 +24,7 @@ _RETRIEVAL = {
     "folder": "validation_pairs",
     "image_folder": "validation_pairs",
     "gldv1": "validation_pairs",
-    "revisited": "revisited",
+    "revisited": "ground_truth",
     "ilias": "ilias",
     "revisited_oxford": "tfds_builders",
     "revisited_paris": "tfds_builders",
