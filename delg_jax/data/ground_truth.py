@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 from scipy import sparse
 
@@ -19,7 +18,7 @@ from delg_jax import file_names, text_files
 from delg_jax.data import pickles
 from delg_jax.data.folder import existing_root
 from delg_jax.data.image_files import SUFFIXES
-from delg_jax.data.sources import FileSource, RetrievalData
+from delg_jax.data.sources import DataSettings, FileSource, RetrievalData
 from delg_jax.errors import UserError
 
 # Protocol -> lists of a ground truth entry that are positives, and those that are ignored
@@ -255,11 +254,11 @@ def _is_list_of(values: Any, kind: Any) -> bool:
     )
 
 
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+def retrieval(data: DataSettings) -> RetrievalData:
     """Opens the database and the queries under `config.data.root`.
 
     Args:
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       RetrievalData.
@@ -267,7 +266,7 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     Raises:
       UserError: if the folder or the ground truth is absent or wrong, or names absent images.
     """
-    root = existing_root(data)
+    root = existing_root(data.root)
     path = _ground_truth_file(root, data.ground_truth)
     content = read(path)
     database, queries = (

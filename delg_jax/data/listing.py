@@ -7,13 +7,12 @@ import collections
 import os
 import pathlib
 
-import ml_collections
 import numpy as np
 
 from delg_jax import file_names, text_files
 from delg_jax.data import ground_truth, sources
 from delg_jax.data.image_files import SUFFIXES, UNDECODABLE, LeftOut, images_below, is_hidden
-from delg_jax.data.sources import FileSource, ImageSource, RetrievalData
+from delg_jax.data.sources import DataSettings, FileSource, ImageSource, RetrievalData
 from delg_jax.errors import UserError
 
 KINDS = (
@@ -68,7 +67,7 @@ def is_collection(spec: str) -> bool:
     return os.path.isdir(spec) or (not os.path.exists(spec) and bool(_WILDCARDS & set(spec)))
 
 
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+def retrieval(data: DataSettings) -> RetrievalData:
     """Opens the images of `config.data.root`, and the queries of a ground truth if there is one.
 
     The ground truth has the layout of Revisited Oxford (`imlist`, `qimlist`, `gnd`). It names
@@ -76,7 +75,7 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     folder `config.data.root`, or beside the ground truth.
 
     Args:
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       RetrievalData; no queries if `config.data.ground_truth` is empty.

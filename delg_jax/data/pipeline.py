@@ -184,7 +184,7 @@ class InputSettings:
       min_side: pixels; smaller images are bad.
       max_pixels: larger images are bad.
       max_skipped: bad images allowed.
-      workers: processes that decode, see `workers.worker_count`.
+      workers: processes that decode, see `images.worker_count`.
     """
 
     crop: CropSettings

@@ -7,13 +7,58 @@ import posixpath
 import stat
 import tarfile
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
+import ml_collections
 import numpy as np
 
 from delg_jax import file_names, file_stamps
 from delg_jax.data.image_files import LeftOut, is_hidden
 from delg_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Which data set, where it is, and how it is prepared; `config.data` has the same names.
+
+    Attributes:
+      name: of the data set.
+      root: folder of its files; "" for what is prepared or can be downloaded.
+      ground_truth: which queries and answers; "" for the usual ones.
+      distractors: folder of further database images; "" for none.
+      exclude: file of training images to leave out; "" for none.
+      tfds_dir: folder of prepared data; "" for the default of TFDS.
+      beam_options: options of Apache Beam; "" to prepare in this process.
+      split_seed: seed of the choice of validation images.
+      validation_share: share of each class, from 0 to below 1.
+      synthetic_size: of the rendered world.
+      synthetic_seed: of the rendered world.
+      max_skipped: bad images that are tolerated.
+      min_side: pixels; smaller images are bad.
+      max_pixels: larger images are bad.
+    """
+
+    name: str
+    root: str
+    ground_truth: str
+    distractors: str
+    exclude: str
+    tfds_dir: str
+    beam_options: str
+    split_seed: int
+    validation_share: float
+    synthetic_size: str
+    synthetic_seed: int
+    max_skipped: int
+    min_side: int
+    max_pixels: int
+
+    @classmethod
+    def of(cls, data: ml_collections.ConfigDict) -> Self:
+        """The settings of `config.data`."""
+        world = {"synthetic_size": data.synthetic.size, "synthetic_seed": data.synthetic.seed}
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in world]
+        return cls(**{name: data[name] for name in names}, **world)
 
 
 class ImageSource(Protocol):
