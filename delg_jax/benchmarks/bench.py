@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax.benchmarks import environment, roofline
-from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailable
+from delg_jax.benchmarks import environment
+from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailable, least_time
 from delg_jax.benchmarks.harness import Timing, time_in_turn
 from delg_jax.errors import UserError, require_choice
 
@@ -24,7 +24,7 @@ CASE_MODULES = {
     "global": "global_search",
     "global_one": "global_search",
     "local": "local",
-    "binary": "binary",
+    "binary": "local",
     "mds": "mds",
     "input": "input",
 }
@@ -53,7 +53,7 @@ def bench(
 
     Returns:
       `name`, `size` (its numbers), `unit`, `repeats`, `implementations` (see `_summary`; ours
-      first), `left_out` (the reason by peer), `roofline` (see `roofline.least_time`; None if the
+      first), `left_out` (the reason by peer), `roofline` (see `case.least_time`; None if the
       least work is unknown) and `environment`.
 
     Raises:
@@ -80,7 +80,7 @@ def bench(
         "repeats": repeats,
         "implementations": rows,
         "left_out": left_out,
-        "roofline": None if work is None else roofline.least_time(work, rows[0]["median"]),
+        "roofline": None if work is None else least_time(work, rows[0]["median"]),
         "environment": environment.describe(
             {"name": name, **numbers, "repeats": repeats, "left_out": sorted(left_out)}
         ),

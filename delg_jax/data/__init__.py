@@ -6,7 +6,14 @@ import types
 import ml_collections
 
 from delg_jax.data import exclusion
-from delg_jax.data.sources import FileSource, ImageSource, JoinedSource, RetrievalData, TrainingData
+from delg_jax.data.sources import (
+    DataSettings,
+    FileSource,
+    ImageSource,
+    JoinedSource,
+    RetrievalData,
+    TrainingData,
+)
 from delg_jax.errors import UserError, require_choice
 
 # Modules of this package with a function `training` and, or, `retrieval`, by data set.
@@ -24,7 +31,7 @@ _RETRIEVAL = {
     "folder": "validation_pairs",
     "image_folder": "validation_pairs",
     "gldv1": "validation_pairs",
-    "revisited": "revisited",
+    "revisited": "ground_truth",
     "ilias": "ilias",
     "revisited_oxford": "tfds_builders",
     "revisited_paris": "tfds_builders",
@@ -44,6 +51,7 @@ __all__ = [
     "IN_PLACE",
     "LEAST",
     "PURPOSES",
+    "DataSettings",
     "FileSource",
     "ImageSource",
     "JoinedSource",
@@ -53,6 +61,8 @@ __all__ = [
     "open_training",
     "prepare",
     "require_set",
+    "settings_of",
+    "training",
 ]
 
 
@@ -61,18 +71,32 @@ def open_training(data: ml_collections.ConfigDict) -> TrainingData:
 
     Images and landmarks of the file `config.data.exclude` are left out.
     """
-    found = _open(data, "training")
-    return exclusion.exclude(found, data.exclude) if data.exclude else found
+    return training(settings_of(data))
 
 
 def open_retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     """Opens the database and queries that `config.data` names; raises a UserError if it cannot."""
-    found = _open(data, "retrieval")
-    if not data.distractors:
+    settings = settings_of(data)
+    found = _open(settings, "retrieval")
+    if not settings.distractors:
         return found
     builders = importlib.import_module("delg_jax.data.tfds_builders")
     with _distributed().first_before_others("distractors"):
-        return builders.with_distractors(found, data)
+        return builders.with_distractors(found, settings)
+
+
+def settings_of(data: ml_collections.ConfigDict) -> DataSettings:
+    """The settings of `config.data`; raises a UserError for a number that is too small."""
+    for name, least in LEAST.items():
+        if data[name] < least:
+            raise UserError(f"config.data.{name}", data[name], f"must be at least {least}")
+    return DataSettings.of(data)
+
+
+def training(settings: DataSettings) -> TrainingData:
+    """Opens labelled images, as `open_training` does."""
+    found = _open(settings, "training")
+    return exclusion.exclude(found, settings.exclude) if settings.exclude else found
 
 
 def prepare(data: ml_collections.ConfigDict, purpose: str = "") -> TrainingData | RetrievalData:
@@ -107,10 +131,7 @@ def require_set(name: str, purpose: str) -> None:
         raise UserError("config.data.name", name, rule)
 
 
-def _open(data: ml_collections.ConfigDict, purpose: str):
-    for name, least in LEAST.items():
-        if data[name] < least:
-            raise UserError(f"config.data.{name}", data[name], f"must be at least {least}")
+def _open(data: DataSettings, purpose: str):
     require_set(data.name, purpose)
     module = importlib.import_module(f"delg_jax.data.{_MODULES[purpose][data.name]}")
     with _distributed().first_before_others(f"{purpose} data"):  # which may have to be prepared

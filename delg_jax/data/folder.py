@@ -4,12 +4,11 @@ import logging
 import os
 import pathlib
 
-import ml_collections
 import numpy as np
 
 from delg_jax import file_names
 from delg_jax.data.image_files import LeftOut, images_below, is_hidden
-from delg_jax.data.sources import FileSource, TrainingData
+from delg_jax.data.sources import DataSettings, FileSource, TrainingData
 from delg_jax.errors import UserError
 
 _MOST_LISTED = 8
@@ -17,14 +16,14 @@ _MOST_LISTED = 8
 _LOG = logging.getLogger(__name__)
 
 
-def training(data: ml_collections.ConfigDict) -> TrainingData:
+def training(data: DataSettings) -> TrainingData:
     """Lists the folders `train` and `validation` under `config.data.root`.
 
     Classes are the folders of `train` with images, sorted by name. Labels of validation images are
     those of train; a folder of images that only validation has is an error.
 
     Args:
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       TrainingData.
@@ -32,7 +31,7 @@ def training(data: ml_collections.ConfigDict) -> TrainingData:
     Raises:
       UserError: if a folder is absent, empty, cannot be read, or is not a class.
     """
-    root = existing_root(data)
+    root = existing_root(data.root)
     train = labelled(_split(root, "train"))
     classes = sorted({label for _, label in train})
     if not classes:
@@ -46,12 +45,12 @@ def training(data: ml_collections.ConfigDict) -> TrainingData:
     )
 
 
-def existing_root(data: ml_collections.ConfigDict) -> pathlib.Path:
-    """Returns `config.data.root`; raises a UserError if it is not a folder."""
-    root = pathlib.Path(data.root)
-    if not data.root or not root.is_dir():
-        raise UserError("config.data.root", data.root, "must be an existing folder")
-    return root.resolve()
+def existing_root(root: str) -> pathlib.Path:
+    """The folder `config.data.root`; raises a UserError if it is not a folder."""
+    folder = pathlib.Path(root)
+    if not root or not folder.is_dir():
+        raise UserError("config.data.root", root, "must be an existing folder")
+    return folder.resolve()
 
 
 def labelled(root: pathlib.Path) -> list[tuple[str, str]]:

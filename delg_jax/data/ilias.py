@@ -8,13 +8,12 @@ path, such as `bold_bimp_000/pos/P000_00.jpg`; the first folder is its object.
 import dataclasses
 import pathlib
 
-import ml_collections
 import numpy as np
 
 from delg_jax import text_files
 from delg_jax.data.folder import existing_root
 from delg_jax.data.images import BadImageError, EncodedImage
-from delg_jax.data.sources import FileSource, RetrievalData
+from delg_jax.data.sources import DataSettings, FileSource, RetrievalData
 from delg_jax.errors import UserError
 
 CORE = "ilias_core"
@@ -89,11 +88,11 @@ def _lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     return [(number, [field.strip() for field in fields]) for number, fields in lines]
 
 
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+def retrieval(data: DataSettings) -> RetrievalData:
     """Opens the queries and the positives under `config.data.root`; queries are not cropped.
 
     Args:
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       RetrievalData; its database is the positives, and each query finds those of its object.
@@ -101,7 +100,7 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     Raises:
       UserError: if the folder or a list is absent or damaged, or a query cannot be read.
     """
-    root = existing_root(data)
+    root = existing_root(data.root)
     ids = read_ids(root)
     database, queries = (
         FileSource(root / CORE, names, np.full(len(names), -1, np.int64))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import threading
 import warnings
@@ -15,6 +16,8 @@ from delg_jax.data import pixels
 from delg_jax.data.image_files import FORMATS
 from delg_jax.data.pixels import BadImageError
 
+AUTO = -1  # one worker on each core
+_MOST_WORKERS = 32  # each process holds two batches
 REDUCTIONS = (1, 2, 4, 8)  # how many times smaller a JPEG can be decoded
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -301,3 +304,17 @@ def _scans(data: bytes) -> int:
         scans += kind == _SCAN
         place += int.from_bytes(data[place : place + 2], "big")
     return scans
+
+
+def worker_count(workers: int) -> int:
+    """The number of processes or threads that decode images, as `config.data.workers` asks for.
+
+    Args:
+      workers: number, or `AUTO` for one on each core that this process may use, at most 32.
+    """
+    if workers != AUTO:
+        return workers
+    usable = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return min(usable, _MOST_WORKERS)

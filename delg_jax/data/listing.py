@@ -7,13 +7,12 @@ import collections
 import os
 import pathlib
 
-import ml_collections
 import numpy as np
 
 from delg_jax import file_names, text_files
-from delg_jax.data import ground_truth, tar_images
+from delg_jax.data import ground_truth, sources
 from delg_jax.data.image_files import SUFFIXES, UNDECODABLE, LeftOut, images_below, is_hidden
-from delg_jax.data.sources import FileSource, ImageSource, RetrievalData
+from delg_jax.data.sources import DataSettings, FileSource, ImageSource, RetrievalData
 from delg_jax.errors import UserError
 
 KINDS = (
@@ -34,7 +33,7 @@ def open_images(spec: str, subject: str = "--images") -> ImageSource:
       before the first wildcard; `**` is any depth. Hidden files match only a pattern with a dot.
     - A list, `.txt`: one path a line, relative to the list, read as `text_files` says; the lines
       are the names. Empty lines and lines that begin with # do not count.
-    - An uncompressed tar: its files with an ending of `SUFFIXES`, see `tar_images.open_tar`.
+    - An uncompressed tar: its files with an ending of `SUFFIXES`, see `sources.open_tar`.
     - An image: itself.
 
     All but a list are sorted by name. Names that are not UTF-8 are written as `file_names` says.
@@ -68,7 +67,7 @@ def is_collection(spec: str) -> bool:
     return os.path.isdir(spec) or (not os.path.exists(spec) and bool(_WILDCARDS & set(spec)))
 
 
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+def retrieval(data: DataSettings) -> RetrievalData:
     """Opens the images of `config.data.root`, and the queries of a ground truth if there is one.
 
     The ground truth has the layout of Revisited Oxford (`imlist`, `qimlist`, `gnd`). It names
@@ -76,7 +75,7 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     folder `config.data.root`, or beside the ground truth.
 
     Args:
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       RetrievalData; no queries if `config.data.ground_truth` is empty.
@@ -144,12 +143,12 @@ def _open_file(spec: str, subject: str) -> ImageSource:
         return _files(path.parent, names, spec, subject, "must list at least one path")
     if suffix == ".tar":
         left_out = LeftOut()
-        source = tar_images.open_tar(path, subject, left_out)
+        source = sources.open_tar(path, subject, left_out)
         if not len(source):
             raise UserError(subject, spec, _not_empty(left_out))
         left_out.log(spec, len(source))
         return source
-    tool = tar_images.unpacker(path.name)
+    tool = sources.tar_unpacker(path.name)
     if tool:
         rule = f"must be uncompressed, so that an image is read without those before; run {tool}"
         raise UserError(subject, spec, rule)

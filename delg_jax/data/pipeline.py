@@ -21,10 +21,9 @@ from PIL import Image
 
 from delg_jax import system_errors
 from delg_jax.data import images
-from delg_jax.data.images import REDUCTIONS, EncodedImage
+from delg_jax.data.images import REDUCTIONS, EncodedImage, worker_count
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import ImageSource
-from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -185,7 +184,7 @@ class InputSettings:
       min_side: pixels; smaller images are bad.
       max_pixels: larger images are bad.
       max_skipped: bad images allowed.
-      workers: processes that decode, see `workers.worker_count`.
+      workers: processes that decode, see `images.worker_count`.
     """
 
     crop: CropSettings

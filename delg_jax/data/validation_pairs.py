@@ -1,21 +1,20 @@
 """Validation images of labelled data as pairs to compare, as in DELG's Table 1 (section 4.1)."""
 
-import ml_collections
 import numpy as np
 
-from delg_jax.data import open_training
+from delg_jax import data as data_sets
 from delg_jax.data.images import BadImageError, EncodedImage
-from delg_jax.data.sources import RetrievalData, SelectedSource
+from delg_jax.data.sources import DataSettings, RetrievalData, SelectedSource
 from delg_jax.errors import UserError
 
 CLASSES = 1000  # at most; the paper has as many pairs of the same landmark
 
 
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+def retrieval(data: DataSettings) -> RetrievalData:
     """Takes two validation images of each of some classes, a query and the one it should find.
 
     Args:
-      data: the `config.data` tree, of labelled data.
+      data: which data set it is, of labelled data.
 
     Returns:
       As many queries as database images, at most `CLASSES`; the same for every seed.
@@ -23,7 +22,7 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     Raises:
       UserError: if no class has two readable validation images, or the data cannot be opened.
     """
-    source = open_training(data).validation
+    source = data_sets.training(data).validation
     rng = np.random.default_rng(0)
     order = rng.permutation(len(source))
     by_class: dict[int, list[int]] = {}

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from delg_jax.data.workers import worker_count
+from delg_jax.data.images import worker_count
 from delg_jax.errors import UserError
 from delg_jax.features.extraction import Loader, extract_rows
 from delg_jax.features.image_sets import ImageSet

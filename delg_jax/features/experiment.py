@@ -11,8 +11,8 @@ import ml_collections
 from delg_jax import configuration, distributed
 from delg_jax import workdir as outputs
 from delg_jax.data import RetrievalData, open_retrieval
+from delg_jax.data.images import worker_count
 from delg_jax.data.sources import ImageSource
-from delg_jax.data.workers import worker_count
 from delg_jax.errors import UserError
 from delg_jax.features.beam_extraction import extract_with_beam, require_beam
 from delg_jax.features.extraction import Loader, extract_to_store

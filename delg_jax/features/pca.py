@@ -12,7 +12,7 @@ import numpy as np
 from delg_jax import system_errors, workdir
 from delg_jax.array_files import read_arrays
 from delg_jax.errors import UserError
-from delg_jax.models.pooling import l2_normalize
+from delg_jax.models.heads import l2_normalize
 
 _NAMES, _CHECKSUM = "fitted_on", "checksum"  # arrays of the file beside those of `Pca`
 

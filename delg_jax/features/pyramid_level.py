@@ -16,7 +16,7 @@ from delg_jax.features import selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca, project
 from delg_jax.models.delg import Delg
-from delg_jax.models.pooling import l2_normalize
+from delg_jax.models.heads import l2_normalize
 
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 

@@ -10,16 +10,16 @@ import ml_collections
 from flax import struct
 
 from delg_jax.errors import UserError, require_choice
-from delg_jax.models import efficientnet, extent, heads, pooling, resnet, vit
+from delg_jax.models import efficientnet, extent, heads, resnet, vit
 from delg_jax.models.class_shards import ClassShards
 from delg_jax.models.convention import get_convention, preprocess
 
 _CHOICES = {
-    "pooling": pooling.POOLINGS,
+    "pooling": heads.POOLINGS,
     "global_loss": ("arcface", "softmax"),
     "attention": ("learned", "norm"),
     "attention_pooling": ("mean", "sum"),
-    "dim_reduction": heads.KINDS,
+    "dim_reduction": heads.REDUCTIONS,
 }
 _POSITIVE = ("gem_power", "global_dim", "attention_dim", "local_dim")
 BACKBONES = ("resnet", "efficientnet", "vit")  # the names that the backbone's variables have
@@ -65,7 +65,7 @@ class DelgOutputs:
         """The unit-norm global descriptor, float32 [B, D]."""
         if self.global_feature is None:
             raise ValueError("global_feature (=None) must be computed")
-        return pooling.l2_normalize(self.global_feature)
+        return heads.l2_normalize(self.global_feature)
 
 
 class Delg(nn.Module):
@@ -238,9 +238,9 @@ class Delg(nn.Module):
     def _global_feature(self, conv5: jax.Array, sizes: jax.Array | None) -> jax.Array:
         mask = None if sizes is None else extent.inside(conv5.shape, sizes)
         if self.regional:
-            conv5 = pooling.blend_regions(conv5, self.regional, sizes)
+            conv5 = heads.blend_regions(conv5, self.regional, sizes)
         power = self.power if self.gem_learned else self.gem_power
-        feature = pooling.pool(conv5, self.pooling, power, mask)
+        feature = heads.pool(conv5, self.pooling, power, mask)
         return self.whiten(feature) if self.whitening else feature
 
     def classify(self, images: jax.Array, train: bool = False, which: str = "joint") -> DelgOutputs:

@@ -11,7 +11,7 @@ import numpy as np
 
 from delg_jax import configuration, json_files, workdir
 from delg_jax.array_files import read_arrays
-from delg_jax.data import RetrievalData, open_retrieval
+from delg_jax.data import DataSettings, RetrievalData, open_retrieval
 from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
 from delg_jax.evaluation.experiment import sources
@@ -161,7 +161,7 @@ def _data(
 
             # Uses prepared data; otherwise a folder without the files gives an error instead of a
             # download of everything
-            config.data.root = "" if is_prepared(config.data) else str(folder)
+            config.data.root = "" if is_prepared(DataSettings.of(config.data)) else str(folder)
         return open_retrieval(config.data)
     except _UNUSABLE as error:
         rule = "so the report has no pictures and does not mark right results"

@@ -17,8 +17,8 @@ from delg_jax.errors import UserError, require_choice
 from delg_jax.models.delg import build
 from delg_jax.models.weights.names import NAMINGS
 from delg_jax.training import feature_cache, optimizer
+from delg_jax.training.loop import VALIDATION
 from delg_jax.training.step import loss_weights
-from delg_jax.training.validation import PREFIX
 
 _LOG = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ def best_metric(config: ml_collections.ConfigDict) -> str:
     if config.train.best_metric != AUTO:
         return config.train.best_metric
     head = "global" if _learns_global(config) else "attention"
-    return f"{PREFIX}{head}_accuracy"
+    return f"{VALIDATION}{head}_accuracy"
 
 
 def metric_names(config: ml_collections.ConfigDict) -> list[str]:
@@ -233,7 +233,7 @@ def metric_names(config: ml_collections.ConfigDict) -> list[str]:
     if _learns_local(config):
         names += ["attention_loss", "attention_accuracy"]
         names += ["reconstruction_loss"] * (config.model.dim_reduction == "ae")
-    return [*(f"{PREFIX}{name}" for name in names), *names]
+    return [*(f"{VALIDATION}{name}" for name in names), *names]
 
 
 def _learns_global(config: ml_collections.ConfigDict) -> bool:

@@ -1,4 +1,4 @@
-"""A training step and an evaluation step, over all devices of all processes."""
+"""A training step and an evaluation step over all devices, and the state placed on them."""
 
 import dataclasses
 import functools
@@ -8,15 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from delg_jax.losses import LossWeights, total_loss
-from delg_jax.models.class_shards import norm
+from delg_jax.models.class_shards import ClassShards, map_split, norm
 from delg_jax.models.delg import Delg
-from delg_jax.training import feature_cache, health, placement
+from delg_jax.training import feature_cache, health
 from delg_jax.training.optimizer import Penalty, TrainState
-from delg_jax.training.placement import AXIS
 
+AXIS = "batch"  # of all devices of all processes
 Metrics = dict[str, jax.Array]
 _QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
 _NORMS = ("gradient_norm", "momentum_norm", "parameter_norm")
@@ -228,7 +230,7 @@ def parallel_train_step(
         )
         return tuple(jax.tree.leaves(state)), metrics
 
-    axes = placement.axes(state, module.class_shards)
+    axes = _axes(state, module.class_shards)
     # With several processes, pmap needs hashable output axes, which a tree of dicts is not
     flat = axes and tuple(jax.tree.leaves(axes, is_leaf=lambda axis: axis is None))
     mapped = jax.pmap(
@@ -242,8 +244,70 @@ def parallel_eval_step(
 ):
     """`eval_step` over all devices, for states of this structure and [local devices, B, ...]."""
     step = functools.partial(eval_step, module=module, weights=weights, penalty=penalty)
-    axes = placement.axes(state, module.class_shards)
+    axes = _axes(state, module.class_shards)
     return jax.pmap(step, AXIS, in_axes=(axes, 0), out_axes=(None, 0))
+
+
+def class_shards(num_classes: int, split: bool) -> ClassShards | None:
+    """How the classifiers are split over all devices; None if `split` is False."""
+    if not split:
+        return None
+    return ClassShards(max(num_classes, 1), AXIS, jax.local_device_count(), jax.process_count())
+
+
+def place(state: TrainState, shards: ClassShards | None = None) -> TrainState:
+    """Puts a state on the local devices, placed as after a step, which saves a compilation.
+
+    Args:
+      state: with whole classifiers, as checkpoints hold it.
+      shards: how the classes are split; None to put everything on every device.
+
+    Returns:
+      The state; with shards, arrays with an axis of classes [..., C] become
+      [local devices, ..., classes of a device].
+    """
+    mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if shards is None:
+        return jax.device_put(state, everywhere)
+    one_each = NamedSharding(mesh, PartitionSpec(AXIS))
+    split = map_split(lambda leaf: split_classes(np.asarray(leaf), shards), state)
+    placed = jax.tree.map(
+        lambda axis: everywhere if axis is None else one_each,
+        _axes(state, shards),
+        is_leaf=lambda axis: axis is None,
+    )
+    return jax.device_put(split, placed)
+
+
+def to_host(state: TrainState, shards: ClassShards | None = None) -> TrainState:
+    """The inverse of `place`: a state with whole classifiers, in NumPy arrays."""
+    state = jax.device_get(state)
+    if shards is None:
+        return state
+    return map_split(lambda leaf: join_classes(leaf, shards.classes), state)
+
+
+def _axes(state: TrainState, shards: ClassShards | None = None) -> Any:
+    """The argument `in_axes` of `pmap` for a state: 0 for shards, None for the rest."""
+    if shards is None:
+        return None
+    split = map_split(lambda _: True, jax.tree.map(lambda _: False, state))
+    return jax.tree.map(lambda has_classes: 0 if has_classes else None, split)
+
+
+def split_classes(array: np.ndarray, shards: ClassShards) -> np.ndarray:
+    """Splits [..., C] into [devices, ..., classes of a device], padded with zeros."""
+    missing = shards.devices * shards.per_device - shards.classes
+    padded = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+    split = padded.reshape(*array.shape[:-1], shards.devices, shards.per_device)
+    return np.ascontiguousarray(np.moveaxis(split, -2, 0))
+
+
+def join_classes(array: np.ndarray, classes: int) -> np.ndarray:
+    """The inverse of `split_classes`: [devices, ..., classes of a device] to [..., C]."""
+    joined = np.moveaxis(array, 0, -2)
+    return joined.reshape(*joined.shape[:-2], -1)[..., :classes]
 
 
 def split_over_devices(batch: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from delg_jax.models import resnet
 from delg_jax.models.class_shards import ClassShards, map_split
 from delg_jax.models.delg import Delg, build
 from delg_jax.reports import tables
-from delg_jax.training import optimizer, placement, step
+from delg_jax.training import optimizer, step
 from delg_jax.training.train import module_options
 
 CLASSES = (100, 81_313, 203_094)  # a small set, GLDv2-clean, GLDv2
@@ -56,7 +56,7 @@ def measure(
       also has the batch.
     """
     train, classes = config.train, config.model.num_classes
-    shards = ClassShards(classes, placement.AXIS, devices) if train.shard_classifier else None
+    shards = ClassShards(classes, step.AXIS, devices) if train.shard_classifier else None
     module = build(config.model, **module_options(train))
     tx = optimizer.create_optimizer(train, shards)
     state = _shapes_of_state(module, tx, part)

@@ -26,7 +26,7 @@ from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
 from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
-from delg_jax.training import feature_cache, optimizer, placement, step
+from delg_jax.training import feature_cache, optimizer, step
 from delg_jax.training.train import module_options
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -62,10 +62,10 @@ def measure(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
     """
     train = config.train
     module = build(config.model, **module_options(train))
-    shards = placement.class_shards(config)
+    shards = step.class_shards(config.model.num_classes, config.train.shard_classifier)
     tx = optimizer.create_optimizer(train, shards)
     variables = initialize(module, jax.random.key(0))
-    state = placement.place(optimizer.create_state(variables, tx), shards)
+    state = step.place(optimizer.create_state(variables, tx), shards)
     update = step.parallel_train_step(
         state,
         module.clone(class_shards=shards),

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from delg_jax.benchmarks import bench, harness
+from delg_jax.benchmarks import bench, case, harness
 from delg_jax.benchmarks.case import Case, Comparison, Implementation, Unavailable, Work
 from delg_jax.benchmarks.peers import libraries
 from delg_jax.errors import UserError
@@ -106,7 +106,7 @@ def test_only_requested_peers_are_made_and_missing_ones_left_out(monkeypatch):
 
 def test_our_time_is_compared_with_the_roofline(monkeypatch):
     put(monkeypatch, Implementation("ours", lambda: None, 2), work=Work(operations=100.0))
-    monkeypatch.setattr(bench.roofline, "product_rate", lambda dtype: 400.0)
+    monkeypatch.setattr(case, "product_rate", lambda dtype: 400.0)
     # A unit takes 0.5 s; at the measured rate it would take 0.25 s
     assert bench.bench("mds", repeats=1)["roofline"]["share"] == 0.5
 

@@ -59,7 +59,7 @@ def test_a_class_of_validation_alone_is_refused(tmp_path):
 @pytest.mark.parametrize("root", ["", "/no/such/folder"])
 def test_an_absent_root_is_refused(root):
     with pytest.raises(UserError, match=rf"config\.data\.root = '{root}'"):
-        folder.existing_root(training_config(root).data)
+        folder.existing_root(training_config(root).data.root)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -1,5 +1,6 @@
 import concurrent.futures
 import io
+import os
 import struct
 import subprocess
 import warnings
@@ -10,7 +11,15 @@ import pytest
 from PIL import Image, ImageCms
 
 from delg_jax.data import images
-from delg_jax.data.images import BadImageError, EncodedImage, crop, decode, limit_size
+from delg_jax.data.images import (
+    AUTO,
+    BadImageError,
+    EncodedImage,
+    crop,
+    decode,
+    limit_size,
+    worker_count,
+)
 from tests.hostile import repeated_profiles, repeated_scans, tiny_tiles
 from tests.photographs import draw
 
@@ -349,3 +358,14 @@ def test_the_hostile_png_is_one_otherwise():
     data = repeated_profiles(3)
     assert zlib.crc32(data[12:29]) == struct.unpack(">I", data[29:33])[0]
     assert decode(data).shape == (20, 20, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 100])
+def test_a_number_is_taken_as_it_is(workers):
+    assert worker_count(workers) == workers
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (7, 7), (200, 32)])
+def test_otherwise_there_is_one_on_each_core_that_the_process_may_use(monkeypatch, cores, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert worker_count(AUTO) == expected

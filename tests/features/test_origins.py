@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from delg_jax.data import tar_images
+from delg_jax.data import sources
 from delg_jax.data.image_files import LeftOut
 from delg_jax.data.sources import FileSource, JoinedSource
 from delg_jax.features.origins import CurrentImages, rows_to_images
@@ -221,10 +221,10 @@ def test_images_in_a_tar_are_compared_too(photos, tmp_path, monkeypatch):
                 member.mtime = 0  # as reproducible archives have it
                 with path.open("rb") as file:
                     archive.addfile(member, file)
-        return tar_images.open_tar(tmp_path / name, "--images", LeftOut())
+        return sources.open_tar(tmp_path / name, "--images", LeftOut())
 
     store = extracted(packed("a.tar"), tmp_path / "store")
-    assert changed(tar_images.open_tar(tmp_path / "a.tar", "--images", LeftOut()), store) == []
+    assert changed(sources.open_tar(tmp_path / "a.tar", "--images", LeftOut()), store) == []
     data = bytearray((photos / "3.png").read_bytes())
     data[-20] ^= 1
     (photos / "3.png").write_bytes(data)

@@ -8,7 +8,7 @@ from delg_jax.errors import UserError
 from delg_jax.features import Features, extractor
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.pyramid_level import ExtractionSettings
-from delg_jax.models import pooling
+from delg_jax.models import heads
 from delg_jax.models.delg import build
 from tests.photographs import draw
 from tests.tiny import random_variables, retrieval_config
@@ -46,12 +46,12 @@ def test_pooling_is_that_of_the_adapted_map(config, model):
     found = described(config, model, image, **fields).global_descriptor
     module, variables = model
     outputs = module.clone(relup=0.1).apply(variables, image[None].astype(np.float32))
-    maps = pooling.blend_regions(outputs.conv5, 0.5)
-    pooled = pooling.pool(maps, "gem", 4.6)[0]
+    maps = heads.blend_regions(outputs.conv5, 0.5)
+    pooled = heads.pool(maps, "gem", 4.6)[0]
     if module.whitening:
         dense = variables["params"]["whiten"]
         pooled = pooled @ dense["kernel"] + dense["bias"]
-    np.testing.assert_allclose(found, pooling.l2_normalize(pooled), atol=1e-5)
+    np.testing.assert_allclose(found, heads.l2_normalize(pooled), atol=1e-5)
 
 
 def test_relup_lifts_every_stage_but_the_last(model):

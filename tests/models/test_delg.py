@@ -5,7 +5,7 @@ import pytest
 
 from configs import default
 from delg_jax.errors import UserError
-from delg_jax.models import pooling
+from delg_jax.models import heads
 from delg_jax.models.delg import build
 
 SMALL = {
@@ -59,7 +59,7 @@ def test_shapes_and_types_of_the_default(classify):
     assert outputs.global_logits.shape == outputs.local_logits.shape == (2, 3)
     np.testing.assert_allclose(np.linalg.norm(outputs.global_descriptor, axis=1), 1, rtol=1e-5)
     classes = variables["params"]["global_classifier"]["kernel"]
-    expected = outputs.global_descriptor @ pooling.l2_normalize(classes, axis=0)
+    expected = outputs.global_descriptor @ heads.l2_normalize(classes, axis=0)
     np.testing.assert_allclose(outputs.global_logits, expected, atol=1e-5)
     assert outputs.scale == variables["params"]["global_classifier"]["scale"]
 
@@ -114,17 +114,17 @@ def test_heads_of_the_maps_are_those_of_the_images(images, random_variables, qui
         )
 
 
-@pytest.mark.parametrize("kind", pooling.POOLINGS)
+@pytest.mark.parametrize("kind", heads.POOLINGS)
 def test_without_whitening_the_global_feature_is_the_pooled_conv5(classify, kind):
     variables, outputs = classify(pooling=kind, whitening=False, gem_power=2.0)
-    expected = pooling.pool(outputs.conv5, kind, 2.0)
+    expected = heads.pool(outputs.conv5, kind, 2.0)
     np.testing.assert_allclose(outputs.global_feature, expected, rtol=1e-5)
     assert "whiten" not in variables["params"]
 
 
 def test_whitening_is_one_layer_after_pooling(classify):
     variables, outputs = classify()
-    pooled = pooling.pool(outputs.conv5, "gem", 3.0)
+    pooled = heads.pool(outputs.conv5, "gem", 3.0)
     expected = affine(variables["params"]["whiten"], pooled)
     np.testing.assert_allclose(outputs.global_feature, expected, rtol=1e-4, atol=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 
 from delg_jax import configuration
 from delg_jax.errors import UserError
-from delg_jax.models import pooling
+from delg_jax.models import heads
 from delg_jax.rerank import MdsSettings, distances
 from delg_jax.rerank.mds import scores
 from delg_jax.retrieval.methods import METHODS
@@ -112,6 +112,6 @@ def test_the_largest_numbers_of_bfloat16_make_finite_unit_descriptors():
     largest = float(jnp.finfo(jnp.bfloat16).max)
     for value in (largest, -largest, float(jnp.finfo(jnp.bfloat16).tiny), 0.0):
         vectors = jnp.full((2, 2048), value, jnp.bfloat16)
-        norms = np.linalg.norm(np.asarray(pooling.l2_normalize(vectors), np.float64), axis=-1)
+        norms = np.linalg.norm(np.asarray(heads.l2_normalize(vectors), np.float64), axis=-1)
         assert np.isfinite(norms).all()
         assert (norms < 1.01).all()

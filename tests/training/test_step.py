@@ -12,7 +12,7 @@ from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
 from delg_jax.training import health, optimizer
 from delg_jax.training import step as train_step
-from delg_jax.training.placement import place
+from delg_jax.training.step import place
 from delg_jax.training.train import module_options
 from tests.photographs import draw
 from tests.tiny import training_config

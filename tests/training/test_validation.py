@@ -10,7 +10,7 @@ from delg_jax.data import folder
 from delg_jax.data.pipeline import InputSettings
 from delg_jax.data.skips import SkipLog
 from delg_jax.training.interruption import StopRequest
-from delg_jax.training.validation import Validation, choose
+from delg_jax.training.loop import Validation, choose_validation
 from tests.photographs import make_folder, truncate
 from tests.tiny import training_config
 
@@ -99,9 +99,9 @@ def test_the_sums_of_a_batch_are_read_at_the_end(config, tmp_path, monkeypatch):
 
 
 def test_a_choice_is_fixed_seeded_and_in_order(source):
-    chosen = choose(source, 5, seed=0)
-    assert chosen.names == choose(source, 5, seed=0).names
-    assert chosen.names != choose(source, 5, seed=1).names
+    chosen = choose_validation(source, 5, seed=0)
+    assert chosen.names == choose_validation(source, 5, seed=0).names
+    assert chosen.names != choose_validation(source, 5, seed=1).names
     places = [source.names.index(name) for name in chosen.names]
     assert places == sorted(set(places))
     assert chosen.labels.tolist() == [source.labels[place] for place in places]
@@ -111,4 +111,4 @@ def test_a_choice_is_fixed_seeded_and_in_order(source):
 
 @pytest.mark.parametrize("count", [0, 12, 13, 50_000])
 def test_all_images_are_taken_where_no_choice_is_needed(source, count):
-    assert choose(source, count, seed=0) is source
+    assert choose_validation(source, count, seed=0) is source

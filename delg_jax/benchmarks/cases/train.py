@@ -11,7 +11,7 @@ from delg_jax.benchmarks.cases.extract import network
 from delg_jax.benchmarks.peers.pytorch import TorchTrainer
 from delg_jax.losses import LossWeights
 from delg_jax.models.variables import initialize
-from delg_jax.training import optimizer, placement, step
+from delg_jax.training import optimizer, step
 
 _RATE, _CLIP = 1e-3, 10.0
 _WEIGHTS = LossWeights(1.0, 10.0, 1.0, 0.1)  # the paper's
@@ -72,7 +72,7 @@ def compare(
 def _ours(module, variables, batch: dict[str, np.ndarray]) -> tuple[Callable[[], float], float]:
     """Returns the step, which keeps its state, and its operations on all devices."""
     tx = optimizer.create_optimizer(_TRAIN)
-    state = placement.place(optimizer.create_state(variables, tx))
+    state = step.place(optimizer.create_state(variables, tx))
     update = step.parallel_train_step(state, module, tx, _WEIGHTS)
     device_batches = step.split_over_devices(batch)
     device_operations = update.lower(state, device_batches, False).cost_analysis()["flops"]

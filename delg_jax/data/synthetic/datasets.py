@@ -7,18 +7,17 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
-import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from delg_jax.data.sources import RetrievalData, TrainingData
+from delg_jax.data.sources import DataSettings, RetrievalData, TrainingData
 from delg_jax.data.synthetic.camera import homography_between, transform
 from delg_jax.data.synthetic.facade import build_facade
 from delg_jax.data.synthetic.render import render_view
 from delg_jax.data.synthetic.street import build_street
 from delg_jax.data.synthetic.world import SPLITS, generator, landmark_name, shots, world_size
-from delg_jax.data.tfds_builders.preparation import prepare_once
+from delg_jax.data.tfds_builders.builder import prepare_once
 from delg_jax.errors import UserError
 from delg_jax.file_stamps import stamp_of_all
 
@@ -117,7 +116,7 @@ def prepare(size: str, seed: int, data_dir: str) -> SyntheticLandmarks:
     """
     world_size(size)
     if seed < 0:
-        raise UserError("config.data.synthetic.seed", seed, "must not be negative")
+        raise UserError("config.data.synthetic_seed", seed, "must not be negative")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # in a log every tick would be a line
     builder = SyntheticLandmarks(
@@ -256,11 +255,11 @@ def ground_truth(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
     return {"imlist": index.names, "qimlist": query.names, "gnd": gnd}
 
 
-def training(data: ml_collections.ConfigDict) -> TrainingData:
+def training(data: DataSettings) -> TrainingData:
     """Opens the landmarks to learn from, rendered first if need be.
 
     Args:
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       TrainingData; its sources are `SyntheticSource`.
@@ -268,8 +267,8 @@ def training(data: ml_collections.ConfigDict) -> TrainingData:
     Raises:
       UserError: if `config.data.synthetic` names no world.
     """
-    builder = prepare(data.synthetic.size, data.synthetic.seed, data.tfds_dir)
-    count = world_size(data.synthetic.size).train
+    builder = prepare(data.synthetic_size, data.synthetic_seed, data.tfds_dir)
+    count = world_size(data.synthetic_size).train
     return TrainingData(
         train=source(builder, "train"),
         validation=source(builder, "validation"),
@@ -277,11 +276,11 @@ def training(data: ml_collections.ConfigDict) -> TrainingData:
     )
 
 
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+def retrieval(data: DataSettings) -> RetrievalData:
     """Opens the landmarks to search, rendered first if need be.
 
     Args:
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       RetrievalData; its sources are `SyntheticSource`.
@@ -289,7 +288,7 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     Raises:
       UserError: if `config.data.synthetic` names no world.
     """
-    builder = prepare(data.synthetic.size, data.synthetic.seed, data.tfds_dir)
+    builder = prepare(data.synthetic_size, data.synthetic_seed, data.tfds_dir)
     return RetrievalData(
         database=source(builder, "index"),
         queries=source(builder, "query"),

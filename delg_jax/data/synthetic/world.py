@@ -64,7 +64,7 @@ class Shot:
       landmark: id of the landmark.
       family: number of its family.
       view: number of the view among the landmark's.
-      kind: a key of `views.KINDS`.
+      kind: a key of `render.KINDS`.
     """
 
     landmark: int

@@ -1,6 +1,6 @@
 """Published data sets, prepared once by TFDS as array_record and read in random access."""
 
-from delg_jax.data.tfds_builders.builder import ImageFolder, ImageSetConfig
+from delg_jax.data.tfds_builders.builder import ImageFolder, ImageSetConfig, prepare
 from delg_jax.data.tfds_builders.datasets import (
     PreparedSource,
     is_prepared,
@@ -13,7 +13,6 @@ from delg_jax.data.tfds_builders.google_landmarks import (
     GoogleLandmarksV2,
     GoogleLandmarksV2Config,
 )
-from delg_jax.data.tfds_builders.preparation import prepare
 from delg_jax.data.tfds_builders.revisited import (
     RevisitedDistractors,
     RevisitedOxford,

@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -19,19 +18,25 @@ from delg_jax.data import ground_truth
 from delg_jax.data.folder import existing_root
 from delg_jax.data.skips import SkipLog
 from delg_jax.data.sources import (
+    DataSettings,
     JoinedSource,
     Landmarks,
     RetrievalData,
     TrainingData,
 )
 from delg_jax.data.tfds_builders import gldv2_files, records, relabelling
-from delg_jax.data.tfds_builders.builder import ImageFolder, ImageSetBuilder, ImageSetConfig
+from delg_jax.data.tfds_builders.builder import (
+    ImageFolder,
+    ImageSetBuilder,
+    ImageSetConfig,
+    is_prepared_of,
+    prepare,
+)
 from delg_jax.data.tfds_builders.google_landmarks import (
     GoogleLandmarksV1,
     GoogleLandmarksV2,
     GoogleLandmarksV2Config,
 )
-from delg_jax.data.tfds_builders.preparation import is_prepared_of, prepare
 from delg_jax.data.tfds_builders.revisited import (
     COPY,
     RevisitedDistractors,
@@ -113,11 +118,11 @@ class PreparedSource:
         return np.tile(self._stamp, (len(indices), 1))
 
 
-def training(data: ml_collections.ConfigDict) -> TrainingData:
+def training(data: DataSettings) -> TrainingData:
     """Opens `gldv1`, `gldv2`, `gldv2_clean` or `image_folder`.
 
     Args:
-      data: the `config.data` tree. A `root` that is named must be what the data in `tfds_dir` were
+      data: which data set it is. A `root` that is named must be what the data in `tfds_dir` were
         prepared of; with "" they are used as they are.
 
     Returns:
@@ -140,14 +145,14 @@ def training(data: ml_collections.ConfigDict) -> TrainingData:
     )
 
 
-def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
+def retrieval(data: DataSettings) -> RetrievalData:
     """Opens `revisited_oxford` or `revisited_paris`, or the test queries of Google Landmarks v2.
 
     They are searched in the index (`gldv2`), or to be recognised in the training images
     (`gldv2_recognition`) or the cleaned ones (`gldv2_clean_recognition`).
 
     Args:
-      data: the `config.data` tree. A `root` that is named must be what the data in `tfds_dir` were
+      data: which data set it is. A `root` that is named must be what the data in `tfds_dir` were
         prepared of; with "" they are used as they are.
 
     Returns:
@@ -164,12 +169,12 @@ def retrieval(data: ml_collections.ConfigDict) -> RetrievalData:
     return RetrievalData(database, queries, truth)
 
 
-def with_distractors(found: RetrievalData, data: ml_collections.ConfigDict) -> RetrievalData:
+def with_distractors(found: RetrievalData, data: DataSettings) -> RetrievalData:
     """Appends the images of `config.data.distractors` to a database, negatives for all queries.
 
     Args:
       found: what to search in; its ground truth stays as it is.
-      data: the `config.data` tree.
+      data: which data set it is.
 
     Returns:
       RetrievalData.
@@ -190,14 +195,14 @@ def with_distractors(found: RetrievalData, data: ml_collections.ConfigDict) -> R
     return dataclasses.replace(found, database=JoinedSource(found.database, distractors))
 
 
-def is_prepared(data: ml_collections.ConfigDict) -> bool:
+def is_prepared(data: DataSettings) -> bool:
     """Whether all parts of Google Landmarks v2 that `retrieval` opens are prepared."""
     first = "index" if data.name == "gldv2" else _training_part(data.name)
     parts = (_builder(GoogleLandmarksV2, data, part, part=part) for part in (first, "test"))
     return all(builder.data_path.exists() for builder in parts)
 
 
-def _landmark_queries(data: ml_collections.ConfigDict) -> RetrievalData:
+def _landmark_queries(data: DataSettings) -> RetrievalData:
     """Google Landmarks v2; `config.data.ground_truth` names the queries, private or public."""
     require_choice("config.data.ground_truth", data.ground_truth, tuple(USAGES))
     usage = USAGES[data.ground_truth]
@@ -299,7 +304,7 @@ def _ground_truth(queries: PreparedSource, relevant: list[list[int]]) -> list[di
     ]
 
 
-def _landmarks(data: ml_collections.ConfigDict, part: str) -> ImageSetBuilder:
+def _landmarks(data: DataSettings, part: str) -> ImageSetBuilder:
     return _prepared(GoogleLandmarksV2, data, part, part=part)
 
 
@@ -309,32 +314,35 @@ def _training_part(name: str) -> str:
 
 def _prepared(
     kind: type[ImageSetBuilder],
-    data: ml_collections.ConfigDict,
+    data: DataSettings,
     variant: str,
     root: str = "root",
     **fields: str,
 ) -> ImageSetBuilder:
     """A builder, prepared of the folder that a field of `config.data` names."""
     builder = _builder(kind, data, variant, **fields)
-    return prepare(builder, data[root], data.max_skipped, data.beam_options, f"config.data.{root}")
+    return prepare(
+        builder, getattr(data, root), data.max_skipped, data.beam_options, f"config.data.{root}"
+    )
 
 
 def _builder(
-    kind: type[ImageSetBuilder], data: ml_collections.ConfigDict, variant: str, **fields: str
+    kind: type[ImageSetBuilder], data: DataSettings, variant: str, **fields: str
 ) -> ImageSetBuilder:
     """A builder with the settings of `config.data`; other settings, another folder."""
     usual = {field.name: field.default for field in dataclasses.fields(ImageSetConfig)}
-    changed = [f"{name}_{data[name]}" for name in _SHARED if data[name] != usual[name]]
+    shared = {name: getattr(data, name) for name in _SHARED}
+    changed = [f"{name}_{value}" for name, value in shared.items() if value != usual[name]]
     config: str | ImageSetConfig = "-".join([variant, *changed])
     if config not in kind.builder_configs:  # TFDS wants those of the builder by their name
         config_kind = GoogleLandmarksV2Config if fields else ImageSetConfig
-        values: dict[str, Any] = {name: data[name] for name in _SHARED} | fields
+        values: dict[str, Any] = shared | fields
         config = config_kind(name=config, **values)
     folder = local_path("config.data.tfds_dir", data.tfds_dir)  # TFDS would take gs://
     return kind(config=config, data_dir=folder or None, file_format="array_record")
 
 
-def _folder_name(data: ml_collections.ConfigDict) -> str:
+def _folder_name(data: DataSettings) -> str:
     """Name of the prepared data of a folder: its own, and a digest of its path.
 
     Of a folder that moved with all its images, it is the name from before; without a folder, that
@@ -342,7 +350,7 @@ def _folder_name(data: ml_collections.ConfigDict) -> str:
     """
     if not data.root:
         return _only_folder(data)
-    path = existing_root(data)
+    path = existing_root(data.root)
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:_PATH_DIGEST]
     name = f"{file_names.to_text(path.name)}-{digest}"
     prepared = _prepared_folders(data)
@@ -358,7 +366,7 @@ def _folder_name(data: ml_collections.ConfigDict) -> str:
     return name
 
 
-def _only_folder(data: ml_collections.ConfigDict) -> str:
+def _only_folder(data: DataSettings) -> str:
     prepared = _prepared_folders(data)
     if len(prepared) == 1:
         return prepared[0]
@@ -367,7 +375,7 @@ def _only_folder(data: ml_collections.ConfigDict) -> str:
     raise UserError("config.data.root", data.root, rule)
 
 
-def _prepared_folders(data: ml_collections.ConfigDict) -> list[str]:
+def _prepared_folders(data: DataSettings) -> list[str]:
     """Names under which folders are prepared with the settings of `config.data`."""
     example = pathlib.Path(_builder(ImageFolder, data, "name").data_path)
     settings = re.escape(example.parent.name.removeprefix("name"))

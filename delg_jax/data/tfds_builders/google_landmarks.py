@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from delg_jax.data.tfds_builders import gldv2_files, relabelling, tables, tars
+from delg_jax.data.tfds_builders import gldv2_files, relabelling, tables
 from delg_jax.data.tfds_builders.builder import Groups, ImageSetConfig, LabelledBuilder
 from delg_jax.data.tfds_builders.manifest import ImageFile, Source, by_id
 from delg_jax.data.tfds_builders.records import Item, in_shards
@@ -73,12 +73,12 @@ class GoogleLandmarksV2(LabelledBuilder):
     def _groups(self, source: Source) -> dict[str, Groups]:
         self._entries = self._entries_by_split(source.lists)
         self._in_archives = bool(source.archives)
-        tars.verify(source.archives.values())
+        gldv2_files.verify_archives(source.archives.values())
         groups: dict[str, Groups] = {}
         for name, entries in self._entries.items():
             if self._in_archives:
                 archives = source.archives.values() if entries() else ()
-                groups[name] = [tars.TarItems(tar, entries) for tar, _ in archives]
+                groups[name] = [gldv2_files.TarItems(tar, entries) for tar, _ in archives]
             else:
                 groups[name] = self._unpacked(source.folder, entries())
         return groups
@@ -101,7 +101,7 @@ class GoogleLandmarksV2(LabelledBuilder):
             for name in reversed(relabelling.SPLITS)
         }
 
-    def _unpacked(self, root: pathlib.Path, entries: dict[str, tars.Entry]) -> Groups:
+    def _unpacked(self, root: pathlib.Path, entries: dict[str, gldv2_files.Entry]) -> Groups:
         part, _ = self._part()
         return in_shards(
             Item(name, {"image": ImageFile(root, part, name, by_id)}, label, features)

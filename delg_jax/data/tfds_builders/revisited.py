@@ -8,8 +8,7 @@ import tensorflow_datasets as tfds
 
 from delg_jax import text_files, workdir
 from delg_jax.data import ground_truth, skips
-from delg_jax.data.ground_truth import LISTS
-from delg_jax.data.revisited import find
+from delg_jax.data.ground_truth import LISTS, find_image
 from delg_jax.data.tfds_builders.builder import Groups, ImageSetBuilder
 from delg_jax.data.tfds_builders.manifest import ImageFile, Source, inside
 from delg_jax.data.tfds_builders.records import Item, in_shards
@@ -81,7 +80,7 @@ class RevisitedParis(RevisitedBuilder):
 
 def _listed(folder: pathlib.Path, name: str) -> pathlib.Path:
     """Path of an image that a ground truth names, with or without its ending."""
-    return inside(folder, find(folder, name) or name)
+    return inside(folder, find_image(folder, name) or name)
 
 
 def _item(root: pathlib.Path, name: str, entry: dict[str, Any]) -> Item:

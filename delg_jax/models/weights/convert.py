@@ -12,7 +12,7 @@ from flax import traverse_util
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.convention import get_convention
 from delg_jax.models.delg import BACKBONES, build
-from delg_jax.models.weights import mismatch
+from delg_jax.models.weights.identify import architecture_of, best_naming
 from delg_jax.models.weights.names import NAMINGS, Naming, is_norm
 
 _STEM = "resnet/stem_conv/kernel"
@@ -52,7 +52,7 @@ def convert(
     require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
     plan = _plan(source, arrays, model_config, mapping or {})
     found = {path: plan.value(path) for path in plan.names}
-    mismatch.explain(
+    _explain(
         source,
         arrays,
         model_config,
@@ -131,7 +131,7 @@ def _plan(
     model: ml_collections.ConfigDict,
     mapping: Mapping[str, str | float],
 ) -> _Plan:
-    naming = mismatch.best_naming(source, arrays, model.backbone)
+    naming = best_naming(source, arrays, model.backbone)
     arrays = {**arrays, **_fused(naming, arrays, model)}
     modules = naming.modules(model.backbone)
     expected = _expected(model)
@@ -179,6 +179,56 @@ def _check_mapping(
         if isinstance(theirs, str) and theirs not in arrays:
             raise UserError(subject, theirs, "must name a variable of config.model.pretrained")
     return mapping
+
+
+def _explain(
+    source: str,
+    names: Mapping[str, np.ndarray],
+    model: ml_collections.ConfigDict,
+    missing: list[str],
+    surplus: list[str],
+    misshapen: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...]]],
+) -> None:
+    """Raises an error that explains the mismatch, if there is one.
+
+    Args:
+      source: a key of `names.NAMINGS`.
+      names: all arrays in the file, by name.
+      model: `config.model`.
+      missing: names that the file lacks.
+      surplus: names that the network lacks.
+      misshapen: the source's name, its converted shape and our shape, by our path.
+
+    Raises:
+      UserError: that names the wrong field (architecture, source or number of classes) if that
+        explains the mismatch, else all names.
+    """
+    if not (missing or surplus or misshapen):
+        return
+    found = architecture_of(source, names)
+    others = [other for other in NAMINGS if other != source and architecture_of(other, names)]
+    if found and found != model.backbone:
+        rule = f"must be {found}, the architecture of these weights"
+        raise UserError("config.model.backbone", model.backbone, rule)
+    if not found and others:
+        rule = f"must be {others[0]}, the naming scheme of config.model.pretrained"
+        raise UserError("config.model.pretrained_source", source, rule)
+    for path, (_, shape, _) in misshapen.items():
+        if path.partition("/")[0].endswith("_classifier") and shape[-1:] != (model.num_classes,):
+            rule = f"must be {shape[-1]}, the classes of these weights, or 0 to leave them out"
+            raise UserError("config.model.num_classes", model.num_classes, rule)
+    texts = [f"{name} {shape} instead of {ours}" for name, shape, ours in misshapen.values()]
+    _refuse_names(source, {"missing": missing, "surplus": surplus, "misshapen": texts})
+
+
+def _refuse_names(source: str, problems: dict[str, list[str]]) -> None:
+    texts = [
+        f"{len(names)} {label} ({', '.join(names)})" for label, names in problems.items() if names
+    ]
+    rule = f"config.model.pretrained does not fit these names: {'; '.join(texts)}"
+    if NAMINGS[source][0].patterns:
+        rule += "; map names with --mapping=FILE, a JSON object from ours to theirs"
+    raise UserError("config.model.pretrained_source", source, rule)
 
 
 def _find_by_pattern(

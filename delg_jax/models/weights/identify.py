@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from delg_jax.errors import require_choice
 from delg_jax.models.weights.names import ARCHITECTURES, NAMINGS, Naming
 
 
@@ -51,6 +52,30 @@ def architecture_of(source: str, names: Iterable[str] | Mapping[str, np.ndarray]
     known, arrays = set(names), names if isinstance(names, Mapping) else None
     found = (_architecture(naming, known, arrays) for naming in NAMINGS[source])
     return next((architecture for architecture in found if architecture), None)
+
+
+def best_naming(source: str, names: Iterable[str], architecture: str) -> Naming:
+    """The naming of `source` that matches most names; the first of several."""
+    known = set(names)
+    return max(NAMINGS[source], key=lambda n: len(present(n, known, n.kernels(architecture))))
+
+
+def convention_of(source: str, names: Iterable[str], architecture: str) -> str:
+    """The convention of the networks whose weights have these names.
+
+    Args:
+      source: a key of `names.NAMINGS`.
+      names: all names in the file.
+      architecture: one of `names.ARCHITECTURES`.
+
+    Returns:
+      A key of `convention.CONVENTIONS`.
+
+    Raises:
+      UserError: if `source` is unknown.
+    """
+    require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
+    return best_naming(source, names, architecture).convention
 
 
 def present(naming: Naming, names: set[str], kernels: set[str]) -> set[str]:

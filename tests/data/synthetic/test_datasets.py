@@ -3,12 +3,13 @@ import io
 import json
 import pickle
 
-import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from configs import default
+from delg_jax.data import DataSettings
 from delg_jax.data.synthetic import ground_truth, retrieval, source, training, world
 from delg_jax.data.synthetic.camera import homography_between, look_at
 from delg_jax.data.synthetic.datasets import (
@@ -152,8 +153,9 @@ def test_wrong_worlds_are_user_errors(tmp_path, size, seed, field):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
+    settings = DataSettings.of(default.get_config().data)
     folder = str(tmp_path_factory.mktemp("tfds"))
-    return ml_collections.ConfigDict({"tfds_dir": folder, "synthetic": {"size": "tiny", "seed": 0}})
+    return dataclasses.replace(settings, tfds_dir=folder, synthetic_size="tiny")
 
 
 def test_training_classes_are_the_landmarks(data):
@@ -175,10 +177,8 @@ def test_retrieval_has_truth_for_each_query(data):
 
 
 def test_unknown_size_is_a_user_error(data):
-    wrong = ml_collections.ConfigDict(data.to_dict())
-    wrong.synthetic.size = "huge"
     with pytest.raises(UserError, match="huge"):
-        training(wrong)
+        training(dataclasses.replace(data, synthetic_size="huge"))
 
 
 BOX = np.array([20.0, 10, 140, 110])

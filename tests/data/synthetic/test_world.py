@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from delg_jax.data.synthetic.views import KINDS
+from delg_jax.data.synthetic.render import KINDS
 from delg_jax.data.synthetic.world import SIZES, SPLITS, STREAMS, generator, shots, world_size
 from delg_jax.errors import UserError
 

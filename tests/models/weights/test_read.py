@@ -1,18 +1,26 @@
 """Reading weights of all formats, errors of one line, and mappings of names."""
 
 import json
+import pathlib
+import struct
 import sys
 import warnings
+import zipfile
 
 import h5py
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import traverse_util
 
 from delg_jax.errors import UserError
+from delg_jax.models import vit, weights
+from delg_jax.models.vit import Architecture
 from delg_jax.models.weights import convert, read_arrays, read_mapping
 from delg_jax.models.weights.names import NAMINGS
+from delg_jax.models.weights.read import split_layers
+from delg_jax.training.named_weights import find_weights
 from tests.models.weights.foreign import foreign, model_of
 
 ARRAYS = {"conv1.weight": np.arange(600, dtype=np.float32).reshape(20, 30), "steps": np.ones(5)}
@@ -251,3 +259,158 @@ def test_a_mapping_finds_a_renamed_array(rng):
         converted["params"]["resnet"]["stem_conv"]["kernel"],
         ours["params", "resnet", "stem_conv", "kernel"],
     )
+
+
+class Bomb:
+    """Unpickling it leaves a trace."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return (pathlib.Path.touch, (self.trace,))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_changed_bytes_are_refused(tmp_path, rng, save):
+    path = tmp_path / "weights.npz"
+    save(path, a=rng.random(1000))
+    content = bytearray(path.read_bytes())
+    content[1000:1100] = bytes(255 - byte for byte in content[1000:1100])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="must be an intact .npz archive"):
+        read_arrays(str(path))
+
+
+def test_a_single_array_is_refused(tmp_path):
+    path = tmp_path / "weights.npz"
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(UserError, match="must be an .npz archive of named arrays"):
+        read_arrays(str(path))
+
+
+def test_nothing_pickled_is_executed(tmp_path):
+    path, trace = tmp_path / "weights.npz", tmp_path / "trace"
+    np.savez(path, a=np.ones(3), b=np.array([Bomb(trace)], dtype=object))
+    with pytest.raises(UserError, match="must be an intact .npz archive of plain arrays"):
+        read_arrays(str(path))
+    assert not trace.exists()
+    np.load(path, allow_pickle=True)["b"]
+    assert trace.exists()  # the bomb would have gone off
+
+
+def test_a_zip_of_other_files_is_refused(tmp_path):
+    """PyTorch's own checkpoints are such archives."""
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+    with pytest.raises(UserError, match="archive/data.pkl is"):
+        read_arrays(str(path))
+
+
+def test_a_declared_huge_size_is_refused(tmp_path):
+    """The size stands in the directory at the end of the file; nothing need be behind it."""
+    path = tmp_path / "weights.npz"
+    np.savez(path, a=np.ones(3))
+    content = path.read_bytes()
+    entry = content.rindex(b"PK\x01\x02")
+    huge = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(content[: entry + 24] + huge + content[entry + 28 :])
+    with pytest.raises(UserError, match="must not unpack"):
+        read_arrays(str(path))
+
+
+def test_names_shapes_and_types_are_kept(tmp_path):
+    arrays = {
+        "layer1.0.conv1.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
+        "steps": np.asarray(7, np.int64),
+        "empty": np.zeros((0, 3), np.float64),
+    }
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file(arrays, path, metadata={"format": "np"})
+    found = read_arrays(str(path))
+    assert set(found) == set(arrays)
+    for name, array in found.items():
+        assert array.dtype == arrays[name].dtype
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_places_beyond_the_file_are_refused(tmp_path):
+    header = {"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    with pytest.raises(UserError, match="must be an intact safetensors file"):
+        read_arrays(str(path))
+
+
+BARE = {"local_head": False, "whitening": False, "num_classes": 0}
+
+
+def small(monkeypatch, convention, name):
+    """Sizes of a published architecture, of few channels under its name."""
+    spec = Architecture(convention, 16, 3, 8, 12, 2, 16)
+    monkeypatch.setitem(vit.ARCHITECTURES, name, spec)
+    return model_of(name, convention, conv4_stride=16, **BARE)
+
+
+def test_arrays_of_other_networks_stay_the_same(rng):
+    arrays = {"conv1.weight": rng.normal(size=(3, 2)), "stem/kernel": rng.normal(size=4)}
+    found = split_layers(arrays)
+    assert list(found) == list(arrays)
+    assert all(found[name] is array for name, array in arrays.items())
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_an_archive_of_big_vision(rng, tmp_path, monkeypatch, stacked):
+    """Two towers, heads of the attention as axes, a head, and perhaps stacked blocks."""
+    model = small(monkeypatch, "siglip", "siglip2_b16_224")
+    ours, theirs = foreign(NAMINGS["siglip"][0], model, rng)
+    for name, array in theirs.items():
+        if "MultiHead" in name:
+            shape = (2, 4, 8) if "out/kernel" in name else (*array.shape[:-1], 2, 4)
+            theirs[name] = array if "out/bias" in name else array.reshape(shape)
+    if stacked:
+        layers = [{n: a for n, a in theirs.items() if f"block_{i}/" in n} for i in range(12)]
+        for parts in zip(*(sorted(layer) for layer in layers), strict=True):
+            name = parts[0].replace("block_0/", "block/")
+            theirs[name] = np.stack([theirs.pop(part) for part in parts])
+    theirs["MAPHead_0/probe"] = np.zeros((1, 1, 8), np.float32)
+    towers = {f"params/img/{name}": array for name, array in theirs.items()}
+    towers |= {"params/txt/Embed_0/embedding": np.zeros((5, 8)), "params/t": np.zeros(1)}
+    path = tmp_path / "siglip2.npz"
+    np.savez(path, **towers)
+    found = find_weights(str(path))
+    assert found.fields["backbone"] == "siglip2_b16_224"
+    assert found.fields["convention"] == "siglip"
+    assert found.fields["conv4_stride"] == 16
+    converted = weights.convert(found.source, weights.read_arrays(str(path)), model)
+    converted = traverse_util.flatten_dict(converted)
+    assert set(converted) == set(ours)
+    for key, values in converted.items():
+        np.testing.assert_array_equal(values, ours[key], err_msg=str(key))
+
+
+def test_query_key_and_value_in_one_array(rng, monkeypatch):
+    model = small(monkeypatch, "dinov2", "dinov2_s14")
+    ours, theirs = foreign(NAMINGS["dinov2"][1], model, rng)
+    for block in range(12):
+        for leaf in ("weight", "bias"):
+            names = [f"blocks.{block}.attn.{part}.{leaf}" for part in ("query", "key", "value")]
+            fused = np.concatenate([theirs.pop(name) for name in names])
+            theirs[f"blocks.{block}.attn.qkv.{leaf}"] = fused
+    theirs["mask_token"] = np.zeros((1, 8), np.float32)
+    converted = weights.convert("dinov2", split_layers(theirs), model)
+    for key, values in traverse_util.flatten_dict(converted).items():
+        np.testing.assert_array_equal(values, ours[key], err_msg=str(key))
+
+
+def test_architectures_of_equal_names_are_told_apart_by_shapes(rng, monkeypatch):
+    """The base model has the names of the small one, and so has that of another grid."""
+    _, theirs = foreign(NAMINGS["dinov2"][0], small(monkeypatch, "dinov2", "dinov2_b14"), rng)
+    assert weights.identify(theirs) == weights.Identity("dinov2", "dinov2_b14", "dinov2")
+    theirs["embeddings.position_embeddings"] = np.zeros((1, 5, 8), np.float32)
+    assert weights.identify(theirs) is None
+    with pytest.raises(UserError, match="position_embeddings"):
+        weights.convert("dinov2", theirs, small(monkeypatch, "dinov2", "dinov2_b14"))

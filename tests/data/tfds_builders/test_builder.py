@@ -13,8 +13,9 @@ import tensorflow_datasets as tfds
 
 from delg_jax import locks
 from delg_jax.data.synthetic.datasets import SyntheticConfig, SyntheticLandmarks, prepare
-from delg_jax.data.tfds_builders import GoogleLandmarksV1, preparation
-from delg_jax.data.tfds_builders.preparation import prepare_once
+from delg_jax.data.tfds_builders import GoogleLandmarksV1
+from delg_jax.data.tfds_builders import builder as builders
+from delg_jax.data.tfds_builders.builder import prepare_once
 from delg_jax.errors import UserError
 from tests.data.tfds_builders.published import (
     edit,
@@ -156,7 +157,7 @@ def test_settings_of_another_default_are_refused(tmp_path, root):
     builder.builder_config.min_side = 20
     try:
         with pytest.raises(UserError, match="min_side is 20, not 16; delete"):
-            preparation.prepare(builder, str(root))
+            builders.prepare(builder, str(root))
     finally:
         builder.builder_config.min_side = 16
 
@@ -221,7 +222,7 @@ def test_the_slower_of_two_processes_takes_what_the_other_prepared_only_if_it_fi
 
     monkeypatch.setattr(builder, "_groups", overtaken)
     with pytest.raises(UserError, match=r"config\.data\.root = .*train\.csv has "):
-        preparation.prepare(builder, str(tmp_path / "other"))
+        builders.prepare(builder, str(tmp_path / "other"))
     assert prepared_folder(tmp_path) == pathlib.Path(builder.data_path)
 
 
@@ -235,7 +236,7 @@ def test_a_source_that_changes_while_it_is_prepared_shows_later(tmp_path, root, 
         return found
 
     monkeypatch.setattr(builder, "_groups", late)
-    preparation.prepare(builder, str(root))
+    builders.prepare(builder, str(root))
     assert "train.csv has other content" in refused(root, tmp_path)
 
 

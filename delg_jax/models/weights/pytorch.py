@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from delg_jax.models.weights.readers.refusal import refusal, require_size
-
-KIND = "PyTorch file of tensors"
+from delg_jax.models.weights.refusal import refusal, require_size
 
 # Keys under which training programs store the state dict
 _CONTAINERS = ("model_state", "state_dict", "model_state_dict", "model", "net")

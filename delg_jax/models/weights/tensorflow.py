@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from delg_jax.models.weights.readers.refusal import refusal
-
-KIND = "TensorFlow checkpoint"
+from delg_jax.models.weights.refusal import refusal
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delg_jax import hdf5_files
-from delg_jax.models.weights.readers.refusal import refusal, require_size
+from delg_jax.models.weights.refusal import refusal, require_size
 
 if TYPE_CHECKING:
     import h5py
-
-KIND = "HDF5 file of Keras weights"
 
 _KERAS3_WEIGHTS = "model.weights.h5"  # the member of a `.keras` archive
 

@@ -8,7 +8,7 @@ from delg_jax.models import class_shards
 from delg_jax.models.class_shards import ClassShards
 from delg_jax.models.delg import build
 from delg_jax.models.variables import digest
-from delg_jax.training import optimizer, placement
+from delg_jax.training import optimizer
 from delg_jax.training import step as train_step
 from delg_jax.training.checkpoints import Checkpoints
 from delg_jax.training.train import module_options
@@ -17,7 +17,10 @@ from tests.tiny import random_variables, training_config
 
 CLASSES = 11  # 8 devices hold 2 each: the sixth holds one, and the last two hold none
 STEPS = 3
-HOSTS = {1: ClassShards(CLASSES, placement.AXIS, 8), 2: ClassShards(CLASSES, placement.AXIS, 4, 2)}
+HOSTS = {
+    1: ClassShards(CLASSES, train_step.AXIS, 8),
+    2: ClassShards(CLASSES, train_step.AXIS, 4, 2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +47,23 @@ def fresh_state(config):
 
 
 def put(state, shards):
-    """As `placement.place`, but one process plays all hosts."""
+    """As `train_step.place`, but one process plays all hosts."""
     if shards is None or shards.hosts == 1:
-        return placement.place(state, shards)
+        return train_step.place(state, shards)
     split = class_shards.map_split(
         lambda leaf: np.tile(
-            placement.split_classes(np.asarray(leaf), shards),
+            train_step.split_classes(np.asarray(leaf), shards),
             (shards.hosts, *[1] * np.ndim(leaf)),
         ),
         state,
     )
-    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), (placement.AXIS,))
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), (train_step.AXIS,))
     spec = jax.sharding.PartitionSpec
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: jax.device_put(
             leaf,
             jax.sharding.NamedSharding(
-                mesh, spec(placement.AXIS) if class_shards.is_split(path) else spec()
+                mesh, spec(train_step.AXIS) if class_shards.is_split(path) else spec()
             ),
         ),
         split,
@@ -68,14 +71,14 @@ def put(state, shards):
 
 
 def taken(state, shards):
-    """As `placement.to_host`, for `put`; all hosts must hold the same."""
+    """As `train_step.to_host`, for `put`; all hosts must hold the same."""
     if shards is None or shards.hosts == 1:
-        return placement.to_host(state, shards)
+        return train_step.to_host(state, shards)
 
     def first(leaf):
         hosts = leaf.reshape(shards.hosts, shards.devices, *leaf.shape[1:])
         np.testing.assert_array_equal(hosts[0], hosts[1])
-        return placement.join_classes(hosts[0], shards.classes)
+        return train_step.join_classes(hosts[0], shards.classes)
 
     return class_shards.map_split(first, jax.device_get(state))
 
@@ -156,7 +159,7 @@ def test_a_tensor_that_is_not_finite_is_found_on_any_device(config, batch):
     shards = HOSTS[1]
     module = build(config.model, freeze_norm=True, class_shards=shards)
     tx = optimizer.create_optimizer(config.train, shards)
-    placed = placement.place(state, shards)
+    placed = train_step.place(state, shards)
     weights = train_step.loss_weights(config.train)
     step = train_step.parallel_train_step(placed, module, tx, weights)
     _, metrics = step(placed, {name: batch[name] for name in ("image", "label")}, True)
@@ -166,7 +169,7 @@ def test_a_tensor_that_is_not_finite_is_found_on_any_device(config, batch):
 @pytest.mark.parametrize("shards", [None, HOSTS[1]], ids=["whole", "shards"])
 def test_taking_a_state_from_the_devices_is_the_inverse_of_placing_it(config, shards):
     state = fresh_state(config)
-    back = placement.to_host(placement.place(state, shards), shards)
+    back = train_step.to_host(train_step.place(state, shards), shards)
     jax.tree.map(np.testing.assert_array_equal, back, state)
 
 
@@ -174,18 +177,18 @@ def test_checkpoints_are_the_same_with_and_without_shards(config, tmp_path):
     state, found = fresh_state(config), []
     for name, shards in (("whole", None), ("shards", HOSTS[1])):
         with Checkpoints(tmp_path / name, config.model, keep=1) as checkpoints:
-            checkpoints.save(placement.to_host(placement.place(state, shards), shards), "")
+            checkpoints.save(train_step.to_host(train_step.place(state, shards), shards), "")
         with Checkpoints(tmp_path / name, config.model, keep=1) as checkpoints:
             restored, _ = checkpoints.restore(state)
         jax.tree.map(np.testing.assert_array_equal, restored, state)
         found.append(digest(restored.variables))
-        back = placement.place(restored, HOSTS[1])
+        back = train_step.place(restored, HOSTS[1])
         assert back.params["global_classifier"]["kernel"].shape == (8, 16, 2)
     assert found[0] == found[1]
 
 
 def test_each_device_holds_its_classes_and_their_momentum(config):
-    placed = placement.place(fresh_state(config), HOSTS[1])
+    placed = train_step.place(fresh_state(config), HOSTS[1])
     kernel = placed.params["global_classifier"]["kernel"]
     assert kernel.shape == (8, 16, 2)
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(1, 16, 2)}
@@ -198,17 +201,15 @@ def test_each_device_holds_its_classes_and_their_momentum(config):
 @pytest.mark.parametrize(("classes", "devices"), [(11, 8), (16, 8), (3, 8), (5, 1)])
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
 def test_splitting_keeps_the_order_of_classes(rng, classes, devices, shape):
-    shards = ClassShards(classes, placement.AXIS, devices)
+    shards = ClassShards(classes, train_step.AXIS, devices)
     array = rng.normal(size=(*shape, classes)).astype(np.float32)
-    split = placement.split_classes(array, shards)
+    split = train_step.split_classes(array, shards)
     assert split.shape == (devices, *shape, shards.per_device)
-    np.testing.assert_array_equal(placement.join_classes(split, classes), array)
+    np.testing.assert_array_equal(train_step.join_classes(split, classes), array)
     np.testing.assert_array_equal(split[0], array[..., : shards.per_device])
     assert np.count_nonzero(split) == array.size
 
 
-def test_the_field_decides(config):
-    assert placement.class_shards(config) is None
-    config = config.copy_and_resolve_references().unlock()
-    config.train.shard_classifier = True
-    assert placement.class_shards(config) == HOSTS[1]
+def test_classifiers_are_split_if_asked_for():
+    assert train_step.class_shards(CLASSES, split=False) is None
+    assert train_step.class_shards(CLASSES, split=True) == HOSTS[1]
