@@ -77,7 +77,13 @@ ABLATION = {
     "search.asmk.threshold": (0.0, 0.35),
     "search.asmk.power": (1.0, 5.0),
     "search.idf_images": (50, 100),
-    "rerank.mds.graph": ("on_the_fly",),
+    "rerank.mds.short_list": (100,),
+}
+# As for a database without a graph
+ON_THE_FLY = {
+    "rerank.mds.graph": "on_the_fly",
+    "rerank.mds.short_list": 100,
+    "search.graph_features": 100,
 }
 
 
@@ -116,6 +122,7 @@ def rows(ablate: bool) -> list[Row]:
         for field, values in ABLATION.items():
             name = field.removeprefix("search.").removeprefix("rerank.")
             found += [Row(f"{name}={value}", {field: value}) for value in values]
+        found.append(Row("graph on the fly", ON_THE_FLY))
         found.append(Row("scores of signs", _SIGNS))
     return found
 

@@ -49,8 +49,9 @@ def test_all_images_as_candidates_rank_exactly(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         candidates,
         "ABLATION",
-        {"search.asmk.words": (2,), "rerank.mds.graph": ("on_the_fly",), "search.candidates": (3,)},
+        {"search.asmk.words": (2,), "search.candidates": (3,)},
     )
+    monkeypatch.setattr(candidates, "ON_THE_FLY", {"rerank.mds.graph": "on_the_fly"})
     flags = [
         f"--features={tmp_path / 'run'}",
         f"--work={tmp_path / 'work'}",
@@ -65,7 +66,7 @@ def test_all_images_as_candidates_rank_exactly(tmp_path, capsys, monkeypatch):
     result = tmp_path / "local_to_global_candidates.json"
     found = json.loads(result.read_text())["rows"]
     assert found["candidates"]["map"] == found["exact"]["map"]
-    assert found["mds.graph=on_the_fly"]["map"] == found["exact"]["map"]
+    assert found["graph on the fly"]["map"] == found["exact"]["map"]
     assert found["candidates"]["found_of_first"] == 1.0
     assert found["candidates=3"]["found_of_first"] == 0.5
     assert set(found["ASMK*"]["map"]) == {"local"}
