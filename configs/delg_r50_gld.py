@@ -21,7 +21,7 @@ The argument `tf2` is the recipe of the official TensorFlow 2 code instead: Goog
 clean, 500,000 steps of 256 images of 321 pixels on 8 devices, its ResNet and a fixed ArcFace scale.
 With `tf2,devices=4` the batch is half as large and there are twice as many steps.
 
-    python -c "from delg_jax.training.length import of_recipe; print(of_recipe('delg_r50_gld'))"
+    python -c "from delg_jax.training import train; print(train.length_of_recipe('delg_r50_gld'))"
 
 prints the images seen and the epochs of a recipe; an argument follows a colon.
 """

@@ -1,6 +1,7 @@
 """Training from a configuration: checks it, prepares state and input, and runs the loop."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from delg_jax import distributed, json_files
+from delg_jax import config_files, distributed, json_files
 from delg_jax.configuration import difference, flatten, within
 from delg_jax.data import open_training, pipeline, skips
 from delg_jax.data.sources import FileSource, ImageSource, TrainingData
@@ -22,7 +23,7 @@ from delg_jax.errors import UserError
 from delg_jax.locks import held_by_first
 from delg_jax.models.delg import Delg, build
 from delg_jax.models.variables import initialize, load_pretrained, shapes
-from delg_jax.training import feature_cache, length, optimizer
+from delg_jax.training import feature_cache, optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints, Restored, has_checkpoint
 from delg_jax.training.checks import best_metric, changed_on_resume, check_fields
 from delg_jax.training.interruption import StopRequest
@@ -35,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 
 _IMAGES_FILE = "images.json"  # fingerprint of a run's images
 
+# Images of the published data sets; of gldv1 those of the paper (section 4.1)
+PUBLISHED_IMAGES = {"gldv1": 1_200_000, "gldv2": 4_132_914, "gldv2_clean": 1_580_470}
 _DECISIVE = ("seed", "model", "data", "train")
 _FREE = (  # fields under those that may change when a run resumes
     *("data.root", "data.tfds_dir", "data.exclude"),  # the images themselves are compared
@@ -86,7 +89,7 @@ def _train(
     config: ml_collections.ConfigDict, data: TrainingData, root: pathlib.Path, stop: StopRequest
 ) -> dict[str, float]:
     """Trains to the end in a folder that is ours; returns the last record of metrics."""
-    _LOG.info("%s", length.of_config(config, len(data.train)))
+    _LOG.info("%s", length_of(config, len(data.train)))
     module = build(config.model, **module_options(config.train))
     shards = class_shards(config.model.num_classes, config.train.shard_classifier)
     tx = optimizer.create_optimizer(config.train, shards)
@@ -135,6 +138,62 @@ def _start(
     restored = checkpoints.restore(like)
     _LOG.info("resumed at step %d", int(restored.state.step))
     return restored
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """The length of a training.
+
+    Attributes:
+      steps: number of updates.
+      batch_size: images in an update.
+      train_images: images to learn from.
+    """
+
+    steps: int
+    batch_size: int
+    train_images: int
+
+    @property
+    def images_seen(self) -> int:
+        """Images in all updates."""
+        return self.steps * self.batch_size
+
+    @property
+    def epochs(self) -> float:
+        """How often each image is seen."""
+        return self.images_seen / self.train_images
+
+    def __str__(self) -> str:
+        """Returns one line for a reader."""
+        return (
+            f"{self.images_seen:,} images in {self.steps:,} steps of {self.batch_size}: "
+            f"{self.epochs:.1f} epochs of {self.train_images:,} images"
+        )
+
+
+def length_of(config: ml_collections.ConfigDict, train_images: int) -> Length:
+    """The length of the training that a configuration describes, on a number of images."""
+    return Length(config.train.steps, config.train.batch_size, train_images)
+
+
+def length_of_recipe(name: str) -> Length:
+    """The length of a recipe on its published data set, as `--config` names it.
+
+    Args:
+      name: config file or name of one of ours, and its argument after a colon, for example
+        `delg_r50_gld:devices=32`.
+
+    Raises:
+      UserError: if the number of images of its data set is not published.
+    """
+    file, _, argument = name.partition(":")
+    config = config_files.run(file, argument)
+    images = PUBLISHED_IMAGES.get(config.data.name)
+    if images is None:
+        rule = f"has no published number of images, as {', '.join(PUBLISHED_IMAGES)} have"
+        raise UserError("config.data.name", config.data.name, rule)
+    return length_of(config, round(images * (1 - config.data.validation_share)))
 
 
 def with_classes(

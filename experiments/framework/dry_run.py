@@ -24,7 +24,7 @@ from delg_jax.models.delg import SOURCES, build
 from delg_jax.models.variables import shapes
 from delg_jax.reports.tables import markdown
 from delg_jax.retrieval.settings import ranked_depth
-from delg_jax.training.length import PUBLISHED, of_config
+from delg_jax.training.train import PUBLISHED_IMAGES, length_of
 from experiments.benchmarks import bench_all
 from experiments.framework import extraction_cost, plan, runs
 from experiments.framework.experiment import Experiment
@@ -178,9 +178,9 @@ def _row(name: str, found: Sequence[Step], kinds: Iterable[str]) -> list[str]:
 
 def _training(name: str, config: ml_collections.ConfigDict, rates: Rates) -> Step:
     data, train = config.data, config.train
-    published = PUBLISHED.get(data.name)
+    published = PUBLISHED_IMAGES.get(data.name)
     kept = 1 - data.validation_share if published else 1.0
-    length = of_config(config, round((published or _train_images(data)) * kept))
+    length = length_of(config, round((published or _train_images(data)) * kept))
     area = (data.image_size / rates.size("train").get("side", data.image_size)) ** 2
     share = _LOCAL_SHARE if train.heads == "local" or train.freeze_backbone else 1.0
     work = length.images_seen * area * share * _OPERATIONS.get(config.model.backbone, 1.0)

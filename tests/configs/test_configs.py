@@ -15,7 +15,7 @@ from delg_jax.evaluation import gldv2
 from delg_jax.models.delg import build
 from delg_jax.rerank import spatial_verification
 from delg_jax.retrieval.settings import RerankSettings
-from delg_jax.training.length import of_recipe
+from delg_jax.training.train import length_of_recipe
 
 FOLDER = Path(default.__file__).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "__init__.py")
@@ -89,7 +89,7 @@ def test_smoke_shrinks_the_quickstart_and_changes_no_network():
 @pytest.mark.parametrize("name", ["delg_r50_gld", "delg_r101_gld"])
 @pytest.mark.parametrize("devices", [1, 8, 16, 21, 32, 256])
 def test_the_recipe_sees_the_images_of_the_paper_on_any_number_of_devices(name, devices):
-    recipe = of_recipe(f"{name}:devices={devices}")
+    recipe = length_of_recipe(f"{name}:devices={devices}")
     assert recipe.batch_size == 16 * devices
     assert recipe.images_seen == pytest.approx(24e6, rel=1e-4)
     assert recipe.train_images == 960_000
@@ -98,7 +98,7 @@ def test_the_recipe_sees_the_images_of_the_paper_on_any_number_of_devices(name, 
 
 def test_the_default_recipe_is_for_eight_devices():
     assert load("delg_r50_gld.py") == load("delg_r50_gld.py", "devices=8")
-    assert str(of_recipe("delg_r50_gld")) == (
+    assert str(length_of_recipe("delg_r50_gld")) == (
         "24,000,000 images in 187,500 steps of 128: 25.0 epochs of 960,000 images"
     )
     with pytest.raises(UserError, match="devices = 0: must be at least 1"):
@@ -121,14 +121,14 @@ def test_the_recipe_of_the_official_code(argument, batch, steps, rate):
     assert config.train.learning_rate == pytest.approx(rate, rel=1e-12)
     assert (config.data.name, config.data.image_size) == ("gldv2_clean", 321)
     assert (config.model.convention, config.train.arcface_scale_learned) == ("keras", False)
-    recipe = of_recipe(f"delg_r50_gld:{argument}")
+    recipe = length_of_recipe(f"delg_r50_gld:{argument}")
     assert recipe.images_seen == 128_000_000
     assert recipe.epochs == pytest.approx(128e6 / 1_264_376)
 
 
 def test_images_seen_need_a_published_data_set():
     with pytest.raises(UserError, match="config.data.name = 'synthetic'"):
-        of_recipe("quickstart")
+        length_of_recipe("quickstart")
 
 
 def test_recipes_differ_only_in_the_backbone():

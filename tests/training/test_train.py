@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
+from configs import default
 from delg_jax import json_files
 from delg_jax.data import pipeline
 from delg_jax.errors import UserError
 from delg_jax.training import feature_cache, loop, train
 from delg_jax.training.interruption import Interrupted
-from delg_jax.training.train import train_and_evaluate
+from delg_jax.training.train import Length, length_of, train_and_evaluate
 from delg_jax.training.trained_network import load_model
 from tests.data.tfds_builders.published import make_gldv1
 from tests.photographs import make_folder, truncate
@@ -414,3 +415,16 @@ def test_a_run_that_began_with_shards_ends_without(config, tmp_path, monkeypatch
     assert len(first) == len(records(tmp_path / "whole")[0])
     (_, found), (_, expected) = (load_model(config, tmp_path / n) for n in ("mixed", "whole"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
+def test_epochs_are_images_seen_per_image():
+    length = Length(steps=30, batch_size=4, train_images=80)
+    assert length.images_seen == 120
+    assert length.epochs == 1.5
+    assert str(length) == "120 images in 30 steps of 4: 1.5 epochs of 80 images"
+
+
+def test_the_default_is_the_length_of_the_paper():
+    length = length_of(default.get_config(), 960_000)
+    assert length.images_seen == 24_000_000
+    assert length.epochs == 25
