@@ -116,7 +116,7 @@ def prepare(size: str, seed: int, data_dir: str) -> SyntheticLandmarks:
     """
     world_size(size)
     if seed < 0:
-        raise UserError("config.data.synthetic_seed", seed, "must not be negative")
+        raise UserError("config.data.synthetic.seed", seed, "must not be negative")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # in a log every tick would be a line
     builder = SyntheticLandmarks(
