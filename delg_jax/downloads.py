@@ -192,13 +192,14 @@ def unpack_files(url: str, archive: pathlib.Path, target: pathlib.Path, flat: bo
     Args:
       url: for errors.
       archive: .tar.gz or .tar.
-      target: folder, which other archives may share.
+      target: folder, which other archives may share. An archive may hold it, or what is in it.
       flat: whether to move all files into the folder itself, without the folders of the archive.
     """
     with _unpacked(url, archive) as folder:
-        for path in sorted(folder.rglob("*")):
+        root = folder / target.name if os.listdir(folder) == [target.name] else folder
+        for path in sorted(root.rglob("*")):
             if path.is_file() and not path.is_symlink():
-                place = target / (path.name if flat else path.relative_to(folder))
+                place = target / (path.name if flat else path.relative_to(root))
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, place)
 

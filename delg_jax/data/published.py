@@ -18,7 +18,7 @@ from delg_jax.progress import Progress
 FLAT, TREE = "flat", "tree"  # how an archive is unpacked: without its folders, or with them
 _UNPACKING = ".unpacking"  # folder of archives of which others lack
 _MEGA = 10**6
-_MD5 = re.compile(r"\b[0-9a-fA-F]{32}\b")
+_SUM = re.compile(r"\b(?:[0-9a-fA-F]{64}|[0-9a-fA-F]{32})\b")  # SHA-256 or MD5
 
 GLDV2_URL = "https://s3.amazonaws.com/google-landmark"
 GLDV2_TARS = {"train": 500, "index": 100, "test": 20}
@@ -32,6 +32,11 @@ _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
 _R1M = "http://ptak.felk.cvut.cz/revisitop/revisitop1m"
 _R1M_PARTS = 100
+_ILIAS = "https://vrg.fel.cvut.cz/ilias_data"
+_ILIAS_LISTS = (
+    *("image_query_ids.txt", "text_query_ids.txt", "positive_ids.txt"),
+    *("distractor_ids.txt.gz", "mini_ilias_yfcc100m_ids.txt"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,8 @@ class PublishedFile:
       url: where it is.
       path: in the folder of the data set; of an archive that is unpacked, the folder of its images.
       megabytes: about, where a page names it; 0 where none does.
-      sums: path of the file of the same data set that holds its MD5 sum; empty if none.
+      sums: path of the file of the same data set that holds its MD5 sum or SHA-256, alone or on
+        the line that ends with its name; empty if none.
       unpack: `flat`, `tree`, or empty for a file that stays as it is.
     """
 
@@ -152,6 +158,28 @@ PUBLISHED: dict[str, PublishedData] = {
     ),
     "gldv2_test": PublishedData(
         "Google Landmarks v2, queries and answers", "gldv2", _GLDV2_LICENCE, _gldv2("test")
+    ),
+    "ilias": PublishedData(
+        "ILIAS: 1,232 queries and 4,715 positives of 1,000 objects, and all lists of ids",
+        "ilias",
+        "the authors' photographs CC BY 4.0, others as their pages say; see "
+        "https://github.com/ilias-vrg/ilias/tree/main/download",
+        (
+            PublishedFile(f"{_ILIAS}/checksums.txt", "checksums.txt"),
+            *(
+                PublishedFile(f"{_ILIAS}/image_ids/{name}", f"image_ids/{name}")
+                for name in _ILIAS_LISTS
+            ),
+            PublishedFile(
+                f"{_ILIAS}/ilias_core.tar", "ilias_core", sums="checksums.txt", unpack=TREE
+            ),
+        ),
+    ),
+    "ilias_distractors": PublishedData(
+        "ILIAS: 100M distractors of YFCC100M in 1,000 parts, 6.3 TB with all else",
+        "ilias/yfcc100m",
+        "as their pages say",
+        page="https://github.com/ilias-vrg/ilias/tree/main/download",
     ),
 }
 # Data sets in one folder, by its name
@@ -368,22 +396,24 @@ def _download_one(one: Wanted, advance: Callable[[int], None]) -> None:
     digest = ""
     unpack: downloads.Unpack | None = None
     if one.file.sums:
-        digest = _md5_of(one.folder / one.file.sums)
+        digest = _sum_of(one.file, one.folder / one.file.sums)
     if one.file.unpack:
         unpack = functools.partial(_unpack, one.file)
     downloads.download(one.file.url, _target(one), digest, unpack, advance)
 
 
-def _md5_of(sums: pathlib.Path) -> str:
+def _sum_of(file: PublishedFile, sums: pathlib.Path) -> str:
     """The published sum, as `downloads.download` takes it."""
     if not sums.is_file():
         rule = "could not be downloaded, so that its archive cannot be checked"
-        raise UserError("MD5 file", str(sums), rule)
-    found = _MD5.search(sums.read_text(encoding="utf-8", errors="replace"))
-    if found is None:
-        rule = "must hold a sum of 32 hexadecimal digits; remove it and fetch it again"
-        raise UserError("MD5 file", str(sums), rule)
-    return f"md5:{found.group().lower()}"
+        raise UserError("file of sums", str(sums), rule)
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    own = [line for line in lines if line.strip().rpartition("/")[2].split()[-1:] == [file.name]]
+    found = [match.group().lower() for line in own or lines for match in _SUM.finditer(line)]
+    if len(found) != 1:
+        rule = f"must hold one sum of 32 or 64 hexadecimal digits for {file.name}; remove it and "
+        raise UserError("file of sums", str(sums), f"{rule}fetch it again")
+    return found[0] if len(found[0]) == 64 else f"md5:{found[0]}"
 
 
 def _target(one: Wanted) -> pathlib.Path:

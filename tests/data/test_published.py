@@ -15,7 +15,7 @@ from delg_jax.data import published
 from delg_jax.errors import UserError
 from tests import file_server
 
-OXFORD, DISTRACTORS, LANDMARKS = "roxford5k", "revisitop1m", "gldv2_test"
+OXFORD, DISTRACTORS, LANDMARKS, ILIAS = "roxford5k", "revisitop1m", "gldv2_test", "ilias"
 PARTS = 3  # of R1M and Google Landmarks v2 here
 
 
@@ -45,10 +45,21 @@ CONTENTS = {
     "retrieval_solution_v2.1.csv": b"retrieval",
     **{f"images_{n:03d}.tar": tar_of({"a/b/c/d.jpg": picture(n)}, "w") for n in range(PARTS)},
 }
+_LISTS = {file.path: file.name for file in published.PUBLISHED[ILIAS].files if "ids" in file.path}
+CONTENTS |= {name: name.encode() for name in _LISTS.values()} | {
+    "ilias_core.tar": tar_of({"ilias_core/bold_000/query/Q000_00.jpg": picture(7)}, "w")
+}
+CONTENTS["checksums.txt"] = "".join(
+    f"{hashlib.sha256(content).hexdigest()} https://server/ilias_data/{name}\n"
+    for name, content in (
+        ("ilias_core.tar", CONTENTS["ilias_core.tar"]),
+        ("yfcc100m/ilias_core.tar.gz", b"other"),
+    )
+).encode()
 CONTENTS |= {
     f"md5.{name.removesuffix('.tar')}.txt": f"{hashlib.md5(content).hexdigest()}  {name}\n".encode()
     for name, content in CONTENTS.items()
-    if name.endswith(".tar")
+    if name.startswith("images_")
 }
 
 
@@ -57,7 +68,7 @@ def server(monkeypatch):
     """A server with the published layout, of which `PUBLISHED` has the addresses."""
     monkeypatch.setattr(downloads, "_pause", lambda _: 0.0)
     with file_server.running() as running:
-        for name in (OXFORD, DISTRACTORS, LANDMARKS):
+        for name in (OXFORD, DISTRACTORS, LANDMARKS, ILIAS):
             data = published.PUBLISHED[name]
             files = [file for file in data.files if file.name in CONTENTS]
             for file in files:
@@ -104,6 +115,11 @@ WHOLE = {
             for name in (f"images_{n:03d}.tar", f"md5.images_{n:03d}.txt")
         },
     },
+    ILIAS: {
+        "ilias/checksums.txt": CONTENTS["checksums.txt"],
+        "ilias/ilias_core/bold_000/query/Q000_00.jpg": picture(7),
+        **{f"ilias/{path}": name.encode() for path, name in _LISTS.items()},
+    },
 }
 
 
@@ -138,7 +154,12 @@ def test_what_a_killed_download_left_is_resumed(tmp_path, server):
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [(DISTRACTORS, "revisitop1m.2.tar.gz"), (LANDMARKS, "images_001.tar")]
+    ("name", "file"),
+    [
+        (DISTRACTORS, "revisitop1m.2.tar.gz"),
+        (LANDMARKS, "images_001.tar"),
+        (ILIAS, "ilias_core.tar"),
+    ],
 )
 def test_a_short_file_is_refused_and_only_it_is_fetched_again(tmp_path, server, name, file):
     last = next(path for path in server.files if path.endswith(file))
@@ -147,6 +168,7 @@ def test_a_short_file_is_refused_and_only_it_is_fetched_again(tmp_path, server, 
         fetch(tmp_path, name)
     assert not (tmp_path / "revisitop1m" / "jpg").exists()
     assert not (tmp_path / "gldv2" / "test" / "images_001.tar").exists()
+    assert not (tmp_path / "ilias" / "ilias_core").exists()
     server.short, server.names = set(), []
     fetch(tmp_path, name)
     assert tree(tmp_path) == WHOLE[name]
@@ -177,8 +199,16 @@ def test_a_program_killed_before_images_got_their_name_is_finished(tmp_path, ser
 def test_a_file_of_sums_without_a_sum_is_refused(tmp_path, server):
     path = next(path for path in server.files if path.endswith("md5.images_000.txt"))
     server.files[path] = b"<html>"
-    with pytest.raises(UserError, match="must hold a sum of 32 hexadecimal digits"):
+    with pytest.raises(UserError, match=r"md5\.images_000\.txt.*must hold one sum"):
         fetch(tmp_path, LANDMARKS)
+
+
+def test_an_archive_of_another_sum_than_its_line_is_refused(tmp_path, server):
+    path = next(path for path in server.files if path.endswith("ilias_core.tar"))
+    server.files[path] = tar_of({"ilias_core/bold_000/query/Q000_00.jpg": picture(8)}, "w")
+    with pytest.raises(UserError, match=r"ilias_core\.tar.*must have the SHA-256"):
+        fetch(tmp_path, ILIAS)
+    assert not (tmp_path / "ilias" / "ilias_core").exists()
 
 
 def test_a_full_disk_is_told_before_the_first_byte(tmp_path, server, monkeypatch):
@@ -230,6 +260,10 @@ def test_the_verb_lists_measures_and_downloads(tmp_path, server, capsys):
         ([], "needs NAME"),
         (["roxford"], "must be one of roxford5k"),
         (["gldv1"], "can only be had by hand: get it from https://www.kaggle.com"),
+        (
+            ["ilias_distractors"],
+            "can only be had by hand: get it from https://github.com/ilias-vrg",
+        ),
     ],
 )
 def test_mistakes_of_the_verb_are_one_line(tmp_path, capsys, words, rule):

@@ -26,7 +26,7 @@ class Published:
       url: of the file; empty if a program cannot download it.
       page: for people, where there is no url.
       file: name in the cache or in the package; a folder if the url is an archive.
-      megabytes: of the download.
+      megabytes: of the download as its page names it; 0 if none was found.
       sha256: digest of the download, or its first digits; empty if its publisher names none.
       package: the Python package that holds the file; empty if none.
     """
@@ -86,7 +86,9 @@ def _cvnet(backbone: str) -> Published:
     )
 
 
-def _dinov2(size: str, name: str, megabytes: float, registers: bool) -> Published:
+def _dinov2(
+    size: str, name: str, registers: bool, megabytes: float = 0.0, digest: str = ""
+) -> Published:
     ending = ("_reg", "-with-registers") if registers else ("", "")
     return Published(
         Identity("dinov2", f"dinov2_{size}14{ending[0]}", "dinov2"),
@@ -95,6 +97,7 @@ def _dinov2(size: str, name: str, megabytes: float, registers: bool) -> Publishe
         file=f"dinov2{ending[1]}-{name}.safetensors",
         megabytes=megabytes,
         url=f"{_HUGGING_FACE}/facebook/dinov2{ending[1]}-{name}/resolve/main/model.safetensors",
+        sha256=digest,
     )
 
 
@@ -136,14 +139,29 @@ PUBLISHED: dict[str, Published] = {
         24.7,
     ),
     **{
-        f"dinov2_{size}14{'_reg' * registers}": _dinov2(size, name, megabytes, registers)
-        for registers in (False, True)
-        for size, name, megabytes in (
-            ("s", "small", 88.2),
-            ("b", "base", 346.4),
-            ("l", "large", 1217.5),
-            ("g", "giant", 4545.8),
+        f"dinov2_{size}14": _dinov2(size, name, False, megabytes, digest)
+        for size, name, megabytes, digest in (
+            (
+                *("s", "small", 88.2),
+                "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
+            ),
+            (
+                *("b", "base", 346.0),
+                "d73036b56966966d07975d696bde331762f37297e2f095de8cea0040c3aa0841",
+            ),
+            (
+                *("l", "large", 1220.0),
+                "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
+            ),
+            (
+                *("g", "giant", 4550.0),
+                "917d3c470db999d32a312f8542149be91c7cbac61ee8fb4b67ae3d82b79ce21f",
+            ),
         )
+    },
+    **{
+        f"dinov2_{size}14_reg": _dinov2(size, name, registers=True)
+        for size, name in (("s", "small"), ("b", "base"), ("l", "large"), ("g", "giant"))
     },
     **{name: _siglip2(name) for name in vit.ARCHITECTURES if name.startswith("siglip2_")},
     "r50delg_gld": _savedmodel("resnet50", "r50delg_gld_20200814", "GLDv1"),

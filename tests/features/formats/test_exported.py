@@ -61,7 +61,7 @@ def test_exported_features_are_imported_to_the_bit(place, tmp_path, kind, dtype)
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kind", ["hloc", "delf"])
+@pytest.mark.parametrize("kind", ["hloc", "delf", "ames"])
 def test_imported_features_give_the_metrics_of_the_network(place, tmp_path, kind):
     config, workdir = place
     expected = evaluate(config, workdir)["methods"]
