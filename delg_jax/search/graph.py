@@ -141,8 +141,11 @@ class PairGraph:
         subset = np.asarray(subset)
         order = np.argsort(subset)  # rows on disk are read in order
         images = subset[order]
-        rows, mask = (np.asarray(side[images]) for side in (self.search.database, self.search.mask))
-        found = self._similarities(images, rows, mask, rows, mask)
+        search = self.search
+        rows, mask = (np.asarray(side[images]) for side in (search.database, search.mask))
+        weights = self._weights_of(images, rows, mask)
+        hamming = search.options["hamming"]
+        found = local_search.among(rows, mask, search.kernel, weights, hamming)
         matrix = np.empty_like(found)
         matrix[np.ix_(order, order)] = found
         return matrix, np.ones(matrix.shape, bool)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from delg_jax.search import descriptor_similarity
-from delg_jax.search.batching import read_ahead
+from delg_jax.search.batching import padded_rows, read_ahead
 from delg_jax.search.kernels import SimilarityKernel
 
 Array = jax.Array | np.ndarray
@@ -238,6 +238,79 @@ def votes(
     best_found = jnp.where(mask[None], found, -jnp.inf).max(axis=2)
     voted = jnp.where(jnp.isfinite(best_found), kernel(best_found), 0.0)
     return jnp.where(valid[:, None], voted, 0.0)
+
+
+def among(
+    descriptors: Array,
+    mask: Array,
+    kernel: SimilarityKernel,
+    weights: Array | None = None,
+    hamming: str = "popcount",
+) -> np.ndarray:
+    """The `similarity` of every image of a list to every image of it.
+
+    The products of two images are computed once for both directions.
+
+    Args:
+      descriptors: [M, K, ...] in an encoding of `descriptor_similarity.cosines`.
+      mask: bool [M, K].
+      kernel: k.
+      weights: float [M, K], factors of the votes of features; None for 1.
+      hamming: how packed signs are compared.
+
+    Returns:
+      Float32 [M, M], the image that votes first.
+    """
+    count, features = mask.shape
+    if not count or not features:
+        return np.zeros((count, count), np.float32)
+    block = min(max(int(_CACHED_PRODUCTS**0.5) // features, 1), count)
+    if weights is None:
+        weights = np.ones(mask.shape, np.float32)
+    sides = (descriptors, mask, np.asarray(weights, np.float32))
+    size = -(-count // block) * block
+    padded = (padded_rows(side, 0, size) for side in sides)
+    return np.asarray(_among(*padded, block, kernel, hamming))[:count, :count]
+
+
+@partial(jax.jit, static_argnames=("block", "kernel", "hamming"))
+def _among(
+    descriptors: jax.Array,
+    mask: jax.Array,
+    weights: jax.Array,
+    block: int,
+    kernel: SimilarityKernel,
+    hamming: str,
+) -> jax.Array:
+    """`among` for a multiple of `block` images, two blocks at a time."""
+    size, blocks = len(mask), len(mask) // block
+    first, second = np.triu_indices(blocks)
+
+    def of_block(number: jax.Array) -> list[jax.Array]:
+        sides = (descriptors, mask, weights)
+        return [jax.lax.dynamic_slice_in_dim(side, number * block, block) for side in sides]
+
+    def voted(best: jax.Array, valid: jax.Array, weight: jax.Array) -> jax.Array:
+        """Similarities [b, b] from the best products [b, K, b] of features [b, K]."""
+        found = jnp.where(jnp.isfinite(best), kernel(best), 0.0)
+        found = jnp.where(valid[:, :, None], found * weight[:, :, None], 0.0)
+        return found.sum(axis=1) / jnp.maximum(valid.sum(axis=1), 1)[:, None]
+
+    def both(numbers: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Similarities [b, b] of the images of two blocks, in both directions."""
+        (rows, valid, weight), (others, present, theirs) = map(of_block, numbers)
+        flat = (side.reshape(-1, side.shape[-1]) for side in (rows, others))
+        shape = (block, mask.shape[1], block, mask.shape[1])
+        products = descriptor_similarity.cosines(*flat, hamming).reshape(shape)
+        forth = jnp.where(present[None, None], products, -jnp.inf).max(axis=3)
+        back = jnp.where(valid[:, :, None, None], products, -jnp.inf).max(axis=1)
+        back = jnp.moveaxis(back, 0, 2)
+        return voted(forth, valid, weight), voted(back, present, theirs)
+
+    forth, back = jax.lax.map(both, (jnp.asarray(first), jnp.asarray(second)))
+    result = jnp.zeros((blocks, blocks, block, block), jnp.float32)
+    result = result.at[second, first].set(back).at[first, second].set(forth)
+    return jnp.swapaxes(result, 1, 2).reshape(size, size)
 
 
 def idf_weights(

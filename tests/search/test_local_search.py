@@ -46,6 +46,37 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("name", list(KERNELS))
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 4), (12, 3), (5, 9)])
+@pytest.mark.parametrize("cached", [1, 12**2, 2**22])  # blocks of one, of a few, of all images
+def test_images_among_themselves_equal_the_definition(rng, name, shape, cached, monkeypatch):
+    monkeypatch.setattr(local_search, "_CACHED_PRODUCTS", cached)
+    kernel, k = KERNELS[name]
+    images, mask = ragged(rng, *shape)
+    mask[0] = False
+    found = local_search.among(images, mask, kernel)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, reference(images, mask, images, mask, k), atol=2e-6)
+    order = rng.permutation(len(mask))
+    moved = local_search.among(images[order], mask[order], kernel)
+    np.testing.assert_allclose(moved, found[np.ix_(order, order)], atol=2e-6)
+
+
+@pytest.mark.parametrize("hamming", HAMMING)
+@pytest.mark.parametrize("encoding", ["float16", "int8", "sign"])
+def test_images_among_themselves_equal_a_search_of_each(rng, encoding, hamming, monkeypatch):
+    monkeypatch.setattr(local_search, "_CACHED_PRODUCTS", 10**2)
+    images, mask = ragged(rng, 7, 4)
+    codes = encodings.encode(np.where(mask[..., None], images, 0), encoding).values
+    weights = rng.random(mask.shape).astype(np.float32)
+    kernel = KERNELS["threshold"][0]
+    found = local_search.among(codes, mask, kernel, weights, hamming)
+    expected = similarity(codes, mask, codes, mask, kernel, weights=weights, hamming=hamming)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert local_search.among(codes[:0], mask[:0], kernel).shape == (0, 0)
+    assert (local_search.among(codes[:, :0], mask[:, :0], kernel) == np.zeros((7, 7))).all()
+
+
+@pytest.mark.parametrize("name", list(KERNELS))
 @pytest.mark.parametrize(
     ("query_shape", "database_shape", "block"),
     [((3, 5), (7, 4), 3), ((1, 1), (1, 1), 8), ((2, 9), (5, 13), 1), ((4, 2), (6, 3), 6)],
