@@ -269,8 +269,9 @@ def among(
         weights = np.ones(mask.shape, np.float32)
     sides = (descriptors, mask, np.asarray(weights, np.float32))
     size = -(-count // block) * block
-    padded = (padded_rows(side, 0, size) for side in sides)
-    return np.asarray(_among(*padded, block, kernel, hamming))[:count, :count]
+    rows, present, votes_of = (jnp.asarray(padded_rows(side, 0, size)) for side in sides)
+    found = _among(rows, present, votes_of, block, kernel, hamming)
+    return np.asarray(found)[:count, :count]
 
 
 @partial(jax.jit, static_argnames=("block", "kernel", "hamming"))
@@ -299,9 +300,10 @@ def _among(
     def both(numbers: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Similarities [b, b] of the images of two blocks, in both directions."""
         (rows, valid, weight), (others, present, theirs) = map(of_block, numbers)
-        flat = (side.reshape(-1, side.shape[-1]) for side in (rows, others))
-        shape = (block, mask.shape[1], block, mask.shape[1])
-        products = descriptor_similarity.cosines(*flat, hamming).reshape(shape)
+        width = rows.shape[-1]
+        flat = rows.reshape(-1, width), others.reshape(-1, width)
+        products = descriptor_similarity.cosines(flat[0], flat[1], hamming)
+        products = products.reshape(block, mask.shape[1], block, mask.shape[1])
         forth = jnp.where(present[None, None], products, -jnp.inf).max(axis=3)
         back = jnp.where(valid[:, :, None, None], products, -jnp.inf).max(axis=1)
         back = jnp.moveaxis(back, 0, 2)
