@@ -36,7 +36,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     if variant.large:
         search_through_candidates(config.search)
         config.rerank.mds.graph = "on_the_fly"
-        config.rerank.mds.short_list = config.search.graph_features = 100
+        config.rerank.mds.short_list = 200
+        config.search.graph_features = 100
     config.eval.methods = (
         "global",
         "global+sp",

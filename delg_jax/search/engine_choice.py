@@ -267,9 +267,10 @@ def engine(
 def word_idf(
     database: LocalFeatures, search: SearchSettings, place: Place | None
 ) -> engines.WordIdf:
-    """The idf of the visual words of asmk; arguments as of `engine`."""
+    """The idf of images of the database, whose features have one word each; see `engine`."""
     codebook = _asmk_index(_with_vectors(database), search.asmk, place).codebook
-    return _word_idf(codebook, exact_search(database, search), search, place)
+    found = _word_idf(codebook, exact_search(database, search), search, place)
+    return dataclasses.replace(found, assignments=1)
 
 
 def _word_idf(

@@ -93,11 +93,11 @@ class WordIdf:
     def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
         """As `SampleIdf`; 1 on padding."""
         found = np.ones(query_mask.shape, np.float32)
-        for row, valid in enumerate(np.asarray(query_mask)):
-            if len(self.weights) and valid.any():
-                features = np.asarray(_plain(queries[row][valid]))
-                words = self.codebook.nearest(features, self.assignments)
-                found[row, valid] = self.weights[words].mean(axis=1) ** self.power
+        valid = np.asarray(query_mask)
+        if len(self.weights) and valid.any():
+            features = np.asarray(_plain(np.asarray(queries)[valid]))
+            words = self.codebook.nearest(features, self.assignments)
+            found[valid] = self.weights[words].mean(axis=1) ** self.power
         return found
 
 

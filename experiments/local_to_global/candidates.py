@@ -77,12 +77,12 @@ ABLATION = {
     "search.asmk.threshold": (0.0, 0.35),
     "search.asmk.power": (1.0, 5.0),
     "search.idf_images": (50, 100),
-    "rerank.mds.short_list": (100,),
+    "rerank.mds.short_list": (100, 200),
 }
 # As for a database without a graph
 ON_THE_FLY = {
     "rerank.mds.graph": "on_the_fly",
-    "rerank.mds.short_list": 100,
+    "rerank.mds.short_list": 200,
     "search.graph_features": 100,
 }
 

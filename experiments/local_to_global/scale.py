@@ -82,7 +82,7 @@ SEARCH = {
     "search.idf_power": 2.0,
     "search.graph_features": 100,
     "rerank.mds.graph": "on_the_fly",
-    "rerank.mds.short_list": 100,
+    "rerank.mds.short_list": 200,
 }
 
 
@@ -153,7 +153,7 @@ def measure(
                 local = query.local_features(search.max_features, search.packed)
                 asked = local.descriptors, local.mask
                 with stages("exact"):
-                    _, images = exact.top(*asked, search.candidates)
+                    _, images = exact.top(*asked, search.candidates + search.estimated)
                 rankings.setdefault("exact", []).append({"all": images})
                 _, candidates = opened.first.top(*asked, search.candidates)
                 same = np.isin(images[0, :_FIRST], candidates)
