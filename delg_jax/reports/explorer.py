@@ -9,8 +9,7 @@ from delg_jax.data.ground_truth import PROTOCOLS
 from delg_jax.errors import UserError
 from delg_jax.progress import Progress
 from delg_jax.reports.local_feature_views import UNIT, LocalFeatureViews, Shape
-from delg_jax.reports.method_results import MethodResult, ground_truth
-from delg_jax.reports.query_results import choose, top_images
+from delg_jax.reports.method_results import MethodResult, choose_queries, ground_truth, top_images
 from delg_jax.reports.result_images import Thumbnails
 from delg_jax.reports.workdir_results import WorkdirResults
 
@@ -22,7 +21,7 @@ class PageSettings:
     Attributes:
       top: images shown per method and query.
       queries: number of queries listed; 0 for all.
-      choose: which queries come first, see `query_results.choose`.
+      choose: which queries come first, see `method_results.choose_queries`.
       pictures: number of queries, from the start of the list, with pictures and matches.
       megabytes: maximum size of all pictures.
     """
@@ -63,7 +62,7 @@ class Explorer:
         self._data = next((run.data for run in runs if run.data is not None), None)
         self._views = [self._local_features(run) for run in runs]
         self._images: dict[int, int] = {}  # index in the page by index in the database
-        self.chosen = choose(self._results, settings.choose, settings.queries)
+        self.chosen = choose_queries(self._results, settings.choose, settings.queries)
 
     def content(self) -> dict[str, Any]:
         """All data that the scripts of the page read."""

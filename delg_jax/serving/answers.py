@@ -68,7 +68,6 @@ class Answers:
         )
         self._large = Decoder(data.min_side, most, max_size, seconds, _megabytes(most))
         self._usual.start()
-        data = searcher.config.data
         self.pictures = Pictures(searcher.source, data.min_side, data.max_pixels)
         self._queries: collections.OrderedDict[str, Query] = collections.OrderedDict()
         self._lock = threading.Lock()

@@ -4,8 +4,7 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.reports.explorer import Explorer, PageSettings
-from delg_jax.reports.method_results import collect_results
-from delg_jax.reports.query_results import RIGHT, UNKNOWN
+from delg_jax.reports.method_results import RIGHT, UNKNOWN, collect_results
 from delg_jax.reports.workdir_results import read
 from tests.reports import workdirs
 
