@@ -1,6 +1,7 @@
 """The exception for mistakes of the user: a field or file, its value, and the rule it breaks."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -72,3 +73,23 @@ def require_choice(subject: str, value: str, choices: "tuple[str, ...] | list[st
         new = migrations.RENAMED_VALUES.get((subject.removeprefix("config."), value))
         rule = f"is now called {new}" if new else f"must be one of {', '.join(choices)}"
         raise UserError(subject, value, rule)
+
+
+def require_package(module: str, package: str, rule: str) -> Any:
+    """Imports the module of an optional package.
+
+    Args:
+      module: to import.
+      package: that contains it.
+      rule: who needs it, and what installs it.
+
+    Returns:
+      The module.
+
+    Raises:
+      UserError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError("package", package, f"is not installed, and {rule}") from error

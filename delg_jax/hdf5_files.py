@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from delg_jax import system_errors
-from delg_jax.errors import UserError
+from delg_jax.errors import UserError, require_package
 
 _LARGEST = 2**34  # bytes of an array, decoded
 _SUSPECT, _MOST_RATIO = 2**20, 1100  # bytes; deflate compresses to 1/1032 at best
@@ -79,12 +79,7 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
 
 def package() -> Any:
     """The package h5py; a UserError if it is not installed."""
-    try:
-        import h5py
-    except ImportError as error:
-        rule = "is not installed, and HDF5 files need it: pip install h5py"
-        raise UserError("package", "h5py", rule) from error
-    return h5py
+    return require_package("h5py", "h5py", "HDF5 files need it: pip install h5py")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from delg_jax.errors import UserError, WrongField, fields_of, require_choice
+from delg_jax.errors import UserError, WrongField, fields_of, require_choice, require_package
 
 
 def test_the_message_is_one_line_with_field_value_and_rule():
@@ -30,3 +32,11 @@ def test_the_text_is_one_line_whatever_is_in_it():
         str(UserError("a\nfile", 1, "holds\r\nlines\u2028of text"))
         == "a file = 1: holds lines of text"
     )
+
+
+def test_an_absent_package_is_named_with_its_remedy():
+    assert require_package("json", "json", "all need it") is json
+    with pytest.raises(UserError) as raised:
+        require_package("no_such_module", "no-such-package", "it is needed: pip install it")
+    assert (raised.value.subject, raised.value.value) == ("package", "no-such-package")
+    assert raised.value.rule.endswith("pip install it")

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from delg_jax.data import ImageSource
-from delg_jax.errors import UserError
+from delg_jax.errors import UserError, require_package
 from delg_jax.features.experiment import Extracted
 from delg_jax.features.extraction import Loader
 from delg_jax.features.formats import hloc
@@ -23,12 +23,8 @@ _LENGTH = 128  # of a descriptor
 
 def require_opencv() -> Any:
     """Returns OpenCV; a UserError that names the extra if it is not installed."""
-    try:
-        import cv2
-    except ImportError as error:
-        rule = "is not installed, and SIFT needs it: the extra `bench` of delg_jax installs it"
-        raise UserError("package", "opencv-python-headless", rule) from error
-    return cv2
+    rule = "SIFT needs it: the extra `bench` of delg_jax installs it"
+    return require_package("cv2", "opencv-python-headless", rule)
 
 
 def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.ConfigDict) -> None:
