@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from delg_jax import locks
+from delg_jax import locks, temporaries
 from delg_jax.errors import UserError
 from delg_jax.progress import Progress
 
@@ -207,7 +206,7 @@ def unpack_files(url: str, archive: pathlib.Path, target: pathlib.Path, flat: bo
 @contextlib.contextmanager
 def _unpacked(url: str, archive: pathlib.Path) -> Iterator[pathlib.Path]:
     """An archive unpacked into a temporary folder beside it."""
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f"{archive.name}.") as folder:
+    with temporaries.beside(archive, folder=True) as folder:
         try:
             with tarfile.open(archive) as opened:
                 opened.extractall(folder, filter="data")  # nothing outside the folder
@@ -215,4 +214,4 @@ def _unpacked(url: str, archive: pathlib.Path) -> Iterator[pathlib.Path]:
             archive.unlink()
             rule = f"must be an intact archive ({error}); it was deleted, try again"
             raise UserError("download", url, rule) from error
-        yield pathlib.Path(folder)
+        yield folder

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import pathlib
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 import ml_collections
 import numpy as np
 
-from delg_jax import array_files, configuration, json_files, migrations
+from delg_jax import array_files, configuration, json_files, migrations, temporaries
 from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -49,16 +48,11 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     The content is on the disk before the name is, also after a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # Unlike `mkstemp`, with the permissions that the user's umask allows
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
+    with temporaries.beside(path) as temporary:
         yield temporary
         flush(temporary)
         move(temporary, path)
-        flush_entries(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    flush_entries(path.parent)
 
 
 def move(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -156,6 +150,7 @@ def claim(
     """
     path = folder / CONFIG_FILE
     wanted = {**configuration.flatten(config, sections), **(extra or {})}
+    temporaries.remove_abandoned(folder)
     if path.is_file():
         changes = _changes(path, sections, wanted, unreadable=overwrite)
         if not changes:

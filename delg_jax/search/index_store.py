@@ -7,12 +7,10 @@ on opening: 1 of 52 GB for 1M images with 200 features of 128 dimensions and the
 import dataclasses
 import logging
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
-from delg_jax import json_files, locks, migrations, system_errors, workdir
+from delg_jax import json_files, locks, migrations, system_errors, temporaries, workdir
 from delg_jax.array_files import CheckedArray, open_array, save_array
 from delg_jax.errors import UserError
 from delg_jax.features.store import FeatureStore
@@ -75,8 +73,7 @@ def save(index: Index, folder: str | pathlib.Path, source: str = "") -> None:
 
 
 def _save(index: Index, folder: pathlib.Path, source: str) -> None:
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with temporaries.beside(folder, folder=True) as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
         for name in _arrays(type(index)):
@@ -95,8 +92,6 @@ def _save(index: Index, folder: pathlib.Path, source: str) -> None:
             workdir.move(folder, old)
         workdir.move(new, folder)
         workdir.flush_entries(folder.parent)
-    finally:
-        shutil.rmtree(temporary)
 
 
 def load(folder: str | pathlib.Path) -> Index:

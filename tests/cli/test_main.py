@@ -170,6 +170,21 @@ def test_a_stream_that_takes_nothing_is_no_traceback(command, status, said):
     assert len(done.stderr.splitlines()) == bool(said)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_may_go_unread_or_nowhere(verb):
+    command = [sys.executable, "-m", "delg_jax", verb, "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    unread = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (unread.returncode, unread.stderr) == (141, "")
+    closed = subprocess.run(
+        ["sh", "-c", f"{' '.join(command)} >&-"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_help_needs_no_network_library():
     others = (verb for verb in VERBS if verb != "bench")  # lists its cases, which are programs
     helps = "; ".join(f"main(['{verb}', '-h'])" for verb in others)

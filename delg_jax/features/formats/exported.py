@@ -3,14 +3,13 @@
 import contextlib
 import pathlib
 import posixpath
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
-from delg_jax import file_names, workdir
+from delg_jax import file_names, temporaries, workdir
 from delg_jax.data.sources import ImageSource, file_of
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features.experiment import Extracted, extract, has_global, has_local
@@ -258,8 +257,8 @@ def _ames_images(features: _StoreFeatures, progress: Progress) -> Iterator[ames.
 def _replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary folder, which becomes `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        folder = pathlib.Path(temporary).resolve() / path.name
+    with temporaries.beside(path, folder=True) as temporary:
+        folder = temporary.resolve() / path.name
         folder.mkdir()
         yield folder
         workdir.flush(folder)

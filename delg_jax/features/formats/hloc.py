@@ -53,7 +53,10 @@ def writing(path: str | pathlib.Path) -> Iterator["HlocWriter"]:
       UserError: if the package h5py is not installed.
     """
     h5py = hdf5_files.package()
-    with workdir.replacing(pathlib.Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    with (
+        workdir.replacing(pathlib.Path(path)) as temporary,
+        h5py.File(temporary, "w", locking=False) as file,  # `replacing` locks it
+    ):
         yield HlocWriter(file)
 
 
