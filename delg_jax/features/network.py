@@ -15,17 +15,18 @@ from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor, check, feature_variables
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.pyramid_level import ExtractionSettings
-from delg_jax.features.selection import attention_threshold
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
+from delg_jax.training import trained_network
 from delg_jax.training.trained_network import load_model
 
 _LOG = logging.getLogger(__name__)
 
 _EXECUTION = ("batch_pixels",)  # fields that change only speed and memory
 _BITS = 8  # of a byte
+_ATTENTION_QUANTILES = {0.5: "attention_p50", 0.75: "attention_p75"}
 
 
 def network_sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -136,6 +137,40 @@ def fit_pca(
 def _sample(source: ImageSource, count: int) -> np.ndarray:
     """Indices of evenly spaced images, int [n] with n at most `count`."""
     return np.unique(np.linspace(0, len(source) - 1, count).astype(int))
+
+
+def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> float:
+    """Returns tau, the minimum attention of local features.
+
+    Args:
+      config: the whole tree.
+      workdir: whose checkpoints are searched, as in `trained_network.load_model`.
+
+    Returns:
+      `config.extract.attention_threshold`, or the quantile of the attention in training that
+      `config.extract.attention_quantile` asks for.
+
+    Raises:
+      UserError: if both are set, the quantile is not one of the known ones, or the network does
+        not come from a checkpoint that stores its quantiles.
+    """
+    settings = config.extract
+    quantile = settings.attention_quantile
+    if not quantile:
+        return float(settings.attention_threshold)
+    if quantile not in _ATTENTION_QUANTILES:
+        rule = "must be 0, 0.5 or 0.75"
+        raise UserError("config.extract.attention_quantile", quantile, rule)
+    if settings.attention_threshold:
+        rule = "must be 0 if config.extract.attention_threshold is set"
+        raise UserError("config.extract.attention_quantile", quantile, rule)
+    found = trained_network.find_checkpoint(config, pathlib.Path(workdir))
+    if found is None:
+        rule = "needs a network from a checkpoint, which stores the attention in training"
+        raise UserError("config.extract.attention_quantile", quantile, rule)
+    folder, step = found
+    chosen = folder if step is None else folder / str(step)
+    return trained_network.attention_thresholds(chosen)[_ATTENTION_QUANTILES[quantile]]
 
 
 def local_dimension(config: ml_collections.ConfigDict) -> tuple[str, int]:

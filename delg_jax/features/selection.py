@@ -1,51 +1,10 @@
 """Selection of local features among the positions of conv4 (section 4.1)."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from delg_jax.errors import UserError
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.training import trained_network
-
-_QUANTILES = {0.5: "attention_p50", 0.75: "attention_p75"}
-
-
-def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> float:
-    """Returns tau, the minimum attention of local features.
-
-    Args:
-      config: the whole tree.
-      workdir: whose checkpoints are searched, as in `trained_network.load_model`.
-
-    Returns:
-      `config.extract.attention_threshold`, or the quantile of the attention in training that
-      `config.extract.attention_quantile` asks for.
-
-    Raises:
-      UserError: if both are set, the quantile is not one of the known ones, or the network does
-        not come from a checkpoint that stores its quantiles.
-    """
-    settings = config.extract
-    quantile = settings.attention_quantile
-    if not quantile:
-        return float(settings.attention_threshold)
-    if quantile not in _QUANTILES:
-        rule = "must be 0, 0.5 or 0.75"
-        raise UserError("config.extract.attention_quantile", quantile, rule)
-    if settings.attention_threshold:
-        rule = "must be 0 if config.extract.attention_threshold is set"
-        raise UserError("config.extract.attention_quantile", quantile, rule)
-    found = trained_network.find_checkpoint(config, pathlib.Path(workdir))
-    if found is None:
-        rule = "needs a network from a checkpoint, which stores the attention in training"
-        raise UserError("config.extract.attention_quantile", quantile, rule)
-    folder, step = found
-    chosen = folder if step is None else folder / str(step)
-    return trained_network.attention_thresholds(chosen)[_QUANTILES[quantile]]
 
 
 def top_cells(

@@ -7,9 +7,11 @@ from delg_jax.errors import UserError
 from delg_jax.features import extract, network, pca
 from delg_jax.features.extraction import Loader
 from delg_jax.features.extractor import Extractor
-from delg_jax.features.network import fit_pca
+from delg_jax.features.network import attention_threshold, fit_pca
 from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models.delg import build
+from delg_jax.training import trained_network
+from delg_jax.training.checkpoints import FOLDER
 from tests import photographs, tiny
 from tests.photographs import draw, save, truncate
 from tests.tiny import random_variables, retrieval_config
@@ -118,3 +120,56 @@ def test_impossible_dimensions_are_refused_before_anything_is_read(tmp_path, cha
         extract(config, tmp_path / "run")
     assert str(raised.value) == message
     assert not (tmp_path / "run").exists()
+
+
+QUANTILES = {"attention_p50": 0.4, "attention_p75": 0.9}
+
+
+@pytest.fixture
+def quantile_config():
+    return retrieval_config("unused").copy_and_resolve_references().unlock()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The checkpoints whose quantiles were read."""
+    paths = []
+    monkeypatch.setattr(
+        trained_network, "attention_thresholds", lambda p: paths.append(p) or QUANTILES
+    )
+    return paths
+
+
+def test_without_a_quantile_tau_is_the_threshold(quantile_config, tmp_path):
+    assert attention_threshold(quantile_config, tmp_path) == 0.0
+    quantile_config.extract.attention_threshold = 0.3
+    assert attention_threshold(quantile_config, tmp_path) == 0.3
+
+
+@pytest.mark.parametrize(("quantile", "expected"), [(0.5, 0.4), (0.75, 0.9)])
+def test_the_quantile_is_that_of_the_checkpoint(
+    quantile_config, tmp_path, asked, quantile, expected
+):
+    (tmp_path / FOLDER / "7").mkdir(parents=True)
+    quantile_config.extract.attention_quantile = quantile
+    assert attention_threshold(quantile_config, tmp_path) == expected
+    named = tmp_path / "other" / FOLDER
+    (named / "5").mkdir(parents=True)
+    quantile_config.model.checkpoint = str(named / "5")
+    assert attention_threshold(quantile_config, tmp_path) == expected
+    assert asked == [tmp_path / FOLDER, named / "5"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"attention_quantile": 0.25}, "0.5 or 0.75"),
+        ({"attention_quantile": 0.5, "attention_threshold": 0.1}, "attention_threshold"),
+        ({"attention_quantile": 0.5}, "checkpoint"),
+    ],
+)
+def test_a_quantile_that_cannot_be_used_is_refused(quantile_config, tmp_path, fields, rule):
+    quantile_config.extract.update(fields)
+    with pytest.raises(UserError, match=rule) as error:
+        attention_threshold(quantile_config, tmp_path)
+    assert error.value.subject == "config.extract.attention_quantile"
