@@ -56,7 +56,7 @@ def test_indirect_images_are_counted(monkeypatch):
     inliers = np.array([[90, 80, 20, 99, 20, 10], [90, 21, 30, 99, 20, 20], [0] * 6])
     extracted = SimpleNamespace(data=SimpleNamespace(ground_truth=truth))
     counter = lambda *_: lambda query, images: inliers[query]  # noqa: E731
-    monkeypatch.setattr(picture.verification, "inlier_counter", counter)
+    monkeypatch.setattr(picture.methods, "inlier_counter", counter)
     config = quickstart.get_config("smoke")
 
     def counted():
