@@ -18,6 +18,7 @@ CHANGED_BY_DEFAULT = {
     "train.eval_images": 50_000,
     "train.interrupted_status": 75,
     "search.ivf.rounds": 2,
+    "search.estimated": 10_000,
 }
 
 

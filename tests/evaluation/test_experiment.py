@@ -300,6 +300,8 @@ _UNDECIDED = {
     *("data.max_skipped", "extract.batch_pixels"),
     *("search.global_block", "search.local_block", "search.query_block"),
     *("rerank.sp.pair_block", "rerank.mds.query_block"),
+    # Of candidates, and of the idf, which the configuration tried does not have
+    *("search.estimated", "search.idf_of", "search.idf_power"),
 }
 
 
