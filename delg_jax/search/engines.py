@@ -333,21 +333,23 @@ class CandidateSearch:
         """The most similar images of each query, see `LocalSearch.top`."""
         scores, found = self.first.top(queries, query_mask, self.count + self.estimated)
         count = min(self.count, found.shape[1])
-        candidates = np.sort(found[:, :count], axis=1)  # rows on disk are read in order
-        similarities = np.zeros(candidates.shape, np.float32)
-        for row, images in enumerate(candidates):
-            one = slice(row, row + 1)
-            similarities[row] = self.second.among(images, queries[one], query_mask[one])[0]
+        similarities = np.zeros(found.shape, np.float32)
+        for row, candidates in enumerate(found[:, :count]):
+            one, order = (
+                slice(row, row + 1),
+                np.argsort(candidates),
+            )  # rows on disk are read in order
+            compared = self.second.among(candidates[order], queries[one], query_mask[one])
+            similarities[row, order] = compared[0]
+        best, behind = slice(None, count), slice(count, None)
         if found.shape[1] > count:
-            in_order = np.argsort(np.argsort(found[:, :count], axis=1), axis=1)
-            exact = np.take_along_axis(similarities, in_order, axis=1)
-            behind = estimate(scores[:, :count], exact, scores[:, count:])
-        order = np.argsort(-similarities, axis=1, kind="stable")
-        similarities = np.take_along_axis(similarities, order, axis=1)
-        images = np.take_along_axis(candidates, order, axis=1)
-        if found.shape[1] > count:
-            similarities = np.concatenate([similarities, behind], axis=1)
-            images = np.concatenate([images, found[:, count:]], axis=1)
+            similarities[:, behind] = estimate(
+                scores[:, best], similarities[:, best], scores[:, behind]
+            )
+        order = np.lexsort((found[:, best], -similarities[:, best]))
+        images = found.copy()
+        for lists in (similarities, images):
+            lists[:, best] = np.take_along_axis(lists[:, best], order, axis=1)
         return similarities[:, :top], images[:, :top]
 
 
