@@ -28,7 +28,7 @@ PAPER = Size(
 
 # 1,614 photographs of Revisited Oxford of at most 512 pixels
 PHOTOGRAPHS = {"oxford": {"data.name": "revisited", "data.root": "{data}/roxford5k_1614"}}
-_PHOTOGRAPHS_TITLE = {"oxford": "ROxford-1614"}
+PHOTOGRAPHS_TITLE = {"oxford": "ROxford-1614"}
 _RESNET50 = {"model.pretrained": "{weights}/resnet50_imagenet.npz"}
 _RESNET18 = {"model.pretrained": "{weights}/resnet18_imagenet.npz"}
 REAL_IMAGENET = Size(
@@ -39,13 +39,13 @@ REAL_IMAGENET = Size(
         {**_RESNET50, "extract.local_scales": SEVEN_SCALES},
     ),
     data=PHOTOGRAPHS,
-    titles=_PHOTOGRAPHS_TITLE,
+    titles=PHOTOGRAPHS_TITLE,
 )
 REAL_THREE_SCALES = Size(
     about=f"{REAL_IMAGENET.about}; three scales",
     evaluation=Base(local_to_global.get_config, "imagenet", _RESNET50),
     data=PHOTOGRAPHS,
-    titles=_PHOTOGRAPHS_TITLE,
+    titles=PHOTOGRAPHS_TITLE,
 )
 REAL_HEADS = Size(
     about="heads on a frozen ImageNet ResNet-18, trained on 954 photographs of 35 landmarks, on "
@@ -67,7 +67,7 @@ REAL_HEADS = Size(
         {"model.backbone": "resnet18", "extract.shape_step": 128},
     ),
     data=PHOTOGRAPHS,
-    titles=_PHOTOGRAPHS_TITLE,
+    titles=PHOTOGRAPHS_TITLE,
 )
 
 _QUICK = {
