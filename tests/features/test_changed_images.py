@@ -106,8 +106,7 @@ def test_replaced_photographs_are_extracted_again(photographs, tmp_path, seen, c
         save(photographs / "jpg" / f"{name}.jpg", draw(len(name), 80, 96))
     after = extract(at(photographs), tmp_path / "run")
     assert len(seen) == 2
-    line = "2 images or their boxes have changed and are extracted again, first place1_far"
-    assert caplog.text.count(line) == 1
+    assert caplog.text.count("first place1_far") == 1
     assert after.database.digest() != before.database.digest()
     assert after.queries.digest() == before.queries.digest()
     assert_equal_features(after, extract(at(photographs), tmp_path / "new"))
@@ -139,8 +138,7 @@ def test_a_projection_of_images_that_changed_is_refused(photographs, tmp_path):
     extract(projected, tmp_path / "run")
     before = contents(tmp_path / "run")
     save(photographs / "jpg" / "place0_near.jpg", draw(77, 96, 112))  # the first of the sample
-    rule = "pca.npz.* fitted on images of which 1 have changed, first place0_near; --overwrite"
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=r"pca\.npz.* 1 .*place0_near.*--overwrite"):
         extract(projected, tmp_path / "run")
     assert contents(tmp_path / "run") == before
     again = extract(projected, tmp_path / "run", overwrite=True)
@@ -174,5 +172,5 @@ def test_whole_features_are_read_from_a_read_only_place(photographs, tmp_path):
         os.utime(photographs / "jpg" / "query1.jpg")
         assert len(extract(at(photographs), tmp_path / "run").queries) == 4
         save(photographs / "jpg" / "query1.jpg", draw(77, 96, 112))
-        with pytest.raises(UserError, match=r"written and locked \(Read-only file system\)"):
+        with pytest.raises(UserError, match="Read-only file system"):
             extract(at(photographs), tmp_path / "run")

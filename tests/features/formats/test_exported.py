@@ -155,7 +155,7 @@ def test_a_query_may_be_a_database_image_if_it_is_equal(place, tmp_path):
 
 def test_two_images_of_one_name_are_refused_by_hloc_alone(place, tmp_path):
     config = sharing(place, tmp_path, [0, 0, 64, 64])
-    with pytest.raises(UserError, match=r"image = 'place0_near': .*export as delf"):
+    with pytest.raises(UserError, match=r"image = 'place0_near': .*delf"):
         export_features(config, tmp_path / "run", "hloc", tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
     path = export_features(config, tmp_path / "run", "delf", tmp_path / "delf")
@@ -179,10 +179,9 @@ def test_existing_files_are_replaced_only_if_asked_for(place, tmp_path, kind):
 def test_foreign_things_are_never_replaced(place, tmp_path):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "a.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="photographs.* .delg_local and .delg_global"):
-        export_features(*place, "delf", tmp_path / "photographs", overwrite=True)
-    with pytest.raises(UserError, match=r"photographs.* \.h5 or \.hdf5"):
-        export_features(*place, "hloc", tmp_path / "photographs", overwrite=True)
+    for kind, endings in (("delf", "delg_local .*delg_global"), ("hloc", "h5 .*hdf5")):
+        with pytest.raises(UserError, match=rf"photographs.* \.{endings}"):
+            export_features(*place, kind, tmp_path / "photographs", overwrite=True)
     assert (tmp_path / "photographs" / "a.jpg").exists()
 
 
@@ -233,8 +232,7 @@ def test_a_query_with_two_boxes_is_refused_before_anything_is_written(
     config = with_names(place, tmp_path, twice)
     for writer in ("_write_hloc", "_write_delf"):
         monkeypatch.setattr(exported, writer, lambda *_: 1 / 0)
-    rule = "image = 'query0': is the name of two images with different features, which one "
-    with pytest.raises(UserError, match=f"{rule}(HDF5 file|folder) cannot hold; give each its own"):
+    with pytest.raises(UserError, match="image = 'query0': "):
         export_features(config, tmp_path / "run", kind, tmp_path / OUTPUT[kind])
     assert not (tmp_path / OUTPUT[kind]).exists()
 
