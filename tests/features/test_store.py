@@ -122,7 +122,7 @@ def test_a_store_in_which_all_was_skipped(tmp_path):
     store = fill(tmp_path, ["broken", "ü" * 150])
     assert store.skipped() == {"image0": "broken", "image1": "ü" * 100}  # of 200 bytes
     assert store.global_descriptors().shape == (2, 0)
-    with pytest.raises(UserError, match="local features"):
+    with pytest.raises(UserError, match="^feature store = .*local features"):
         store.local_features(0)
 
 
@@ -152,7 +152,7 @@ def test_a_store_without_global_descriptors(tmp_path, rows):
     rows = [row._replace(global_descriptor=np.zeros(0, np.float32)) for row in rows]
     store = fill(tmp_path, [*rows[:3], "reason", *rows[4:]])
     assert store.local_features(0).mask.sum(axis=1).tolist() == [3, 0, 5, 0, 4, 2, 5]
-    with pytest.raises(UserError, match="global descriptors"):
+    with pytest.raises(UserError, match="^feature store = .*global descriptors"):
         store.global_descriptors()
 
 
