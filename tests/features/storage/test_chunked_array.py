@@ -125,11 +125,16 @@ def test_a_chunk_that_unpacks_to_more_than_it_should_is_refused(tmp_path, values
         array.read(slice(0, 5))
 
 
-@pytest.mark.parametrize("damage", ["absent", "cut", "empty", "number"])
+@pytest.mark.parametrize("damage", ["absent", "cut", "empty", "number", "filled"])
 def test_a_damaged_description_is_one_line(tmp_path, values, damage):
     path = make(tmp_path / "array", values).folder / "zarr.json"
     text = path.read_text()
-    path.write_text({"cut": text[:40], "number": text.replace("[5,3]", "[5,-3]")}.get(damage, ""))
+    changed = {
+        "cut": text[:40],
+        "number": text.replace("[5,3]", "[5,-3]"),
+        "filled": text.replace('"fill_value":0', '"fill_value":1'),
+    }
+    path.write_text(changed.get(damage, ""))
     if damage == "absent":
         path.unlink()
     with refused(r"zarr\.json") as error:
