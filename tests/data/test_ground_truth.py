@@ -252,6 +252,7 @@ def test_arrays_that_python_2_wrote_are_lists(tmp_path):
         (np.array(0), r"gnd\[0\]\.easy .*whole numbers"),
         (np.array([0j]), "array of complex128"),
         (np.zeros(1, "i4,i4"), "array of "),
+        (np.array([[0], [1]], object), "array of objects"),
         (np.array([1, print], object), r"builtin.*\.print"),
     ],
 )
