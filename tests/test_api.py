@@ -124,10 +124,10 @@ def test_sources_that_are_none_are_one_error(tmp_path, place):
         delg_jax.load(tmp_path / "absent")
     unknown = tmp_path / "network.npz"
     unknown.touch()
-    with pytest.raises(UserError, match="must be an intact"):
+    with pytest.raises(UserError, match="intact"):
         delg_jax.load(unknown)
     np.savez(unknown, a=np.zeros(3))
-    with pytest.raises(UserError, match="weights of a known backbone"):
+    with pytest.raises(UserError, match="backbone"):
         delg_jax.load(unknown)
     with pytest.raises(UserError):
         delg_jax.load(tmp_path)  # a folder without features or checkpoints

@@ -26,19 +26,17 @@ def test_an_archive_is_read_by_name(tmp_path):
 def test_damage_is_one_kind_of_error(tmp_path, data):
     path = tmp_path / "damaged"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"\S"):
-        open_array(path)
-    with pytest.raises(ValueError, match=r"\S"):
-        read_arrays(path)
+    for read in (open_array, read_arrays):
+        with pytest.raises(ValueError, match=r"\S"):
+            read(path)
 
 
 def test_nothing_pickled_is_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([print], dtype=object))
     np.savez(tmp_path / "a.npz", a=np.array([print], dtype=object))
-    with pytest.raises(ValueError, match="pickle"):
-        open_array(tmp_path / "a.npy")
-    with pytest.raises(ValueError, match="pickle"):
-        read_arrays(tmp_path / "a.npz")
+    for read, name in ((open_array, "a.npy"), (read_arrays, "a.npz")):
+        with pytest.raises(ValueError, match="pickle"):
+            read(tmp_path / name)
 
 
 def test_one_array_is_no_archive(tmp_path):
@@ -97,7 +95,7 @@ def test_every_flipped_bit_of_a_checked_array_is_noticed(checked, suffix):
     _, path = checked
     refused = 0
     for _ in flips(path.with_name(path.name + suffix), 400):
-        with pytest.raises(UserError, match=r"^thing = .*a\.npy.*is damaged: .*; make it again$"):
+        with pytest.raises(UserError, match=r"^thing = .*a\.npy.*; make it again$"):
             open_checked(path)[:]
         refused += 1
     assert refused >= 32 * 3
@@ -110,7 +108,7 @@ def test_only_what_is_read_is_checked_and_only_once(checked, monkeypatch):
         file.write(b"\x99")  # in the last of three blocks
     found = open_checked(path)
     np.testing.assert_array_equal(found[:10], array[:10])
-    with pytest.raises(UserError, match="block 2 differs from its checksum"):
+    with pytest.raises(UserError, match="block 2 .*checksum"):
         found[30:]
     monkeypatch.setattr(array_files.zlib, "crc32", None)
     np.testing.assert_array_equal(found[:10], array[:10])
@@ -119,5 +117,5 @@ def test_only_what_is_read_is_checked_and_only_once(checked, monkeypatch):
 def test_another_length_is_detected_on_opening(checked):
     path = checked[1]
     path.write_bytes(path.read_bytes() + bytes(300))
-    with pytest.raises(UserError, match="its length"):
+    with pytest.raises(UserError, match="length"):
         open_checked(path)

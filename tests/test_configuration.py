@@ -1,5 +1,6 @@
 import os
 import pwd
+import re
 
 import ml_collections
 import pytest
@@ -36,24 +37,24 @@ def test_arguments_keep_the_type_of_their_default(argument, changes):
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"),
+    ("argument", "names"),
     [
-        ("step=3", "--config argument = 'step': did you mean 'steps'.*fast, steps, rate, name"),
-        ("zzz", "known names are fast"),
-        ("steps", "needs a value: steps=10"),
-        ("steps=1.5", "--config argument steps = '1.5': must be of type int"),
-        ("rate=fast", "must be of type float"),
-        ("fast=maybe", "must be true or false"),
-        ("fast=", "must be true or false"),
+        ("step=3", " = 'step': .*'steps'.*fast, steps, rate, name"),
+        ("zzz", " = 'zzz': .*fast, steps, rate, name"),
+        ("steps", "steps=10"),
+        ("steps=1.5", r" steps = '1\.5': .*int"),
+        ("rate=fast", " rate = 'fast': .*float"),
+        ("fast=maybe", " fast = 'maybe': "),
+        ("fast=", " fast = '': "),
     ],
 )
-def test_a_wrong_argument_is_refused(argument, message):
-    with pytest.raises(UserError, match=message):
+def test_a_wrong_argument_is_refused(argument, names):
+    with pytest.raises(UserError, match=f"^--config argument.*{names}"):
         configuration.parse_argument(argument, DEFAULTS)
 
 
 def test_a_config_without_arguments_says_so():
-    with pytest.raises(UserError, match="takes no argument"):
+    with pytest.raises(UserError, match="--config argument = 'fast': .*no argument"):
         configuration.parse_argument("fast", {})
 
 
@@ -127,29 +128,30 @@ def test_override_changes_a_copy(tree):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "message"),
+    ("path", "value", "word"),
     [
-        ("model.dimm", 5, "config.model.dimm = 5: is not a field.*did you mean model.dim"),
-        ("model", 5, "config.model = 5: is not a field"),
-        ("zzz", 5, "config.zzz = 5: is not a field"),
-        ("model.dim", "five", "config.model.dim = 'five': must be of type int"),
-        ("model.dim", True, "config.model.dim = True: must be of type int"),
-        ("model.dim", None, "config.model.dim = None: must be of type int"),
-        ("model.dim", 2**63, "must be a whole number of at most 64 bits"),
-        ("model.scales", ("a",), "must hold elements like 0.5"),
-        ("model.scales", (True,), "must hold elements like 0.5"),
-        ("model.scales", (1.0, float("nan")), "must be finite"),
-        ("model.rate", float("nan"), "config.model.rate = nan: must be finite"),
-        ("model.rate", float("-inf"), "must be finite"),
-        ("model.rate", 10**400, "must be of type float"),
-        ("model.rate", True, "config.model.rate = True: must be of type float"),
-        ("model.flag", 1, "config.model.flag = 1: must be of type bool"),
-        ("model.name", None, "config.model.name = None: must be of type str"),
+        ("model.dimm", 5, r"model\.dim\b"),
+        ("model", 5, "field"),
+        ("zzz", 5, "field"),
+        ("model.dim", "five", "int"),
+        ("model.dim", True, "int"),
+        ("model.dim", None, "int"),
+        ("model.dim", 2**63, "64 bits"),
+        ("model.scales", ("a",), r"0\.5"),
+        ("model.scales", (True,), r"0\.5"),
+        ("model.scales", (1.0, float("nan")), "finite"),
+        ("model.rate", float("nan"), "finite"),
+        ("model.rate", float("-inf"), "finite"),
+        ("model.rate", 10**400, "float"),
+        ("model.rate", True, "float"),
+        ("model.flag", 1, "bool"),
+        ("model.name", None, "str"),
     ],
 )
-def test_a_wrong_override_is_refused(tree, path, value, message):
+def test_a_wrong_override_is_refused(tree, path, value, word):
     tree.model.update({"rate": 0.5, "flag": False, "name": "a"})
-    with pytest.raises(UserError, match=message):
+    named = re.escape(f"config.{path} = {value!r}: ")
+    with pytest.raises(UserError, match=f"^{named}.*{word}"):
         configuration.override(tree, {path: value})
 
 
@@ -187,25 +189,22 @@ def changing(line):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "names"),
     [
-        ("config.seeed = 3", "config.seeed = 3: is not a field.*did you mean seed"),
-        (
-            "config.model.globl_dim = 3",
-            "globl_dim = 3: .*did you mean model.global_dim",
-        ),
-        ("del config.search.engine", "config.search.engine = None: is missing"),
-        ("del config.search", "config.search = None: is missing"),
-        ("del config.seed; config.seed = 'a'", "config.seed = 'a': must be of type int"),
-        ("del config.eval; config.eval = 1", "config.eval = 1: must be a section of fields"),
-        ("config.train.learning_rate = float('nan')", "train.learning_rate = nan: must be finite"),
-        ("config.data.root = '~no_such_user/x'", "config.data.root = .*no_such_user is not a user"),
+        ("config.seeed = 3", r"seeed = 3: .*\bseed\b"),
+        ("config.model.globl_dim = 3", r"model\.globl_dim = 3: .*model\.global_dim"),
+        ("del config.search.engine", r"search\.engine = None: "),
+        ("del config.search", "search = None: "),
+        ("del config.seed; config.seed = 'a'", "seed = 'a': .*int"),
+        ("del config.eval; config.eval = 1", "eval = 1: .*section"),
+        ("config.train.learning_rate = float('nan')", r"train\.learning_rate = nan: .*finite"),
+        ("config.data.root = '~no_such_user/x'", r"data\.root = .*: .*no_such_user"),
     ],
 )
-def test_load_holds_a_file_to_the_fields_of_the_default(tmp_path, line, message):
+def test_load_holds_a_file_to_the_fields_of_the_default(tmp_path, line, names):
     path = tmp_path / "mine.py"
     path.write_text(changing(line))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"config\.{names}"):
         configuration.load(path)
 
 
@@ -230,17 +229,17 @@ def test_other_paths_stay_as_they_are(path):
 @pytest.mark.parametrize("path", ["gs://bucket/x", "s3://bucket", "hdfs://a", "file:///x"])
 def test_a_path_of_another_file_system_is_refused(path, tmp_path):
     scheme = path.partition("//")[0] + "//"
-    rule = f"must be a path of this machine, not {scheme}; copy the files, or mount them"
-    with pytest.raises(UserError, match=f"--workdir = '{path}': {rule}"):
+    named = f" = '{path}': .*{scheme};"
+    with pytest.raises(UserError, match=f"^--workdir{named}"):
         configuration.local_path("--workdir", path)
-    with pytest.raises(UserError, match=f"workdir = '{path}': {rule}"):
+    with pytest.raises(UserError, match=f"^workdir{named}"):
         train_and_evaluate(default.get_config(), path)
     for field in configuration.PATHS:
-        with pytest.raises(UserError, match=f"config.{field} = '{path}': {rule}"):
+        with pytest.raises(UserError, match=f"^config.{field}{named}"):
             configuration.override(default.get_config(), {field: path})
     config = tmp_path / "mine.py"
     config.write_text(changing(f"config.data.tfds_dir = '{path}'"))
-    with pytest.raises(UserError, match=f"config.data.tfds_dir = '{path}': {rule}"):
+    with pytest.raises(UserError, match=f"^config.data.tfds_dir{named}"):
         configuration.load(config)
 
 

@@ -74,7 +74,7 @@ def test_a_single_task_of_a_cluster_says_so(met, caplog):
     caplog.set_level("INFO", "delg_jax")
     assert not distributed.initialize(environment={**SLURM, "SLURM_STEP_NUM_TASKS": "1"})
     assert not met
-    assert "Slurm job 17 has 4 tasks, but srun did not" in caplog.text
+    assert "Slurm job 17 has 4 tasks" in caplog.text
 
 
 def test_processes_that_do_not_meet_are_one_line(monkeypatch):
@@ -82,25 +82,25 @@ def test_processes_that_do_not_meet_are_one_line(monkeypatch):
         raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmore")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(UserError, match="Slurm job 17, process 2 of 4, but .*DEADLINE.*timed out."):
+    with pytest.raises(UserError, match="Slurm job 17, process 2 of 4.*DEADLINE.*timed out"):
         distributed.initialize(environment=SLURM)
 
 
 @pytest.mark.parametrize(
-    ("variables", "rule"),
+    ("variables", "names"),
     [
-        ({"JAX_PROCESS_ID": "0"}, "--coordinator = None: must be given .*JAX_COORDINATOR_ADDRESS"),
-        ({"JAX_COORDINATOR_ADDRESS": "host:1"}, "--num_processes = None: must be given"),
-        ({**SLURM, "JAX_PROCESS_ID": "0"}, "--coordinator = None: must be given"),
-        (variables_of(count=""), "--num_processes = None: must be given"),
-        (variables_of(count="two"), "--num_processes = 'two': must be a whole number"),
-        (variables_of(number="2"), "--process_id = 2: must be from 0 to below --num_processes=2"),
-        (variables_of(number="-1"), "--process_id = -1"),
-        ({"DELG_CLUSTER": "pbs"}, "--cluster = 'pbs': must be one of"),
+        ({"JAX_PROCESS_ID": "0"}, "--coordinator = None: .*JAX_COORDINATOR_ADDRESS"),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1"}, "--num_processes = None: "),
+        ({**SLURM, "JAX_PROCESS_ID": "0"}, "--coordinator = None: "),
+        (variables_of(count=""), "--num_processes = None: "),
+        (variables_of(count="two"), "--num_processes = 'two': "),
+        (variables_of(number="2"), "--process_id = 2: .*--num_processes=2"),
+        (variables_of(number="-1"), "--process_id = -1: "),
+        ({"DELG_CLUSTER": "pbs"}, "--cluster = 'pbs': "),
     ],
 )
-def test_incomplete_or_invalid_arguments_are_refused(met, variables, rule):
-    with pytest.raises(UserError, match=rule):
+def test_incomplete_or_invalid_arguments_are_refused(met, variables, names):
+    with pytest.raises(UserError, match=names):
         distributed.initialize(environment=variables)
     assert met == []
 
@@ -188,13 +188,13 @@ def test_two_processes_wait_for_each_other():
 @pytest.mark.parametrize(
     ("case", "expected", "text"),
     [
-        ("first fails", [1, 1], "config.data.root = 'gone': must be an existing folder"),
+        ("first fails", [1, 1], "config.data.root = 'gone': "),
         ("first stops", [7, 7], ""),
         ("first is asked to stop", [75, 75], ""),
         ("second is asked to stop", [75, 75], ""),
         ("second fails", [2, 1], "out of luck"),
         ("second is terminated", [2, 143], ""),
-        ("names differ", [1, 1], "this process waits for 'name "),
+        ("names differ", [1, 1], "'name "),
     ],
 )
 def test_processes_end_together(case, expected, text):

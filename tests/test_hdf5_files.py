@@ -148,7 +148,7 @@ def test_texts_are_read_and_rows_alone(tmp_path):
         rows = hdf5_files.read(file["numbers"], "numbers", slice(4, 9))
         assert rows.tolist() == [[8, 9], [10, 11]]
         assert len(hdf5_files.read(file["records"], "records", slice(2), fields=True)) == 2
-        with pytest.raises(ValueError, match="list of texts"):
+        with pytest.raises(ValueError, match="numbers"):
             hdf5_files.read_texts(file["numbers"], "numbers")
 
 

@@ -30,26 +30,26 @@ def test_a_checked_value_is_read_unchanged(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("content", "rule"),
+    ("content", "names"),
     [
-        ("{", "must be valid JSON"),
-        ("[" * 100_000, "must be valid JSON"),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, "must be valid JSON"),
-        ({"name": "a", "values": json.loads("[" * 101 + "]" * 101)}, "more than 100 levels"),
-        ([], "the content must be an object"),
-        ({"values": []}, "name must be there"),
-        ({"name": 1, "values": []}, "name must be a string"),
-        ({"name": "a", "values": {}}, "values must be a list"),
-        ({"name": "a", "values": [1, "2"]}, r"values\[2\] must be a number"),
-        ({"name": "a", "values": [True]}, r"values\[1\] must be a number"),
-        ({"name": "a", "values": [10**400]}, r"values\[1\] must be a number"),
-        ({"name": "a", "values": [float("nan")]}, r"values\[1\] must be finite"),
-        ({"name": "a", "values": [], "counts": {"x": -1}}, "counts.x must be a count"),
-        ({"name": "a", "values": [], "counts": {"x": 1.0}}, "counts.x must be a count"),
+        ("{", "JSON"),
+        ("[" * 100_000, "JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "JSON"),
+        ({"name": "a", "values": json.loads("[" * 101 + "]" * 101)}, "100 levels"),
+        ([], "object"),
+        ({"values": []}, "name "),
+        ({"name": 1, "values": []}, "name .*string"),
+        ({"name": "a", "values": {}}, "values .*list"),
+        ({"name": "a", "values": [1, "2"]}, r"values\[2\] .*number"),
+        ({"name": "a", "values": [True]}, r"values\[1\] .*number"),
+        ({"name": "a", "values": [10**400]}, r"values\[1\] .*number"),
+        ({"name": "a", "values": [float("nan")]}, r"values\[1\] .*finite"),
+        ({"name": "a", "values": [], "counts": {"x": -1}}, r"counts\.x .*count"),
+        ({"name": "a", "values": [], "counts": {"x": 1.0}}, r"counts\.x .*count"),
     ],
 )
-def test_a_failed_check_is_named_with_its_place(tmp_path, content, rule):
-    with pytest.raises(UserError, match=f"thing = .*a.json.*{rule}.*; make it again"):
+def test_a_failed_check_is_named_with_its_place(tmp_path, content, names):
+    with pytest.raises(UserError, match=rf"thing = .*a\.json': .*{names}.*; make it again"):
         read(tmp_path, content)
 
 
@@ -137,5 +137,5 @@ def test_only_what_a_kill_left_of_the_last_line_is_not_read(tmp_path, end):
     path.write_text(first + second[:-1])
     assert json_files.read_lines(path, "thing", anything) == [{"step": 1}, {"step": 2}]
     path.write_text(first[:-3] + "\n" + second)
-    with pytest.raises(UserError, match="line 1 must be a whole object"):
+    with pytest.raises(UserError, match="line 1"):
         json_files.read_lines(path, "thing", anything)

@@ -14,7 +14,7 @@ from tests.holding import held
 from tests.photographs import make_folder
 from tests.tiny import training_config
 
-REFUSAL = "feature store.* is being written by another job; wait for it"
+REFUSAL = "feature store = .*another job"
 
 
 def test_another_process_is_refused_until_the_holder_ends(tmp_path):
@@ -73,8 +73,8 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    rule = "workdir = .*database': must be a folder that can be .* locked .Function not implemented"
-    with pytest.raises(UserError, match=rule), exclusive(tmp_path / "database"):
+    names = "workdir = .*database': .*Function not implemented"
+    with pytest.raises(UserError, match=names), exclusive(tmp_path / "database"):
         pass
 
 
@@ -91,13 +91,13 @@ def test_a_lock_is_released_after_an_error(tmp_path):
 
 def test_an_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "features").write_text("in the way")
-    rule = r"workdir = .*database': must be a folder that can be written"
-    with pytest.raises(UserError, match=rule), exclusive(tmp_path / "features" / "database"):
+    names = "workdir = .*database': .*written"
+    with pytest.raises(UserError, match=names), exclusive(tmp_path / "features" / "database"):
         pass
 
 
 def test_a_second_training_run_in_a_workdir_is_refused(tmp_path):
     config = training_config(make_folder(tmp_path / "photographs"))
-    rule = "training run = .*checkpoints': is being written by another job; .* another --workdir"
-    with held(tmp_path / "run" / "checkpoints"), pytest.raises(UserError, match=rule):
+    names = "training run = .*checkpoints': .*another job.* --workdir"
+    with held(tmp_path / "run" / "checkpoints"), pytest.raises(UserError, match=names):
         train_and_evaluate(config, tmp_path / "run")

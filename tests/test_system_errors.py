@@ -31,18 +31,18 @@ TENSORSTORE = ValueError(
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (FULL, "disk = '/w/features/store.json': No space left on device; free some"),
-        (wrapped(FULL), "disk = '/w/features/store.json': No space left on device; free some"),
-        (TENSORSTORE, "disk = '/w/checkpoints/3/d/9c': No space left on device; free some"),
+        (FULL, "disk = '/w/features/store.json': No space left on device; "),
+        (wrapped(FULL), "disk = '/w/features/store.json': No space left on device; "),
+        (TENSORSTORE, "disk = '/w/checkpoints/3/d/9c': No space left on device; "),
         (OSError(errno.EROFS, "Read-only file system", "/w/a"), "disk = '/w/a': Read-only file"),
         (PermissionError(errno.EACCES, "Permission denied", "/w/a"), "file = '/w/a': Permission"),
         (
             RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search"),
-            "process = 'input worker': was killed (out of memory?); use fewer config.data.workers",
+            "process = 'input worker': ",
         ),
         (OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/w/a"), "file = '/w/a': Stale file"),
         (OSError(errno.ENOTEMPTY, "Directory not empty", "/w"), "folder = '/w': Directory not"),
-        (MemoryError(), "memory = '': Cannot allocate memory; use smaller batches or blocks"),
+        (MemoryError(), "memory = '': Cannot allocate memory; "),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), "memory = ''"),
     ],
 )

@@ -20,30 +20,25 @@ def test_marks_of_encodings_are_understood(tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    ("data", "rule"),
+    ("data", "names"),
     [
-        (
-            b"ok\r\ncaf\xe9\n",
-            "must be text in UTF-8, which its byte 7, in line 2, is not; save it as",
-        ),
-        (b"\xff\xfea", "must be text in UTF-16, which its byte 2, in line 1, is not"),
-        ("ab".encode("utf-16-le"), "has a zero byte; if it is UTF-16, save it as UTF-8"),
+        (b"ok\r\ncaf\xe9\n", "UTF-8, .*byte 7, .*line 2"),
+        (b"\xff\xfea", "UTF-16, .*byte 2, .*line 1"),
+        ("ab".encode("utf-16-le"), "zero byte.*UTF-16"),
     ],
 )
-def test_invalid_utf_8_is_one_error(tmp_path, data, rule):
+def test_invalid_utf_8_is_one_error(tmp_path, data, names):
     path = written(tmp_path, data)
     for read in (text_files.read, text_files.read_json):
-        with pytest.raises(UserError, match=rule) as caught:
+        with pytest.raises(UserError, match=f"^list = '{path}': .*{names}"):
             read(path, "list")
-        assert str(caught.value).startswith(f"list = '{path}': must be")
 
 
 @pytest.mark.parametrize("read", [text_files.read, text_files.read_json])
 def test_a_file_that_cannot_be_read_is_one_error(tmp_path, read):
-    with pytest.raises(UserError, match=r"list = '.*gone': cannot be read \(No such file"):
-        read(tmp_path / "gone", "list")
-    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
-        read(tmp_path, "list")
+    for path, reason in ((tmp_path / "gone", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=f"list = '{path}': .*{reason}"):
+            read(path, "list")
 
 
 def test_lines_end_where_editors_end_them():
@@ -69,7 +64,7 @@ def test_names_of_odd_bytes_in_json_become_text(tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{'a': 1}", b"[" * 100_000])
 def test_invalid_json_is_one_error(tmp_path, data):
-    with pytest.raises(UserError, match="file = '.*file': must be a JSON file"):
+    with pytest.raises(UserError, match="file = '.*file': .*JSON"):
         text_files.read_json(written(tmp_path, data), "file")
 
 
@@ -80,14 +75,14 @@ def test_rows_of_csv_have_the_numbers_of_their_lines(tmp_path):
 
 def test_csv_that_is_cut_off_in_utf16_is_one_error(tmp_path):
     path = written(tmp_path, "a,b\n".encode("utf-16") + b"x")
-    with pytest.raises(UserError, match="file = '.*': must be text in UTF-16; save it as UTF-8"):
+    with pytest.raises(UserError, match="file = '.*': .*UTF-16"):
         list(text_files.csv_rows(path, "file"))
 
 
 @pytest.mark.parametrize("levels", [101, 900, 100_000])
 def test_json_of_many_levels_is_refused(tmp_path, levels):
     deep = '{"a":[' * levels + "]}" * levels
-    with pytest.raises(UserError, match="file.*must be a JSON file"):
+    with pytest.raises(UserError, match="list = '.*file': .*JSON"):
         text_files.read_json(written(tmp_path, deep.encode()), "list")
     few = '{"a":[' * 40 + "]}" * 40
     assert text_files.read_json(written(tmp_path, few.encode()), "list").keys() == {"a"}

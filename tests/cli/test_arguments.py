@@ -1,4 +1,5 @@
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,7 @@ from delg_jax.training import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CONFIG = f"--config={CONFIGS / 'revisited.py'}"
-OURS = "default, delg_r101_gld, delg_r50_gld, landmarks, local_to_global, photos, quickstart, "
-OURS += "recognition_2020, revisited"
+OURS = "default, .*quickstart, "  # names of configs
 
 
 @pytest.fixture
@@ -82,86 +82,54 @@ def test_a_config_file_finds_its_neighbours_from_anywhere(called, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("override", "named"),
     [
-        (
-            "model.globl_dim=3",
-            "config.model.globl_dim = '3': is not a field of the configuration "
-            "(did you mean global_dim?)",
-        ),
-        (
-            "modl.global_dim=3",
-            "config.modl.global_dim = '3': is not a field of the configuration "
-            "(did you mean model?)",
-        ),
-        ("zzz=3", "config.zzz = '3': is not a field of the configuration"),
-        ("seed.x=3", "config.seed.x = '3': is not a field of the configuration"),
-        ("model.global_dim=abc", "config.model.global_dim = 'abc': must be a whole number"),
-        ("model.global_dim=1.5", "config.model.global_dim = '1.5': must be a whole number"),
-        ("train.learning_rate=fast", "config.train.learning_rate = 'fast': must be a number"),
-        ("model.local_head=maybe", "config.model.local_head = 'maybe': must be true or false"),
-        ("model=3", "config.model = '3': is a section; set one of its fields"),
-        ("train.learning_rate=nan", "config.train.learning_rate = nan: must be finite"),
-        ("train.learning_rate=1e999", "config.train.learning_rate = inf: must be finite"),
-        ("eval.kappas=('a',)", "config.eval.kappas = ('a',): must hold elements like 1"),
-        ("train={}", "config.train = {}: is a section; set one of its fields"),
-        ("eval.kappas[9]=1", "config.eval.kappas[9] = '1': is not a field of the configuration"),
-        (f"seed={2**64}", f"config.seed = {2**64}: must be a whole number of at most 64 bits"),
+        ("model.globl_dim=3", r"model\.globl_dim = '3': .*global_dim"),
+        ("modl.global_dim=3", r"modl\.global_dim = '3': .*model"),
+        ("zzz=3", "zzz = '3': .*field"),
+        ("seed.x=3", r"seed\.x = '3': .*field"),
+        ("model.global_dim=abc", r"model\.global_dim = 'abc': .*whole number"),
+        ("model.global_dim=1.5", r"model\.global_dim = '1\.5': .*whole number"),
+        ("train.learning_rate=fast", r"train\.learning_rate = 'fast': .*number"),
+        ("model.local_head=maybe", r"model\.local_head = 'maybe': .*true or false"),
+        ("model=3", "model = '3': .*section"),
+        ("train.learning_rate=nan", r"train\.learning_rate = nan: .*finite"),
+        ("train.learning_rate=1e999", r"train\.learning_rate = inf: .*finite"),
+        ("eval.kappas=('a',)", r"eval\.kappas = \('a',\): .*1"),
+        ("train={}", "train = {}: .*section"),
+        ("eval.kappas[9]=1", r"eval\.kappas\[9\] = '1': .*field"),
+        (f"seed={2**64}", f"seed = {2**64}: .*64 bits"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_value_and_rule(capsys, override, message):
-    assert mistake(capsys, CONFIG, "--workdir=w", f"--config.{override}") == message
+def test_a_wrong_field_is_named_with_its_value(capsys, override, named):
+    message = mistake(capsys, CONFIG, "--workdir=w", f"--config.{override}")
+    assert re.match(rf"config\.{named}", message), message
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("argv", "named"),
     [
-        ([CONFIG], "--workdir = None: must be given"),
-        ([CONFIG, "--workdir="], "--workdir = '': must name a folder"),
-        (
-            ["--workdir=w"],
-            f"--config = None: must be given: a .py file, or one of {OURS}; a workdir that holds "
-            "features or checkpoints needs none",
-        ),
+        ([CONFIG], "--workdir = None: "),
+        ([CONFIG, "--workdir="], "--workdir = '': "),
+        (["--workdir=w"], f"--config = None: .*{OURS}"),
         (
             ["quickstart:smoke", "--workdir=w"],
-            "delg train = 'quickstart:smoke': takes flags only (--name=value); "
-            "did you mean --config=quickstart:smoke?",
+            "delg train = 'quickstart:smoke': .*--config=quickstart:smoke",
         ),
-        (
-            [CONFIG, "--workdr=w"],
-            "--workdr = 'w': is not a flag of delg train (did you mean --workdir?)",
-        ),
-        ([CONFIG, "--workdir=w", "--nonsense"], "--nonsense = '': is not a flag of delg train"),
-        ([CONFIG, "--workdir=w", "--overwrite=x"], "--overwrite = 'x': must be true or false"),
-        (
-            [CONFIG, "--workdir=w", "more", "words"],
-            "delg train = 'more words': takes flags only (--name=value)",
-        ),
-        (
-            ["--config=absent.py", "--workdir=w"],
-            f"--config = 'absent.py': must be an existing Python file (.py), or one of {OURS}",
-        ),
-        (
-            [f"--config={CONFIGS}", "--workdir=w"],
-            f"--config = '{CONFIGS}': must be an existing Python file (.py), or one of {OURS}",
-        ),
-        (
-            [f"{CONFIG}:reel", "--workdir=w"],
-            "--config argument = 'reel': did you mean 'real'? known names are real, trained, gem",
-        ),
-        (
-            [f"{CONFIG}:real=2", "--workdir=w"],
-            "--config argument real = '2': must be true or false",
-        ),
-        (
-            [f"{CONFIG}:real,gem", "--workdir=w"],
-            "--config argument = 'real,gem': must name at most one variant",
-        ),
+        ([CONFIG, "--workdr=w"], r"--workdr = 'w': .*--workdir\b"),
+        ([CONFIG, "--workdir=w", "--nonsense"], "--nonsense = '': "),
+        ([CONFIG, "--workdir=w", "--overwrite=x"], "--overwrite = 'x': "),
+        ([CONFIG, "--workdir=w", "more", "words"], "delg train = 'more words': "),
+        (["--config=absent.py", "--workdir=w"], rf"--config = 'absent\.py': .*{OURS}"),
+        ([f"--config={CONFIGS}", "--workdir=w"], f"--config = '{CONFIGS}': .*{OURS}"),
+        ([f"{CONFIG}:reel", "--workdir=w"], "--config argument = 'reel': .*real, trained, gem"),
+        ([f"{CONFIG}:real=2", "--workdir=w"], "--config argument real = '2': "),
+        ([f"{CONFIG}:real,gem", "--workdir=w"], "--config argument = 'real,gem': "),
     ],
 )
-def test_a_wrong_command_line_is_refused_in_one_line(capsys, argv, message):
-    assert mistake(capsys, *argv) == message
+def test_a_wrong_command_line_is_refused_in_one_line(capsys, argv, named):
+    message = mistake(capsys, *argv)
+    assert re.match(named, message), message
 
 
 @pytest.mark.parametrize("content", [None, bytes(range(128, 256))])
@@ -169,8 +137,8 @@ def test_a_file_of_flags_that_cannot_be_read_is_named(capsys, tmp_path, content)
     path = tmp_path / "flags"
     if content:
         path.write_bytes(content)
-    expected = f"--flagfile = {str(path)!r}: must be a readable text file of flags"
-    assert mistake(capsys, f"--flagfile={path}", CONFIG, "--workdir=w") == expected
+    message = mistake(capsys, f"--flagfile={path}", CONFIG, "--workdir=w")
+    assert message.startswith(f"--flagfile = {str(path)!r}: ")
 
 
 @pytest.mark.parametrize(
@@ -210,10 +178,9 @@ def test_home_directories_are_expanded_in_flags_fields_and_files(called, tmp_pat
 @pytest.mark.parametrize("field", ["workdir", "config.data.root", "config"])
 def test_an_unknown_user_is_refused(capsys, field):
     subject = field if field.startswith("config.") else f"--{field}"
-    rule = "~no_such_user is not a user of this machine; "
-    rule += "for a folder of that name write ./~no_such_user"
-    argv = [CONFIG, "--workdir=w", f"--{field}=~no_such_user/x"]
-    assert mistake(capsys, *argv) == f"{subject} = '~no_such_user/x': {rule}"
+    message = mistake(capsys, CONFIG, "--workdir=w", f"--{field}=~no_such_user/x")
+    assert message.startswith(f"{subject} = '~no_such_user/x': ")
+    assert "./~no_such_user" in message  # what to write for a folder of that name
 
 
 @pytest.mark.parametrize("place", ["file", "file/below/it", "dangling"])
@@ -221,8 +188,8 @@ def test_a_file_in_the_place_of_the_workdir_is_refused(capsys, tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     path, blocking = tmp_path / place, tmp_path / place.partition("/")[0]
-    rule = f"must be a folder, but {blocking} is not one"
-    assert mistake(capsys, CONFIG, f"--workdir={path}") == f"--workdir = '{path}': {rule}"
+    message = mistake(capsys, CONFIG, f"--workdir={path}")
+    assert re.match(rf"--workdir = '{path}': .* {blocking}\b", message)
 
 
 @pytest.mark.parametrize(
@@ -253,9 +220,9 @@ def test_words_that_are_no_flags_are_paths_too(monkeypatch, capsys):
 @pytest.mark.parametrize("flag", ["--workdir", "--config.data.tfds_dir"])
 def test_a_folder_that_arrays_could_not_be_written_to_is_refused(capsys, flag):
     message = mistake(capsys, CONFIG, "--workdir=run", f"{flag}=/tmp/caf\udce9")
-    rule = "must be a UTF-8 path; use a UTF-8 locale (LANG=C.UTF-8) or choose another folder"
     subject = flag if flag == "--workdir" else flag.removeprefix("--")
-    assert message == f"{subject} = '/tmp/caf\\udce9': {rule}"
+    assert message.startswith(f"{subject} = '/tmp/caf\\udce9': ")
+    assert "UTF-8" in message
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

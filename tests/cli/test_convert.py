@@ -75,7 +75,7 @@ def write_nothing(folder, arrays):
 @pytest.mark.parametrize(
     ("writer", "words"),
     [
-        (write_truncated, "must be an intact"),
+        (write_truncated, "intact"),
         (write_another_architecture, "1 surplus (layer1.1.conv1.weight)"),
         (write_code, "plain arrays"),
         (write_nothing, "variables/variables.index"),

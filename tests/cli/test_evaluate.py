@@ -51,7 +51,8 @@ def test_pairs_are_verified_where_they_are_asked_for(flags, tmp_path, capsys):
     pairs = ["--config.eval.pairs=3", "--config.eval.negative_pairs=4"]
     assert main(["evaluate", *flags, "--config.eval.methods=('global',)", *pairs]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("average precision of pairs by inliers (3 of one landmark, 4 of two): ")
+    assert "pairs" in last
+    assert "(3 of one landmark, 4 of two): " in last
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["pairs"]
     assert 0 <= found["low"] <= found["average_precision"] <= found["high"] <= 100
 
@@ -68,29 +69,30 @@ def test_a_skipped_photograph_ranks_last(flags, root, tmp_path, capsys):
 def test_diffusion_needs_whole_rankings(flags, tmp_path, capsys):
     more = ["--config.eval.methods=('global+diffusion',)", "--config.eval.depth=2"]
     assert main(["evaluate", *flags, *more]) == 2
-    message = "config.eval.depth = 2: must be 0 for global+diffusion"
-    assert capsys.readouterr().err.startswith(f"delg: {message}")
+    error = capsys.readouterr().err
+    assert error.startswith("delg: config.eval.depth = 2: ")
+    assert "global+diffusion" in error
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("override", "named"),
     [
-        ("eval.methods=('global', 'glob')", "config.eval.methods = 'glob': must be one of global"),
-        ("model.local_head=False", "config.eval.methods = 'local+mds': local+mds needs local feat"),
-        ("eval.kappas=(0, 5)", "config.eval.kappas = (0, 5): must be positive whole numbers"),
-        ("eval.depth=-1", "config.eval.depth = -1: must not be negative"),
-        ("eval.recognition_top=0", "config.eval.recognition_top = 0: must be at least 1"),
-        ("eval.pairs=-1", "config.eval.pairs = -1: must not be negative"),
-        ("seed=-1", "config.seed = -1: must not be negative"),
-        ("rerank.mds.distance=city", "config.rerank.mds.distance = 'city': must be one of chord"),
-        ("rerank.sp.short_list=-1", "config.rerank.sp.short_list = -1: "),
-        ("search.kernel=box", "config.search.kernel = 'box': must be one of "),
+        ("eval.methods=('global', 'glob')", "eval.methods = 'glob'"),
+        ("model.local_head=False", "eval.methods = 'local+mds'"),
+        ("eval.kappas=(0, 5)", "eval.kappas = (0, 5)"),
+        ("eval.depth=-1", "eval.depth = -1"),
+        ("eval.recognition_top=0", "eval.recognition_top = 0"),
+        ("eval.pairs=-1", "eval.pairs = -1"),
+        ("seed=-1", "seed = -1"),
+        ("rerank.mds.distance=city", "rerank.mds.distance = 'city'"),
+        ("rerank.sp.short_list=-1", "rerank.sp.short_list = -1"),
+        ("search.kernel=box", "search.kernel = 'box'"),
     ],
 )
-def test_wrong_settings_are_found_before_extraction(flags, tmp_path, capsys, override, message):
+def test_wrong_settings_are_found_before_extraction(flags, tmp_path, capsys, override, named):
     assert main(["evaluate", *flags, f"--config.{override}"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"delg: {message}")
+    assert err.startswith(f"delg: config.{named}: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "run").exists()

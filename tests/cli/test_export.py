@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -63,25 +64,22 @@ def test_features_go_to_their_writer(monkeypatch, capsys, tmp_path, kind, name, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "start"),
+    ("arguments", "named"),
     [
-        (["--format=onnx"], "--format = 'onnx': must be one of stablehlo, hloc, delf, ames"),
-        (["--canvas=512"], "--canvas = '512': must be ROWSxCOLUMNS"),
-        (["--canvas=0x512"], "--canvas = '0x512': must be ROWSxCOLUMNS"),
-        (["--canvas=512x-1"], "--canvas = '512x-1': must be ROWSxCOLUMNS"),
-        (["--platforms=cpu,abacus"], "--platforms = 'abacus': must be one of cpu,"),
-        (["--platforms="], "--platforms = '': must be one of cpu,"),
-        (["--format=hloc", "--canvas=64x64"], "--canvas = '64x64': is only for --format=stablehlo"),
-        (
-            ["--format=delf", "--platforms=cpu"],
-            "--platforms = 'cpu': is only for --format=stablehlo",
-        ),
+        (["--format=onnx"], "--format = 'onnx': .*stablehlo, hloc, delf, ames"),
+        (["--canvas=512"], "--canvas = '512': .*ROWSxCOLUMNS"),
+        (["--canvas=0x512"], "--canvas = '0x512': .*ROWSxCOLUMNS"),
+        (["--canvas=512x-1"], "--canvas = '512x-1': .*ROWSxCOLUMNS"),
+        (["--platforms=cpu,abacus"], "--platforms = 'abacus': .*cpu,"),
+        (["--platforms="], "--platforms = '': .*cpu,"),
+        (["--format=hloc", "--canvas=64x64"], "--canvas = '64x64': .*--format=stablehlo"),
+        (["--format=delf", "--platforms=cpu"], "--platforms = 'cpu': .*--format=stablehlo"),
     ],
 )
-def test_a_wrong_value_is_one_line(capsys, tmp_path, arguments, start):
+def test_a_wrong_value_is_one_line(capsys, tmp_path, arguments, named):
     assert main(["export", CONFIG, f"--workdir={tmp_path / 'run'}", *arguments]) == 2
     out, error = capsys.readouterr()
-    assert error.startswith(f"delg: {start}")
+    assert re.match(f"delg: {named}", error)
     assert error.count("\n") == 1
     assert out == ""
     assert not (tmp_path / "run").exists()

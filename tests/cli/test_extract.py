@@ -46,7 +46,7 @@ def test_both_stores_are_made_and_named(flags, tmp_path, capsys):
 def test_a_truncated_photograph_ends_the_run_unless_allowed(flags, root, tmp_path, capsys):
     truncate(root / "jpg" / "place1_far.jpg")
     message = refused(capsys, "extract", *flags)
-    assert message.startswith("config.data.max_skipped = 0: 1 images could not be used, first ")
+    assert message.startswith("config.data.max_skipped = 0: 1 ")
     assert "place1_far (" in message
     assert main(["extract", *flags, "--config.data.max_skipped=1"]) == 0
     assert "database: 4 images, 1 skipped" in capsys.readouterr().out
@@ -63,30 +63,31 @@ def test_without_an_image_that_can_be_used_it_is_one_line(flags, root, capsys, p
     flags = [*flags, "--config.data.max_skipped=9"]
     for verb in ("extract", "evaluate", "index"):
         error = refused(capsys, verb, *flags)
-        assert "config.data.max_skipped = 9: none of the" in error
-        assert f"features/{part} could be used, first " in error
+        assert error.startswith("config.data.max_skipped = 9: none ")
+        assert f"features/{part} " in error
 
 
 def test_an_absent_root_is_refused(flags, capsys):
     message = refused(capsys, "extract", *flags, "--config.data.root=/no/such/folder")
-    assert message == "config.data.root = '/no/such/folder': must be an existing folder"
+    assert message.startswith("config.data.root = '/no/such/folder': ")
 
 
 def test_absent_photographs_are_named(flags, root, capsys):
     (root / "jpg" / "query1.jpg").unlink()
     message = refused(capsys, "extract", *flags)
-    assert message.endswith("names 1 images that jpg/ lacks: query1")
+    assert message.startswith(f"ground truth = '{root / 'gnd_drawn.json'}': ")
+    assert message.endswith(": query1")
 
 
 def test_a_damaged_ground_truth_is_named(flags, root, capsys):
     (root / "gnd_drawn.json").write_text("{")
     message = refused(capsys, "extract", *flags)
-    assert message.startswith(f"ground truth = '{root / 'gnd_drawn.json'}': cannot be read: ")
+    assert message.startswith(f"ground truth = '{root / 'gnd_drawn.json'}': ")
 
 
 def test_a_folder_without_checkpoint_is_refused(flags, tmp_path, capsys):
     message = refused(capsys, "extract", *flags, f"--config.model.checkpoint={tmp_path}")
-    assert message.startswith(f"config.model.checkpoint = '{tmp_path}': must be ")
+    assert message.startswith(f"config.model.checkpoint = '{tmp_path}': ")
 
 
 def test_another_configuration_is_refused_with_the_difference(flags, tmp_path, capsys):
@@ -102,18 +103,15 @@ def test_another_configuration_is_refused_with_the_difference(flags, tmp_path, c
 
 def test_a_workdir_that_is_a_file_is_refused(flags, tmp_path, capsys):
     (tmp_path / "run").write_text("in the way")
-    rule = f"--workdir = '{tmp_path / 'run'}': must be a folder, but {tmp_path / 'run'} is not one"
-    assert refused(capsys, "extract", *flags) == rule
+    assert refused(capsys, "extract", *flags).startswith(f"--workdir = '{tmp_path / 'run'}': ")
 
 
 def test_a_store_that_another_job_writes_is_refused(flags, tmp_path, capsys):
     folder = tmp_path / "run" / "features" / "database"
     with held(folder):
         message = refused(capsys, "extract", *flags)
-    assert message == (
-        f"feature store = '{folder}': is being written by another job; wait for it, or take "
-        "another --workdir"
-    )
+    assert message.startswith(f"feature store = '{folder}': ")
+    assert "another job" in message
 
 
 def test_images_are_named_and_added_and_deleted(flags, root, tmp_path, capsys):
@@ -123,10 +121,9 @@ def test_images_are_named_and_added_and_deleted(flags, root, tmp_path, capsys):
     assert not (tmp_path / "run" / "features" / "database").exists()
     save(root / "jpg" / "added.png", draw(7, 64, 64))
     (root / "jpg" / "query0.jpg").unlink()
-    assert refused(capsys, "extract", *flags, images) == (
-        f"--images = '{root / 'jpg'}': lacks 1 images of {folder}, first query0.jpg; "
-        "--delete_missing deletes them from the store"
-    )
+    message = refused(capsys, "extract", *flags, images)
+    assert message.startswith(f"--images = '{root / 'jpg'}': ")
+    assert all(word in message for word in (" 1 ", str(folder), "query0.jpg", "--delete_missing"))
     assert main(["extract", *flags, images, "--delete_missing"]) == 0
     assert capsys.readouterr().out == f"{folder}: 6 images, 0 skipped\n"
 
@@ -135,22 +132,22 @@ def test_a_single_picture_that_is_none_is_skipped(flags, tmp_path, capsys):
     (tmp_path / "broken.jpg").write_text("no image")
     images = f"--images={tmp_path / 'broken.jpg'}"
     message = refused(capsys, "extract", *flags, images)
-    assert message.startswith("config.data.max_skipped = 0: 1 images could not be used, first ")
+    assert message.startswith("config.data.max_skipped = 0: 1 ")
     assert main(["extract", *flags, images, "--config.data.max_skipped=1"]) == 0
     assert capsys.readouterr().out.endswith("images: 1 images, 1 skipped\n")
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("flag", "named"),
     [
-        (["--images="], "--images = '': must not be empty"),
-        (["--runner="], "--runner = '': must not be empty"),
-        (["--delete_missing"], "--delete_missing = True: needs --images"),
-        (["--images=/no/such/folder"], "--images = '/no/such/folder': does not exist; "),
+        ("--images=", "--images = ''"),
+        ("--runner=", "--runner = ''"),
+        ("--delete_missing", "--delete_missing = True"),
+        ("--images=/no/such/folder", "--images = '/no/such/folder'"),
     ],
 )
-def test_wrong_flags_are_one_line(flags, tmp_path, capsys, more, message):
-    assert refused(capsys, "extract", *flags, *more).startswith(message)
+def test_wrong_flags_are_one_line(flags, tmp_path, capsys, flag, named):
+    assert refused(capsys, "extract", *flags, flag).startswith(f"{named}: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -164,6 +161,6 @@ def test_without_beam_a_runner_is_refused(flags, root, tmp_path, capsys, monkeyp
     )
     more = [f"--images={root / 'jpg'}"] if listed else []
     message = refused(capsys, "extract", *flags, *more, "--runner=DirectRunner")
-    rule = "needs Apache Beam, which the extra `beam` of delg_jax installs"
-    assert message == f"--runner = 'DirectRunner': {rule}"
+    assert message.startswith("--runner = 'DirectRunner': ")
+    assert "`beam`" in message
     assert not (tmp_path / "run").exists()

@@ -36,7 +36,7 @@ def test_the_graph_of_the_database_is_built_once(tmp_path, capsys, features, nam
     assert main(["index", *flags]) == 0
     assert (folder / "graph.json").stat().st_mtime_ns == made
     assert main(["index", *flags, "--config.search.graph_neighbours=0"]) == 2
-    assert "config.search.graph_neighbours = 0: must be at least 1" in capsys.readouterr().err
+    assert "config.search.graph_neighbours = 0: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("engine", ["cann", "ivf", "asmk"])

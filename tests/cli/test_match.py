@@ -53,9 +53,9 @@ def test_too_few_inliers_and_no_transformation_are_reported(calls, capsys, tmp_p
     ("arguments", "start"),
     [
         ([], "delg match"),
-        (["a.jpg"], "delg match = 'a.jpg': must be two image files"),
-        (["a.jpg", "b.jpg", "c.jpg"], "delg match = 'a.jpg b.jpg c.jpg': must be two image files"),
-        (["a.jpg", "b.jpg", "--output=a.gif"], "--output = 'a.gif': must end in .png"),
+        (["a.jpg"], "delg match = 'a.jpg': "),
+        (["a.jpg", "b.jpg", "c.jpg"], "delg match = 'a.jpg b.jpg c.jpg': "),
+        (["a.jpg", "b.jpg", "--output=a.gif"], "--output = 'a.gif': "),
     ],
 )
 def test_mistakes_are_one_line(calls, capsys, tmp_path, arguments, start):

@@ -1,4 +1,5 @@
 import importlib.util
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,12 +140,12 @@ def test_without_a_config_that_of_the_features_is_taken(calls, capsys, monkeypat
 
 def test_mistakes_with_a_stored_configuration_are_named(calls, capsys, picture, index, tmp_path):
     stored = f"--index={index}"
-    refused = error(capsys, stored, picture, "--config.search.kernl=cann")
-    assert refused.startswith("config.search.kernl = 'cann': is not a field")
-    refused = error(capsys, stored, picture, "--config.seed=x")
-    assert refused.startswith("config.seed = 'x': must be a whole number")
-    refused = error(capsys, f"--index={tmp_path}", picture)
-    assert refused.startswith(f"workdir = {str(tmp_path)!r}: must be a workdir with features")
+    for flags, named in (
+        ([stored, "--config.search.kernl=cann"], "config.search.kernl = 'cann'"),
+        ([stored, "--config.seed=x"], "config.seed = 'x'"),
+        ([f"--index={tmp_path}"], f"workdir = {str(tmp_path)!r}"),
+    ):
+        assert error(capsys, *flags, picture).startswith(f"{named}: ")
     assert calls == []
 
 
@@ -155,10 +156,11 @@ def test_a_configuration_of_another_version_is_named(calls, capsys, picture, ind
     del content["config"]["search.kernel"]
     workdir.write_json(path, content)
     refused = error(capsys, f"--index={index}", picture)
-    assert "made by another version, without the field kernel" in refused
+    assert "another version" in refused
+    assert "kernel" in refused
     workdir.write_json(path, later)
     refused = error(capsys, f"--index={index}", picture)
-    assert refused.startswith(f"workdir = {str(index)!r}: was made by another version")
+    assert refused.startswith(f"workdir = {str(index)!r}: ")
     assert "search.of_later" in refused
 
 
@@ -169,23 +171,23 @@ def test_a_wrong_box_is_refused(calls, capsys, picture, box):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "named"),
     [
-        ([], "needs an image"),
-        (["absent.jpg"], "--image = 'absent.jpg': cannot be read"),
-        (["{}", "{}", "--box=0,0,9,9"], "--box = '0,0,9,9': needs exactly one image"),
-        (["{}", "--method=global,magic"], "--method = 'magic': must be one of"),
-        (["{}", "--top=0"], "--top = 0: must be at least 1"),
-        (["{}", "--output=a.gif"], "--output = 'a.gif': must end in"),
-        (["{}", "--serve"], "cannot be combined with --serve"),
+        ([], "delg search = None: .*--image"),
+        (["absent.jpg"], r"--image = 'absent\.jpg': "),
+        (["{}", "{}", "--box=0,0,9,9"], "--box = '0,0,9,9': "),
+        (["{}", "--method=global,magic"], "--method = 'magic': "),
+        (["{}", "--top=0"], "--top = 0: "),
+        (["{}", "--output=a.gif"], r"--output = 'a\.gif': "),
+        (["{}", "--serve"], ".*--serve"),
         (["--serve", "--port=70000"], "--port = '70000'"),
         (["--serve", "--concurrency=0"], "--concurrency = '0'"),
-        (["--serve", "--host=no such host"], "cannot listen"),
+        (["--serve", "--host=no such host"], ".*no such host"),
     ],
 )
-def test_mistakes_are_one_line(calls, capsys, picture, flags, words):
+def test_mistakes_are_one_line(calls, capsys, picture, flags, named):
     flags = [flag.format(picture) for flag in flags]
-    assert words in error(capsys, CONFIG, "--workdir=w", *flags)
+    assert re.match(named, error(capsys, CONFIG, "--workdir=w", *flags))
     assert calls == []
 
 

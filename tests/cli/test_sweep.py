@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -143,33 +144,29 @@ def test_a_changed_configuration_is_refused_unless_it_may_overwrite(stubs, capsy
 
 
 @pytest.mark.parametrize(
-    ("arguments", "rule"),
+    ("arguments", "names"),
     [
-        (["--sweep=train.step=1"], "did you mean train.steps"),
-        (["--grid=train.steps=1"], "--grid = 'train.steps=1': is not a flag of delg sweep"),
-        (["--sweep=train.steps=1", "--sweep=train.steps=2"], "occurs twice"),
-        (["--sweep=seed=1", "--seeds=2"], "both grid and seeds"),
-        (["--sweep=train.steps=integers(1,5)"], "needs --draws"),
-        (["--sweep=absent.json"], "existing JSON file"),
-        ([], "names no field"),
-        (["--seeds="], "at least one"),
-        (["--seeds=a"], "--seeds = 'a': must be a whole number"),
-        (["--seeds=1", "--verbs="], "at least one"),
-        (["--seeds=1", "--verbs=dance"], "must be one of train, evaluate"),
-        (["--seeds=1,2,3", "--max_runs=2"], "3: are more runs than --max_runs=2"),
-        (["--seeds=1", "--max_runs=0"], "must be at least 1"),
-        (["--seeds=1", "--jobs=-1"], "must be at least 0"),
-        (["--seeds=1", "--gpus=0"], "needs --jobs"),
-        (["--seeds=1", "--only=seed=2"], "is not a run of this sweep"),
-        (["--seeds=1", "--gather", "--print_commands"], "cannot be combined with"),
-        (["--seeds=1", "--slurm="], "must not be empty"),
-        (["--seeds=1", "--digest=00"], "needs --only"),
+        (["--sweep=train.step=1"], r"config\.train\.step = 1: .*train\.steps"),
+        (["--grid=train.steps=1"], "--grid = 'train.steps=1': "),
+        (["--sweep=train.steps=integers(1,5)"], "--draws"),  # others: tests/sweeps
+        (["--seeds="], "seeds = "),
+        (["--seeds=a"], "--seeds = 'a': "),
+        (["--seeds=1", "--verbs="], "verbs = "),
+        (["--seeds=1", "--verbs=dance"], "'dance': .*train, evaluate"),
+        (["--seeds=1,2,3", "--max_runs=2"], " = 3: .*--max_runs=2"),
+        (["--seeds=1", "--max_runs=0"], "--max_runs = 0: "),
+        (["--seeds=1", "--jobs=-1"], "--jobs = -1: "),
+        (["--seeds=1", "--gpus=0"], r"--gpus = \['0'\]: .*--jobs"),
+        (["--seeds=1", "--only=seed=2"], "--only = 'seed=2': "),
+        (["--seeds=1", "--gather", "--print_commands"], "--print_commands = True: .*--gather"),
+        (["--seeds=1", "--slurm="], "--slurm = '': "),
+        (["--seeds=1", "--digest=00"], "--digest = '00': .*--only"),
     ],
 )
-def test_mistakes_are_one_line_before_the_first_run(stubs, capsys, tmp_path, arguments, rule):
+def test_mistakes_are_one_line_before_the_first_run(stubs, capsys, tmp_path, arguments, names):
     assert call(tmp_path, *arguments) == 2
     output = capsys.readouterr()
-    assert rule in output.err
+    assert re.search(names, output.err)
     assert output.err.count("\n") == 1
     assert output.out == ""
     assert calls(tmp_path) == {}

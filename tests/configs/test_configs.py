@@ -101,7 +101,7 @@ def test_the_default_recipe_is_for_eight_devices():
     assert str(length_of_recipe("delg_r50_gld")) == (
         "24,000,000 images in 187,500 steps of 128: 25.0 epochs of 960,000 images"
     )
-    with pytest.raises(UserError, match="devices = 0: must be at least 1"):
+    with pytest.raises(UserError, match="devices = 0: "):
         load("delg_r50_gld.py", "devices=0")
 
 

@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -49,51 +51,43 @@ def test_a_class_may_lack_validation_images(tmp_path):
     assert opened(root).validation.labels.tolist() == [0, 2]
 
 
-def test_a_class_of_validation_alone_is_refused(tmp_path):
-    root = make_folder(tmp_path, classes=1)
-    save(root / "validation" / "stranger" / "0.jpg", draw(0))
-    with pytest.raises(UserError, match=r"validation'.*no folder of that name in train/: stranger"):
-        opened(root)
-
-
 @pytest.mark.parametrize("root", ["", "/no/such/folder"])
 def test_an_absent_root_is_refused(root):
     with pytest.raises(UserError, match=rf"config\.data\.root = '{root}'"):
         folder.existing_root(training_config(root).data.root)
 
 
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_an_absent_split_is_refused(tmp_path, split):
-    root = make_folder(tmp_path / "photographs", classes=1)
-    (root / split).rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=rf"must have a folder {split}/"):
-        opened(root)
+def without_split(root, split):
+    (root / split).rename(root.parent / "elsewhere")
 
 
-def test_train_without_classes_is_refused(tmp_path):
-    (tmp_path / "train").mkdir()
-    with pytest.raises(UserError, match="must have folders of images in train/"):
-        opened(tmp_path)
+def without_classes(root, split):
+    shutil.rmtree(root / split / "class_0")
+
+
+def without_images(root, split):
+    (root / split / "class_0" / "0.jpg").unlink()
+
+
+def with_a_stranger(root, split):
+    save(root / split / "stranger" / "0.jpg", draw(0))
 
 
 @pytest.mark.parametrize(
-    ("split", "rule"),
+    ("change", "split", "names"),
     [
-        (
-            "train",
-            "folders of images in train/; it has 1 classes without images: class_0",
-        ),
-        (
-            "validation",
-            "validation': must contain images; it has 1 classes .*: class_0",
-        ),
+        (without_split, "train", "photographs': .* a folder train/"),
+        (without_split, "validation", "photographs': .* a folder validation/"),
+        (without_classes, "train", "photographs': .*images in train/$"),
+        (without_images, "train", "photographs': .*train/.* 1 .*: class_0"),
+        (without_images, "validation", "photographs/validation': .* 1 .*: class_0"),
+        (with_a_stranger, "validation", "photographs/validation': .*train/: stranger"),
     ],
 )
-def test_a_split_without_images_is_refused(tmp_path, split, rule):
-    root = make_folder(tmp_path, classes=1)
-    for path in (root / split).glob("*/*"):
-        path.unlink()
-    with pytest.raises(UserError, match=rf"config\.data\.root = '.*{rule}"):
+def test_a_folder_of_another_layout_is_refused(tmp_path, change, split, names):
+    root = make_folder(tmp_path / "photographs", classes=1, train=1, validation=1)
+    change(root, split)
+    with pytest.raises(UserError, match=rf"config\.data\.root = '.*{names}"):
         opened(root)
 
 
@@ -106,11 +100,9 @@ def test_files_are_no_classes_and_an_empty_class_is_named(tmp_path, caplog):
     found = opened(root)
     assert found.classes == ["class_0", "class_1"]
     assert found.train.names == ["class_0/0.jpg", "class_1/0.jpg"]
-    assert caplog.messages == [
-        f"{root / 'train'}: 2 images; left out: 3 hidden, 1 in no folder of a class,"
-        " 1 of other endings (.txt 1)",
-        f"{root / 'train'}: 1 classes without images: new folder",
-    ]
+    left_out, empty = caplog.messages
+    assert re.match(rf"{root}/train: 2 images; .*3 hidden, 1 .*, 1 .*\(\.txt 1\)$", left_out)
+    assert re.match(rf"{root}/train: 1 .*: new folder$", empty)
 
 
 def test_images_of_a_class_may_lie_deeper_and_behind_links(tmp_path):
@@ -148,7 +140,7 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
 
     root = make_folder(tmp_path, classes=1)
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(UserError, match=r"train': cannot be read: .*Permission denied"):
+    with pytest.raises(UserError, match="train': .*Permission denied"):
         opened(root)
 
 

@@ -77,14 +77,21 @@ def test_a_pickle_of_python_2_is_read(tmp_path):
 def test_code_in_a_pickle_is_refused_and_not_executed(tmp_path, protocol):
     touched = tmp_path / "touched"
     content = {**CONTENT, "extra": Touch(touched)}
-    with pytest.raises(UserError, match=r"names (posix|nt)\.system; only plain types are read"):
+    with pytest.raises(UserError, match=r"(posix|nt)\.system"):
         ground_truth.read(write(tmp_path, content, "pkl", protocol))
     assert not touched.exists()
 
 
-@pytest.mark.parametrize("harmless", [np.random.PCG64(1), complex(1, 2), {1: print}])
-def test_any_class_or_function_is_refused(tmp_path, harmless):
-    with pytest.raises(UserError, match="only plain types are read"):
+@pytest.mark.parametrize(
+    ("harmless", "names"),
+    [
+        (np.random.PCG64(1), r"numpy\.random"),
+        (complex(1, 2), r"builtin.*\.complex"),
+        ({1: print}, r"builtin.*\.print"),
+    ],
+)
+def test_any_class_or_function_is_refused(tmp_path, harmless, names):
+    with pytest.raises(UserError, match=names):
         ground_truth.read(write(tmp_path, {**CONTENT, "extra": harmless}, "pkl"))
 
 
@@ -95,11 +102,6 @@ def test_a_truncated_file_is_refused(tmp_path, kind, length):
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError, match=rf"ground truth = '.*gnd_test\.{kind}'"):
         ground_truth.read(path)
-
-
-def test_an_absent_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"ground truth = '.*gnd\.json'"):
-        ground_truth.read(tmp_path / "gnd.json")
 
 
 def changed(path, value):
@@ -115,60 +117,63 @@ def changed(path, value):
     return content
 
 
+OUTSIDE = ("/etc/a", "../a", "b/../../a", "a\0", "")  # names of nothing in the folder
+BBX = CONTENT["gnd"][0]["bbx"]
+GND = ("gnd", 0)
+
+
 @pytest.mark.parametrize(
-    ("path", "value", "rule"),
+    ("path", "value", "names"),
     [
-        (("gnd",), None, "must hold imlist, qimlist and gnd"),
-        (("imlist",), "abc", "imlist must be a list of names"),
-        (("imlist",), [1, 2, 3], "imlist must be a list of names"),
-        (("imlist",), [], "imlist must be a list of names"),
-        (("qimlist",), {"q": 0}, "qimlist must be a list of names"),
-        (("qimlist",), ["q", "r"], "has 2 queries but 1 entries in gnd"),
-        (("gnd",), "x", "has 1 queries but no entries in gnd"),
-        (("gnd", 0), [], r"gnd\[0\] must hold bbx, easy, hard and junk"),
-        (("gnd", 0, "junk"), None, r"gnd\[0\] must hold bbx, easy, hard and junk"),
-        (("gnd", 0, "bbx"), [1, 2, 3], r"gnd\[0\]\.bbx must have four numbers"),
-        (("gnd", 0, "bbx"), ["1", "2", "3", "4"], r"gnd\[0\]\.bbx must have four numbers"),
-        (("gnd", 0, "bbx"), "1234", r"gnd\[0\]\.bbx must have four numbers"),
-        (("gnd", 0, "bbx"), 7, r"gnd\[0\]\.bbx must have four numbers"),
-        (("gnd", 0, "bbx"), [1, 2, float("nan"), 4], r"gnd\[0\]\.bbx must be finite"),
-        (("gnd", 0, "easy"), [3], r"gnd\[0\]\.easy has index 3, outside imlist \(0 to 2\)"),
-        (("gnd", 0, "hard"), [-1], r"gnd\[0\]\.hard has index -1, outside imlist"),
-        (("gnd", 0, "hard"), None, r"lacks hard \(a list without images is \[\]\)"),
-        (("gnd", 0, "bbx"), None, r"lacks bbx \(the whole image is \[0, 0, width, height\]\)"),
-        (("gnd", 0, "easy"), [0, 0], r"gnd\[0\]: easy has image 0 \(a\) twice"),
-        (("gnd", 0, "easy"), [0, 2], r"gnd\[0\]: image 2 \(c\) is in easy and junk"),
-        (("gnd", 0, "hard"), [1, 0], r"gnd\[0\]: image 0 \(a\) is in easy and hard"),
-        (("gnd", 0, "hard"), [2], r"gnd\[0\]: image 2 \(c\) is in hard and junk"),
-        (("gnd", 0, "junk"), [2, 1, 2], r"gnd\[0\]: junk has image 2 \(c\) twice"),
-        (("gnd", 0, "hard"), [False], r"gnd\[0\]\.hard must be a list of whole numbers"),
-        (("imlist", 1), "a", r"gnd\[0\]: a is as image 0 in easy and as image 1 in no list"),
-        (("imlist", 2), "a", r"gnd\[0\]: a is as image 0 in easy and as image 2 in junk"),
-        (("imlist", 1), "", r"imlist must name images inside the folder, not ''"),
-        (("gnd", 0, "ok"), [1], r"gnd\[0\] must hold either easy and hard or the older ok"),
-        (("gnd", 0, "junk"), [1.5], r"gnd\[0\]\.junk must be a list of whole numbers"),
-        (("gnd", 0, "junk"), ["1"], r"gnd\[0\]\.junk must be a list of whole numbers"),
-        (("gnd", 0, "easy"), 1, r"gnd\[0\]\.easy must be a list of whole numbers"),
+        *(((), value, "imlist, qimlist and gnd") for value in ([], "text", 3, {})),
+        (("gnd",), None, "imlist, qimlist and gnd"),
+        *((("imlist",), value, "imlist .*list") for value in ("abc", [1, 2, 3], [])),
+        (("qimlist",), {"q": 0}, "qimlist .*list"),
+        *((("imlist", 1), name, f"imlist .*{re.escape(repr(name))}") for name in OUTSIDE),
+        *((("qimlist", 0), name, f"qimlist .*{re.escape(repr(name))}") for name in OUTSIDE),
+        (("qimlist",), ["q", "r"], "2 queries .*1 .*gnd"),
+        (("gnd",), "x", "1 queries .*no .*gnd"),
+        (GND, [], r"gnd\[0\] .*bbx, easy, hard and junk"),
+        ((*GND, "junk"), None, r"gnd\[0\] .*lacks junk .*\[\]"),
+        ((*GND, "hard"), None, r"gnd\[0\] .*lacks hard .*\[\]"),
+        ((*GND, "bbx"), None, r"gnd\[0\] .*lacks bbx .*\[0, 0, width, height\]"),
+        *(
+            ((*GND, "bbx"), value, r"gnd\[0\]\.bbx .*four")
+            for value in ([1, 2, 3], ["1", "2", "3", "4"], "1234", 7)
+        ),
+        ((*GND, "bbx"), [1, 2, float("nan"), 4], r"gnd\[0\]\.bbx .*finite"),
+        ((*GND, "bbx"), [0, 0, 10**400, 1], r"gnd\[0\]\.bbx .*finite"),
+        ((*GND, "easy"), [3], r"gnd\[0\]\.easy .*3, .*imlist \(0 to 2\)"),
+        ((*GND, "hard"), [-1], r"gnd\[0\]\.hard .*-1, .*imlist"),
+        ((*GND, "easy"), [0, 0], r"gnd\[0\]: easy .*0 \(a\) twice"),
+        ((*GND, "junk"), [2, 1, 2], r"gnd\[0\]: junk .*2 \(c\) twice"),
+        ((*GND, "easy"), [0, 2], r"gnd\[0\]: .*2 \(c\) .*easy and junk"),
+        ((*GND, "hard"), [1, 0], r"gnd\[0\]: .*0 \(a\) .*easy and hard"),
+        ((*GND, "hard"), [2], r"gnd\[0\]: .*2 \(c\) .*hard and junk"),
+        (("imlist", 1), "a", r"gnd\[0\]: a .*0 in easy .*1 in no list"),
+        (("imlist", 2), "a", r"gnd\[0\]: a .*0 in easy .*2 in junk"),
+        ((*GND, "hard"), [False], r"gnd\[0\]\.hard .*whole numbers"),
+        ((*GND, "junk"), [1.5], r"gnd\[0\]\.junk .*whole numbers"),
+        ((*GND, "junk"), ["1"], r"gnd\[0\]\.junk .*whole numbers"),
+        ((*GND, "easy"), 1, r"gnd\[0\]\.easy .*whole numbers"),
+        ((*GND, "landmark"), [1], r"gnd\[0\]\.landmark"),
+        # The older layout is checked alike
+        ((*GND, "ok"), [1], r"gnd\[0\] .*easy and hard .*ok"),
+        (GND, {"bbx": BBX, "ok": [1]}, r"gnd\[0\] .*bbx, ok and junk; .*lacks junk"),
+        (GND, {"bbx": BBX, "ok": [1], "junk": [1]}, r"gnd\[0\]: .*1 \(b\) .*easy and junk"),
+        (
+            GND,
+            {"bbx": BBX, "good": [1], "ok": [1], "junk": []},
+            r"gnd\[0\]: easy .*1 \(b\) twice",
+        ),
+        (GND, {"bbx": BBX, "ok": [7], "junk": []}, r"gnd\[0\]\.ok .*7"),
     ],
 )
 @pytest.mark.parametrize("kind", ["json", "pkl"])
-def test_another_layout_is_refused(tmp_path, path, value, rule, kind):
-    with pytest.raises(UserError, match=rule):
-        ground_truth.read(write(tmp_path, changed(path, value), kind))
-
-
-@pytest.mark.parametrize("content", [[], "text", 3, {}])
-def test_anything_else_is_refused(tmp_path, content):
-    with pytest.raises(UserError, match="imlist, qimlist and gnd"):
-        ground_truth.read(write(tmp_path, content))
-
-
-@pytest.mark.parametrize("name", ["/etc/a", "../a", "b/../../a", "a\0"])
-@pytest.mark.parametrize("field", ["imlist", "qimlist"])
-def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, field, name):
-    path = write(tmp_path, {**CONTENT, field: [name, *CONTENT[field][1:]]}, "json")
-    with pytest.raises(UserError, match=f"{field} .*{re.escape(repr(name))}"):
-        ground_truth.read(path)
+def test_another_layout_is_refused(tmp_path, path, value, names, kind):
+    content = changed(path, value) if path else value
+    with pytest.raises(UserError, match=names):
+        ground_truth.read(write(tmp_path, content, kind))
 
 
 @pytest.mark.parametrize(
@@ -177,6 +182,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, field, name):
         b"\x80\x02]r\xff\xff\xff\x7f.",  # one object, kept as number 2,147,483,647
         b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"abc.",  # a terabyte of bytes
         b"\x80\x04\x8d" + (2**40).to_bytes(8, "little") + b"abc.",  # and of text
+        pickle.dumps(np.zeros(3, np.uint8), 2).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
     ],
 )
 def test_a_pickle_that_asks_for_all_memory_is_refused(tmp_path, bomb):
@@ -189,13 +195,6 @@ def test_a_pickle_that_asks_for_all_memory_is_refused(tmp_path, bomb):
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
-
-
-@pytest.mark.parametrize(("field", "value"), [("easy", [True]), ("bbx", [0, 0, 10**400, 1])])
-def test_truth_values_and_numbers_without_end_are_refused(tmp_path, field, value):
-    path = write(tmp_path, changed(("gnd", 0, field), value), "json")
-    with pytest.raises(UserError, match=rf"gnd\[0\]\.{field} must"):
-        ground_truth.read(path)
 
 
 def test_an_image_listed_twice_may_be_in_one_list(tmp_path):
@@ -217,20 +216,6 @@ def old(**lists):
 def test_the_older_key_ok_is_what_is_easy(tmp_path, kind, lists, easy):
     entry = ground_truth.read(write(tmp_path, old(**lists), kind))["gnd"][0]
     assert entry == {"bbx": [0, 1.5, 20, 30], "easy": easy, "hard": [], "junk": [2]}
-
-
-@pytest.mark.parametrize(
-    ("lists", "rule"),
-    [
-        ({"ok": [1]}, r"must hold bbx, ok and junk; it lacks junk"),
-        ({"ok": [1], "junk": [1]}, r"gnd\[0\]: image 1 \(b\) is in easy and junk"),
-        ({"good": [1], "ok": [1], "junk": []}, r"gnd\[0\]: easy has image 1 \(b\) twice"),
-        ({"ok": [7], "junk": []}, r"gnd\[0\]\.ok has index 7, outside"),
-    ],
-)
-def test_the_older_layout_is_checked_alike(tmp_path, lists, rule):
-    with pytest.raises(UserError, match=rule):
-        ground_truth.read(write(tmp_path, old(**lists)))
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -259,31 +244,22 @@ def test_arrays_that_python_2_wrote_are_lists(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("easy", "rule"),
+    ("easy", "names"),
     [
-        (np.array([0.0]), r"gnd\[0\]\.easy must be a list of whole numbers"),
-        (np.array([True]), r"gnd\[0\]\.easy must be a list of whole numbers"),
-        (np.array([[0]]), r"gnd\[0\]\.easy must be a list of whole numbers"),
-        (np.array(0), r"gnd\[0\]\.easy must be a list of whole numbers"),
-        (np.array([0j]), "cannot be read: has an array of complex128"),
-        (np.zeros(1, "i4,i4"), "cannot be read: has an array of"),
-        (np.array([1, print], object), "only plain types are read"),
+        (np.array([0.0]), r"gnd\[0\]\.easy .*whole numbers"),
+        (np.array([True]), r"gnd\[0\]\.easy .*whole numbers"),
+        (np.array([[0]]), r"gnd\[0\]\.easy .*whole numbers"),
+        (np.array(0), r"gnd\[0\]\.easy .*whole numbers"),
+        (np.array([0j]), "array of complex128"),
+        (np.zeros(1, "i4,i4"), "array of "),
+        (np.array([[0], [1]], object), "array of objects"),
+        (np.array([1, print], object), r"builtin.*\.print"),
     ],
 )
-def test_arrays_of_something_else_are_refused(tmp_path, easy, rule):
+def test_arrays_of_something_else_are_refused(tmp_path, easy, names):
     content = changed(("gnd", 0, "easy"), easy)
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=names):
         ground_truth.read(write(tmp_path, content, "pkl", 5))
-
-
-def test_an_array_that_asks_for_all_memory_is_refused(tmp_path):
-    whole = pickle.dumps(np.zeros(3, np.uint8), protocol=2)
-    bomb = whole.replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85")
-    assert bomb != whole
-    path = tmp_path / "gnd.pkl"
-    path.write_bytes(bomb)
-    with pytest.raises(UserError, match="cannot be read"):
-        ground_truth.read(path)
 
 
 def test_queries_that_share_most_of_their_images_show_one_landmark():
@@ -328,12 +304,10 @@ def test_landmarks_of_a_file_that_names_them(tmp_path):
     assert ground_truth.landmarks_of(unnamed).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(
-    "wrong", [[entry([0], landmark="x"), entry([0])], [entry([], landmark=[1])]]
-)
-def test_wrong_landmarks_are_named(tmp_path, wrong):
-    content = {"imlist": ["a"], "qimlist": ["q"] * len(wrong), "gnd": wrong}
-    with pytest.raises(UserError, match="landmark"):
+def test_a_landmark_of_some_queries_alone_is_refused(tmp_path):
+    wrong = [entry([0], landmark="x"), entry([0])]
+    content = {"imlist": ["a"], "qimlist": ["q", "r"], "gnd": wrong}
+    with pytest.raises(UserError, match="landmark in 1 of 2"):
         ground_truth.read(write(tmp_path, content))
 
 
@@ -366,10 +340,10 @@ def test_database_and_queries_are_those_of_the_ground_truth(root, data):
 @pytest.mark.parametrize(
     ("deleted", "names"),
     [
-        ("jpg/place1_near.jpg", "names 1 images .*: place1_near$"),
-        ("jpg/query2.jpg", "names 1 images .*: query2$"),
-        ("jpg/place*", r"names 6 images .*: (\w+, ){4}\w+ \.\.\.$"),
-        ("gnd_drawn.json", r"config\.data\.root = .*gnd_.*\(found none\)"),
+        ("jpg/place1_near.jpg", " 1 images .*: place1_near$"),
+        ("jpg/query2.jpg", " 1 images .*: query2$"),
+        ("jpg/place*", r" 6 images .*: (\w+, ){4}\w+ \.\.\.$"),
+        ("gnd_drawn.json", r"config\.data\.root = .*gnd_.*none"),
     ],
 )
 def test_absent_files_are_named(root, data, deleted, names):
@@ -381,7 +355,7 @@ def test_absent_files_are_named(root, data, deleted, names):
 
 def test_of_two_ground_truths_one_must_be_chosen(root, data):
     (root / "gnd_other.json").write_text((root / "gnd_drawn.json").read_text())
-    with pytest.raises(UserError, match=r"found gnd_drawn\.json, gnd_other\.json"):
+    with pytest.raises(UserError, match=r"gnd_drawn\.json, gnd_other\.json"):
         retrieval(data)
     data.ground_truth = "gnd_other.json"
     assert len(retrieval(data).queries) == 3
@@ -405,12 +379,10 @@ def test_a_data_set_is_opened_by_its_name(data):
     data.name = "gldv2_clean"
     with pytest.raises(UserError, match=r"config\.data\.name = 'gldv2_clean'"):
         open_retrieval(data)
-    data.name = "revisited"
-    with pytest.raises(UserError, match=r"'revisited': has no training images.* synthetic, folder"):
-        open_training(data)
-    data.name = "oxford"
-    with pytest.raises(UserError, match=r"config\.data\.name = 'oxford'"):
-        open_training(data)
+    for name in ("revisited", "oxford"):
+        data.name = name
+        with pytest.raises(UserError, match=rf"config\.data\.name = '{name}'.* synthetic, folder"):
+            open_training(data)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".JPG", ".png"])

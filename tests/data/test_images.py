@@ -24,6 +24,7 @@ from tests.hostile import repeated_profiles, repeated_scans, tiny_tiles
 from tests.photographs import draw
 
 _MOST_SCANS = 100
+OTHER_FORMATS = ("TGA", "ICO", "PCX")  # Pillow knows them
 
 
 def encode(image, form="PNG", **options):
@@ -124,7 +125,7 @@ def test_of_several_pictures_the_first_counts():
 def test_a_single_pixel_depends_on_the_limit():
     data = encode(Image.new("RGB", (1, 1), (1, 2, 3)))
     assert decode(data, min_side=1).tolist() == [[[1, 2, 3]]]
-    with pytest.raises(BadImageError, match="1 x 1 pixels, a side is under 16"):
+    with pytest.raises(BadImageError, match=r"1 x 1 .*\b16"):
         decode(data, min_side=16)
 
 
@@ -135,14 +136,14 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
-    with pytest.raises(BadImageError, match="40 x 30 pixels, more than 1199"):
+    with pytest.raises(BadImageError, match=r"40 x 30 .*\b1199"):
         decode(data, max_pixels=1199)
 
 
 def test_a_decompression_bomb_is_refused_whatever_the_limit(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     data = encode(Image.new("RGB", (40, 30)))
-    with pytest.raises(BadImageError, match="declares too many pixels"):
+    with pytest.raises(BadImageError, match="too many pixels"):
         decode(data)
 
 
@@ -153,15 +154,20 @@ def test_a_truncated_file_is_refused(picture, form):
         decode(data[: len(data) * 2 // 3])
 
 
-@pytest.mark.parametrize("data", [b"not an image", b"\xff\xd8\xff", b"<svg></svg>", bytes(99)])
-def test_what_is_no_image_is_refused(data):
-    with pytest.raises(BadImageError, match="not an image file"):
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"not an image", "not an image"),
+        (b"\xff\xd8\xff", "not an image"),
+        (b"<svg></svg>", "not an image"),
+        (bytes(99), "not an image"),
+        *((encode(Image.new("RGB", (30, 20)), form), "not an image") for form in OTHER_FORMATS),
+    ],
+)
+def test_what_is_no_image_of_the_formats_is_refused(data, reason):
+    with pytest.raises(BadImageError, match=reason):
         decode(data)
-
-
-def test_an_empty_file_is_called_so():
-    with pytest.raises(BadImageError, match="^an empty file$"):
-        decode(b"")
 
 
 def test_postscript_starts_no_other_program(monkeypatch):
@@ -172,14 +178,8 @@ def test_postscript_starts_no_other_program(monkeypatch):
         monkeypatch.setattr(subprocess, name, start)
     monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
     data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n"
-    with pytest.raises(BadImageError, match="not an image file"):
+    with pytest.raises(BadImageError, match="not an image"):
         decode(data)
-
-
-@pytest.mark.parametrize("form", ["TGA", "ICO", "PCX"])
-def test_other_formats_are_refused(picture, form):
-    with pytest.raises(BadImageError, match="not an image file"):
-        decode(encode(Image.fromarray(picture), form))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"])
@@ -262,7 +262,7 @@ def test_a_box_is_rounded_and_clipped(picture, box, rows, columns):
 
 @pytest.mark.parametrize("box", [(30, 0, 40, 20), (-9, -9, 0, 0), (5, 5, 5, 9), (9, 9, 3, 12)])
 def test_a_box_without_image_is_refused(picture, box):
-    with pytest.raises(BadImageError, match="lies outside the 30 x 20 image"):
+    with pytest.raises(BadImageError, match="box .* 30 x 20"):
         crop(picture, box)
 
 
@@ -305,10 +305,9 @@ def test_a_truncated_jpeg_is_refused_at_every_reduction(rng):
 def test_an_image_that_goes_over_its_pixels_again_and_again_is_refused():
     few = repeated_scans(64, 50)
     assert decode(few).shape == (64, 64, 3)
-    with pytest.raises(BadImageError, match="100 scans"):
-        decode(repeated_scans(64, _MOST_SCANS))
-    with pytest.raises(BadImageError, match="100 scans"):
-        decode(repeated_scans(64, 1_000_000), min_side=65)  # counting ends early
+    for scans, least in ((_MOST_SCANS, 1), (1_000_000, 65)):  # of many, counting ends early
+        with pytest.raises(BadImageError, match="100 scans"):
+            decode(repeated_scans(64, scans), min_side=least)
 
 
 def test_only_scans_of_the_picture_itself_count():

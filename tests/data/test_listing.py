@@ -1,6 +1,7 @@
 import logging
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -19,11 +20,10 @@ def touch(root, *names):
         path.write_bytes(f"bytes of {name}".encode(errors="replace"))
 
 
-def refuse(spec, rule):
-    """Asserts that a specification ends in one line that names flag, value and rule."""
-    with pytest.raises(UserError, match=rule) as caught:
+def refuse(spec, names):
+    """Asserts that a specification ends in one line that names flag, value and more."""
+    with pytest.raises(UserError, match=rf"^--images = .*: .*{names}") as caught:
         open_images(str(spec))
-    assert str(caught.value).startswith("--images = ")
     assert str(caught.value).isprintable()
 
 
@@ -71,10 +71,9 @@ def test_links_are_followed_but_no_folder_is_taken_twice(photos, tmp_path, caplo
     assert source.names == sorted([*ALL, *more])
     assert source.read(source.names.index("inside.jpg")) == b"bytes of a/z.PNG"
     assert source.read(source.names.index("again/secret.jpg")) == b"bytes of secret.jpg"
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{photos}: 10 images; left out: 3 hidden, 2 links that lead nowhere,"
-        " 3 links to folders that are taken already, 2 of other endings (none 1, .txt 1)"
-    ]
+    (message,) = caplog.messages
+    counts = r"3 hidden, 2 links .*, 3 links .*, 2 .*\(none 1, \.txt 1\)$"
+    assert re.match(rf"{photos}: 10 images; .*{counts}", message)
 
 
 def test_a_folder_given_by_a_link_is_followed(photos, tmp_path, caplog):
@@ -186,18 +185,18 @@ def test_only_files_of_a_list_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "rule"),
+    ("content", "names"),
     [
-        ("", "must list at least one path"),
-        ("# only\n\n  \n", "must list at least one path"),
-        ("a.jpg\n\nb.jpg\na.jpg\n", r"list an image once; lines 1 and 4 are both 'a\.jpg'"),
-        (b"a.jpg\ncaf\xe9.jpg\n", "UTF-8, which its byte 9, in line 2, is not; save it as UTF-8"),
-        ("a.jpg\0b.jpg", "has a zero byte"),
-        ("a.jpg\n".encode("utf-16-le"), "has a zero byte; if it is UTF-16, save it as UTF-8"),
+        ("", "at least one path"),
+        ("# only\n\n  \n", "at least one path"),
+        ("a.jpg\n\nb.jpg\na.jpg\n", r"lines 1 and 4 .*'a\.jpg'"),
+        (b"a.jpg\ncaf\xe9.jpg\n", "UTF-8, .*byte 9, .*line 2"),
+        ("a.jpg\0b.jpg", "zero byte"),
+        ("a.jpg\n".encode("utf-16-le"), "zero byte.*UTF-16"),
     ],
 )
-def test_a_wrong_list_is_refused(tmp_path, content, rule):
-    refuse(write_list(tmp_path, content), rule)
+def test_a_wrong_list_is_refused(tmp_path, content, names):
+    refuse(write_list(tmp_path, content), names)
 
 
 def test_a_picture_is_a_list_of_one(tmp_path):
@@ -209,22 +208,22 @@ def test_a_picture_is_a_list_of_one(tmp_path):
 
 @pytest.mark.parametrize("spec", ["", "no/such/folder", "a\0b", "x" * 9999, "gone.jpg", "gone.tar"])
 def test_absent_images_are_refused(spec):
-    refuse(spec, r"does not exist; it must be a folder, a glob .* a list .*, or an image$")
+    refuse(spec, "not exist.* folder, .*glob .*list .*image")
 
 
 @pytest.mark.parametrize("name", ["notes.pdf", "photo", "photos.zip", "list.csv", "/dev/null"])
 def test_another_file_is_refused(tmp_path, name):
     if name != "/dev/null":
         touch(tmp_path, name)
-    refuse(tmp_path / name, "must be a folder, a glob")
+    refuse(tmp_path / name, "must be a folder, .*glob .*list .*image")
 
 
 def test_nothing_to_extract_is_refused(tmp_path):
     touch(tmp_path, "README", ".hidden.jpg")
-    refuse(tmp_path, r"must have at least one image \(\.jpg, .*\.gif")
-    refuse(tmp_path / "*.jpg", "must match at least one file")
-    refuse(tmp_path / "gone" / "*.jpg", "must match at least one file")
-    refuse(tmp_path / "a**" / "*.jpg", r"must have \*\* only as a whole folder")
+    refuse(tmp_path, r"at least one image \(\.jpg, .*\.gif")
+    refuse(tmp_path / "*.jpg", "at least one file")
+    refuse(tmp_path / "gone" / "*.jpg", "at least one file")
+    refuse(tmp_path / "a**" / "*.jpg", r"\*\* ")
 
 
 def test_odd_bytes_of_names_are_escaped_and_read(tmp_path):
@@ -247,18 +246,16 @@ def test_every_ending_that_can_be_decoded_is_taken_in_any_letter_case(tmp_path, 
     touch(tmp_path, *names, "a.heic", "b.HEIC", "c.heif", "d.xyz", "e")
     assert open_images(str(tmp_path)).names == names
     if ".heic" in UNDECODABLE:
-        assert caplog.messages == [
-            f"{tmp_path}: 21 images; left out: 2 of other endings (none 1, .xyz 1),"
-            " 2 .heic (the package pillow-heif decodes them),"
-            " 1 .heif (the package pillow-heif decodes them)"
-        ]
+        (message,) = caplog.messages
+        counts = r"2 .*\(none 1, \.xyz 1\), 2 \.heic .*pillow-heif.*, 1 \.heif .*pillow-heif"
+        assert re.match(rf"{tmp_path}: 21 images; .*{counts}", message)
 
 
 @pytest.mark.skipif(".heic" not in UNDECODABLE, reason="pillow-heif is installed")
 def test_pictures_that_need_a_package_name_it(tmp_path):
     touch(tmp_path, "a.heic")
-    refuse(tmp_path, r"at least one image .*; left out: 1 \.heic \(the package pillow-heif decodes")
-    refuse(tmp_path / "a.heic", "cannot be decoded: the package pillow-heif decodes them")
+    refuse(tmp_path, r"at least one image .*; .*1 \.heic .*pillow-heif")
+    refuse(tmp_path / "a.heic", "pillow-heif")
 
 
 def test_names_of_systems_are_left_out(tmp_path):
@@ -276,7 +273,7 @@ def test_a_folder_that_cannot_be_read_is_refused(photos, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    refuse(photos, r"cannot be read: .*Permission denied: '.*/photos/a/b'")
+    refuse(photos, "Permission denied: '.*/photos/a/b'")
 
 
 def test_the_subject_is_the_callers():

@@ -30,13 +30,13 @@ def test_arrays_and_scalars_come_back_as_lists(protocol, array):
     "name", ["numpy._core.multiarray\nfromstring", "numpy\nload", "numpy.core.numeric\nevalf"]
 )
 def test_no_other_name_of_numpy_is_known(name):
-    with pytest.raises(pickle.UnpicklingError, match="only plain types are read"):
+    with pytest.raises(pickle.UnpicklingError, match=name.replace("\n", r"\.")):
         pickles.read(f"c{name}\n.".encode())
 
 
 def test_bytes_of_python_3_are_text():
     assert pickles.read(pickle.dumps([b"abc", b"\xff"], 2)) == ["abc", "\xff"]
-    with pytest.raises(pickle.UnpicklingError, match="not latin1"):
+    with pytest.raises(pickle.UnpicklingError, match="latin1"):
         pickles.read(b"c_codecs\nencode\n(Va\nVrot13\ntR.")
 
 

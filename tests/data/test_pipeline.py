@@ -154,7 +154,7 @@ def test_the_number_of_a_batch_is_that_of_any_number_of_processes(train, data, n
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(train, data):
-    with pytest.raises(ValueError, match=r"batch_size \(=8\) must be a multiple of 3"):
+    with pytest.raises(ValueError, match=r"batch_size \(=8\) .* 3"):
         training_batches(train, data, 8, seed=2, shard=(0, 3))
 
 
@@ -179,7 +179,7 @@ def test_a_data_set_without_a_good_image_is_an_error(tmp_path, data):
     source = folder.training(data).train
     data.min_side = 1000
     log = SkipLog(tmp_path / "skipped.csv")
-    with pytest.raises(images.BadImageError, match="no image of the data set"):
+    with pytest.raises(images.BadImageError, match="no image"):
         next(training_batches(source, data, 4, seed=0, skip_log=log))
     assert len(log.read()) == len(source)
 

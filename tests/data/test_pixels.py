@@ -201,34 +201,34 @@ def test_what_resampling_leaves_outside_of_the_range_is_clipped():
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "rule"),
+    ("kind", "values", "names"),
     [
-        ("f4", [0.0, np.nan, np.inf], "2 of 3 values are NaN or infinite"),
-        ("f4", [0.0, -0.5, 1.0], r"has negative values, the least -0\.5"),
-        ("f4", [0.0, 0.5, 1.5], r"floating point values up to 1\.5"),
-        ("f4", [0.0, 1.0, 1e9], r"floating point values up to 1e\+09"),
-        ("f4", [0.0, 0.01, 0.02], "values up to 0.02 in 32 bits .* 5 of 255"),
-        ("f4", [-3.0, -2.0, -1.0], "has negative values, the least -3"),
-        ("i4", [-5, 0, 70_000], "negative values, the least -5"),
-        ("i2", [-1, 0, 300], "has negative values, the least -1"),
-        ("i1", [-1, 0, 100], "has negative values, the least -1"),
-        ("u2", [0, 1, 3], "values up to 3 in 16 bits .* 3 of 255"),
-        ("f8", [0.0, 0.5, 1.0], "cannot be decoded: unknown pixel mode .channels of 8 and 16 bits"),
+        ("f4", [0.0, np.nan, np.inf], "2 of 3 .*NaN"),
+        ("f4", [0.0, -0.5, 1.0], r"negative .* -0\.5"),
+        ("f4", [0.0, 0.5, 1.5], r"float.* 1\.5"),
+        ("f4", [0.0, 1.0, 1e9], r"float.* 1e\+09"),
+        ("f4", [0.0, 0.01, 0.02], r" 0\.02 in 32 bits .* 5 of 255"),
+        ("f4", [-3.0, -2.0, -1.0], "negative .* -3"),
+        ("i4", [-5, 0, 70_000], "negative .* -5"),
+        ("i2", [-1, 0, 300], "negative .* -1"),
+        ("i1", [-1, 0, 100], "negative .* -1"),
+        ("u2", [0, 1, 3], " 3 in 16 bits .* 3 of 255"),
+        ("f8", [0.0, 0.5, 1.0], "pixel mode"),  # Pillow's error
     ],
 )
-def test_values_without_a_range_are_refused_with_the_reason(kind, values, rule):
-    with pytest.raises(BadImageError, match=rule):
+def test_values_without_a_range_are_refused_with_the_reason(kind, values, names):
+    with pytest.raises(BadImageError, match=names):
         decode(tiff(np.array([values], kind)))
 
 
 def test_dark_colours_of_16_bits_are_refused(colours):
     for data in (png(colours // 300), tiff(colours // 300), pnm(colours // 300, 4095)):
-        with pytest.raises(BadImageError, match="values up to .* of 255 grey levels"):
+        with pytest.raises(BadImageError, match=r"up to \d+ .* of 255"):
             decode(data)
 
 
 def test_separate_planes_of_16_bits_are_refused(colours):
-    with pytest.raises(BadImageError, match="16-bit colours in separate planes is not decoded"):
+    with pytest.raises(BadImageError, match="separate planes"):
         decode(tiff(colours, t284=2))
 
 

@@ -3,6 +3,7 @@ import io
 import logging
 import os
 import pickle
+import re
 import tarfile
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_pipes_and_giants_are_not_read(source, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="not a file"):
         files.read(1)
     monkeypatch.setattr("delg_jax.data.sources._LARGEST", 0)
-    with pytest.raises(OSError, match="1 bytes, more than 0"):
+    with pytest.raises(OSError, match="1 bytes"):
         files.read(0)
 
 
@@ -116,15 +117,15 @@ def test_links_and_devices_are_left_out(tar, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         source = open_images(str(tar))
     assert read_all(source) == {"good.jpg": b"good"}
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tar}: 1 images; left out: 1 hidden, 5 links, devices or sparse files"
-    ]
+    (message,) = caplog.messages
+    assert re.match(f"{tar}: 1 images; .*1 hidden, 5 links", message)
 
 
 def test_names_of_systems_and_other_endings_are_left_out(tar, caplog):
     write(tar, "a.jpe", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.jpg", "notes.txt", "b.JFIF")
     assert open_images(str(tar)).names == ["a.jpe", "b.JFIF"]
-    assert caplog.messages == [f"{tar}: 2 images; left out: 2 hidden, 1 of other endings (.txt 1)"]
+    (message,) = caplog.messages
+    assert re.match(rf"{tar}: 2 images; .*2 hidden, 1 .*\(\.txt 1\)$", message)
 
 
 def test_of_one_name_the_last_member_counts(tar):
@@ -168,28 +169,26 @@ def test_threads_and_processes_may_read(tar):
 @pytest.mark.parametrize("ending", ["tar.gz", "tgz", "tar.xz", "tar.bz2", "TAR.ZST"])
 def test_a_compressed_tar_is_refused_with_the_remedy(tmp_path, ending):
     (tmp_path / f"photos.{ending}").write_bytes(b"whatever")
-    rule = "must be uncompressed, .*run (gunzip|unxz|bunzip2|unzstd)$"
-    refuse(tmp_path / f"photos.{ending}", rule)
+    refuse(tmp_path / f"photos.{ending}", "run (gunzip|unxz|bunzip2|unzstd)$")
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
 def test_a_compressed_tar_with_the_wrong_name_is_refused(tar, mode):
     with tarfile.open(tar, mode) as archive:
         add(archive, "a.jpg", b"picture")
-    refuse(tar, "must be an uncompressed tar, and whole")
+    refuse(tar, "uncompressed tar")
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar", bytes(100), b"\xff" * 5000, b"a" * 512])
 def test_what_is_no_tar_is_refused(tar, data):
     tar.write_bytes(data)
-    refuse(tar, "must be an uncompressed tar, and whole: ")
+    refuse(tar, "uncompressed tar.*: ")
 
 
 def test_a_tar_without_images_is_refused(tar):
-    write(tar, "notes.txt")
-    refuse(tar, r"must have at least one image \(\.jpg")
-    write(tar)
-    refuse(tar, "must have at least one image")
+    for names in (["notes.txt"], []):
+        write(tar, *names)
+        refuse(tar, r"at least one image \(\.jpg")
 
 
 def test_a_tar_that_breaks_off_anywhere_is_refused(tar):
@@ -200,7 +199,7 @@ def test_a_tar_that_breaks_off_anywhere_is_refused(tar):
         end = archive.offset  # whence only zeros follow
     for length in [*range(0, end, 128), end, end + 511]:
         tar.write_bytes(data[:length])
-        refuse(tar, "must be an uncompressed tar, and whole: ")
+        refuse(tar, "uncompressed tar.*: ")
     tar.write_bytes(data[: end + 512])
     assert len(open_images(str(tar))) == 3
 
@@ -223,7 +222,7 @@ def test_a_forged_size_is_refused(tar, size, kind):
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     tar.write_bytes(write(tar, "a.jpg").read_bytes()[:1024] + bytes(header) + bytes(2048))
-    with pytest.raises(UserError, match=r"must be an uncompressed tar|cannot be read"):
+    with pytest.raises(UserError, match=f"--images = '{tar}'"):
         open_images(str(tar))
 
 
@@ -237,7 +236,7 @@ def test_a_giant_member_is_not_read(tar):
         file.truncate(1024 + 512 + member.size + 1024)
     source = open_images(str(tar))
     assert source.read(0) == b"bytes of a.jpg"
-    with pytest.raises(OSError, match="1073742336 bytes, more than"):
+    with pytest.raises(OSError, match="1073742336 bytes"):
         source.read(1)
 
 
@@ -245,5 +244,5 @@ def test_a_tar_that_shrinks_is_noticed(tar):
     source = open_images(str(write(tar, "a.jpg", "b.jpg")))
     tar.write_bytes(tar.read_bytes()[:1540])
     assert source.read(0) == b"bytes of a.jpg"
-    with pytest.raises(OSError, match="has become shorter since it was listed"):
+    with pytest.raises(OSError, match="shorter"):
         source.read(1)

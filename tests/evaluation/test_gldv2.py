@@ -148,7 +148,7 @@ def test_retrieval_equals_counting(rng, count):
     ],
 )
 def test_an_unknown_query_is_named(metric, predictions):
-    with pytest.raises(ValueError, match="'x'.*queries of `solution`"):
+    with pytest.raises(ValueError, match="'x'.*`solution`"):
         metric(predictions, {"a": []})
 
 
@@ -213,8 +213,8 @@ def test_combine_equals_summing_in_a_dictionary(rng, shape, top):
 @pytest.mark.parametrize(
     ("labels", "inliers", "top", "message"),
     [
-        ([[1, 2]], [[1, 2, 3]], 1, r"one shape \[Q, M\]"),
-        ([1, 2], None, 1, r"one shape \[Q, M\]"),
+        ([[1, 2]], [[1, 2, 3]], 1, r"\[Q, M\]"),
+        ([1, 2], None, 1, r"\[Q, M\]"),
         ([[1, 2]], None, 0, r"`top` \(=0\)"),
     ],
 )
@@ -308,8 +308,8 @@ def test_without_positives_there_is_no_precision(count):
         (([1.0, 2.0], [True]), r"`scores` \(shape \(2,\)\).*`labels` \(shape \(1,\)\)"),
         (([[1.0]], [[True]]), r"`scores` \(shape \(1, 1\)\)"),
         (([1.0, np.nan], [True, False]), r"nan at 1"),
-        (([1.0], [True], "random"), r"`ties` \(='random'\).*together, order"),
-        (([1.0, 2.0], [True, True], "order", 1), r"`positives` \(=1\).*the 2 of"),
+        (([1.0], [True], "random"), r"`ties` \(='random'\)"),
+        (([1.0, 2.0], [True, True], "order", 1), r"`positives` \(=1\).* 2 "),
     ],
 )
 def test_misuse_is_named(arguments, message):

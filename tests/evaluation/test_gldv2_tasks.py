@@ -196,27 +196,32 @@ def test_columns_are_found_by_name_and_lines_may_end_as_on_windows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "content", "rule"),
+    ("task", "content", "names"),
     [
-        ("retrieval", RECOGNITION, "line 1'.*columns id, images, Usage; images "),
+        ("retrieval", RECOGNITION, "line 1'.* id, images, Usage; images "),
         ("recognition", RETRIEVAL, "line 1'.*; landmarks "),
-        ("retrieval", "id,images,Usage\nq01,x01\n", "line 2'.*must have 3 fields, not 2"),
+        ("retrieval", "id,images,Usage\nq01,x01\n", "line 2'.*3 fields.* 2"),
         ("retrieval", RETRIEVAL + "q01,x01,Public\n", "line 5'.*'q01' .* line 2"),
         ("retrieval", "id,images,Usage\nq01,x01,public\n", "line 2'.*Public, Private, Ignored"),
-        ("retrieval", "id,images,Usage\nq01,,Public\n", "line 2'.*must have images"),
-        ("retrieval", "id,images,Usage\nq01,x01;x02,Public\n", "line 2'.*images must be 3 or more"),
-        ("retrieval", "id,images,Usage\n../q,x01,Public\n", "line 2'.*id must be 3 or more"),
-        ("recognition", "id,landmarks,Usage\nq01,7 x,Private\n", "line 2'.*whole numbers, not 'x'"),
-        ("recognition", "id,landmarks,Usage\nq01,-7,Private\n", "line 2'.*whole numbers"),
-        ("recognition", b"id,landmarks,Usage\n\xff,7,Public\n", "must be text in UTF-8"),
-        ("recognition", "", "must not be empty"),
+        ("retrieval", "id,images,Usage\nq01,,Public\n", "line 2'.* have images"),
+        ("retrieval", "id,images,Usage\nq01,x01;x02,Public\n", "line 2'.*images .*'x01;x02'"),
+        ("retrieval", "id,images,Usage\n../q,x01,Public\n", r"line 2'.*id .*'\.\./q'"),
+        ("recognition", "id,landmarks,Usage\nq01,7 x,Private\n", "line 2'.*landmarks .*'x'"),
+        ("recognition", "id,landmarks,Usage\nq01,-7,Private\n", "line 2'.*landmarks .*'-7'"),
+        ("recognition", b"id,landmarks,Usage\n\xff,7,Public\n", "UTF-8"),
+        ("recognition", "", "empty"),
     ],
 )
-def test_a_wrong_solution_is_one_line(tmp_path, task, content, rule):
-    with pytest.raises(UserError, match=rule) as caught:
+def test_a_wrong_solution_is_one_line(tmp_path, task, content, names):
+    with pytest.raises(UserError, match=names) as caught:
         solution_of(tmp_path, task, content)
     assert f"{task}_solution.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv': .*No such file"):
+        gldv2_tasks.read_solution(tmp_path / "none.csv", "retrieval")
 
 
 def test_spaces_and_empty_rows_of_spreadsheets_do_not_count(tmp_path):
@@ -242,31 +247,26 @@ def test_predictions_of_recognition(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "content", "rule"),
+    ("task", "content", "names"),
     [
         ("retrieval", "id,landmarks\nq01,7 1\n", "line 1'.*; images "),
         ("retrieval", "id,images\nq01,x01\nq01,x02\n", "line 3'.* line 2"),
-        ("retrieval", "id,images\nq09,x01\n", "line 2'.*the query 'q09' is not in the solution"),
-        ("retrieval", "id,images\nq01,x01\nq02,x/y\n", "line 3'.*not 'x/y'"),
-        ("retrieval", b"id,images\nq01,\xff\xff\xff\n", "must be text in UTF-8"),
-        ("recognition", "id,landmarks\nq01,7\n", "line 2'.*a class and a score, not 1 parts"),
-        ("recognition", "id,landmarks\nq01,7 1 8 1\n", "line 2'.*not 4 parts"),
-        ("recognition", "id,landmarks\nq01,7.0 1\n", "line 2'.*whole numbers, not '7.0'"),
-        ("recognition", "id,landmarks\nq01,7 x\n", "line 2'.*finite number, not 'x'"),
-        ("recognition", "id,landmarks\nq01,7 nan\n", "line 2'.*finite number, not 'nan'"),
-        ("recognition", "id,landmarks\nq01,7 inf\n", "line 2'.*finite number, not 'inf'"),
+        ("retrieval", "id,images\nq09,x01\n", "line 2'.*'q09'.*solution"),
+        ("retrieval", "id,images\nq01,x01\nq02,x/y\n", "line 3'.*'x/y'"),
+        ("retrieval", b"id,images\nq01,\xff\xff\xff\n", "UTF-8"),
+        ("recognition", "id,landmarks\nq01,7\n", "line 2'.*score.* 1 "),
+        ("recognition", "id,landmarks\nq01,7 1 8 1\n", "line 2'.*score.* 4 "),
+        ("recognition", "id,landmarks\nq01,7.0 1\n", r"line 2'.*'7\.0'"),
+        ("recognition", "id,landmarks\nq01,7 x\n", "line 2'.*'x'"),
+        ("recognition", "id,landmarks\nq01,7 nan\n", "line 2'.*'nan'"),
+        ("recognition", "id,landmarks\nq01,7 inf\n", "line 2'.*'inf'"),
     ],
 )
-def test_wrong_predictions_are_one_line(tmp_path, task, content, rule):
-    with pytest.raises(UserError, match=rule) as caught:
+def test_wrong_predictions_are_one_line(tmp_path, task, content, names):
+    with pytest.raises(UserError, match=names) as caught:
         predictions_of(tmp_path, task, content)
     assert "submission.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.csv'.*cannot be read"):
-        gldv2_tasks.read_solution(tmp_path / "none.csv", "retrieval")
 
 
 def test_written_predictions_are_those_of_kaggle(tmp_path):
@@ -313,14 +313,14 @@ def test_a_failed_write_leaves_the_file_of_before(tmp_path):
 
 
 def test_misuse_is_named(tmp_path):
-    with pytest.raises(ValueError, match="'q09'.*some of `queries`"):
+    with pytest.raises(ValueError, match="'q09'.*`queries`"):
         gldv2_tasks.write_predictions(tmp_path / "a.csv", "retrieval", ["q01"], {"q09": []})
     for call in (
         lambda: gldv2_tasks.read_solution(tmp_path / "a.csv", "search"),
         lambda: gldv2_tasks.read_predictions(tmp_path / "a.csv", "search", {}),
         lambda: gldv2_tasks.write_predictions(tmp_path / "a.csv", "search", [], {}),
     ):
-        with pytest.raises(ValueError, match="`task` .='search'.*retrieval, recognition"):
+        with pytest.raises(ValueError, match="`task` .='search'"):
             call()
     assert list(tmp_path.iterdir()) == []
 

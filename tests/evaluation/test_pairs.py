@@ -49,18 +49,17 @@ def test_draws_follow_the_seed_and_take_every_pair_alike():
 
 
 @pytest.mark.parametrize(
-    ("positives", "negatives", "message"),
+    ("truth", "positives", "negatives", "named"),
     [
-        (4, 6, r"config\.eval\.pairs = 4: must be from 1 to 3"),
-        (3, 7, r"config\.eval\.negative_pairs = 7: must be from 1 to 6"),
-        (3, 0, r"config\.eval\.negative_pairs = 0: must be from 1"),
+        (TRUTH, 4, 6, "pairs = 4: .*to 3"),
+        (TRUTH, 3, 7, "negative_pairs = 7: .*to 6"),
+        (TRUTH, 3, 0, "negative_pairs = 0: .*to 6"),
+        ([], 1, 1, "pairs = 1: .*to 0"),
     ],
 )
-def test_more_pairs_than_there_are_is_a_mistake(positives, negatives, message):
-    with pytest.raises(UserError, match=message):
-        draw(TRUTH, 5, positives, negatives, 0)
-    with pytest.raises(UserError, match="from 1 to 0"):
-        draw([], 5, 1, 1, 0)
+def test_more_pairs_than_there_are_is_a_mistake(truth, positives, negatives, named):
+    with pytest.raises(UserError, match=rf"config\.eval\.{named}\b"):
+        draw(truth, 5, positives, negatives, 0)
 
 
 def test_the_interval_is_that_of_pairs_drawn_with_replacement(rng):
@@ -97,7 +96,7 @@ def test_pairs_need_local_features():
     config.model.local_head = False
     check(config)
     config.eval.pairs = 5
-    with pytest.raises(UserError, match=r"config\.eval\.pairs = 5: must be 0 without local"):
+    with pytest.raises(UserError, match=r"config\.eval\.pairs = 5: .*local"):
         check(config)
 
 

@@ -79,7 +79,7 @@ def test_sets_of_the_protocols(protocol, positives, ignored):
 
 
 def test_unknown_protocol_is_named():
-    with pytest.raises(ValueError, match="'strict'.*easy, medium, hard"):
+    with pytest.raises(ValueError, match="`protocol` .='strict'"):
         protocol_sets(ENTRY, "strict")
 
 
@@ -140,7 +140,7 @@ def test_kappas_name_the_fields():
 
 
 def test_a_column_per_query_is_required():
-    with pytest.raises(ValueError, match="one column for each of the 1 queries"):
+    with pytest.raises(ValueError, match="1 queries"):
         evaluate(np.zeros((4, 2), int), [ENTRY])
 
 
@@ -176,20 +176,20 @@ def test_skips_never_improve_a_metric(rng):
 
 
 @pytest.mark.parametrize(
-    ("lists", "clause"),
+    ("lists", "names"),
     [
-        ({"easy": [0, 0], "hard": [], "junk": []}, "easy has image 0 twice"),
-        ({"easy": [0], "hard": [], "junk": [0]}, "image 0 is in easy and junk"),
-        ({"easy": np.array([1]), "hard": np.array([1]), "junk": []}, "image 1 is in easy and hard"),
+        ({"easy": [0, 0], "hard": [], "junk": []}, "easy .*0 twice"),
+        ({"easy": [0], "hard": [], "junk": [0]}, "0 .*easy and junk"),
+        ({"easy": np.array([1]), "hard": np.array([1]), "junk": []}, "1 .*easy and hard"),
     ],
 )
-def test_ground_truth_that_contradicts_itself_is_refused(lists, clause):
-    with pytest.raises(ValueError, match=rf"`ground_truth\[1\]`: {clause}"):
+def test_ground_truth_that_contradicts_itself_is_refused(lists, names):
+    with pytest.raises(ValueError, match=rf"`ground_truth\[1\]`: .*{names}"):
         evaluate(columns([0, 1, 2], [0, 1, 2]), [dict.fromkeys(LISTS, []), lists])
 
 
 def test_an_image_twice_in_a_ranking_is_refused():
-    with pytest.raises(ValueError, match="`ranks` has image 4 twice for query 1"):
+    with pytest.raises(ValueError, match="`ranks` .*image 4 twice .*query 1"):
         evaluate(columns([0, 1, 2, -1, -1], [4, 0, 1, 4, -1]), [ENTRY, ENTRY])
 
 

@@ -286,8 +286,9 @@ def test_invalid_flags_are_one_line_errors(capsys, tmp_path, mistake):
 def test_a_missing_folder_of_images_is_a_one_line_error(capsys, tmp_path):
     folders = [f"--data={tmp_path}", f"--weights={tmp_path}"]
     assert run_experiment(table, [f"--workdir={tmp_path}", "--size=real", *folders]) == 2
-    rule = "must be a folder with roxford5k_1614"
-    assert capsys.readouterr().err == f"delg: --data = {str(tmp_path)!r}: {rule}\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"delg: --data = {str(tmp_path)!r}: ")
+    assert "roxford5k_1614" in line
 
 
 @pytest.mark.parametrize(

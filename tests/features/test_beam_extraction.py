@@ -55,20 +55,20 @@ def test_bad_and_added_images_and_a_projection(config, root, tmp_path):
 
 def test_too_many_bad_images_are_refused(config, root, tmp_path):
     truncate(root / "jpg" / "query0.jpg")
-    with pytest.raises(UserError, match=r"max_skipped = 0: 1 images .*first query0"):
+    with pytest.raises(UserError, match=r"max_skipped = 0: 1 .*query0"):
         extract(config, tmp_path, runner="DirectRunner")
 
 
 @pytest.mark.parametrize(
-    ("runner", "reason"),
+    ("runner", "names"),
     [
-        ("NoSuchRunner", "Unexpected pipeline runner: NoSuchRunner"),
-        ("DirectRunner --direct_num_workers=x", "invalid int value: 'x'"),
-        ("DirectRunner 'open", "No closing quotation"),
+        ("NoSuchRunner", "NoSuchRunner.*NoSuchRunner"),
+        ("DirectRunner --direct_num_workers=x", "direct_num_workers: .*'x'"),
+        ("DirectRunner 'open", "quot"),
     ],
 )
-def test_wrong_options_are_one_line(config, tmp_path, capsys, runner, reason):
-    with pytest.raises(UserError, match=f"--runner = .*must be options of a pipeline: .*{reason}"):
+def test_wrong_options_are_one_line(config, tmp_path, capsys, runner, names):
+    with pytest.raises(UserError, match=f"--runner = .*{names}"):
         extract(config, tmp_path, runner=runner)
     assert capsys.readouterr().err == ""
 

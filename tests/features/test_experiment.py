@@ -1,4 +1,5 @@
 import json
+import re
 
 import jax
 import numpy as np
@@ -121,7 +122,7 @@ def test_the_projection_is_fitted_once_on_the_database(config, tmp_path):
 
 
 def test_a_projection_needs_enough_descriptors(config, tmp_path):
-    with pytest.raises(UserError, match=r"config\.extract\.pca_dim = 9: must be at most .*=8"):
+    with pytest.raises(UserError, match=r"config\.extract\.pca_dim = 9: .*=8"):
         extract(changed(config, pca_dim=9), tmp_path)
 
 
@@ -151,24 +152,25 @@ def test_only_extracted_queries_are_cropped(config, workdir):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "rule"),
+    ("field", "value"),
     [
-        ("dtype", "float64", "must be one of float32, bfloat16"),
-        ("local_encoding", "int4", "must be one of float32, float16, int8, sign"),
-        ("shape_step", 48, "multiple of 32"),
-        ("shape_step", -32, "multiple of 32"),
-        ("max_features", 0, "at least 1"),
-        ("batch_pixels", -1, "must not be negative"),
-        ("chunk_images", 0, "at least 1"),
-        ("local_scales", (), "positive numbers"),
-        ("global_scales", (1.0, 0.0), "positive numbers"),
-        ("pca_dim", -1, "must not be negative"),
-        ("pca_images", 0, "at least 1"),
-        ("max_size", -5, "must not be negative"),
+        ("dtype", "float64"),
+        ("local_encoding", "int4"),
+        ("shape_step", 48),
+        ("shape_step", -32),
+        ("max_features", 0),
+        ("batch_pixels", -1),
+        ("chunk_images", 0),
+        ("local_scales", ()),
+        ("global_scales", (1.0, 0.0)),
+        ("pca_dim", -1),
+        ("pca_images", 0),
+        ("max_size", -5),
     ],
 )
-def test_settings_that_cannot_be_are_refused(config, tmp_path, field, value, rule):
-    with pytest.raises(UserError, match=rf"config\.extract\.{field} = .*{rule}"):
+def test_settings_that_cannot_be_are_refused(config, tmp_path, field, value):
+    names = rf"config\.extract\.{field} = {re.escape(repr(value))}: "
+    with pytest.raises(UserError, match=names):
         extract(changed(config, **{field: value}), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

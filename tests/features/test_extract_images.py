@@ -104,8 +104,7 @@ def test_images_that_are_gone_are_deleted_only_if_asked_for(config, photos, tmp_
     (photos / "3.jpg").unlink()
     loaded.clear()
     for overwrite in (False, True):
-        rule = r"lacks 2 images of .*images, first 1\.jpg; --delete_missing deletes them"
-        with pytest.raises(UserError, match=rule):
+        with pytest.raises(UserError, match=r" 2 images .* 1\.jpg; --delete_missing"):
             extract_images(config, tmp_path, str(photos), overwrite)
     assert contents(store.folder) == before
     store = extract_images(config, tmp_path, str(photos), delete_missing=True)
@@ -156,7 +155,7 @@ def test_a_store_of_listed_images_is_read_while_another_job_holds_it(config, pho
     with held(store.folder):
         assert len(extract_images(config, tmp_path, str(photos))) == COUNT
         save(photos / "new.jpg", draw(9, 64, 64))
-        with pytest.raises(UserError, match="is being written by another job"):
+        with pytest.raises(UserError, match="another job"):
             extract_images(config, tmp_path, str(photos))
 
 
@@ -167,7 +166,7 @@ def test_bad_images_are_skipped_up_to_the_limit(config, photos, tmp_path):
     assert store.skipped().keys() == {"2.jpg"}
     assert not store.global_descriptors()[2].any()
     config.data.max_skipped = 0
-    with pytest.raises(UserError, match=r"max_skipped = 0: 1 images .*first 2\.jpg"):
+    with pytest.raises(UserError, match=r"max_skipped = 0: 1 .* 2\.jpg"):
         extract_images(config, tmp_path, str(photos))
 
 
@@ -218,7 +217,7 @@ def test_images_that_a_list_names_and_that_are_gone_stay_searchable(
     before = extract_images(config, tmp_path, str(listing)).digest()
     photos.rename(tmp_path / "elsewhere")
     assert extract_images(config, tmp_path, str(listing)).digest() == before
-    assert "5 of 5 images cannot be read, first photos/0.jpg" in caplog.text
+    assert "photos/0.jpg" in caplog.text
 
 
 def of_images(config, photos, **changes):
@@ -316,11 +315,11 @@ def test_a_folder_that_moved_is_remembered(config, photos, tmp_path, loaded):
 def test_a_ground_truth_that_does_not_fit_is_refused(config, photos, tmp_path):
     answers = ground_truth(tmp_path / "queries", ["4.jpg", "nowhere.jpg", "1.jpg"])
     data = of_images(config, photos, ground_truth=str(answers)).data
-    with pytest.raises(UserError, match=r"names 1 images that are not in .*: nowhere\.jpg"):
+    with pytest.raises(UserError, match=r" 1 images .*: nowhere\.jpg$"):
         open_retrieval(data)
     answers = ground_truth(tmp_path / "queries", ["4.jpg", "1.jpg"])
     (tmp_path / "queries" / "q1.png").unlink()
-    with pytest.raises(UserError, match=r"names 1 images that are not in .*: q1\.png"):
+    with pytest.raises(UserError, match=r" 1 images .*: q1\.png$"):
         open_retrieval(data)
     with pytest.raises(UserError, match=r"config\.data\.root = ''"):
         open_retrieval(of_images(config, "").data)

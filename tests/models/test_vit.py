@@ -216,22 +216,22 @@ def model_of(name, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"convention": "siglip"}, "config.model.convention = 'siglip': must be dinov2"),
-        ({"conv4_stride": 16}, "config.model.conv4_stride = 16: must be 8"),
-        ({"conv4_block": 4}, "config.model.conv4_block = 4: must be from 1 to 3"),
-        ({"backbone": "dinov2_x14"}, "config.model.backbone = 'dinov2_x14': must be"),
+        ({"convention": "siglip"}, "convention = 'siglip': .*dinov2"),
+        ({"conv4_stride": 16}, "conv4_stride = 16: .* 8"),
+        ({"conv4_block": 4}, "conv4_block = 4: .*1 to 3"),
+        ({"backbone": "dinov2_x14"}, "backbone = 'dinov2_x14': "),
         (
             {"backbone": "tiny", "convention": "torchvision", "conv4_stride": 16, "conv4_block": 1},
-            "config.model.conv4_block = 1: must be 0",
+            "conv4_block = 1: .* 0",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, message):
+def test_what_does_not_fit_is_refused(changes, named):
     model = model_of("dinov2")
     model.update(changes)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"^config\.model\.{named}"):
         delg.build(model)
 
 

@@ -77,9 +77,9 @@ def test_the_verb_takes_the_configuration_of_the_features(place, tmp_path, capsy
 def test_mistakes_are_one_line(place, tmp_path, capsys):
     _, run, tests = place
     assert main(["overlap", str(tmp_path), str(tests)]) == 2
-    assert "must be a workdir with features" in capsys.readouterr().err
+    assert f" = '{tmp_path}': " in capsys.readouterr().err
     assert main(["overlap", str(run)]) == 2
-    assert "must be TRAIN_STORE QUERIES" in capsys.readouterr().err
+    assert "TRAIN_STORE QUERIES" in capsys.readouterr().err
     assert main(["overlap", str(run), str(tests), "--method=nonsense"]) == 2
     assert "--method = 'nonsense'" in capsys.readouterr().err
 

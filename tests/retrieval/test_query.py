@@ -130,7 +130,7 @@ def test_a_network_without_local_head_cannot_search_locally(place):
     config, workdir, pictures = place
     config = config.copy_and_resolve_references()
     config.model.local_head = False
-    with pytest.raises(UserError, match="needs local features"):
+    with pytest.raises(UserError, match="'local': .*local features"):
         search_image(config, workdir, pictures / "query0.jpg", method="local")
     one = InMemoryFeatures([Features(np.ones(2, np.float32), None)])
     with pytest.raises(UserError, match="no local features"):

@@ -178,9 +178,7 @@ def test_a_method_that_a_mistake_leaves_out_is_named(opened, caplog):
     config.rerank.mds.background_rank = 1001
     found = searcher.possible_methods(config)
     assert set(methods.METHODS) - set(found) == {"local+mds", "local+mds+global"}
-    fault = (
-        "is not available: config.rerank.mds.background_rank = 1001: must be at most config.search"
-    )
+    fault = "config.rerank.mds.background_rank = 1001: "
     assert [fault in message for message in caplog.messages] == [True, True]
 
 
@@ -190,6 +188,5 @@ def test_methods_depend_on_the_configuration(opened):
     found = searcher.possible_methods(config)
     assert found == ("global", "global+superglobal", "global+qe", "global+diffusion")
     config.rerank.mds.method = "magic"
-    rule = "config.rerank.mds.method = 'magic': must be one of classical, smacof, landmark"
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=r"config\.rerank\.mds\.method = 'magic': .*smacof"):
         searcher.possible_methods(config)

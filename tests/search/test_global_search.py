@@ -94,7 +94,7 @@ def test_absent_images_come_last_in_order(rng, block, top_k):
 
 
 def test_the_mask_is_of_all_images(rng):
-    with pytest.raises(ValueError, match=r"`present` \(shape \(3,\)\) must have shape \(9,\)"):
+    with pytest.raises(ValueError, match=r"`present` \(shape \(3,\)\) .*\(9,\)"):
         search(unit(rng, 1, 4), unit(rng, 9, 4), 2, present=np.ones(3, bool))
     nothing = search(unit(rng, 1, 4), np.zeros((3, 4), np.float32), 2, present=np.zeros(3, bool))
     assert (nothing[0].tolist(), nothing[1].tolist()) == ([[-np.inf] * 2], [[0, 1]])

@@ -61,9 +61,9 @@ def test_missing_are_the_chunks_that_are_not_there(tmp_path, lists):
     assert store.missing() == [range(0, 3), range(3, 6), range(6, 7)]
     write(store, lists, [range(3, 6)])
     assert store.missing() == [range(0, 3), range(6, 7)]
-    with pytest.raises(UserError, match="4 images; run delg index"):
+    with pytest.raises(UserError, match="4 images.* delg index"):
         store.finish()
-    with pytest.raises(UserError, match="similarity graph = .*; run delg index"):
+    with pytest.raises(UserError, match="similarity graph = .* delg index"):
         store.graph()
     next(tmp_path.glob("*/indices/c.1.0")).unlink()  # one of two arrays is not enough
     assert len(GraphStore(tmp_path, names(7)).missing()) == 3
@@ -97,14 +97,14 @@ def test_there_is_no_graph_at_first(tmp_path):
     store = GraphStore(tmp_path, names(7))
     assert store.previous() is None
     assert not store.is_whole()
-    with pytest.raises(UserError, match="is incomplete"):
+    with pytest.raises(UserError, match="incomplete"):
         store.graph()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "rubbish", json.dumps({"format": 99})])
 def test_a_damaged_description_is_named(whole, content):
     (whole / "graph.json").write_text(content)
-    with pytest.raises(UserError, match=r"graph\.json.*must describe a graph of format 1"):
+    with pytest.raises(UserError, match=r"graph\.json.* format 1"):
         GraphStore(whole, names(7)).is_whole()
 
 
@@ -114,9 +114,7 @@ def test_damage_is_found_and_named(whole, array, file):
     path = next(whole.glob(f"*/{array}/{file}"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"^similarity graph = .*/{array}"):
-        GraphStore(whole, names(7)).graph()
-    path.write_bytes(content[:-3])
-    with pytest.raises(UserError, match=rf"^similarity graph = .*/{array}"):
-        GraphStore(whole, names(7)).graph()
+    for damaged in (content, content[:-3]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"^similarity graph = .*/{array}"):
+            GraphStore(whole, names(7)).graph()

@@ -1,6 +1,7 @@
 import concurrent.futures
 import dataclasses
 import json
+import re
 import time
 
 import numpy as np
@@ -57,10 +58,9 @@ def test_a_failed_save_leaves_what_was_there(index, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
-        index_store.save(index, tmp_path / "cann")
-    with pytest.raises(OSError, match="disk full"):
-        index_store.save(index, tmp_path / "other")
+    for name in ("cann", "other"):
+        with pytest.raises(OSError, match="disk full"):
+            index_store.save(index, tmp_path / name)
     assert index_store.load(tmp_path / "cann").count == 6
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"cann"}
 
@@ -154,7 +154,8 @@ def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path, 
     moved = images[0][::-1].copy(), images[1]
     kept(SETTINGS)
     reversed_one = kept(SETTINGS, moved, "other")
-    assert caplog.messages == [f"{tmp_path / 'cann'}: is of other features, rebuilt"]
+    (message,) = caplog.messages
+    assert re.match(f"{tmp_path}/cann: .*other features", message)
     np.testing.assert_array_equal(reversed_one.keys, cann.build(*moved, SETTINGS).keys)
     header = tmp_path / "cann" / "index.json"
     content = json.loads(header.read_text())
@@ -162,7 +163,8 @@ def test_an_index_is_built_once_for_its_settings_and_features(images, tmp_path, 
     header.write_text(json.dumps(content))
     caplog.clear()
     kept(SETTINGS, moved, "other")
-    assert caplog.messages == [f"{tmp_path / 'cann'}: is of an earlier version, rebuilt"]
+    (message,) = caplog.messages
+    assert re.match(f"{tmp_path}/cann: .*earlier version", message)
     kept(SETTINGS, moved, "other")
     assert built == [SETTINGS, SETTINGS, SETTINGS]
 

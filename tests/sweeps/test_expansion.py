@@ -80,36 +80,27 @@ def test_names_are_fit_for_folders():
 
 
 @pytest.mark.parametrize(
-    ("fields", "rule"),
+    ("fields", "names"),
     [
-        ({"grid": {"train.learning_rat": (0.1,)}}, "did you mean train.learning_rate"),
-        ({"settings": ({"train": 1},)}, "not a field"),
-        ({"grid": {"train.steps": (0.5,)}}, "must be of type int"),
-        ({"grid": {"train.steps": (True,)}}, "must be of type int"),
-        ({"grid": {"data.flip": (1,)}}, "must be of type bool"),
-        ({"grid": {"model.pooling": (3,)}}, "must be of type str"),
-        ({"grid": {"model.pooling": (None,)}}, "must be of type str"),
-        ({"grid": {"model.pooling": ({},)}}, "must be of type str"),
-        ({"grid": {"train.learning_rate": (float("nan"),)}}, "must be finite"),
-        ({"grid": {"train.learning_rate": (float("inf"),)}}, "must be finite"),
-        ({"grid": {"extract.local_scales": (0.5,)}}, "must be of type tuple"),
-        ({"grid": {"extract.local_scales": (("a",),)}}, "must hold elements like"),
-        ({"grid": {"extract.local_scales": ((float("nan"),),)}}, "must be finite"),
-        ({"grid": {"train.learning_rate": (1, 1.0)}}, "occurs twice"),
-        ({"settings": ({"train.steps": 1}, {"train.steps": 1})}, "occurs twice"),
+        ({"grid": {"train.learning_rat": (0.1,)}}, r"train\.learning_rate\b"),
+        ({"settings": ({"train": 1},)}, r"config\.train = 1: "),
+        ({"grid": {"model.pooling": ({},)}}, r"config\.model\.pooling = {}: "),
+        ({"grid": {"extract.local_scales": (0.5,)}}, r"config\.extract\.local_scales = 0\.5: "),
+        ({"grid": {"train.learning_rate": (1, 1.0)}}, r"config\.train\.learning_rate .*twice"),
+        ({"settings": ({"train.steps": 1}, {"train.steps": 1})}, r"'train\.steps': 1.*twice"),
         (
             {"random": {"train.steps": Distribution("uniform", (1, 2))}, "draws": 1},
-            "must be of type int",
+            r"config\.train\.steps = 1\.\d+: .*int",
         ),
-        ({"grid": {"train.steps": tuple(range(501))}, "seeds": (0, 1)}, "1002: are more runs"),
+        ({"grid": {"train.steps": tuple(range(501))}, "seeds": (0, 1)}, "1002: .*--max_runs"),
     ],
 )
-def test_mistakes_are_found(fields, rule):
-    with pytest.raises(UserError, match=rule):
+def test_mistakes_are_found(fields, names):
+    with pytest.raises(UserError, match=names):
         expand(**fields)
 
 
 def test_too_many_runs_are_refused_before_they_are_listed():
     fields = ("train.steps", "train.warmup_steps", "train.log_every", "train.eval_every", "seed")
-    with pytest.raises(UserError, match="10000000000: are more runs than --max_runs=1000"):
+    with pytest.raises(UserError, match="10000000000: .*--max_runs=1000"):
         expand(grid={field: tuple(range(100)) for field in fields})

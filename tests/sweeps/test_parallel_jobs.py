@@ -93,9 +93,10 @@ def test_a_run_that_fails_or_is_killed_does_not_stop_the_others(commands, tmp_pa
     results = parallel_jobs.run(CONFIG, runs, tmp_path, words, 2)
     assert results[0] == expected(runs[0], "no luck")
     assert results[1].metrics == expected(runs[1]).metrics
-    assert results[1].error.startswith("was killed by SIGKILL (out of memory?); see ")
-    assert results[2].error == f"ended with status 3; see {tmp_path / 's2' / 'run.log'}"
-    assert results[3].error.startswith("ended with status 0")
+    assert "SIGKILL" in results[1].error
+    for number, status in ((2, "status 3"), (3, "status 0")):
+        assert status in results[number].error
+        assert results[number].error.endswith(f" {tmp_path / f's{number}' / 'run.log'}")
     assert results[4] == expected(runs[4])
     assert sweep.gather(CONFIG, runs, tmp_path) == (results, [])
     words = {one.name: commands.of(one) for one in runs[:4]}  # s4 is not done again
@@ -106,8 +107,8 @@ def test_a_record_of_another_configuration_is_no_success(commands, tmp_path):
     (one,) = make_runs(1)
     other = Run("s0", {"seed": 5}, ("train",), "all")
     (result,) = parallel_jobs.run(CONFIG, [one], tmp_path, {"s0": commands.of(other)}, 1)
-    assert result.error.startswith("ended with status 0")
-    with pytest.raises(UserError, match="name of two runs"):
+    assert "status 0" in result.error
+    with pytest.raises(UserError, match="two runs"):
         parallel_jobs.run(CONFIG, [one, one], tmp_path, {}, 1)
 
 

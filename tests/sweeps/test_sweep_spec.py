@@ -65,63 +65,63 @@ def test_file_and_command_line_add_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("specs", "given", "rule"),
+    ("specs", "given", "names"),
     [
-        (["seed"], {}, "existing JSON file"),
-        (["=1"], {}, "must be field=value"),
-        (["seed="], {}, "must be field=value"),
-        (["seed=1", "seed=2"], {}, "seed occurs twice"),
-        (["seed=1", "seed=integers(1,2)"], {"draws": 1}, "seed occurs twice"),
-        (["seed=1"], {"seeds": [1]}, "in both grid and seeds"),
-        (["seed=integers(1,2)"], {}, "needs --draws"),
-        (["seed=1"], {"draws": 2}, "no field is random"),
-        (["seed=1"], {"draws": 0}, "whole number from 1"),
-        (["seed=1"], {"draw_seed": -1}, "whole number from 0"),
-        (["train.steps=1"], {"seeds": [1, 1]}, "occurs twice"),
-        (["train.steps=1"], {"seeds": []}, "at least one"),
-        (["train.steps=1"], {"verbs": ["train", "train"]}, "occurs twice"),
-        (["train.steps=1"], {"verbs": []}, "at least one"),
-        ([], {}, "names no field"),
-        (["a.json", "b.json"], {}, "second file"),
+        (["seed"], {}, "'seed': .*JSON file"),
+        (["=1"], {}, "'=1': .*field=value"),
+        (["seed="], {}, "'seed=': .*field=value"),
+        (["seed=1", "seed=2"], {}, "seed .*twice"),
+        (["seed=1", "seed=integers(1,2)"], {"draws": 1}, "seed .*twice"),
+        (["seed=1"], {"seeds": [1]}, "grid and seeds"),
+        (["seed=integers(1,2)"], {}, "--draws"),
+        (["seed=1"], {"draws": 2}, "draws = 2: .*random"),
+        (["seed=1"], {"draws": 0}, "draws = 0: .*from 1"),
+        (["seed=1"], {"draw_seed": -1}, "draw_seed = -1: .*from 0"),
+        (["train.steps=1"], {"seeds": [1, 1]}, "seeds = .*twice"),
+        (["train.steps=1"], {"seeds": []}, "seeds = .*at least one"),
+        (["train.steps=1"], {"verbs": ["train", "train"]}, "verbs = .*twice"),
+        (["train.steps=1"], {"verbs": []}, "verbs = .*at least one"),
+        ([], {}, "no field"),
+        (["a.json", "b.json"], {}, r"b\.json.*second"),
     ],
 )
-def test_mistakes_of_the_command_line_are_refused(specs, given, rule):
-    with pytest.raises(UserError, match=rule):
+def test_mistakes_of_the_command_line_are_refused(specs, given, names):
+    with pytest.raises(UserError, match=names):
         sweep_spec.read(specs, given)
 
 
 @pytest.mark.parametrize(
-    ("content", "rule"),
+    ("content", "names"),
     [
-        ("{", "must be a JSON file"),
-        ("[" * 100_000, "must be a JSON file"),
-        ("[1]", "must hold a JSON object"),
-        ("{}", "names no field"),
-        ('{"seeds": [1], "seeds": [2]}', "occurs twice"),
-        ('{"grid": {"seed": [1], "seed": [2]}}', "occurs twice"),
-        ({"gird": {}}, "did you mean grid"),
-        ({"grid": [1]}, "must be an object"),
-        ({"grid": {"seed": 1}}, "must be as in"),
-        ({"grid": {"seed": []}}, "must be as in"),
-        ({"grid": {"seed": {"uniform": [1, 2]}}}, "must be as in"),
-        ({"random": {"seed": [1]}}, "must be as in"),
-        ({"random": {"seed": {"uniform": [1, 2], "choice": [1]}}}, "must be as in"),
-        ({"random": {"seed": {"normal": [1, 2]}}, "draws": 1}, "must be one of uniform"),
-        ({"random": {"seed": {"uniform": 1}}, "draws": 1}, "two numbers"),
-        ({"settings": {}}, "must be a list"),
-        ({"settings": [1]}, "must be an object"),
-        ({"settings": [{}]}, "must be an object"),
-        ({"settings": [{"seed": 1}], "grid": {"seed": [1]}}, "both settings and grid"),
-        ({"settings": [{"a": 1}, {"seed": 1}], "seeds": [1]}, "both settings and seeds"),
-        ({"seeds": 1}, "must be a list"),
-        ({"seeds": [True]}, "must be a whole number"),
-        ({"seeds": ["1"]}, "must be a whole number"),
-        ({"verbs": [1]}, "must be a verb"),
-        ({"draws": 1.5}, "must be a whole number"),
+        ("{", "JSON file"),
+        ("[" * 100_000, "JSON file"),
+        ("[1]", "JSON object"),
+        ("{}", "no field"),
+        ('{"seeds": [1], "seeds": [2]}', "seeds.* twice"),
+        ('{"grid": {"seed": [1], "seed": [2]}}', "seed.* twice"),
+        ({"gird": {}}, "gird.*grid"),
+        ({"grid": [1]}, "grid.*object"),
+        ({"grid": {"seed": 1}}, "grid.*seed.* = 1: "),
+        ({"grid": {"seed": []}}, r"grid.*seed.* = \[\]: "),
+        ({"grid": {"seed": {"uniform": [1, 2]}}}, "grid.*seed.* = {'uniform'"),
+        ({"random": {"seed": [1]}}, r"random.*seed.* = \[1\]: "),
+        ({"random": {"seed": {"uniform": [1, 2], "choice": [1]}}}, "random.*seed.* = {'uniform'"),
+        ({"random": {"seed": {"normal": [1, 2]}}, "draws": 1}, "seed.*'normal'.*uniform"),
+        ({"random": {"seed": {"uniform": 1}}, "draws": 1}, "seed.*two numbers"),
+        ({"settings": {}}, "settings.*list"),
+        ({"settings": [1]}, "settings.* = 1: .*object"),
+        ({"settings": [{}]}, "settings.* = {}: .*object"),
+        ({"settings": [{"seed": 1}], "grid": {"seed": [1]}}, "settings and grid"),
+        ({"settings": [{"a": 1}, {"seed": 1}], "seeds": [1]}, "settings and seeds"),
+        ({"seeds": 1}, "seeds = 1: .*list"),
+        ({"seeds": [True]}, "seeds = True: .*whole number"),
+        ({"seeds": ["1"]}, "seeds = '1': .*whole number"),
+        ({"verbs": [1]}, "verbs = 1: .*verb"),
+        ({"draws": 1.5}, r"draws = 1\.5: .*whole number"),
     ],
 )
-def test_mistakes_of_a_file_are_refused(tmp_path, content, rule):
-    with pytest.raises(UserError, match=rule) as raised:
+def test_mistakes_of_a_file_are_refused(tmp_path, content, names):
+    with pytest.raises(UserError, match=names) as raised:
         sweep_spec.read([write(tmp_path, content)], {})
     assert "\n" not in str(raised.value)
 
@@ -187,23 +187,23 @@ def test_text_that_is_no_call_is_kept(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "rule"),
+    ("text", "words"),
     [
         ("uniform(1)", "two numbers"),
-        ("uniform(2,1)", "smaller one first"),
-        ("uniform(1,1)", "smaller one first"),
+        ("uniform(2,1)", "first"),
+        ("uniform(1,1)", "first"),
         ("uniform(a,b)", "two numbers"),
         ("uniform(0,True)", "two numbers"),
         ("uniform(0,1e999)", "two numbers"),
         ("integers(0.5,2)", "two whole numbers"),
         ("loguniform(0,1)", "above 0"),
-        ("choice()", "needs values"),
+        ("choice()", "values"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(text, rule):
-    with pytest.raises(UserError, match=rule):
+def test_arguments_that_do_not_fit_are_refused(text, words):
+    with pytest.raises(UserError, match=words):
         sweep_spec.parse("x", text)
-    with pytest.raises(UserError, match="one of uniform"):
+    with pytest.raises(UserError, match="'normal': .*uniform"):
         sweep_spec.distribution("x", "normal", [0, 1])
 
 

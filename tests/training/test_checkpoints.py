@@ -75,7 +75,7 @@ def test_saved_variables_are_intact():
 
 
 def test_one_changed_number_is_damage():
-    with pytest.raises(UserError, match=r"config.model.checkpoint = 'run': .*is damaged"):
+    with pytest.raises(UserError, match=r"config\.model\.checkpoint = 'run': .*damaged"):
         require_intact(changed_variables(-5.0), META, Path("run"))
 
 
@@ -115,7 +115,7 @@ def test_the_optimizer_state_and_the_description_are_guarded_too(config, variabl
         path.write_text(json.dumps(content))
         with (
             Checkpoints(tmp_path / FOLDER, config.model, 10) as checkpoints,
-            pytest.raises(UserError, match="is damaged"),
+            pytest.raises(UserError, match=r"config\.model\.checkpoint = .*damaged"),
         ):
             checkpoints.restore(state_of(variables, config))
 
@@ -123,7 +123,7 @@ def test_the_optimizer_state_and_the_description_are_guarded_too(config, variabl
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_tensor_that_is_not_finite_is_named(value):
     variables = changed_variables(value)
-    with pytest.raises(UserError, match="finite numbers; params/conv/kernel"):
+    with pytest.raises(UserError, match="finite.* params/conv/kernel"):
         require_intact(variables, {"digest": digest(variables)}, Path("run"))
 
 

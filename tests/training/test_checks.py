@@ -88,63 +88,57 @@ def nonsense():
 
 @pytest.mark.parametrize(("path", "value"), list(nonsense()))
 def test_a_number_outside_its_range_is_refused(valid, path, value):
-    with pytest.raises(UserError, match=rf"config\.{path} = {value}: must"):
+    with pytest.raises(UserError, match=rf"config\.{path} = {value}: "):
         check_fields(changed(valid, {path: value}))
 
 
 @pytest.mark.parametrize("path", sorted({*CHOICES, *CHOSEN_ELSEWHERE}))
 def test_an_unknown_choice_is_refused(valid, path):
-    with pytest.raises(UserError, match=rf"config\.{path} = 'zzz': must be one of"):
+    with pytest.raises(UserError, match=rf"config\.{path} = 'zzz': "):
         check_fields(changed(valid, {path: "zzz"}))
 
 
 @pytest.mark.parametrize(
-    ("fields", "rule"),
+    ("fields", "named"),
     [
-        ({"train.momentum": 1.5}, r"momentum = 1\.5: must be from 0 to below 1"),
-        (
-            {"train.arcface_margin": 100.0},
-            r"arcface_margin = 100\.0: must be from 0 to below 1\.57",
-        ),
-        ({"train.batch_size": 12}, "batch_size = 12: must be a positive multiple of the 8 devices"),
+        ({"train.momentum": 1.5}, r"train\.momentum = 1\.5: "),
+        ({"train.arcface_margin": 100.0}, r"train\.arcface_margin = 100\.0: .*1\.57"),
+        ({"train.batch_size": 12}, r"train\.batch_size = 12: .*8 devices"),
         (
             {"train.accumulation_steps": 3},
-            "batch_size = 8: .* 8 devices times config.train.accumulation_steps=3",
+            r"train\.batch_size = 8: .*8 devices .*config\.train\.accumulation_steps=3",
         ),
-        ({"train.warmup_steps": 6}, r"warmup_steps = 6: .*below config\.train\.steps \(=6\)"),
-        ({"train.heads": "local", "model.local_head": False}, "heads = 'local': needs a local"),
+        ({"train.warmup_steps": 6}, r"train\.warmup_steps = 6: .*config\.train\.steps \(=6\)"),
+        ({"train.heads": "local", "model.local_head": False}, r"train\.heads = 'local': .*local"),
         (
             {f"train.{n}_weight": 0.0 for n in ("global", "attention", "reconstruction")},
-            "global_weight = 0.0: must be above 0, or that of attention_weight, recon.* nothing",
+            r"train\.global_weight = 0\.0: .*attention_weight, reconstruction_weight",
         ),
-        ({"train.heads": "global", "train.global_weight": 0.0}, "global_weight = 0.0: must be"),
+        ({"train.heads": "global", "train.global_weight": 0.0}, r"train\.global_weight = 0\.0: "),
         (
             {"train.heads": "local", "train.attention_weight": 0.0, "model.dim_reduction": "fc"},
-            "attention_weight = 0.0: must be above 0 or nothing is learned",
+            r"train\.attention_weight = 0\.0: ",
         ),
-        ({"train.best_metric": "accuracy"}, "best_metric = 'accuracy': must be one of validation_"),
+        ({"train.best_metric": "accuracy"}, r"train\.best_metric = 'accuracy': .*validation_"),
         (
             {"train.best_metric": "validation_global_accuracy", "train.heads": "local"},
-            "best_metric = 'validation_global_accuracy': must be one of",
+            r"train\.best_metric = 'validation_global_accuracy': ",
         ),
         (
             {"train.best_metric": "validation_attention_loss", "model.local_head": False},
-            "best_metric = 'validation_attention_loss': must be one of",
+            r"train\.best_metric = 'validation_attention_loss': ",
         ),
-        ({"train.cache_features": True}, "cache_features = True: needs a backbone"),
-        ({"train.resume_with": "train.batch_size"}, "resume_with = 'train.batch_size': must be"),
-        ({"data.crop_area": (0.5, 1.5)}, r"crop_area = \(0\.5, 1\.5\): must be two numbers"),
-        ({"data.crop_area": (math.nan, 1.0)}, r"crop_area = \(nan, 1\.0\): must be two numbers"),
-        ({"data.crop_aspect": (0.0, 1.0)}, "crop_aspect = .*: must be two numbers"),
-        ({"model.conv4_stride": 16}, "conv4_stride = 16: must be 32 with the slim convention"),
-        (
-            {"data.name": "revisited"},
-            "data.name = 'revisited': has no training images; .*gldv2_clean",
-        ),
+        ({"train.cache_features": True}, r"train\.cache_features = True: .*backbone"),
+        ({"train.resume_with": "train.batch_size"}, r"train\.resume_with = 'train.batch_size': "),
+        ({"data.crop_area": (0.5, 1.5)}, r"data\.crop_area = \(0\.5, 1\.5\): "),
+        ({"data.crop_area": (math.nan, 1.0)}, r"data\.crop_area = \(nan, 1\.0\): "),
+        ({"data.crop_aspect": (0.0, 1.0)}, r"data\.crop_aspect = \(0\.0, 1\.0\): "),
+        ({"model.conv4_stride": 16}, r"model\.conv4_stride = 16: .*32 .*slim"),
+        ({"data.name": "revisited"}, r"data\.name = 'revisited': .*gldv2_clean"),
     ],
 )
-def test_fields_that_contradict_each_other_are_refused(valid, fields, rule):
-    with pytest.raises(UserError, match=rule):
+def test_fields_that_contradict_each_other_are_refused(valid, fields, named):
+    with pytest.raises(UserError, match=rf"^config\.{named}"):
         check_fields(changed(valid, fields))
 
 
@@ -244,7 +238,7 @@ def test_fields_with_an_effect_are_not_said(valid):
 def test_what_has_no_effect_is_logged_once(valid, caplog):
     caplog.set_level("INFO")
     check_fields(changed(valid, {"model.pooling": "max", "model.gem_power": 2.0}))
-    assert caplog.text.count("config.model.gem_power (model.pooling is not gem)") == 1
+    assert caplog.text.count("config.model.gem_power") == 1
 
 
 def test_a_wrong_field_is_refused_before_weights_and_data(valid, tmp_path, monkeypatch):
@@ -256,13 +250,10 @@ def test_a_wrong_field_is_refused_before_weights_and_data(valid, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("field", "rule"),
-    [("model.pretrained", "pretrained = '/absent"), ("model.checkpoint", "checkpoint = '/absent")],
-)
-def test_missing_weights_are_refused_before_data(valid, tmp_path, monkeypatch, field, rule):
+@pytest.mark.parametrize("field", ["model.pretrained", "model.checkpoint"])
+def test_missing_weights_are_refused_before_data(valid, tmp_path, monkeypatch, field):
     monkeypatch.setattr(train, "open_training", lambda _: pytest.fail("data were opened"))
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=f"^config.{field} = '/absent"):
         train.train_and_evaluate(changed(valid, {field: "/absent.npz"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

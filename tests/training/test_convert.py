@@ -170,7 +170,7 @@ def test_classifiers_are_converted_on_request(tmp_path, rng):
     kernel = variables["params"]["global_classifier"]["kernel"]
     np.testing.assert_array_equal(kernel, ours["params", "global_classifier", "kernel"])
     config.model.num_classes = 4
-    with pytest.raises(UserError, match="num_classes = 4: must be 3"):
+    with pytest.raises(UserError, match=r"config\.model\.num_classes = 4: .*3"):
         convert_weights(config, tmp_path / "other")
     config.model.num_classes = 0
     assert convert_weights(config, tmp_path / "third").is_dir()

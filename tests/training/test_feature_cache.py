@@ -110,17 +110,17 @@ def test_a_cache_that_would_be_too_large_is_refused(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "field", "value", "rule"),
+    ("section", "field", "value", "named"),
     [
-        ("train", "freeze_backbone", False, "cache_features = True: needs a backbone that"),
-        ("data", "crop_area", (0.5, 1.0), r"crop_area = \(0.5, 1.0\): must be \(1.0, 1.0\)"),
-        ("data", "crop_aspect", (0.5, 1.0), r"crop_aspect = .* must be \(1.0, 1.0\)"),
-        ("data", "flip", True, "flip = True: must be False"),
+        ("train", "freeze_backbone", False, r"train\.cache_features = True: .*backbone"),
+        ("data", "crop_area", (0.5, 1.0), r"data\.crop_area = \(0\.5, 1\.0\): "),
+        ("data", "crop_aspect", (0.5, 1.0), r"data\.crop_aspect = \(0\.5, 1\.0\): "),
+        ("data", "flip", True, r"data\.flip = True: "),
     ],
 )
-def test_images_that_change_are_not_cached(config, tmp_path, section, field, value, rule):
+def test_images_that_change_are_not_cached(config, tmp_path, section, field, value, named):
     config[section][field] = value
-    with pytest.raises(UserError, match=rf"config\.\w+\.{rule}"):
+    with pytest.raises(UserError, match=rf"^config\.{named}"):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -146,5 +146,5 @@ def test_a_flipped_bit_is_refused(config, tmp_path, name):
     path.write_bytes(bytes(content))
     feature_cache._open.cache_clear()
     maps = feature_cache.CachedMaps(tmp_path / "cache", np.zeros(24, int))
-    with pytest.raises(UserError, match=r"training cache = .*is damaged.*delete the folder"):
+    with pytest.raises(UserError, match="training cache = .*damaged"):
         maps(0, None)

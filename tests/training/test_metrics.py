@@ -75,7 +75,8 @@ def test_without_the_extra_one_line_is_logged_and_nothing_written(tmp_path, monk
     writer.write(1, {"loss": 0.5})
     writer.draw_attention(1, np.zeros((1, 4, 4, 3), np.uint8), jnp.ones((1, 1, 2, 2)))
     lines = [r.getMessage() for r in caplog.records if "TensorBoard" in r.getMessage()]
-    assert lines == ["no TensorBoard files: pip install 'delg_jax[tensorboard]' for them"]
+    (line,) = lines
+    assert "pip install 'delg_jax[tensorboard]'" in line
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -104,7 +105,7 @@ def test_the_first_lines_of_the_log_say_how_to_look(tmp_path, caplog):
     folder = tmp_path / "a run"
     MetricsWriter(folder, 0, tensorboard=True).close()
     (line,) = [r.getMessage() for r in caplog.records]
-    assert line == f"TensorBoard: tensorboard --logdir='{folder / 'tensorboard'}'"
+    assert f"tensorboard --logdir='{folder / 'tensorboard'}'" in line
 
 
 class OfflineRun:

@@ -152,9 +152,9 @@ def test_a_workdir_gives_its_whole_network(bare, tmp_path):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("", "must be a file, a workdir with checkpoints, or one of efficientnet_lite0"),
-        ("resnet50_v3", "did you mean resnet50_v2"),
-        ("absent/weights.npz", "must be a file"),
+        ("", " = '': .*efficientnet_lite0"),
+        ("resnet50_v3", " = 'resnet50_v3': .*resnet50_v2"),
+        ("absent/weights.npz", r" = 'absent/weights\.npz': "),
     ],
 )
 def test_other_words_are_refused(word, message):
@@ -164,7 +164,7 @@ def test_other_words_are_refused(word, message):
 
 def test_weights_of_no_known_network_are_refused(tmp_path):
     path = write(tmp_path / "other.npz", {"encoder.weight": np.zeros((2, 2), np.float32)})
-    with pytest.raises(UserError, match="its names match none, first encoder.weight"):
+    with pytest.raises(UserError, match=r"other\.npz': .*encoder\.weight"):
         find_weights(path)
     config = default.get_config()
     config.model.pretrained = path
@@ -175,10 +175,10 @@ def test_weights_of_no_known_network_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"whitening": True}, "config.model.whitening = True: must be False"),
-        ({"attention": "learned"}, "config.model.attention = 'learned': must be 'norm'"),
-        ({"dim_reduction": "ae"}, "config.model.dim_reduction = 'ae': must be 'none'"),
-        ({"dim_reduction": "fc"}, "config.model.dim_reduction = 'fc': must be 'none'"),
+        ({"whitening": True}, "config.model.whitening = True: .*False"),
+        ({"attention": "learned"}, "config.model.attention = 'learned': .*'norm'"),
+        ({"dim_reduction": "ae"}, "config.model.dim_reduction = 'ae': .*'none'"),
+        ({"dim_reduction": "fc"}, "config.model.dim_reduction = 'fc': .*'none'"),
     ],
 )
 def test_weights_that_lack_a_head_are_refused_before_anything_is_initialised(
@@ -188,10 +188,9 @@ def test_weights_that_lack_a_head_are_refused_before_anything_is_initialised(
     use_weights(config, bare[0])
     config.model.update(BARE | changes)
     monkeypatch.setattr("delg_jax.models.variables.initialize", lambda *_: pytest.fail("too late"))
-    with pytest.raises(UserError, match=message):
-        trained_network.load_model(config, tmp_path / "nowhere")
-    with pytest.raises(UserError, match=message):
-        convert_weights(config, tmp_path / "run")
+    for verb, workdir in ((trained_network.load_model, "nowhere"), (convert_weights, "run")):
+        with pytest.raises(UserError, match=message):
+            verb(config, tmp_path / workdir)
 
 
 def test_heads_that_are_not_used_are_not_asked_for(bare, tmp_path, caplog):

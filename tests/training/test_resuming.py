@@ -1,6 +1,7 @@
 """What may change when a run resumes, and what may not."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -125,7 +126,7 @@ def test_the_images_may_have_moved(whole, config, tmp_path, caplog):
 )
 def test_what_decides_the_network_is_refused(whole, config, tmp_path, section, field, value):
     folder = half_of(whole, tmp_path / "run")
-    with pytest.raises(UserError, match=rf"workdir = .*differs in config\.{section}\.{field}: "):
+    with pytest.raises(UserError, match=rf"workdir = .* config\.{section}\.{field}: "):
         train_and_evaluate(changed(config, **{section: {field: value}}), folder)
     assert (folder / FOLDER / "3").is_dir()
 
@@ -183,14 +184,14 @@ def diverged(config, folder, step, monkeypatch):
 
 def test_a_run_that_diverged_resumes_with_a_lower_rate(config, tmp_path, caplog, monkeypatch):
     message = diverged(config, tmp_path, 5, monkeypatch)
-    assert "config.train.learning_rate = 0.01: training diverged at step 5: loss" in message
+    assert re.search(r"config\.train\.learning_rate = 0\.01: .*step 5: loss", message)
     remedy = "--config.train.resume_with=train.learning_rate"
-    assert "checkpoint 3, which is kept" in message
+    assert "checkpoint 3" in message
     assert remedy in message
     field, _, value = remedy.removeprefix("--config.train.").partition("=")
     lower = changed(config, train={"learning_rate": 0.002, field: value})
     assert_resumes(lower, tmp_path, caplog)
-    assert "resumes with config.train.learning_rate: 0.01 -> 0.002" in caplog.text
+    assert "config.train.learning_rate: 0.01 -> 0.002" in caplog.text
     rates = [
         json.loads(line).get("learning_rate")
         for line in (tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()
@@ -200,13 +201,13 @@ def test_a_run_that_diverged_resumes_with_a_lower_rate(config, tmp_path, caplog,
     for folder in ("logs", FOLDER):
         assert stored_config(tmp_path / folder)["train.learning_rate"] == 0.002
     train_and_evaluate(changed(lower, train={"resume_with": ""}), tmp_path)
-    with pytest.raises(UserError, match="differs in config.train.learning_rate: 0.002 -> 0.01"):
+    with pytest.raises(UserError, match=r"config\.train\.learning_rate: 0\.002 -> 0\.01"):
         train_and_evaluate(config, tmp_path)
 
 
 def test_only_what_is_named_may_change(whole, config, tmp_path):
     fields = {"learning_rate": 0.002, "momentum": 0.5, "resume_with": "train.learning_rate"}
-    with pytest.raises(UserError, match=r"differs in config\.train\.momentum: 0\.9 -> 0\.5$"):
+    with pytest.raises(UserError, match=r" in config\.train\.momentum: 0\.9 -> 0\.5$"):
         train_and_evaluate(changed(config, train=fields), half_of(whole, tmp_path / "run"))
 
 
@@ -215,7 +216,7 @@ def test_weights_that_moved_may_be_named(start, config, tmp_path, caplog):
     train_and_evaluate(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / FOLDER / str(STEPS))
     config = changed(config, model={"checkpoint": "/moved"})
-    with pytest.raises(UserError, match="differs in config.model.checkpoint"):
+    with pytest.raises(UserError, match=r"workdir = .* config\.model\.checkpoint"):
         train_and_evaluate(config, tmp_path / "run")
     config = changed(config, train={"resume_with": "model.checkpoint"})
     assert_resumes(config, tmp_path / "run", caplog)

@@ -46,7 +46,7 @@ def test_a_run_resumes_after_its_images_moved(tmp_path):
         (lambda root: (root / "train/class_1/2.jpg").unlink(), "train: 24 -> 23 images"),
         (
             lambda root: (root / "train/class_1/2.jpg").rename(root / "train/class_2/9.jpg"),
-            "train: other names or labels",
+            "train: other names",
         ),
         (
             lambda root: shutil.copy(root / "train/class_0/0.jpg", root / "train/class_1/2.jpg"),
@@ -59,8 +59,7 @@ def test_a_run_is_not_resumed_on_other_images(tmp_path, change, rule):
     root = make_folder(tmp_path / "photographs")
     train_and_evaluate(on_images(root), tmp_path / "run")
     change(root)
-    expected = rf"workdir = .*was trained on other images \({rule}\); --overwrite deletes the run"
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(UserError, match=rf"workdir = .*{rule}.*--overwrite"):
         train_and_evaluate(on_images(root), tmp_path / "run")
     before = (tmp_path / "run" / "checkpoints" / "1").stat().st_ctime_ns
     train_and_evaluate(on_images(root), tmp_path / "run", overwrite=True)
@@ -75,5 +74,5 @@ def test_a_run_without_stored_images_resumes_and_then_stores_them(tmp_path):
         path.unlink()
     assert train_and_evaluate(on_images(root), tmp_path / "run") == record
     (root / "train/class_1/2.jpg").unlink()
-    with pytest.raises(UserError, match="was trained on other images"):
+    with pytest.raises(UserError, match="workdir = .*other images"):
         train_and_evaluate(on_images(root), tmp_path / "run")

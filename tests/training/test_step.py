@@ -139,7 +139,7 @@ def test_splitting_keeps_the_order():
 
 
 def test_splitting_refuses_a_rest():
-    with pytest.raises(ValueError, match=r"batch \(=9\) must be a multiple of the 8"):
+    with pytest.raises(ValueError, match=r"batch \(=9\) .* 8"):
         train_step.split_over_devices({"label": np.arange(9)})
 
 

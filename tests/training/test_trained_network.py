@@ -36,7 +36,7 @@ def test_quantiles_of_the_attention_are_kept(config, variables, saved, tmp_path)
     save_with_metrics(tmp_path, config, variables, {1: metrics, 2: {**metrics, **found}})
     for path in (tmp_path, tmp_path / FOLDER, tmp_path / FOLDER / "2"):
         assert attention_thresholds(path) == found
-    with pytest.raises(UserError, match="holds no quantiles of the attention"):
+    with pytest.raises(UserError, match="quantiles"):
         attention_thresholds(saved)
 
 
@@ -61,19 +61,20 @@ def test_a_run_that_started_from_the_named_checkpoint_wins(config, saved, tmp_pa
     assert_same(load_model(named, tmp_path)[1], fine_tuned)
 
 
-def test_another_architecture_is_refused_with_the_difference(config, saved):
-    other = changed(config, local_dim=16, pooling="avg")
-    expected = (
-        r"config\.model\.checkpoint = .*stored -> asked for.*"
-        r"config\.model\.local_dim: 8 -> 16; config\.model\.pooling: 'gem' -> 'avg'"
-    )
-    with pytest.raises(UserError, match=expected):
-        load_model(other, saved)
-
-
-def test_another_number_of_classes_is_refused(config, saved):
-    with pytest.raises(UserError, match=r"config\.model\.num_classes: 4 -> 7"):
-        load_model(changed(config, num_classes=7), saved)
+@pytest.mark.parametrize(
+    ("fields", "difference"),
+    [
+        (
+            {"local_dim": 16, "pooling": "avg"},
+            "local_dim: 8 -> 16; config.model.pooling: 'gem' -> ",
+        ),
+        ({"num_classes": 7}, "num_classes: 4 -> 7"),
+    ],
+)
+def test_another_architecture_is_refused_with_the_difference(config, saved, fields, difference):
+    names = rf"config\.model\.checkpoint = .*config\.model\.{difference}"
+    with pytest.raises(UserError, match=names):
+        load_model(changed(config, **fields), saved)
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -81,7 +82,7 @@ def test_a_folder_without_checkpoint_is_refused(config, tmp_path, exists):
     folder = tmp_path / "run"
     if exists:
         folder.mkdir()
-    with pytest.raises(UserError, match=r"config\.model\.checkpoint = '.*run': must be"):
+    with pytest.raises(UserError, match=r"config\.model\.checkpoint = '.*run'"):
         load_model(changed(config, checkpoint=str(folder)), tmp_path)
 
 
@@ -107,10 +108,9 @@ def test_a_local_head_of_another_kind_starts_fresh_where_it_alone_is_trained(
 ):
     other = changed(config, checkpoint=str(saved), dim_reduction="none", attention_dim=3)
     fresh = random_variables(build(other.model), seed=3)
-    with pytest.raises(UserError, match=r"dim_reduction"):
-        start_from_checkpoint(fresh, other)
-    with pytest.raises(UserError, match=r"dim_reduction"):
-        require_start(other)
+    for require in (lambda config: start_from_checkpoint(fresh, config), require_start):
+        with pytest.raises(UserError, match="dim_reduction"):
+            require(other)
     with other.unlocked():
         other.train.heads = "local"
     require_start(other)

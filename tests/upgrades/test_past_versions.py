@@ -90,10 +90,10 @@ def test_features_are_those_that_were_stored(version, tmp_path):
 @pytest.mark.parametrize("version", [NPZ_STORE, CHECKPOINTS])
 def test_a_store_of_npz_files_is_refused_and_left(version, tmp_path):
     root, numbers = unpacked(version, tmp_path)
-    rule = "is of format 1, this program reads 2; delg extract --overwrite replaces it$"
-    with pytest.raises(UserError, match=rule), claim(root, numbers["names"].tolist()):
+    names = "format 1, .* 2; .*--overwrite"
+    with pytest.raises(UserError, match=names), claim(root, numbers["names"].tolist()):
         pass
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=names):
         FeatureStore(root / "features" / "database")
     assert (root / "features" / "database" / "chunk_000000.npz").is_file()
 
@@ -125,7 +125,7 @@ def test_the_index_of_the_engine_cann_is_read(version, tmp_path):
 @pytest.mark.parametrize("version", WITH_GRAPH)
 def test_the_index_of_the_engine_ivf_under_its_old_name_is_refused(version, tmp_path):
     root, _ = unpacked(version, tmp_path)
-    with pytest.raises(UserError, match=r"kind 'cells'.*delete the folder"):
+    with pytest.raises(UserError, match="'cells'.*delete"):
         index_store.load(root / "index" / "cells" / "index")
 
 
@@ -133,8 +133,8 @@ def test_a_store_of_a_newer_version_is_refused_with_what_to_do(tmp_path):
     root, numbers = unpacked(VERSIONS[-1], tmp_path)
     path = root / "features" / "database" / "store.json"
     workdir.write_json(path, {"format": 3, "layout": {"shape": "another"}})
-    rule = "is of format 3, this program reads 2; delg extract --overwrite replaces it$"
-    with pytest.raises(UserError, match=rule), claim(root, numbers["names"].tolist()):
+    names = "format 3, .* 2; .*--overwrite"
+    with pytest.raises(UserError, match=names), claim(root, numbers["names"].tolist()):
         pass
 
 
@@ -148,9 +148,9 @@ def test_stored_measurements_are_reported(version, tmp_path):
 
 def test_a_run_of_another_optimizer_is_refused_with_what_to_do(tmp_path):
     root, _ = unpacked(NPZ_STORE, tmp_path)
-    rule = r"^checkpoint = '.*/checkpoints': cannot resume .*config\.model\.checkpoint"
+    names = r"^checkpoint = '.*/checkpoints': .*resume .*config\.model\.checkpoint"
     now = config(data__reduced_decode=False, train__norm_momentum=0.9, train__learning_rate=0.02)
-    with pytest.raises(UserError, match=rule) as caught:
+    with pytest.raises(UserError, match=names) as caught:
         train_and_evaluate(now, root)
     assert "\n" not in str(caught.value)
     # What reading pictures smaller changes is said before

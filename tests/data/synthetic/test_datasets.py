@@ -112,8 +112,7 @@ def test_prepare_reuses_what_is_there(builder, folder, monkeypatch):
 def test_a_world_of_other_numbers_is_refused(builder, folder, monkeypatch):
     more = dataclasses.replace(world.SIZES["tiny"], query_views=2)
     monkeypatch.setitem(world.SIZES, "tiny", more)
-    rule = r"prepared data = '.*tiny_0.*': has 3 images in query, not 6: another version"
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match="prepared data = '.*tiny_0.*': .*3 images in query.* 6"):
         prepare("tiny", 0, folder)
 
 

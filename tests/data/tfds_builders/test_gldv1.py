@@ -134,15 +134,15 @@ def test_bad_images_are_skipped_listed_and_counted(tmp_path, root, caplog):
     assert set(rows) == set(names)
     assert rows[names[0]] == "No such file or directory"
     assert "truncated" in rows[names[1]].lower()
-    assert rows[names[2]] == "not an image file"
-    assert "a side is under 16" in rows[names[3]]
-    assert "4 images skipped" in caplog.text
+    assert "not an image" in rows[names[2]]
+    assert "under 16" in rows[names[3]]
+    assert "4 images" in caplog.text
 
 
 def test_too_many_bad_images_end_the_preparation(tmp_path, root):
     spoil(root)
-    rule = r"config\.data\.max_skipped = 3: 4 images could not be used, first .*skipped\.csv"
-    with pytest.raises(UserError, match=rule):
+    names = r"config\.data\.max_skipped = 3: 4 .*skipped\.csv"
+    with pytest.raises(UserError, match=names):
         open_training(settings(root, tmp_path / "tfds", "gldv1", max_skipped=3))
     assert len(list((tmp_path / "tfds").rglob("skipped.csv"))) == 1
     assert not list((tmp_path / "tfds").rglob("*.array_record*"))
@@ -165,18 +165,18 @@ def test_a_killed_preparation_leaves_nothing_under_the_final_name(tmp_path, root
 
 
 @pytest.mark.parametrize(
-    ("line", "rule"),
+    ("line", "names"),
     [
-        ("abcd,u,x", r"line 4': landmark_id must be a whole number, not 'x'"),
-        ("abcd,u", r"line 4': must have 3 fields, not 2"),
-        ("../../etc,u,3", r"line 4': id must be 3 or more of letters, .* not '\.\./\.\./etc'"),
-        (f"{image_id(0)},u,3", r"line 4': id '\w+' .* line 2"),
+        ("abcd,u,x", "landmark_id .*'x'"),
+        ("abcd,u", "3 fields, .*2"),
+        ("../../etc,u,3", r"id .*'\.\./\.\./etc'"),
+        (f"{image_id(0)},u,3", rf"id '{image_id(0)}' .*line 2"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path, root, line, rule):
+def test_a_wrong_line_is_named(tmp_path, root, line, names):
     lines = (root / "train.csv").read_text().splitlines()
     (root / "train.csv").write_text("\n".join([*lines[:3], line, *lines[3:]]))
-    with pytest.raises(UserError, match=r"csv file = '.*train\.csv, " + rule):
+    with pytest.raises(UserError, match=rf"csv file = '.*train\.csv, line 4': .*{names}"):
         open_training(settings(root, tmp_path / "tfds", "gldv1"))
     assert not list((tmp_path / "tfds").rglob("1.0.0"))
 
@@ -185,5 +185,5 @@ def test_without_files_there_is_one_error(tmp_path, root):
     with pytest.raises(UserError, match=r"config\.data\.root = ''"):
         open_training(settings("", tmp_path / "tfds", "gldv1"))
     (root / "train.csv").unlink()
-    with pytest.raises(UserError, match=r"train\.csv': cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"train\.csv': .*No such file"):
         open_training(settings(root, tmp_path / "tfds", "gldv1"))

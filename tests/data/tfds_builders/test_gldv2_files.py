@@ -55,15 +55,14 @@ def test_without_a_folder_all_files_are_fetched_once(tmp_path, published):
 def test_a_fetched_archive_is_checked(tmp_path, published):
     tar = published / "index" / "images_001.tar"
     tar.write_bytes(tar.read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"archive = '.*downloads.*': is damaged"):
+    with pytest.raises(UserError, match="archive = '.*downloads.*'"):
         open_retrieval(settings("", tmp_path / "tfds", "gldv2"))
 
 
 def test_a_file_that_cannot_be_fetched_is_one_error(tmp_path, published):
     (published / "metadata" / "index.csv").unlink()
     builder = GoogleLandmarksV2(config="index", data_dir=tmp_path, file_format="array_record")
-    rule = r"config\.data\.root = '': names no folder, and the files could not be fetched"
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=r"config\.data\.root = '': .*fetch"):
         prepare(builder, "")
 
 
@@ -169,7 +168,7 @@ def test_sums_are_compared(tmp_path, caplog):
     data = bytearray((tmp_path / "b.tar").read_bytes())
     data[600] ^= 1
     (tmp_path / "b.tar").write_bytes(data)
-    with pytest.raises(UserError, match=r"archive = '.*b\.tar': is damaged: its MD5 sum is"):
+    with pytest.raises(UserError, match=r"archive = '.*b\.tar': .*MD5"):
         gldv2_files.verify_archives(pairs)
 
 

@@ -113,7 +113,7 @@ def test_a_damaged_archive_is_named_before_anything_is_prepared(tmp_path, root):
 def test_what_no_archive_holds_is_skipped_and_listed(tmp_path, root):
     (root / "train" / "images_002.tar").unlink()
     write_tar(root / "train" / "images_000.tar", {f"{image_id(0)}.jpg": b"no image", "../x": b""})
-    with pytest.raises(UserError, match=r"max_skipped = 0: \d+ images could not be used"):
+    with pytest.raises(UserError, match=r"max_skipped = 0: \d+ "):
         open_training(settings(root, tmp_path / "tfds", "gldv2"))
     data = open_training(settings(root, tmp_path / "tfds", "gldv2", max_skipped=16))
     (listed,) = (tmp_path / "tfds").rglob("skipped.csv")
@@ -162,33 +162,33 @@ def test_recognition_searches_training_images_without_validation(tmp_path, root)
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "rule"),
+    ("line", "names"),
     [
-        ("train_clean.csv", f"99,{image_id(3)}", r"line 5': the image \w+ is not in train\.csv or"),
-        ("train_clean.csv", "99,abcdef", r"line 5': the image abcdef is not in train\.csv"),
-        ("train_clean.csv", "x,abcdef", "line 5': landmark_id must be a whole number"),
+        (f"99,{image_id(3)}", rf"{image_id(3)} .*train\.csv"),
+        ("99,abcdef", r"abcdef .*train\.csv"),
+        ("x,abcdef", "landmark_id "),
     ],
 )
-def test_a_wrong_line_of_the_clean_list_is_named(tmp_path, root, file, line, rule):
-    with (root / file).open("a") as opened:
+def test_a_wrong_line_of_the_clean_list_is_named(tmp_path, root, line, names):
+    with (root / "train_clean.csv").open("a") as opened:
         opened.write(f"{line}\n")
-    with pytest.raises(UserError, match=rf"csv file = '.*{file}, {rule}"):
+    with pytest.raises(UserError, match=rf"csv file = '.*train_clean\.csv, line 5': .*{names}"):
         open_training(settings(root, tmp_path / "tfds", "gldv2_clean"))
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "rule"),
+    ("file", "line", "names"),
     [
-        ("recognition_solution_v2.1.csv", "abcdef,7,Public", "the image abcdef is not in test"),
-        ("recognition_solution_v2.1.csv", f"{image_id(203)},7 x,Public", "landmarks must be whole"),
-        ("retrieval_solution_v2.1.csv", f"{image_id(203)},../a,Public", "images must be 3 or more"),
-        ("retrieval_solution_v2.1.csv", f"{image_id(200)},abc,Public", "id '.*' .* line 2"),
+        ("recognition_solution_v2.1.csv", "abcdef,7,Public", "abcdef .*test"),
+        ("recognition_solution_v2.1.csv", f"{image_id(203)},7 x,Public", "landmarks "),
+        ("retrieval_solution_v2.1.csv", f"{image_id(203)},../a,Public", "images "),
+        ("retrieval_solution_v2.1.csv", f"{image_id(200)},abc,Public", "id '.*' .*line 2"),
     ],
 )
-def test_a_wrong_line_of_a_solution_is_named(tmp_path, root, file, line, rule):
+def test_a_wrong_line_of_a_solution_is_named(tmp_path, root, file, line, names):
     with (root / file).open("a") as opened:
         opened.write(f"{line}\n")
-    with pytest.raises(UserError, match=rf"{file}, line 5': {rule}"):
+    with pytest.raises(UserError, match=rf"{file}, line 5': .*{names}"):
         prepare(builder(tmp_path / "tfds", "test"), str(root))
 
 
@@ -214,7 +214,7 @@ def test_apache_beam_writes_the_same_examples(tmp_path, tars):
 def test_apache_beam_lists_and_counts_bad_images_too(tmp_path, root):
     pytest.importorskip("apache_beam", reason="Apache Beam is not installed (extra `beam`)")
     write_tar(root / "train" / "images_000.tar", {f"{image_id(0)}.jpg": b"no image"})
-    with pytest.raises(UserError, match=r"config\.data\.max_skipped = 0: \d+ images could not"):
+    with pytest.raises(UserError, match=r"config\.data\.max_skipped = 0: \d+ "):
         prepare(builder(tmp_path / "tfds", "train"), str(root), 0, "--runner=DirectRunner")
     assert len(list((tmp_path / "tfds").rglob("skipped.csv"))) == 1
 
@@ -223,8 +223,8 @@ def test_apache_beam_lists_and_counts_bad_images_too(tmp_path, root):
     importlib.util.find_spec("apache_beam") is not None, reason="Apache Beam is installed"
 )
 def test_without_apache_beam_its_options_are_refused(tmp_path, root):
-    rule = r"config\.data\.beam_options = '--runner=DirectRunner': needs Apache Beam.*`beam`"
-    with pytest.raises(UserError, match=rule):
+    names = r"config\.data\.beam_options = '--runner=DirectRunner': .*`beam`"
+    with pytest.raises(UserError, match=names):
         prepare(builder(tmp_path, "train"), str(root), beam_options="--runner=DirectRunner")
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 
 import numpy as np
@@ -76,8 +77,9 @@ def test_without_a_folder_the_only_one_that_is_prepared_is_used(tmp_path, root):
         open_training(settings("", tmp_path / "tfds", "image_folder", split_seed=1))
     (tmp_path / "away" / "gate").rename(tmp_path / "away" / "arch")
     open_training(settings(tmp_path / "away", tmp_path / "tfds", "image_folder"))
-    rule = r"must name one of the 2 folders that are prepared: away-\w{8}, my photos-\w{8}"
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(
+        UserError, match=r"config\.data\.root = '': .*: away-\w{8}, my photos-\w{8}"
+    ):
         open_training(settings("", tmp_path / "tfds", "image_folder"))
 
 
@@ -93,12 +95,9 @@ def test_hidden_names_are_left_out_and_deeper_images_are_found(tmp_path, root, c
     assert data.classes == ["arch", "bridge", "gate", "tower"]
     assert "arch/north/caf\\xe9.JPE" in data.train.names
     assert len(data.train) + len(data.validation) == 14
-    said = [message for message in caplog.messages if message.startswith(str(root))]
-    assert said == [
-        f"{root}: 14 images; left out: 3 hidden, 1 in no folder of a class,"
-        " 1 of other endings (.txt 1)",
-        f"{root}: 1 classes without images: empty",
-    ]
+    left_out, empty = (message for message in caplog.messages if message.startswith(str(root)))
+    assert re.match(rf"{root}: 14 images; .*3 hidden, 1 .*, 1 .*\(\.txt 1\)$", left_out)
+    assert re.match(f"{root}: 1 .*: empty$", empty)
 
 
 def test_odd_bytes_in_the_name_of_the_folder(tmp_path, root):

@@ -35,7 +35,7 @@ def test_a_split_may_be_empty(tmp_path):
 def test_an_image_that_two_shards_hold_is_refused(tmp_path):
     for shard in range(2):
         records.write_part(tmp_path, ("train", shard), [("a", 1, 10, 20, "")], [])
-    with pytest.raises(UserError, match="split train': holds 1 images more than once"):
+    with pytest.raises(UserError, match="split train': .* 1 images"):
         records.merge(tmp_path, "train", 2)
 
 

@@ -59,7 +59,7 @@ def test_labels_are_dense_and_follow_numbers_as_numbers():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2])
 def test_a_share_out_of_range_is_refused(share):
-    with pytest.raises(UserError, match=r"config\.data\.validation_share = .*: must be from 0 to"):
+    with pytest.raises(UserError, match=rf"config\.data\.validation_share = {share}: "):
         relabelling.relabel(images({"a": 2}), 0, share)
 
 
@@ -71,17 +71,17 @@ def test_the_file_reads_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "rule"),
+    ("row", "names"),
     [
-        ("a,7,0,test", "line 3': split must be one of train, validation"),
-        ("a,7,x,train", "line 3': label must be a whole number"),
-        ("z,7,0,train", "line 3': id 'z' .* line 2"),
+        ("a,7,0,test", "split .*train, validation"),
+        ("a,7,x,train", "label "),
+        ("z,7,0,train", "id 'z' .* line 2"),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path, row, rule):
+def test_a_damaged_file_is_refused(tmp_path, row, names):
     path = tmp_path / "relabelling.csv"
     path.write_text(f"id,landmark_id,label,split\nz,7,0,train\n{row}\n")
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=f"line 3': {names}"):
         relabelling.read(path)
 
 

@@ -58,8 +58,7 @@ def test_a_bad_image_is_refused_whatever_may_be_skipped(tmp_path, root):
     make_oxford(root)
     (root / "jpg" / "place0_near.jpg").unlink()
     truncate(root / "jpg" / "query2.jpg")
-    rule = r"json': names 2 images that cannot be used, first place0_near \(No such file"
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=r"json': .* 2 images .*place0_near \(No such file"):
         open_retrieval(settings(root, tmp_path / "tfds", "revisited_oxford", max_skipped=9))
     (listed,) = (tmp_path / "tfds").rglob("skipped.csv")
     assert len(listed.read_text().splitlines()) == 3
@@ -70,7 +69,7 @@ def test_queries_of_the_ground_truth_cannot_leave_the_folder(tmp_path, root):
     make_oxford(root)
     text = (root / "gnd_roxford5k.json").read_text()
     (root / "gnd_roxford5k.json").write_text(text.replace('"query1"', '"../gnd_roxford5k"'))
-    with pytest.raises(UserError, match="qimlist must name images inside the folder"):
+    with pytest.raises(UserError, match=r"qimlist .*'\.\./gnd_roxford5k'"):
         open_retrieval(settings(root, tmp_path / "tfds", "revisited_oxford"))
 
 
@@ -145,20 +144,20 @@ def test_absent_images_and_paths_that_lead_out_are_skipped(tmp_path):
     assert len(source) == 3
     (listed,) = (tmp_path / "tfds").rglob("skipped.csv")
     rows = listed.read_text()
-    assert rows.count("must be a path inside the folder") == 2
+    assert rows.count("inside the folder") == 2
     assert "absent.jpg,No such file or directory" in rows
 
 
 @pytest.mark.parametrize(
-    ("content", "rule"),
+    ("content", "names"),
     [
-        (b"a\nb\na\n", r"revisitop1m\.txt, line 3': names 'a', as line 1 does"),
-        (b"\xff", "must be text in UTF-8, which its byte 0, in line 1, is not"),
-        (b"\n", "leaves the split database of revisited_distractors without images"),
+        (b"a\nb\na\n", r"revisitop1m\.txt, line 3': .*'a', .*line 1"),
+        (b"\xff", "UTF-8, .*byte 0, .*line 1"),
+        (b"\n", "split database of revisited_distractors"),
     ],
 )
-def test_a_wrong_list_is_one_error(tmp_path, content, rule):
+def test_a_wrong_list_is_one_error(tmp_path, content, names):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "revisitop1m.txt").write_bytes(content)
-    with pytest.raises(UserError, match=rule):
+    with pytest.raises(UserError, match=names):
         opened(tmp_path / "tfds", tmp_path / "raw")

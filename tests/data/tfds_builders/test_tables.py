@@ -26,12 +26,6 @@ def test_files_are_read_as_editors_write_them(tmp_path, encoding, end):
     assert [row.text("id") for row in found] == ["abc ", ' "d\u2028e\x85f\x0cg"']
 
 
-def test_spaces_around_a_key_do_not_make_it_another(tmp_path):
-    (tmp_path / "a.csv").write_text("id\nabc\nabc \n")
-    with pytest.raises(UserError, match="line 3': id 'abc' .* line 2"):
-        list(tables.read(tmp_path / "a.csv", ("id",), key="id"))
-
-
 def test_what_is_written_reads_back(tmp_path):
     rows = [("a", "x\ny"), ("ü", '"'), ("", ",")]
     tables.write(tmp_path / "a.csv", ("p", "q"), rows)
@@ -48,31 +42,29 @@ def test_the_images_of_a_large_landmark_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "rule"),
+    ("content", "names"),
     [
-        (b"", r"a\.csv': must not be empty"),
-        (b"id,url\n", r"line 1': .*columns id, n; n "),
-        (b"id,n\na,1\nb\n", r"line 3': must have 2 fields, not 1"),
-        (b"id,n\na,1,2\n", r"line 2': must have 2 fields, not 3"),
-        (b"id,n\na,1\n\nb\n", r"line 4': must have 2 fields, not 1"),
-        (b"id;n\na;1\n", r"line 1': .*; id .* ';'"),
-        ("id,n\na,1\n".encode("utf-16-le"), r"line 1': .*columns id, n; id "),
-        (b"id,n\na,1\nb,2\na,3\n", r"line 4': id 'a' .* line 2"),
-        (b'id,n\na,"1\n', r"line 2': is no csv"),
-        (b"id,n\n\xff\xfe,1\n", r"a\.csv': must be text in UTF-8"),
+        (None, r"a\.csv': .*No such file"),
+        (b"", r"a\.csv': .*empty"),
+        (b"id,url\n", "line 1': .* id, n; n "),
+        (b"id,n\na,1\nb\n", "line 3': .*2 fields, .*1"),
+        (b"id,n\na,1,2\n", "line 2': .*2 fields, .*3"),
+        (b"id,n\na,1\n\nb\n", "line 4': .*2 fields, .*1"),
+        (b"id;n\na;1\n", "line 1': .*; id .*';'"),
+        ("id,n\na,1\n".encode("utf-16-le"), "line 1': .* id, n; id "),
+        (b"id,n\na,1\nb,2\na,3\n", "line 4': id 'a' .*line 2"),
+        (b"id,n\na,1\nb,2\na ,3\n", "line 4': id 'a' .*line 2"),  # a space makes no other key
+        (b'id,n\na,"1\n', "line 2': .*csv"),
+        (b"id,n\n\xff\xfe,1\n", r"a\.csv': .*UTF-8"),
     ],
 )
-def test_a_malformed_file_is_one_error(tmp_path, content, rule):
-    (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(UserError, match=rule) as caught:
+def test_a_malformed_or_absent_file_is_one_error(tmp_path, content, names):
+    if content is not None:
+        (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=names) as caught:
         list(tables.read(tmp_path / "a.csv", ("id", "n"), key="id"))
     assert str(tmp_path / "a.csv") in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"b\.csv': cannot be read \(No such file or directory\)"):
-        list(tables.read(tmp_path / "b.csv", ("id",)))
 
 
 @pytest.mark.parametrize("text", ["-1", "1.0", "", "x", "²"])
@@ -86,7 +78,7 @@ def test_whole_numbers(tmp_path, text):
 @pytest.mark.parametrize("text", ["../a", "/etc", "ab", "", "a/b/c", "a.b.c", "a\x00bc"])
 def test_ids_are_no_paths(tmp_path, text):
     row = tables.Row(tmp_path / "a.csv", 2, {"id": text, "images": f"good {text or '.'}"})
-    with pytest.raises(UserError, match="line 2': id must be 3 or more of letters"):
+    with pytest.raises(UserError, match="line 2': id "):
         row.name("id")
-    with pytest.raises(UserError, match="line 2': images must be 3 or more of letters"):
+    with pytest.raises(UserError, match="line 2': images "):
         row.names("images")

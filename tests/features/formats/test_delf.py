@@ -93,7 +93,7 @@ def test_an_empty_local_file_holds_no_features(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path, rng):
     local = local_of(rng, 2)._replace(scales=np.array(["a", "b"]))
-    with pytest.raises(ValueError, match="could not convert"):
+    with pytest.raises(ValueError, match="float"):  # NumPy's error
         delf.write_local(tmp_path / "a", local)
     assert list(tmp_path.iterdir()) == []
 
@@ -145,5 +145,5 @@ def test_an_absent_file_is_a_user_error(tmp_path):
 
 def test_lengths_that_differ_are_named(tmp_path):
     (tmp_path / "a").write_bytes(LOCAL["other lengths"])
-    with pytest.raises(UserError, match=r"one length, not of \[1, 2\]"):
+    with pytest.raises(UserError, match=r"\[1, 2\]"):
         delf.read_local(tmp_path / "a")

@@ -32,7 +32,7 @@ def test_files_are_found_by_names_of_images(tmp_path, stored, wanted):
 
 def test_an_absent_image_is_told_from_a_damaged_one(tmp_path):
     delf.write_local(tmp_path / "a.delg_local", local_of([1.0]))
-    with pytest.raises(AbsentImageError, match="'b': has no .delg_local file in"):
+    with pytest.raises(AbsentImageError, match=r"'b': .*\.delg_local"):
         DelfFolder(tmp_path).read_local("b")
-    with pytest.raises(AbsentImageError, match="'a': has no .delg_global file in"):
+    with pytest.raises(AbsentImageError, match=r"'a': .*\.delg_global"):
         DelfFolder(tmp_path).read_global("a")

@@ -37,6 +37,14 @@ def read(path, name, part="local"):
         return reader.read_local(name) if part == "local" else reader.read_global(name)
 
 
+def refused(path, name, names, part="local"):
+    """Asserts that one line names the file, and what else must be named."""
+    with pytest.raises(UserError, match=rf"features\.h5': .*{names}") as caught:
+        read(path, name, part)
+    assert not isinstance(caught.value, AbsentImageError)
+    assert "\n" not in str(caught.value)
+
+
 def test_features_are_read_best_first(path):
     whole(path, "a.jpg")
     local = read(path, "a.jpg")
@@ -88,14 +96,14 @@ def test_names_are_found(path, stored, wanted):
 @pytest.mark.parametrize("wanted", ["b", "other/a", "day", "a.jpg/keypoints", "ay/a"])
 def test_an_absent_name_is_told_from_a_damaged_one(path, wanted):
     whole(path, "day/a.jpg")
-    with pytest.raises(AbsentImageError, match=rf"'{wanted}': is not in .*features\.h5$"):
+    with pytest.raises(AbsentImageError, match=rf"'{wanted}': .*features\.h5$"):
         read(path, wanted)
 
 
 def test_a_file_name_that_two_images_have_is_not_guessed(path):
     whole(path, "day/a.jpg")
     whole(path, "night/a.jpg")
-    with pytest.raises(AbsentImageError, match=r"it may be day/a\.jpg or night/a\.jpg"):
+    with pytest.raises(AbsentImageError, match=r"day/a\.jpg .*night/a\.jpg"):
         read(path, "a")
     assert len(read(path, "night/a").mask) == 3
 
@@ -108,57 +116,45 @@ def test_an_image_may_be_called_as_the_folder_of_others(path):
 
 
 @pytest.mark.parametrize(
-    ("datasets", "rule"),
+    ("datasets", "names"),
     [
-        ({"keypoints": KEYPOINTS}, "it has no descriptors"),
-        ({"descriptors": DESCRIPTORS}, "it has no keypoints"),
-        (
-            {"keypoints": KEYPOINTS, "descriptors": DESCRIPTORS.T},
-            r"descriptors must have the shape \[any, 3\], not \[3, 2\]",
-        ),
-        ({"keypoints": KEYPOINTS.T, "descriptors": DESCRIPTORS}, r"\[any, 2\], not \[2, 3\]"),
-        ({"keypoints": KEYPOINTS[0], "descriptors": DESCRIPTORS}, r"\[any, 2\], not \[2\]"),
+        ({"keypoints": KEYPOINTS}, "no descriptors"),
+        ({"descriptors": DESCRIPTORS}, "no keypoints"),
+        ({"keypoints": KEYPOINTS, "descriptors": DESCRIPTORS.T}, r"descriptors .*\[3, 2\]"),
+        ({"keypoints": KEYPOINTS.T, "descriptors": DESCRIPTORS}, r"keypoints .*\[2, 3\]"),
+        ({"keypoints": KEYPOINTS[0], "descriptors": DESCRIPTORS}, r"keypoints .*\[2\]"),
         (
             {"keypoints": KEYPOINTS, "descriptors": DESCRIPTORS, "scores": [1.0]},
-            r"scores must have the shape \[3\], not \[1\]",
+            r"scores .*\[3\].*\[1\]",
         ),
+        ({"keypoints": KEYPOINTS * np.nan, "descriptors": DESCRIPTORS}, "keypoints .*finite"),
         (
-            {"keypoints": KEYPOINTS * np.nan, "descriptors": DESCRIPTORS},
-            "keypoints must be finite",
+            {"keypoints": KEYPOINTS, "descriptors": np.full((2, 3), 1e300)},
+            "descriptors .*finite",
         ),
-        ({"keypoints": KEYPOINTS, "descriptors": np.full((2, 3), 1e300)}, "must be finite"),
-        ({"keypoints": "words", "descriptors": DESCRIPTORS}, "must hold real numbers"),
+        ({"keypoints": "words", "descriptors": DESCRIPTORS}, "keypoints .*numbers"),
     ],
 )
-def test_wrong_datasets_are_one_line_with_file_and_image(path, datasets, rule):
+def test_wrong_datasets_are_one_line_with_file_and_image(path, datasets, names):
     put(path, "day/a", **datasets)
-    with pytest.raises(UserError, match=rf"features\.h5'.*image day/a: .*{rule}") as caught:
-        read(path, "day/a")
-    assert not isinstance(caught.value, AbsentImageError)
-    assert "\n" not in str(caught.value)
+    refused(path, "day/a", f"image day/a: .*{names}")
 
 
 def test_a_missing_global_descriptor_names_file_and_image(path):
     whole(path, "a")
-    with pytest.raises(UserError, match=r"features\.h5'.*image a: it has no global_descriptor"):
-        read(path, "a", "global")
+    refused(path, "a", "image a: .*no global_descriptor", "global")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\xff" * 40])
-def test_an_invalid_hdf5_file_is_one_line(path, content):
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"features\.h5'.*cannot be read as HDF5") as caught:
-        read(path, "a")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_truncated_or_absent_file_is_one_line(path):
-    with pytest.raises(UserError, match="cannot be read as HDF5"):
-        read(path, "a")
-    whole(path, "a")
-    path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(UserError, match=r"features\.h5'.*cannot be read as HDF5"):
-        read(path, "a")
+@pytest.mark.parametrize(
+    "content", [None, b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\xff" * 40, "truncated"]
+)
+def test_an_invalid_or_absent_hdf5_file_is_one_line(path, content):
+    if content == "truncated":
+        whole(path, "a")
+        content = path.read_bytes()[:1500]
+    if content is not None:
+        path.write_bytes(content)
+    refused(path, "a", "HDF5")
 
 
 def test_damaged_data_name_the_image(path):
@@ -171,8 +167,7 @@ def test_damaged_data_name_the_image(path):
     content = bytearray(path.read_bytes())
     content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\0" * chunk.size
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"features\.h5'.*image a: "):
-        read(path, "a")
+    refused(path, "a", "image a: ")
 
 
 @pytest.mark.parametrize("field", ["descriptors", "global_descriptor"])
@@ -183,9 +178,8 @@ def test_a_bomb_is_refused_before_there_is_room_for_it(path, field):
         file["a"].pop(field, None)
         shape = (5, 2**37) if field == "descriptors" else (2**38,)
         file["a"].create_dataset(field, shape, "float32", chunks=True, compression="gzip")
-    rule = rf"image a: {field} has \d+ bytes, more than"
-    with pytest.raises(UserError, match=rule), hloc.reading(path) as reader:
-        reader.read_local("a") if field == "descriptors" else reader.read_global("a")
+    part = "local" if field == "descriptors" else "global"
+    refused(path, "a", rf"image a: {field} .*\d+ bytes.* {hloc._LARGEST}", part)
 
 
 def test_other_files_are_not_read_through_this_one(path, tmp_path):
@@ -193,9 +187,7 @@ def test_other_files_are_not_read_through_this_one(path, tmp_path):
     with h5py.File(path, "w") as file:
         place = [(str(tmp_path / "secret"), 0, 64)]
         file.create_dataset("a/global_descriptor", (16,), "float32", external=place)
-    rule = "image a: global_descriptor must lie in this file"
-    with pytest.raises(UserError, match=rule), hloc.reading(path) as reader:
-        reader.read_global("a")
+    refused(path, "a", "image a: global_descriptor .*this file", "global")
 
 
 def features(rng, count, masked=()):

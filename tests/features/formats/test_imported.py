@@ -154,12 +154,11 @@ def test_local_features_alone_serve_local_methods(config, tmp_path):
     alone = changed(config, imported_global="")
     result = evaluate(methods(alone, "local", "local+mds"), tmp_path / "run")
     assert result["methods"]["local"]["medium"]["map"] == 100
-    with pytest.raises(UserError, match="set config.extract.imported_global"):
-        evaluate(methods(alone, "global"), tmp_path / "run")
-    with pytest.raises(UserError, match="set config.extract.imported_global"):
-        evaluate(methods(alone, "global+sp"), tmp_path / "run")
+    for method in ("global", "global+sp"):
+        with pytest.raises(UserError, match=r"config\.extract\.imported_global"):
+            evaluate(methods(alone, method), tmp_path / "run")
     store = extract(alone, tmp_path / "run").database
-    with pytest.raises(UserError, match="holds no global descriptors; "):
+    with pytest.raises(UserError, match="global descriptors"):
         store.global_descriptors()
 
 
@@ -168,9 +167,9 @@ def test_global_descriptors_alone_serve_the_global_method(config, tmp_path):
     result = evaluate(methods(alone, "global"), tmp_path / "run")
     assert result["methods"]["global"]["medium"]["map"] == 100
     for method in ("global+sp", "local", "local+mds"):
-        with pytest.raises(UserError, match="set config.extract.imported_local"):
+        with pytest.raises(UserError, match=r"config\.extract\.imported_local"):
             evaluate(methods(alone, method), tmp_path / "run")
-    with pytest.raises(UserError, match="holds no local features; "):
+    with pytest.raises(UserError, match="local features"):
         extract(alone, tmp_path / "run").database.local_features(0)
 
 
@@ -183,12 +182,12 @@ def test_a_new_picture_cannot_be_searched(config, tmp_path, photographs):
 
 def test_absent_images_are_skipped_with_the_reason(config, tmp_path):
     write_hdf5(tmp_path / "features.h5", names=(*DATABASE[1:], *QUERIES))
-    with pytest.raises(UserError, match=r"max_skipped = 0: 1 images .* place0_near \(is not in"):
+    with pytest.raises(UserError, match=r"max_skipped = 0: 1 .*place0_near"):
         extract(config, tmp_path / "run")
     store = extract(changed(config, max_skipped=1), tmp_path / "run").database
     assert list(store.skipped()) == ["place0_near"]
     assert not store.local_features(0).mask[0].any()
-    assert "is not in" in (store.folder / "skipped.csv").read_text()
+    assert "features.h5" in (store.folder / "skipped.csv").read_text()
 
 
 def test_damage_is_not_skipped(config, tmp_path):
@@ -219,16 +218,14 @@ def test_lengths_of_descriptors_agree_over_all_images(config, tmp_path, kind):
         write_hdf5(tmp_path / "features.h5", lambda place: local_of(place, dim=6 + (place == 2)))
     else:
         write_hdf5(tmp_path / "features.h5", local_of, lambda place: global_of(place, 8 + place))
-    name, lengths = ("place2_near", "7 .* 6") if kind == "local" else ("place1_near", "9 .* 8")
-    wanted, found = lengths.split(" .* ")[::-1]
-    rule = f"imported_{kind} = .*of length {found} for {name}, but earlier ones of {wanted}"
-    with pytest.raises(UserError, match=rule):
+    names = {"local": "7 .*place2_near.* 6", "global": "9 .*place1_near.* 8"}
+    with pytest.raises(UserError, match=f"imported_{kind} = .* {names[kind]}"):
         extract(config, tmp_path / "run")
 
 
 def test_an_empty_global_descriptor_is_refused(config, tmp_path):
     write_hdf5(tmp_path / "features.h5", local_of, lambda place: global_of(place, 0))
-    with pytest.raises(UserError, match="imported_global = .*holds an empty descriptor for place"):
+    with pytest.raises(UserError, match="imported_global = .*empty .*place"):
         extract(config, tmp_path / "run")
 
 
@@ -239,7 +236,7 @@ def test_a_resumed_import_knows_the_length_of_the_first(config, tmp_path):
         delf.write_local(folder / f"{name}.delg_local", local_of(0, dim=9))
     other = changed(config, imported_local=folder, imported_global=folder)
     for _ in range(2):
-        with pytest.raises(UserError, match="of length 9 for query0, but earlier ones of 6"):
+        with pytest.raises(UserError, match=" 9 .*query0.* 6"):
             extract(other, tmp_path / "run")
     assert FeatureStore(tmp_path / "run" / "features" / "database").is_whole()
 
@@ -291,8 +288,7 @@ def test_an_absent_source_is_refused(config, tmp_path, kind):
     (tmp_path / "features.txt").write_text("")
     for name in ("absent.h5", "absent", "features.txt"):
         wrong = changed(config, **{f"imported_{kind}": tmp_path / name})
-        rule = rf"imported_{kind} = '.*{name}': must be an existing \.h5 or \.hdf5 file, or a"
-        with pytest.raises(UserError, match=rule):
+        with pytest.raises(UserError, match=rf"imported_{kind} = '.*{name}'"):
             extract(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -314,8 +310,8 @@ def test_queries_of_one_name_with_two_boxes_are_refused(config_of_one_file, tmp_
         "query2",
     ]
     (root / "gnd_drawn.json").write_text(text.replace("[0, 0, 112, 96]", "[0, 0, 60, 60]", 1))
-    rule = r"image = 'query0': is a query with the boxes \[0, 0, 60, 60\] and \[0, 0, 112, 96\]"
-    with pytest.raises(UserError, match=rule):
+    names = r"image = 'query0': .*\[0, 0, 60, 60\] .*\[0, 0, 112, 96\]"
+    with pytest.raises(UserError, match=names):
         extract(config_of_one_file, tmp_path / "run")
 
 

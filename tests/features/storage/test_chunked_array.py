@@ -15,6 +15,12 @@ def make(folder, values, chunk=2, level=1, context=None):
     return array
 
 
+def refused(file="", rule=""):
+    """Expects an error that names a file of the array, or its folder."""
+    place = f"/{file}'" if file else ""
+    return pytest.raises(UserError, match=rf"^feature store = '.*/(array|parts){place}.*{rule}")
+
+
 @pytest.fixture
 def values(rng):
     return rng.integers(-100, 100, (5, 3)).astype(np.int16)
@@ -73,7 +79,7 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path, values, level):
     whole = path.read_bytes()
     for place, bit in itertools.product(range(len(whole)), (0x01, 0x80)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
-        with pytest.raises(UserError, match=r"array/c\.0\.0'"):
+        with refused(r"c\.0\.0"):
             ChunkedArray(tmp_path / "array").read(slice(0, 1))
     path.write_bytes(whole)
     np.testing.assert_array_equal(ChunkedArray(tmp_path / "array").read(slice(0, 5)), values)
@@ -85,7 +91,7 @@ def test_a_chunk_that_is_cut_anywhere_is_found(tmp_path, values, level):
     whole = array.chunk_path(1).read_bytes()
     for length in range(len(whole)):
         array.chunk_path(1).write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"array/c\.1\.0'"):
+        with refused(r"c\.1\.0"):
             array.read(slice(2, 3))
     array.chunk_path(1).write_bytes(whole)
     np.testing.assert_array_equal(array.read(slice(0, 5)), values)
@@ -94,7 +100,7 @@ def test_a_chunk_that_is_cut_anywhere_is_found(tmp_path, values, level):
 def test_an_absent_chunk_is_found_and_only_that(tmp_path, values):
     array = make(tmp_path / "array", values)
     array.chunk_path(1).unlink()
-    with pytest.raises(UserError, match=r"array/c\.1\.0': cannot be used: NOT_FOUND.* missing"):
+    with refused(r"c\.1\.0"):
         array.read(np.array([0, 3]))
     for rows in (slice(0, 2), slice(4, 5)):
         np.testing.assert_array_equal(array.read(rows), values[rows])
@@ -105,7 +111,7 @@ def test_an_absent_chunk_is_found_and_only_that(tmp_path, values):
 def test_filling_in_does_not_hide_damage(tmp_path, values):
     array = make(tmp_path / "array", values)
     array.chunk_path(1).write_bytes(b"rubbish")
-    with pytest.raises(UserError, match=r"c\.1\.0'"):
+    with refused(r"c\.1\.0"):
         array.read(slice(0, 5), fill=True)
 
 
@@ -115,18 +121,23 @@ def test_a_chunk_that_unpacks_to_more_than_it_should_is_refused(tmp_path, values
     large = make(tmp_path / "large", bomb, len(bomb)).chunk_path(0)
     assert large.stat().st_size < 2**14
     array.chunk_path(1).write_bytes(large.read_bytes())
-    with pytest.raises(UserError, match=r"c\.1\.0': cannot be used: .*[Ee]nd of data expected"):
+    with refused(r"c\.1\.0"):
         array.read(slice(0, 5))
 
 
-@pytest.mark.parametrize("damage", ["absent", "cut", "empty", "number"])
+@pytest.mark.parametrize("damage", ["absent", "cut", "empty", "number", "filled"])
 def test_a_damaged_description_is_one_line(tmp_path, values, damage):
     path = make(tmp_path / "array", values).folder / "zarr.json"
     text = path.read_text()
-    path.write_text({"cut": text[:40], "number": text.replace("[5,3]", "[5,-3]")}.get(damage, ""))
+    changed = {
+        "cut": text[:40],
+        "number": text.replace("[5,3]", "[5,-3]"),
+        "filled": text.replace('"fill_value":0', '"fill_value":1'),
+    }
+    path.write_text(changed.get(damage, ""))
     if damage == "absent":
         path.unlink()
-    with pytest.raises(UserError, match=r"array/zarr\.json'") as error:
+    with refused(r"zarr\.json") as error:
         ChunkedArray(tmp_path / "array")
     assert "\n" not in str(error.value)
     assert "tensorstore_spec" not in str(error.value)
@@ -144,7 +155,7 @@ def test_creating_again_changes_nothing(tmp_path, values):
 def test_creating_another_is_refused(tmp_path, values, other):
     make(tmp_path / "array", values)
     wanted = {"shape": values.shape, "dtype": values.dtype, "chunk": 2, **other}
-    with pytest.raises(UserError, match="array': cannot be used.*Expected"):
+    with refused():
         ChunkedArray.create(
             tmp_path / "array", wanted["shape"], wanted["dtype"], wanted["chunk"], 1
         )
@@ -171,7 +182,7 @@ def test_a_larger_array_touches_no_chunk(tmp_path, values, rows):
 def test_rows_outside_and_values_of_another_shape_are_refused(tmp_path, values):
     array = make(tmp_path / "array", values)
     for rows in (slice(4, 6), np.array([5])):
-        with pytest.raises(UserError, match="array': cannot be used: OUT_OF_RANGE"):
+        with refused():
             array.read(rows)
 
 
@@ -188,7 +199,7 @@ def test_a_failed_write_is_a_user_error(tmp_path, values):
     array = make(tmp_path / "array", values)
     array.chunk_path(0).unlink()
     array.chunk_path(0).mkdir()
-    with pytest.raises(UserError, match="cannot be used"):
+    with refused():
         array.write(slice(0, 2), values[:2])
 
 
@@ -207,9 +218,9 @@ def test_metadata_of_many_levels_is_refused(tmp_path, values, levels):
     make(tmp_path / "array", values)
     path = tmp_path / "array" / "zarr.json"
     path.write_text(path.read_text()[:-1] + ', "attributes": ' + "[" * levels + "]" * levels + "}")
-    with pytest.raises(UserError, match=r"zarr\.json.*levels|zarr\.json.*recursion"):
+    with refused(r"zarr\.json", "(levels|recursion)"):
         ChunkedArray(tmp_path / "array")
-    with pytest.raises(UserError, match=r"zarr\.json"):
+    with refused(r"zarr\.json"):
         ChunkedArray.create(tmp_path / "array", values.shape, values.dtype, 2, 1)
 
 
@@ -241,7 +252,7 @@ def test_damage_to_a_part_is_found_where_it_is_read_and_changes_the_checksums(pa
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(UserError, match=r"c\.0\.0\.0"):
+        with refused(r"c\.0\.0\.0"):
             ChunkedArray(array.folder).read(slice(0, 4))
     path.write_bytes(content[:-1])
     with pytest.raises(UserError):

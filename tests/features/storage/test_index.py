@@ -30,16 +30,9 @@ def test_an_index_of_an_earlier_version_has_no_digest(tmp_path):
     assert read_index(write(tmp_path, json.dumps(WHOLE))) == {**WHOLE, "digest": ""}
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_an_index_without_one_of_its_values_is_refused(tmp_path, name):
-    content = {key: value for key, value in WHOLE.items() if key != name}
-    with pytest.raises(UserError, match="; delg extract makes one"):
-        read_index(write(tmp_path, json.dumps(content)))
-
-
 @pytest.mark.parametrize("length", [0, 1, 30, 100, 200])
 def test_an_index_that_was_cut_is_refused(tmp_path, length):
-    with pytest.raises(UserError, match="JSON.*delg extract --overwrite"):
+    with pytest.raises(UserError, match="JSON.* --overwrite"):
         read_index(write(tmp_path, json.dumps(WHOLE)[:length]))
 
 
@@ -56,17 +49,23 @@ def test_an_index_that_was_cut_is_refused(tmp_path, length):
 )
 def test_an_index_of_other_values_is_refused(tmp_path, name, value):
     content = json.dumps({**WHOLE, name: value})
-    with pytest.raises(UserError, match="delg extract --overwrite replaces"):
+    with pytest.raises(UserError, match="feature store = .* --overwrite"):
         read_index(write(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", ["[]", "3", '"text"', "{}"])
+def without(name):
+    return {key: value for key, value in WHOLE.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *([], 3, "text", {}),
+        *(without(name) for name in WHOLE),
+        {**WHOLE, "layout": {**WHOLE["layout"], "colour": 1}},
+    ],
+    ids=str,
+)
 def test_a_file_that_is_no_index_is_refused(tmp_path, content):
-    with pytest.raises(UserError, match="must be a feature store"):
-        read_index(write(tmp_path, content))
-
-
-def test_unknown_parts_of_a_layout_are_refused(tmp_path):
-    content = json.dumps({**WHOLE, "layout": {**WHOLE["layout"], "colour": 1}})
-    with pytest.raises(UserError, match="must be a feature store"):
-        read_index(write(tmp_path, content))
+    with pytest.raises(UserError, match="feature store = "):
+        read_index(write(tmp_path, json.dumps(content)))

@@ -169,7 +169,7 @@ def test_plain_slices_are_read_in_one_piece(stored, asked):
 def test_numpy_takes_the_whole(stored, values):
     np.testing.assert_array_equal(np.asarray(stored), values)
     assert np.asarray(stored, np.float64).dtype == np.float64
-    with pytest.raises(ValueError, match="the rows are on disk"):
+    with pytest.raises(ValueError, match="on disk"):
         np.array(stored, copy=False)
 
 

@@ -144,6 +144,6 @@ def test_weights_that_are_not_finite_are_named(rng, value):
     model = model_of("tiny", "torchvision")
     _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
     theirs["bn1.running_var"][0] = value
-    rule = "config.model.pretrained = 'bn1.running_var': must be finite numbers, for resnet/"
-    with pytest.raises(UserError, match=rule):
+    names = r"config\.model\.pretrained = 'bn1\.running_var': .*finite.* resnet/"
+    with pytest.raises(UserError, match=names):
         weights.convert("torchvision", theirs, model)

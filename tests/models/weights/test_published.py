@@ -92,17 +92,10 @@ def test_a_longer_file_than_the_servers_starts_again(tmp_path, server, registere
     assert (tmp_path / "weights.npz").read_bytes() == CONTENT
 
 
-def test_another_digest_leaves_nothing(tmp_path, registered):
-    registered(CONTENT, sha256="0" * 8)
-    with pytest.raises(UserError, match="must have the SHA-256 00000000, not "):
-        published.locate("given", cache=tmp_path)
-    assert left(tmp_path) == []
-
-
 def test_a_connection_that_breaks_again_and_again_is_one_error(tmp_path, server, registered):
     registered(CONTENT)
     server.broken = 99
-    with pytest.raises(UserError, match="the connection broke off.*the same command resumes"):
+    with pytest.raises(UserError, match="connection.*resumes"):
         published.locate("given", cache=tmp_path)
     assert left(tmp_path) == [".weights.npz.part"]
     server.broken = 0
@@ -113,7 +106,7 @@ def test_a_connection_that_breaks_again_and_again_is_one_error(tmp_path, server,
 def test_a_missing_file_is_told_at_once(tmp_path, server, registered):
     registered(CONTENT)
     server.files.clear()
-    with pytest.raises(UserError, match="the server answers 404"):
+    with pytest.raises(UserError, match="404"):
         published.locate("given", cache=tmp_path)
     assert len(server.asked) == 1
 
@@ -147,10 +140,17 @@ def test_an_archive_becomes_a_folder(tmp_path, registered, root):
     assert left(folder) == ["r50delg"]
 
 
-@pytest.mark.parametrize("content", [b"no archive", archive_of({"../outside": b"x"})])
-def test_a_bad_archive_leaves_nothing(tmp_path, registered, content):
-    registered(content, "r50delg", archive=True)
-    with pytest.raises(UserError, match="must be an intact archive"):
+@pytest.mark.parametrize(
+    ("content", "options", "names"),
+    [
+        (CONTENT, {"sha256": "0" * 8}, "SHA-256 00000000"),
+        (b"no archive", {"archive": True}, "intact archive"),
+        (archive_of({"../outside": b"x"}), {"archive": True}, "intact archive"),
+    ],
+)
+def test_a_bad_file_leaves_nothing(tmp_path, registered, content, options, names):
+    registered(content, "r50delg", **options)
+    with pytest.raises(UserError, match=names):
         published.locate("given", cache=tmp_path / "cache")
     assert left(tmp_path / "cache") == []
     assert left(tmp_path) == ["cache"]
@@ -158,7 +158,7 @@ def test_a_bad_archive_leaves_nothing(tmp_path, registered, content):
 
 def test_offline_nothing_is_downloaded(tmp_path, server, registered):
     registered(CONTENT)
-    with pytest.raises(UserError, match="run once without --offline"):
+    with pytest.raises(UserError, match="--offline"):
         published.locate("given", offline=True, cache=tmp_path)
     assert server.asked == []
     (tmp_path / "weights.npz").write_bytes(CONTENT)
@@ -168,7 +168,7 @@ def test_offline_nothing_is_downloaded(tmp_path, server, registered):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, registered):
     registered(CONTENT)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cache = .*file.*set DELG_CACHE"):
+    with pytest.raises(UserError, match="cache = .*file.* DELG_CACHE"):
         published.locate("given", cache=tmp_path / "file" / "cache")
 
 
@@ -197,13 +197,11 @@ def test_a_name_takes_precedence_over_a_file_in_the_folder(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cvnet_r50").touch()
     assert published.locate("./cvnet_r50") == "./cvnet_r50"
-    with pytest.raises(UserError, match="cannot be downloaded by a program"):
+    with pytest.raises(UserError, match=r"github\.com/sungonce/CVNet"):
         published.locate("cvnet_r50", cache=tmp_path / "cache")
 
 
-def test_what_no_program_can_download_names_its_page(tmp_path):
-    with pytest.raises(UserError, match="github.com/sungonce/CVNet"):
-        published.locate("cvnet_r50", cache=tmp_path)
+def test_what_no_program_can_download_is_taken_from_the_cache(tmp_path):
     (tmp_path / "CVPR2022_CVNet_R50.pyth").touch()
     assert published.locate("cvnet_r50", cache=tmp_path).endswith("CVPR2022_CVNet_R50.pyth")
 

@@ -94,7 +94,7 @@ def test_views_are_read_as_their_values(tmp_path):
 def test_code_is_named_and_not_executed(tmp_path, inside, options):
     path, trace = tmp_path / "weights.pth", tmp_path / "trace"
     torch.save(inside(Bomb(trace)), path, **options)
-    refused(path, r"holds code or other objects \(posix.mkdir\), and was not executed")
+    refused(path, r"\(posix\.mkdir\)")
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists()  # the bomb would have gone off
@@ -104,30 +104,30 @@ def test_code_is_named_and_not_executed(tmp_path, inside, options):
 def test_a_plain_pickle_is_not_executed(tmp_path, protocol):
     path, trace = tmp_path / "weights.bin", tmp_path / "trace"
     path.write_bytes(pickle.dumps(Bomb(trace), protocol=protocol))
-    refused(path, "holds code or other objects.* and was not executed")
+    refused(path, "other objects")
     assert not trace.exists()
 
 
 def test_a_whole_module_is_refused(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(torch.nn.Linear(2, 2), path)
-    refused(path, r"code or other objects \(torch.nn.modules.linear.Linear\)")
+    refused(path, r"\(torch\.nn\.modules\.linear\.Linear\)")
 
 
 @pytest.mark.parametrize("content", [WEIGHT, [WEIGHT], 3])
 def test_tensors_without_names_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
-    refused(tmp_path / "weights.pth", "must hold tensors by name, not one (Tensor|list|int)")
+    refused(tmp_path / "weights.pth", "not one (Tensor|list|int)")
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"model": {}, "a": WEIGHT}])
 def test_tables_without_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
-    refused(tmp_path / "weights.pth", "at the top or in one of model_state, state_dict")
+    refused(tmp_path / "weights.pth", "model_state, state_dict")
 
 
 def test_another_zip_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "text")
-    refused(path, "must be an intact PyTorch file")
+    refused(path, "intact PyTorch file")

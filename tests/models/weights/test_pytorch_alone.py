@@ -42,7 +42,7 @@ def test_tensors_come_back(tmp_path, legacy, nest):
 def test_whatever_else_is_named_is_refused(tmp_path, legacy, named):
     path = tmp_path / "weights.pth"
     torch_files.write(path, {"a": ARRAYS["half"], "b": torch_files.name(*named)}, legacy)
-    with pytest.raises(UserError, match=rf"other objects \({'.'.join(named)}\), and was not exec"):
+    with pytest.raises(UserError, match=rf"\({'.'.join(named)}\)"):
         read_arrays(str(path))
 
 
@@ -53,5 +53,5 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, legacy):
     content = path.read_bytes()
     for size in range(0, len(content), len(content) // 20):
         path.write_bytes(content[:size])
-        with pytest.raises(UserError, match="must be an intact PyTorch file"):
+        with pytest.raises(UserError, match="intact PyTorch file"):
             read_arrays(str(path))

@@ -121,7 +121,7 @@ def test_truncated_files_are_refused(tmp_path, suffix, write, share):
     write(path, ARRAYS)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    refused(path, "must be an intact|must hold tensors alone")
+    refused(path, "intact|tensors alone")
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_other_content_is_refused(tmp_path, suffix, content):
     need_reader_of(suffix)
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    refused(path, "must be an intact|must hold tensors alone")
+    refused(path, "intact|tensors alone")
 
 
 @pytest.mark.parametrize(("suffix", "write"), WRITERS[:-1])  # TensorFlow writes none such
 def test_no_arrays_at_all_are_refused(tmp_path, suffix, write):
     path = tmp_path / f"weights{suffix}"
     write(path, {})
-    refused(path, "must hold weights|must hold tensors by name")
+    refused(path, "hold weights|hold tensors by name")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
@@ -157,19 +157,19 @@ def test_short_floats_become_float32(tmp_path, dtype):
 def test_arrays_other_than_numbers_are_refused(tmp_path, array):
     path = tmp_path / "weights.npz"
     np.savez(path, good=np.ones(3), bad=array)
-    refused(path, "must hold numbers; bad is")
+    refused(path, "numbers; bad ")
 
 
 @pytest.mark.parametrize("name", ["absent.npz", "model.ckpt-7", "absent/", ""])
 def test_a_missing_file_is_refused(tmp_path, name):
     path = str(tmp_path / name) + "/" * name.endswith("/") if name else ""
-    refused(path, r"does not exist; must be a file ending in \.npz, .*\.pth.*\.h5.* SavedModel")
+    refused(path, r"not exist.* \.npz, .*\.pth.*\.h5.* SavedModel")
 
 
 @pytest.mark.parametrize("name", ["weights.onnx", "weights", "model.data-00000-of-00001"])
 def test_another_suffix_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"1")
-    refused(tmp_path / name, r": must be a file ending in \.npz, .*\.pth.*\.h5.* SavedModel")
+    refused(tmp_path / name, r": must .* \.npz, .*\.pth.*\.h5.* SavedModel")
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, suffix, package):
     path.write_bytes(b"1")
     with pytest.raises(UserError) as error:
         read_arrays(str(path))
-    assert error.value.rule.startswith(f"needs the package {package}")
-    assert error.value.rule.endswith(": pip install 'delg_jax[convert]'")
+    assert f" {package}" in error.value.rule
+    assert error.value.rule.endswith("pip install 'delg_jax[convert]'")
 
 
 def test_a_message_of_many_lines_becomes_one_short_line(tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_message_of_many_lines_becomes_one_short_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "load", fail)
     (tmp_path / "weights.npz").write_bytes(b"1")
-    with pytest.raises(UserError, match=r"plain arrays \(first x+\)$") as error:
+    with pytest.raises(UserError, match=r"\(first x+\)$") as error:
         read_arrays(str(tmp_path / "weights.npz"))
     assert len(error.value.rule) < 300
 
@@ -207,7 +207,7 @@ def test_a_folder_without_variables_is_refused(tmp_path, content):
     for name in content:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    refused(tmp_path, "must hold variables/variables.index .* or `checkpoint`; both are missing")
+    refused(tmp_path, r"variables/variables\.index .*`checkpoint`")
 
 
 def test_a_mapping_of_names_and_numbers_is_read(tmp_path):
@@ -217,10 +217,20 @@ def test_a_mapping_of_names_and_numbers_is_read(tmp_path):
     assert read_mapping("") == {}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": null}', '{"a": true}', '{"a": ["b"]}'])
-def test_an_invalid_mapping_is_an_error_of_one_line(tmp_path, text):
-    (tmp_path / "map.json").write_text(text)
-    with pytest.raises(UserError, match="pretrained_mapping = .*must be a JSON") as error:
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (None, "No such file"),
+        *(
+            (text, "JSON")
+            for text in ("", "{", "[1]", '{"a": null}', '{"a": true}', '{"a": ["b"]}')
+        ),
+    ],
+)
+def test_an_invalid_or_absent_mapping_is_an_error_of_one_line(tmp_path, text, word):
+    if text is not None:
+        (tmp_path / "map.json").write_text(text)
+    with pytest.raises(UserError, match=f"pretrained_mapping = .*{word}") as error:
         read_mapping(str(tmp_path / "map.json"))
     assert "\n" not in str(error.value)
 
@@ -231,22 +241,17 @@ def test_a_mapping_with_a_byte_order_mark_is_read(tmp_path):
     assert read_mapping(str(path)) == {"a/kernel": "b"}
 
 
-def test_a_missing_mapping_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(UserError, match="pretrained_mapping.*No such file"):
-        read_mapping(str(tmp_path / "map.json"))
-
-
 @pytest.mark.parametrize(
-    ("mapping", "message"),
+    ("mapping", "named"),
     [
-        ({"resnet/stem/kernel": "conv1.weight"}, "'resnet/stem/kernel': must name a variable of"),
-        ({"resnet/stem_conv/kernel": "conv0.weight"}, "'conv0.weight': must name a variable of"),
+        ({"resnet/stem/kernel": "conv1.weight"}, "'resnet/stem/kernel': "),
+        ({"resnet/stem_conv/kernel": "conv0.weight"}, r"'conv0\.weight': "),
     ],
 )
-def test_both_sides_of_a_mapping_must_exist(rng, mapping, message):
+def test_both_sides_of_a_mapping_must_exist(rng, mapping, named):
     model = model_of("tiny")
     _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"pretrained_mapping = {named}"):
         convert("torchvision", theirs, model, mapping)
 
 
@@ -278,23 +283,20 @@ def test_changed_bytes_are_refused(tmp_path, rng, save):
     content = bytearray(path.read_bytes())
     content[1000:1100] = bytes(255 - byte for byte in content[1000:1100])
     path.write_bytes(content)
-    with pytest.raises(UserError, match="must be an intact .npz archive"):
-        read_arrays(str(path))
+    refused(path, r"intact \.npz")
 
 
 def test_a_single_array_is_refused(tmp_path):
     path = tmp_path / "weights.npz"
     with path.open("wb") as file:
         np.save(file, np.ones(3))
-    with pytest.raises(UserError, match="must be an .npz archive of named arrays"):
-        read_arrays(str(path))
+    refused(path, r"\.npz archive")
 
 
 def test_nothing_pickled_is_executed(tmp_path):
     path, trace = tmp_path / "weights.npz", tmp_path / "trace"
     np.savez(path, a=np.ones(3), b=np.array([Bomb(trace)], dtype=object))
-    with pytest.raises(UserError, match="must be an intact .npz archive of plain arrays"):
-        read_arrays(str(path))
+    refused(path, r"intact \.npz")
     assert not trace.exists()
     np.load(path, allow_pickle=True)["b"]
     assert trace.exists()  # the bomb would have gone off
@@ -305,8 +307,7 @@ def test_a_zip_of_other_files_is_refused(tmp_path):
     path = tmp_path / "weights.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-    with pytest.raises(UserError, match="archive/data.pkl is"):
-        read_arrays(str(path))
+    refused(path, r"archive/data\.pkl")
 
 
 def test_a_declared_huge_size_is_refused(tmp_path):
@@ -317,8 +318,7 @@ def test_a_declared_huge_size_is_refused(tmp_path):
     entry = content.rindex(b"PK\x01\x02")
     huge = (2**32 - 2).to_bytes(4, "little")
     path.write_bytes(content[: entry + 24] + huge + content[entry + 28 :])
-    with pytest.raises(UserError, match="must not unpack"):
-        read_arrays(str(path))
+    refused(path, "unpack")
 
 
 def test_names_shapes_and_types_are_kept(tmp_path):
@@ -341,8 +341,7 @@ def test_places_beyond_the_file_are_refused(tmp_path):
     text = json.dumps(header).encode()
     path = tmp_path / "weights.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
-    with pytest.raises(UserError, match="must be an intact safetensors file"):
-        read_arrays(str(path))
+    refused(path, "intact safetensors")
 
 
 BARE = {"local_head": False, "whitening": False, "num_classes": 0}

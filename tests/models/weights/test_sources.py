@@ -116,7 +116,7 @@ def test_another_power_than_that_of_the_weights_is_refused(rng):
     model = model_of("tiny")
     _, theirs = port(model, rng)
     theirs["globalmodel.head.pool.p"][:] = 2.5
-    with pytest.raises(UserError, match="config.model.gem_power = 3.0: must be 2.5"):
+    with pytest.raises(UserError, match=r"config\.model\.gem_power = 3\.0: .*2\.5"):
         weights.convert("delg_pytorch", theirs, model)
     model.gem_learned = True
     assert weights.convert("delg_pytorch", theirs, model)["params"]["power"] == 2.5
@@ -130,26 +130,30 @@ def test_classifiers_are_left_out_or_must_have_as_many_classes(rng):
     assert theirs["cosine_weights"].shape == (8, 3)
     assert_equal(weights.convert("keras", theirs, model), ours)
     model.num_classes = 5
-    with pytest.raises(UserError, match="num_classes = 5: must be 3, the classes of these"):
+    with pytest.raises(UserError, match=r"config\.model\.num_classes = 5: .*3"):
         weights.convert("keras", theirs, model)
     model.num_classes = 0
     found = weights.convert("keras", theirs, model)["params"]
     assert set(found) == {"resnet", "whiten", "attend", "reduce"}
 
 
+@pytest.fixture(scope="module")
+def arrays_of_resnet50():
+    return foreign(NAMINGS["torchvision"][0], model_of("resnet50"), np.random.default_rng(0))[1]
+
+
 @pytest.mark.parametrize(
-    ("source", "backbone", "message"),
+    ("source", "backbone", "named"),
     [
-        ("torchvision", "resnet18", "backbone = 'resnet18': must be resnet50"),
-        ("torchvision", "resnet101", "backbone = 'resnet101': must be resnet50"),
-        ("slim", "resnet50", "pretrained_source = 'slim': must be torchvision"),
-        ("delg_savedmodel", "resnet50", "must be torchvision"),
+        ("torchvision", "resnet18", "backbone = 'resnet18': .*resnet50"),
+        ("torchvision", "resnet101", "backbone = 'resnet101': .*resnet50"),
+        ("slim", "resnet50", "pretrained_source = 'slim': .*torchvision"),
+        ("delg_savedmodel", "resnet50", "pretrained_source = 'delg_savedmodel': .*torchvision"),
     ],
 )
-def test_weights_of_another_kind_are_named(rng, source, backbone, message):
-    _, theirs = foreign(NAMINGS["torchvision"][0], model_of("resnet50"), rng)
-    with pytest.raises(UserError, match=message):
-        weights.convert(source, theirs, model_of(backbone))
+def test_weights_of_another_kind_are_named(arrays_of_resnet50, source, backbone, named):
+    with pytest.raises(UserError, match=rf"^config\.model\.{named}"):
+        weights.convert(source, arrays_of_resnet50, model_of(backbone))
 
 
 HEADS = {

@@ -168,21 +168,19 @@ def test_a_folder_that_was_moved_is_read(tmp_path):
 
 def test_a_folder_that_names_an_absent_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model-1"\n')
-    refused(tmp_path, "must hold model-1.index, which `checkpoint` names")
+    refused(tmp_path, r"model-1\.index")
 
 
 @pytest.mark.parametrize("content", ["", "no such syntax", "\x00\x01"])
 def test_an_unreadable_list_of_checkpoints_is_refused(tmp_path, content):
     (tmp_path / "checkpoint").write_text(content)
-    refused(
-        tmp_path, "must hold a readable file `checkpoint`|must be an intact TensorFlow checkpoint"
-    )
+    refused(tmp_path, "`checkpoint`|intact TensorFlow checkpoint")
 
 
 def test_absent_data_is_refused(tmp_path):
     save_named(tmp_path / "model")
     (tmp_path / "model.data-00000-of-00001").unlink()
-    refused(tmp_path / "model", "must be an intact TensorFlow checkpoint .*data-00000-of-00001")
+    refused(tmp_path / "model", "intact TensorFlow checkpoint .*data-00000-of-00001")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
@@ -190,7 +188,7 @@ def test_truncated_data_are_refused(tmp_path, share):
     save_named(tmp_path / "model", {"a": np.ones(1000, np.float32)})
     data = tmp_path / "model.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[: int(share * data.stat().st_size)])
-    refused(tmp_path / "model", "must be an intact TensorFlow checkpoint")
+    refused(tmp_path / "model", "intact TensorFlow checkpoint")
 
 
 def test_changed_data_are_refused(tmp_path):
@@ -199,9 +197,9 @@ def test_changed_data_are_refused(tmp_path):
     content = bytearray(data.read_bytes())
     content[100] ^= 255
     data.write_bytes(content)
-    refused(tmp_path / "model", "must be an intact TensorFlow checkpoint")
+    refused(tmp_path / "model", "intact TensorFlow checkpoint")
 
 
 def test_text_alone_is_refused(tmp_path):
     save_named(tmp_path / "model", {"notes": np.array("text")})
-    refused(tmp_path / "model", "must hold weights; this TensorFlow checkpoint holds none")
+    refused(tmp_path / "model", "hold weights")
