@@ -194,9 +194,9 @@ def test_an_image_on_a_canvas_has_its_own_features(
     module = build(small(convention=convention, conv4_stride=conv4_stride))
     variables = random_variables(module, canvas, method="classify")
     apply = quick_jit(module.apply)
-    together = apply(variables, canvas, jnp.asarray(sizes))
+    together = jax.tree.map(np.asarray, apply(variables, canvas, np.array(sizes, np.int32)))
     for i, (height, width) in enumerate(sizes):
-        alone = apply(variables, canvas[i : i + 1, :height, :width])
+        alone = jax.tree.map(np.asarray, apply(variables, canvas[i : i + 1, :height, :width]))
         rows, columns = alone.attention.shape[1:]
         expected = np.zeros(together.attention.shape[1:], bool)
         expected[:rows, :columns] = True
