@@ -223,6 +223,10 @@ def test_fewer_than_the_least_inliers_count_as_none(scene):
     found = verify(*scene, np.arange(4), KEY, SETTINGS)
     assert found.dtype == np.int32
     assert found.tolist() == [inliers[0], 0, inliers[2], inliers[3]]
+    query, candidates = scene
+    for features, count in ((12, 12), (11, 0)):
+        few = query._replace(mask=np.arange(40) < features)
+        assert verify(few, candidates, np.arange(4), KEY, SETTINGS)[0] == count
 
 
 def test_any_block_and_number_of_devices_give_the_same(scene):
@@ -304,7 +308,8 @@ def test_one_bit_finds_what_floats_find(scene):
 
 
 def test_one_bit_of_any_dimension_matches_as_vectors_of_signs(scene):
-    cut = [side._replace(descriptors=side.descriptors[..., :11]) for side in scene]
+    cut = [side._replace(descriptors=side.descriptors[..., :11].copy()) for side in scene]
+    cut[0].descriptors[:15, :3] *= -1  # too far of 11 dimensions, and near of 16
     signs = [
         side._replace(descriptors=np.where(side.descriptors > 0, 1, -1) / np.float32(11**0.5))
         for side in cut
