@@ -21,6 +21,14 @@ PAIRS = np.array(
 )
 
 
+ALL_KNOWN = np.ones((4, 4), bool)
+
+
+def of_pairs(pairs, form="complement", missing="zero", known=ALL_KNOWN):
+    """`distances` of four images with these options alone, because each option compiles."""
+    return np.asarray(distances(pairs, form, 0.5, 0.0, 2.0, missing, known))
+
+
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
@@ -31,7 +39,7 @@ PAIRS = np.array(
     ],
 )
 def test_by_hand(form, expected):
-    found = distances(PAIRS, form, 0.5, power=2.0)
+    found = of_pairs(PAIRS, form)
     np.testing.assert_allclose(found[:2], expected, atol=1e-6)
     np.testing.assert_allclose(found, found.T)
 
@@ -47,7 +55,7 @@ def test_by_hand(form, expected):
     ],
 )
 def test_rules_of_missing_pairs_by_hand(missing, expected):
-    found = distances(PAIRS, "complement", 0.5, missing=missing, known=PAIRS > 0)
+    found = of_pairs(PAIRS, missing=missing, known=PAIRS > 0)
     np.testing.assert_allclose(found[:2], expected, atol=1e-6)
     np.testing.assert_allclose(found, found.T)
 
@@ -55,10 +63,12 @@ def test_rules_of_missing_pairs_by_hand(missing, expected):
 @pytest.mark.parametrize("missing", MISSING)
 def test_a_known_similarity_may_be_zero(missing):
     # All are known, so that no rule changes a number
-    expected = distances(PAIRS, "complement", 0.5)
-    for known in (None, np.ones((4, 4), bool)):
-        found = distances(PAIRS, "complement", 0.5, missing=missing, known=known)
-        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(of_pairs(PAIRS, missing=missing), of_pairs(PAIRS))
+
+
+def test_without_a_mask_all_are_known():
+    found = distances(PAIRS, "complement", 0.5, missing="largest")
+    np.testing.assert_array_equal(found, of_pairs(PAIRS))
 
 
 @pytest.mark.parametrize(
@@ -67,16 +77,17 @@ def test_a_known_similarity_may_be_zero(missing):
     [("zero", [1, 0.5, 1]), ("largest", [1, 0.5, 1]), ("row_minimum", [1, 0.5, 0.75])],
 )
 def test_a_value_of_nothing_is_not_missing_by_hand(missing, expected):
-    pairs = np.array([[0, 0, 0.5], [0, 0, 0], [0.5, 0, 0]], np.float32)
-    known = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0]], bool)
-    found = np.asarray(distances(pairs, "complement", 1.0, missing=missing, known=known))
-    np.testing.assert_allclose(found[np.triu_indices(3, 1)], expected, atol=1e-6)
+    pairs, known = np.zeros((4, 4), np.float32), np.zeros((4, 4), bool)
+    pairs[0, 2] = pairs[2, 0] = 0.25  # half of the contrast
+    known[0, 1] = known[0, 2] = known[2, 0] = True
+    found = of_pairs(pairs, missing=missing, known=known)
+    np.testing.assert_allclose(found[:3, :3][np.triu_indices(3, 1)], expected, atol=1e-6)
 
 
 def test_missing_values_have_no_number():
     known = ~np.eye(4, dtype=bool)[:, [1, 0, 2, 3]]
-    expected = distances(np.where(known, PAIRS, 0), "chord", 0.5, known=known)
-    found = distances(np.where(known, PAIRS, 7), "chord", 0.5, known=known)
+    expected = of_pairs(np.where(known, PAIRS, 0), "chord", known=known)
+    found = of_pairs(np.where(known, PAIRS, 7).astype(np.float32), "chord", known=known)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -97,11 +108,11 @@ def test_each_image_has_its_own_background():
 @pytest.mark.parametrize("missing", MISSING)
 @pytest.mark.parametrize("form", FORMS)
 def test_falls_with_similarity_and_is_finite(form, missing):
-    matrix = np.full((3, 3), 0.05, np.float32)
+    matrix = np.full((4, 4), 0.05, np.float32)
     found = []
     for value in (0.0, 1e-30, 0.1, 0.3, 0.6, 2.0):
         matrix[0, 1] = matrix[1, 0] = value
-        found.append(float(distances(matrix, form, 0.6, 0.01, 0.5, missing)[0, 1]))
+        found.append(float(of_pairs(matrix, form, missing)[0, 1]))
     assert np.isfinite(found).all()
     assert found[0] == found[1]
     assert found[1] >= found[2] > found[3] > found[4] == found[5]
@@ -111,23 +122,26 @@ def test_falls_with_similarity_and_is_finite(form, missing):
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_known_gives_one_distance(form, missing):
     nothing = np.zeros((4, 4), np.float32)
-    found = np.asarray(distances(nothing, form, 0.6, missing=missing, known=nothing > 0))
+    found = of_pairs(nothing, form, missing, nothing > 0)
     apart = found[~np.eye(4, dtype=bool)]
     assert np.isfinite(apart).all()
     assert (apart == apart[0]).all()
     assert apart[0] > 0
     np.testing.assert_array_equal(np.diag(found), 0)
-    assert distances(np.zeros((1, 1), np.float32), form, 0.6, missing=missing).tolist() == [[0]]
+
+
+def test_an_image_alone_has_no_distance():
+    alone = np.zeros((1, 1), np.float32)
+    assert distances(alone, "reciprocal", 0.6, missing="largest").tolist() == [[0]]
 
 
 @pytest.mark.parametrize("missing", MISSING)
 def test_renaming_images_renames_distances(rng, missing):
-    matrix, known = rng.random((9, 9)).astype(np.float32), rng.random((9, 9)) < 0.5
-    order = rng.permutation(9)
-    rules = {"missing": missing, "known": known[order][:, order]}
-    found = distances(matrix[order][:, order], "chord", 0.8, 0.1, **rules)
-    expected = np.asarray(distances(matrix, "chord", 0.8, 0.1, missing=missing, known=known))
-    np.testing.assert_allclose(found, expected[order][:, order], atol=1e-6)
+    for order in ([2, 0, 3, 1], [1, 2, 3, 0], [3, 1, 0, 2]):
+        matrix, known = rng.random((4, 4)).astype(np.float32), rng.random((4, 4)) < 0.6
+        found = of_pairs(matrix[order][:, order], "chord", missing, known[order][:, order])
+        expected = of_pairs(matrix, "chord", missing, known)
+        np.testing.assert_allclose(found, expected[order][:, order], atol=1e-6)
 
 
 def test_unknown_names_are_named():
@@ -157,30 +171,35 @@ def reference_scaled(similarities, images, count, known):
     return similarities / np.sqrt(np.outer(scales, scales))
 
 
-@pytest.mark.parametrize("count", [1, 3, 40])
-@pytest.mark.parametrize("size", [1, 2, 9])
+@pytest.mark.parametrize(("count", "size"), [(1, 9), (3, 9), (40, 9), (3, 1)])
 def test_scaled_similarities_equal_the_reference(rng, size, count):
     similarities = rng.random((size, size)).astype(np.float32)
-    known, images = rng.random((size, size)) < 0.7, np.arange(size) < max(size - 2, 1)
-    found = scaled_by_neighbours(similarities, images, count, known)
-    expected = reference_scaled(similarities, images, count, known)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    known = rng.random((size, size)) < 0.7
+    for present in sorted({1, min(2, size), max(size - 2, 1), size}):
+        images = np.arange(size) < present
+        found = scaled_by_neighbours(similarities, images, count, known)
+        expected = reference_scaled(similarities, images, count, known)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_scaled_similarities_forget_the_scale_of_an_image(rng):
-    similarities = rng.random((8, 8)).astype(np.float32)
+    similarities = rng.random((9, 9)).astype(np.float32)
     similarities = (similarities + similarities.T) / 2
-    images = np.ones(8, bool)
-    found = scaled_by_neighbours(5 * similarities, images, 3)
-    np.testing.assert_allclose(found, scaled_by_neighbours(similarities, images, 3), rtol=1e-5)
-    order = rng.permutation(8)
-    turned = scaled_by_neighbours(similarities[np.ix_(order, order)], images, 3)
-    expected = np.asarray(scaled_by_neighbours(similarities, images, 3))[np.ix_(order, order)]
-    np.testing.assert_allclose(turned, expected, rtol=1e-5)
-    np.testing.assert_array_equal(scaled_by_neighbours(0 * similarities, images, 3), 0)
+
+    def scaled(values):
+        found = scaled_by_neighbours(values, np.ones(9, bool), 3, np.ones((9, 9), bool))
+        return np.asarray(found)
+
+    expected = scaled(similarities)
+    np.testing.assert_allclose(scaled(5 * similarities), expected, rtol=1e-5)
+    order = np.ix_(*[rng.permutation(9)] * 2)
+    np.testing.assert_allclose(scaled(similarities[order]), expected[order], rtol=1e-5)
+    np.testing.assert_array_equal(scaled(0 * similarities), 0)
+    found = scaled_by_neighbours(similarities, np.ones(9, bool), 3)  # all are known
+    np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", [2, 7])
 def test_the_kth_largest_is_that_of_sorting(rng, count):
     values = rng.random((6, 7)).astype(np.float32) ** 20
     values[1], values[2, ::2], values[3, :5] = 0, 0, values[3, 0]
@@ -249,16 +268,14 @@ def reference_kernel(similarities, count, beta):
     return 0.5 * (first + refined @ unit(refined[best].mean(axis=0)))
 
 
-@pytest.mark.parametrize("count", [1, 4, 11, 40])
-@pytest.mark.parametrize("size", [1, 2, 11])
+@pytest.mark.parametrize(("count", "size"), [(1, 11), (4, 11), (40, 11), (4, 1)])
 def test_profiles_equal_the_reference(rng, size, count):
     similarities = symmetric(rng, size)
     found = profiles(similarities, count)
     np.testing.assert_allclose(found, reference_profiles(similarities, count), atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 40])
-@pytest.mark.parametrize("size", [1, 2, 11])
+@pytest.mark.parametrize(("count", "size"), [(0, 11), (4, 11), (40, 11), (4, 1)])
 def test_refined_vectors_equal_the_reference(rng, size, count):
     similarities, vectors = symmetric(rng, size), rng.normal(size=(size, 6)).astype(np.float32)
     found = refine(vectors, similarities, count, 0.7)
@@ -266,8 +283,7 @@ def test_refined_vectors_equal_the_reference(rng, size, count):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1, 4])
-@pytest.mark.parametrize("size", [5, 13])
+@pytest.mark.parametrize(("count", "size"), [(0, 13), (4, 13), (4, 5)])
 def test_the_kernel_is_superglobal_on_vectors_with_these_products(rng, size, count):
     points = unit(rng.random((size, 20)))
     similarities = (points @ points.T).astype(np.float32)
@@ -279,28 +295,36 @@ def settings(form, **more):
     return MdsSettings(**{"contrast": 0.8, "weight": 0.6, **form, **more})
 
 
+def of_lists(form, similarities, mask=None, *more):
+    """Scores of a list of eight images, one shape for all tests; the query is in row 0."""
+    assert similarities.shape == (9, 9)
+    mask = np.ones(8, bool) if mask is None else mask
+    found = scores(similarities[0, 1:], similarities[1:, 1:], mask, settings(form), *more)
+    return np.asarray(found)
+
+
+# A profile, a scaled one, and a kernel
+KINDS = (FORMS[0], FORMS[2], FORMS[3])
+
+
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_scores_are_invariant_to_the_order_of_the_images(rng, form):
-    similarities = symmetric(rng, 14)  # many are 0, and some 1 after scaling
-    to_query, pairs = similarities[0, 1:], similarities[1:, 1:]
-    order, mask = rng.permutation(13), np.ones(13, bool)
-    found = scores(to_query, pairs, mask, settings(form))
-    turned = scores(to_query[order], pairs[np.ix_(order, order)], mask, settings(form))
-    np.testing.assert_allclose(turned, np.asarray(found)[order], atol=1e-5)
+    similarities = symmetric(rng, 9)  # many are 0, and some 1 after scaling
+    order = rng.permutation(8)
+    turned = np.concatenate([[0], 1 + order])
+    found = of_lists(form, similarities)
+    np.testing.assert_allclose(
+        of_lists(form, similarities[np.ix_(turned, turned)]), found[order], atol=1e-5
+    )
 
 
 def test_scaled_scores_do_not_depend_on_the_unit_of_similarities(rng):
-    similarities = symmetric(rng, 14)
-    to_query, pairs, mask = similarities[0, 1:], similarities[1:, 1:], np.ones(13, bool)
-    scaled = MdsSettings(method="profile", dim=5, neighbours=2, scale_neighbours=3, contrast=1.5)
-    found = scores(to_query, pairs, mask, scaled)
+    similarities = symmetric(rng, 9)
+    fixed, scaled = FORMS[0], FORMS[2]
     np.testing.assert_allclose(
-        scores(0.03 * to_query, 0.03 * pairs, mask, scaled), found, atol=1e-5
+        of_lists(scaled, 0.03 * similarities), of_lists(scaled, similarities), atol=1e-5
     )
-    fixed = MdsSettings(method="profile", dim=5, neighbours=2, contrast=0.8)
-    change = scores(0.03 * to_query, 0.03 * pairs, mask, fixed) - scores(
-        to_query, pairs, mask, fixed
-    )
+    change = of_lists(fixed, 0.03 * similarities) - of_lists(fixed, similarities)
     assert np.abs(change).max() > 0.1
 
 
@@ -315,45 +339,37 @@ def test_the_best_match_keeps_its_place_however_similar(rng):
     assert np.argmax(scores(to_query, pairs, np.ones(3, bool), scaled)) == 0
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", KINDS, ids=str)
 def test_scores_with_descriptors_are_invariant_to_a_rotation(rng, form):
     similarities = symmetric(rng, 9)
-    arguments = similarities[0, 1:], similarities[1:, 1:], np.ones(8, bool), settings(form)
     descriptors = unit(rng.normal(size=(9, 7))).astype(np.float32)
     rotation, _ = np.linalg.qr(rng.normal(size=(7, 7)))
-    found = scores(*arguments, descriptors)
-    turned = scores(*arguments, (descriptors @ rotation).astype(np.float32))
+    found = of_lists(form, similarities, None, descriptors)
+    turned = of_lists(form, similarities, None, (descriptors @ rotation).astype(np.float32))
     np.testing.assert_allclose(turned, found, atol=1e-5)
-    assert (np.abs(np.asarray(found) - scores(*arguments)) > 1e-3).any()
+    assert (np.abs(found - of_lists(form, similarities)) > 1e-3).any()
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_padding_changes_nothing(rng, form):
-    similarities = symmetric(rng, 8)
-    to_query, pairs = similarities[0, 1:], similarities[1:, 1:]
-    expected = scores(to_query, pairs, np.ones(7, bool), settings(form))
-    padded = np.pad(pairs, ((0, 3), (0, 3)), constant_values=0.9)
-    mask = np.arange(10) < 7
-    found = scores(np.pad(to_query, (0, 3), constant_values=0.9), padded, mask, settings(form))
-    np.testing.assert_allclose(found[:7], expected, atol=1e-6)
-    assert (found[7:] == -np.inf).all()
+    similarities = symmetric(rng, 7)
+    expected = scores(similarities[0, 1:], similarities[1:, 1:], np.ones(6, bool), settings(form))
+    padded = np.pad(similarities, (0, 2), constant_values=0.9)
+    found = of_lists(form, padded, np.arange(8) < 6)
+    np.testing.assert_allclose(found[:6], expected, atol=1e-6)
+    assert (found[6:] == -np.inf).all()
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_unrelated_and_equal_images_stay_finite(form, value):
     pairs = np.full((9, 9), value, np.float32)
-    for count in (1, 9):
-        found = scores(
-            pairs[0, :count], pairs[:count, :count], np.ones(count, bool), settings(form)
-        )
-        assert np.isfinite(found).all()
-    nothing = scores(pairs[0], pairs, np.zeros(9, bool), settings(form))
-    assert (nothing == -np.inf).all()
-    unknown = np.zeros((9, 9), bool)
-    assert np.isfinite(
-        scores(pairs[0], pairs, np.ones(9, bool), settings(form), None, unknown)
-    ).all()
+    assert np.isfinite(of_lists(form, pairs)).all()
+    assert (of_lists(form, pairs, np.zeros(8, bool)) == -np.inf).all()
+    if form in KINDS:
+        one = scores(pairs[0, :1], pairs[:1, :1], np.ones(1, bool), settings(form))
+        assert np.isfinite(one).all()
+        assert np.isfinite(of_lists(form, pairs, None, None, np.zeros((8, 8), bool))).all()
 
 
 @pytest.mark.parametrize("form", FORMS[:3], ids=str)
@@ -361,7 +377,7 @@ def test_duplicates_get_equal_scores(rng, form):
     similarities = symmetric(rng, 9)
     similarities[8], similarities[:, 8] = similarities[7], similarities[:, 7]
     similarities[8, 8] = similarities[7, 8] = similarities[8, 7] = 1.0
-    found = scores(similarities[0, 1:], similarities[1:, 1:], np.ones(8, bool), settings(form))
+    found = of_lists(form, similarities)
     np.testing.assert_allclose(found[6], found[7], atol=1e-5)
 
 
@@ -380,12 +396,10 @@ def test_an_image_is_found_through_others_of_its_place(rng, form):
     assert set(np.argsort(-to_query, kind="stable")[:12]) != set(range(12))
 
 
-def test_scores_batch_over_queries(rng):
-    similarities = np.stack([symmetric(rng, 7) for _ in range(3)])
-    mask = np.ones((3, 6), bool)
-    for form in FORMS:
-        batched = jax.vmap(lambda s, p, m, form=form: scores(s, p, m, settings(form)))
-        found = batched(similarities[:, 0, 1:], similarities[:, 1:, 1:], mask)
-        for row, one in enumerate(similarities):
-            expected = scores(one[0, 1:], one[1:, 1:], mask[row], settings(form))
-            np.testing.assert_allclose(found[row], expected, atol=1e-5)
+@pytest.mark.parametrize("form", KINDS[1:], ids=str)
+def test_scores_batch_over_queries(rng, form):
+    similarities = np.stack([symmetric(rng, 9) for _ in range(3)])
+    batched = jax.vmap(lambda s, p, m: scores(s, p, m, settings(form)))
+    found = batched(similarities[:, 0, 1:], similarities[:, 1:, 1:], np.ones((3, 8), bool))
+    for row, one in zip(found, similarities, strict=True):
+        np.testing.assert_allclose(row, of_lists(form, one), atol=1e-5)

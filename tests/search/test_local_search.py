@@ -45,9 +45,18 @@ def test_by_hand():
     np.testing.assert_allclose(found, [[(1 + 0.8) / 2, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", list(KERNELS))
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 4), (12, 3), (5, 9)])
-@pytest.mark.parametrize("cached", [1, 12**2, 2**22])  # blocks of one, of a few, of all images
+@pytest.mark.parametrize(
+    ("name", "shape", "cached"),
+    [
+        # Blocks of one, of a few, of all images
+        ("threshold", (7, 4), 1),
+        ("power", (7, 4), 12**2),
+        ("identity", (12, 3), 12**2),
+        ("threshold", (5, 9), 2**22),
+        ("power", (1, 5), 2**22),
+        ("identity", (1, 1), 1),
+    ],
+)
 def test_images_among_themselves_equal_the_definition(rng, name, shape, cached, monkeypatch):
     monkeypatch.setattr(local_search, "_CACHED_PRODUCTS", cached)
     kernel, k = KERNELS[name]
@@ -89,7 +98,7 @@ def test_equals_the_definition(rng, name, query_shape, database_shape, block):
     np.testing.assert_allclose(found, reference(*queries, *database, k), atol=2e-6)
 
 
-@pytest.mark.parametrize("block", [1, 2, 5, 64])
+@pytest.mark.parametrize("block", [1, 5, 64])
 def test_any_block_gives_the_same(rng, block):
     queries, database = ragged(rng, 3, 6), ragged(rng, 11, 5)
     whole = similarity(*queries, *database, KERNELS["power"][0], 11)
@@ -185,13 +194,13 @@ def test_both_ways_to_compare_signs_give_the_same(rng, hamming):
     np.testing.assert_array_equal(found, similarity(*sides, IDENTITY))
 
 
-@pytest.mark.parametrize(("images", "block"), [(1, 4), (8, 1), (11, 2), (50, 3), (50, 64)])
+@pytest.mark.parametrize(("images", "block"), [(1, 4), (11, 2), (50, 3)])
 def test_all_devices_give_what_one_gives(rng, images, block):
     queries, database = ragged(rng, 3, 6), ragged(rng, images, 5)
     weights = rng.random((3, 6))
     arguments = *queries, *database, KERNELS["power"][0], block, weights
     one = similarity(*arguments, devices=jax.local_devices()[:1])
-    for count in (2, 3, 8):
+    for count in (3, 8):
         found = similarity(*arguments, devices=jax.local_devices()[:count])
         np.testing.assert_allclose(found, one, rtol=0, atol=1e-6)
 
@@ -202,9 +211,9 @@ def test_blocks_of_the_same_size_on_any_devices_are_the_same_to_the_last_bit(rng
     np.testing.assert_array_equal(similarity(*arguments), one)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("top", [1, 4, 13, 40])
-@pytest.mark.parametrize("block", [1, 5, 32])
+@pytest.mark.parametrize(
+    ("devices", "top", "block"), [(1, 1, 1), (1, 4, 5), (1, 40, 5), (8, 13, 1), (8, 4, 32)]
+)
 def test_the_best_are_those_of_all(rng, top, block, devices):
     arguments = *ragged(rng, 3, 4), *ragged(rng, 13, 2), KERNELS["threshold"][0]
     chosen = jax.local_devices()[:devices]

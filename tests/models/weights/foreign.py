@@ -1,6 +1,10 @@
 """Random variables of our network, and the same under the names and axes of a source."""
 
+import functools
+import json
+
 import jax
+import ml_collections
 import numpy as np
 from flax import traverse_util
 
@@ -16,8 +20,10 @@ def model_of(backbone, convention="torchvision", **changes):
     return model
 
 
-def shapes_of(model):
-    module = delg.build(model)
+@functools.cache  # tracing a network takes a second
+def shapes_of(fields):
+    """Shapes of our variables by path; `fields` is `config.model` as JSON."""
+    module = delg.build(ml_collections.ConfigDict(json.loads(fields)))
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, method="classify"), image)
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
@@ -35,7 +41,7 @@ def foreign(naming, model, rng):
     """Our variables that the source has, by path, and the source's arrays by name."""
     modules = naming.modules(model.backbone)
     ours, theirs = {}, {}
-    for path, shape in shapes_of(model).items():
+    for path, shape in shapes_of(model.to_json()).items():
         joined = "/".join(path[1:])
         name = naming.single.get(joined) or _name(naming, modules, joined)
         if name is None:
