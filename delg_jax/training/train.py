@@ -22,15 +22,23 @@ from delg_jax.data.sources import FileSource, ImageSource, TrainingData
 from delg_jax.errors import UserError
 from delg_jax.locks import held_by_first
 from delg_jax.models.delg import Delg, build
-from delg_jax.models.variables import initialize, load_pretrained, shapes
+from delg_jax.models.variables import Pretrained, initialize, load_pretrained, shapes
 from delg_jax.training import feature_cache, optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints, Restored, has_checkpoint
 from delg_jax.training.checks import best_metric, changed_on_resume, check_fields
 from delg_jax.training.interruption import StopRequest
-from delg_jax.training.loop import TrainingLoop, choose_validation
+from delg_jax.training.loop import LoopSettings, TrainingLoop, choose_validation
 from delg_jax.training.step import AXIS, class_shards, place
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
-from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
+from delg_jax.workdir import (
+    claim,
+    claim_usable,
+    describe,
+    is_of,
+    root_of,
+    stored_config,
+    write_json,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,10 +86,10 @@ def train_and_evaluate(
             data = open_training(config.data)
         config = with_classes(config, data)
 
-        def claim() -> None:
+        def claim_all() -> None:
             _claim_folders(root, config, data, overwrite)
 
-        with held_by_first(root / FOLDER, claim, "training run"):
+        with held_by_first(root / FOLDER, claim_all, "training run"):
             return _train(config, data, root, stop)
 
 
@@ -92,7 +100,8 @@ def _train(
     _LOG.info("%s", length_of(config, len(data.train)))
     module = build(config.model, **module_options(config.train))
     shards = class_shards(config.model.num_classes, config.train.shard_classifier)
-    tx = optimizer.create_optimizer(config.train, shards)
+    settings = LoopSettings.of(config.train)
+    tx = optimizer.create_optimizer(settings.optimizer, shards)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
     train, best = config.train, best_metric(config)
     with (
@@ -106,7 +115,7 @@ def _train(
             batches = _open_batches(config, module, state, data, root, skip_log)
             stack.enter_context(contextlib.closing(batches))
             loop = TrainingLoop(
-                train,
+                settings,
                 pipeline.InputSettings.of(config.data),
                 module.clone(class_shards=shards),
                 tx,
@@ -131,7 +140,8 @@ def _start(
 ) -> Restored:
     """The state to start from: of the latest checkpoint, or else of fresh or given weights."""
     if checkpoints.latest() is None:
-        variables = load_pretrained(initialize(module, jax.random.key(config.seed)), config.model)
+        variables = initialize(module, jax.random.key(config.seed))
+        variables = load_pretrained(module, variables, Pretrained.of(config.model))
         state = optimizer.create_state(start_from_checkpoint(variables, config), tx)
         return Restored(state, validated=True)
     like = jax.eval_shape(lambda v: optimizer.create_state(v, tx), shapes(module))
@@ -247,13 +257,18 @@ def _open_batches(
     skip_log: skips.SkipLog,
 ) -> pipeline.Batches:
     """The input of this process: images, or cached maps of a frozen backbone."""
-    read = None
-    if config.train.cache_features:
-        read = feature_cache.build(module, state.variables, data.train, config, root, skip_log)
+    read, train = None, config.train
+    images, variables = pipeline.InputSettings.of(config.data), state.variables
+    if train.cache_features:
+        folder = root.resolve() / feature_cache.FOLDER
+        made_of = feature_cache.made_of(variables, data.train)
+        claim(folder, config, feature_cache.DECIDING_FIELDS, True, made_of)
+        limits = train.batch_size, train.cache_gigabytes
+        read = feature_cache.build(module, variables, data.train, images, *limits, folder, skip_log)
     return pipeline.training_batches(
         data.train,
-        pipeline.InputSettings.of(config.data),
-        config.train.batch_size,
+        images,
+        train.batch_size,
         config.seed,
         skip_log,
         distributed.shard(),

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
-from delg_jax.training.optimizer import create_optimizer, create_state
+from delg_jax.training.optimizer import OptimizerSettings, create_optimizer, create_state
 from delg_jax.workdir import claim
 
 CLASSES = 4
 
 
 def state_of(variables, config, step=0):
-    state = create_state(variables, create_optimizer(config.train))
+    state = create_state(variables, create_optimizer(OptimizerSettings.of(config.train)))
     return state.replace(step=jnp.asarray(step, jnp.int32))
 
 
