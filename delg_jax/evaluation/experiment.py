@@ -174,7 +174,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
     kappas = tuple(evaluation.kappas)
     if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
         raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
-    check_ranks(config, gldv2_tasks.counted(config))
+    check_ranks(config, _counted(config))
     require_seed(config)
     gldv2_tasks.check(config)
     pairs.check(config)
@@ -204,10 +204,10 @@ def _rank_by_methods(
     overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
-    wanted, task = tuple(config.eval.methods), gldv2_tasks.task_of(config)
+    wanted, task = tuple(config.eval.methods), gldv2_tasks.task_of(config.data.name)
     settings, reranking = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
     truth = None if task else extracted.data.ground_truth
-    depth = ranked_depth(config, gldv2_tasks.counted(config))
+    depth = ranked_depth(config, _counted(config))
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
@@ -229,6 +229,11 @@ def _rank_by_methods(
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
 
+def _counted(config: ml_collections.ConfigDict) -> int:
+    """Images per query that the task of the data set scores; 0 for all."""
+    return gldv2_tasks.counted(gldv2_tasks.task_of(config.data.name), config.eval.recognition_top)
+
+
 def _searches(wanted: Sequence[str]) -> list[str]:
     """The searches that methods start with."""
     return sorted({method.split("+")[0] for method in wanted})
@@ -244,7 +249,7 @@ def _score(
 
     For Google Landmarks v2, also writes the predictions of every method.
     """
-    task, kappas = gldv2_tasks.task_of(config), config.eval.kappas
+    task, kappas = gldv2_tasks.task_of(config.data.name), config.eval.kappas
     if not task:
         scored = {
             method: revisited.by_protocol(found.by_protocol, data.ground_truth, kappas)

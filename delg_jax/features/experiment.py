@@ -22,6 +22,7 @@ from delg_jax.features.image_sets import LISTED, PARTS, ImageSet, store_folder
 from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.network import Network, check_dimension, network_sections
 from delg_jax.features.origins import Box, CurrentImages
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.workdir import root_of
@@ -93,7 +94,7 @@ def extract(
             break
         listed = part == "database" and config.data.name == LISTED
         with open_for_writing(
-            store_folder(config, root, part),
+            store_folder(root, config.data.name, part),
             config,
             sections(config),
             network.weights,
@@ -260,7 +261,9 @@ def _import(
     sources = {"database": data.database, "queries": data.queries}
     names = {name: list(source.names) for name, source in sources.items()}
     _require_one_box_per_query(data)
-    files = ImportedFeatures(config.extract, names)
+    asked = config.extract
+    paths = asked.imported_local, asked.imported_global
+    files = ImportedFeatures(*paths, Layout.of(asked), names)
     digest = files.digest()
     stores = []
     for name in sources:

@@ -53,14 +53,19 @@ class Network:
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         check(config.extract)
-        self._config = config
+        extract, data = config.extract, config.data
+        self._limits = extract.max_size, data.min_side, data.max_pixels, extract.reduced_decode
+        self._pca = extract.pca_images, extract.pca_dim, extract.pca_whitening
         _LOG.info("loading the network, %s", config.model.backbone)
         module, variables = load_model(config, workdir)
         self.weights = digest(feature_variables(variables))
-        threshold = attention_threshold(config, workdir)
-        if config.extract.attention_quantile:
+        quantile = extract.attention_quantile
+        threshold = attention_threshold(
+            extract.attention_threshold, quantile, config.model.checkpoint, workdir
+        )
+        if quantile:
             self.weights += f", tau {threshold:.9g}"
-        settings = ExtractionSettings.of(config.extract)
+        settings = ExtractionSettings.of(extract)
         settings = dataclasses.replace(settings, attention_threshold=threshold)
         self.extractor = Extractor(module, variables, settings)
 
@@ -82,11 +87,8 @@ class Network:
             if self.extractor.pca is None:
                 self.extractor.pca = stored
             if self.extractor.pca is None:
-                extract, data = self._config.extract, self._config.data
-                limits = extract.max_size, data.min_side, data.max_pixels
-                loader = Loader(source, None, *limits, extract.reduced_decode)
-                sample = _sample(source, extract.pca_images)
-                dim, whitening = extract.pca_dim, extract.pca_whitening
+                images, dim, whitening = self._pca
+                loader, sample = Loader(source, None, *self._limits), _sample(source, images)
                 self.extractor.pca = fit_pca(loader, sample, self.extractor, dim, whitening)
                 fitted_on = [source.names[index] for index in sample]
             if self.extractor.pca is not None and stored is None:
@@ -139,32 +141,33 @@ def _sample(source: ImageSource, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, len(source) - 1, count).astype(int))
 
 
-def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> float:
+def attention_threshold(
+    threshold: float, quantile: float, checkpoint: str, workdir: pathlib.Path
+) -> float:
     """Returns tau, the minimum attention of local features.
 
     Args:
-      config: the whole tree.
+      threshold: tau, if it is given.
+      quantile: of the attention in training, to use instead; 0 for none.
+      checkpoint: `config.model.checkpoint`.
       workdir: whose checkpoints are searched, as in `trained_network.load_model`.
 
     Returns:
-      `config.extract.attention_threshold`, or the quantile of the attention in training that
-      `config.extract.attention_quantile` asks for.
+      The threshold, or the quantile.
 
     Raises:
       UserError: if both are set, the quantile is not one of the known ones, or the network does
         not come from a checkpoint that stores its quantiles.
     """
-    settings = config.extract
-    quantile = settings.attention_quantile
     if not quantile:
-        return float(settings.attention_threshold)
+        return float(threshold)
     if quantile not in _ATTENTION_QUANTILES:
         rule = "must be 0, 0.5 or 0.75"
         raise UserError("config.extract.attention_quantile", quantile, rule)
-    if settings.attention_threshold:
+    if threshold:
         rule = "must be 0 if config.extract.attention_threshold is set"
         raise UserError("config.extract.attention_quantile", quantile, rule)
-    found = trained_network.find_checkpoint(config, pathlib.Path(workdir))
+    found = trained_network.find_checkpoint(checkpoint, workdir)
     if found is None:
         rule = "needs a network from a checkpoint, which stores the attention in training"
         raise UserError("config.extract.attention_quantile", quantile, rule)

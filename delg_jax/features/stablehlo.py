@@ -176,7 +176,7 @@ def _stored_pca(config: ml_collections.ConfigDict, root: pathlib.Path, weights: 
     """The projection that was fitted when the database was extracted, if there is one."""
     if not config.extract.pca_dim:
         return None
-    folder = store_folder(config, root, "database")
+    folder = store_folder(root, config.data.name, "database")
     pca = FeatureStore(folder).read_pca()
     # Refuses a projection that belongs to other weights or data
     claim(folder, config, sections(config), extra={"weights": weights})

@@ -56,9 +56,10 @@ def open_for_writing(
         projection was fitted on images that have changed.
     """
     extra = {"weights": weights}
+    wanted, memory = Layout.of(config.extract), config.data.memory_megabytes
     known = workdir.is_of(folder, config, sections, extra)
     in_order = update_images is None
-    store = _open_if_whole(folder, config, names, projection, in_order) if known else None
+    store = _open_if_whole(folder, memory, names, projection, in_order) if known else None
     comparison = _compare(store, images) if store is not None else None
     current = store is not None and (comparison is None or not len(comparison.changed))
     # All processes must agree before one of them changes the store
@@ -71,7 +72,7 @@ def open_for_writing(
 
     def open_or_create() -> FeatureStore:
         """Opens the store; refuses a projection that was fitted on other images."""
-        store = _open_or_create(folder, config, names, append=update_images is None)
+        store = _open_or_create(folder, wanted, memory, names, append=update_images is None)
         comparison = None if keep_projection else _compare(store, images)
         if comparison is not None:
             _require_projection_is_current(store, comparison)
@@ -92,7 +93,7 @@ def open_for_writing(
 
     with held_by_first(folder, claim) as store:
         if store is None:
-            store = FeatureStore(folder, config.data.memory_megabytes, whole=False)
+            store = FeatureStore(folder, memory, whole=False)
         yield store
 
 
@@ -135,21 +136,16 @@ def group_by_chunk(store: FeatureStore, runs: Sequence[range]) -> list[list[rang
     return list(chunks.values())
 
 
-def layout(settings: ml_collections.ConfigDict) -> Layout:
-    """The layout that the `config.extract` tree asks for."""
-    return Layout(**{name: settings[name] for name in Layout._fields})
-
-
 def _open_if_whole(
     folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
+    memory: int,
     names: Sequence[str],
     projection: Pca | None,
     in_order: bool,
 ) -> FeatureStore | None:
     """The store if it is whole and has these images and projection; else None, never an error."""
     try:
-        store = FeatureStore(folder, config.data.memory_megabytes)
+        store = FeatureStore(folder, memory)
         same = store.names == list(names) if in_order else sorted(store.names) == sorted(names)
         whole = same and not store.missing()
         same_projection = projection is None or equal(store.read_pca(), projection)
@@ -159,10 +155,9 @@ def _open_if_whole(
 
 
 def _open_or_create(
-    folder: pathlib.Path, config: ml_collections.ConfigDict, names: Sequence[str], append: bool
+    folder: pathlib.Path, wanted: Layout, memory: int, names: Sequence[str], append: bool
 ) -> FeatureStore:
     """Opens or creates the store, and appends what it lacks of `names` if asked for."""
-    wanted, memory = layout(config.extract), config.data.memory_megabytes
     if append:
         store = FeatureStore.prepare(folder, names, wanted, memory)
     else:

@@ -96,7 +96,8 @@ def build_index(
     if features == "local":  # it has candidates only
         fields = tuple(f for f in deciding_fields(config.search) if f != "search.estimated")
     decided_by = (*sections(config), *fields)
-    with claimed(store, config, decided_by, extracted.weights, overwrite):
+    kept = search.graph_neighbours, search.graph_block
+    with claimed(store, config, decided_by, extracted.weights, *kept, overwrite):
         if not store.is_whole():
             place = None
             same = search.graph_features in (0, search.max_features)
@@ -161,6 +162,8 @@ def claimed(
     config: ml_collections.ConfigDict,
     sections: tuple[str, ...],
     weights: str,
+    neighbours: int,
+    block: int,
     overwrite: bool = False,
 ) -> Iterator[None]:
     """Locks the graph for this job within the block; a whole graph is not locked.
@@ -170,6 +173,8 @@ def claimed(
       config: the whole tree.
       sections: prefixes of the fields that decide the graph.
       weights: digest of the weights that the features come from.
+      neighbours: kept per image, r; more than N means N.
+      block: images in a chunk.
       overwrite: whether a graph that is damaged or of another configuration is deleted instead of
         refused.
 
@@ -177,7 +182,6 @@ def claimed(
       UserError: if another job builds the graph, or it was made by another configuration.
     """
     extra = {"weights": weights}
-    neighbours, block = config.search.graph_neighbours, config.search.graph_block
     is_ours = outputs.is_of(store.folder, config, sections, extra)
     # Before any process changes it
     if distributed.agree(is_ours and _is_readable(store), str(store.folder)):

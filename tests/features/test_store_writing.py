@@ -4,8 +4,9 @@ import pytest
 
 from delg_jax import distributed
 from delg_jax.errors import UserError
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
-from delg_jax.features.store_writing import layout, open_for_writing
+from delg_jax.features.store_writing import open_for_writing
 from delg_jax.locks import exclusive
 from tests.folders import contents
 from tests.holding import held
@@ -49,7 +50,7 @@ def claim(config, folder, **changes):
 
 def test_the_layout_is_that_of_the_configuration(config):
     config.extract.local_encoding, config.extract.chunk_images = "sign", 9
-    found = layout(config.extract)
+    found = Layout.of(config.extract)
     assert (found.local_encoding, found.chunk_images, found.max_features) == ("sign", 9, 5)
 
 

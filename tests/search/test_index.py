@@ -221,7 +221,7 @@ def make(
     store = GraphStore(folder, names(len(descriptors)), graph_config.data.memory_megabytes)
     searches = global_searches(descriptors, KEPT, BLOCK, 3)
     weights = options.pop("weights", "digest")
-    with claimed(store, graph_config, ("search",), weights, overwrite):
+    with claimed(store, graph_config, ("search",), weights, KEPT, BLOCK, overwrite):
         if not store.is_whole():
             fill(store, lambda first: changed(searches(first)), KEPT, "test", **options)
     return store.graph()
