@@ -48,24 +48,21 @@ READS_CONFIG = (
     "delg_jax/training/convert.py",
     "delg_jax/training/train.py",
 )
-# Elsewhere, what is built from a section, what an output is bound to, and a few public functions
+# Elsewhere, what is built from a section, and verbs beside what they use
 TAKES_CONFIG = {
     "delg_jax/benchmarks/environment.py": ("describe", "digest"),
     "delg_jax/benchmarks/harness.py": ("write_result",),
     "delg_jax/features/formats/imported.py": ("is_imported",),
     "delg_jax/features/image_sets.py": ("query_boxes",),
     "delg_jax/features/in_memory.py": ("extract_image",),
-    "delg_jax/features/store_writing.py": ("open_for_writing",),
     "delg_jax/models/delg.py": ("build",),
-    "delg_jax/retrieval/calibration.py": ("load_or_measure",),
     "delg_jax/search/engine_choice.py": ("build_engine", "deciding_fields", "index_place"),
-    "delg_jax/search/index.py": ("build_index", "claimed"),
+    "delg_jax/search/index.py": ("build_index",),
     "delg_jax/training/checkpoints.py": ("__init__",),
     "delg_jax/training/named_weights.py": ("use_weights",),
     "delg_jax/training/trained_network.py": (
         *("load_model", "require_start", "start_from_checkpoint"),
     ),
-    "delg_jax/workdir.py": ("claim", "claim_usable", "describe", "is_of"),
 }
 SHARED = -1  # rank of the modules beside the packages (errors, configuration, ...): left of all
 MAX_LINES_WITHOUT_DOCSTRING = 8

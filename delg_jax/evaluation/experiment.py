@@ -132,31 +132,36 @@ def _bind(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
 ) -> None:
     """Records what this evaluation is made from; first deletes results made from anything else."""
-    folder, fields = root / "evaluation", decided_by(config)
-    extra = {"weights": extracted.weights}
+    output = _output(config, root, extracted.weights)
     made_from = sources(extracted.database, extracted.queries, extracted.data)
-    known = outputs.is_of(folder, config, fields, extra)
+    known = output.is_there()
     if not known and not overwrite:
-        outputs.claim(folder, config, fields, extra=extra)  # an error if there is one
-    if not known or outputs.sources(folder) != made_from:
+        output.claim()  # an error if there is one
+    if not known or outputs.sources(output.folder) != made_from:
         submissions = root.glob("submission_*.csv")
         for path in (root / "metrics.json", root / "rankings.npz", *submissions):
             path.unlink(missing_ok=True)
-    outputs.claim(folder, config, fields, overwrite, extra)
-    with outputs.where_writable(f"{folder}: its configuration"):
-        outputs.describe(folder, config, fields, extra, made_from)
+    output.claim(overwrite)
+    with outputs.where_writable(f"{output.folder}: its configuration"):
+        output.describe(made_from)
 
 
 def _require_bound(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted
 ) -> None:
     """Refuses to write beside the record of another evaluation, which another job has begun."""
-    folder, extra = root / "evaluation", {"weights": extracted.weights}
+    output = _output(config, root, extracted.weights)
     made_from = sources(extracted.database, extracted.queries, extracted.data)
-    same = outputs.is_of(folder, config, decided_by(config), extra)
-    if not same or outputs.sources(folder) not in (made_from, {}):
+    if not output.is_there() or outputs.sources(output.folder) not in (made_from, {}):
         rule = "was begun by another job, with another configuration or other features, while this "
-        raise UserError("evaluation", str(folder), f"{rule}one was running; use another --workdir")
+        rule += "one was running; use another --workdir"
+        raise UserError("evaluation", str(output.folder), rule)
+
+
+def _output(config: ml_collections.ConfigDict, root: pathlib.Path, weights: str) -> outputs.Output:
+    """The evaluation of a workdir, of features of these weights."""
+    extra = {"weights": weights}
+    return outputs.Output.of(root / "evaluation", config, decided_by(config), extra)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:

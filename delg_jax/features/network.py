@@ -9,12 +9,13 @@ import numpy as np
 
 from delg_jax import distributed
 from delg_jax.data.sources import ImageSource
-from delg_jax.errors import UserError
+from delg_jax.errors import UserError, require_choice
 from delg_jax.features import pca
 from delg_jax.features.extraction import Loader
-from delg_jax.features.extractor import Extractor, check, feature_variables
+from delg_jax.features.extractor import Extractor, feature_variables
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.pyramid_level import ExtractionSettings
+from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
@@ -174,6 +175,35 @@ def attention_threshold(
     folder, step = found
     chosen = folder if step is None else folder / str(step)
     return trained_network.attention_thresholds(chosen)[_ATTENTION_QUANTILES[quantile]]
+
+
+def check(settings: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for invalid values in the `config.extract` tree."""
+    require_choice("config.extract.dtype", settings.dtype, ("float32", "bfloat16"))
+    require_choice("config.extract.scale_pooling", settings.scale_pooling, ("mean", "max"))
+    require_choice("config.extract.local_encoding", settings.local_encoding, ENCODINGS)
+    require_choice("config.extract.global_dtype", settings.global_dtype, GLOBAL_DTYPES)
+    for field in ("gem_power", "relup"):
+        if not settings[field] >= 0:  # also refuses NaN
+            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
+    if not 0 <= settings.regional <= 1:
+        raise UserError("config.extract.regional", settings.regional, "must lie in [0, 1]")
+    if not 0 <= settings.compression <= 19:
+        rule = "must be a level from 0 to 19"
+        raise UserError("config.extract.compression", settings.compression, rule)
+    if settings.shape_step < 0 or settings.shape_step % 32:
+        rule = "must be a multiple of 32 pixels, or 0 for a few canvases"
+        raise UserError("config.extract.shape_step", settings.shape_step, rule)
+    for field in ("max_features", "chunk_images", "pca_images"):
+        if settings[field] < 1:
+            raise UserError(f"config.extract.{field}", settings[field], "must be at least 1")
+    for field in ("max_size", "pca_dim", "batch_pixels", "nms_radius"):
+        if settings[field] < 0:
+            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
+    for field in ("local_scales", "global_scales"):
+        positive = [isinstance(s, int | float) and s > 0 for s in settings[field]]
+        if not positive or not all(positive):
+            raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")
 
 
 def local_dimension(config: ml_collections.ConfigDict) -> tuple[str, int]:

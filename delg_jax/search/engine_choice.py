@@ -235,7 +235,7 @@ def index_place(
         return None
     decided_by = (*sections(config), "search.max_features", *_INDEX_FIELDS[name])
     folder = workdir / "index" / name
-    outputs.claim(folder, config, decided_by, overwrite, {"weights": extracted.weights})
+    outputs.Output.of(folder, config, decided_by, {"weights": extracted.weights}).claim(overwrite)
     return Place(folder / "index", extracted.database.digest(), extracted.database)
 
 

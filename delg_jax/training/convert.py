@@ -10,7 +10,7 @@ from delg_jax.models.delg import build
 from delg_jax.models.variables import Pretrained, digest, initialize, load_pretrained
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from delg_jax.training.optimizer import OptimizerSettings, create_optimizer, create_state
-from delg_jax.workdir import claim, root_of
+from delg_jax.workdir import Output, root_of
 
 _SECTIONS = ("seed", "model")
 
@@ -40,7 +40,7 @@ def convert_weights(
     variables = initialize(module, jax.random.key(config.seed))
     classifiers = config.model.num_classes > 0
     variables = load_pretrained(module, variables, pretrained, classifiers, complete=True)
-    claim(folder, config, _SECTIONS, overwrite)
+    Output.of(folder, config, _SECTIONS).claim(overwrite)
     with Checkpoints(folder, config.model, keep=1) as checkpoints:
         tx = create_optimizer(OptimizerSettings.of(config.train))
         state = create_state(variables, tx)

@@ -30,15 +30,7 @@ from delg_jax.training.interruption import StopRequest
 from delg_jax.training.loop import LoopSettings, TrainingLoop, choose_validation
 from delg_jax.training.step import AXIS, class_shards, place
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
-from delg_jax.workdir import (
-    claim,
-    claim_usable,
-    describe,
-    is_of,
-    root_of,
-    stored_config,
-    write_json,
-)
+from delg_jax.workdir import Output, root_of, stored_config, write_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,10 +78,10 @@ def train_and_evaluate(
             data = open_training(config.data)
         config = with_classes(config, data)
 
-        def claim_all() -> None:
+        def claim() -> None:
             _claim_folders(root, config, data, overwrite)
 
-        with held_by_first(root / FOLDER, claim_all, "training run"):
+        with held_by_first(root / FOLDER, claim, "training run"):
             return _train(config, data, root, stop)
 
 
@@ -240,12 +232,13 @@ def _claim_folders(
     found = _fingerprint(data)
     for folder in (root / "logs", root / FOLDER):
         same = functools.partial(_require_same, folder, found)
-        claim_usable(folder, config, kept, same, overwrite)
-        if not is_of(folder, config, decisive):  # what `train.resume_with` names has changed
+        Output.of(folder, config, kept).claim_usable(same, overwrite)
+        output = Output.of(folder, config, decisive)
+        if not output.is_there():  # what `train.resume_with` names has changed
             before = within(stored_config(folder), decisive)
             changes = difference(before, flatten(config, decisive))
             _LOG.info("%s: resumes with %s", folder, "; ".join(changes))
-            describe(folder, config, decisive)
+            output.describe()
 
 
 def _open_batches(
@@ -262,7 +255,7 @@ def _open_batches(
     if train.cache_features:
         folder = root.resolve() / feature_cache.FOLDER
         made_of = feature_cache.made_of(variables, data.train)
-        claim(folder, config, feature_cache.DECIDING_FIELDS, True, made_of)
+        Output.of(folder, config, feature_cache.DECIDING_FIELDS, made_of).claim(overwrite=True)
         limits = train.batch_size, train.cache_gigabytes
         read = feature_cache.build(module, variables, data.train, images, *limits, folder, skip_log)
     return pipeline.training_batches(

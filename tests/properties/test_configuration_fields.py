@@ -9,7 +9,7 @@ from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2_tasks, pairs
-from delg_jax.features import extractor
+from delg_jax.features import network
 from delg_jax.models.delg import build
 from delg_jax.retrieval import methods, settings
 from delg_jax.search import engine_choice
@@ -99,7 +99,7 @@ def _check_all(config):
         methods.check("config.eval.methods", method, config)
     settings.RerankSettings.of(config.rerank)
     engine_choice.SearchSettings.of(config.search)
-    extractor.check(config.extract)
+    network.check(config.extract)
     pairs.check(config)
     gldv2_tasks.check(config)
     checks._check_cache(configuration.override(config, {"train.cache_features": True}))

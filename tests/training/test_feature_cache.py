@@ -12,7 +12,7 @@ from delg_jax.models.delg import build
 from delg_jax.training import feature_cache
 from delg_jax.training.train import train_and_evaluate
 from delg_jax.training.trained_network import load_model
-from delg_jax.workdir import claim
+from delg_jax.workdir import Output
 from tests.data.tfds_builders.published import image_id, jpeg, make_gldv1, opened, place
 from tests.photographs import make_folder, truncate
 from tests.tiny import random_variables, training_config
@@ -36,7 +36,7 @@ def built(config, workdir):
     source = folder.training(config.data).train
     log, cache = SkipLog(workdir / "skipped.csv"), workdir / feature_cache.FOLDER
     made_of = feature_cache.made_of(variables, source)
-    claim(cache, config, feature_cache.DECIDING_FIELDS, True, made_of)
+    Output.of(cache, config, feature_cache.DECIDING_FIELDS, made_of).claim(overwrite=True)
     settings = pipeline.InputSettings.of(config.data)
     limits = config.train.batch_size, config.train.cache_gigabytes
     maps = feature_cache.build(module, variables, source, settings, *limits, cache, log)
