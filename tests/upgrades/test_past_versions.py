@@ -108,8 +108,10 @@ def test_the_graph_is_that_which_was_stored(version, tmp_path):
     store = GraphStore(root / "index" / "graph", numbers["names"].tolist())
     weights = json.loads((store.folder / "config.json").read_text())["extra"]["weights"]
     decided_by = (*sections(config()), *deciding_fields(config().search))
-    assert workdir.Output.of(store.folder, config(), decided_by, {"weights": weights}).is_there()
-    with claimed_graph(store, config(), decided_by, weights):
+    output = workdir.Output.of(store.folder, config(), decided_by, {"weights": weights})
+    assert output.is_there()
+    search = config().search
+    with claimed_graph(store, output, search.graph_neighbours, search.graph_block):
         found = store.graph()
     for name in ("indices", "similarities"):
         values = getattr(found, name)
