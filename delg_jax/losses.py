@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 
 from delg_jax.models.class_shards import ClassShards
@@ -179,6 +180,16 @@ class LossWeights:
     reconstruction: float
     attention: float
     margin: float
+
+    @classmethod
+    def of(cls, train: ml_collections.ConfigDict) -> Self:
+        """The weights of `config.train`; zero for a head that does not learn."""
+        return cls(
+            global_loss=train.global_weight * (train.heads != "local"),
+            reconstruction=train.reconstruction_weight * (train.heads != "global"),
+            attention=train.attention_weight * (train.heads != "global"),
+            margin=train.arcface_margin,
+        )
 
     @property
     def which(self) -> str:

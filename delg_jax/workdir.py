@@ -1,6 +1,7 @@
 """Outputs in a working directory: written atomically, with the configuration that made them."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -8,7 +9,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import ml_collections
 import numpy as np
@@ -125,73 +126,116 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
         array_files.save_arrays(temporary, arrays)
 
 
-def claim(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    sections: tuple[str, ...],
-    overwrite: bool = False,
-    extra: dict[str, str] | None = None,
-) -> None:
-    """Prepares `folder` for an output of this configuration.
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """An output and what it is made from.
 
     The whole resolved configuration is stored, but only the sections that decide the output are
     compared: after a change of re-ranking, features are reused.
 
-    Args:
-      folder: of the output; created if absent.
-      config: the whole tree.
-      sections: dotted prefixes of the fields that decide the output.
-      overwrite: whether to delete an output of another configuration instead of refusing it.
-      extra: whatever else decides the output, by name, for example a digest of weights.
-
-    Raises:
-      UserError: if the folder holds an output of another configuration (lists the difference), or
-        cannot be created.
-    """
-    path = folder / CONFIG_FILE
-    wanted = {**configuration.flatten(config, sections), **(extra or {})}
-    temporaries.remove_abandoned(folder)
-    if path.is_file():
-        changes = _changes(path, sections, wanted, unreadable=overwrite)
-        if not changes:
-            return
-        if not overwrite:
-            rule = "was made by another configuration; --overwrite replaces it, or use another "
-            rule += f"--workdir. It differs in {'; '.join(changes)}"
-            raise UserError("workdir", str(folder), rule)
-        shutil.rmtree(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        rule = f"must be a folder that can be written ({error.strerror})"
-        raise UserError("workdir", str(folder), rule) from error
-    describe(folder, config, sections, extra)
-
-
-def describe(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    sections: tuple[str, ...],
-    extra: Mapping[str, str] | None = None,
-    sources: Mapping[str, str] | None = None,
-) -> None:
-    """Writes the description of the output in `folder`, and replaces an existing one.
-
-    Args:
+    Attributes:
       folder: of the output.
-      config: the whole tree.
+      config: all fields by dotted path, as JSON values.
       sections: dotted prefixes of the fields that decide the output.
-      extra: whatever else decides it, by name.
-      sources: digests of the inputs, by name; see `sources`.
+      extra: whatever else decides it, by name, for example a digest of weights.
     """
-    content = {
-        "format": FORMAT,
-        "config": configuration.flatten(config),
-        "sections": list(sections),
-        "extra": dict(extra or {}),
-        "sources": dict(sources or {}),
-    }
-    write_json(folder / CONFIG_FILE, content)
+
+    folder: pathlib.Path
+    config: dict[str, Any]
+    sections: tuple[str, ...]
+    extra: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        folder: pathlib.Path,
+        config: ml_collections.ConfigDict,
+        sections: tuple[str, ...],
+        extra: Mapping[str, str] | None = None,
+    ) -> Self:
+        """The output of a whole tree `config`; further arguments as the attributes."""
+        return cls(folder, configuration.flatten(config), sections, dict(extra or {}))
+
+    def is_there(self) -> bool:
+        """Whether `claim` would find the output and change nothing."""
+        path = self.folder / CONFIG_FILE
+        return path.is_file() and not self._changes(path, unreadable=True)
+
+    def claim(self, overwrite: bool = False) -> None:
+        """Prepares the folder, which is created if absent.
+
+        Args:
+          overwrite: whether to delete an output of another configuration instead of refusing it.
+
+        Raises:
+          UserError: if the folder holds an output of another configuration (lists the difference),
+            or cannot be created.
+        """
+        path = self.folder / CONFIG_FILE
+        temporaries.remove_abandoned(self.folder)
+        if path.is_file():
+            changes = self._changes(path, unreadable=overwrite)
+            if not changes:
+                return
+            if not overwrite:
+                rule = "was made by another configuration; --overwrite replaces it, or use another "
+                rule += f"--workdir. It differs in {'; '.join(changes)}"
+                raise UserError("workdir", str(self.folder), rule)
+            shutil.rmtree(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rule = f"must be a folder that can be written ({error.strerror})"
+            raise UserError("workdir", str(self.folder), rule) from error
+        self.describe()
+
+    def claim_usable(self, use: Callable[[], T], overwrite: bool = False) -> T:
+        """Like `claim`, for an output that may be damaged or made from other images.
+
+        Args:
+          use: opens or makes it; raises a UserError if it cannot be used.
+          overwrite: whether to delete an output that cannot be used.
+
+        Returns:
+          What `use` returned.
+        """
+        self.claim(overwrite)
+        try:
+            return use()
+        except UserError:
+            if not overwrite:
+                raise
+        shutil.rmtree(self.folder)
+        self.claim(overwrite)
+        return use()
+
+    def describe(self, sources: Mapping[str, str] | None = None) -> None:
+        """Writes the description of the output, and replaces an existing one.
+
+        Args:
+          sources: digests of the inputs, by name; see `workdir.sources`.
+        """
+        content = {
+            "format": FORMAT,
+            "config": self.config,
+            "sections": list(self.sections),
+            "extra": self.extra,
+            "sources": dict(sources or {}),
+        }
+        write_json(self.folder / CONFIG_FILE, content)
+
+    def _changes(self, path: pathlib.Path, unreadable: bool) -> list[str]:
+        """How a stored description differs; a damaged one differs if `unreadable`, else raises."""
+        try:
+            stored = _read(path)
+        except UserError as error:
+            if unreadable:
+                return [str(error)]
+            raise
+        wanted = {**configuration.within(self.config, self.sections), **self.extra}
+        fields = configuration.within(stored["config"], self.sections)
+        found = {**migrations.completed(fields, wanted), **stored["extra"]}
+        return configuration.difference(found, wanted)
 
 
 def sources(folder: pathlib.Path) -> dict[str, str]:
@@ -203,68 +247,9 @@ def sources(folder: pathlib.Path) -> dict[str, str]:
     return _read(folder / CONFIG_FILE)["sources"]
 
 
-def claim_usable(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    sections: tuple[str, ...],
-    use: Callable[[], T],
-    overwrite: bool = False,
-    extra: dict[str, str] | None = None,
-) -> T:
-    """Like `claim`, for an output that may be damaged or made from other images.
-
-    Args:
-      folder: of the output.
-      config: the whole tree.
-      sections: dotted prefixes of the fields that decide the output.
-      use: opens or makes it; raises a UserError if it cannot be used.
-      overwrite: whether to delete an output that cannot be used.
-      extra: whatever else decides it.
-
-    Returns:
-      What `use` returned.
-    """
-    claim(folder, config, sections, overwrite, extra)
-    try:
-        return use()
-    except UserError:
-        if not overwrite:
-            raise
-    shutil.rmtree(folder)
-    claim(folder, config, sections, overwrite, extra)
-    return use()
-
-
-def is_of(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    sections: tuple[str, ...],
-    extra: dict[str, str] | None = None,
-) -> bool:
-    """Whether `claim` with the same arguments would find its output and change nothing."""
-    path = folder / CONFIG_FILE
-    wanted = {**configuration.flatten(config, sections), **(extra or {})}
-    return path.is_file() and not _changes(path, sections, wanted, unreadable=True)
-
-
 def stored_config(folder: pathlib.Path) -> dict[str, Any]:
     """The flattened configuration of the output in `folder`; a UserError if there is none."""
     return migrations.completed(_read(folder / CONFIG_FILE)["config"])
-
-
-def _changes(
-    path: pathlib.Path, sections: tuple[str, ...], wanted: dict[str, Any], unreadable: bool
-) -> list[str]:
-    """How a stored configuration differs; a damaged one differs if `unreadable`, else it raises."""
-    try:
-        stored = _read(path)
-    except UserError as error:
-        if unreadable:
-            return [str(error)]
-        raise
-    fields = configuration.within(stored["config"], sections)
-    found = {**migrations.completed(fields, wanted), **stored["extra"]}
-    return configuration.difference(found, wanted)
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

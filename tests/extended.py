@@ -13,7 +13,7 @@ from delg_jax import losses
 from delg_jax.data import open_training
 from delg_jax.errors import UserError
 from delg_jax.models.resnet import ResNet
-from delg_jax.training import checks, step
+from delg_jax.training import checks
 from tests import tiny
 from tests.photographs import make_revisited
 
@@ -41,9 +41,9 @@ def loss():
     moved = losses.add_margin(cosines, jnp.asarray([0, 1]), 0.3, "cosine")
     np.testing.assert_allclose(moved, [[0.2, 0.2], [0.1, -1.2]], atol=1e-6)
     config = default.get_config()
-    assert step.loss_weights(config.train).form == "angle"
+    assert losses.LossWeights.of(config.train).form == "angle"
     config.train.margin_form = "cosine"
-    assert step.loss_weights(config.train).form == "cosine"
+    assert losses.LossWeights.of(config.train).form == "cosine"
     checks.check_fields(config)
     config.train.margin_form = "sine"
     assert refuses(lambda: checks.check_fields(config), "train.margin_form", "sine")

@@ -25,6 +25,45 @@ PACKAGES = (
     "api",
     "cli",
 )
+# Where the configuration is taken apart: verbs, what they open with it, and checks of its fields
+READS_CONFIG = (
+    "delg_jax/api.py",
+    "delg_jax/cli/*.py",
+    "delg_jax/config*.py",
+    "delg_jax/data/__init__.py",
+    "delg_jax/evaluation/experiment.py",
+    "delg_jax/features/experiment.py",
+    "delg_jax/features/formats/exported.py",
+    "delg_jax/features/formats/sift.py",
+    "delg_jax/features/network.py",
+    "delg_jax/features/stablehlo.py",
+    "delg_jax/reports/overlaps.py",
+    "delg_jax/reports/workdir_results.py",
+    "delg_jax/retrieval/pair_matching.py",
+    "delg_jax/retrieval/query.py",
+    "delg_jax/retrieval/searcher.py",
+    "delg_jax/retrieval/settings.py",
+    "delg_jax/sweeps/*.py",
+    "delg_jax/training/checks.py",
+    "delg_jax/training/convert.py",
+    "delg_jax/training/train.py",
+)
+# Elsewhere, what is built from a section, and verbs beside what they use
+TAKES_CONFIG = {
+    "delg_jax/benchmarks/environment.py": ("describe", "digest"),
+    "delg_jax/benchmarks/harness.py": ("write_result",),
+    "delg_jax/features/formats/imported.py": ("is_imported",),
+    "delg_jax/features/image_sets.py": ("query_boxes",),
+    "delg_jax/features/in_memory.py": ("extract_image",),
+    "delg_jax/models/delg.py": ("build",),
+    "delg_jax/search/engine_choice.py": ("build_engine", "deciding_fields", "index_place"),
+    "delg_jax/search/index.py": ("build_index",),
+    "delg_jax/training/checkpoints.py": ("__init__",),
+    "delg_jax/training/named_weights.py": ("use_weights",),
+    "delg_jax/training/trained_network.py": (
+        *("load_model", "require_start", "start_from_checkpoint"),
+    ),
+}
 SHARED = -1  # rank of the modules beside the packages (errors, configuration, ...): left of all
 MAX_LINES_WITHOUT_DOCSTRING = 8
 
@@ -92,6 +131,20 @@ def _heavy_imports(source: str) -> list[str]:
     return [name for name in _imports(ast.parse(source)) if name.split(".")[0] in heavy]
 
 
+def _take_config(source: str) -> list[str]:
+    """Functions with an argument that is a configuration, but checks and constructors `of` it."""
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    found = [
+        function.name
+        for function in functions
+        if any(
+            argument.annotation is not None and "ConfigDict" in ast.unparse(argument.annotation)
+            for argument in (*function.args.args, *function.args.kwonlyargs)
+        )
+    ]
+    return [name for name in found if name != "of" and name.partition("_")[0] != "check"]
+
+
 def _read(file: str) -> str:
     return (ROOT / file).read_text(encoding="utf-8")
 
@@ -124,6 +177,28 @@ def test_there_is_no_grab_bag_file():
 def test_public_functions_are_documented():
     found = {file: _undocumented_functions(_read(file)) for file in PACKAGE}
     assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_the_configuration_is_taken_apart_at_the_top():
+    below = [file for file in PACKAGE if not any(Path(file).match(p) for p in READS_CONFIG)]
+    found = {file: _take_config(_read(file)) for file in below}
+    assert {file: tuple(sorted(names)) for file, names in found.items() if names} == TAKES_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ("config: ml_collections.ConfigDict", ["f"]),
+        ("steps: int, train: ml_collections.ConfigDict | None = None", ["f"]),
+        ("*, train: ConfigDict", ["f"]),
+        ("settings: OptimizerSettings", []),
+        ("settings", []),
+    ],
+)
+def test_functions_that_take_a_configuration_are_found(arguments, found):
+    assert _take_config(f"def f({arguments}): pass") == found
+    assert _take_config(f"def of({arguments}): pass") == []
+    assert _take_config(f"def check_f({arguments}): pass") == []
 
 
 @pytest.mark.parametrize(

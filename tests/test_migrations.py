@@ -36,16 +36,16 @@ def test_every_field_since_the_first_format_has_what_was_done_without_it():
 
 def test_an_older_output_is_used_unless_a_new_field_changes_it(tmp_path):
     config = default.get_config()
-    workdir.claim(tmp_path, config, ("extract",))
+    workdir.Output.of(tmp_path, config, ("extract",)).claim()
     path = tmp_path / workdir.CONFIG_FILE
     content = json.loads(path.read_text(encoding="utf-8"))
     content["config"] = {n: v for n, v in content["config"].items() if n not in migrations.ADDED}
     workdir.write_json(path, content)
-    workdir.claim(tmp_path, config, ("extract",))
-    assert workdir.is_of(tmp_path, config, ("extract",))
+    workdir.Output.of(tmp_path, config, ("extract",)).claim()
+    assert workdir.Output.of(tmp_path, config, ("extract",)).is_there()
     other = configuration.override(config, {"extract.relup": 0.014})
     with pytest.raises(UserError, match=r"config\.extract\.relup: 0\.0 -> 0\.014"):
-        workdir.claim(tmp_path, other, ("extract",))
+        workdir.Output.of(tmp_path, other, ("extract",)).claim()
 
 
 def test_the_stored_configuration_wins():
@@ -82,7 +82,7 @@ def test_an_output_from_before_the_renaming_is_found(tmp_path):
     config = configuration.override(
         default.get_config(), {"rerank.sp.inlier_threshold": 3.0, "search.ivf.count": 7}
     )
-    workdir.claim(tmp_path, config, ("rerank", "search", "data"))
+    workdir.Output.of(tmp_path, config, ("rerank", "search", "data")).claim()
     path = tmp_path / workdir.CONFIG_FILE
     content = json.loads(path.read_text(encoding="utf-8"))
     old = {new: before for before, new in migrations.RENAMED.items()}
@@ -95,7 +95,7 @@ def test_an_output_from_before_the_renaming_is_found(tmp_path):
     content["config"]["data.name"] = "embedded"
     workdir.write_json(path, {name: v for name, v in content.items() if name != "checksum"})
     assert "rerank.sp.residual" in path.read_text(encoding="utf-8")
-    assert workdir.is_of(tmp_path, config, ("rerank", "search", "data"))
+    assert workdir.Output.of(tmp_path, config, ("rerank", "search", "data")).is_there()
     assert workdir.stored_config(tmp_path)["search.ivf.count"] == 7
 
 
@@ -116,13 +116,13 @@ def test_a_removed_field_is_refused_when_set_and_ignored_when_stored(tmp_path, f
     error = arguments.explain(AttributeError(repr(field.rpartition(".")[2])), "delg evaluate", argv)
     assert str(error) == rule
     section = field.partition(".")[0]
-    workdir.claim(tmp_path, config, (section,))
+    workdir.Output.of(tmp_path, config, (section,)).claim()
     path = tmp_path / workdir.CONFIG_FILE
     content = json.loads(path.read_text(encoding="utf-8"))
     content["config"][field] = "eigh"
     workdir.write_json(path, {name: v for name, v in content.items() if name != "checksum"})
     assert field in path.read_text(encoding="utf-8")
-    assert workdir.is_of(tmp_path, config, (section,))
+    assert workdir.Output.of(tmp_path, config, (section,)).is_there()
     assert field not in workdir.stored_config(tmp_path)
 
 

@@ -20,8 +20,12 @@ def tree(dim=2, ratio=0.5):
     return ml_collections.ConfigDict({"model": {"dim": dim}, "rerank": {"ratio": ratio}})
 
 
-def claim(folder, config, **options):
-    workdir.claim(folder, config, ("model",), **options)
+def output(folder, config, extra=None):
+    return workdir.Output.of(folder, config, ("model",), extra)
+
+
+def claim(folder, config, extra=None):
+    output(folder, config, extra).claim()
     (folder / "output").touch()
 
 
@@ -51,14 +55,14 @@ def test_the_stored_configuration_is_read_back(folder):
 
 def test_the_same_configuration_finds_its_artefact(folder):
     claim(folder, tree(), extra={"weights": "abc"})
-    workdir.claim(folder, tree(), ("model",), extra={"weights": "abc"})
-    workdir.claim(folder, tree(), ("model",), overwrite=True, extra={"weights": "abc"})
+    output(folder, tree(), {"weights": "abc"}).claim()
+    output(folder, tree(), {"weights": "abc"}).claim(overwrite=True)
     assert kept(folder)
 
 
 def test_a_field_that_does_not_affect_the_output_may_change(folder):
     claim(folder, tree(ratio=0.5))
-    workdir.claim(folder, tree(ratio=0.9), ("model",))
+    output(folder, tree(ratio=0.9)).claim()
     assert kept(folder)
 
 
@@ -73,14 +77,14 @@ def test_a_field_that_does_not_affect_the_output_may_change(folder):
 def test_another_configuration_is_refused_or_replaces(folder, config, extra, difference):
     claim(folder, tree(), extra={"weights": "abc"})
     with pytest.raises(UserError) as error:
-        workdir.claim(folder, config, ("model",), extra=extra)
+        output(folder, config, extra).claim()
     assert error.value.value == str(folder)
     assert difference in error.value.rule
     assert "--overwrite" in error.value.rule
     assert kept(folder)
-    workdir.claim(folder, config, ("model",), overwrite=True, extra=extra)
+    output(folder, config, extra).claim(overwrite=True)
     assert not kept(folder)
-    workdir.claim(folder, config, ("model",), extra=extra)
+    output(folder, config, extra).claim()
 
 
 @pytest.mark.parametrize(
@@ -100,18 +104,18 @@ def test_a_damaged_configuration_is_refused(folder, text):
     claim(folder, tree())
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.json.* format 1"):
-        workdir.claim(folder, tree(), ("model",))
+        output(folder, tree()).claim()
     assert kept(folder)
-    workdir.claim(folder, tree(), ("model",), overwrite=True)
+    output(folder, tree()).claim(overwrite=True)
     assert not kept(folder)
-    workdir.claim(folder, tree(), ("model",))
+    output(folder, tree()).claim()
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(folder):
     folder.parent.mkdir()
     folder.touch()
     with pytest.raises(UserError, match="workdir = "):
-        workdir.claim(folder, tree(), ("model",))
+        output(folder, tree()).claim()
 
 
 def test_replacing_shows_the_file_only_when_it_is_whole(tmp_path):
@@ -177,22 +181,22 @@ def test_write_json_is_read_back(tmp_path):
 def test_what_an_output_was_made_from_is_read_back_and_replaced(folder):
     claim(folder, tree())
     assert workdir.sources(folder) == {}
-    workdir.describe(folder, tree(ratio=0.9), ("model",), {"weights": "a"}, {"database": "b"})
+    output(folder, tree(ratio=0.9), {"weights": "a"}).describe({"database": "b"})
     assert workdir.sources(folder) == {"database": "b"}
     assert workdir.stored_config(folder)["rerank.ratio"] == 0.9
-    assert workdir.is_of(folder, tree(), ("model",), {"weights": "a"})
+    assert output(folder, tree(), {"weights": "a"}).is_there()
     assert kept(folder)
 
 
 def test_every_flipped_bit_of_a_description_is_noticed_or_changes_nothing(folder):
     claim(folder, tree(), extra={"weights": "abc"})
-    workdir.describe(folder, tree(), ("model",), {"weights": "abc"}, {"database": "b"})
+    output(folder, tree(), {"weights": "abc"}).describe({"database": "b"})
     expected = workdir.stored_config(folder), workdir.sources(folder)
     refused = 0
     for _ in flips(folder / "config.json"):
         try:
             found = workdir.stored_config(folder), workdir.sources(folder)
-            assert workdir.is_of(folder, tree(), ("model",), {"weights": "abc"})
+            assert output(folder, tree(), {"weights": "abc"}).is_there()
         except UserError:
             refused += 1
         else:

@@ -132,31 +132,36 @@ def _bind(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
 ) -> None:
     """Records what this evaluation is made from; first deletes results made from anything else."""
-    folder, fields = root / "evaluation", decided_by(config)
-    extra = {"weights": extracted.weights}
+    output = _output(config, root, extracted.weights)
     made_from = sources(extracted.database, extracted.queries, extracted.data)
-    known = outputs.is_of(folder, config, fields, extra)
+    known = output.is_there()
     if not known and not overwrite:
-        outputs.claim(folder, config, fields, extra=extra)  # an error if there is one
-    if not known or outputs.sources(folder) != made_from:
+        output.claim()  # an error if there is one
+    if not known or outputs.sources(output.folder) != made_from:
         submissions = root.glob("submission_*.csv")
         for path in (root / "metrics.json", root / "rankings.npz", *submissions):
             path.unlink(missing_ok=True)
-    outputs.claim(folder, config, fields, overwrite, extra)
-    with outputs.where_writable(f"{folder}: its configuration"):
-        outputs.describe(folder, config, fields, extra, made_from)
+    output.claim(overwrite)
+    with outputs.where_writable(f"{output.folder}: its configuration"):
+        output.describe(made_from)
 
 
 def _require_bound(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted
 ) -> None:
     """Refuses to write beside the record of another evaluation, which another job has begun."""
-    folder, extra = root / "evaluation", {"weights": extracted.weights}
+    output = _output(config, root, extracted.weights)
     made_from = sources(extracted.database, extracted.queries, extracted.data)
-    same = outputs.is_of(folder, config, decided_by(config), extra)
-    if not same or outputs.sources(folder) not in (made_from, {}):
+    if not output.is_there() or outputs.sources(output.folder) not in (made_from, {}):
         rule = "was begun by another job, with another configuration or other features, while this "
-        raise UserError("evaluation", str(folder), f"{rule}one was running; use another --workdir")
+        rule += "one was running; use another --workdir"
+        raise UserError("evaluation", str(output.folder), rule)
+
+
+def _output(config: ml_collections.ConfigDict, root: pathlib.Path, weights: str) -> outputs.Output:
+    """The evaluation of a workdir, of features of these weights."""
+    extra = {"weights": weights}
+    return outputs.Output.of(root / "evaluation", config, decided_by(config), extra)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -174,7 +179,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
     kappas = tuple(evaluation.kappas)
     if not all(isinstance(kappa, int) and kappa > 0 for kappa in kappas):
         raise UserError("config.eval.kappas", kappas, "must be positive whole numbers")
-    check_ranks(config, gldv2_tasks.counted(config))
+    check_ranks(config, _counted(config))
     require_seed(config)
     gldv2_tasks.check(config)
     pairs.check(config)
@@ -204,10 +209,10 @@ def _rank_by_methods(
     overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
-    wanted, task = tuple(config.eval.methods), gldv2_tasks.task_of(config)
+    wanted, task = tuple(config.eval.methods), gldv2_tasks.task_of(config.data.name)
     settings, reranking = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
     truth = None if task else extracted.data.ground_truth
-    depth = ranked_depth(config, gldv2_tasks.counted(config))
+    depth = ranked_depth(config, _counted(config))
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
@@ -229,6 +234,11 @@ def _rank_by_methods(
     return {method: ranked[method] for method in wanted}, {m: costs[m] for m in wanted}
 
 
+def _counted(config: ml_collections.ConfigDict) -> int:
+    """Images per query that the task of the data set scores; 0 for all."""
+    return gldv2_tasks.counted(gldv2_tasks.task_of(config.data.name), config.eval.recognition_top)
+
+
 def _searches(wanted: Sequence[str]) -> list[str]:
     """The searches that methods start with."""
     return sorted({method.split("+")[0] for method in wanted})
@@ -244,7 +254,7 @@ def _score(
 
     For Google Landmarks v2, also writes the predictions of every method.
     """
-    task, kappas = gldv2_tasks.task_of(config), config.eval.kappas
+    task, kappas = gldv2_tasks.task_of(config.data.name), config.eval.kappas
     if not task:
         scored = {
             method: revisited.by_protocol(found.by_protocol, data.ground_truth, kappas)

@@ -33,21 +33,21 @@ SCORED = ("Public", "Private")  # usages of queries: validation and test
 Solution = dict[str, dict[str, list]]
 
 
-def task_of(config: ml_collections.ConfigDict) -> str | None:
-    """The task of the data set; None for other data sets."""
-    return _TASKS.get(config.data.name)
+def task_of(name: str) -> str | None:
+    """The task of a data set, as `config.data.name` names it; None if it has none."""
+    return _TASKS.get(name)
 
 
-def counted(config: ml_collections.ConfigDict) -> int:
-    """Images per query that the task scores; 0 for all."""
-    if task_of(config) == "recognition":
-        return config.eval.recognition_top
-    return COUNTED if task_of(config) else 0
+def counted(task: str | None, top: int) -> int:
+    """Images per query that a task scores, `top` of them for recognition; 0 for all."""
+    if task == "recognition":
+        return top
+    return COUNTED if task else 0
 
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError for values in `config.eval` that no task can be scored with."""
-    evaluation, task = config.eval, task_of(config)
+    evaluation, task = config.eval, task_of(config.data.name)
     if evaluation.recognition_top < 1:
         rule = "must be at least 1"
         raise UserError("config.eval.recognition_top", evaluation.recognition_top, rule)

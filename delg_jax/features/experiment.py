@@ -16,12 +16,12 @@ from delg_jax.data.sources import ImageSource
 from delg_jax.errors import UserError
 from delg_jax.features.beam_extraction import extract_with_beam, require_beam
 from delg_jax.features.extraction import Loader, extract_to_store
-from delg_jax.features.extractor import check
 from delg_jax.features.formats.imported import DECIDING_FIELDS, ImportedFeatures, is_imported
 from delg_jax.features.image_sets import LISTED, PARTS, ImageSet, store_folder
 from delg_jax.features.in_memory import InMemoryFeatures
-from delg_jax.features.network import Network, check_dimension, network_sections
+from delg_jax.features.network import Network, check, check_dimension, network_sections
 from delg_jax.features.origins import Box, CurrentImages
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.workdir import root_of
@@ -92,11 +92,11 @@ def extract(
             stores.append(InMemoryFeatures([]))
             break
         listed = part == "database" and config.data.name == LISTED
+        folder = store_folder(root, config.data.name, part)
         with open_for_writing(
-            store_folder(config, root, part),
-            config,
-            sections(config),
-            network.weights,
+            outputs.Output.of(folder, config, sections(config), {"weights": network.weights}),
+            Layout.of(config.extract),
+            config.data.memory_megabytes,
             list(source.names),
             overwrite,
             _updating(source.names, _forget) if listed else None,
@@ -154,11 +154,11 @@ def extract_images(
             raise UserError("--images", images, rule)
         store.delete(gone)
 
+    folder, extra = root / "features" / LISTED, {"weights": network.weights}
     with open_for_writing(
-        root / "features" / LISTED,
-        config,
-        network_sections(config),
-        network.weights,
+        outputs.Output.of(folder, config, network_sections(config), extra),
+        Layout.of(config.extract),
+        config.data.memory_megabytes,
         source.names,
         overwrite,
         _updating(source.names, forget),
@@ -199,7 +199,8 @@ def _record_place(config: ml_collections.ConfigDict, store: FeatureStore, weight
         return
     with outputs.where_writable(f"{store.folder}: where the images lie"):
         moved = configuration.override(config, place)
-        outputs.describe(store.folder, moved, network_sections(config), {"weights": weights})
+        fields, extra = network_sections(config), {"weights": weights}
+        outputs.Output.of(store.folder, moved, fields, extra).describe()
 
 
 def sections(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -260,14 +261,15 @@ def _import(
     sources = {"database": data.database, "queries": data.queries}
     names = {name: list(source.names) for name, source in sources.items()}
     _require_one_box_per_query(data)
-    files = ImportedFeatures(config.extract, names)
-    digest = files.digest()
+    asked = config.extract
+    paths, layout = (asked.imported_local, asked.imported_global), Layout.of(asked)
+    files = ImportedFeatures(*paths, layout, names)
+    digest, memory = files.digest(), config.data.memory_megabytes
     stores = []
     for name in sources:
-        folder = root / "features" / name
-        with open_for_writing(
-            folder, config, sections(config), digest, names[name], overwrite
-        ) as store:
+        folder, extra = root / "features" / name, {"weights": digest}
+        output = outputs.Output.of(folder, config, sections(config), extra)
+        with open_for_writing(output, layout, memory, names[name], overwrite) as store:
             files.import_to_store(name, store, config.data.max_skipped)
         _require_usable_images(store, config.data.max_skipped)
         stores.append(store)

@@ -9,20 +9,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from delg_jax.compilation_cache import release_if_many
-from delg_jax.errors import UserError, require_choice
+from delg_jax.errors import UserError
 from delg_jax.features import pyramid, pyramid_level, selection
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.pca import Pca
 from delg_jax.features.pyramid_level import ExtractionSettings, Level, LevelPlan
-from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
 from delg_jax.models import efficientnet, vit
 from delg_jax.models.delg import Delg
-
-SCALE_POOLINGS = ("mean", "max")
 
 _IN_FLIGHT = 2  # batches that run while the results of an earlier one are copied
 _ACCELERATOR_PIXELS = 4_194_304  # in a batch
@@ -198,35 +194,6 @@ def in_original_pixels(features: Features, scale: float) -> Features:
         scales=(features.local.scales / scale).astype(np.float32),
     )
     return features._replace(local=local)
-
-
-def check(settings: ml_collections.ConfigDict) -> None:
-    """Raises a UserError for invalid values in the `config.extract` tree."""
-    require_choice("config.extract.dtype", settings.dtype, ("float32", "bfloat16"))
-    require_choice("config.extract.scale_pooling", settings.scale_pooling, SCALE_POOLINGS)
-    require_choice("config.extract.local_encoding", settings.local_encoding, ENCODINGS)
-    require_choice("config.extract.global_dtype", settings.global_dtype, GLOBAL_DTYPES)
-    for field in ("gem_power", "relup"):
-        if not settings[field] >= 0:  # also refuses NaN
-            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
-    if not 0 <= settings.regional <= 1:
-        raise UserError("config.extract.regional", settings.regional, "must lie in [0, 1]")
-    if not 0 <= settings.compression <= 19:
-        rule = "must be a level from 0 to 19"
-        raise UserError("config.extract.compression", settings.compression, rule)
-    if settings.shape_step < 0 or settings.shape_step % 32:
-        rule = "must be a multiple of 32 pixels, or 0 for a few canvases"
-        raise UserError("config.extract.shape_step", settings.shape_step, rule)
-    for field in ("max_features", "chunk_images", "pca_images"):
-        if settings[field] < 1:
-            raise UserError(f"config.extract.{field}", settings[field], "must be at least 1")
-    for field in ("max_size", "pca_dim", "batch_pixels", "nms_radius"):
-        if settings[field] < 0:
-            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
-    for field in ("local_scales", "global_scales"):
-        positive = [isinstance(s, int | float) and s > 0 for s in settings[field]]
-        if not positive or not all(positive):
-            raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")
 
 
 def adapted(module: Delg, settings: ExtractionSettings) -> Delg:

@@ -15,15 +15,15 @@ LISTED = "images"  # the set, and the data set, whose images `listing` finds
 PARTS = ("database", "queries")
 
 
-def store_folder(config: ml_collections.ConfigDict, root: pathlib.Path, part: str) -> pathlib.Path:
+def store_folder(root: pathlib.Path, data_set: str, part: str) -> pathlib.Path:
     """Folder of a feature store: that of the data set `images` is what `extract --images` writes.
 
     Args:
-      config: the whole tree.
       root: the workdir.
+      data_set: its name, `config.data.name`.
       part: `database` or `queries`.
     """
-    listed = part == "database" and config.data.name == LISTED
+    listed = part == "database" and data_set == LISTED
     return root / "features" / (LISTED if listed else part)
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from delg_jax import distributed
 from delg_jax.data.sources import ImageSource
-from delg_jax.errors import UserError
+from delg_jax.errors import UserError, require_choice
 from delg_jax.features import pca
 from delg_jax.features.extraction import Loader
-from delg_jax.features.extractor import Extractor, check, feature_variables
+from delg_jax.features.extractor import Extractor, feature_variables
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.pyramid_level import ExtractionSettings
+from delg_jax.features.storage.encodings import ENCODINGS, GLOBAL_DTYPES
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import SOURCES
 from delg_jax.models.variables import digest
@@ -53,14 +54,19 @@ class Network:
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         check(config.extract)
-        self._config = config
+        extract, data = config.extract, config.data
+        self._limits = extract.max_size, data.min_side, data.max_pixels, extract.reduced_decode
+        self._pca = extract.pca_images, extract.pca_dim, extract.pca_whitening
         _LOG.info("loading the network, %s", config.model.backbone)
         module, variables = load_model(config, workdir)
         self.weights = digest(feature_variables(variables))
-        threshold = attention_threshold(config, workdir)
-        if config.extract.attention_quantile:
+        quantile = extract.attention_quantile
+        threshold = attention_threshold(
+            extract.attention_threshold, quantile, config.model.checkpoint, workdir
+        )
+        if quantile:
             self.weights += f", tau {threshold:.9g}"
-        settings = ExtractionSettings.of(config.extract)
+        settings = ExtractionSettings.of(extract)
         settings = dataclasses.replace(settings, attention_threshold=threshold)
         self.extractor = Extractor(module, variables, settings)
 
@@ -82,11 +88,8 @@ class Network:
             if self.extractor.pca is None:
                 self.extractor.pca = stored
             if self.extractor.pca is None:
-                extract, data = self._config.extract, self._config.data
-                limits = extract.max_size, data.min_side, data.max_pixels
-                loader = Loader(source, None, *limits, extract.reduced_decode)
-                sample = _sample(source, extract.pca_images)
-                dim, whitening = extract.pca_dim, extract.pca_whitening
+                images, dim, whitening = self._pca
+                loader, sample = Loader(source, None, *self._limits), _sample(source, images)
                 self.extractor.pca = fit_pca(loader, sample, self.extractor, dim, whitening)
                 fitted_on = [source.names[index] for index in sample]
             if self.extractor.pca is not None and stored is None:
@@ -139,38 +142,68 @@ def _sample(source: ImageSource, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, len(source) - 1, count).astype(int))
 
 
-def attention_threshold(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> float:
+def attention_threshold(
+    threshold: float, quantile: float, checkpoint: str, workdir: pathlib.Path
+) -> float:
     """Returns tau, the minimum attention of local features.
 
     Args:
-      config: the whole tree.
+      threshold: tau, if it is given.
+      quantile: of the attention in training, to use instead; 0 for none.
+      checkpoint: `config.model.checkpoint`.
       workdir: whose checkpoints are searched, as in `trained_network.load_model`.
 
     Returns:
-      `config.extract.attention_threshold`, or the quantile of the attention in training that
-      `config.extract.attention_quantile` asks for.
+      The threshold, or the quantile.
 
     Raises:
       UserError: if both are set, the quantile is not one of the known ones, or the network does
         not come from a checkpoint that stores its quantiles.
     """
-    settings = config.extract
-    quantile = settings.attention_quantile
     if not quantile:
-        return float(settings.attention_threshold)
+        return float(threshold)
     if quantile not in _ATTENTION_QUANTILES:
         rule = "must be 0, 0.5 or 0.75"
         raise UserError("config.extract.attention_quantile", quantile, rule)
-    if settings.attention_threshold:
+    if threshold:
         rule = "must be 0 if config.extract.attention_threshold is set"
         raise UserError("config.extract.attention_quantile", quantile, rule)
-    found = trained_network.find_checkpoint(config, pathlib.Path(workdir))
+    found = trained_network.find_checkpoint(checkpoint, workdir)
     if found is None:
         rule = "needs a network from a checkpoint, which stores the attention in training"
         raise UserError("config.extract.attention_quantile", quantile, rule)
     folder, step = found
     chosen = folder if step is None else folder / str(step)
     return trained_network.attention_thresholds(chosen)[_ATTENTION_QUANTILES[quantile]]
+
+
+def check(settings: ml_collections.ConfigDict) -> None:
+    """Raises a UserError for invalid values in the `config.extract` tree."""
+    require_choice("config.extract.dtype", settings.dtype, ("float32", "bfloat16"))
+    require_choice("config.extract.scale_pooling", settings.scale_pooling, ("mean", "max"))
+    require_choice("config.extract.local_encoding", settings.local_encoding, ENCODINGS)
+    require_choice("config.extract.global_dtype", settings.global_dtype, GLOBAL_DTYPES)
+    for field in ("gem_power", "relup"):
+        if not settings[field] >= 0:  # also refuses NaN
+            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
+    if not 0 <= settings.regional <= 1:
+        raise UserError("config.extract.regional", settings.regional, "must lie in [0, 1]")
+    if not 0 <= settings.compression <= 19:
+        rule = "must be a level from 0 to 19"
+        raise UserError("config.extract.compression", settings.compression, rule)
+    if settings.shape_step < 0 or settings.shape_step % 32:
+        rule = "must be a multiple of 32 pixels, or 0 for a few canvases"
+        raise UserError("config.extract.shape_step", settings.shape_step, rule)
+    for field in ("max_features", "chunk_images", "pca_images"):
+        if settings[field] < 1:
+            raise UserError(f"config.extract.{field}", settings[field], "must be at least 1")
+    for field in ("max_size", "pca_dim", "batch_pixels", "nms_radius"):
+        if settings[field] < 0:
+            raise UserError(f"config.extract.{field}", settings[field], "must not be negative")
+    for field in ("local_scales", "global_scales"):
+        positive = [isinstance(s, int | float) and s > 0 for s in settings[field]]
+        if not positive or not all(positive):
+            raise UserError(f"config.extract.{field}", settings[field], "must be positive numbers")
 
 
 def local_dimension(config: ml_collections.ConfigDict) -> tuple[str, int]:

@@ -27,14 +27,13 @@ from delg_jax import configuration
 from delg_jax.errors import UserError, require_choice
 from delg_jax.features import extractor, pyramid, pyramid_level, selection
 from delg_jax.features.experiment import sections
-from delg_jax.features.extractor import check
 from delg_jax.features.image_sets import store_folder
-from delg_jax.features.network import Network
+from delg_jax.features.network import Network, check
 from delg_jax.features.pca import Pca
 from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.features.store import FeatureStore
 from delg_jax.models.delg import Delg
-from delg_jax.workdir import FORMAT, claim, replacing, root_of, write_json
+from delg_jax.workdir import FORMAT, Output, replacing, root_of, write_json
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 Outputs = dict[str, jax.Array]
@@ -176,10 +175,10 @@ def _stored_pca(config: ml_collections.ConfigDict, root: pathlib.Path, weights: 
     """The projection that was fitted when the database was extracted, if there is one."""
     if not config.extract.pca_dim:
         return None
-    folder = store_folder(config, root, "database")
+    folder = store_folder(root, config.data.name, "database")
     pca = FeatureStore(folder).read_pca()
     # Refuses a projection that belongs to other weights or data
-    claim(folder, config, sections(config), extra={"weights": weights})
+    Output.of(folder, config, sections(config), {"weights": weights}).claim()
     if pca is None:
         rule = f"needs the projection in features/{folder.name}; delg extract makes it"
         raise UserError("config.extract.pca_dim", config.extract.pca_dim, rule)

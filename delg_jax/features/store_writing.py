@@ -5,7 +5,6 @@ import logging
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-import ml_collections
 import numpy as np
 
 from delg_jax import distributed, workdir
@@ -24,10 +23,9 @@ _LOG = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def open_for_writing(
-    folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    sections: tuple[str, ...],
-    weights: str,
+    output: workdir.Output,
+    layout: Layout,
+    memory: int,
     names: Sequence[str],
     overwrite: bool = False,
     update_images: Callable[[FeatureStore], None] | None = None,
@@ -38,10 +36,9 @@ def open_for_writing(
     """Yields a store that only this job may write; a whole and current store is not locked.
 
     Args:
-      folder: of the store.
-      config: the whole tree.
-      sections: prefixes of the fields that the features depend on.
-      weights: digest of what the features are made from.
+      output: the store.
+      layout: of it.
+      memory: megabytes of features that may be read into memory.
       names: of the images, in order.
       overwrite: whether a damaged store, or one of another configuration or other images, is
         deleted instead of refused.
@@ -55,10 +52,9 @@ def open_for_writing(
       UserError: if another job writes the store, it was made by another configuration, or its
         projection was fitted on images that have changed.
     """
-    extra = {"weights": weights}
-    known = workdir.is_of(folder, config, sections, extra)
-    in_order = update_images is None
-    store = _open_if_whole(folder, config, names, projection, in_order) if known else None
+    folder, in_order = output.folder, update_images is None
+    known = output.is_there()
+    store = _open_if_whole(folder, memory, names, projection, in_order) if known else None
     comparison = _compare(store, images) if store is not None else None
     current = store is not None and (comparison is None or not len(comparison.changed))
     # All processes must agree before one of them changes the store
@@ -71,7 +67,7 @@ def open_for_writing(
 
     def open_or_create() -> FeatureStore:
         """Opens the store; refuses a projection that was fitted on other images."""
-        store = _open_or_create(folder, config, names, append=update_images is None)
+        store = _open_or_create(folder, layout, memory, names, append=in_order)
         comparison = None if keep_projection else _compare(store, images)
         if comparison is not None:
             _require_projection_is_current(store, comparison)
@@ -79,7 +75,7 @@ def open_for_writing(
 
     def claim() -> FeatureStore:
         """Opens the store and updates its images."""
-        store = workdir.claim_usable(folder, config, sections, open_or_create, overwrite, extra)
+        store = output.claim_usable(open_or_create, overwrite)
         if update_images is not None:
             update_images(store)
         if (comparison := _compare(store, images)) is not None:
@@ -92,7 +88,7 @@ def open_for_writing(
 
     with held_by_first(folder, claim) as store:
         if store is None:
-            store = FeatureStore(folder, config.data.memory_megabytes, whole=False)
+            store = FeatureStore(folder, memory, whole=False)
         yield store
 
 
@@ -135,21 +131,16 @@ def group_by_chunk(store: FeatureStore, runs: Sequence[range]) -> list[list[rang
     return list(chunks.values())
 
 
-def layout(settings: ml_collections.ConfigDict) -> Layout:
-    """The layout that the `config.extract` tree asks for."""
-    return Layout(**{name: settings[name] for name in Layout._fields})
-
-
 def _open_if_whole(
     folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
+    memory: int,
     names: Sequence[str],
     projection: Pca | None,
     in_order: bool,
 ) -> FeatureStore | None:
     """The store if it is whole and has these images and projection; else None, never an error."""
     try:
-        store = FeatureStore(folder, config.data.memory_megabytes)
+        store = FeatureStore(folder, memory)
         same = store.names == list(names) if in_order else sorted(store.names) == sorted(names)
         whole = same and not store.missing()
         same_projection = projection is None or equal(store.read_pca(), projection)
@@ -159,14 +150,13 @@ def _open_if_whole(
 
 
 def _open_or_create(
-    folder: pathlib.Path, config: ml_collections.ConfigDict, names: Sequence[str], append: bool
+    folder: pathlib.Path, layout: Layout, memory: int, names: Sequence[str], append: bool
 ) -> FeatureStore:
     """Opens or creates the store, and appends what it lacks of `names` if asked for."""
-    wanted, memory = layout(config.extract), config.data.memory_megabytes
     if append:
-        store = FeatureStore.prepare(folder, names, wanted, memory)
+        store = FeatureStore.prepare(folder, names, layout, memory)
     else:
-        store = FeatureStore.open_or_make(folder, wanted, memory)
+        store = FeatureStore.open_or_make(folder, layout, memory)
     store.row_names(), store.missing()  # raises if damaged, while the store can be replaced
     return store
 

@@ -1,10 +1,11 @@
 """Variables of a network: initialised, filled with pretrained weights, and their digest."""
 
+import dataclasses
 import functools
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import ml_collections
@@ -43,17 +44,37 @@ def shapes(module: Delg) -> Variables:
     return {name: variables.get(name, {}) for name in ("params", "batch_stats")}
 
 
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Weights of another system; the fields of `config.model` that start with `pretrained`.
+
+    Attributes:
+      weights: a file, or a published name; "" for none.
+      source: their naming scheme, a key of `weights.names.NAMINGS`; "" = found from their names.
+      mapping: JSON file that maps names of variables; "" = the naming scheme.
+    """
+
+    weights: str
+    source: str = ""
+    mapping: str = ""
+
+    @classmethod
+    def of(cls, model: ml_collections.ConfigDict) -> Self:
+        """The weights that `config.model` names."""
+        return cls(model.pretrained, model.pretrained_source, model.pretrained_mapping)
+
+
 def pretrained_variables(
-    module: Delg, key: jax.Array, model: ml_collections.ConfigDict, complete: bool = False
+    module: Delg, key: jax.Array, pretrained: Pretrained, complete: bool = False
 ) -> Variables:
-    """The variables of `config.model.pretrained`; those that it lacks are initialised.
+    """The variables that pretrained weights hold; those that they lack are initialised.
 
     The weights are checked before anything is initialised.
 
     Args:
       module: the network.
       key: of the initialisation.
-      model: the `config.model` tree.
+      pretrained: the weights.
       complete: as for `load_pretrained`.
 
     Returns:
@@ -62,21 +83,23 @@ def pretrained_variables(
     Raises:
       UserError: if the weights do not fit the network.
     """
-    pretrained = _read_pretrained(model, classifiers=False, complete=complete)
-    return _merged(initialize(module, key), pretrained, model)
+    found = _read_pretrained(module, pretrained, classifiers=False, complete=complete)
+    return _merged(initialize(module, key), found, pretrained)
 
 
 def load_pretrained(
+    module: Delg,
     variables: Variables,
-    model: ml_collections.ConfigDict,
+    pretrained: Pretrained,
     classifiers: bool = False,
     complete: bool = False,
 ) -> Variables:
-    """Replaces the variables that `config.model.pretrained` holds; a no-op if it is empty.
+    """Replaces the variables that pretrained weights hold; a no-op if there are none.
 
     Args:
-      variables: fresh variables of the network.
-      model: the `config.model` tree.
+      module: the network.
+      variables: of it, fresh.
+      pretrained: the weights.
       classifiers: whether to load the classifiers too; their number of classes must then be equal.
       complete: whether to refuse weights that lack a head of which features are made.
 
@@ -86,75 +109,71 @@ def load_pretrained(
     Raises:
       UserError: if the weights do not fit the network.
     """
-    return _merged(variables, _read_pretrained(model, classifiers, complete), model)
+    found = _read_pretrained(module, pretrained, classifiers, complete)
+    return _merged(variables, found, pretrained)
 
 
 def _read_pretrained(
-    model: ml_collections.ConfigDict, classifiers: bool, complete: bool
+    module: Delg, pretrained: Pretrained, classifiers: bool, complete: bool
 ) -> Variables | None:
-    """The variables that `config.model.pretrained` holds; None if it is empty."""
-    if not model.pretrained:
+    """The variables that pretrained weights hold; None if there are none."""
+    if not pretrained.weights:
         return None
-    arrays = weights.read_arrays(weights.locate(model.pretrained))
-    source = _source(model, arrays)
+    arrays = weights.read_arrays(weights.locate(pretrained.weights))
+    source = _source(module.backbone, pretrained, arrays)
     # Shapes fit weights of another convention too, but strides and input normalisation do not
-    convention = weights.convention_of(source, arrays, model.backbone)
-    if model.convention != convention:
+    convention = weights.convention_of(source, arrays, module.backbone)
+    if module.convention != convention:
         rule = f"must be {convention}, the convention of these {source} weights"
-        raise UserError("config.model.convention", model.convention, rule)
-    if not classifiers:
-        model = model.copy_and_resolve_references()
-        model.num_classes = 0
-    converted = weights.convert(
-        source, arrays, model, weights.read_mapping(model.pretrained_mapping)
-    )
+        raise UserError("config.model.convention", module.convention, rule)
+    mapping = weights.read_mapping(pretrained.mapping)
+    converted = weights.convert(source, arrays, module, mapping, classifiers)
     if complete:
-        _require_heads(model, converted["params"])
+        _require_heads(module, pretrained.weights, converted["params"])
     return converted
 
 
-def _source(model: ml_collections.ConfigDict, arrays: Mapping[str, np.ndarray]) -> str:
-    """The naming scheme of weights, which also must be of the backbone of `config.model`."""
+def _source(backbone: str, pretrained: Pretrained, arrays: Mapping[str, np.ndarray]) -> str:
+    """The naming scheme of weights, which also must be of the backbone."""
     found = weights.identify(arrays)
     if found is None:
-        if not model.pretrained_source:
+        if not pretrained.source:
             rule = "must be given: the names in config.model.pretrained match no known backbone"
             raise UserError("config.model.pretrained_source", "", rule)
-        return model.pretrained_source  # conversion says what is missing
-    if found.backbone != model.backbone:
+        return pretrained.source  # conversion says what is missing
+    if found.backbone != backbone:
         rule = f"must be {found.backbone}, the architecture of these weights"
-        raise UserError("config.model.backbone", model.backbone, rule)
-    return model.pretrained_source or found.source
+        raise UserError("config.model.backbone", backbone, rule)
+    return pretrained.source or found.source
 
 
-def _require_heads(model: ml_collections.ConfigDict, found: Mapping[str, Any]) -> None:
+def _require_heads(module: Delg, name: str, found: Mapping[str, Any]) -> None:
     """Refuses weights that lack a head of which features are made."""
     heads: tuple[tuple[str, str, Any, bool], ...] = (
         ("whiten", "whitening", False, True),
-        ("attend", "attention", "norm", model.local_head),
-        ("reduce", "dim_reduction", "none", model.local_head),
+        ("attend", "attention", "norm", module.local_head),
+        ("reduce", "dim_reduction", "none", module.local_head),
     )
     for part, field, without, computed in heads:
-        if computed and model[field] != without and part not in found:
-            rule = f"must be {without!r}: {model.pretrained} has no such layer, and one of random "
+        value = getattr(module, field)
+        if computed and value != without and part not in found:
+            rule = f"must be {without!r}: {name} has no such layer, and one of random "
             rule += "weights would make useless features"
-            raise UserError(f"config.model.{field}", model[field], rule)
+            raise UserError(f"config.model.{field}", value, rule)
 
 
-def _merged(
-    variables: Variables, pretrained: Variables | None, model: ml_collections.ConfigDict
-) -> Variables:
-    if pretrained is None:
+def _merged(variables: Variables, found: Variables | None, pretrained: Pretrained) -> Variables:
+    if found is None:
         return variables
     merged = traverse_util.flatten_dict(variables)
-    merged.update(traverse_util.flatten_dict(pretrained))
+    merged.update(traverse_util.flatten_dict(found))
     fresh = sorted(
         part
-        for part in set(variables["params"]) - set(pretrained["params"])
+        for part in set(variables["params"]) - set(found["params"])
         if not part.endswith("_classifier")
     )
     if fresh:
-        _LOG.info("%s lacks %s; initialised at random", model.pretrained, ", ".join(fresh))
+        _LOG.info("%s lacks %s; initialised at random", pretrained.weights, ", ".join(fresh))
     return traverse_util.unflatten_dict(merged)
 
 

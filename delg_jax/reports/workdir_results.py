@@ -112,7 +112,8 @@ def _stores(
     """Features of queries and database; neither if one cannot be read."""
     try:
         queries, database = (
-            FeatureStore(store_folder(config, folder, part)) for part in ("queries", "database")
+            FeatureStore(store_folder(folder, config.data.name, part))
+            for part in ("queries", "database")
         )
         _ = queries.names, database.names
     except _UNUSABLE as error:

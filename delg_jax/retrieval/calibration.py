@@ -7,21 +7,17 @@ database which show different things. Their inliers are kept in the workdir.
 
 import dataclasses
 import math
-import pathlib
 from typing import Self
 
 import jax
-import ml_collections
 import numpy as np
 
 from delg_jax import json_files
 from delg_jax import workdir as outputs
 from delg_jax.features import LocalFeatures
-from delg_jax.features.experiment import Extracted, sections
 from delg_jax.features.in_memory import CachedFeatures
 from delg_jax.progress import Progress
 from delg_jax.rerank import SpatialSettings, spatial_verification
-from delg_jax.retrieval.settings import RerankSettings
 
 # Most wrong images in so many that reach a level. A short list has 100: by chance, one of them
 # reaches `weak`, and one in a hundred lists has one that reaches `strong`
@@ -50,6 +46,11 @@ _FIELDS = json_files.fields(
 )
 # Fields of `config.rerank.sp` that no count depends on
 _IDLE = ("short_list", "min_inliers", "score", "pair_block", "hamming")
+# The fields that counts depend on, besides those of the features
+DECIDING_FIELDS = (
+    "seed",
+    *(f"rerank.sp.{f.name}" for f in dataclasses.fields(SpatialSettings) if f.name not in _IDLE),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,18 +185,20 @@ def wrong_pairs(
 
 
 def load_or_measure(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    extracted: Extracted,
+    output: outputs.Output,
+    settings: SpatialSettings,
+    seed: int,
+    source: str,
     database: CachedFeatures,
 ) -> ChanceModel | None:
     """The model of wrong images; measured once for the features and the settings.
 
     Args:
-      config: the whole tree.
-      workdir: keeps what was measured, unless it is read-only.
-      extracted: whose database is calibrated.
-      database: its features, which may be cached.
+      output: keeps what was measured, unless it is read-only.
+      settings: of spatial verification.
+      seed: of the draws.
+      source: digest of the features.
+      database: the features, which may be cached.
 
     Returns:
       The model; None if there are too few images.
@@ -203,22 +206,18 @@ def load_or_measure(
     Raises:
       UserError: if what is stored is damaged.
     """
-    settings, folder = RerankSettings.of(config.rerank).sp, workdir / FOLDER
-    spatial = tuple(f"rerank.sp.{name}" for name in config.rerank.sp if name not in _IDLE)
-    decided_by = (*sections(config), *spatial, "seed")
-    extra, source = {"weights": extracted.weights}, extracted.database.digest()
-    stored = None
-    if outputs.is_of(folder, config, decided_by, extra):
+    folder, stored = output.folder, None
+    if output.is_there():
         stored = json_files.read(folder / _FILE, _SUBJECT, _FIELDS, _REMEDY)
     if stored is not None and stored["source"] == source:
         return ChanceModel.fit(np.array(stored["features"]), np.array(stored["inliers"]))
-    features, inliers = wrong_pairs(database, settings, config.seed)
+    features, inliers = wrong_pairs(database, settings, seed)
     content = {"source": source, "features": features.tolist(), "inliers": inliers.tolist()}
     with outputs.where_writable(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / outputs.CONFIG_FILE).unlink(missing_ok=True)  # until its content is there
         outputs.write_json(folder / _FILE, content)
-        outputs.describe(folder, config, decided_by, extra)
+        output.describe()
     return ChanceModel.fit(features, inliers)
 
 

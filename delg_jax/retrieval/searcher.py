@@ -15,11 +15,12 @@ import numpy as np
 from delg_jax.data import ImageSource, images
 from delg_jax.errors import UserError
 from delg_jax.features import Extracted, LocalFeatures, extract
-from delg_jax.features.experiment import has_local
+from delg_jax.features.experiment import has_local, sections
 from delg_jax.features.formats.imported import is_imported
 from delg_jax.features.in_memory import CachedFeatures, InMemoryFeatures
 from delg_jax.features.network import Network
 from delg_jax.features.origins import Box
+from delg_jax.features.storage.rows import Layout
 from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
@@ -32,7 +33,7 @@ from delg_jax.search.engine_choice import SearchSettings, index_place
 from delg_jax.search.engines import LocalSearch
 from delg_jax.search.graph import PairGraph
 from delg_jax.search.index import build_index, is_built, pair_graph
-from delg_jax.workdir import root_of
+from delg_jax.workdir import Output, root_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,6 +148,8 @@ class Searcher:
         check_has_network(config)
         self.config, self._root, self._overwrite = config, root_of(workdir), overwrite
         self.methods = possible_methods(config)
+        self._max_size, self._layout = config.extract.max_size, Layout.of(config.extract)
+        self._has_local, self._seed, self._depth = has_local(config), config.seed, config.eval.depth
         self._search_settings = SearchSettings.of(config.search)
         self._rerank_settings = RerankSettings.of(config.rerank)
         network = Network(config, self._root)
@@ -180,7 +183,7 @@ class Searcher:
         """
         start = time.perf_counter()
         try:
-            loaded = images.prepare(image, box, self.config.extract.max_size)
+            loaded = images.prepare(image, box, self._max_size)
         except images.BadImageError as error:
             raise UserError("--box", box, str(error)) from error
         spent = _milliseconds_since(start)
@@ -204,8 +207,8 @@ class Searcher:
             start = time.perf_counter()  # does not count waiting for other threads
             found = self._extractor([loaded.image])[0]
             spent = _milliseconds_since(start)
-        settings = self.config.extract
-        one = InMemoryFeatures([found], settings.local_encoding, settings.global_dtype)
+        stored = self._layout
+        one = InMemoryFeatures([found], stored.local_encoding, stored.global_dtype)
         x, y = (0, 0) if box is None else (max(round(float(side)), 0) for side in box[:2])
         return Query(one, size, (y, x), spent, loaded.scale)
 
@@ -264,7 +267,7 @@ class Searcher:
         Raises:
           UserError: if there is no such image, or there are no local features.
         """
-        if not has_local(self.config):
+        if not self._has_local:
             rule = "must be True: local features are matched"
             raise UserError("config.model.local_head", False, rule)
         if not 0 <= image < len(self._database):
@@ -279,7 +282,7 @@ class Searcher:
                     (self._database.local_features(settings.max_features), image),
                 )
             ]
-            key = jax.random.key(self.config.seed)  # as `methods.inlier_counter` draws
+            key = jax.random.key(self._seed)  # as `methods.inlier_counter` draws
             found = spatial_verification.verify_pair(sides[0], sides[1], key, settings, image)
         first, second = (
             np.asarray(side.locations)[found.matches[:, column]]
@@ -316,7 +319,7 @@ class Searcher:
           Abandoned: if nobody waits.
           UserError: if the stored calibration is damaged.
         """
-        if not has_local(self.config):
+        if not self._has_local:
             return None
         settings = self._rerank_settings.sp
         images = np.array([hit.image for hit in hits], np.int32)
@@ -333,7 +336,7 @@ class Searcher:
                 one,
                 LocalFeatures(*(np.asarray(field[images]) for field in database)),
                 images,
-                jax.random.key(self.config.seed),  # as `methods.inlier_counter` draws
+                jax.random.key(self._seed),  # as `methods.inlier_counter` draws
                 settings,
             )
             spent = _milliseconds_since(start)
@@ -359,7 +362,7 @@ class Searcher:
             for method in quick:
                 self.search(query, method)
                 progress.advance()
-            if has_local(self.config):
+            if self._has_local:
                 self.matches(query, 0)
                 self.judge(query, self.search(query, "global", 1).hits)
             progress.advance()
@@ -367,8 +370,14 @@ class Searcher:
     def _calibrated(self) -> ChanceModel | None:
         """The model of wrong images; the device is the caller's."""
         if not self._is_calibrated:
+            folder, extra = self._root / calibration.FOLDER, {"weights": self._stored.weights}
+            fields = (*sections(self.config), *calibration.DECIDING_FIELDS)
             self._chance = calibration.load_or_measure(
-                self.config, self._root, self._stored, self._database
+                Output.of(folder, self.config, fields, extra),
+                self._rerank_settings.sp,
+                self._seed,
+                self._stored.database.digest(),
+                self._database,
             )
             self._is_calibrated = True
         return self._chance
@@ -379,16 +388,15 @@ class Searcher:
         if method.startswith("local") and self._engine is None:
             place = index_place(self.config, self._root, self._stored, self._overwrite)
             self._engine = methods.open_locally(extracted, settings, place)
-        depth = self.config.eval.depth
-        return methods.search(method, extracted, settings, depth=depth, opened=self._engine)
+        return methods.search(method, extracted, settings, depth=self._depth, opened=self._engine)
 
     def _rerank(
         self, method: str, extracted: Extracted, first: Ranking
     ) -> tuple[np.ndarray, np.ndarray]:
         """Database images for the one query, best first, int [N], and their scores [N]."""
         if method.endswith("+sp"):
-            sp, seed = self._rerank_settings.sp, self.config.seed
-            ranked = methods.verify(extracted, first, sp, seed, quiet=True)
+            sp = self._rerank_settings.sp
+            ranked = methods.verify(extracted, first, sp, self._seed, quiet=True)
             assert ranked.inliers is not None
             images, inliers = ranked.by_protocol["all"][0], ranked.inliers[0]
             return images, np.pad(inliers, (0, len(images) - len(inliers)))

@@ -116,9 +116,10 @@ class SearchSettings:
         require_choice("config.search.hamming", search.hamming, HAMMING)
         if search.ivf.probes < 1:
             raise UserError("config.search.ivf.probes", search.ivf.probes, "must be at least 1")
-        fields["kernel"] = _kernel(search)
-        for name in ("threshold", "power", "reach", "curve"):
-            del fields[name]
+        require_choice("config.search.kernel", search.kernel, KINDS)
+        shape = [fields.pop(name) for name in ("threshold", "power", "reach", "curve")]
+        with fields_of("config.search", search):
+            fields["kernel"] = SimilarityKernel(search.kernel, *shape)
         with fields_of("config.search.cann", search.cann):
             fields["cann"] = GridSettings.from_scale(**search.cann)
         cells = dict(search.ivf)
@@ -234,7 +235,7 @@ def index_place(
         return None
     decided_by = (*sections(config), "search.max_features", *_INDEX_FIELDS[name])
     folder = workdir / "index" / name
-    outputs.claim(folder, config, decided_by, overwrite, {"weights": extracted.weights})
+    outputs.Output.of(folder, config, decided_by, {"weights": extracted.weights}).claim(overwrite)
     return Place(folder / "index", extracted.database.digest(), extracted.database)
 
 
@@ -365,12 +366,3 @@ def exact_search(database: LocalFeatures, search: SearchSettings) -> engines.Exa
         search.hamming,
         idf_power=search.idf_power,
     )
-
-
-def _kernel(search: ml_collections.ConfigDict) -> SimilarityKernel:
-    """The kernel of the local similarity that `config.search` names."""
-    require_choice("config.search.kernel", search.kernel, KINDS)
-    with fields_of("config.search", search):
-        return SimilarityKernel(
-            search.kernel, search.threshold, search.power, search.reach, search.curve
-        )

@@ -96,7 +96,8 @@ def build_index(
     if features == "local":  # it has candidates only
         fields = tuple(f for f in deciding_fields(config.search) if f != "search.estimated")
     decided_by = (*sections(config), *fields)
-    with claimed(store, config, decided_by, extracted.weights, overwrite):
+    output = outputs.Output.of(folder, config, decided_by, {"weights": extracted.weights})
+    with claimed(store, output, search.graph_neighbours, search.graph_block, overwrite):
         if not store.is_whole():
             place = None
             same = search.graph_features in (0, search.max_features)
@@ -158,42 +159,32 @@ def _searches(
 @contextlib.contextmanager
 def claimed(
     store: GraphStore,
-    config: ml_collections.ConfigDict,
-    sections: tuple[str, ...],
-    weights: str,
+    output: outputs.Output,
+    neighbours: int,
+    block: int,
     overwrite: bool = False,
 ) -> Iterator[None]:
     """Locks the graph for this job within the block; a whole graph is not locked.
 
     Args:
       store: of the graph.
-      config: the whole tree.
-      sections: prefixes of the fields that decide the graph.
-      weights: digest of the weights that the features come from.
+      output: the graph, in the folder of the store.
+      neighbours: kept per image, r; more than N means N.
+      block: images in a chunk.
       overwrite: whether a graph that is damaged or of another configuration is deleted instead of
         refused.
 
     Raises:
       UserError: if another job builds the graph, or it was made by another configuration.
     """
-    extra = {"weights": weights}
-    neighbours, block = config.search.graph_neighbours, config.search.graph_block
-    is_ours = outputs.is_of(store.folder, config, sections, extra)
     # Before any process changes it
-    if distributed.agree(is_ours and _is_readable(store), str(store.folder)):
+    if distributed.agree(output.is_there() and _is_readable(store), str(store.folder)):
         yield
         return
 
     def claim() -> None:
         """Keeps what can be reused in the folder, and creates the arrays to fill."""
-        outputs.claim_usable(
-            store.folder,
-            config,
-            sections,
-            lambda: _prepare(store, min(neighbours, len(store)), block),
-            overwrite,
-            extra,
-        )
+        output.claim_usable(lambda: _prepare(store, min(neighbours, len(store)), block), overwrite)
 
     with held_by_first(store.folder, claim, "similarity graph"):
         yield

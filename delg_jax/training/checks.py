@@ -14,11 +14,11 @@ from delg_jax import config_files, data
 from delg_jax.configuration import flatten, require_seed
 from delg_jax.data import pipeline
 from delg_jax.errors import UserError, require_choice
+from delg_jax.losses import LossWeights
 from delg_jax.models.delg import build
 from delg_jax.models.weights.names import NAMINGS
-from delg_jax.training import feature_cache, optimizer
 from delg_jax.training.loop import VALIDATION
-from delg_jax.training.step import loss_weights
+from delg_jax.training.optimizer import OptimizerSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def _check_batch(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_schedule(config: ml_collections.ConfigDict) -> None:
-    optimizer.learning_rate(config.train)
+    OptimizerSettings.of(config.train)
 
 
 def _check_best_metric(config: ml_collections.ConfigDict) -> None:
@@ -183,8 +183,22 @@ def _check_best_metric(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_cache(config: ml_collections.ConfigDict) -> None:
-    if config.train.cache_features:
-        feature_cache.check(config)
+    """Refuses to cache feature maps unless each image has the same maps in every epoch."""
+    data, train = config.data, config.train
+    if not train.cache_features:
+        return
+    if not (train.freeze_backbone or train.heads == "local"):
+        rule = "needs a backbone that does not learn (config.train.freeze_backbone=True)"
+        raise UserError("config.train.cache_features", True, rule)
+    if jax.process_count() > 1:
+        rule = f"needs a single process, not {jax.process_count()}"
+        raise UserError("config.train.cache_features", True, rule)
+    needed = {"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0), "flip": False}
+    for field, value in needed.items():
+        found = tuple(data[field]) if isinstance(value, tuple) else data[field]
+        if found != value:
+            rule = f"must be {value} with config.train.cache_features: maps are of whole images"
+            raise UserError(f"config.data.{field}", found, rule)
 
 
 def _check_wandb(config: ml_collections.ConfigDict) -> None:
@@ -237,11 +251,11 @@ def metric_names(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def _learns_global(config: ml_collections.ConfigDict) -> bool:
-    return loss_weights(config.train).which != "local"
+    return LossWeights.of(config.train).which != "local"
 
 
 def _learns_local(config: ml_collections.ConfigDict) -> bool:
-    return loss_weights(config.train).which != "global" and config.model.local_head
+    return LossWeights.of(config.train).which != "global" and config.model.local_head
 
 
 def _backbone_is_fixed(config: ml_collections.ConfigDict) -> bool:

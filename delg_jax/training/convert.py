@@ -7,10 +7,10 @@ import ml_collections
 
 from delg_jax.errors import UserError
 from delg_jax.models.delg import build
-from delg_jax.models.variables import digest, initialize, load_pretrained
+from delg_jax.models.variables import Pretrained, digest, initialize, load_pretrained
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
-from delg_jax.training.optimizer import create_optimizer, create_state
-from delg_jax.workdir import claim, root_of
+from delg_jax.training.optimizer import OptimizerSettings, create_optimizer, create_state
+from delg_jax.workdir import Output, root_of
 
 _SECTIONS = ("seed", "model")
 
@@ -36,13 +36,14 @@ def convert_weights(
     if not config.model.pretrained:
         raise UserError("config.model.pretrained", "", "must name the weights to convert")
     folder = root_of(workdir) / FOLDER
-    variables = initialize(build(config.model), jax.random.key(config.seed))
-    variables = load_pretrained(
-        variables, config.model, config.model.num_classes > 0, complete=True
-    )
-    claim(folder, config, _SECTIONS, overwrite)
+    module, pretrained = build(config.model), Pretrained.of(config.model)
+    variables = initialize(module, jax.random.key(config.seed))
+    classifiers = config.model.num_classes > 0
+    variables = load_pretrained(module, variables, pretrained, classifiers, complete=True)
+    Output.of(folder, config, _SECTIONS).claim(overwrite)
     with Checkpoints(folder, config.model, keep=1) as checkpoints:
-        state = create_state(variables, create_optimizer(config.train))
+        tx = create_optimizer(OptimizerSettings.of(config.train))
+        state = create_state(variables, tx)
         if checkpoints.latest() is not None:
             stored = checkpoints.restore(state).state
             if digest(stored.variables) != digest(variables):

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from delg_jax import system_errors
@@ -21,14 +20,14 @@ from delg_jax.errors import UserError
 from delg_jax.models.delg import BACKBONES, Delg
 from delg_jax.models.variables import digest
 from delg_jax.progress import Progress
-from delg_jax.workdir import claim, replacing, write_arrays
+from delg_jax.workdir import replacing, write_arrays
 
 FOLDER = "cache"
 MAPS = ("conv4", "conv5")
 _GOOD = "good"  # which images are readable
 _REMEDY = "delete the folder to compute it again"
 _PIXELS = ("image_size", "reduced_decode", "min_side", "max_pixels")
-_DECISIVE = (
+DECIDING_FIELDS = (
     *("model.backbone", "model.convention", "model.conv4_stride", "model.conv4_block"),
     "train.dtype",
     *(f"data.{name}" for name in _PIXELS),
@@ -81,41 +80,34 @@ def _open(folder: pathlib.Path) -> _Files:
     return _Files(maps, good)
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError unless each image has the same maps in every epoch."""
-    data, train = config.data, config.train
-    if not (train.freeze_backbone or train.heads == "local"):
-        rule = "needs a backbone that does not learn (config.train.freeze_backbone=True)"
-        raise UserError("config.train.cache_features", True, rule)
-    if jax.process_count() > 1:
-        rule = f"needs a single process, not {jax.process_count()}"
-        raise UserError("config.train.cache_features", True, rule)
-    needed = {"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0), "flip": False}
-    for field, value in needed.items():
-        found = tuple(data[field]) if isinstance(value, tuple) else data[field]
-        if found != value:
-            rule = f"must be {value} with config.train.cache_features: maps are of whole images"
-            raise UserError(f"config.data.{field}", found, rule)
+def made_of(variables: Any, source: ImageSource) -> dict[str, str]:
+    """Digests of what maps are made from: the backbone, and the images, which may have moved."""
+    (name,) = [part for part in BACKBONES if part in variables["params"]]
+    backbone = {kind: tree.get(name, {}) for kind, tree in variables.items()}
+    return {"backbone": digest(backbone), "images": _digest_of_images(source)}
 
 
 def build(
     module: Delg,
     variables: Any,
     source: ImageSource,
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    images: pipeline.InputSettings,
+    batch_size: int,
+    most_gigabytes: float,
+    folder: pathlib.Path,
     skip_log: skips.SkipLog,
 ) -> CachedMaps:
-    """Computes the maps of all images, resized to the square, unless they are cached.
-
-    Cached maps are reused if images and backbone are the same; the images may have moved.
+    """Computes the maps of all images, resized to the square, unless the folder holds them.
 
     Args:
       module: the network.
       variables: of the network.
       source: labelled images.
-      config: the whole tree.
-      workdir: gets `cache/`, with float32 arrays whatever the dtype of the computation.
+      images: how they are read.
+      batch_size: images that are computed at a time.
+      most_gigabytes: largest size of all maps.
+      folder: claimed for maps that are `made_of` these images and variables; gets float32 arrays,
+        whatever the dtype of the computation.
       skip_log: where bad images are listed.
 
     Returns:
@@ -124,14 +116,9 @@ def build(
     Raises:
       UserError: if they would be larger than `config.train.cache_gigabytes`.
     """
-    folder = workdir.resolve() / FOLDER
-    (name,) = [part for part in BACKBONES if part in variables["params"]]
-    backbone = {kind: tree.get(name, {}) for kind, tree in variables.items()}
-    made_of = {"backbone": digest(backbone), "images": _digest_of_images(source)}
-    claim(folder, config, _DECISIVE, True, made_of)
     maps = CachedMaps(folder, source.labels)
     if not (folder / f"{_GOOD}.npz").is_file():
-        _write(module, variables, source, config, folder, skip_log)
+        _write(module, variables, source, images, batch_size, most_gigabytes, folder, skip_log)
         _open.cache_clear()  # it may hold earlier files of the same names
     return maps
 
@@ -151,14 +138,16 @@ def _digest_of_images(source: ImageSource) -> str:
     return found.hexdigest()
 
 
-def _write(module, variables, source, config, folder, skip_log) -> None:
+def _write(
+    module, variables, source, settings, batch_size, most_gigabytes, folder, skip_log
+) -> None:
     """Writes all files, last the one that marks readable images, as it completes the cache."""
-    size, batch_size = config.data.image_size, config.train.batch_size
+    size = settings.crop.size
     compute = jax.pmap(functools.partial(_backbone, module), in_axes=(None, 0))
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
     shapes = jax.eval_shape(functools.partial(_backbone, module), variables, image)
     shapes = {name: (len(source), *shape.shape[1:]) for name, shape in shapes.items()}
-    _check_size(sum(4 * math.prod(shape) for shape in shapes.values()), config.train)
+    _check_size(sum(4 * math.prod(shape) for shape in shapes.values()), most_gigabytes)
     good = np.zeros(len(source), bool)
     with contextlib.ExitStack() as stack:
         paths = {n: stack.enter_context(replacing(folder / f"{n}.npy")) for n in MAPS}
@@ -166,7 +155,6 @@ def _write(module, variables, source, config, folder, skip_log) -> None:
             name: np.lib.format.open_memmap(path, "w+", np.float32, shapes[name])
             for name, path in paths.items()
         }
-        settings = pipeline.InputSettings.of(config.data)
         batches = pipeline.validation_batches(source, settings, batch_size, skip_log)
         progress = stack.enter_context(Progress("cache", len(source)))
         for start, batch in zip(range(0, len(source), batch_size), batches, strict=True):
@@ -189,7 +177,7 @@ def _backbone(module: Delg, variables: Any, images: jax.Array) -> dict[str, jax.
     return {name: getattr(outputs, name).astype(jnp.float32) for name in MAPS}
 
 
-def _check_size(needed: int, train: ml_collections.ConfigDict) -> None:
-    if needed > train.cache_gigabytes * 1e9:
+def _check_size(needed: int, most_gigabytes: float) -> None:
+    if needed > most_gigabytes * 1e9:
         rule = f"must be at least the {needed / 1e9:.2f} GB of all feature maps"
-        raise UserError("config.train.cache_gigabytes", train.cache_gigabytes, rule)
+        raise UserError("config.train.cache_gigabytes", most_gigabytes, rule)

@@ -9,7 +9,6 @@ from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax import traverse_util
 
@@ -57,29 +56,37 @@ class Diagnosis:
     """Warns of a run that does not learn; each warning is logged once.
 
     Args:
-      train: the `config.train` tree.
+      heads: joint | global | local, those that learn.
       learns_attention: whether the attention has weights that learn.
+      initial_scale: gamma of ArcFace before the first step.
       labels: int [N], of the validation images.
+      chance_after: steps after which accuracy at chance is reported.
     """
 
     def __init__(
-        self, train: ml_collections.ConfigDict, learns_attention: bool, labels: np.ndarray
+        self,
+        heads: str,
+        learns_attention: bool,
+        initial_scale: float,
+        labels: np.ndarray,
+        chance_after: int,
     ) -> None:
-        self._train, self._learns_attention = train, learns_attention
-        self._chance = chance_level(labels)
+        self._heads, self._learns_attention = heads, learns_attention
+        self._initial_scale = initial_scale
+        self._chance, self._chance_after = chance_level(labels), chance_after
         self._logged: set[str] = set()
 
     def examine(self, step: int, record: Mapping[str, float]) -> dict[str, float]:
         """Logs warnings about a record of metrics and returns them as fields `warning_...` = 1."""
         warnings: dict[str, str] = {}
-        if step >= self._train.chance_after:
+        if step >= self._chance_after:
             warnings["warning_at_chance"] = self._at_chance(record)
         if self._learns_attention and "attention_max" in record:
             low, high = record["attention_min"], record["attention_max"]
             if high < _DEAD_SCORE or high - low < _FLAT_SPREAD * high:
                 text = f"attention is dead: all scores lie in [{low:.3g}, {high:.3g}]"
                 warnings["warning_dead_attention"] = text
-        scale, initial = record.get("scale"), self._train.arcface_scale
+        scale, initial = record.get("scale"), self._initial_scale
         if scale is not None and not initial / _SCALE_RANGE < scale < initial * _SCALE_RANGE:
             text = f"the scale of ArcFace went from {initial:.3g} to {scale:.3g}"
             warnings["warning_scale"] = (
@@ -95,7 +102,7 @@ class Diagnosis:
         heads = {"joint": ("global", "attention"), "global": ("global",), "local": ("attention",)}
         low = {
             head: record[f"validation_{head}_accuracy"]
-            for head in heads[self._train.heads]
+            for head in heads[self._heads]
             if record.get(f"validation_{head}_accuracy", math.inf) <= self._chance
         }
         values = ", ".join(f"{head} {value:.4g}" for head, value in low.items())

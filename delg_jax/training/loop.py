@@ -1,13 +1,14 @@
 """The training loop: steps, metrics, validation and checkpoints, until the end or a stop."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import ml_collections
@@ -18,6 +19,7 @@ from delg_jax import distributed
 from delg_jax.data import pipeline, skips
 from delg_jax.data.sources import ImageSource, SelectedSource
 from delg_jax.errors import UserError
+from delg_jax.losses import LossWeights
 from delg_jax.models.delg import Delg
 from delg_jax.progress import Progress
 from delg_jax.training import health, optimizer
@@ -25,9 +27,8 @@ from delg_jax.training.checkpoints import ATTENTION_QUANTILES, Checkpoints
 from delg_jax.training.health import InputWait
 from delg_jax.training.interruption import StopRequest
 from delg_jax.training.metrics import MetricsWriter
-from delg_jax.training.optimizer import TrainState
+from delg_jax.training.optimizer import OptimizerSettings, TrainState
 from delg_jax.training.step import (
-    loss_weights,
     parallel_eval_step,
     parallel_train_step,
     split_over_devices,
@@ -39,11 +40,49 @@ _LOG = logging.getLogger(__name__)
 VALIDATION = "validation_"  # prefix of metrics
 
 
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """The steps of a run and what happens between them; most names are those of `config.train`.
+
+    Attributes:
+      optimizer: what learns, and in how many steps.
+      weights: of the losses.
+      batch_size: images in an update of all processes.
+      accumulation_steps: parts into which a batch is split.
+      log_every: updates between records of metrics.
+      eval_every: updates between validations.
+      checkpoint_every: updates between checkpoints.
+      best_metric: its best checkpoint is kept; "" for none.
+      chance_after: updates after which validation accuracy at chance is reported.
+      tensorboard: whether to write metrics and attention for TensorBoard.
+      wandb: project of Weights & Biases; "" for none.
+    """
+
+    optimizer: OptimizerSettings
+    weights: LossWeights
+    batch_size: int
+    accumulation_steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    best_metric: str
+    chance_after: int
+    tensorboard: bool
+    wandb: str
+
+    @classmethod
+    def of(cls, train: ml_collections.ConfigDict) -> Self:
+        """The settings of `config.train`; raises a UserError for a wrong value."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        own = {name: train[name] for name in names if name in train}
+        return cls(OptimizerSettings.of(train), LossWeights.of(train), **own)
+
+
 class TrainingLoop:
     """Takes the steps of a run; records metrics, validates and saves on the way.
 
     Args:
-      train: the `config.train` tree.
+      settings: steps, losses, and when to log, validate and save.
       images: how images are read.
       module: the network.
       tx: the optimiser.
@@ -54,7 +93,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        train: ml_collections.ConfigDict,
+        settings: LoopSettings,
         images: pipeline.InputSettings,
         module: Delg,
         tx: optax.GradientTransformation,
@@ -62,19 +101,23 @@ class TrainingLoop:
         folder: pathlib.Path,
         skip_log: skips.SkipLog,
     ) -> None:
-        self._train, self._images = train, images
+        self._settings, self._images = settings, images
         self._skip_log, self._folder = skip_log, folder
         self._module, self._tx = module, tx
         self._validation = validation
-        self._learning_rate = optimizer.learning_rate(train)
-        learns_attention = (
-            module.local_head and module.attention == "learned" and train.heads != "global"
+        self._learning_rate = optimizer.learning_rate(settings.optimizer)
+        heads = settings.optimizer.heads
+        self._diagnosis = health.Diagnosis(
+            heads,
+            module.local_head and module.attention == "learned" and heads != "global",
+            module.initial_scale,
+            validation.labels,
+            settings.chance_after,
         )
-        self._diagnosis = health.Diagnosis(train, learns_attention, self._validation.labels)
         self._nonfinite: list[jax.Array] = []  # of each step since the last record
         if not len(validation):
             text = "no validation images: only losses of training are recorded"
-            best = ", and no checkpoint is kept as the best" if train.best_metric else ""
+            best = ", and no checkpoint is kept as the best" if settings.best_metric else ""
             _LOG.warning(text + best)
 
     def run(
@@ -98,31 +141,30 @@ class TrainingLoop:
           Interrupted: after a request to stop and the checkpoint that follows it.
           UserError: if a tensor is not finite, or too many images are bad.
         """
-        train, first = self._train, int(state.step)
-        step = first
+        settings, first = self._settings, int(state.step)
+        steps, step = settings.optimizer.steps, first
         record: dict[str, float] = {}
         metrics: dict[str, Any] = {}
-        self._writer = MetricsWriter(self._folder, first, train.tensorboard, train.wandb)
+        self._writer = MetricsWriter(self._folder, first, settings.tensorboard, settings.wandb)
         self._clock = (time.monotonic(), first)
         self._input_wait = InputWait()
         self._compile(state)
         with (
             contextlib.closing(self._writer),
             self._input_wait,
-            Progress("train", train.steps, "step", done=first) as progress,
+            Progress("train", steps, "step", done=first) as progress,
         ):
             if not validated:
                 record = self._writer.read(step)
                 validated = self._evaluate(state, step, stop, record)
                 self._save(checkpoints, state, record, validated)
-            steps = range(first + 1, train.steps + 1)
             arriving = self._input_wait.batches(stop.items(self._good(batches)))
-            for step, batch in zip(steps, arriving, strict=False):
-                before, last = metrics, step == train.steps
-                validates = last or step % train.eval_every == 0
-                saves = last or step % train.checkpoint_every == 0
+            for step, batch in zip(range(first + 1, steps + 1), arriving, strict=False):
+                before, last = metrics, step == steps
+                validates = last or step % settings.eval_every == 0
+                saves = last or step % settings.checkpoint_every == 0
                 # Also before each checkpoint, because this detects divergence
-                logs = saves or validates or step % train.log_every == 0
+                logs = saves or validates or step % settings.log_every == 0
                 state, metrics = self._train_step(state, split_over_devices(batch), logs)
                 self._input_wait.stepped(metrics)
                 jax.block_until_ready(before)  # a request to stop must not wait for many steps
@@ -134,12 +176,12 @@ class TrainingLoop:
                 if saves or not validated or (validates and checkpoints.is_best(record)):
                     self._save(checkpoints, state, record, validated)
                 progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
-            if step < train.steps or not validated:
+            if step < steps or not validated:
                 if first < step != checkpoints.latest():
                     self._save_between(checkpoints, state, metrics, record)
                 _LOG.info("stopped at step %d", step)
                 raise stop.interruption()
-        return record or self._writer.read(train.steps)
+        return record or self._writer.read(steps)
 
     def _good(self, batches: Iterator[pipeline.Batch]) -> Iterator[pipeline.Batch]:
         """Yields the batches; if there are none, the error says which images are bad."""
@@ -153,13 +195,13 @@ class TrainingLoop:
 
     def _compile(self, state: TrainState) -> None:
         """Prepares both steps for a state of this structure."""
-        train, weights = self._train, loss_weights(self._train)
-        penalty = optimizer.penalty(train, self._module.class_shards)
+        weights, parts = self._settings.weights, self._settings.accumulation_steps
+        penalty = optimizer.penalty(self._settings.optimizer, self._module.class_shards)
         self._train_step = parallel_train_step(
-            state, self._module, self._tx, weights, penalty, train.accumulation_steps
+            state, self._module, self._tx, weights, penalty, parts
         )
         eval_step = parallel_eval_step(state, self._module, weights, penalty)
-        batch_size = train.batch_size // train.accumulation_steps
+        batch_size = self._settings.batch_size // parts
         self._validate = Validation(
             self._validation, self._images, batch_size, eval_step, self._skip_log
         )
@@ -178,7 +220,7 @@ class TrainingLoop:
         values |= {
             "learning_rate": rate,
             "step_seconds": seconds,
-            "images_per_second": self._train.batch_size / seconds,
+            "images_per_second": self._settings.batch_size / seconds,
             "input_wait_share": self._input_wait.share(),
             **_device_memory(),
         }
@@ -214,7 +256,7 @@ class TrainingLoop:
         else:
             rule += f"resume from checkpoint {saved}, which is kept, with a lower one and "
             rule += "--config.train.resume_with=train.learning_rate"
-        return UserError("config.train.learning_rate", self._train.learning_rate, rule)
+        return UserError("config.train.learning_rate", self._settings.optimizer.learning_rate, rule)
 
     def _save(
         self,

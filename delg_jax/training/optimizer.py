@@ -1,7 +1,8 @@
 """The training state, and the optimiser that updates it."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import ml_collections
 import optax
 from flax import struct, traverse_util
 
-from delg_jax.errors import UserError, require_choice
+from delg_jax.errors import WrongField, fields_of, require_choice, require_least
 from delg_jax.models.class_shards import ClassShards, norm, squared_norm
-from delg_jax.models.delg import BACKBONES
+from delg_jax.models.delg import BACKBONES, HEADS
 
 Penalty = Callable[[Any], tuple[jax.Array, Any]]  # parameters to a loss and its gradients
 _LOCAL_PARTS = ("attend", "reduce", "local_classifier")
@@ -39,55 +40,90 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def learning_rate(train: ml_collections.ConfigDict) -> optax.Schedule:
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """What learns, and how fast; `config.train` has the same names.
+
+    Attributes:
+      steps: number of updates.
+      learning_rate: initial value, or that after the warm-up.
+      warmup_steps: updates in which the learning rate grows from 0.
+      momentum: of SGD.
+      clip_norm: largest global norm of the gradients.
+      weight_decay: w in w / 2 |kernels|^2.
+      heads: joint | global | local, those that learn.
+      freeze_backbone: whether the backbone stays as it is.
+      arcface_scale_learned: whether gamma learns.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 0
+    momentum: float = 0.9
+    clip_norm: float = 10.0
+    weight_decay: float = 0.0
+    heads: str = "joint"
+    freeze_backbone: bool = False
+    arcface_scale_learned: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises a WrongField for the first that is wrong."""
+        if not 0 <= self.warmup_steps < self.steps:
+            rule = f"must be from 0 to below config.train.steps (={self.steps})"
+            raise WrongField("warmup_steps", self.warmup_steps, rule)
+        require_least(self, 0, "weight_decay")
+
+    @classmethod
+    def of(cls, train: ml_collections.ConfigDict) -> Self:
+        """The settings of `config.train`; raises a UserError for a wrong value."""
+        require_choice("config.train.heads", train.heads, HEADS)
+        with fields_of("config.train", train):
+            return cls(**{field.name: train[field.name] for field in dataclasses.fields(cls)})
+
+    def learns(self, path: Sequence[Any]) -> bool:
+        """Whether the parameter at `path` learns."""
+        if path[0] in BACKBONES and (self.freeze_backbone or self.heads == "local"):
+            return False
+        is_scale = path[0] == "global_classifier" and path[-1] == "scale"
+        if is_scale and not self.arcface_scale_learned:
+            return False
+        is_local = path[0] in _LOCAL_PARTS
+        return {"joint": True, "local": is_local, "global": not is_local}[self.heads]
+
+
+def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
     """Linear decay to zero, after a linear warm-up (section 4.1)."""
-    if not 0 <= train.warmup_steps < train.steps:
-        rule = f"must be from 0 to below config.train.steps (={train.steps})"
-        raise UserError("config.train.warmup_steps", train.warmup_steps, rule)
-    decay = optax.linear_schedule(train.learning_rate, 0.0, train.steps - train.warmup_steps)
-    if not train.warmup_steps:
+    warmup_steps = settings.warmup_steps
+    decay = optax.linear_schedule(settings.learning_rate, 0.0, settings.steps - warmup_steps)
+    if not warmup_steps:
         return decay
-    warmup = optax.linear_schedule(0.0, train.learning_rate, train.warmup_steps)
-    return optax.join_schedules([warmup, decay], [train.warmup_steps])
-
-
-def is_trained(path: Sequence[Any], train: ml_collections.ConfigDict) -> bool:
-    """Whether `config.train` lets the parameter at `path` learn."""
-    if path[0] in BACKBONES and (train.freeze_backbone or train.heads == "local"):
-        return False
-    if path[-1] == "scale" and path[0] == "global_classifier" and not train.arcface_scale_learned:
-        return False
-    is_local = path[0] in _LOCAL_PARTS
-    return {"joint": True, "local": is_local, "global": not is_local}[train.heads]
+    warmup = optax.linear_schedule(0.0, settings.learning_rate, warmup_steps)
+    return optax.join_schedules([warmup, decay], [warmup_steps])
 
 
 def create_optimizer(
-    train: ml_collections.ConfigDict, shards: ClassShards | None = None
+    settings: OptimizerSettings, shards: ClassShards | None = None
 ) -> optax.GradientTransformation:
     """SGD with momentum and gradient clipping; fixed parameters are not updated.
 
     Weight decay is part of the loss (`penalty`), so its gradient is clipped too.
 
     Args:
-      train: the `config.train` tree.
+      settings: what learns, and how fast.
       shards: how the classifiers are split over devices; None if they are whole.
 
     Returns:
       The gradient transformation for the parameters of a `Delg`. Its state does not depend on
       `shards`.
-
-    Raises:
-      UserError: if `heads` is unknown or the warm-up is too long.
     """
-    require_choice("config.train.heads", train.heads, ("joint", "global", "local"))
     chain = optax.chain(
-        _clip_by_global_norm(train.clip_norm, shards),
-        optax.sgd(learning_rate(train), momentum=train.momentum),
+        _clip_by_global_norm(settings.clip_norm, shards),
+        optax.sgd(learning_rate(settings), momentum=settings.momentum),
     )
 
     def labels(params: Any) -> Any:
         return traverse_util.path_aware_map(
-            lambda path, _: "learn" if is_trained(path, train) else "fixed", params
+            lambda path, _: "learn" if settings.learns(path) else "fixed", params
         )
 
     return optax.multi_transform({"learn": chain, "fixed": optax.set_to_zero()}, labels)
@@ -107,37 +143,33 @@ def _clip_by_global_norm(
     return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
 
 
-def penalty(train: ml_collections.ConfigDict, shards: ClassShards | None = None) -> Penalty | None:
+def penalty(settings: OptimizerSettings, shards: ClassShards | None = None) -> Penalty | None:
     """The L2 penalty: weight_decay / 2 times the squared norm of the kernels that learn.
 
     Biases, BatchNorm and the scale of ArcFace are not penalised.
 
     Args:
-      train: the `config.train` tree.
+      settings: what learns, and its decay.
       shards: how the classifiers are split over devices; None if they are whole.
 
     Returns:
       A function from parameters to the penalty, a scalar, and its gradients; None without weight
       decay.
-
-    Raises:
-      UserError: if `weight_decay` is negative.
     """
-    if train.weight_decay < 0:
-        raise UserError("config.train.weight_decay", train.weight_decay, "must not be negative")
-    if not train.weight_decay:
+    weight_decay = settings.weight_decay
+    if not weight_decay:
         return None
 
     def compute(params: Any) -> tuple[jax.Array, Any]:
         """The penalty of parameters, and its gradients."""
         kernels = traverse_util.path_aware_map(
             lambda path, leaf: (
-                leaf if path[-1] == "kernel" and is_trained(path, train) else jnp.zeros_like(leaf)
+                leaf if path[-1] == "kernel" and settings.learns(path) else jnp.zeros_like(leaf)
             ),
             params,
         )
-        gradients = jax.tree.map(lambda kernel: train.weight_decay * kernel, kernels)
-        return train.weight_decay / 2 * squared_norm(kernels, shards), gradients
+        gradients = jax.tree.map(lambda kernel: weight_decay * kernel, kernels)
+        return weight_decay / 2 * squared_norm(kernels, shards), gradients
 
     return compute
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -24,16 +23,6 @@ _QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
 _NORMS = ("gradient_norm", "momentum_norm", "parameter_norm")
 # Metrics of the steps that log
 DETAILS = (*_NORMS, *(f"attention_{name}" for name in _QUANTILES), "attention_mean")
-
-
-def loss_weights(train: ml_collections.ConfigDict) -> LossWeights:
-    """The loss weights of `config.train`; zero for a head that does not learn."""
-    return LossWeights(
-        global_loss=train.global_weight * (train.heads != "local"),
-        reconstruction=train.reconstruction_weight * (train.heads != "global"),
-        attention=train.attention_weight * (train.heads != "global"),
-        margin=train.arcface_margin,
-    )
 
 
 def train_step(

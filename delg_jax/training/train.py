@@ -22,15 +22,15 @@ from delg_jax.data.sources import FileSource, ImageSource, TrainingData
 from delg_jax.errors import UserError
 from delg_jax.locks import held_by_first
 from delg_jax.models.delg import Delg, build
-from delg_jax.models.variables import initialize, load_pretrained, shapes
+from delg_jax.models.variables import Pretrained, initialize, load_pretrained, shapes
 from delg_jax.training import feature_cache, optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints, Restored, has_checkpoint
 from delg_jax.training.checks import best_metric, changed_on_resume, check_fields
 from delg_jax.training.interruption import StopRequest
-from delg_jax.training.loop import TrainingLoop, choose_validation
+from delg_jax.training.loop import LoopSettings, TrainingLoop, choose_validation
 from delg_jax.training.step import AXIS, class_shards, place
 from delg_jax.training.trained_network import require_start, start_from_checkpoint
-from delg_jax.workdir import claim_usable, describe, is_of, root_of, stored_config, write_json
+from delg_jax.workdir import Output, root_of, stored_config, write_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ def _train(
     _LOG.info("%s", length_of(config, len(data.train)))
     module = build(config.model, **module_options(config.train))
     shards = class_shards(config.model.num_classes, config.train.shard_classifier)
-    tx = optimizer.create_optimizer(config.train, shards)
+    settings = LoopSettings.of(config.train)
+    tx = optimizer.create_optimizer(settings.optimizer, shards)
     skip_log = skips.SkipLog((root / "logs" / "skipped_events.csv").resolve())
     train, best = config.train, best_metric(config)
     with (
@@ -106,7 +107,7 @@ def _train(
             batches = _open_batches(config, module, state, data, root, skip_log)
             stack.enter_context(contextlib.closing(batches))
             loop = TrainingLoop(
-                train,
+                settings,
                 pipeline.InputSettings.of(config.data),
                 module.clone(class_shards=shards),
                 tx,
@@ -131,7 +132,8 @@ def _start(
 ) -> Restored:
     """The state to start from: of the latest checkpoint, or else of fresh or given weights."""
     if checkpoints.latest() is None:
-        variables = load_pretrained(initialize(module, jax.random.key(config.seed)), config.model)
+        variables = initialize(module, jax.random.key(config.seed))
+        variables = load_pretrained(module, variables, Pretrained.of(config.model))
         state = optimizer.create_state(start_from_checkpoint(variables, config), tx)
         return Restored(state, validated=True)
     like = jax.eval_shape(lambda v: optimizer.create_state(v, tx), shapes(module))
@@ -230,12 +232,13 @@ def _claim_folders(
     found = _fingerprint(data)
     for folder in (root / "logs", root / FOLDER):
         same = functools.partial(_require_same, folder, found)
-        claim_usable(folder, config, kept, same, overwrite)
-        if not is_of(folder, config, decisive):  # what `train.resume_with` names has changed
+        Output.of(folder, config, kept).claim_usable(same, overwrite)
+        output = Output.of(folder, config, decisive)
+        if not output.is_there():  # what `train.resume_with` names has changed
             before = within(stored_config(folder), decisive)
             changes = difference(before, flatten(config, decisive))
             _LOG.info("%s: resumes with %s", folder, "; ".join(changes))
-            describe(folder, config, decisive)
+            output.describe()
 
 
 def _open_batches(
@@ -247,13 +250,18 @@ def _open_batches(
     skip_log: skips.SkipLog,
 ) -> pipeline.Batches:
     """The input of this process: images, or cached maps of a frozen backbone."""
-    read = None
-    if config.train.cache_features:
-        read = feature_cache.build(module, state.variables, data.train, config, root, skip_log)
+    read, train = None, config.train
+    images, variables = pipeline.InputSettings.of(config.data), state.variables
+    if train.cache_features:
+        folder = root.resolve() / feature_cache.FOLDER
+        made_of = feature_cache.made_of(variables, data.train)
+        Output.of(folder, config, feature_cache.DECIDING_FIELDS, made_of).claim(overwrite=True)
+        limits = train.batch_size, train.cache_gigabytes
+        read = feature_cache.build(module, variables, data.train, images, *limits, folder, skip_log)
     return pipeline.training_batches(
         data.train,
-        pipeline.InputSettings.of(config.data),
-        config.train.batch_size,
+        images,
+        train.batch_size,
         config.seed,
         skip_log,
         distributed.shard(),

@@ -15,7 +15,12 @@ from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.migrations import ADDED, completed
 from delg_jax.models.delg import SOURCES, Delg, build
-from delg_jax.models.variables import load_pretrained, pretrained_variables, shapes
+from delg_jax.models.variables import (
+    Pretrained,
+    load_pretrained,
+    pretrained_variables,
+    shapes,
+)
 from delg_jax.training.checkpoints import (
     FOLDER,
     explain_read_errors,
@@ -60,12 +65,13 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
     Raises:
       UserError: if the checkpoint or the weights do not fit `config.model`.
     """
-    found = find_checkpoint(config, workdir)
+    found = find_checkpoint(config.model.checkpoint, workdir)
     if found is None:
         module = build(config.model)
         key = jax.random.key(config.seed)
-        return module, pretrained_variables(module, key, config.model, complete=True)
-    return _restore(config, *found)
+        pretrained = Pretrained.of(config.model)
+        return module, pretrained_variables(module, key, pretrained, complete=True)
+    return _restore(configuration.flatten(config.model), *found)
 
 
 def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> Any:
@@ -84,11 +90,11 @@ def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> 
     """
     if not config.model.checkpoint:
         return variables
-    num_classes, folder = config.model.num_classes, _locate(config.model.checkpoint)
-    asked = _asked_of_start(config, *folder)
+    model, folder = configuration.flatten(config.model), _locate(config.model.checkpoint)
+    asked = _asked_of_start(model, config.train.heads, *folder)
     module, restored = _restore(asked, *folder)
-    own = set(_CLASSIFIERS if module.num_classes != num_classes else ())
-    if any(asked.model[name] != config.model[name] for name in _LOCAL_FIELDS):
+    own = set(_CLASSIFIERS if module.num_classes != model["num_classes"] else ())
+    if any(asked[name] != model[name] for name in _LOCAL_FIELDS):
         own |= set(_LOCAL)
     return {
         kind: {
@@ -100,36 +106,37 @@ def start_from_checkpoint(variables: Any, config: ml_collections.ConfigDict) -> 
 
 
 def _asked_of_start(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
-) -> ml_collections.ConfigDict:
-    """The network that a checkpoint must hold for training to start from it.
+    model: dict[str, Any], heads: str, folder: pathlib.Path, step: int | None
+) -> dict[str, Any]:
+    """The network that a checkpoint must hold for training of these heads to start from it.
 
     It may have another number of classes, and where only the local head is trained, another one.
     """
-    config = config.copy_and_resolve_references()
-    config.model.num_classes = 0
-    if config.train.heads == "local":
-        stored = _meta(folder, step)["model"]
-        for name in _LOCAL_FIELDS:
-            config.model[name] = stored.get(name, config.model[name])
-    return config
+    stored = _meta(folder, step)["model"] if heads == "local" else {}
+    local = {name: stored[name] for name in _LOCAL_FIELDS if name in stored}
+    return {**model, **local, "num_classes": 0}
 
 
 def require_start(config: ml_collections.ConfigDict) -> None:
     """Raises a UserError unless the weights that training starts from exist and fit the network."""
     if config.model.checkpoint:
         folder, step = _locate(config.model.checkpoint)
-        meta = _meta(folder, step)
-        _stored_module(_asked_of_start(config, folder, step), meta["model"], folder)
+        model = configuration.flatten(config.model)
+        asked = _asked_of_start(model, config.train.heads, folder, step)
+        _stored_module(asked, _meta(folder, step)["model"], folder)
     else:
-        load_pretrained({"params": {}, "batch_stats": {}}, config.model)
+        empty: dict[str, Any] = {"params": {}, "batch_stats": {}}
+        load_pretrained(build(config.model), empty, Pretrained.of(config.model))
 
 
-def find_checkpoint(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> tuple[pathlib.Path, int | None] | None:
-    """Folder and step (None for the latest) of the checkpoint to extract with, or None."""
-    named, own = config.model.checkpoint, workdir / FOLDER
+def find_checkpoint(named: str, workdir: pathlib.Path) -> tuple[pathlib.Path, int | None] | None:
+    """Folder and step (None for the latest) of the checkpoint to extract with, or None.
+
+    Args:
+      named: `config.model.checkpoint`.
+      workdir: searched for `checkpoints/`.
+    """
+    own = workdir / FOLDER
     if named and not (has_checkpoint(own) and _started_from(own, named)):
         return _locate(named)
     return (own, None) if has_checkpoint(own) else None
@@ -233,14 +240,12 @@ def _opened(
         yield manager, step, intact_meta(stored["meta"], folder)
 
 
-def _restore(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, step: int | None
-) -> tuple[Delg, Any]:
+def _restore(model: dict[str, Any], folder: pathlib.Path, step: int | None) -> tuple[Delg, Any]:
     """Restores the network of a checkpoint in `folder` and its variables; None for the latest."""
 
     def restore(manager: ocp.CheckpointManager, found: int, meta: dict[str, Any]) -> Any:
         """The network and its variables of one step."""
-        module = _stored_module(config, meta["model"], folder)
+        module = _stored_module(model, meta["model"], folder)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes(module)
@@ -254,11 +259,8 @@ def _restore(
     return _read(folder, step, restore)
 
 
-def _stored_module(
-    config: ml_collections.ConfigDict, stored: dict[str, Any], folder: pathlib.Path
-) -> Delg:
+def _stored_module(ours: dict[str, Any], stored: dict[str, Any], folder: pathlib.Path) -> Delg:
     """Builds the network that the checkpoint holds; refused if `config.model` is another."""
-    ours = configuration.flatten(config.model)
     earlier = completed({f"model.{name}": value for name, value in stored.items()}, _ADDED)
     stored = {name.removeprefix("model."): value for name, value in earlier.items()}
     free = {*SOURCES, *(() if ours["num_classes"] else ("num_classes",))}
@@ -270,6 +272,4 @@ def _stored_module(
         text = "; ".join(change.replace("config.", "config.model.", 1) for change in changes)
         rule = f"holds another network (stored -> asked for): {text}"
         raise UserError("config.model.checkpoint", str(folder), rule)
-    with config.model.copy_and_resolve_references().unlocked() as model:
-        model.num_classes = stored["num_classes"]
-    return build(model)
+    return build(configuration.unflatten({**ours, "num_classes": stored["num_classes"]}))

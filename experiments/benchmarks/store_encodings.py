@@ -25,8 +25,10 @@ from delg_jax.evaluation import evaluate
 from delg_jax.features import Extracted, Features, FeatureStore, LocalFeatures, extract
 from delg_jax.features.experiment import sections
 from delg_jax.features.storage.encodings import ENCODINGS
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.progress import Progress
+from delg_jax.workdir import Output
 
 METHODS = ("global", "global+sp", "local")
 PAPER_GB = 485  # of a million images with float local features (facts of the first paper)
@@ -44,8 +46,9 @@ def transcode(
     """
     for source in (extracted.database, extracted.queries):
         target = folder / "features" / source.folder.name
-        known, weights = sections(config), extracted.weights
-        with open_for_writing(target, config, known, weights, source.names) as store:
+        output = Output.of(target, config, sections(config), {"weights": extracted.weights})
+        layout, memory = Layout.of(config.extract), config.data.memory_megabytes
+        with open_for_writing(output, layout, memory, source.names) as store:
             _copy(source, store)
             if (projection := source.read_pca()) is not None:
                 store.write_pca(projection)

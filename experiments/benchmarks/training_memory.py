@@ -26,11 +26,13 @@ from delg_jax import configuration, json_files
 from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
+from delg_jax.losses import LossWeights
 from delg_jax.models import resnet
 from delg_jax.models.class_shards import ClassShards, map_split
 from delg_jax.models.delg import Delg, build
 from delg_jax.reports import tables
 from delg_jax.training import optimizer, step
+from delg_jax.training.optimizer import OptimizerSettings
 from delg_jax.training.train import module_options
 
 CLASSES = (100, 81_313, 203_094)  # a small set, GLDv2-clean, GLDv2
@@ -58,7 +60,8 @@ def measure(
     train, classes = config.train, config.model.num_classes
     shards = ClassShards(classes, step.AXIS, devices) if train.shard_classifier else None
     module = build(config.model, **module_options(train))
-    tx = optimizer.create_optimizer(train, shards)
+    learning = OptimizerSettings.of(train)
+    tx = optimizer.create_optimizer(learning, shards)
     state = _shapes_of_state(module, tx, part)
     if shards is not None:
         state = map_split(lambda leaf: _split_shape(leaf, shards), state)
@@ -66,8 +69,8 @@ def measure(
         state,
         module.clone(class_shards=shards),
         tx,
-        step.loss_weights(train),
-        optimizer.penalty(train, shards),
+        LossWeights.of(train),
+        optimizer.penalty(learning, shards),
         train.accumulation_steps,
     )
     batch = _shapes_of_batch(config, part, devices, images)

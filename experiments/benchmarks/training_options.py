@@ -24,9 +24,11 @@ from delg_jax import configuration
 from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments
 from delg_jax.cli.main import run_experiment
+from delg_jax.losses import LossWeights
 from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
 from delg_jax.training import feature_cache, optimizer, step
+from delg_jax.training.optimizer import OptimizerSettings
 from delg_jax.training.train import module_options
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -63,15 +65,16 @@ def measure(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
     train = config.train
     module = build(config.model, **module_options(train))
     shards = step.class_shards(config.model.num_classes, config.train.shard_classifier)
-    tx = optimizer.create_optimizer(train, shards)
+    learning = OptimizerSettings.of(train)
+    tx = optimizer.create_optimizer(learning, shards)
     variables = initialize(module, jax.random.key(0))
     state = step.place(optimizer.create_state(variables, tx), shards)
     update = step.parallel_train_step(
         state,
         module.clone(class_shards=shards),
         tx,
-        step.loss_weights(train),
-        optimizer.penalty(train, shards),
+        LossWeights.of(train),
+        optimizer.penalty(learning, shards),
         train.accumulation_steps,
     )
     batch = step.split_over_devices(_batch(config, module, variables))

@@ -207,11 +207,12 @@ def _evaluation(name: str, config: ml_collections.ConfigDict, rates: Rates, extr
         local = config.model.local_dim if config.model.dim_reduction != "none" else extract.pca_dim
         encoded = _ENCODED[extract.local_encoding] * local + _KEYPOINT
         written += extracted * (4 * config.model.global_dim + extract.max_features * encoded)
-    depth = ranked_depth(config, gldv2_tasks.counted(config)) or images
-    is_task = gldv2_tasks.task_of(config) is not None
+    task = gldv2_tasks.task_of(config.data.name)
+    counted = gldv2_tasks.counted(task, config.eval.recognition_top)
+    depth = ranked_depth(config, counted) or images
     rankings = 0.0
     for method in config.eval.methods:
-        protocols = 1 if is_task or not method.endswith("+sp") else 3
+        protocols = 1 if task or not method.endswith("+sp") else 3
         rankings += 4.0 * queries * min(depth, images) * protocols
         pairs = queries * min(sp.short_list, images) * protocols
         work["verify"] += pairs * sp.max_features / 1000 if method.endswith("+sp") else 0.0

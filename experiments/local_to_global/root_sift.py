@@ -21,6 +21,7 @@ from delg_jax.cli.main import run_experiment
 from delg_jax.data import open_retrieval
 from delg_jax.errors import UserError
 from delg_jax.features import pca
+from delg_jax.features.extraction import Loader
 from delg_jax.features.formats import hloc, sift
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.progress import Progress
@@ -48,10 +49,12 @@ def run(values: flags.FlagValues) -> None:
     config.extract.max_features = values.features
     data = open_retrieval(config.data)
     detector = sift.require_opencv().SIFT_create(nfeatures=values.features)
+    limits = config.extract.max_size, config.data.min_side, config.data.max_pixels
     found = []
     for source, boxes in ((data.database, None), (data.queries, query_boxes(config, data))):
         with Progress("RootSIFT", len(source), "image") as progress:
-            for index, local in sift.features(detector, source, boxes, config):
+            loader = Loader(source, boxes, *limits)
+            for index, local in sift.features(detector, loader, values.features):
                 rooted = local._replace(descriptors=sift.root(local.descriptors))
                 found.append((source is data.database, source.names[index], rooted))
                 progress.advance()

@@ -54,7 +54,7 @@ def index(tmp_path):
     """A workdir with the configuration of features, and nothing else."""
     config = configuration.load(CONFIG_FILE, "smoke")
     config = configuration.override(config, {"extract.max_features": 77, "seed": 5})
-    workdir.claim(tmp_path / "run" / "features" / "database", config, ("extract",))
+    workdir.Output.of(tmp_path / "run" / "features" / "database", config, ("extract",)).claim()
     return str(tmp_path / "run")
 
 

@@ -4,6 +4,7 @@ from delg_jax.cli.main import main
 from delg_jax.models.delg import build
 from delg_jax.training import optimizer, train
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
+from delg_jax.training.optimizer import OptimizerSettings
 from tests.photographs import make_folder, make_revisited
 from tests.tiny import command_line, random_variables, retrieval_config, training_config
 
@@ -60,7 +61,8 @@ def test_a_checkpoint_of_another_network_is_refused_by_extraction(tmp_path, caps
     config = training_config(tmp_path).copy_and_resolve_references()
     config.model.num_classes = 2
     state = optimizer.create_state(
-        random_variables(build(config.model)), optimizer.create_optimizer(config.train)
+        random_variables(build(config.model)),
+        optimizer.create_optimizer(OptimizerSettings.of(config.train)),
     )
     with Checkpoints(tmp_path / "run" / FOLDER, config.model, 1) as checkpoints:
         checkpoints.save(state)

@@ -338,7 +338,7 @@ def other_value(value):
 def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     config = default.get_config()
     config.search.engine = engine
-    outputs.claim(tmp_path, config, decided_by(config))
+    outputs.Output.of(tmp_path, config, decided_by(config)).claim()
     idle = {f"search.{name}." for name in ("cann", "ivf", "asmk") if name != engine}
     undecided = set()
     for path, value in configuration.flatten(config).items():
@@ -348,7 +348,7 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
         for part in filter(None, section.split(".")):
             tree = tree[part]
         tree[name] = other_value(value)
-        if outputs.is_of(tmp_path, other, decided_by(other)):
+        if outputs.Output.of(tmp_path, other, decided_by(other)).is_there():
             undecided.add(path)
     assert {path for path in undecided if not path.startswith(tuple(idle))} == _UNDECIDED
 

@@ -151,10 +151,10 @@ def test_wrong_values_are_refused(field, value):
 
 
 def test_other_data_sets_have_no_task():
-    config = tiny.tiny_config()
-    assert gldv2_tasks.task_of(config) is None
-    config.data.name = "gldv2_clean_recognition"
-    assert gldv2_tasks.task_of(config) == "recognition"
+    assert gldv2_tasks.task_of("synthetic") is None
+    assert gldv2_tasks.task_of("gldv2_clean_recognition") == "recognition"
+    counts = [gldv2_tasks.counted(task, 7) for task in (None, "retrieval", "recognition")]
+    assert counts == [0, 100, 7]
 
 
 RETRIEVAL = "id,images,Usage\nq01,x01 x02,Private\nq02,x03,Public\nq03,None,Ignored\n"

@@ -13,6 +13,7 @@ from delg_jax.features.image_sets import query_boxes
 from delg_jax.models.delg import build
 from delg_jax.training import optimizer
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
+from delg_jax.training.optimizer import OptimizerSettings
 from tests.folders import contents
 from tests.photographs import make_revisited
 from tests.tiny import random_variables, retrieval_config, training_config
@@ -88,7 +89,7 @@ def test_other_weights_are_refused_with_their_digest(config, workdir, tmp_path):
     model = config.model.copy_and_resolve_references()
     variables = random_variables(build(model), seed=9)
     state = optimizer.create_state(
-        variables, optimizer.create_optimizer(training_config(tmp_path).train)
+        variables, optimizer.create_optimizer(OptimizerSettings.of(training_config(tmp_path).train))
     )
     with Checkpoints(tmp_path / FOLDER, model, 1) as checkpoints:
         checkpoints.save(state)

@@ -25,9 +25,10 @@ def features(shared, golden):
     config.extract.attention_threshold = float(golden["score_threshold"])
     config.extract.batch_pixels = 1
     arrays = seeded(shared / "goldens" / "delg_keras_variables.json")
-    variables = weights.convert("keras", arrays, config.model)
+    module = delg.build(config.model)
+    variables = weights.convert("keras", arrays, module, classifiers=False)
     settings = ExtractionSettings.of(config.extract)
-    return Extractor(delg.build(config.model), variables, settings)([golden["image"]])[0]
+    return Extractor(module, variables, settings)([golden["image"]])[0]
 
 
 def unit(vectors):

@@ -119,11 +119,6 @@ QUANTILES = {"attention_p50": 0.4, "attention_p75": 0.9}
 
 
 @pytest.fixture
-def quantile_config():
-    return retrieval_config("unused").copy_and_resolve_references().unlock()
-
-
-@pytest.fixture
 def asked(monkeypatch):
     """The checkpoints whose quantiles were read."""
     paths = []
@@ -133,36 +128,30 @@ def asked(monkeypatch):
     return paths
 
 
-def test_without_a_quantile_tau_is_the_threshold(quantile_config, tmp_path):
-    assert attention_threshold(quantile_config, tmp_path) == 0.0
-    quantile_config.extract.attention_threshold = 0.3
-    assert attention_threshold(quantile_config, tmp_path) == 0.3
+@pytest.mark.parametrize("threshold", [0.0, 0.3])
+def test_without_a_quantile_tau_is_the_threshold(tmp_path, threshold):
+    assert attention_threshold(threshold, 0.0, "", tmp_path) == threshold
 
 
 @pytest.mark.parametrize(("quantile", "expected"), [(0.5, 0.4), (0.75, 0.9)])
-def test_the_quantile_is_that_of_the_checkpoint(
-    quantile_config, tmp_path, asked, quantile, expected
-):
+def test_the_quantile_is_that_of_the_checkpoint(tmp_path, asked, quantile, expected):
     (tmp_path / FOLDER / "7").mkdir(parents=True)
-    quantile_config.extract.attention_quantile = quantile
-    assert attention_threshold(quantile_config, tmp_path) == expected
+    assert attention_threshold(0.0, quantile, "", tmp_path) == expected
     named = tmp_path / "other" / FOLDER
     (named / "5").mkdir(parents=True)
-    quantile_config.model.checkpoint = str(named / "5")
-    assert attention_threshold(quantile_config, tmp_path) == expected
+    assert attention_threshold(0.0, quantile, str(named / "5"), tmp_path) == expected
     assert asked == [tmp_path / FOLDER, named / "5"]
 
 
 @pytest.mark.parametrize(
-    ("fields", "rule"),
+    ("threshold", "quantile", "rule"),
     [
-        ({"attention_quantile": 0.25}, "0.5 or 0.75"),
-        ({"attention_quantile": 0.5, "attention_threshold": 0.1}, "attention_threshold"),
-        ({"attention_quantile": 0.5}, "checkpoint"),
+        (0.0, 0.25, "0.5 or 0.75"),
+        (0.1, 0.5, "attention_threshold"),
+        (0.0, 0.5, "checkpoint"),
     ],
 )
-def test_a_quantile_that_cannot_be_used_is_refused(quantile_config, tmp_path, fields, rule):
-    quantile_config.extract.update(fields)
+def test_a_quantile_that_cannot_be_used_is_refused(tmp_path, threshold, quantile, rule):
     with pytest.raises(UserError, match=rule) as error:
-        attention_threshold(quantile_config, tmp_path)
+        attention_threshold(threshold, quantile, "", tmp_path)
     assert error.value.subject == "config.extract.attention_quantile"

@@ -220,7 +220,7 @@ def test_without_local_head_there_is_the_global_descriptor_alone(tmp_path):
 
 def keep_pca(config, workdir, weights):
     folder = workdir / "features" / "database"
-    outputs.claim(folder, config, sections(config), extra={"weights": weights})
+    outputs.Output.of(folder, config, sections(config), {"weights": weights}).claim()
     store = FeatureStore.prepare(folder, [], Layout())
     rng = np.random.default_rng(0)
     pca = Pca(rng.random(8, np.float32), rng.normal(size=(8, 3)).astype(np.float32))

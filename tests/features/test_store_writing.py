@@ -4,9 +4,11 @@ import pytest
 
 from delg_jax import distributed
 from delg_jax.errors import UserError
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
-from delg_jax.features.store_writing import layout, open_for_writing
+from delg_jax.features.store_writing import open_for_writing
 from delg_jax.locks import exclusive
+from delg_jax.workdir import Output
 from tests.folders import contents
 from tests.holding import held
 from tests.stores import features, names
@@ -31,7 +33,7 @@ def folder(tmp_path):
 @pytest.fixture
 def whole(config, folder, rng):
     """A whole store of four images."""
-    with open_for_writing(folder, config, SECTIONS, "digest", names(4)) as store:
+    with claim(config, folder) as store:
         fill(store, rng)
     return folder
 
@@ -43,8 +45,10 @@ def fill(store, rng):
 
 
 def claim(config, folder, **changes):
-    arguments = {"sections": SECTIONS, "weights": "digest", "names": names(4), **changes}
-    return open_for_writing(folder, config, **arguments)
+    arguments = {"names": names(4), **changes}
+    output = Output.of(folder, config, SECTIONS, {"weights": arguments.pop("weights", "digest")})
+    layout, memory = Layout.of(config.extract), config.data.memory_megabytes
+    return open_for_writing(output, layout, memory, **arguments)
 
 
 def refused(pattern, config, folder, **changes):
@@ -54,7 +58,7 @@ def refused(pattern, config, folder, **changes):
 
 def test_the_layout_is_that_of_the_configuration(config):
     config.extract.local_encoding, config.extract.chunk_images = "sign", 9
-    found = layout(config.extract)
+    found = Layout.of(config.extract)
     assert (found.local_encoding, found.chunk_images, found.max_features) == ("sign", 9, 5)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from configs import default
 from delg_jax.errors import UserError
-from delg_jax.features import Features, extractor
+from delg_jax.features import Features, extractor, network
 from delg_jax.features.extractor import Extractor
 from delg_jax.features.pyramid_level import ExtractionSettings
 from delg_jax.models import heads
@@ -103,7 +103,7 @@ def test_a_wrong_value_is_named(config, field, value):
     with extract.unlocked():
         extract[field] = value
     with pytest.raises(UserError, match=f"config.extract.{field}"):
-        extractor.check(extract)
+        network.check(extract)
 
 
 @pytest.mark.parametrize("field", ["relup", "regional"])

@@ -15,7 +15,7 @@ from delg_jax.models import delg, efficientnet, extent
 from delg_jax.models.convention import CONVENTIONS
 from delg_jax.models.efficientnet import DepthwiseConv, EfficientNet
 from delg_jax.models.resnet import ResNet
-from delg_jax.training.optimizer import is_trained
+from delg_jax.training.optimizer import OptimizerSettings
 
 EPSILON = 1e-3
 
@@ -236,4 +236,4 @@ def test_it_is_trained_in_every_mode(rng, random_variables, quick_jit, small):
         ("joint", True, False),
     ):
         train.heads, train.freeze_backbone = heads, frozen
-        assert is_trained(path, train) == learns
+        assert OptimizerSettings.of(train).learns(path) == learns

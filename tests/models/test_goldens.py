@@ -46,7 +46,7 @@ def keras(shared):
     model = default.get_config().model
     model.update(convention="keras", conv4_stride=32, pretrained_source="keras")
     arrays = seeded(shared / "goldens" / "delg_keras_variables.json")
-    variables = weights.convert("keras", arrays, model)
+    variables = weights.convert("keras", arrays, delg.build(model), classifiers=False)
     golden = np.load(shared / "goldens" / "delg_keras_s32.npz")
     return delg.build(model).apply(variables, golden["image"][None]), dict(golden)
 
@@ -71,7 +71,7 @@ def test_the_keras_model_without_strides_after_conv4(shared, keras):
     model = default.get_config().model
     model.update(convention="keras", conv4_stride=16, pretrained_source="keras")
     arrays = seeded(shared / "goldens" / "delg_keras_variables.json")
-    variables = weights.convert("keras", arrays, model)
+    variables = weights.convert("keras", arrays, delg.build(model), classifiers=False)
     outputs = delg.build(model).apply(variables, golden["image"][None])
     assert outputs.attention.shape == (1, 14, 16)
     assert_close(outputs.conv4[0, ::2, ::2].mean(-1), golden["conv4_mean"])
@@ -93,7 +93,7 @@ def test_stages_of_the_slim_backbone(shared, depth):
     model = default.get_config().model
     model.update(backbone=f"resnet{depth}", convention="slim", local_head=False)
     arrays = seeded(shared / "goldens" / f"slim_resnet_v1_{depth}_variables.json")
-    variables = weights.convert("slim", arrays, model)
+    variables = weights.convert("slim", arrays, delg.build(model), classifiers=False)
     backbone = {name: tree["resnet"] for name, tree in variables.items()}
     with np.load(shared / "goldens" / f"slim_r{depth}.npz") as golden:
         images = preprocess(golden["image"][None], CONVENTIONS["slim"])

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from delg_jax.models import weights
 from delg_jax.models.vit import VisionTransformer
 from tests.models.vit_references import BLOCK, CASES, GOLDENS, inputs, transformers_maps
-from tests.models.weights.foreign import model_of
+from tests.models.weights.foreign import converted, model_of
 
 
 def assert_maps(given, name, expected, quick_jit):
@@ -15,7 +14,7 @@ def assert_maps(given, name, expected, quick_jit):
     case = CASES[name]
     fields = {"conv4_stride": 8, "local_head": False, "whitening": False, "num_classes": 0}
     model = model_of(name, case.architecture.convention, **fields)
-    variables = weights.convert(case.source, given.theirs, model)
+    variables = converted(case.source, given.theirs, model)
     network = VisionTransformer(name, BLOCK)
     apply = quick_jit(lambda image: network.apply({"params": variables["params"]["vit"]}, image))
     for image, maps in zip(given.images, expected, strict=True):
@@ -47,7 +46,7 @@ def test_every_variable_comes_from_the_file(monkeypatch, name):
     given, case = inputs(name, monkeypatch), CASES[name]
     fields = {"conv4_stride": 8, "local_head": False, "whitening": False, "num_classes": 0}
     model = model_of(name, case.architecture.convention, **fields)
-    converted = traverse_util.flatten_dict(weights.convert(case.source, given.theirs, model))
-    assert set(converted) == set(given.ours)
-    for path, values in converted.items():
+    variables = traverse_util.flatten_dict(converted(case.source, given.theirs, model))
+    assert set(variables) == set(given.ours)
+    for path, values in variables.items():
         np.testing.assert_array_equal(values, given.ours[path], err_msg=str(path))

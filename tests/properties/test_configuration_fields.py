@@ -9,11 +9,11 @@ from configs import default
 from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.evaluation import gldv2_tasks, pairs
-from delg_jax.features import extractor
+from delg_jax.features import network
 from delg_jax.models.delg import build
 from delg_jax.retrieval import methods, settings
 from delg_jax.search import engine_choice
-from delg_jax.training import feature_cache, optimizer
+from delg_jax.training import checks, optimizer
 from delg_jax.training import train as training
 from tests.properties.cases import cases, hold, outcome
 
@@ -99,13 +99,14 @@ def _check_all(config):
         methods.check("config.eval.methods", method, config)
     settings.RerankSettings.of(config.rerank)
     engine_choice.SearchSettings.of(config.search)
-    extractor.check(config.extract)
+    network.check(config.extract)
     pairs.check(config)
     gldv2_tasks.check(config)
-    feature_cache.check(config)
+    checks._check_cache(configuration.override(config, {"train.cache_features": True}))
     build(config.model, **training.module_options(config.train))
-    optimizer.create_optimizer(config.train)
-    optimizer.penalty(config.train)
+    learning = optimizer.OptimizerSettings.of(config.train)
+    optimizer.create_optimizer(learning)
+    optimizer.penalty(learning)
 
 
 @cases(500)

@@ -3,8 +3,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from configs import default
-from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.formats.imported import ImportedFeatures
@@ -107,14 +105,10 @@ def test_hdf5_of_other_arrays_is_imported_whole_or_refused(tmp_path, examples):
             with np.errstate(all="ignore"):
                 file[f"a.jpg/{field}"] = np.full(shape, number).astype(dtype)
             file["a.jpg/global_descriptor"] = np.full(length, number)
-        changes = {"extract.imported_local": str(path), "extract.imported_global": str(path)}
-        settings = configuration.override(default.get_config(), changes).extract
         folder = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
         store = FeatureStore.prepare(folder, ["a"], Layout(1, max_features=4))
-        names = {"database": ["a"]}
-        found = outcome(
-            lambda: ImportedFeatures(settings, names).import_to_store("database", store, 0)
-        )
+        files = str(path), str(path), Layout(local_encoding="float16"), {"database": ["a"]}
+        found = outcome(lambda: ImportedFeatures(*files).import_to_store("database", store, 0))
         if isinstance(found, UserError):
             assert "a.h5" in str(found)
             return

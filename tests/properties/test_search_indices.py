@@ -93,7 +93,7 @@ def test_a_changed_graph_is_refused_or_the_same(tmp_path, examples):
 @cases(60)
 def test_a_changed_configuration_is_read_or_refused(tmp_path, examples):
     config = tiny.retrieval_config(tmp_path)
-    workdir.claim(tmp_path / "whole", config, ("model", "extract"))
+    workdir.Output.of(tmp_path / "whole", config, ("model", "extract")).claim()
     whole = (tmp_path / "whole" / workdir.CONFIG_FILE).read_text()
     folder = tmp_path / "changed"
     folder.mkdir()
@@ -101,6 +101,6 @@ def test_a_changed_configuration_is_read_or_refused(tmp_path, examples):
     def check(case):
         (folder / workdir.CONFIG_FILE).write_text(case.draw(changed_json(whole)))
         outcome(lambda: workdir.stored_config(folder))
-        outcome(lambda: workdir.claim(folder, config, ("model", "extract")))
+        outcome(lambda: workdir.Output.of(folder, config, ("model", "extract")).claim())
 
     hold(examples, check, st.data())

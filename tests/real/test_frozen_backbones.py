@@ -11,7 +11,7 @@ import pytest
 from configs import landmarks
 from delg_jax.cli.main import main
 from delg_jax.models import delg, vit
-from delg_jax.models.variables import initialize, load_pretrained
+from delg_jax.models.variables import Pretrained, initialize, load_pretrained
 from delg_jax.training.named_weights import use_weights
 from delg_jax.training.trained_network import load_model
 from delg_jax.workdir import root_of
@@ -68,7 +68,8 @@ def backbone_of(variables):
 def before(config):
     """The variables that training starts from."""
     module = delg.build(config.model)
-    return load_pretrained(initialize(module, jax.random.key(config.seed)), config.model)
+    fresh = initialize(module, jax.random.key(config.seed))
+    return load_pretrained(module, fresh, Pretrained.of(config.model))
 
 
 def found(capsys, workdir, picture):

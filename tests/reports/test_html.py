@@ -71,8 +71,8 @@ def trained(tmp_path):
     )
     config = default.get_config()
     config.data.name, config.data.root = "revisited", "</td><script>alert(1)</script>"
-    outputs.claim(folder / "evaluation", config, ("eval",))
-    outputs.claim(folder / "logs", config, ("train",))
+    outputs.Output.of(folder / "evaluation", config, ("eval",)).claim()
+    outputs.Output.of(folder / "logs", config, ("train",)).claim()
     outputs.write_json(folder / "train_metrics.json", {"loss": 0.5})
     records = [{"step": step, "loss": 2.0 / step, "sparsity_conv4": 0.5} for step in (1, 2, 3)]
     lines = [json.dumps(record) for record in records] + ['{"step": 4, "lo']

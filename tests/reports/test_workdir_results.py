@@ -146,17 +146,17 @@ def test_features_and_truth_that_are_others_than_evaluated_are_not_shown(folder)
         folder / "evaluation",
         sources(run.database, run.queries, run.data),
     )
-    outputs.describe(evaluation, run.config, ("eval",), sources=made_from)
+    outputs.Output.of(evaluation, run.config, ("eval",)).describe(made_from)
     assert read(folder).notes == []
     assert read(folder).database is not None
     other = made_from | {"database": "of before"}
-    outputs.describe(evaluation, run.config, ("eval",), sources=other)
+    outputs.Output.of(evaluation, run.config, ("eval",)).describe(other)
     changed = read(folder)
     assert changed.database is None
     assert changed.queries is None
     assert "The features changed since the evaluation" in changed.notes[0]
     other = made_from | {"ground_truth": "of before"}
-    outputs.describe(evaluation, run.config, ("eval",), sources=other)
+    outputs.Output.of(evaluation, run.config, ("eval",)).describe(other)
     changed = read(folder)
     assert changed.data is None
     assert changed.database is not None

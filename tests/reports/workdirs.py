@@ -39,7 +39,7 @@ def make(folder: Path, data: Path, names=None, seed: int = 0, copies: int = 1) -
     truth = json.loads((data / "gnd_drawn.json").read_text())
     config = tiny.retrieval_config(data).unlock()
     config.rerank.sp.inlier_threshold = 2.0
-    outputs.claim(folder / "evaluation", config.lock(), ("eval",))
+    outputs.Output.of(folder / "evaluation", config.lock(), ("eval",)).claim()
     rng = np.random.default_rng(0)
     base = [_features(rng) for _ in range(PLACES)]
     moved = [_moved(base[image // 2], 8.0 * (image % 2)) for image in range(2 * PLACES)]

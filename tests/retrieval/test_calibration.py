@@ -1,15 +1,17 @@
 import dataclasses
-import types
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from delg_jax import configuration, workdir
 from delg_jax.errors import UserError
+from delg_jax.features.experiment import sections
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.rerank import SpatialSettings
 from delg_jax.retrieval import calibration
 from delg_jax.retrieval.calibration import CHANCE, LEAST_PAIRS, LEVELS, ChanceModel
+from delg_jax.retrieval.settings import RerankSettings
 from tests import tiny
 
 
@@ -169,8 +171,11 @@ def config(**changes):
 
 
 def load(folder, database, chosen=None, weights="w"):
-    extracted = types.SimpleNamespace(weights=weights, database=database)
-    return calibration.load_or_measure(chosen or config(), folder, extracted, database)
+    chosen = chosen or config()
+    fields = (*sections(chosen), *calibration.DECIDING_FIELDS)
+    output = workdir.Output.of(folder / calibration.FOLDER, chosen, fields, {"weights": weights})
+    sp = RerankSettings.of(chosen.rerank).sp
+    return calibration.load_or_measure(output, sp, chosen.seed, database.digest(), database)
 
 
 def test_it_is_measured_once_for_features_and_settings(tmp_path):
@@ -207,7 +212,8 @@ def test_an_interrupted_measurement_is_repeated(tmp_path, monkeypatch):
     database = Database(places=20)
     first = load(tmp_path, database)
     with monkeypatch.context() as patch:
-        patch.setattr(workdir, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        interrupt = mock.Mock(side_effect=KeyboardInterrupt)
+        patch.setattr(workdir.Output, "describe", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load(tmp_path, database, config(seed=5))
     assert load(tmp_path, database) == first

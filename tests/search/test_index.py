@@ -25,6 +25,7 @@ from delg_jax.search.index import (
     rows_from,
 )
 from delg_jax.search.kernels import SimilarityKernel
+from delg_jax.workdir import Output
 from tests import stores
 from tests.folders import contents
 from tests.holding import held
@@ -222,7 +223,8 @@ def make(
     store = GraphStore(folder, names(len(descriptors)), graph_config.data.memory_megabytes)
     searches = global_searches(descriptors, KEPT, BLOCK, 3)
     weights = options.pop("weights", "digest")
-    with claimed(store, graph_config, ("search",), weights, overwrite):
+    output = Output.of(folder, graph_config, ("search",), {"weights": weights})
+    with claimed(store, output, KEPT, BLOCK, overwrite):
         if not store.is_whole():
             fill(store, lambda first: changed(searches(first)), KEPT, "test", **options)
     return store.graph()

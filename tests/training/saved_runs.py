@@ -5,20 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
-from delg_jax.training.optimizer import create_optimizer, create_state
-from delg_jax.workdir import claim
+from delg_jax.training.optimizer import OptimizerSettings, create_optimizer, create_state
+from delg_jax.workdir import Output
 
 CLASSES = 4
 
 
 def state_of(variables, config, step=0):
-    state = create_state(variables, create_optimizer(config.train))
+    state = create_state(variables, create_optimizer(OptimizerSettings.of(config.train)))
     return state.replace(step=jnp.asarray(step, jnp.int32))
 
 
 def save(workdir, config, variables, steps=(3,), keep=10):
     """Checkpoints of a run as training leaves them; later ones hold larger numbers."""
-    claim(workdir / FOLDER, config, ("model", "train"))
+    Output.of(workdir / FOLDER, config, ("model", "train")).claim()
     with Checkpoints(workdir / FOLDER, config.model, keep) as checkpoints:
         for step in steps:
             scaled = times(step, variables)

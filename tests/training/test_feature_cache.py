@@ -12,6 +12,7 @@ from delg_jax.models.delg import build
 from delg_jax.training import feature_cache
 from delg_jax.training.train import train_and_evaluate
 from delg_jax.training.trained_network import load_model
+from delg_jax.workdir import Output
 from tests.data.tfds_builders.published import image_id, jpeg, make_gldv1, opened, place
 from tests.photographs import make_folder, truncate
 from tests.tiny import random_variables, training_config
@@ -33,8 +34,13 @@ def built(config, workdir):
     module = build(config.model, freeze_backbone=True)
     variables = random_variables(module)
     source = folder.training(config.data).train
-    log = SkipLog(workdir / "skipped.csv")
-    return feature_cache.build(module, variables, source, config, workdir, log), module, variables
+    log, cache = SkipLog(workdir / "skipped.csv"), workdir / feature_cache.FOLDER
+    made_of = feature_cache.made_of(variables, source)
+    Output.of(cache, config, feature_cache.DECIDING_FIELDS, made_of).claim(overwrite=True)
+    settings = pipeline.InputSettings.of(config.data)
+    limits = config.train.batch_size, config.train.cache_gigabytes
+    maps = feature_cache.build(module, variables, source, settings, *limits, cache, log)
+    return maps, module, variables
 
 
 def test_each_image_has_the_maps_that_the_backbone_gives(config, tmp_path):

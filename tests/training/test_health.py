@@ -7,14 +7,13 @@ import pytest
 
 from delg_jax.training import health
 from delg_jax.training.health import InputWait
-from tests.tiny import training_config
+
+SCALE = 45.0  # gamma of ArcFace before the first step
 
 
-@pytest.fixture
-def train(tmp_path):
-    train = training_config(tmp_path).train.copy_and_resolve_references().unlock()
-    train.chance_after = 10
-    return train
+def diagnosis(labels=(), heads="joint", learns_attention=True):
+    """Accuracy at chance is reported after 10 steps."""
+    return health.Diagnosis(heads, learns_attention, SCALE, np.asarray(labels, int), 10)
 
 
 def names(signs):
@@ -50,18 +49,16 @@ def test_without_bad_values_none_is_found():
 @pytest.mark.parametrize(
     ("scores", "dead"), [((0.2, 0.9), 0), ((0.0, 5e-5), 1), ((0.7, 0.7), 1), ((0.0, 0.5), 0)]
 )
-def test_zero_or_constant_attention_is_dead(train, scores, dead):
+def test_zero_or_constant_attention_is_dead(scores, dead):
     record = dict(zip(("attention_min", "attention_max"), scores, strict=True))
-    signs = health.Diagnosis(train, True, np.zeros(0, int)).examine(1, record)
+    signs = diagnosis().examine(1, record)
     assert names(signs) == ({"warning_dead_attention"} if dead else set())
-    assert health.Diagnosis(train, False, np.zeros(0, int)).examine(1, record) == {}
+    assert diagnosis(learns_attention=False).examine(1, record) == {}
 
 
 @pytest.mark.parametrize(("factor", "bad"), [(0.05, 1), (0.5, 0), (9, 0), (11, 1), (-1, 1)])
-def test_a_scale_far_from_its_initial_value_is_reported(train, factor, bad):
-    signs = health.Diagnosis(train, True, np.zeros(0, int)).examine(
-        1, {"scale": factor * train.arcface_scale}
-    )
+def test_a_scale_far_from_its_initial_value_is_reported(factor, bad):
+    signs = diagnosis().examine(1, {"scale": factor * SCALE})
     assert names(signs) == ({"warning_scale"} if bad else set())
 
 
@@ -77,21 +74,20 @@ def test_a_scale_far_from_its_initial_value_is_reported(train, factor, bad):
         (10, "local", (0.9, 0.1), True),
     ],
 )
-def test_accuracy_at_chance_is_reported_of_heads_that_learn(train, step, heads, accuracies, sign):
-    train.heads = heads
+def test_accuracy_at_chance_is_reported_of_heads_that_learn(step, heads, accuracies, sign):
     labels = np.arange(100) % 10
     record = {
         "validation_global_accuracy": accuracies[0],
         "validation_attention_accuracy": accuracies[1],
     }
-    signs = health.Diagnosis(train, True, labels).examine(step, record)
+    signs = diagnosis(labels, heads).examine(step, record)
     assert names(signs) == ({"warning_at_chance"} if sign else set())
 
 
-def test_each_warning_is_logged_once_and_recorded_each_time(train, caplog, monkeypatch):
-    diagnosis = health.Diagnosis(train, True, np.arange(100) % 10)
+def test_each_warning_is_logged_once_and_recorded_each_time(caplog):
+    found = diagnosis(np.arange(100) % 10)
     record = {"validation_global_accuracy": 0.1}
-    assert [diagnosis.examine(step, record) for step in (10, 20)] == [{"warning_at_chance": 1}] * 2
+    assert [found.examine(step, record) for step in (10, 20)] == [{"warning_at_chance": 1}] * 2
     lines = [r.getMessage() for r in caplog.records if r.name == health.__name__]
     assert len(lines) == 1
     assert "step 10: " in lines[0]

@@ -8,6 +8,7 @@ from flax import traverse_util
 from delg_jax.errors import UserError
 from delg_jax.models.delg import build
 from delg_jax.training import optimizer
+from delg_jax.training.optimizer import OptimizerSettings
 from tests.tiny import training_config
 
 LOCAL = {"attend", "reduce", "local_classifier"}
@@ -32,7 +33,7 @@ def params(tmp_path_factory):
 
 def updates(train, params, gradients):
     """The first update, flat by path, as largest absolute value."""
-    tx = optimizer.create_optimizer(train)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(train))
     tree, _ = tx.update(gradients, tx.init(params), params)
     flat = traverse_util.flatten_dict(tree)
     return {path: float(jnp.abs(leaf).max()) for path, leaf in flat.items()}
@@ -45,13 +46,19 @@ def moved(train, params):
 
 def test_learning_rate_falls_linearly_to_zero(train):
     train.steps, train.learning_rate = 10, 0.4
-    rates = [float(optimizer.learning_rate(train)(step)) for step in (0, 1, 5, 10, 11)]
+    rates = [
+        float(optimizer.learning_rate(OptimizerSettings.of(train))(step))
+        for step in (0, 1, 5, 10, 11)
+    ]
     np.testing.assert_allclose(rates, [0.4, 0.36, 0.2, 0.0, 0.0], atol=1e-7)
 
 
 def test_learning_rate_warms_up_first(train):
     train.steps, train.warmup_steps, train.learning_rate = 10, 4, 0.4
-    rates = [float(optimizer.learning_rate(train)(step)) for step in (0, 2, 4, 7, 10)]
+    rates = [
+        float(optimizer.learning_rate(OptimizerSettings.of(train))(step))
+        for step in (0, 2, 4, 7, 10)
+    ]
     np.testing.assert_allclose(rates, [0.0, 0.2, 0.4, 0.2, 0.0], atol=1e-7)
 
 
@@ -59,7 +66,7 @@ def test_learning_rate_warms_up_first(train):
 def test_a_warm_up_as_long_as_training_is_refused(train, steps):
     train.warmup_steps = steps
     with pytest.raises(UserError, match=rf"config\.train\.warmup_steps = {steps}: .*\(=6\)"):
-        optimizer.learning_rate(train)
+        OptimizerSettings.of(train)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,7 @@ def test_a_fixed_arcface_scale_is_not_updated(train, params):
 @pytest.mark.parametrize("heads", ["joint", "local"])
 def test_weight_decay_applies_to_kernels_that_learn(train, params, heads):
     train.heads, train.weight_decay = heads, 0.1
-    penalty, pull = optimizer.penalty(train)(params)
+    penalty, pull = optimizer.penalty(OptimizerSettings.of(train))(params)
     flat = traverse_util.flatten_dict(pull)
     pulled = {path: leaf for path, leaf in flat.items() if leaf.any()}
     assert {path[-1] for path in pulled} == {"kernel"}
@@ -98,25 +105,25 @@ def test_weight_decay_applies_to_kernels_that_learn(train, params, heads):
 
 
 def test_without_weight_decay_there_is_no_penalty(train):
-    assert optimizer.penalty(train) is None
+    assert optimizer.penalty(OptimizerSettings.of(train)) is None
 
 
 def test_a_negative_weight_decay_is_refused(train):
     train.weight_decay = -0.1
     with pytest.raises(UserError, match=r"config\.train\.weight_decay = -0\.1: "):
-        optimizer.penalty(train)
+        OptimizerSettings.of(train)
 
 
 def test_gradients_are_clipped_to_the_norm_of_those_that_learn(train, params):
     train.heads, train.clip_norm, train.learning_rate = "local", 2.0, 1.0
-    tx = optimizer.create_optimizer(train)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(train))
     tree, _ = tx.update(params, tx.init(params), params)
     assert float(optax.tree.norm(tree)) == pytest.approx(2.0, rel=1e-5)
 
 
 def test_momentum_sums_updates(train, params):
     train.clip_norm, train.momentum, train.learning_rate, train.steps = 1e9, 0.5, 1.0, 1000
-    tx = optimizer.create_optimizer(train)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(train))
     state = tx.init(params)
     for expected in (-1.0, -1.5 * 0.999, -1.75 * 0.998):
         tree, state = tx.update(params, state, params)
@@ -126,12 +133,13 @@ def test_momentum_sums_updates(train, params):
 def test_unknown_heads_are_refused(train):
     train.heads = "both"
     with pytest.raises(UserError, match=r"config\.train\.heads = 'both': "):
-        optimizer.create_optimizer(train)
+        OptimizerSettings.of(train)
 
 
 def test_a_fresh_state_has_made_no_step(train, params):
     state = optimizer.create_state(
-        {"params": params, "batch_stats": {}}, optimizer.create_optimizer(train)
+        {"params": params, "batch_stats": {}},
+        optimizer.create_optimizer(OptimizerSettings.of(train)),
     )
     assert int(state.step) == 0
     assert state.variables == {"params": state.params, "batch_stats": {}}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from delg_jax.losses import LossWeights
 from delg_jax.models import class_shards
 from delg_jax.models.class_shards import ClassShards
 from delg_jax.models.delg import build
@@ -11,6 +12,7 @@ from delg_jax.models.variables import digest
 from delg_jax.training import optimizer
 from delg_jax.training import step as train_step
 from delg_jax.training.checkpoints import Checkpoints
+from delg_jax.training.optimizer import OptimizerSettings
 from delg_jax.training.train import module_options
 from tests.photographs import draw
 from tests.tiny import random_variables, training_config
@@ -42,7 +44,7 @@ def batch():
 
 
 def fresh_state(config):
-    tx = optimizer.create_optimizer(config.train)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
     return optimizer.create_state(random_variables(build(config.model)), tx)
 
 
@@ -87,10 +89,10 @@ def run(config, batch, shards, parts=1, **options):
     """State, metrics and validation sums after some steps."""
     options = {**module_options(config.train), "freeze_norm": True, **options}
     module = build(config.model, **options, class_shards=shards)
-    tx = optimizer.create_optimizer(config.train, shards)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train), shards)
     weights, penalty = (
-        train_step.loss_weights(config.train),
-        optimizer.penalty(config.train, shards),
+        LossWeights.of(config.train),
+        optimizer.penalty(OptimizerSettings.of(config.train), shards),
     )
     state = put(fresh_state(config), shards)
     step = train_step.parallel_train_step(state, module, tx, weights, penalty, parts)
@@ -158,9 +160,9 @@ def test_a_tensor_that_is_not_finite_is_found_on_any_device(config, batch):
     state.params["local_classifier"]["dense"]["kernel"] = kernel
     shards = HOSTS[1]
     module = build(config.model, freeze_norm=True, class_shards=shards)
-    tx = optimizer.create_optimizer(config.train, shards)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train), shards)
     placed = train_step.place(state, shards)
-    weights = train_step.loss_weights(config.train)
+    weights = LossWeights.of(config.train)
     step = train_step.parallel_train_step(placed, module, tx, weights)
     _, metrics = step(placed, {name: batch[name] for name in ("image", "label")}, True)
     assert int(metrics["nonfinite"]) == 0  # attention_loss, the first by name

@@ -12,6 +12,7 @@ from delg_jax.models.delg import build
 from delg_jax.models.variables import initialize
 from delg_jax.training import health, optimizer
 from delg_jax.training import step as train_step
+from delg_jax.training.optimizer import OptimizerSettings
 from delg_jax.training.step import place
 from delg_jax.training.train import module_options
 from tests.photographs import draw
@@ -36,14 +37,17 @@ def batch():
 
 def fresh_state(config, module):
     variables = initialize(module, jax.random.key(0))
-    return optimizer.create_state(variables, optimizer.create_optimizer(config.train))
+    return optimizer.create_state(
+        variables, optimizer.create_optimizer(OptimizerSettings.of(config.train))
+    )
 
 
 def run(config, batch, devices, steps=3, parts=1, **options):
     """The state and the metrics after some steps on the first `devices` devices."""
     module = build(config.model, **{**module_options(config.train), **options})
-    tx = optimizer.create_optimizer(config.train)
-    weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
+    weights = LossWeights.of(config.train)
+    penalty = optimizer.penalty(OptimizerSettings.of(config.train))
     split = {n: x.reshape(devices, len(x) // devices, *x.shape[1:]) for n, x in batch.items()}
     state = fresh_state(config, module)
     if devices > 1:
@@ -83,9 +87,9 @@ def test_statistics_of_each_device_differ_without_sync(config, batch):
 
 def test_a_step_keeps_the_sharding_of_the_state(config, batch):
     module = build(config.model, **module_options(config.train))
-    tx = optimizer.create_optimizer(config.train)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
     before = place(fresh_state(config, module))
-    weights = train_step.loss_weights(config.train)
+    weights = LossWeights.of(config.train)
     step = train_step.parallel_train_step(before, module, tx, weights)
     placed = before.step.sharding
     after, _ = step(before, train_step.split_over_devices(batch), True)
@@ -94,7 +98,7 @@ def test_a_step_keeps_the_sharding_of_the_state(config, batch):
 
 def test_evaluation_sums_over_valid_images_only(config, batch):
     module = build(config.model)
-    weights = train_step.loss_weights(config.train)
+    weights = LossWeights.of(config.train)
     state = fresh_state(config, module)
     evaluate = train_step.parallel_eval_step(state, module, weights)
     valid = np.arange(16) < 11
@@ -121,7 +125,8 @@ def test_losses_of_training_and_validation_are_the_same_function(config, batch):
     config = changed(config, weight_decay=0.5, arcface_margin=0.3)
     _, learned = run(config, batch, jax.device_count(), steps=1, freeze_norm=True)
     module = build(config.model, **module_options(config.train))
-    weights, penalty = train_step.loss_weights(config.train), optimizer.penalty(config.train)
+    weights = LossWeights.of(config.train)
+    penalty = optimizer.penalty(OptimizerSettings.of(config.train))
     state = place(fresh_state(config, module))
     evaluate = train_step.parallel_eval_step(state, module, weights, penalty)
     valid = {**batch, "valid": np.ones(16, bool)}
@@ -150,7 +155,7 @@ def test_a_head_that_does_not_learn_has_no_loss(config, heads, expected):
     train = config.train.copy_and_resolve_references().unlock()
     train.heads = heads
     train.global_weight, train.reconstruction_weight, train.attention_weight = 2.0, 3.0, 4.0
-    weights = train_step.loss_weights(train)
+    weights = LossWeights.of(train)
     assert (weights.global_loss, weights.reconstruction, weights.attention) == expected
 
 
@@ -166,9 +171,9 @@ def test_computing_in_bfloat16_keeps_weights_in_float32(config, batch):
 )
 def test_the_first_tensor_that_is_not_finite_is_found(config, batch, part, expected):
     module = build(config.model, **module_options(config.train))
-    tx = optimizer.create_optimizer(config.train)
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
     state = fresh_state(config, module)
-    weights = train_step.loss_weights(config.train)
+    weights = LossWeights.of(config.train)
     step = train_step.parallel_train_step(state, module, tx, weights)
     flat = traverse_util.flatten_dict(state.params)
     path = next(path for path in flat if path[0] == part and path[-1] == "bias")
@@ -314,8 +319,8 @@ def test_sparsity_is_the_share_of_zeros():
 def test_logging_does_not_change_a_step(config, batch):
     """Bit by bit; without it, only the losses are looked at."""
     module = build(config.model, **module_options(config.train))
-    tx = optimizer.create_optimizer(config.train)
-    weights, found = train_step.loss_weights(config.train), {}
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
+    weights, found = LossWeights.of(config.train), {}
     parts = train_step.split_over_devices(batch)
     step = None
     for logs in (True, False):
@@ -341,8 +346,8 @@ def one_step(config, batch):
     def take(which, spoilt=()):
         chosen = changed(config, heads=which)
         module = build(chosen.model, **module_options(chosen.train))
-        tx = optimizer.create_optimizer(chosen.train)
-        weights = train_step.loss_weights(chosen.train)
+        tx = optimizer.create_optimizer(OptimizerSettings.of(chosen.train))
+        weights = LossWeights.of(chosen.train)
         state = fresh_state(chosen, module)
         params = {
             name: jax.tree.map(lambda x: x * np.nan, tree) if name in spoilt else tree

@@ -15,6 +15,7 @@ from delg_jax.errors import UserError
 from delg_jax.evaluation.experiment import evaluate
 from delg_jax.features.experiment import sections
 from delg_jax.features.extractor import feature_variables
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import open_for_writing
 from delg_jax.models.variables import digest
@@ -70,7 +71,9 @@ def claim(root, names):
     """As extraction claims the database's store."""
     folder = root / "features" / "database"
     weights = json.loads((folder / "config.json").read_text())["extra"]["weights"]
-    return open_for_writing(folder, config(), sections(config()), weights, names)
+    output = workdir.Output.of(folder, config(), sections(config()), {"weights": weights})
+    layout, memory = Layout.of(config().extract), config().data.memory_megabytes
+    return open_for_writing(output, layout, memory, names)
 
 
 @pytest.mark.parametrize("version", WITH_STORE)
@@ -105,8 +108,10 @@ def test_the_graph_is_that_which_was_stored(version, tmp_path):
     store = GraphStore(root / "index" / "graph", numbers["names"].tolist())
     weights = json.loads((store.folder / "config.json").read_text())["extra"]["weights"]
     decided_by = (*sections(config()), *deciding_fields(config().search))
-    assert workdir.is_of(store.folder, config(), decided_by, {"weights": weights})
-    with claimed_graph(store, config(), decided_by, weights):
+    output = workdir.Output.of(store.folder, config(), decided_by, {"weights": weights})
+    assert output.is_there()
+    search = config().search
+    with claimed_graph(store, output, search.graph_neighbours, search.graph_block):
         found = store.graph()
     for name in ("indices", "similarities"):
         values = getattr(found, name)

@@ -1,7 +1,6 @@
 """A training step on random images."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,19 +11,11 @@ from delg_jax.benchmarks.peers.pytorch import TorchTrainer
 from delg_jax.losses import LossWeights
 from delg_jax.models.variables import initialize
 from delg_jax.training import optimizer, step
+from delg_jax.training.optimizer import OptimizerSettings
 
 _RATE, _CLIP = 1e-3, 10.0
 _WEIGHTS = LossWeights(1.0, 10.0, 1.0, 0.1)  # the paper's
-_TRAIN = SimpleNamespace(
-    steps=1000,
-    warmup_steps=0,
-    learning_rate=_RATE,
-    momentum=0.9,
-    clip_norm=_CLIP,
-    heads="joint",
-    freeze_backbone=False,
-    arcface_scale_learned=True,
-)
+_TRAIN = OptimizerSettings(steps=1000, learning_rate=_RATE, clip_norm=_CLIP)
 
 
 def compare(

@@ -14,6 +14,7 @@ from delg_jax.features.formats import ames, hloc
 from delg_jax.features.formats.delf import GLOBAL_SUFFIX, LOCAL_SUFFIX, DelfFolder
 from delg_jax.features.formats.image_order import AbsentImageError
 from delg_jax.features.local_features import LocalFeatures, strongest
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.features.store_writing import missing_rows
 from delg_jax.file_stamps import stamp
@@ -42,14 +43,16 @@ def is_imported(settings: ml_collections.ConfigDict) -> bool:
 
 
 class ImportedFeatures:
-    """The files that `config.extract.imported_local` and `imported_global` name.
+    """Files of features, `config.extract.imported_local` and `imported_global`.
 
     Each is an HDF5 file of hloc, or of AMES, ELViS and ILIAS; or a folder of such as the latter, or
     of the official code's files. The subfolders `database` and `queries` of a folder, if any, are
     read for the store of that name.
 
     Args:
-      settings: the `config.extract` tree.
+      local: file or folder of local features; "" for none.
+      pooled: file or folder of global descriptors; "" for none.
+      layout: of the stores.
       names: of the images, by store, in the order in which the stores are written.
 
     Raises:
@@ -57,11 +60,11 @@ class ImportedFeatures:
     """
 
     def __init__(
-        self, settings: ml_collections.ConfigDict, names: Mapping[str, Sequence[str]]
+        self, local: str, pooled: str, layout: Layout, names: Mapping[str, Sequence[str]]
     ) -> None:
-        paths = {"local": settings.imported_local, "global": settings.imported_global}
+        paths = {"local": local, "global": pooled}
         self._paths = {kind: pathlib.Path(path) for kind, path in paths.items() if path}
-        self._settings, self._names = settings, names
+        self._layout, self._names = layout, names
         self._dimensions: dict[str, int] = {}
         for kind, path in self._paths.items():
             if path.suffix in _PICKLES and path.is_file():
@@ -158,12 +161,12 @@ class ImportedFeatures:
         return Features(descriptor, local)
 
     def _prepare(self, features: LocalFeatures, name: str) -> LocalFeatures:
-        kept = strongest(features, self._settings.max_features)
+        kept = strongest(features, self._layout.max_features)
         if not len(kept.mask):
             width = self._dimensions.get("local", 0)
             return kept._replace(descriptors=np.zeros((0, width), np.float32))
         self._check_dimension("local", name, kept.descriptors.shape[1])
-        encoding = self._settings.local_encoding
+        encoding = self._layout.local_encoding
         dtype = np.dtype(encoding if encoding.startswith("float") else np.float32)
         return kept._replace(descriptors=_unit(np.asarray(kept.descriptors), dtype))
 

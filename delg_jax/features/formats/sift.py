@@ -8,14 +8,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from delg_jax.data import ImageSource
 from delg_jax.errors import UserError, require_package
 from delg_jax.features.experiment import Extracted
 from delg_jax.features.extraction import Loader
 from delg_jax.features.formats import hloc
 from delg_jax.features.image_sets import query_boxes
 from delg_jax.features.local_features import LocalFeatures
-from delg_jax.features.origins import Box
 from delg_jax.progress import Progress
 
 _LENGTH = 128  # of a descriptor
@@ -41,7 +39,8 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
     Raises:
       UserError: if OpenCV or h5py is not installed, or two images have the same name.
     """
-    detector = require_opencv().SIFT_create(nfeatures=config.extract.max_features)
+    extract = config.extract
+    detector = require_opencv().SIFT_create(nfeatures=extract.max_features)
     if both := set(extracted.data.queries.names) & set(extracted.data.database.names):
         rule = "is the name of a query and of a database image, which one HDF5 file cannot hold"
         raise UserError("image", min(both), rule)
@@ -50,6 +49,7 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
         if count > 1:
             rule = f"is the name of {count} images, which one HDF5 file cannot hold"
             raise UserError("image", name, rule)
+    limits = extract.max_size, config.data.min_side, config.data.max_pixels
     stores = (
         (extracted.database, extracted.data.database, None),
         (extracted.queries, extracted.data.queries, query_boxes(config, extracted.data)),
@@ -58,36 +58,29 @@ def write(path: pathlib.Path, extracted: Extracted, config: ml_collections.Confi
         for store, source, boxes in stores:
             descriptors = store.global_descriptors()
             with Progress(f"SIFT {store.folder.name}", len(source), "image") as progress:
-                for index, local in features(detector, source, boxes, config):
+                loader = Loader(source, boxes, *limits)
+                for index, local in features(detector, loader, extract.max_features):
                     writer.write(source.names[index], local)
                     writer.write_global(source.names[index], descriptors[index])
                     progress.advance()
 
 
-def features(
-    detector: Any,
-    source: ImageSource,
-    boxes: list[Box] | None,
-    config: ml_collections.ConfigDict,
-) -> Iterator[tuple[int, LocalFeatures]]:
-    """Detects the features of images, cropped, shrunk and limited in number as for the network.
+def features(detector: Any, loader: Loader, count: int) -> Iterator[tuple[int, LocalFeatures]]:
+    """Detects the features of images, cropped and shrunk as for the network.
 
     Args:
       detector: of OpenCV.
-      source: the images.
-      boxes: to crop to, by image; None for whole images.
-      config: the whole tree.
+      loader: of the images.
+      count: maximum number of features of an image.
 
     Yields:
-      The position of an image in `source`, and its features in pixels of the whole image; images
-      that cannot be read are left out.
+      The position of an image in the source of the loader, and its features in pixels of the whole
+      image; images that cannot be read are left out.
     """
-    data, extract = config.data, config.extract
-    loader = Loader(source, boxes, extract.max_size, data.min_side, data.max_pixels)
-    for index in range(len(source)):
+    for index in range(len(loader.source)):
         loaded, _ = loader.load(index)
         if not isinstance(loaded, str):
-            local = detect(detector, loaded.image, extract.max_features)
+            local = detect(detector, loaded.image, count)
             placed = local._replace(
                 locations=local.locations / loaded.scale, scales=local.scales / loaded.scale
             )

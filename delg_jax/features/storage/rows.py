@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import ml_collections
 import numpy as np
 import numpy.typing as npt
 
@@ -52,6 +53,11 @@ class Layout(NamedTuple):
     global_dtype: str = "float32"
     max_features: int = 1000
     compression: int = 1
+
+    @classmethod
+    def of(cls, extract: ml_collections.ConfigDict) -> Self:
+        """The layout that `config.extract` asks for."""
+        return cls(**{name: extract[name] for name in cls._fields})
 
 
 def require_finite(rows: Sequence[Row], numbers: range, names: Callable[[], list[str]]) -> None:

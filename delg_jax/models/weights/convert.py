@@ -5,13 +5,12 @@ import re
 from collections.abc import Mapping
 
 import jax
-import ml_collections
 import numpy as np
 from flax import traverse_util
 
 from delg_jax.errors import UserError, require_choice
 from delg_jax.models.convention import get_convention
-from delg_jax.models.delg import BACKBONES, build
+from delg_jax.models.delg import BACKBONES, Delg
 from delg_jax.models.weights.identify import architecture_of, best_naming
 from delg_jax.models.weights.names import NAMINGS, Naming, is_norm
 
@@ -28,20 +27,22 @@ _NORM = {
 def convert(
     source: str,
     arrays: Mapping[str, np.ndarray],
-    model_config: ml_collections.ConfigDict,
+    module: Delg,
     mapping: Mapping[str, str | float] | None = None,
+    classifiers: bool = True,
 ) -> dict[str, dict]:
     """Converts the arrays of a source to variables of our network.
 
     If all running statistics are missing, BatchNorm is taken as folded into its scale and bias.
-    Heads that the source lacks are left out, as are classifiers if `model_config.num_classes` is 0.
+    Heads that the source lacks are left out.
 
     Args:
       source: a key of `names.NAMINGS`.
       arrays: the source's arrays by name.
-      model_config: `config.model`, the network to fill.
+      module: the network to fill.
       mapping: our variable, such as `whiten/kernel`, to the source's or to a number that fills it;
         takes precedence over the tables.
+      classifiers: whether to convert them too.
 
     Returns:
       {"params": tree, "batch_stats": tree} of float32 arrays, for the parts that the source has.
@@ -50,12 +51,12 @@ def convert(
       UserError: if the weights are of another network, or not finite.
     """
     require_choice("config.model.pretrained_source", source, tuple(NAMINGS))
-    plan = _plan(source, arrays, model_config, mapping or {})
+    plan = _plan(source, arrays, module, mapping or {}, classifiers)
     found = {path: plan.value(path) for path in plan.names}
     _explain(
         source,
         arrays,
-        model_config,
+        module,
         missing=[str(plan.names[path] or path) for path, value in found.items() if value is None],
         surplus=plan.surplus(),
         misshapen={
@@ -81,7 +82,7 @@ class _Plan:
 
     naming: Naming
     arrays: Mapping[str, np.ndarray]
-    model: ml_collections.ConfigDict
+    network: Delg
     modules: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     collections: Mapping[str, str]
@@ -96,7 +97,7 @@ class _Plan:
             return _to_flax(self.arrays[name], path, shape, self.naming)
         if self.collections[path] == "batch_stats" and self._is_folded():
             # With these statistics BatchNorm only scales and shifts: (x - 0) / sqrt(1)
-            epsilon = get_convention(self.model.convention).epsilon
+            epsilon = get_convention(self.network.convention).epsilon
             return np.full(shape, 0.0 if path.endswith("/mean") else 1.0 - epsilon, np.float32)
         return None
 
@@ -128,13 +129,15 @@ class _Plan:
 def _plan(
     source: str,
     arrays: Mapping[str, np.ndarray],
-    model: ml_collections.ConfigDict,
+    network: Delg,
     mapping: Mapping[str, str | float],
+    classifiers: bool,
 ) -> _Plan:
-    naming = best_naming(source, arrays, model.backbone)
-    arrays = {**arrays, **_fused(naming, arrays, model)}
-    modules = naming.modules(model.backbone)
-    expected = _expected(model)
+    naming = best_naming(source, arrays, network.backbone)
+    if network.dim_reduction == "fc":
+        arrays = {**arrays, **_fused(naming, arrays)}
+    modules = naming.modules(network.backbone)
+    expected = _expected(network, classifiers)
     shapes = {path: shape for path, (_, shape) in expected.items()}
     names: dict[str, str | float | None] = {p: naming.name(p, modules) for p in shapes}
     if naming.patterns:
@@ -149,12 +152,11 @@ def _plan(
         if _part(path) in kept and (name is not None or _part(path) in wanted)
     }
     collections = {path: collection for path, (collection, _) in expected.items()}
-    return _Plan(naming, arrays, model, modules, shapes, collections, names)
+    return _Plan(naming, arrays, network, modules, shapes, collections, names)
 
 
-def _expected(model: ml_collections.ConfigDict) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _expected(module: Delg, classifiers: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Collection and shape of our variables by path, without initialising them."""
-    module = build(model)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = jax.eval_shape(
         lambda x: module.init(jax.random.key(0), x, method="classify"), image
@@ -162,7 +164,7 @@ def _expected(model: ml_collections.ConfigDict) -> dict[str, tuple[str, tuple[in
     return {
         "/".join(path): (collection, leaf.shape)
         for (collection, *path), leaf in traverse_util.flatten_dict(variables).items()
-        if model.num_classes or not path[0].endswith("_classifier")
+        if classifiers or not path[0].endswith("_classifier")
     }
 
 
@@ -184,7 +186,7 @@ def _check_mapping(
 def _explain(
     source: str,
     names: Mapping[str, np.ndarray],
-    model: ml_collections.ConfigDict,
+    network: Delg,
     missing: list[str],
     surplus: list[str],
     misshapen: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...]]],
@@ -194,7 +196,7 @@ def _explain(
     Args:
       source: a key of `names.NAMINGS`.
       names: all arrays in the file, by name.
-      model: `config.model`.
+      network: ours.
       missing: names that the file lacks.
       surplus: names that the network lacks.
       misshapen: the source's name, its converted shape and our shape, by our path.
@@ -207,16 +209,17 @@ def _explain(
         return
     found = architecture_of(source, names)
     others = [other for other in NAMINGS if other != source and architecture_of(other, names)]
-    if found and found != model.backbone:
+    if found and found != network.backbone:
         rule = f"must be {found}, the architecture of these weights"
-        raise UserError("config.model.backbone", model.backbone, rule)
+        raise UserError("config.model.backbone", network.backbone, rule)
     if not found and others:
         rule = f"must be {others[0]}, the naming scheme of config.model.pretrained"
         raise UserError("config.model.pretrained_source", source, rule)
     for path, (_, shape, _) in misshapen.items():
-        if path.partition("/")[0].endswith("_classifier") and shape[-1:] != (model.num_classes,):
+        classes = network.num_classes
+        if path.partition("/")[0].endswith("_classifier") and shape[-1:] != (classes,):
             rule = f"must be {shape[-1]}, the classes of these weights, or 0 to leave them out"
-            raise UserError("config.model.num_classes", model.num_classes, rule)
+            raise UserError("config.model.num_classes", classes, rule)
     texts = [f"{name} {shape} instead of {ours}" for name, shape, ours in misshapen.values()]
     _refuse_names(source, {"missing": missing, "surplus": surplus, "misshapen": texts})
 
@@ -293,12 +296,8 @@ def _fit(
     return names if len(names) == len(shapes) else None
 
 
-def _fused(
-    naming: Naming, arrays: Mapping[str, np.ndarray], model: ml_collections.ConfigDict
-) -> dict[str, np.ndarray]:
+def _fused(naming: Naming, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays of convolutions fused with the BatchNorm after them."""
-    if model.dim_reduction != "fc":
-        return {}
     epsilon = get_convention(naming.convention).epsilon
     made = {}
     for target, (convolution, norm) in naming.fused.items():
@@ -372,12 +371,13 @@ def _same_but_ones(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
 def _check_power(plan: _Plan) -> None:
     """Refuses another GeM power than that of the weights."""
     power = plan.arrays.get(plan.naming.single.get("power", ""))
-    if power is None or plan.model.gem_learned or plan.model.pooling != "gem":
+    network = plan.network
+    if power is None or network.gem_learned or network.pooling != "gem":
         return
-    if abs(float(np.ravel(power)[0]) - plan.model.gem_power) > 1e-6:
+    if abs(float(np.ravel(power)[0]) - network.gem_power) > 1e-6:
         rule = f"must be {float(np.ravel(power)[0])!r}, the power of these weights, unless "
         rule += "config.model.gem_learned is True"
-        raise UserError("config.model.gem_power", plan.model.gem_power, rule)
+        raise UserError("config.model.gem_power", network.gem_power, rule)
 
 
 def _part(path: str) -> str:

@@ -3,8 +3,6 @@ import os
 import numpy as np
 import pytest
 
-from configs import default
-from delg_jax import configuration
 from delg_jax.errors import UserError
 from delg_jax.features.formats import ames, delf
 from delg_jax.features.formats.image_order import AbsentImageError
@@ -248,9 +246,10 @@ def test_what_is_not_such_a_file_is_one_line(tmp_path, damage):
 
 
 def imported(tmp_path, kind, path):
-    changes = {f"extract.imported_{kind}": str(path)}
-    settings = configuration.override(default.get_config(), changes).extract
-    return ImportedFeatures(settings, {"database": ["a", "c"]})
+    paths = {"local": "", "global": "", kind: str(path)}
+    return ImportedFeatures(
+        *paths.values(), Layout(local_encoding="float16"), {"database": ["a", "c"]}
+    )
 
 
 @pytest.mark.parametrize("whole", [True, False])

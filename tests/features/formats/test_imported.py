@@ -10,6 +10,7 @@ from delg_jax.features import extract, network
 from delg_jax.features.formats import delf, hloc
 from delg_jax.features.formats.imported import ImportedFeatures
 from delg_jax.features.local_features import LocalFeatures
+from delg_jax.features.storage.rows import Layout
 from delg_jax.features.store import FeatureStore
 from delg_jax.retrieval.query import search_image
 from tests.photographs import make_revisited
@@ -271,7 +272,7 @@ def test_a_changed_file_changes_the_digest_of_a_folder(config, tmp_path):
     other = changed(config, imported_local=folder, imported_global="")
 
     def digest():
-        return ImportedFeatures(other.extract, {}).digest()
+        return ImportedFeatures(other.extract.imported_local, "", Layout(), {}).digest()
 
     before = digest()
     delf.write_global(folder / "place0_near.delg_global", global_of(5))  # is not imported

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from configs import default
-from delg_jax.models import delg
+from delg_jax.models import delg, weights
 from delg_jax.models.weights.names import is_norm
 
 
@@ -18,6 +18,12 @@ def model_of(backbone, convention="torchvision", **changes):
     model.update(backbone=backbone, convention=convention, local_dim=4, attention_dim=6)
     model.update({"global_dim": 8, "num_classes": 3, **changes})
     return model
+
+
+def converted(source, theirs, model, mapping=None):
+    """The variables of a network from the arrays of a source, classifiers if it has classes."""
+    network, classifiers = delg.build(model), model.num_classes > 0
+    return weights.convert(source, theirs, network, mapping, classifiers)
 
 
 @functools.cache  # tracing a network takes a second

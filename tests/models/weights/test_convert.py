@@ -5,9 +5,9 @@ import pytest
 from flax import traverse_util
 
 from delg_jax.errors import UserError
-from delg_jax.models import delg, weights
+from delg_jax.models import delg
 from delg_jax.models.weights.names import NAMINGS
-from tests.models.weights.foreign import foreign, model_of
+from tests.models.weights.foreign import converted, foreign, model_of
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.models.weights.foreign import foreign, model_of
 def test_round_trip(rng, source, backbone, convention):
     model = model_of(backbone, convention)
     ours, theirs = foreign(NAMINGS[source][0], model, rng)
-    found = traverse_util.flatten_dict(weights.convert(source, theirs, model))
+    found = traverse_util.flatten_dict(converted(source, theirs, model))
     assert set(found) == set(ours)
     for path, array in found.items():
         assert array.dtype == np.float32
@@ -53,9 +53,9 @@ def test_classifiers_and_counters_are_ignored(rng, source, convention, names):
     model = model_of("tiny", convention)
     model.num_classes = 0
     _, theirs = foreign(NAMINGS[source][0], model, rng)
-    expected = traverse_util.flatten_dict(weights.convert(source, theirs, model))
+    expected = traverse_util.flatten_dict(converted(source, theirs, model))
     extra = {name: np.ones(3, np.float32) for name in names}
-    found = traverse_util.flatten_dict(weights.convert(source, {**theirs, **extra}, model))
+    found = traverse_util.flatten_dict(converted(source, {**theirs, **extra}, model))
     assert set(found) == set(expected)
 
 
@@ -66,7 +66,7 @@ def test_missing_surplus_and_misshapen_arrays_are_listed(rng):
     theirs["layer9.0.conv1.weight"] = np.ones((1, 1))
     theirs["bn1.weight"] = np.ones(5)
     with pytest.raises(UserError) as error:
-        weights.convert("torchvision", theirs, model)
+        converted("torchvision", theirs, model)
     message = str(error.value)
     found = re.findall(r"\d+ (?:missing|surplus|misshapen) \([^;]*\)", message)
     assert len(found) == 3
@@ -82,13 +82,13 @@ def test_a_long_list_is_not_shortened(rng):
     _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
     names = {f"layer9.{n}.weight": np.ones(1) for n in range(20)}
     with pytest.raises(UserError, match="20 surplus") as error:
-        weights.convert("torchvision", {**theirs, **names}, model)
+        converted("torchvision", {**theirs, **names}, model)
     assert all(name in str(error.value) for name in names)
 
 
 def test_another_source_is_refused():
     with pytest.raises(UserError, match="pretrained_source = 'caffe'.*torchvision"):
-        weights.convert("caffe", {}, model_of("tiny"))
+        converted("caffe", {}, model_of("tiny"))
 
 
 @pytest.mark.parametrize("source", ["torchvision", "slim", "keras"])
@@ -107,7 +107,7 @@ def test_folded_batch_norm_gives_the_same_features(rng, quick_jit, source):
         del folded[owner + endings[2]], folded[owner + endings[3]]
     image = rng.integers(0, 256, (1, 64, 64, 3), np.uint8)
     apply = quick_jit(lambda v: delg.build(model).apply(v, image).global_feature)
-    whole, short = (apply(weights.convert(source, arrays, model)) for arrays in (theirs, folded))
+    whole, short = (apply(converted(source, arrays, model)) for arrays in (theirs, folded))
     assert np.linalg.norm(whole - short) < 1e-5 * np.linalg.norm(whole)
 
 
@@ -116,7 +116,7 @@ def test_half_folded_batch_norm_is_refused(rng):
     _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
     del theirs["bn1.running_mean"]
     with pytest.raises(UserError, match="1 missing .bn1.running_mean"):
-        weights.convert("torchvision", theirs, model)
+        converted("torchvision", theirs, model)
 
 
 def test_a_source_may_hold_the_backbone_alone(rng):
@@ -124,19 +124,19 @@ def test_a_source_may_hold_the_backbone_alone(rng):
     _, theirs = foreign(NAMINGS["keras"][0], model, rng)
     heads = ("embedding_layer", "attention/", "autoencoder/", "att_fc/", "cosine_weights", "scale")
     backbone = {name: a for name, a in theirs.items() if not name.startswith(heads)}
-    assert set(weights.convert("keras", theirs, model)["params"]) == {
+    assert set(converted("keras", theirs, model)["params"]) == {
         *("resnet", "whiten", "attend", "reduce", "global_classifier", "local_classifier")
     }
-    assert set(weights.convert("keras", backbone, model)["params"]) == {"resnet"}
+    assert set(converted("keras", backbone, model)["params"]) == {"resnet"}
     backbone["autoencoder/autoenc_conv1/kernel"] = theirs["autoencoder/autoenc_conv1/kernel"]
     with pytest.raises(UserError, match="3 missing .*autoenc_conv2/kernel"):
-        weights.convert("keras", backbone, model)
+        converted("keras", backbone, model)
 
 
 def test_parts_that_the_model_lacks_are_ignored(rng):
     _, theirs = foreign(NAMINGS["keras"][0], model_of("tiny", "keras"), rng)
     without = model_of("tiny", "keras", local_head=False, whitening=False, num_classes=0)
-    assert set(weights.convert("keras", theirs, without)["params"]) == {"resnet"}
+    assert set(converted("keras", theirs, without)["params"]) == {"resnet"}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -146,4 +146,4 @@ def test_weights_that_are_not_finite_are_named(rng, value):
     theirs["bn1.running_var"][0] = value
     names = r"config\.model\.pretrained = 'bn1\.running_var': .*finite.* resnet/"
     with pytest.raises(UserError, match=names):
-        weights.convert("torchvision", theirs, model)
+        converted("torchvision", theirs, model)

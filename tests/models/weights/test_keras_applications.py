@@ -31,6 +31,6 @@ def test_conv5_is_equal(rng, tmp_path, quick_jit):
     model.update(whitening=False, local_head=False)
     arrays = weights.read_arrays(str(tmp_path / "weights.h5"))
     assert weights.convention_of("keras", arrays, model.backbone) == "keras_applications"
-    variables = weights.convert("keras", arrays, model)
+    variables = weights.convert("keras", arrays, delg.build(model), classifiers=False)
     found = quick_jit(delg.build(model).apply)(variables, image[None]).conv5[0]
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)

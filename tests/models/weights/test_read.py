@@ -17,11 +17,11 @@ from flax import traverse_util
 from delg_jax.errors import UserError
 from delg_jax.models import vit, weights
 from delg_jax.models.vit import Architecture
-from delg_jax.models.weights import convert, read_arrays, read_mapping
+from delg_jax.models.weights import read_arrays, read_mapping
 from delg_jax.models.weights.names import NAMINGS
 from delg_jax.models.weights.read import split_layers
 from delg_jax.training.named_weights import find_weights
-from tests.models.weights.foreign import foreign, model_of
+from tests.models.weights.foreign import converted, foreign, model_of
 
 ARRAYS = {"conv1.weight": np.arange(600, dtype=np.float32).reshape(20, 30), "steps": np.ones(5)}
 
@@ -252,16 +252,16 @@ def test_both_sides_of_a_mapping_must_exist(rng, mapping, named):
     model = model_of("tiny")
     _, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
     with pytest.raises(UserError, match=rf"pretrained_mapping = {named}"):
-        convert("torchvision", theirs, model, mapping)
+        converted("torchvision", theirs, model, mapping)
 
 
 def test_a_mapping_finds_a_renamed_array(rng):
     model = model_of("tiny")
     ours, theirs = foreign(NAMINGS["torchvision"][0], model, rng)
     theirs["stem"] = theirs.pop("conv1.weight")
-    converted = convert("torchvision", theirs, model, {"resnet/stem_conv/kernel": "stem"})
+    variables = converted("torchvision", theirs, model, {"resnet/stem_conv/kernel": "stem"})
     np.testing.assert_array_equal(
-        converted["params"]["resnet"]["stem_conv"]["kernel"],
+        variables["params"]["resnet"]["stem_conv"]["kernel"],
         ours["params", "resnet", "stem_conv", "kernel"],
     )
 
@@ -384,10 +384,10 @@ def test_an_archive_of_big_vision(rng, tmp_path, monkeypatch, stacked):
     assert found.fields["backbone"] == "siglip2_b16_224"
     assert found.fields["convention"] == "siglip"
     assert found.fields["conv4_stride"] == 16
-    converted = weights.convert(found.source, weights.read_arrays(str(path)), model)
-    converted = traverse_util.flatten_dict(converted)
-    assert set(converted) == set(ours)
-    for key, values in converted.items():
+    variables = converted(found.source, weights.read_arrays(str(path)), model)
+    variables = traverse_util.flatten_dict(variables)
+    assert set(variables) == set(ours)
+    for key, values in variables.items():
         np.testing.assert_array_equal(values, ours[key], err_msg=str(key))
 
 
@@ -400,8 +400,8 @@ def test_query_key_and_value_in_one_array(rng, monkeypatch):
             fused = np.concatenate([theirs.pop(name) for name in names])
             theirs[f"blocks.{block}.attn.qkv.{leaf}"] = fused
     theirs["mask_token"] = np.zeros((1, 8), np.float32)
-    converted = weights.convert("dinov2", split_layers(theirs), model)
-    for key, values in traverse_util.flatten_dict(converted).items():
+    variables = converted("dinov2", split_layers(theirs), model)
+    for key, values in traverse_util.flatten_dict(variables).items():
         np.testing.assert_array_equal(values, ours[key], err_msg=str(key))
 
 
@@ -412,4 +412,4 @@ def test_architectures_of_equal_names_are_told_apart_by_shapes(rng, monkeypatch)
     theirs["embeddings.position_embeddings"] = np.zeros((1, 5, 8), np.float32)
     assert weights.identify(theirs) is None
     with pytest.raises(UserError, match="position_embeddings"):
-        weights.convert("dinov2", theirs, small(monkeypatch, "dinov2", "dinov2_b14"))
+        converted("dinov2", theirs, small(monkeypatch, "dinov2", "dinov2_b14"))

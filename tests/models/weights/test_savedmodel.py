@@ -5,6 +5,7 @@ import pytest
 
 from delg_jax.errors import UserError
 from delg_jax.models import weights
+from tests.models.weights.foreign import converted
 from tests.models.weights.test_sources import HEADS, assert_equal, released, savedmodel
 
 pytestmark = [
@@ -49,7 +50,7 @@ def test_a_released_model_is_converted(rng, tmp_path, tensorflow, writer):
     ours, theirs = released(model, rng, HEADS)
     writer(tensorflow, theirs, tmp_path / "r50delg")
     arrays = weights.read_arrays(str(tmp_path / "r50delg"))
-    assert_equal(weights.convert("delg_savedmodel", arrays, model), ours)
+    assert_equal(converted("delg_savedmodel", arrays, model), ours)
 
 
 def test_odd_names_are_listed_and_mapped(rng, tmp_path, tensorflow):
@@ -59,6 +60,6 @@ def test_odd_names_are_listed_and_mapped(rng, tmp_path, tensorflow):
     save(tensorflow, theirs, tmp_path / "r50delg")
     arrays = weights.read_arrays(str(tmp_path / "r50delg"))
     with pytest.raises(UserError, match="missing .*reduce/encoder/kernel.*surplus .*delg/proj"):
-        weights.convert("delg_savedmodel", arrays, model)
+        converted("delg_savedmodel", arrays, model)
     mapping = {path: odd[path] for path in ("reduce/encoder/kernel", "reduce/encoder/bias")}
-    assert_equal(weights.convert("delg_savedmodel", arrays, model, mapping), ours)
+    assert_equal(converted("delg_savedmodel", arrays, model, mapping), ours)

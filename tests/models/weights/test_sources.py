@@ -12,7 +12,7 @@ from delg_jax.models.vit import Architecture
 from delg_jax.models.weights import names
 from delg_jax.models.weights.identify import Identity
 from delg_jax.models.weights.names import NAMINGS
-from tests.models.weights.foreign import foreign, model_of
+from tests.models.weights.foreign import converted, foreign, model_of
 
 
 def assert_equal(variables, expected):
@@ -58,7 +58,7 @@ def test_every_naming_of_a_source_is_recognised(rng, source, number):
         assert found == weights.Identity(source, source, source)
     if source == "delg_savedmodel":
         model.whitening = False  # whose name is found by patterns; tested below
-    assert_equal(weights.convert(source, theirs, model), ours)
+    assert_equal(converted(source, theirs, model), ours)
 
 
 def test_names_of_the_pytorch_port(rng):
@@ -90,7 +90,7 @@ def test_local_descriptors_of_the_pytorch_port(rng):
     """They are the attention's first layer and its BatchNorm, before the ReLU."""
     model = model_of("tiny", local_dim=6, dim_reduction="fc")
     _, theirs = port(model, rng)
-    variables = weights.convert("delg_pytorch", theirs, model)
+    variables = converted("delg_pytorch", theirs, model)
     del variables["params"]["global_classifier"]
     outputs = delg.build(model).apply(variables, rng.integers(0, 256, (1, 64, 64, 3), np.uint8))
     hidden = np.einsum(
@@ -107,8 +107,8 @@ def test_local_descriptors_of_the_pytorch_port(rng):
 def test_a_model_with_an_autoencoder_takes_the_rest_of_the_pytorch_port(rng):
     model = model_of("tiny")
     _, theirs = port(model, rng)
-    converted = weights.convert("delg_pytorch", theirs, model)["params"]
-    assert set(converted) == {
+    variables = converted("delg_pytorch", theirs, model)["params"]
+    assert set(variables) == {
         *("resnet", "whiten", "attend", "global_classifier", "local_classifier")
     }
 
@@ -118,23 +118,23 @@ def test_another_power_than_that_of_the_weights_is_refused(rng):
     _, theirs = port(model, rng)
     theirs["globalmodel.head.pool.p"][:] = 2.5
     with pytest.raises(UserError, match=r"config\.model\.gem_power = 3\.0: .*2\.5"):
-        weights.convert("delg_pytorch", theirs, model)
+        converted("delg_pytorch", theirs, model)
     model.gem_learned = True
-    assert weights.convert("delg_pytorch", theirs, model)["params"]["power"] == 2.5
+    assert converted("delg_pytorch", theirs, model)["params"]["power"] == 2.5
     model.update(gem_learned=False, pooling="avg")
-    weights.convert("delg_pytorch", theirs, model)
+    converted("delg_pytorch", theirs, model)
 
 
 def test_classifiers_are_left_out_or_must_have_as_many_classes(rng):
     model = model_of("tiny", "keras")
     ours, theirs = foreign(NAMINGS["keras"][0], model, rng)
     assert theirs["cosine_weights"].shape == (8, 3)
-    assert_equal(weights.convert("keras", theirs, model), ours)
+    assert_equal(converted("keras", theirs, model), ours)
     model.num_classes = 5
     with pytest.raises(UserError, match=r"config\.model\.num_classes = 5: .*3"):
-        weights.convert("keras", theirs, model)
+        converted("keras", theirs, model)
     model.num_classes = 0
-    found = weights.convert("keras", theirs, model)["params"]
+    found = converted("keras", theirs, model)["params"]
     assert set(found) == {"resnet", "whiten", "attend", "reduce"}
 
 
@@ -155,7 +155,7 @@ def theirs():
 )
 def test_weights_of_another_kind_are_named(theirs, source, backbone, named):
     with pytest.raises(UserError, match=rf"^config\.model\.{named}"):
-        weights.convert(source, theirs, model_of(backbone))
+        converted(source, theirs, model_of(backbone))
 
 
 HEADS = {
@@ -198,7 +198,7 @@ def test_heads_of_a_released_model_are_found_by_pattern_and_shape(rng):
     ours, theirs = released(model, rng, HEADS)
     theirs["delg/global/whitening/weights"] = theirs["delg/global/whitening/weights"][None, None]
     theirs["global_step"] = np.zeros(())
-    assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
+    assert_equal(converted("delg_savedmodel", theirs, model), ours)
 
 
 PUBLISHED = HEADS | {"whiten/kernel": "embed/weights", "whiten/bias": "embed/biases"}
@@ -212,13 +212,13 @@ def test_the_published_names_of_the_released_models_are_known(rng, prefix, folde
     heads = {path: name.replace("embed/", f"{folder}embed/") for path, name in PUBLISHED.items()}
     ours, theirs = released(model, rng, heads)
     theirs = {prefix + name.removeprefix("delg/"): array for name, array in theirs.items()}
-    assert_equal(weights.convert("delg_savedmodel", theirs, model), ours)
+    assert_equal(converted("delg_savedmodel", theirs, model), ours)
     identity = Identity("delg_savedmodel", "tiny", "slim")
     assert weights.head_fields(identity, theirs)["global_dim"] == model.global_dim
     kernel = theirs[f"{prefix}{folder}embed/weights"]
     theirs |= {f"{prefix}global/weights": 0 * kernel, f"{prefix}global/biases": 0 * kernel[0]}
     with pytest.raises(UserError, match="2 surplus .*global/biases.*global/weights") as error:
-        weights.convert("delg_savedmodel", theirs, model)
+        converted("delg_savedmodel", theirs, model)
     assert "missing" not in str(error.value)
 
 
@@ -226,7 +226,7 @@ def test_parts_that_the_model_lacks_are_ignored(rng):
     model = savedmodel()
     _, theirs = released(model, rng, HEADS)
     model.update(local_head=False, whitening=False)
-    assert set(weights.convert("delg_savedmodel", theirs, model)["params"]) == {"resnet"}
+    assert set(converted("delg_savedmodel", theirs, model)["params"]) == {"resnet"}
 
 
 def test_names_that_match_no_pattern_are_listed_and_can_be_mapped(rng):
@@ -234,13 +234,13 @@ def test_names_that_match_no_pattern_are_listed_and_can_be_mapped(rng):
     model = savedmodel()
     ours, theirs = released(model, rng, odd)
     with pytest.raises(UserError) as error:
-        weights.convert("delg_savedmodel", theirs, model)
+        converted("delg_savedmodel", theirs, model)
     message = str(error.value)
     assert "2 missing (whiten/bias, whiten/kernel)" in message
     assert "2 surplus (delg/x/biases, delg/x/weights)" in message
     assert "--mapping=FILE" in message
     mapping = {path: odd[path] for path in ("whiten/kernel", "whiten/bias")}
-    assert_equal(weights.convert("delg_savedmodel", theirs, model, mapping), ours)
+    assert_equal(converted("delg_savedmodel", theirs, model, mapping), ours)
 
 
 def test_two_candidates_are_ambiguous(rng):
@@ -249,7 +249,7 @@ def test_two_candidates_are_ambiguous(rng):
     for leaf in ("weights", "biases"):
         theirs[f"delg/global/embedding/{leaf}"] = theirs[f"delg/global/whitening/{leaf}"]
     with pytest.raises(UserError, match="2 missing .*4 surplus"):
-        weights.convert("delg_savedmodel", theirs, model)
+        converted("delg_savedmodel", theirs, model)
 
 
 def test_a_number_fills_what_a_released_model_does_not_have(rng):
@@ -259,4 +259,4 @@ def test_a_number_fills_what_a_released_model_does_not_have(rng):
     del theirs["delg/attention/conv1/biases"]
     ours["params", "attend", "conv1", "bias"] = np.zeros(6, np.float32)
     mapping = {"attend/conv1/bias": 0, "attend/conv1/kernel": HEADS["attend/conv1/kernel"]}
-    assert_equal(weights.convert("delg_savedmodel", theirs, model, mapping), ours)
+    assert_equal(converted("delg_savedmodel", theirs, model, mapping), ours)

@@ -102,7 +102,7 @@ def test_conv4_and_conv5_are_equal(rng, tmp_path, quick_jit, architecture, size)
     model.update(backbone=architecture, convention="torchvision", conv4_stride=16)
     model.update(whitening=False, local_head=False)
     arrays = weights.read_arrays(str(tmp_path / "weights.pth"))
-    variables = weights.convert("torchvision", arrays, model)
+    variables = weights.convert("torchvision", arrays, delg.build(model), classifiers=False)
     outputs = quick_jit(delg.build(model).apply)(variables, image[None])
     assert relative(outputs.conv4[0], expected[0]) < 1e-5
     assert relative(outputs.conv5[0], expected[1]) < 1e-5
