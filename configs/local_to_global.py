@@ -14,11 +14,29 @@ The re-ranking was chosen on several data sets and features at once, see
 experiments/local_to_global/choice.py.
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs import revisited
 from delg_jax.configuration import parse_argument
 from delg_jax.errors import UserError
+
+# A search whose time hardly grows with the database, with the idf of visual words, because that of
+# a sample costs more than the candidates
+CANDIDATES: dict[str, Any] = {
+    "search.engine": "asmk",
+    "search.candidates": 100,
+    "search.estimated": 10_000,
+    "search.idf_of": "words",
+    "search.idf_power": 2.0,
+}
+# A re-ranking without a stored graph
+ON_THE_FLY: dict[str, Any] = {
+    "search.graph_features": 100,
+    "rerank.mds.graph": "on_the_fly",
+    "rerank.mds.short_list": 200,
+}
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -34,10 +52,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     rank_by_profiles(config.rerank.mds)
     config.rerank.mds.concat_weight = 0.7
     if variant.large:
-        search_through_candidates(config.search)
-        config.rerank.mds.graph = "on_the_fly"
-        config.rerank.mds.short_list = 200
-        config.search.graph_features = 100
+        config.update_from_flattened_dict({**CANDIDATES, **ON_THE_FLY})
     config.eval.methods = (
         "global",
         "global+sp",
@@ -48,14 +63,6 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "local+mds+global",
     )
     return config
-
-
-def search_through_candidates(search: ml_collections.ConfigDict) -> None:
-    """Sets the search whose time hardly grows with the database."""
-    search.engine = "asmk"
-    search.candidates = 100
-    search.idf_of = "words"
-    search.idf_power = 2.0
 
 
 def rank_by_profiles(mds: ml_collections.ConfigDict) -> None:

@@ -187,28 +187,25 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 def _graphs(
     config: ml_collections.ConfigDict, root: pathlib.Path, extracted: Extracted, overwrite: bool
-) -> dict[str, SimilarityGraph | PairGraph]:
-    """The similarities between database images that methods need, by `methods.graph_name`."""
+) -> dict[str, SimilarityGraph]:
+    """The stored similarities of database images that methods need, by `methods.graph_name`."""
     mds = RerankSettings.of(config.rerank).mds
     names = {methods.graph_name(method, mds) for method in config.eval.methods}
-    graphs: dict[str, SimilarityGraph | PairGraph] = {
+    return {
         name: build_index(config, root, overwrite, extracted, name)
         for name in sorted(names - {"", "pairs"})
     }
-    if "pairs" in names and distributed.is_first():
-        place = index_place(config, root, extracted, overwrite)
-        graphs["pairs"] = pair_graph(extracted, SearchSettings.of(config.search), place)
-    return graphs
 
 
 def _rank_by_methods(
     config: ml_collections.ConfigDict,
     root: pathlib.Path,
     extracted: Extracted,
-    graphs: dict[str, SimilarityGraph | PairGraph],
+    stored: dict[str, SimilarityGraph],
     overwrite: bool,
 ) -> tuple[dict[str, Ranked], dict[str, Cost]]:
     """Rankings and costs by method."""
+    graphs: dict[str, SimilarityGraph | PairGraph] = dict(stored)
     wanted, task = tuple(config.eval.methods), gldv2_tasks.task_of(config.data.name)
     settings, reranking = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
     truth = None if task else extracted.data.ground_truth
@@ -216,9 +213,15 @@ def _rank_by_methods(
     ranked, costs = {}, {}
     for search in _searches(wanted):
         own = [method for method in wanted if method.split("+")[0] == search]
+        opened = None
+        ranking.require_features(extracted, search)  # before an index is built of none
         with measured() as searched:
-            place = index_place(config, root, extracted, overwrite)
-            first = methods.search(search, extracted, settings, place, depth)
+            if search == "local":
+                place = index_place(config, root, extracted, overwrite)
+                opened = methods.open_locally(extracted, settings, place)
+            first = methods.search(search, extracted, settings, depth=depth, opened=opened)
+        if opened and "pairs" in {methods.graph_name(method, reranking.mds) for method in own}:
+            graphs["pairs"] = pair_graph(extracted, settings, opened)
         for method in own:
             with measured() as reranked:
                 if method.endswith("+sp"):

@@ -413,8 +413,8 @@ class Searcher:
     def _open_graph(self, kind: str) -> SimilarityGraph | PairGraph:
         """The similarities that `methods.graph_name` names."""
         if kind == "pairs":
-            place = index_place(self.config, self._root, self._stored, self._overwrite)
-            return pair_graph(self._stored, self._search_settings, place)
+            assert self._engine is not None  # which made the ranking
+            return pair_graph(self._stored, self._search_settings, self._engine)
         return build_index(self.config, self._root, self._overwrite, self._stored, kind)
 
 

@@ -4,6 +4,7 @@ A short list longer than the database is allowed, as one configuration serves sm
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Self, get_type_hints
 
@@ -23,7 +24,7 @@ _SHORT_LISTS = {
     "qe": ("rerank.qe.images",),
     "mds": ("rerank.mds.short_list", "rerank.mds.background_rank"),
 }
-_LISTED = "config.search.candidates + config.search.estimated"
+_LISTED = ("search.candidates", "search.estimated")  # ranked by a search through candidates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,16 +62,13 @@ def refuse_contradictions(method: str, config: ml_collections.ConfigDict) -> Non
     kept = "the images kept per query"
     for step in steps if config.eval.depth else ():
         for field in _SHORT_LISTS.get(step, ()):
-            _at_most(config, field, "eval.depth", kept)
+            _at_most(config, field, kept, "eval.depth")
     if steps[0] == "local" and config.search.candidates:
-        limit = _listed(config)
         for field in (field for step in steps for field in _SHORT_LISTS.get(step, ())):
-            if _value(config, field) > limit:
-                rule = f"must be at most {_LISTED} (={limit}), the images ranked per query"
-                raise UserError(f"config.{field}", _value(config, field), rule)
+            _at_most(config, field, "the images ranked per query", *_LISTED)
         if "mds" in steps and config.rerank.mds.graph == "stored":
             listed = "the images compared with each image of the graph"
-            _at_most(config, "search.graph_neighbours", "search.candidates", listed)
+            _at_most(config, "search.graph_neighbours", listed, "search.candidates")
     if "superglobal" in steps:
         others = "the short list also holds the image itself"
         _below(config, "rerank.superglobal.neighbours", "rerank.superglobal.short_list", others)
@@ -132,7 +130,8 @@ def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
     searches = {method.partition("+")[0] for method in config.eval.methods}
     limits = [("config.eval.depth", config.eval.depth)]
     if "local" in searches:
-        limits.append((_LISTED, _listed(config) if config.search.candidates else 0))
+        limit = _value(config, *_LISTED) if config.search.candidates else 0
+        limits.append((_named(*_LISTED), limit))
     for field, depth in limits:
         if depth and max(kappas, default=0) > depth:
             rule = f"must be at most {field} (={depth}), the images ranked per query"
@@ -140,11 +139,6 @@ def check_ranks(config: ml_collections.ConfigDict, counted: int = 0) -> None:
         if depth and depth < counted:
             rule = f"must be 0 or at least {counted}, the images that count for {config.data.name}"
             raise UserError(field, depth, rule)
-
-
-def _listed(config: ml_collections.ConfigDict) -> int:
-    """Images that a search through candidates ranks."""
-    return config.search.candidates + config.search.estimated
 
 
 def _check_axes(config: ml_collections.ConfigDict) -> None:
@@ -159,19 +153,21 @@ def _check_embedding(config: ml_collections.ConfigDict) -> None:
     mds = "rerank.mds"
     if config.rerank.mds.graph == "stored":
         kept = "the similarities kept per image"
-        _at_most(config, f"{mds}.background_rank", "search.graph_neighbours", kept)
+        _at_most(config, f"{mds}.background_rank", kept, "search.graph_neighbours")
     elif config.rerank.mds.background_rank and not config.search.idf_images:
         rule = "must be positive: without a stored graph, background levels are estimated on them"
         raise UserError("config.search.idf_images", 0, rule)
     others = "the short list also holds the image itself"
     _below(config, f"{mds}.neighbours", f"{mds}.short_list", others)
     if config.rerank.mds.method == "landmark":
-        _at_most(config, f"{mds}.landmarks", f"{mds}.short_list", "the images to choose from")
+        _at_most(config, f"{mds}.landmarks", "the images to choose from", f"{mds}.short_list")
 
 
-def _at_most(config: ml_collections.ConfigDict, field: str, bound: str, what: str) -> None:
-    if _value(config, field) > _value(config, bound):
-        rule = f"must be at most config.{bound} (={_value(config, bound)}), {what}"
+def _at_most(config: ml_collections.ConfigDict, field: str, what: str, *bounds: str) -> None:
+    """Raises a UserError if a field exceeds the sum of others, which are `what`."""
+    limit = _value(config, *bounds)
+    if _value(config, field) > limit:
+        rule = f"must be at most {_named(*bounds)} (={limit}), {what}"
         raise UserError(f"config.{field}", _value(config, field), rule)
 
 
@@ -181,7 +177,11 @@ def _below(config: ml_collections.ConfigDict, field: str, bound: str, why: str) 
         raise UserError(f"config.{field}", _value(config, field), rule)
 
 
-def _value(config: ml_collections.ConfigDict, field: str) -> int:
-    for name in field.split("."):
-        config = config[name]
-    return config
+def _named(*fields: str) -> str:
+    return " + ".join(f"config.{field}" for field in fields)
+
+
+def _value(config: ml_collections.ConfigDict, *fields: str) -> int:
+    """The sum of some fields."""
+    paths = [field.split(".") for field in fields]
+    return sum(functools.reduce(lambda tree, name: tree[name], path, config) for path in paths)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Callable
 from typing import Any, Self
 
 import ml_collections
@@ -204,7 +205,7 @@ def build_engine(
     if settings.engine == "asmk":
         _asmk_index(database, settings.asmk, place, shared=True)
         if settings.idf_of == "words" and distributed.is_first():
-            word_idf(database, settings, place)
+            engine(database, settings, place)  # keeps the weights of words
     elif distributed.is_first():
         engine(database, settings, place)
     return place.folder
@@ -243,6 +244,7 @@ def engine(
     database: LocalFeatures,
     search: SearchSettings,
     place: Place | None = None,
+    idf: Callable[[engines.Array, engines.Array], np.ndarray] | None = None,
 ) -> LocalSearch:
     """The local search over a database.
 
@@ -250,6 +252,7 @@ def engine(
       database: local features.
       search: which engine, and its settings.
       place: of the index of an approximate engine; None to build one without storing it.
+      idf: of the features of queries that are compared with candidates; None for that of `search`.
 
     Returns:
       The search.
@@ -260,18 +263,11 @@ def engine(
     if not search.candidates:
         return first
     exact = exact_search(database, search)
-    if search.idf_of == "words":
-        exact = dataclasses.replace(exact, idf=_word_idf(_codebook(first), exact, search, place))
+    if idf is None and search.idf_of == "words":
+        idf = _word_idf(_codebook(first), exact, search, place)
+    if idf is not None:
+        exact = dataclasses.replace(exact, idf=idf)
     return engines.CandidateSearch(first, exact, search.candidates, search.estimated)
-
-
-def word_idf(
-    database: LocalFeatures, search: SearchSettings, place: Place | None
-) -> engines.WordIdf:
-    """The idf of images of the database, whose features have one word each; see `engine`."""
-    codebook = _asmk_index(_with_vectors(database), search.asmk, place).codebook
-    found = _word_idf(codebook, exact_search(database, search), search, place)
-    return dataclasses.replace(found, assignments=1)
 
 
 def _word_idf(

@@ -322,6 +322,16 @@ class CandidateSearch:
     count: int
     estimated: int = 0
 
+    @property
+    def image_idf(self) -> Callable[[Array, Array], np.ndarray] | None:
+        """The idf of features of database images, in a stored graph and in pairs on the fly.
+
+        Of words, it is that of the one word that lists the feature, which needs no average over the
+        `assignments` that a query takes.
+        """
+        idf = self.second.idf
+        return dataclasses.replace(idf, assignments=1) if isinstance(idf, WordIdf) else idf
+
     def __call__(self, queries: Array, query_mask: Array) -> np.ndarray:
         """Similarities float32 [Q, N], minus infinity for images that `top` does not give."""
         result = np.full((len(queries), len(self.second.database)), -np.inf, np.float32)

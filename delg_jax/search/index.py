@@ -32,9 +32,8 @@ from delg_jax.search.engine_choice import (
     engine,
     exact_search,
     index_place,
-    word_idf,
 )
-from delg_jax.search.engines import LocalSearch
+from delg_jax.search.engines import CandidateSearch, LocalSearch
 from delg_jax.search.graph import Lists, PairGraph, SimilarityGraph, merge
 from delg_jax.search.graph_store import HEADER, GraphStore
 from delg_jax.search.index_store import Place
@@ -100,8 +99,8 @@ def build_index(
     with claimed(store, output, search.graph_neighbours, search.graph_block, overwrite):
         if not store.is_whole():
             place = None
-            same = search.graph_features in (0, search.max_features)
-            if features == "local" and search.engine == "asmk" and same:
+            needed = _compares_all_features(search) or search.idf_of == "words"
+            if features == "local" and search.engine == "asmk" and needed:
                 build_engine(config, root, overwrite, extracted)  # by all processes
                 place = index_place(config, root, extracted, overwrite)
             searches = _searches(features, extracted, search, place)
@@ -118,26 +117,34 @@ def is_built(workdir: pathlib.Path, features: str) -> bool:
     return (workdir / "index" / FOLDERS[features] / HEADER).is_file()
 
 
-def pair_graph(
-    extracted: Extracted, search: SearchSettings, place: Place | None = None
-) -> PairGraph:
+def pair_graph(extracted: Extracted, search: SearchSettings, opened: LocalSearch) -> PairGraph:
     """Similarities of pairs of the database by local features, of which nothing is stored.
 
     Args:
       extracted: the features.
       search: of the database.
-      place: of the index of an approximate engine, whose words may have the weights; None to build
-        one.
+      opened: the engine that searches the database, whose words may have the weights.
 
     Returns:
       The graph.
     """
     local = extracted.database.local_features(search.compared_for_graph, search.packed)
     exact = exact_search(local, search)
-    if search.idf_of == "words":
-        whole = extracted.database.local_features(search.max_features, search.packed)
-        exact = dataclasses.replace(exact, idf=word_idf(whole, search, place))
-    return PairGraph(exact)
+    idf = _word_idf(search, opened)
+    return PairGraph(exact if idf is None else dataclasses.replace(exact, idf=idf))
+
+
+def _word_idf(search: SearchSettings, opened: LocalSearch) -> Any:
+    """The idf of database images by the words of the engine; None if features have their own."""
+    if search.idf_of != "words":
+        return None
+    assert isinstance(opened, CandidateSearch)  # `SearchSettings`
+    return opened.image_idf
+
+
+def _compares_all_features(search: SearchSettings) -> bool:
+    """Whether the graph compares the features that searches compare."""
+    return search.graph_features in (0, search.max_features)
 
 
 def _searches(
@@ -145,7 +152,7 @@ def _searches(
 ) -> Searches:
     """The searches of the database against itself, by local or global features.
 
-    The index at `place` is used if there is one, which then is of the whole database.
+    `place` is that of the index of the whole database, which searches use, if they need one.
     """
     neighbours, block = search.graph_neighbours, search.graph_block
     if features == "global":
@@ -153,7 +160,12 @@ def _searches(
         return global_searches(descriptors, neighbours, block, search.global_block)
     local = extracted.database.local_features(search.compared_for_graph, search.packed)
     search = dataclasses.replace(search, estimated=0)  # a graph has similarities of candidates
-    return local_searches(local, lambda some: engine(some, search, place), neighbours, block)
+    idf = None
+    if search.idf_of == "words":
+        whole = extracted.database.local_features(search.max_features, search.packed)
+        idf = _word_idf(search, engine(whole, search, place))
+    own = place if _compares_all_features(search) else None
+    return local_searches(local, lambda some: engine(some, search, own, idf), neighbours, block)
 
 
 @contextlib.contextmanager

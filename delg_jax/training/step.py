@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from delg_jax.losses import LossWeights, total_loss
@@ -56,10 +57,11 @@ def train_step(
     """
     shards = module.class_shards
     loss = functools.partial(_loss, module=module, weights=weights)
-    gradients, stats, metrics, scores = _accumulate_gradients(
+    gradients, updated, metrics, scores = _accumulate_gradients(
         loss, state, batch, accumulation_steps
     )
-    stats, metrics = jax.lax.pmean((stats, jax.tree.map(jnp.mean, metrics)), AXIS)
+    updated, metrics = jax.lax.pmean((updated, jax.tree.map(jnp.mean, metrics)), AXIS)
+    stats = _merge(state.batch_stats, updated)
     gradients = (
         jax.lax.pmean(gradients, AXIS) if shards is None else shards.mean_gradients(gradients)
     )
@@ -92,7 +94,7 @@ def train_step(
 
 
 def _loss(params: Any, stats: Any, batch: dict[str, jax.Array], module: Delg, weights: LossWeights):
-    """Mean loss of a batch, and BatchNorm statistics, metrics and attention scores."""
+    """Mean loss of a batch; also updated BatchNorm statistics, metrics and attention scores."""
     method, inputs = "classify", [batch.get("image")]
     if "image" not in batch:
         method, inputs = "classify_maps", [batch[name] for name in feature_cache.MAPS]
@@ -110,30 +112,42 @@ def _loss(params: Any, stats: Any, batch: dict[str, jax.Array], module: Delg, we
     metrics["sparsity_conv4"] = sparsity(outputs.conv4)
     if weights.which != "local":  # which does not need conv5
         metrics["sparsity_conv5"] = sparsity(outputs.conv5)
-    stats = {**stats, **changed.get("batch_stats", {})}
-    return jnp.mean(loss), (stats, metrics, outputs.attention)
+    updated = _updated(stats, changed.get("batch_stats", {}))
+    return jnp.mean(loss), (updated, metrics, outputs.attention)
+
+
+def _updated(before: Any, after: Any) -> dict[tuple[str, ...], jax.Array]:
+    """Statistics by path, without the frozen ones: their mean over devices would round them."""
+    old, new = traverse_util.flatten_dict(before), traverse_util.flatten_dict(after)
+    # Flax returns what a module does not assign as the very array that it was given
+    return {path: leaf for path, leaf in new.items() if leaf is not old[path]}
+
+
+def _merge(stats: Any, updated: dict[tuple[str, ...], jax.Array]) -> Any:
+    return traverse_util.unflatten_dict(traverse_util.flatten_dict(stats) | updated)
 
 
 def _accumulate_gradients(
     loss: Callable, state: TrainState, batch: dict[str, jax.Array], steps: int
 ) -> tuple[Any, Any, Metrics, jax.Array | None]:
-    """Gradients averaged over sub-batches; also BatchNorm statistics, metrics and attention."""
+    """Gradients averaged over sub-batches; also updated statistics, metrics and attention."""
     gradient: Callable[..., Any] = jax.grad(loss, has_aux=True)
     if steps == 1:
-        gradients, (stats, metrics, scores) = gradient(state.params, state.batch_stats, batch)
-        return gradients, stats, metrics, scores
+        gradients, (updated, metrics, scores) = gradient(state.params, state.batch_stats, batch)
+        return gradients, updated, metrics, scores
 
     def add(carry: tuple[Any, Any], sub_batch: dict[str, jax.Array]):
         total, stats = carry
-        gradients, (stats, metrics, scores) = gradient(state.params, stats, sub_batch)
-        return (jax.tree.map(jnp.add, total, gradients), stats), (metrics, scores)
+        gradients, others = gradient(state.params, stats, sub_batch)
+        return (jax.tree.map(jnp.add, total, gradients), _merge(stats, others[0])), others
 
     batch = jax.tree.map(lambda x: x.reshape(steps, len(x) // steps, *x.shape[1:]), batch)
     start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats)
     # On a CPU, convolutions inside a loop take ten times as long
     unroll = steps if jax.default_backend() == "cpu" else 1
-    (total, stats), (metrics, scores) = jax.lax.scan(add, start, batch, unroll=unroll)
-    return jax.tree.map(lambda x: x / steps, total), stats, metrics, scores
+    (total, _), (updated, metrics, scores) = jax.lax.scan(add, start, batch, unroll=unroll)
+    updated = jax.tree.map(lambda x: x[-1], updated)
+    return jax.tree.map(lambda x: x / steps, total), updated, metrics, scores
 
 
 def eval_step(

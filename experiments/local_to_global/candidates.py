@@ -22,6 +22,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
+from configs.local_to_global import CANDIDATES, ON_THE_FLY
 from delg_jax import configuration, json_files, workdir
 from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
@@ -79,14 +80,6 @@ ABLATION = {
     "search.idf_images": (50, 100),
     "rerank.mds.short_list": (100, 200),
 }
-# As for a database without a graph
-ON_THE_FLY = {
-    "rerank.mds.graph": "on_the_fly",
-    "rerank.mds.short_list": 200,
-    "search.graph_features": 100,
-}
-
-
 # One bit of each dimension: a cosine of 0.6 is one of 0.41 between signs, on average
 _SIGNS = {
     "extract.local_encoding": "sign",
@@ -130,7 +123,7 @@ def rows(ablate: bool) -> list[Row]:
 def measure(
     extracted: Extracted,
     config: ml_collections.ConfigDict,
-    graph: SimilarityGraph | PairGraph,
+    graph: SimilarityGraph,
     row: Row,
     folder: pathlib.Path,
 ) -> dict[str, Any]:
@@ -139,7 +132,7 @@ def measure(
     Args:
       extracted: the features, whose database is read once.
       config: the whole tree, with the fields of the row.
-      graph: similarities within the database.
+      graph: similarities within the database, unless the row has them computed on the fly.
       row: what is measured.
       folder: gets the index.
 
@@ -153,6 +146,9 @@ def measure(
     extracted = extracted._replace(database=cached)
     settings, rerank = SearchSettings.of(config.search), RerankSettings.of(config.rerank)
     opened = methods.open_locally(extracted, settings, place)
+    similarities: SimilarityGraph | PairGraph = graph
+    if rerank.mds.graph == "on_the_fly":
+        similarities = pair_graph(extracted, settings, opened)
     count = config.search.max_features
     search: Any = opened
     if row.name == _PEER:
@@ -171,7 +167,7 @@ def measure(
             rankings["local"].append({"all": first.images})
             for method in row.methods[1:]:
                 with stages(method):
-                    found = methods.rerank(method, one, first, graph, rerank)
+                    found = methods.rerank(method, one, first, similarities, rerank)
                 rankings[method].append({"all": found.images})
             progress.advance()
     spent = stages.milliseconds()
@@ -301,9 +297,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_path(values, "features", None, "Workdir of a revisited data set.")
     arguments.define_path(values, "work", None, "Folder for the graph and indices.")
     text = "Images found by the inverted file, then scored."
-    flags.DEFINE_integer("candidates", 100, text, 1, flag_values=values)
+    count = CANDIDATES["search.candidates"]
+    flags.DEFINE_integer("candidates", count, text, 1, flag_values=values)
     text = "Images behind them, ranked by the inverted file."
-    flags.DEFINE_integer("estimated", 10_000, text, 0, flag_values=values)
+    count = CANDIDATES["search.estimated"]
+    flags.DEFINE_integer("estimated", count, text, 0, flag_values=values)
     flags.DEFINE_boolean("ablate", False, "Change one thing at a time, too.", flag_values=values)
     text = "A field of the search or of the re-ranking of all rows, as search.graph_features=100."
     flags.DEFINE_multi_string("field", [], text, flag_values=values)
@@ -319,10 +317,10 @@ def run(values: flags.FlagValues) -> None:
             raise UserError(f"--{name}", values[name].value, "must be given")
     root, work = pathlib.Path(values.features), pathlib.Path(values.work)
     base = configuration.override(stored_config.read(root), chosen_fields(root, values.field))
-    fields = {"search.engine": "asmk", "search.candidates": values.candidates}
-    fields["search.estimated"] = values.estimated
-    if base.search.idf_images:
-        fields |= {"search.idf_of": "words", "search.idf_power": 2.0}
+    fields = dict(CANDIDATES)
+    fields |= {f"search.{name}": values[name].value for name in ("candidates", "estimated")}
+    if not base.search.idf_images:  # on which words get their weights
+        fields |= {f"search.{name}": base.search[name] for name in ("idf_of", "idf_power")}
     through = configuration.override(base, fields)
     wanted = [row for row in rows(values.ablate) if row.name != _PEER or _has_package()]
     configs = {
@@ -345,11 +343,7 @@ def run(values: flags.FlagValues) -> None:
             decided = ("search.asmk", "search.engine", "search.max_features")
             built = configuration.flatten(config, (*decided, "extract.local_encoding"))
             index = work / f"index_{tag(built)}"
-            own: SimilarityGraph | PairGraph = graph
-            if config.rerank.mds.graph == "on_the_fly":
-                place = _place(extracted, config, index)
-                own = pair_graph(extracted, SearchSettings.of(config.search), place)
-            known = measure(extracted, config, own, row, index)
+            known = measure(extracted, config, graph, row, index)
             workdir.write_json(part, known)
         found[row.name] = known
         content = {"rows": summarized(found), "features": len(extracted.database)}

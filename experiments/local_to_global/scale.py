@@ -27,6 +27,7 @@ import numpy as np
 from absl import flags
 
 import delg_jax
+from configs.local_to_global import CANDIDATES, ON_THE_FLY
 from delg_jax import configuration, json_files, workdir
 from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
@@ -72,18 +73,6 @@ _FIRST = 50  # images of exact search that are looked for among the candidates
 _METHODS = ("global", "global+sp", "local", "local+mds", "local+mds+global")
 _PLAIN = 4 + 2 * 4 + 4  # bytes of the scale, location and score of a feature
 _ENTRY_BYTES = 20  # of a feature in the inverted file, which is written twice
-
-# How the database is searched, unless --field says otherwise
-SEARCH = {
-    "search.engine": "asmk",
-    "search.candidates": 100,
-    "search.estimated": 10_000,
-    "search.idf_of": "words",
-    "search.idf_power": 2.0,
-    "search.graph_features": 100,
-    "rerank.mds.graph": "on_the_fly",
-    "rerank.mds.short_list": 200,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +125,7 @@ def measure(
     # By the idf of each feature, whatever the candidates have
     plain = dataclasses.replace(search, idf_of="features", idf_power=1.0)
     exact = exact_search(database_features, plain) if with_exact else None
-    graph = _Remembering(pair_graph(extracted, search, place).search)
+    graph = _Remembering(pair_graph(extracted, search, opened).search)
     query_features = read_images(extracted.queries, search.max_features)
     encoding = database.layout.local_encoding
     stages, rankings = Stages(), dict[str, list[Mapping[str, np.ndarray]]]()
@@ -404,9 +393,9 @@ def _reader(source: Any, row: int) -> Callable[[], bytes]:
 
 
 def _config(root: pathlib.Path, values: flags.FlagValues) -> ml_collections.ConfigDict:
-    """The configuration of a workdir with the fields of `SEARCH` and the flags."""
+    """The configuration of a workdir with the search of `local_to_global:large` and the flags."""
     kept = {f"{part}.max_features": values.max_features for part in ("search", "rerank.sp")}
-    fields = {**SEARCH, **kept, **chosen_fields(root, values.field)}
+    fields = {**CANDIDATES, **ON_THE_FLY, **kept, **chosen_fields(root, values.field)}
     config = configuration.override(stored_config.read(root), fields)
     config = configuration.override(config, {"extract.local_encoding": values.encoding})
     for method in _METHODS:

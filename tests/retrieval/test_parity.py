@@ -163,6 +163,7 @@ OPTIONS = {
             "search.asmk.words": 6,
             "search.candidates": 5,
             "search.estimated": 3,
+            "eval.kappas": (1,),
             "search.idf_images": 4,
             "search.idf_of": "words",
             "search.idf_power": 2.0,

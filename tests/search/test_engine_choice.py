@@ -156,9 +156,6 @@ def test_the_idf_of_words_is_kept_until_what_made_it_changes(
     assert len(made) == 1
     one, other = first.second.idf, again.second.idf
     np.testing.assert_array_equal(one.weights, other.weights)
-    found = engine_choice.word_idf(database, SearchSettings.of(search), place)
-    np.testing.assert_array_equal(found.weights, one.weights)
-    assert len(made) == 1
     queries = database.descriptors[:2], database.mask[:2]
     np.testing.assert_array_equal(first.top(*queries, 3)[0], again.top(*queries, 3)[0])
     search.threshold = 0.3

@@ -12,8 +12,8 @@ from delg_jax.features import Extracted
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.features.storage.rows import StoredRows
 from delg_jax.locks import exclusive
-from delg_jax.search import global_search, index, local_search
-from delg_jax.search.engine_choice import SearchSettings
+from delg_jax.search import engine_choice, global_search, index, local_search
+from delg_jax.search.engine_choice import SearchSettings, index_place
 from delg_jax.search.engines import exact
 from delg_jax.search.graph_store import GraphStore
 from delg_jax.search.index import (
@@ -22,6 +22,7 @@ from delg_jax.search.index import (
     fill,
     global_searches,
     local_searches,
+    pair_graph,
     rows_from,
 )
 from delg_jax.search.kernels import SimilarityKernel
@@ -148,6 +149,25 @@ def test_rare_features_need_a_new_graph(config, build, monkeypatch):
     build("run", OLD)
     monkeypatch.setattr(index, "merge", None)
     assert_same(build("run"), build("scratch"))
+
+
+@pytest.mark.parametrize("graph_features", [0, 3])
+def test_pairs_have_the_similarities_of_a_stored_graph(tmp_path, config, build, graph_features):
+    """With the idf of words, which a query averages over several and a database image does not."""
+    config.search.update(engine="asmk", candidates=IMAGES, idf_images=6, idf_of="words")
+    config.search.update(graph_neighbours=IMAGES, graph_features=graph_features)
+    config.search.asmk.words, config.search.asmk.assignments = 6, 3
+    every = np.arange(IMAGES)
+    expected, known = build("run").dense(every)
+    assert known.all()
+    database, search = stores.FeatureStore(tmp_path / "run" / "database"), config.search
+    extracted, settings = Extracted(None, database, None, "digest"), SearchSettings.of(search)
+    place = index_place(config, tmp_path / "run", extracted)
+    local = database.local_features(search.max_features)
+    opened = engine_choice.engine(local, settings, place)
+    found, _ = pair_graph(extracted, settings, opened).dense(every)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not np.allclose(opened(local.descriptors, local.mask), found, atol=1e-3)
 
 
 def test_a_large_database_and_its_graph_stay_on_disk(config, build):

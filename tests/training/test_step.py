@@ -16,7 +16,7 @@ from delg_jax.training.optimizer import OptimizerSettings
 from delg_jax.training.step import place
 from delg_jax.training.train import module_options
 from tests.photographs import draw
-from tests.tiny import training_config
+from tests.tiny import random_variables, training_config
 
 CLASSES = 4
 
@@ -42,7 +42,7 @@ def fresh_state(config, module):
     )
 
 
-def run(config, batch, devices, steps=3, parts=1, **options):
+def run(config, batch, devices, steps=3, parts=1, variables=None, **options):
     """The state and the metrics after some steps on the first `devices` devices."""
     module = build(config.model, **{**module_options(config.train), **options})
     tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
@@ -50,6 +50,8 @@ def run(config, batch, devices, steps=3, parts=1, **options):
     penalty = optimizer.penalty(OptimizerSettings.of(config.train))
     split = {n: x.reshape(devices, len(x) // devices, *x.shape[1:]) for n, x in batch.items()}
     state = fresh_state(config, module)
+    if variables is not None:
+        state = optimizer.create_state(variables, tx)
     if devices > 1:
         state = place(state)
     step = train_step.parallel_train_step(state, module, tx, weights, penalty, parts)
@@ -83,6 +85,29 @@ def test_statistics_of_each_device_differ_without_sync(config, batch):
     one = alone.batch_stats["resnet"]["conv5_unit1"]["norm1"]["var"]
     eight = apart.batch_stats["resnet"]["conv5_unit1"]["norm1"]["var"]
     assert np.abs(one - eight).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "parts", "cached"),
+    [
+        pytest.param({"freeze_backbone": True}, 1, False, id="backbone"),
+        pytest.param({"freeze_backbone": True}, 1, True, id="maps", marks=pytest.mark.slow),
+        pytest.param({"freeze_backbone": True}, 2, False, id="parts", marks=pytest.mark.slow),
+        pytest.param({"freeze_norm": True}, 1, False, id="norm", marks=pytest.mark.slow),
+    ],
+)
+def test_frozen_statistics_stay_as_they_are(config, batch, options, parts, cached):
+    """Bit by bit: a mean over eight devices of equal numbers is not always that number."""
+    module = build(config.model)
+    before = random_variables(module)
+    if cached:
+        outputs = jax.jit(module.apply)(before, batch["image"])
+        batch = {"conv4": outputs.conv4, "conv5": outputs.conv5, "label": batch["label"]}
+    state, _ = run(config, batch, jax.device_count(), parts=parts, variables=before, **options)
+    for name, tree in before["batch_stats"].items():
+        frozen = "freeze_norm" in options or name == "resnet"
+        for old, new in zip(*map(jax.tree.leaves, (tree, state.batch_stats[name])), strict=True):
+            assert (np.asarray(old).tobytes() == np.asarray(new).tobytes()) == frozen, name
 
 
 def test_a_step_keeps_the_sharding_of_the_state(config, batch):
