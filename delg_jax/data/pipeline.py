@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import math
 import os
+import queue
 import signal
 import threading
 import time
@@ -31,6 +32,7 @@ Element = Mapping[str, Any]  # one image of a batch, its label and `valid`
 Reader = Callable[[int, np.random.Generator], Element | None]
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _WATCH_SECONDS = 2.0
+_LAST_BATCH_SECONDS = 2.0
 _BATCHES_OF_WORKER = 8  # a worker takes as long to start; for fewer, threads are faster
 _READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # in batches
 _TRIES = 10
@@ -276,9 +278,11 @@ def _decoded(batches: grain.MapDataset, workers: int) -> Batches:
 
 
 class _FromWorkers(Batches):
-    """The same batches, from workers that a signal to all processes does not end as they start.
+    """The same batches, fetched by a thread of their own, which blocks the signals to stop.
 
-    They inherit blocked signals from the thread that starts them, and ignore these signals later.
+    The workers that it starts inherit that, so that a signal to all processes does not end them as
+    they start; later they ignore it. And what a signal handler raises, it raises in the wait for a
+    batch, not in Grain's code: a queue whose `get` is cut short may wait forever when it is closed.
 
     Args:
       batches: that start workers at the first one.
@@ -286,23 +290,31 @@ class _FromWorkers(Batches):
 
     def __init__(self, batches: grain.DatasetIterator) -> None:
         self._batches: Any = batches
-        self._first: concurrent.futures.Future[Batch] | None = concurrent.futures.Future()
-        threading.Thread(target=self._fetch, args=(self._first,), daemon=True).start()
+        self._wanted: queue.SimpleQueue[concurrent.futures.Future[Batch] | None] = (
+            queue.SimpleQueue()
+        )
+        self._next: concurrent.futures.Future[Batch] | None = None
+        threading.Thread(target=self._fetch, daemon=True).start()
+        self._ask()  # so that workers start before the first batch is needed
 
-    def _fetch(self, first: concurrent.futures.Future[Batch]) -> None:
+    def _ask(self) -> concurrent.futures.Future[Batch]:
+        self._next = concurrent.futures.Future()
+        self._wanted.put(self._next)
+        return self._next
+
+    def _fetch(self) -> None:
         resource_tracker.ensure_running()  # it unblocks the signals where it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-        try:
-            first.set_result(next(self._batches))
-        except BaseException as error:
-            first.set_exception(error)
+        while (wanted := self._wanted.get()) is not None:
+            try:
+                wanted.set_result(next(self._batches))
+            except BaseException as error:
+                wanted.set_exception(error)
 
     def __next__(self) -> Batch:
         """Returns the next batch."""
-        if self._first is None:
-            return next(self._batches)
-        batch = self._first.result()
-        self._first = None
+        batch = (self._next or self._ask()).result()
+        self._next = None
         return batch
 
     def close(self) -> None:
@@ -310,8 +322,10 @@ class _FromWorkers(Batches):
 
         It is shared with the workers. What is left at the end of the program Python calls a leak.
         """
-        if self._first is None or self._first.done():  # an interrupted run does not wait for it
-            self._first = None
+        # An interrupted run does not wait long for a batch, such as the first, nor closes beside it
+        if self._next is None or concurrent.futures.wait([self._next], _LAST_BATCH_SECONDS).done:
+            self._wanted.put(None)
+            self._next = None
             self._batches.close()
             self._batches = iter(())  # the other must not live until Python itself ends
 

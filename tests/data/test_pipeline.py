@@ -4,8 +4,10 @@ import itertools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -363,6 +365,51 @@ def test_a_signal_to_all_does_not_end_workers_that_are_starting(tmp_path):
 """
     found = run(tmp_path, then)
     assert found.stdout == "(4,) (4,)\n", found.stderr
+
+
+class Gated:
+    """Numbers that come once the gate is open."""
+
+    def __init__(self):
+        self.gate, self.numbers, self.closed = threading.Event(), itertools.count(), False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.gate.wait(30)
+        return next(self.numbers)
+
+    def close(self):
+        self.closed = True
+
+
+class Stopped(Exception):
+    """Raised by the handler of a signal."""
+
+
+def test_a_signal_handler_raises_in_the_wait_for_a_batch_and_none_is_lost(monkeypatch):
+    """Raised in Grain's code, it left a queue behind that waited forever when it was closed."""
+
+    def stop(*_):
+        raise Stopped
+
+    source = Gated()
+    batches = pipeline._FromWorkers(source)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Stopped):
+            next(batches)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setattr(pipeline, "_LAST_BATCH_SECONDS", 0.01)
+    batches.close()  # not beside a batch that is being fetched
+    assert not source.closed
+    source.gate.set()
+    assert [next(batches) for _ in range(3)] == [0, 1, 2]
+    batches.close()
+    assert source.closed
 
 
 SETTINGS = CropSettings(size=32, area=(0.08, 1.0), aspect=(0.75, 4 / 3), flip=False)
