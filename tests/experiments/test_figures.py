@@ -58,7 +58,10 @@ def test_no_figure_stands_without_a_mark(page):
 def test_the_page_of_claims_has_every_measurement_of_every_claim():
     page = (figures.ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
     missing = []
-    for path in sorted(figures.RESULTS.glob("*.json")):
+    of_papers = set(figures.RESULTS.glob("*.json")) - {
+        figures.RESULTS / "pretrained_weights_real.json"  # weights beside weights
+    }
+    for path in sorted(of_papers):
         for claim in json.loads(path.read_text(encoding="utf-8")).get("claims", ()):
             field = f"{path.stem}#{claim['better']} over {claim['worse']} | {claim['column']}"
             # Easy is left out where there are Medium and Hard
