@@ -50,7 +50,7 @@ class OptimizerSettings:
       warmup_steps: updates in which the learning rate grows from 0.
       momentum: of SGD.
       clip_norm: largest global norm of the gradients.
-      weight_decay: w in w / 2 |kernels|^2.
+      weight_decay: w in w / 2 times the squared norm of the kernels.
       heads: joint | global | local, those that learn.
       freeze_backbone: whether the backbone stays as it is.
       arcface_scale_learned: whether gamma learns.
