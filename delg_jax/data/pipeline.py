@@ -308,13 +308,14 @@ class _FromWorkers(Batches):
         while (wanted := self._wanted.get()) is not None:
             try:
                 wanted.set_result(next(self._batches))
-            except BaseException as error:
+            except BaseException as error:  # the last batch is taken, or none can be
                 wanted.set_exception(error)
+                return
 
     def __next__(self) -> Batch:
         """Returns the next batch."""
         batch = (self._next or self._ask()).result()
-        self._next = None
+        self._next = None  # not after the end, which stays
         return batch
 
     def close(self) -> None:
@@ -325,7 +326,8 @@ class _FromWorkers(Batches):
         # An interrupted run does not wait long for a batch, such as the first, nor closes beside it
         if self._next is None or concurrent.futures.wait([self._next], _LAST_BATCH_SECONDS).done:
             self._wanted.put(None)
-            self._next = None
+            self._next = concurrent.futures.Future()
+            self._next.set_exception(StopIteration())
             self._batches.close()
             self._batches = iter(())  # the other must not live until Python itself ends
 

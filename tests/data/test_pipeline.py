@@ -410,6 +410,23 @@ def test_a_signal_handler_raises_in_the_wait_for_a_batch_and_none_is_lost(monkey
     assert [next(batches) for _ in range(3)] == [0, 1, 2]
     batches.close()
     assert source.closed
+    assert list(batches) == []
+
+
+def test_the_thread_ends_with_the_batches():
+    """Each validation has one."""
+
+    def alive():
+        return {thread.name for thread in threading.enumerate()}
+
+    before = alive()
+    batches = pipeline._FromWorkers(iter([1, 2]))
+    assert list(batches) == [1, 2]
+    assert list(batches) == []
+    deadline = time.monotonic() + 30
+    while alive() - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 SETTINGS = CropSettings(size=32, area=(0.08, 1.0), aspect=(0.75, 4 / 3), flip=False)
