@@ -23,15 +23,7 @@ from experiments.framework.experiment import (
 )
 from experiments.framework.program import program
 
-_METHODS = (
-    "global",
-    "global+sp",
-    "global+superglobal",
-    "local",
-    "local+sp",
-    "local+mds",
-    "local+mds+global",
-)
+_METHODS = tuple(local_to_global.get_config().eval.methods)
 _RESNET50 = "resnet50"
 
 
