@@ -1,7 +1,7 @@
 """Finds training images that show what test pictures show, so that a training can leave them out.
 
-    delg extract --config=photos --config.data.root=TRAIN --workdir=DIR
-    delg overlap DIR QUERIES --output=OUT
+    delg extract --config=photos --config.data.root=TRAIN --workdir=TRAIN_STORE
+    delg overlap TRAIN_STORE QUERIES --output=OUT
     delg train --config.data.exclude=OUT/exclude.txt ...
 
 TRAIN_STORE is a workdir with features of the training images, or the store in it. QUERIES are the

@@ -175,7 +175,7 @@ class TrainingLoop:
                     validated = self._evaluate(state, step, stop, record)
                 if saves or not validated or (validates and checkpoints.is_best(record)):
                     self._save(checkpoints, state, record, validated)
-                progress.advance(note=f"loss {record.get('loss', math.nan):.3f}")
+                progress.advance(note=f"loss {record['loss']:.3f}" if "loss" in record else "")
             if step < steps or not validated:
                 if first < step != checkpoints.latest():
                     self._save_between(checkpoints, state, metrics, record)

@@ -10,8 +10,10 @@ from delg_jax import configuration
 from delg_jax.cli.main import main
 from delg_jax.data import exclusion
 from delg_jax.errors import UserError
+from delg_jax.features.experiment import extract
 from delg_jax.reports import overlaps
 from delg_jax.training import trained_network
+from delg_jax.workdir import root_of
 from tests import photographs, tiny
 
 LEAST = 12  # inliers here, of pictures of 96 by 112 pixels
@@ -39,6 +41,7 @@ def place(tmp_path_factory):
             "pretrained_variables",
             lambda module, *_, **__: tiny.random_variables(module),
         )
+        extract(config, root_of(root / "run"))  # so that each test can run alone
         yield config, root / "run", tests
 
 

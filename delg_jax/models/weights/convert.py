@@ -1,6 +1,7 @@
 """Converts published weights, given as arrays by name, to Flax variables."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 
@@ -155,7 +156,8 @@ def _plan(
     return _Plan(naming, arrays, network, modules, shapes, collections, names)
 
 
-def _expected(module: Delg, classifiers: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+@functools.lru_cache(maxsize=8)  # tracing takes seconds; a network is converted more than once
+def _expected(module: Delg, classifiers: bool) -> Mapping[str, tuple[str, tuple[int, ...]]]:
     """Collection and shape of our variables by path, without initialising them."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = jax.eval_shape(
