@@ -5,6 +5,10 @@ import pytest
 from delg_jax.features import selection
 from delg_jax.features.local_features import LocalFeatures
 
+# Compiled as a whole, as at the end of the network
+suppress = jax.jit(selection.suppress, static_argnums=2)
+top_cells = jax.jit(selection.top_cells, static_argnums=2)
+
 
 def reference_top(scores, mask, count, threshold):
     """Positions of one map by a stable sort."""
@@ -41,7 +45,7 @@ def level(scores, scale=1.0):
 def test_a_map_by_hand():
     scores = np.array([[[0.1, 0.9, 0.3], [0.9, 0.5, 0.7]]], np.float32)
     mask = np.array([[[True, True, True], [True, True, False]]])
-    cells, values, valid = selection.top_cells(scores, mask, 6, 0.3)
+    cells, values, valid = map(np.asarray, top_cells(scores, mask, 6, 0.3))
     assert valid.tolist() == [[True] * 4 + [False] * 2]
     assert cells[0, :4].tolist() == [1, 3, 4, 2]  # the tie in reading order
     np.testing.assert_allclose(values[0], [0.9, 0.9, 0.5, 0.3, 0, 0])
@@ -51,7 +55,7 @@ def test_a_map_by_hand():
 def test_equals_a_stable_sort_on_random_maps(rng, count):
     scores = rng.integers(0, 12, (5, 5, 6)).astype(np.float32)
     mask = rng.random(scores.shape) < 0.7
-    cells, values, valid = map(np.asarray, selection.top_cells(scores, mask, count, 3.0))
+    cells, values, valid = map(np.asarray, top_cells(scores, mask, count, 3.0))
     for i in range(len(scores)):
         expected = reference_top(scores[i], mask[i], count, 3.0)
         assert cells[i, : len(expected)].tolist() == expected
@@ -60,18 +64,17 @@ def test_equals_a_stable_sort_on_random_maps(rng, count):
 
 
 def test_a_wholly_masked_map_has_no_features():
-    _, values, valid = selection.top_cells(
-        np.ones((2, 3, 3), np.float32), np.zeros((2, 3, 3), bool), 4, 0.0
-    )
-    assert not valid.any()
-    assert not values.any()
+    maps = np.ones((2, 3, 3), np.float32)
+    _, values, valid = top_cells(maps, np.zeros((2, 3, 3), bool), 4, 0.0)
+    assert not np.any(valid)
+    assert not np.any(values)
 
 
 def test_suppression_by_hand():
     scores = np.array([[[5, 5, 1, 2], [0, 9, 9, 1]]], np.float32)
     mask = np.array([[[True, True, True, True], [True, False, True, True]]])
-    kept = selection.suppress(scores, mask, 1)
-    assert kept.astype(int).tolist() == [[[1, 0, 0, 0], [0, 0, 1, 0]]]
+    kept = suppress(scores, mask, 1)
+    assert np.asarray(kept).astype(int).tolist() == [[[1, 0, 0, 0], [0, 0, 1, 0]]]
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 9])
@@ -79,7 +82,7 @@ def test_suppression_by_hand():
 def test_suppression_equals_the_reference(rng, shape, radius):
     scores = rng.integers(0, 5, (3, *shape)).astype(np.float32)
     mask = rng.random(scores.shape) < 0.8
-    kept = np.asarray(selection.suppress(scores, mask, radius))
+    kept = np.asarray(suppress(scores, mask, radius))
     for one, score, inside in zip(kept, scores, mask, strict=True):
         expected = reference_suppression(score, inside, radius) if radius else inside
         np.testing.assert_array_equal(one, expected)
@@ -87,20 +90,19 @@ def test_suppression_equals_the_reference(rng, shape, radius):
 
 def test_suppression_of_equal_scores_keeps_the_first():
     for value in (0.0, 3.0):
-        kept = selection.suppress(
-            np.full((1, 4, 4), value, np.float32), np.ones((1, 4, 4), bool), 9
-        )
+        kept = suppress(np.full((1, 4, 4), value, np.float32), np.ones((1, 4, 4), bool), 9)
         assert np.argwhere(kept).tolist() == [[0, 0, 0]]
     nothing = np.zeros((1, 4, 4), bool)
-    assert not selection.suppress(np.ones((1, 4, 4), np.float32), nothing, 1).any()
+    assert not np.any(suppress(np.ones((1, 4, 4), np.float32), nothing, 9))
 
 
 def test_suppression_does_not_depend_on_the_canvas(rng):
     scores = rng.random((1, 9, 11), np.float32)
     mask = np.zeros(scores.shape, bool)
     mask[:, :6, :7] = True
-    alone = selection.suppress(scores[:, :6, :7], mask[:, :6, :7], 2)
-    np.testing.assert_array_equal(selection.suppress(scores, mask, 2)[:, :6, :7], alone)
+    alone = suppress(scores[:, :6, :7], mask[:, :6, :7], 2)
+    found = np.asarray(suppress(scores, mask, 2))
+    np.testing.assert_array_equal(found[:, :6, :7], alone)
 
 
 def test_merge_keeps_the_best_of_all_levels():
