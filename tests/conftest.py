@@ -1,6 +1,7 @@
 """Settings and fixtures of all tests, loaded before any test uses a device."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -29,13 +30,17 @@ if "DELG_TEST_CACHE" not in os.environ:
     os.environ["DELG_TEST_CACHE"] = tempfile.mkdtemp(prefix="delg_jax_compiled_")
     atexit.register(shutil.rmtree, os.environ["DELG_TEST_CACHE"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["DELG_TEST_CACHE"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # less is quicker than a file
+jax.config.update("jax_include_full_tracebacks_in_locations", False)  # a tenth of all lowering
 # The programs are small, so that compiling with optimisations costs more than it saves. Set
 # XLA_FLAGS, which may be empty, to compile in another way: `make test-slow` compiles as users do.
 if "XLA_FLAGS" not in os.environ:
     _quick = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-    if jax.__version_info__ < (0, 11):  # later versions end at this flag, which they do not have
-        _quick.append("--xla_cpu_use_fusion_emitters=false")
+    if jax.__version_info__ < (0, 11):  # later versions end at flags that they do not have
+        _quick += [
+            "--xla_cpu_use_fusion_emitters=false",
+            "--xla_cpu_parallel_codegen_split_count=1",
+        ]
     os.environ["XLA_FLAGS"] = " ".join(_quick)
 # Grain reads absl flags, which otherwise only absl.app.run parses.
 flags.FLAGS.mark_as_parsed()
@@ -75,6 +80,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         takes = "shared" in getattr(item, "fixturenames", ()) and "shared" not in own
         if takes and not item.get_closest_marker("real"):
             raise pytest.UsageError(f"{item.nodeid} takes the fixture shared: mark it `real`")
+
+
+def pytest_collection_finish() -> None:
+    """Spares the collector the modules and tests, which stay: tracing makes many small objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.hookimpl(wrapper=True)
