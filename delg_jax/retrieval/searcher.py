@@ -341,9 +341,10 @@ class Searcher:
             )
             spent = _milliseconds_since(start)
         features = int(np.sum(one.mask))
-        levels = model.levels(inliers, features)
+        searched = len(self.source)
+        levels = model.levels(inliers, features, searched)
         better = [rank for rank, level in enumerate(levels, 1) if level != CHANCE]
-        least = {level: model.least(level, features) for level in LEVELS}
+        least = {level: model.least(level, features, searched) for level in LEVELS}
         return Verdict(inliers.tolist(), levels, max(better, default=0), least, spent)
 
     def warm_up(self) -> None:

@@ -38,20 +38,30 @@ def test_the_chance_is_that_of_numpy(rng):
             assert model.chance(np.array([least]), size)[0] == pytest.approx(share, rel=0.5)
 
 
-def test_levels_hold_as_few_wrong_images_as_they_say(rng):
-    model = ChanceModel.fit(*planted(rng))
+@pytest.mark.parametrize("images", [20, 1_000, 1_000_000])
+def test_a_search_has_as_few_wrong_images_of_a_level_as_it_says(rng, images):
+    """For any number of images searched: in a million, chance alone reaches more."""
+    model = ChanceModel.fit(*planted(rng, 4_000))
     for level, most in LEVELS.items():
-        shares = [share_of(size, model.least(level, size)) for size in (125, 250, 500, 1000)]
-        assert max(shares) < 5 * most
-        assert min(shares) > most / 10
+        wrong = [images * share_of(f, model.least(level, f, images)) for f in (125, 250, 500, 1000)]
+        assert max(wrong) < 10 * most
+        assert min(wrong) > most / 10
+
+
+def test_more_images_need_more_inliers(rng):
+    model = ChanceModel.fit(*planted(rng))
+    for level in LEVELS:
+        least = [model.least(level, 500, images) for images in (0, 1, 100, 10_000, 1_000_000)]
+        assert least == sorted(least)
+        assert len(set(least)) >= 4
 
 
 def test_a_few_pairs_of_the_same_place_move_little(rng):
     clean = ChanceModel.fit(*planted(rng))
     mixed = ChanceModel.fit(*planted(np.random.default_rng(0), right=20))
-    assert clean.least("strong", 1000) < mixed.least("strong", 1000)
-    assert mixed.least("strong", 1000) < 2 * clean.least("strong", 1000)
-    assert mixed.levels([200], 1000) == ["strong"]
+    assert clean.least("strong", 1000, 100) < mixed.least("strong", 1000, 100)
+    assert mixed.least("strong", 1000, 100) < 2 * clean.least("strong", 1000, 100)
+    assert mixed.levels([200], 1000, 100) == ["strong"]
 
 
 def test_more_inliers_never_raise_the_chance(rng):
@@ -61,7 +71,7 @@ def test_more_inliers_never_raise_the_chance(rng):
         assert np.all(np.diff(chance) <= 0)
         assert chance[0] == 1
         assert chance[-1] > 0
-        levels = model.levels(np.arange(500), features)
+        levels = model.levels(np.arange(500), features, 100)
         assert sorted(levels, key=[CHANCE, "weak", "strong"].index) == levels
         assert set(levels) == {CHANCE, "weak", "strong"}
 
@@ -69,9 +79,9 @@ def test_more_inliers_never_raise_the_chance(rng):
 def test_more_features_need_more_inliers(rng):
     model = ChanceModel.fit(*planted(rng))
     for level in LEVELS:
-        least = [model.least(level, features) for features in (50, 200, 800)]
+        least = [model.least(level, features, 100) for features in (50, 200, 800)]
         assert least == sorted(set(least))
-        first = model.levels([least[1] - 1, least[1]], 200)
+        first = model.levels([least[1] - 1, least[1]], 200, 100)
         assert first[1] == level
         assert first[0] != level
 
@@ -83,13 +93,13 @@ def test_the_order_of_pairs_is_irrelevant(rng):
     assert first != second
     # Pairs with as many features may fall into other groups, which moves a median a little
     same = ChanceModel.fit(features[order], inliers[order])
-    assert same.least("weak", 1000) == pytest.approx(first.least("weak", 1000), rel=0.1)
+    assert same.least("weak", 1000, 100) == pytest.approx(first.least("weak", 1000, 100), rel=0.1)
 
 
 @pytest.mark.parametrize("inliers", [0, 7])
 def test_pairs_that_are_all_alike(inliers):
     model = ChanceModel.fit(np.full(LEAST_PAIRS, 100), np.full(LEAST_PAIRS, inliers))
-    assert model.levels([inliers, 100], 100) == [CHANCE, "strong"]
+    assert model.levels([inliers, 100], 100, 100) == [CHANCE, "strong"]
     assert np.isfinite(model.chance(np.arange(9), 0)).all()
 
 
@@ -181,7 +191,7 @@ def load(folder, database, chosen=None, weights="w"):
 def test_it_is_measured_once_for_features_and_settings(tmp_path):
     database = Database(places=20)
     first = load(tmp_path, database)
-    assert first.least("strong", 40) > first.least("weak", 40) > 3
+    assert first.least("strong", 40, 20) > first.least("weak", 40, 20) > 3
     same = config(**{"rerank.sp.min_inliers": 3, "rerank.sp.short_list": 7, "search.power": 4.0})
     for again in (load(tmp_path, database), load(tmp_path, database, same)):
         assert again == first
