@@ -98,7 +98,7 @@ def exported(written):
     return load(written)
 
 
-PICTURES = {"portrait": (90, 70), "landscape": (65, 91), "whole canvas": CANVAS, "column": (40, 1)}
+PICTURES = {"portrait": (90, 70), "whole canvas": CANVAS, "column": (40, 1)}
 
 
 @pytest.mark.parametrize("size", PICTURES.values(), ids=PICTURES)
@@ -112,7 +112,7 @@ def test_equals_the_extractor(exported, size):
 @pytest.mark.parametrize(
     "convention",
     [
-        "torchvision",
+        pytest.param("torchvision", marks=pytest.mark.slow),
         pytest.param("keras", marks=pytest.mark.slow),
         pytest.param("slim", marks=pytest.mark.slow),
     ],

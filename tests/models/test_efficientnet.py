@@ -198,6 +198,7 @@ def test_what_does_not_fit_is_refused(changes, named):
         delg.build(model)
 
 
+@pytest.mark.slow
 def test_both_heads_are_those_of_the_image_alone(rng, random_variables, quick_jit, small):
     module = delg.build(model_of(small))
     images = rng.integers(0, 256, (2, 64, 96, 3), np.uint8)
@@ -213,6 +214,7 @@ def test_both_heads_are_those_of_the_image_alone(rng, random_variables, quick_ji
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_trained_in_every_mode(rng, random_variables, quick_jit, small):
     """The gradient reaches every kernel; what is fixed is what `config.train` says."""
     module = delg.build(model_of(small, stop_gradient=False))

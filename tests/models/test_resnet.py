@@ -79,7 +79,13 @@ def test_only_keras_has_biases_beside_those_of_batch_norm(convention):
 SIZES = [(64, 67), (39, 94), (58, 41), (45, 60)]
 
 
-@pytest.mark.parametrize("convention", sorted(RESNET_CONVENTIONS))
+@pytest.mark.parametrize(
+    "convention",
+    [
+        pytest.param(c, marks=[] if c in ("keras", "torchvision") else pytest.mark.slow)
+        for c in sorted(RESNET_CONVENTIONS)
+    ],
+)
 def test_bottlenecks_on_a_canvas_equal_lone_images(
     rng, random_variables, quick_jit, bottleneck, convention
 ):

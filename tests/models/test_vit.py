@@ -144,7 +144,7 @@ def test_another_block_gives_the_local_map(rng, random_variables, quick_jit):
 SIZES = [(48, 56), (33, 47), (1, 5)]
 
 
-@pytest.mark.parametrize("name", ["dinov2", "siglip"])
+@pytest.mark.parametrize("name", ["dinov2", pytest.param("siglip", marks=pytest.mark.slow)])
 def test_images_on_a_canvas_equal_lone_images(rng, random_variables, quick_jit, name):
     network = VisionTransformer(name)
     images = rng.normal(size=(len(SIZES), 48, 56, 3)).astype(np.float32)
@@ -239,6 +239,7 @@ def test_what_does_not_fit_is_refused(changes, named):
         delg.build(model)
 
 
+@pytest.mark.slow
 def test_both_heads_are_those_of_the_image_alone(rng, random_variables, quick_jit):
     module = delg.build(model_of("dinov2"))
     images = rng.integers(0, 256, (2, 64, 96, 3), np.uint8)

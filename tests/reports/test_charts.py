@@ -181,6 +181,7 @@ def test_on_logarithmic_axes_a_power_is_a_straight_line_between_powers_of_ten():
     ] + ["1", "10", "100", "1,000", "10,000", "100,000", "1,000,000", "10,000,000"]
 
 
+@pytest.mark.slow
 def test_the_same_curves_give_the_same_bytes_in_another_process_with_other_defaults(tmp_path):
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nsvg.hashsalt: other\n")
     program = (

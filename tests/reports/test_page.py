@@ -273,6 +273,7 @@ def test_tables_need_no_script(report, open_page):
     assert page.get_by_text("This chart needs JavaScript").first.is_visible()
 
 
+@pytest.mark.slow
 def test_a_thousand_queries_stay_small_and_open(tmp_path, open_page):
     folder = workdirs.make(tmp_path / "run", tmp_path / "data", copies=250)
     path = write_report([folder], tmp_path / "report.html")

@@ -84,14 +84,31 @@ def assert_resumes(config, folder, caplog, step=3):
     "fields",
     [
         {"data": {"workers": 1}},
-        {"data": {"memory_megabytes": 1, "max_skipped": 9, "beam_options": "--runner=Direct"}},
-        {"data": {"tfds_dir": "/elsewhere", "ground_truth": "private", "distractors": "/absent"}},
-        {"train": {"batch_size": 8, "log_every": 2, "eval_every": 2, "eval_images": 5}},
-        {"train": {"checkpoint_every": 2, "keep_checkpoints": 1, "chance_after": 3}},
-        {"train": {"best_metric": "loss", "cache_gigabytes": 1.0, "interrupted_status": 0}},
-        {"extract": {"max_size": 7}},
+        {
+            "data": {
+                "memory_megabytes": 1,
+                "max_skipped": 9,
+                "beam_options": "--runner=Direct",
+                "tfds_dir": "/elsewhere",
+                "ground_truth": "private",
+                "distractors": "/absent",
+            },
+            "train": {"checkpoint_every": 2, "keep_checkpoints": 1, "chance_after": 3},
+            "extract": {"max_size": 7},
+        },
+        {
+            "train": {
+                "batch_size": 8,
+                "log_every": 2,
+                "eval_every": 2,
+                "eval_images": 5,
+                "best_metric": "loss",
+                "cache_gigabytes": 1.0,
+                "interrupted_status": 0,
+            }
+        },
     ],
-    ids=lambda fields: "-".join(name for section in fields.values() for name in section),
+    ids=["workers", "data and extraction", "training"],
 )
 def test_what_does_not_decide_the_network_may_change(whole, config, tmp_path, caplog, fields):
     folder = half_of(whole, tmp_path / "run")

@@ -293,8 +293,8 @@ def test_a_run_is_stopped_between_steps(config, tmp_path, monkeypatch, log_every
     ("module", "name"),
     [
         (train, "open_training"),
-        (train, "initialize"),
-        (pipeline, "training_batches"),
+        pytest.param(train, "initialize", marks=pytest.mark.slow),
+        pytest.param(pipeline, "training_batches", marks=pytest.mark.slow),
         (feature_cache, "_write"),
     ],
 )

@@ -95,6 +95,7 @@ def test_memory_has_one_row_for_a_stage():
     assert "3 at 1,000, - at 2,000" in text
 
 
+@pytest.mark.slow
 def test_results_are_written_beside_those_of_other_processors(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_all.environment, "processor", lambda: "Brand(R) 9")
     (tmp_path / "bench_train_on_old.json").write_text('{"of": "an older program"}')

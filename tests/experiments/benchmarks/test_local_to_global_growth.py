@@ -36,6 +36,7 @@ def test_sizes_that_would_take_too_long_are_not_run(monkeypatch):
     assert "= 1,000 days" in sums[3]
 
 
+@pytest.mark.slow
 def test_every_engine_is_measured(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "_BASE", 4)
     monkeypatch.setattr(bench, "_FEATURES", 8)

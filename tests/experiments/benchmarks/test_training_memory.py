@@ -16,6 +16,7 @@ def planned(split, part="heads"):
     return training_memory.measure(config, part, DEVICES, IMAGES)
 
 
+@pytest.mark.slow
 def test_a_device_holds_its_share_of_the_classifiers():
     """Kernels of 16 and 64 dimensions, a bias, each with momentum, in float32."""
     classifiers = 2 * 4 * CLASSES * (16 + 64 + 1)

@@ -5,6 +5,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 from delg_jax.cli.main import run_experiment
 from delg_jax.rerank import SpatialSettings
@@ -19,6 +20,7 @@ def test_a_sixth_of_the_features_is_planted():
     assert ((inliers >= 100) & (inliers < 115)).all()
 
 
+@pytest.mark.slow
 def test_writes_table_and_plot(tmp_path, capsys):
     arguments = ["--size=quick", "--repeats=1", f"--results={tmp_path}"]
     assert run_experiment(sys.modules[verification_growth.__name__], arguments) == 0

@@ -69,6 +69,7 @@ def test_indirect_images_are_counted(monkeypatch):
     assert counted() == (3, {0: [2], 1: [1]})
 
 
+@pytest.mark.slow
 def test_draws_the_tiny_synthetic_data(tmp_path, capsys):
     config = quickstart.get_config("smoke")
     data = open_retrieval(config.data)
