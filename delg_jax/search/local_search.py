@@ -112,7 +112,8 @@ def best(
         raise ValueError(f"`top` (={top}) must be positive")
     count = len(database)
     shape = len(queries), min(top, count)
-    values, images = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+    values: Array = np.full(shape, -np.inf, np.float32)
+    images: Array = np.zeros(shape, np.int32)
     arguments = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
     for start, found in _block_similarities(*arguments):
         # Without waiting, blocks that were read would pile up in memory
