@@ -1,5 +1,6 @@
 """The smallest experiments: configurations and variables of a network of a few layers."""
 
+import functools
 from pathlib import Path
 
 import flax.linen as nn
@@ -67,9 +68,14 @@ def tiny_config() -> ml_collections.ConfigDict:
 
 def random_variables(module: nn.Module, seed: int = 0) -> dict:
     """All variables of a `Delg`."""
+    return fill(_shapes(module), seed)
+
+
+@functools.cache  # to trace a network takes half a second
+def _shapes(module: nn.Module) -> dict:
     image = np.zeros((1, 64, 64, 3), np.float32)
     tree = jax.eval_shape(lambda key: module.init(key, image, method="classify"), jax.random.key(0))
-    return fill({name: tree.get(name, {}) for name in ("params", "batch_stats")}, seed)
+    return {name: tree.get(name, {}) for name in ("params", "batch_stats")}
 
 
 def fill(tree: dict, seed: int = 0) -> dict:
