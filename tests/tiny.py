@@ -68,14 +68,14 @@ def tiny_config() -> ml_collections.ConfigDict:
 
 def random_variables(module: nn.Module, seed: int = 0) -> dict:
     """All variables of a `Delg`."""
-    tree = _shapes(module)
-    return fill({name: tree.get(name, {}) for name in ("params", "batch_stats")}, seed)
+    return fill(_shapes(module), seed)
 
 
 @functools.cache  # tracing a network takes a second
 def _shapes(module: nn.Module) -> dict:
     image = np.zeros((1, 64, 64, 3), np.float32)
-    return jax.eval_shape(lambda key: module.init(key, image, method="classify"), jax.random.key(0))
+    tree = jax.eval_shape(lambda key: module.init(key, image, method="classify"), jax.random.key(0))
+    return {name: tree.get(name, {}) for name in ("params", "batch_stats")}
 
 
 def fill(tree: dict, seed: int = 0) -> dict:

@@ -8,6 +8,7 @@ see `profiles`.
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,15 @@ _WITHOUT_EMBEDDING = ("profile", "kernel")
 GRAPHS = ("stored", "on_the_fly")
 
 Array = jax.Array | np.ndarray
+
+# Settings that no compiled function reads, so that another value of one compiles nothing
+_UNREAD: dict[str, Any] = {
+    "short_list": 1,
+    "background_rank": 0,
+    "keep_first": 0,
+    "query_block": 1,
+    "graph": "stored",
+}
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -187,6 +197,7 @@ def list_scores(
         lists = np.asarray(similarities)
         to_query = above(to_query, lists[:, min(rank, lists.shape[1]) - 1])
     found = np.empty(heads.shape, np.float32)
+    compiled = dataclasses.replace(settings, **_UNREAD)
     block = min(settings.query_block, max(len(heads), 1))
     for start in starts(len(heads), block):
         # The last block is padded with its last query, so that one shape is compiled
@@ -198,7 +209,7 @@ def list_scores(
         if query_globals is not None and database_globals is not None:
             images = [database_globals[head] for head in heads[rows]]
             vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
-        found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], settings, vectors)
+        found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], compiled, vectors)
     kept = found[:, : settings.keep_first]
     kept[:] = np.where(kept > -np.inf, found.max(axis=1, keepdims=True), kept)
     return found

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,15 @@ SCORES = ("inliers", "combined")
 
 # The combined score counts at most this many inliers (recognition on GLDv2, official code)
 ENOUGH_INLIERS = 70
+
+# Settings that no compiled function reads, so that another value of one compiles nothing
+_UNREAD: dict[str, Any] = {
+    "short_list": 1,
+    "max_features": 0,
+    "min_inliers": 0,
+    "score": "inliers",
+    "pair_block": 1,
+}
 
 Array = jax.Array | np.ndarray
 
@@ -146,10 +155,10 @@ def count_inliers(
     Returns:
       Inliers int32 [M].
     """
-    query = jax.tree.map(jnp.asarray, strongest(query, settings.max_features))
+    query = jax.device_put(strongest(query, settings.max_features))
     candidates = strongest(candidates, settings.max_features)
     devices = tuple(devices or jax.local_devices())
-    estimate = _on_devices(settings, devices)
+    estimate = _on_devices(dataclasses.replace(settings, **_UNREAD), devices)
     count, block = len(pair_ids), settings.pair_block * len(devices)
     blocks: list[jax.Array] = []
     for start in starts(count, block):
@@ -183,7 +192,8 @@ def verify_pair(
     """
     query, candidate = (strongest(side, settings.max_features) for side in (query, candidate))
     candidates = jax.tree.map(lambda field: np.asarray(field)[None], candidate)
-    estimate = _on_devices(settings, tuple(jax.local_devices()[:1]))
+    one = tuple(jax.local_devices()[:1])
+    estimate = _on_devices(dataclasses.replace(settings, **_UNREAD), one)
     pair_ids = np.array([pair_id], np.int32)
     index, valid, found = jax.device_get(estimate(query, candidates, pair_ids, key))
     matched = np.flatnonzero(valid[0])

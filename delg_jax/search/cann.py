@@ -98,7 +98,7 @@ class GridSettings:
 
     def votes(self) -> np.ndarray:
         """The vote of a match that is first found at each radius, float32 [R], descending."""
-        return np.asarray(cann_vote(jnp.asarray(self.radii()), self.reach, self.curve))
+        return np.asarray(cann_vote(jax.device_put(self.radii()), self.reach, self.curve))
 
 
 @dataclasses.dataclass(frozen=True)

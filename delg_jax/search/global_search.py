@@ -64,8 +64,7 @@ def search(
     if isinstance(rows, np.ndarray) and rows.size and not is_aligned(rows):
         block = min(block, max(1, _COPIED // rows[0].nbytes))
     block, firsts = even_blocks(count, block)
-    similarities = jnp.full((len(queries), top_k), -jnp.inf)
-    indices = jnp.full((len(queries), top_k), -1, jnp.int32)
+    similarities, indices = _no_lists(len(queries), top_k)
     done = 0
     for start, (part,) in read_ahead((rows,), block, firsts):
         exists = None if present is None else present[start : start + len(part)]
@@ -87,8 +86,7 @@ class StreamedSearch:
         if top_k <= 0 or block <= 0:
             raise ValueError(f"`top_k` (={top_k}) and `block` (={block}) must be positive")
         self._queries, self._block = jnp.asarray(queries, jnp.float32), block
-        self._similarities = jnp.full((len(queries), top_k), -jnp.inf)
-        self._indices = jnp.full((len(queries), top_k), -1, jnp.int32)
+        self._similarities, self._indices = _no_lists(len(queries), top_k)
         self.count = 0
 
     def add(self, rows: np.ndarray, present: np.ndarray | None = None) -> None:
@@ -123,6 +121,12 @@ class StreamedSearch:
         """Resumes from `lists` of the first `count` images."""
         self._similarities = jnp.asarray(similarities, jnp.float32)
         self._indices, self.count = jnp.asarray(indices, jnp.int32), count
+
+
+def _no_lists(queries: int, top_k: int) -> tuple[Array, Array]:
+    """Lists [Q, top_k] of no images, of the types of merged ones: `_merge` is compiled once."""
+    shape = queries, top_k
+    return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32)
 
 
 def _without_absent(similarities: jax.Array | np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from delg_jax.errors import require_least
@@ -28,6 +27,7 @@ Array = jax.Array | np.ndarray
 
 _PRODUCTS = 1 << 25  # of query features with descriptors, about, whose hits are in memory
 _FEATURES = 256  # compared with all centres at a time
+_FEWEST_VOTES = 256  # computed at a time: shorter lists are padded
 _RANKED = 24  # fewest sampled centres to rank when estimating how near a cell must be
 
 
@@ -247,6 +247,6 @@ def _probing_features(
 
 def _votes(kernel: SimilarityKernel, cosines: np.ndarray) -> np.ndarray:
     """Votes of cosines [P], padded to a power of 2 so that few shapes are compiled."""
-    length = 1 << max(len(cosines) - 1, 1).bit_length()
-    padded = jnp.asarray(np.pad(cosines, (0, length - len(cosines))))
+    length = max(1 << (len(cosines) - 1).bit_length(), _FEWEST_VOTES)
+    padded = jax.device_put(np.pad(cosines, (0, length - len(cosines))))
     return np.asarray(kernel(padded))[: len(cosines)]

@@ -112,7 +112,8 @@ def best(
         raise ValueError(f"`top` (={top}) must be positive")
     count = len(database)
     shape = len(queries), min(top, count)
-    values, images = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+    values: Array = np.full(shape, -np.inf, np.float32)
+    images: Array = np.zeros(shape, np.int32)
     arguments = (queries, query_mask, database, mask, kernel, block, weights, hamming, devices)
     for start, found in _block_similarities(*arguments):
         # Without waiting, blocks that were read would pile up in memory
@@ -155,10 +156,10 @@ def _block_similarities(
     if block > 0:
         share = -(-len(database) // len(devices))
         block = max(min(block, share, _images_in_cache(queries, database, devices[0])), 1)
-    queries, query_mask = jnp.asarray(queries), jnp.asarray(query_mask)
+    queries, query_mask = jax.device_put((queries, query_mask))
     if weights is None:
         weights = np.ones(query_mask.shape, np.float32)
-    query_arrays = queries, query_mask, jnp.asarray(weights, jnp.float32)
+    query_arrays = queries, query_mask, jax.device_put(np.asarray(weights, np.float32))
     compute = _on_devices(kernel, hamming, devices)
     for start, rows in read_ahead((database, mask), block * len(devices)):
         yield start, compute(*query_arrays, *rows)
@@ -269,7 +270,7 @@ def among(
         weights = np.ones(mask.shape, np.float32)
     sides = (descriptors, mask, np.asarray(weights, np.float32))
     size = -(-count // block) * block
-    rows, present, votes_of = (jnp.asarray(padded_rows(side, 0, size)) for side in sides)
+    rows, present, votes_of = (padded_rows(side, 0, size) for side in sides)
     found = _among(rows, present, votes_of, block, kernel, hamming)
     return np.asarray(found)[:count, :count]
 
@@ -346,7 +347,7 @@ def idf_weights(
     shape = query_mask.shape
     if count < 2:
         return np.ones(shape, np.float32)
-    queries, query_mask = jnp.asarray(queries), jnp.asarray(query_mask)
+    queries, query_mask = jax.device_put((queries, query_mask))
     frequency = np.zeros(shape, np.int64)
     for _, (rows, present) in read_ahead((sample, sample_mask), min(block, count)):
         frequency += np.asarray(_frequency(queries, query_mask, rows, present, kernel, hamming))

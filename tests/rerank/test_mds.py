@@ -48,10 +48,14 @@ def test_wrong_settings_are_named(wrong):
         MdsSettings(**wrong)
 
 
+def settings_of(engine):
+    return MdsSettings(dim=3, distance="reciprocal", missing="largest", neighbours=2, **engine)
+
+
 @pytest.mark.parametrize("engine", METHODS, ids=str)
 def test_disconnected_or_equal_images_stay_finite(engine):
     """For all forms of distances see `tests/properties/test_numbers.py`."""
-    settings = MdsSettings(distance="reciprocal", dim=4, neighbours=2, **engine)
+    settings = settings_of(engine)
     for value in (0.0, 1.0):
         pairs = np.full((9, 9), value, np.float32)
         found = scores(pairs[0], pairs, np.ones(9, bool), settings)
@@ -112,16 +116,12 @@ def test_scores_equal_the_reference(rng, neighbours):
     np.testing.assert_allclose(found, reference_scores(query, pairs, settings), atol=1e-4)
 
 
-def settings_of(engine):
-    return MdsSettings(dim=3, distance="reciprocal", missing="largest", neighbours=2, **engine)
-
-
 @pytest.mark.parametrize("engine", METHODS, ids=str)
 def test_padding_of_the_short_list_changes_nothing(rng, engine):
     settings = settings_of(engine)
-    query, pairs = rng.random(8).astype(np.float32), rng.random((8, 8)).astype(np.float32)
+    query, pairs = rng.random(9).astype(np.float32), rng.random((9, 9)).astype(np.float32)
     expected = scores(query[:6], pairs[:6, :6], np.ones(6, bool), settings)
-    found = scores(query, pairs, np.arange(8) < 6, settings)
+    found = np.asarray(scores(query, pairs, np.arange(9) < 6, settings))
     np.testing.assert_allclose(found[:6], expected, atol=1e-4)
     assert (found[6:] == -np.inf).all()
 
@@ -129,10 +129,10 @@ def test_padding_of_the_short_list_changes_nothing(rng, engine):
 @pytest.mark.parametrize("engine", METHODS[:2], ids=str)
 def test_renaming_images_renames_scores(rng, engine):
     settings = settings_of(engine)
-    query, pairs = rng.random(8).astype(np.float32), rng.random((8, 8)).astype(np.float32)
-    order = rng.permutation(8)
-    found = scores(query[order], pairs[order][:, order], np.ones(8, bool), settings)
-    expected = np.asarray(scores(query, pairs, np.ones(8, bool), settings))
+    query, pairs = rng.random(9).astype(np.float32), rng.random((9, 9)).astype(np.float32)
+    order = rng.permutation(9)
+    found = scores(query[order], pairs[order][:, order], np.ones(9, bool), settings)
+    expected = np.asarray(scores(query, pairs, np.ones(9, bool), settings))
     np.testing.assert_allclose(found, expected[order], atol=1e-4)
 
 

@@ -109,7 +109,8 @@ def test_too_few_pairs_tell_nothing():
     assert ChanceModel.fit(few[:0], few[:0]) is None
 
 
-SETTINGS = SpatialSettings(hypotheses=50, max_features=40, min_inliers=15)
+# Two pairs at a time on each of eight devices: ten pairs are padded to a block
+SETTINGS = SpatialSettings(hypotheses=50, max_features=40, min_inliers=15, pair_block=2)
 
 
 @dataclasses.dataclass
@@ -177,6 +178,7 @@ def test_few_images_are_too_few_to_tell(images, tmp_path):
 
 def config(**changes):
     changed = {"rerank.sp.hypotheses": 50, "rerank.sp.max_features": 40} | changes
+    changed |= {"rerank.sp.pair_block": 2}
     return configuration.override(tiny.tiny_config().lock(), changed)
 
 

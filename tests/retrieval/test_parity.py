@@ -228,8 +228,8 @@ def place(tmp_path_factory):
         yield config, root
 
 
-def ranked_by_both(place, name, changes, methods):
-    """Images [Q, N] by method, as evaluation and as the search of each query have them."""
+def evaluated(place, name, changes, methods):
+    """The configuration, a new workdir, and images [Q, N] by method as evaluation has them."""
     config, root = place
     config = configuration.override(config, {**changes, "eval.methods": methods})
     workdir = root / name.replace(" ", "_")
@@ -238,15 +238,19 @@ def ranked_by_both(place, name, changes, methods):
         (workdir / "features").symlink_to(root / "features_only" / "features")
     evaluate(config, workdir)
     with np.load(workdir / "rankings.npz") as file:
-        evaluated = {method: file[method] for method in methods}
+        return config, workdir, {method: file[method] for method in methods}
+
+
+def searched(config, workdir, pictures, methods):
+    """Images [Q, N] by method, as the search of each query has them."""
     searcher, found = Searcher(config, workdir), {method: [] for method in methods}
     for query in extract(config, workdir).queries.names:
-        picture = np.asarray(Image.open(root / "data" / "jpg" / f"{query}.jpg"))
+        picture = np.asarray(Image.open(pictures / f"{query}.jpg"))
         asked = searcher.query(picture, (0, 0, 112, 96))
         for method in methods:
             hits = searcher.search(asked, method, top=100).hits
             found[method].append([hit.image for hit in hits])
-    return evaluated, found
+    return found
 
 
 def _slow_unless_quick(name):
@@ -257,20 +261,21 @@ def _slow_unless_quick(name):
 @pytest.mark.parametrize("name", [_slow_unless_quick(name) for name in OPTIONS])
 def test_every_method_ranks_a_picture_as_evaluation_does(place, name):
     methods, changes = OPTIONS[name]
-    evaluated, searched = ranked_by_both(place, name, changes, methods)
+    config, workdir, expected = evaluated(place, name, changes, methods)
+    found = searched(config, workdir, place[1] / "data" / "jpg", methods)
     for method in methods:
-        np.testing.assert_array_equal(searched[method], evaluated[method], method)
+        np.testing.assert_array_equal(found[method], expected[method], method)
         depth = changes.get("eval.depth", 8)
         if "search.candidates" in changes:
             depth = min(depth, changes["search.candidates"] + changes["search.estimated"])
-        assert np.shape(searched[method]) == (4, depth)
+        assert np.shape(found[method]) == (4, depth)
 
 
 def test_the_combined_score_is_another_ranking_than_inliers(place):
     methods, changes = OPTIONS["combined"]
-    combined, _ = ranked_by_both(place, "again", changes, methods)
+    *_, combined = evaluated(place, "again", changes, methods)
     changes = {**changes, "rerank.sp.score": "inliers"}
-    inliers, _ = ranked_by_both(place, "by inliers", changes, methods)
+    *_, inliers = evaluated(place, "by inliers", changes, methods)
     for method in methods:
         assert (combined[method] != inliers[method]).any()
 

@@ -56,7 +56,7 @@ def test_an_image_is_most_similar_to_itself(database, name):
 
 
 @pytest.mark.parametrize("idf_images", [0, 9])
-@pytest.mark.parametrize("query_block", [1, 2, 3, 64])
+@pytest.mark.parametrize("query_block", [1, 3, 64])
 def test_any_query_block_gives_the_same(database, queries, query_block, idf_images):
     whole = engines.exact(*database, KERNEL, 4, idf_images, 5)
     search = engines.exact(*database, KERNEL, 4, idf_images, query_block)
@@ -70,7 +70,7 @@ def test_any_query_block_gives_the_same(database, queries, query_block, idf_imag
 
 @pytest.mark.parametrize("idf_images", [0, 4])
 def test_the_top_is_that_of_all_similarities(database, queries, idf_images):
-    search = engines.exact(*database, KERNEL, 2, idf_images, 2)
+    search = engines.exact(*database, KERNEL, 2, idf_images, 3)
     everything = search(*queries)
     order = np.argsort(-everything, axis=1, kind="stable")[:, :4]
     values, images = search.top(*queries, 4)

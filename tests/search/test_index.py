@@ -90,10 +90,8 @@ def test_the_graph_has_the_best_of_the_search(tmp_path, config, build, features)
 
 
 @pytest.mark.parametrize("features", ["local", "global"])
-@pytest.mark.parametrize("old", [3, OLD, 12])
-def test_images_that_were_appended_complete_the_graph(build, monkeypatch, features, old):
-    before = build("run", old, features)
-    assert len(before) == old
+def test_images_that_were_appended_complete_the_graph(build, monkeypatch, features):
+    scratch = build("scratch", features=features)
     completed, merge = [], index.merge
 
     def noting(first, second, count):
@@ -101,9 +99,14 @@ def test_images_that_were_appended_complete_the_graph(build, monkeypatch, featur
         return merge(first, second, count)
 
     monkeypatch.setattr(index, "merge", noting)
-    graph = build("run", features=features)
-    assert sum(completed) == old - old % 3  # those that share a chunk with new ones are made again
-    assert_same(graph, build("scratch", features=features))
+    for old in (3, OLD, 12):
+        before = build(f"run{old}", old, features)
+        assert len(before) == old
+        completed.clear()
+        graph = build(f"run{old}", features=features)
+        # Those that share a chunk with new ones are made again
+        assert sum(completed) == old - old % 3
+        assert_same(graph, scratch)
 
 
 def test_a_graph_of_other_features_is_rebuilt(tmp_path, build, rows, rng, caplog):
