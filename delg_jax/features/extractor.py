@@ -1,11 +1,13 @@
 """Runs the network on all pyramid levels of many images."""
 
 import collections
+import copy
+import dataclasses
 import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from delg_jax.models.delg import Delg
 _IN_FLIGHT = 2  # batches that run while the results of an earlier one are copied
 _ACCELERATOR_PIXELS = 4_194_304  # in a batch
 _MOST_AT_ONCE = 64  # images whose levels are batched
+_USUAL_SIDE = 1024  # pixels, of photographs to be ready for where no `max_size` bounds them
 
 
 class Features(NamedTuple):
@@ -106,14 +109,21 @@ class Extractor:
             self([np.zeros((*size, 3), np.uint8)])
             advance()
 
+    def on_few_canvases(self) -> Self:
+        """The same with `shape_step=0`, for queries of any shape: features do not change by it."""
+        other = copy.copy(self)
+        other.settings = dataclasses.replace(self.settings, shape_step=0)
+        other.compiled_shapes, other._held = {}, set()
+        return other
+
     def warm_up_sizes(self) -> list[tuple[int, int]]:
         """Sizes of images that between them use every program for images up to `max_size`.
 
-        Empty where `shape_step` or `max_size` sets no bound to the programs.
+        Without a `max_size`, for those of usual size. Empty where `shape_step` sets no bound.
         """
         plans = pyramid_level.plan(self.module, self.settings)
-        step, most = self.settings.shape_step, self.settings.max_size
-        if step or not most:
+        step, most = self.settings.shape_step, self.settings.max_size or _USUAL_SIDE
+        if step:
             return []
         sides = [most * 2 ** (-half / 2) for half in range(10)]
         shapes = [(1.0, 1.0), (1.0, 0.75), (0.75, 1.0)]

@@ -78,7 +78,9 @@ def test_batches_of_other_sizes_change_nothing(config, model, images, together):
 
 
 def test_a_few_canvases_change_nothing(config, model, images, together):
-    extractor = Extractor(*model, extraction(config, shape_step=0))
+    given = Extractor(*model, extraction(config))
+    extractor = given.on_few_canvases()
+    assert given.settings.shape_step == 64
     for found, expected in zip(extractor(images), together, strict=True):
         assert_same(found, expected)
     assert {key[0] for key in extractor.compiled_shapes} == {(256, 256)}
@@ -107,6 +109,8 @@ def test_warming_up_covers_every_shape(config, model):
     settings = extraction(
         config, shape_step=0, max_size=1024, local_scales=scales, global_scales=scales
     )
+    unlimited = Extractor(*model, dataclasses.replace(settings, max_size=0))
+    assert unlimited.warm_up_sizes() == Extractor(*model, settings).warm_up_sizes()
 
     def programs(size):
         levels = (pyramid.scaled_size(size, scale) for scale in settings.local_scales)
