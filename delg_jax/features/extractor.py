@@ -25,7 +25,6 @@ from delg_jax.models.delg import Delg
 _IN_FLIGHT = 2  # batches that run while the results of an earlier one are copied
 _ACCELERATOR_PIXELS = 4_194_304  # in a batch
 _MOST_AT_ONCE = 64  # images whose levels are batched
-_USUAL_SIDE = 1024  # pixels, of photographs to be ready for where no `max_size` bounds them
 
 
 class Features(NamedTuple):
@@ -119,11 +118,11 @@ class Extractor:
     def warm_up_sizes(self) -> list[tuple[int, int]]:
         """Sizes of images that between them use every program for images up to `max_size`.
 
-        Without a `max_size`, for those of usual size. Empty where `shape_step` sets no bound.
+        Empty where `shape_step` or `max_size` sets no bound to the programs.
         """
         plans = pyramid_level.plan(self.module, self.settings)
-        step, most = self.settings.shape_step, self.settings.max_size or _USUAL_SIDE
-        if step:
+        step, most = self.settings.shape_step, self.settings.max_size
+        if step or not most:
             return []
         sides = [most * 2 ** (-half / 2) for half in range(10)]
         shapes = [(1.0, 1.0), (1.0, 0.75), (0.75, 1.0)]

@@ -154,7 +154,7 @@ class Searcher:
         self._rerank_settings = RerankSettings.of(config.rerank)
         network = Network(config, self._root)
         self._stored = extract(config, self._root, overwrite, network=network)
-        self._extractor = network.extractor.on_few_canvases()  # no query waits for a program
+        self._extractor = network.extractor.on_few_canvases()  # queries have any shape
         self._database = CachedFeatures(self._stored.database)
         self.source: ImageSource = self._stored.data.database
         self._engine: LocalSearch | None = None

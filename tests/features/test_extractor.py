@@ -109,8 +109,6 @@ def test_warming_up_covers_every_shape(config, model):
     settings = extraction(
         config, shape_step=0, max_size=1024, local_scales=scales, global_scales=scales
     )
-    unlimited = Extractor(*model, dataclasses.replace(settings, max_size=0))
-    assert unlimited.warm_up_sizes() == Extractor(*model, settings).warm_up_sizes()
 
     def programs(size):
         levels = (pyramid.scaled_size(size, scale) for scale in settings.local_scales)

@@ -144,7 +144,7 @@ def test_warming_up_changes_no_answer(opened, caplog):
     assert (
         opened[0].search(opened[0].query(picture(opened, "query1")), "local+sp", 3).hits == before
     )
-    for shape in ((96, 40), (130, 200), (300, 270)):  # of no photograph of the database
+    for shape in ((96, 40), (130, 200), (250, 255)):  # of no photograph of the database
         opened[0].query(photographs.draw(5, *shape))
     assert set(opened[0].compiled_shapes) == programs
 
