@@ -18,11 +18,12 @@ def test_the_peak_counts_though_it_is_gone_at_the_end():
         pytest.skip("only Linux tells the peak of the memory")
     gc.collect()  # what other tests left must not go while the block is measured
     with measured() as large:
-        np.ones(2**23).sum()  # 64 megabytes
+        np.ones(2**27, np.uint8).sum()  # 128 megabytes
     with measured() as small:
         pass
-    assert large.megabytes > 60
-    assert small.megabytes < 30
+    # Threads of other tests may give memory back in the block, but not a hundred megabytes.
+    assert large.megabytes > 64
+    assert small.megabytes < 32
     assert large.seconds > 0
 
 
