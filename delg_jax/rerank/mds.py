@@ -7,8 +7,7 @@ see `profiles`.
 """
 
 import dataclasses
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -39,24 +38,14 @@ GRAPHS = ("stored", "on_the_fly")
 
 Array = jax.Array | np.ndarray
 
-# Settings that no compiled function reads, so that another value of one compiles nothing
-_UNREAD: dict[str, Any] = {
-    "short_list": 1,
-    "background_rank": 0,
-    "keep_first": 0,
-    "query_block": 1,
-    "graph": "stored",
-}
-
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @dataclasses.dataclass(frozen=True)
-class MdsSettings:
-    """How a short list is embedded and scored; `config.rerank.mds` has the same names.
+class ScoreSettings:
+    """How a short list is embedded and scored: what the compiled functions read.
 
     Attributes:
-      short_list: images to re-rank, M.
       dim: dimension of the embedding; a shorter list leaves columns zero. Of method profile, the
         similarities kept of each image; kernel has none.
       distance: form of the distance, one of `distances.FORMS`; profile and kernel use similarities.
@@ -67,9 +56,6 @@ class MdsSettings:
         background then hold for every network, kernel and data set, and the local similarity in
         the score is divided by that of the first image, which is not clipped. 0 = not scaled.
       background: similarity that counts as 0; unrelated photographs are above 0.
-      background_rank: rank in an image's own list whose similarity is subtracted as its background
-        first; 0 = none; the last rank of a shorter list. This corrects images without texture,
-        which resemble all others.
       power: exponent of the distance `power`.
       missing: how a missing similarity is replaced, one of `distances.MISSING`.
       method: classical; smacof, which starts from classical; landmark, for long short lists;
@@ -82,19 +68,13 @@ class MdsSettings:
         Of method profile, images whose vectors are added to that of an image and of the query.
       beta: weight of a neighbour in that step.
       weight: of the vectors in the score; 1 - weight is that of the local similarity.
-      keep_first: first images of the local search that keep their places, with the best score.
-      query_block: queries embedded at a time.
-      graph: where similarities between database images come from: stored for the best neighbours of
-        each image, or computed on_the_fly for all pairs of a short list.
     """
 
-    short_list: int = 400
     dim: int = 128
     distance: str = "chord"
     contrast: float = 1.0
     scale_neighbours: int = 0
     background: float = 0.0
-    background_rank: int = 0
     power: float = 1.0
     missing: str = "zero"
     method: str = "classical"
@@ -105,17 +85,11 @@ class MdsSettings:
     neighbours: int = 0
     beta: float = 0.3
     weight: float = 0.3
-    keep_first: int = 0
-    query_block: int = 8
-    graph: str = "stored"
 
     def __post_init__(self) -> None:
         """Raises a WrongField for the first that is wrong."""
-        choices = {"distance": FORMS, "missing": MISSING, "method": METHODS, "graph": GRAPHS}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                value = getattr(self, name)
-                raise WrongField(name, value, f"must be one of {', '.join(known)}")
+        for name, known in (("distance", FORMS), ("missing", MISSING), ("method", METHODS)):
+            _require_known(self, name, known)
         require_least(self, 0, "background")
         if self.contrast <= self.background:
             raise WrongField(
@@ -126,9 +100,50 @@ class MdsSettings:
         for name in ("weight", "concat_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise WrongField(name, getattr(self, name), "must lie in [0, 1]")
-        require_least(self, 1, "short_list", "dim", "landmarks", "query_block")
-        require_least(self, 0, "power", "beta", "iterations", "neighbours")
-        require_least(self, 0, "background_rank", "scale_neighbours", "keep_first")
+        require_least(self, 1, "dim", "landmarks")
+        require_least(self, 0, "power", "beta", "iterations", "neighbours", "scale_neighbours")
+
+
+@dataclasses.dataclass(frozen=True)
+class MdsSettings(ScoreSettings):
+    """Which short lists are scored, and how; `config.rerank.mds` has the same names.
+
+    Attributes:
+      short_list: images to re-rank, M.
+      background_rank: rank in an image's own list whose similarity is subtracted as its background
+        first; 0 = none; the last rank of a shorter list. This corrects images without texture,
+        which resemble all others.
+      keep_first: first images of the local search that keep their places, with the best score.
+      query_block: queries embedded at a time.
+      graph: where similarities between database images come from: stored for the best neighbours of
+        each image, or computed on_the_fly for all pairs of a short list.
+    """
+
+    short_list: int = 400
+    background_rank: int = 0
+    keep_first: int = 0
+    query_block: int = 8
+    graph: str = "stored"
+
+    def __post_init__(self) -> None:
+        """Raises a WrongField for the first that is wrong."""
+        super().__post_init__()
+        _require_known(self, "graph", GRAPHS)
+        require_least(self, 1, "short_list", "query_block")
+        require_least(self, 0, "background_rank", "keep_first")
+
+    @cached_property
+    def scoring(self) -> ScoreSettings:
+        """The settings that are compiled: another value of a field of this class compiles none."""
+        names = (field.name for field in dataclasses.fields(ScoreSettings))
+        return ScoreSettings(**{name: getattr(self, name) for name in names})
+
+
+def _require_known(settings: ScoreSettings, name: str, known: tuple[str, ...]) -> None:
+    """Raises a WrongField unless the field of that name is one of `known`."""
+    value = getattr(settings, name)
+    if value not in known:
+        raise WrongField(name, value, f"must be one of {', '.join(known)}")
 
 
 def rerank(
@@ -197,7 +212,6 @@ def list_scores(
         lists = np.asarray(similarities)
         to_query = above(to_query, lists[:, min(rank, lists.shape[1]) - 1])
     found = np.empty(heads.shape, np.float32)
-    compiled = dataclasses.replace(settings, **_UNREAD)
     block = min(settings.query_block, max(len(heads), 1))
     for start in starts(len(heads), block):
         # The last block is padded with its last query, so that one shape is compiled
@@ -209,7 +223,9 @@ def list_scores(
         if query_globals is not None and database_globals is not None:
             images = [database_globals[head] for head in heads[rows]]
             vectors = np.concatenate([query_globals[rows][:, None], np.stack(images)], axis=1)
-        found[rows] = _block_scores(to_query[rows], pairs, known, present[rows], compiled, vectors)
+        found[rows] = _block_scores(
+            to_query[rows], pairs, known, present[rows], settings.scoring, vectors
+        )
     kept = found[:, : settings.keep_first]
     kept[:] = np.where(kept > -np.inf, found.max(axis=1, keepdims=True), kept)
     return found
@@ -221,7 +237,7 @@ def _block_scores(
     pairs: jax.Array,
     known: jax.Array,
     mask: jax.Array,
-    settings: MdsSettings,
+    settings: ScoreSettings,
     vectors: jax.Array | None,
 ) -> jax.Array:
     """Scores [Q, M] of one block of queries."""
@@ -238,7 +254,7 @@ def scores(
     query_similarities: jax.Array,
     pair_similarities: jax.Array,
     mask: jax.Array,
-    settings: MdsSettings,
+    settings: ScoreSettings,
     global_descriptors: jax.Array | None = None,
     known: jax.Array | None = None,
 ) -> jax.Array:
@@ -255,7 +271,7 @@ def scores(
       query_similarities: float [M], s(query, image), used for both directions.
       pair_similarities: float [M, M], s(image, image).
       mask: bool [M], False where there is no image, which was skipped.
-      settings: see `MdsSettings`.
+      settings: see `ScoreSettings`.
       global_descriptors: float [1 + M, D], unit norm, the query's first; None for none.
       known: bool [M, M], False where a pair's similarity is missing; None for all True. Those of
         the query are never missing.
@@ -295,7 +311,7 @@ def scores(
 
 
 def _levelled(
-    matrix: jax.Array, images: jax.Array, settings: MdsSettings, known: jax.Array | None
+    matrix: jax.Array, images: jax.Array, settings: ScoreSettings, known: jax.Array | None
 ) -> jax.Array:
     """Symmetric similarities [n, n] in [0, 1] with a diagonal of 1; zeros on padding."""
     present = images[:, None] & images[None, :]
@@ -312,7 +328,7 @@ def _levelled(
 
 
 def _compare_profiles(
-    scaled: jax.Array, settings: MdsSettings, global_descriptors: jax.Array | None
+    scaled: jax.Array, settings: ScoreSettings, global_descriptors: jax.Array | None
 ) -> jax.Array:
     """Cosines [M] of the refined profiles of the images with that of the query."""
     points = profiles(scaled, settings.dim)
@@ -323,7 +339,7 @@ def _compare_profiles(
 
 
 def _compare_by_kernel(
-    scaled: jax.Array, settings: MdsSettings, global_descriptors: jax.Array | None
+    scaled: jax.Array, settings: ScoreSettings, global_descriptors: jax.Array | None
 ) -> jax.Array:
     """Scores [M] of `distances.kernel_scores`."""
     if global_descriptors is not None:
@@ -344,15 +360,15 @@ def _beside(points: jax.Array, global_descriptors: jax.Array, share: float) -> j
 def embed(
     similarities: jax.Array,
     mask: jax.Array,
-    settings: MdsSettings,
+    settings: ScoreSettings,
     known: jax.Array | None = None,
 ) -> jax.Array:
-    """Embeds images by their similarities; see `MdsSettings`.
+    """Embeds images by their similarities; see `ScoreSettings`.
 
     Args:
       similarities: float [n, n]; the diagonal is not read.
       mask: bool [n], False on rows without an image.
-      settings: see `MdsSettings`.
+      settings: see `ScoreSettings`.
       known: bool [n, n], False where a similarity is missing; None for all True.
 
     Returns:

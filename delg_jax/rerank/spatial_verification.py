@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,17 @@ SCORES = ("inliers", "combined")
 # The combined score counts at most this many inliers (recognition on GLDv2, official code)
 ENOUGH_INLIERS = 70
 
-# Settings that no compiled function reads, so that another value of one compiles nothing
-_UNREAD: dict[str, Any] = {
-    "short_list": 1,
-    "max_features": 0,
-    "min_inliers": 0,
-    "score": "inliers",
-    "pair_block": 1,
-}
-
 Array = jax.Array | np.ndarray
+
+
+class MatchSettings(NamedTuple):
+    """How two images are matched, see `SpatialSettings`."""
+
+    max_distance: float
+    ratio: float
+    mutual: bool
+    one_bit: bool
+    hamming: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,11 @@ class SpatialSettings:
                 given = getattr(self, name)
                 raise WrongField(name, given, f"must be one of {', '.join(known)}")
         _ = self.ransac  # raises for a wrong field
+
+    @functools.cached_property
+    def matching(self) -> MatchSettings:
+        """The fields of matching, which are compiled, as are those of RANSAC, and no others."""
+        return MatchSettings(*(getattr(self, name) for name in MatchSettings._fields))
 
     @functools.cached_property
     def ransac(self) -> RansacSettings:
@@ -158,7 +164,7 @@ def count_inliers(
     query = jax.device_put(strongest(query, settings.max_features))
     candidates = strongest(candidates, settings.max_features)
     devices = tuple(devices or jax.local_devices())
-    estimate = _on_devices(dataclasses.replace(settings, **_UNREAD), devices)
+    estimate = _on_devices(settings.matching, settings.ransac, devices)
     count, block = len(pair_ids), settings.pair_block * len(devices)
     blocks: list[jax.Array] = []
     for start in starts(count, block):
@@ -193,7 +199,7 @@ def verify_pair(
     query, candidate = (strongest(side, settings.max_features) for side in (query, candidate))
     candidates = jax.tree.map(lambda field: np.asarray(field)[None], candidate)
     one = tuple(jax.local_devices()[:1])
-    estimate = _on_devices(dataclasses.replace(settings, **_UNREAD), one)
+    estimate = _on_devices(settings.matching, settings.ransac, one)
     pair_ids = np.array([pair_id], np.int32)
     index, valid, found = jax.device_get(estimate(query, candidates, pair_ids, key))
     matched = np.flatnonzero(valid[0])
@@ -202,11 +208,13 @@ def verify_pair(
 
 
 @functools.cache
-def _on_devices(settings: SpatialSettings, devices: tuple[jax.Device, ...]) -> Callable:
+def _on_devices(
+    matching: MatchSettings, ransac_settings: RansacSettings, devices: tuple[jax.Device, ...]
+) -> Callable:
     """`_estimate` with the candidates split over devices."""
     every, each = PartitionSpec(), PartitionSpec("pairs")
     sharded = jax.shard_map(
-        functools.partial(_estimate, settings=settings),
+        functools.partial(_estimate, matching=matching, ransac_settings=ransac_settings),
         mesh=Mesh(np.array(devices), ("pairs",)),
         in_specs=(every, each, each, every),
         out_specs=each,
@@ -220,11 +228,12 @@ def _estimate(
     candidates: LocalFeatures,
     pair_ids: jax.Array,
     key: jax.Array,
-    settings: SpatialSettings,
+    matching: MatchSettings,
+    ransac_settings: RansacSettings,
 ) -> tuple[jax.Array, jax.Array, ransac.Estimate]:
     """Neighbours int32 [M, Kq] of the query's features, matches bool [M, Kq], and the estimates."""
     descriptors, dimension = [side.descriptors for side in (query, candidates)], None
-    if settings.one_bit and descriptors[0].dtype != jnp.uint8:
+    if matching.one_bit and descriptors[0].dtype != jnp.uint8:
         dimension = descriptors[0].shape[-1]
         descriptors = [binarize(side) for side in descriptors]
     index, valid = match(
@@ -232,16 +241,16 @@ def _estimate(
         query.mask,
         descriptors[1],
         candidates.mask,
-        max_distance=settings.max_distance,
-        ratio=settings.ratio,
-        mutual=settings.mutual,
-        hamming=settings.hamming,
+        max_distance=matching.max_distance,
+        ratio=matching.ratio,
+        mutual=matching.mutual,
+        hamming=matching.hamming,
         dimension=dimension,
     )
     source = jnp.take_along_axis(candidates.locations, index[:, :, None], axis=1)
     target = jnp.broadcast_to(query.locations[None], source.shape)
     ratios = query.scales[None] / jnp.take_along_axis(candidates.scales, index, axis=1)
-    estimate = ransac.estimate(source, target, valid, pair_ids, key, settings.ransac, ratios)
+    estimate = ransac.estimate(source, target, valid, pair_ids, key, ransac_settings, ratios)
     return index, valid, estimate
 
 

@@ -9,6 +9,7 @@ as the E-values of sequence search do (Karlin and Altschul, PNAS 1990).
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import jax
@@ -67,13 +68,13 @@ class ChanceModel:
     Attributes:
       base: inliers of a query with one feature, at which the tail begins.
       slope: further ones each time the features double.
-      excesses: inliers above the beginning of the tail, of all pairs, ascending.
+      share: of the pairs in the tail, above 0.
       scale: of the tail, in inliers.
     """
 
     base: float
     slope: float
-    excesses: tuple[float, ...]
+    share: float
     scale: float
 
     @classmethod
@@ -99,62 +100,41 @@ class ChanceModel:
         slope = ((sizes - sizes.mean()) * begins).sum() / spread if spread else 0.0
         slope = max(float(slope), 0.0)
         base = float(begins.mean() - slope * sizes.mean())
-        excesses = np.sort(inliers - np.maximum(base + slope * doublings, 0.0))
+        excesses = inliers - np.maximum(base + slope * doublings, 0.0)
         above = excesses[excesses > 0]
         median = float(np.median(above)) if above.size else 0.0
         scale = max(median / math.log(2), 1.0)  # where all are alike, the next is one more
-        return cls(base, slope, tuple(excesses.tolist()), scale)
+        return cls(base, slope, (above.size + 1) / (len(features) + 1), scale)
 
-    def begin(self, features: float) -> float:
-        """Inliers at which the tail begins, of a query with so many features."""
-        return max(self.base + self.slope * math.log2(max(features, 1)), 0.0)
-
-    def chance(self, inliers: np.ndarray, features: float) -> np.ndarray:
-        """The share of wrong images that have at least so many inliers.
+    def least(self, features: float, images: int) -> dict[str, int]:
+        """The least number of inliers that reaches each of `LEVELS`.
 
         Args:
-          inliers: int [M].
-          features: of the query.
-
-        Returns:
-          Float64 [M] in (0, 1]; it never increases with the inliers.
-        """
-        pairs = len(self.excesses)
-        excess = np.asarray(inliers, np.float64) - self.begin(features)
-        reached = pairs - np.searchsorted(np.array(self.excesses), excess, side="left")
-        tail = self._tail_share() * np.exp(-np.maximum(excess, 0.0) / self.scale)
-        share = np.where(excess <= 0, (reached + 1) / (pairs + 1), tail)
-        return np.where(np.asarray(inliers) > 0, share, 1.0)
-
-    def least(self, level: str, features: float, images: int) -> int:
-        """The least number of inliers that reaches one of `LEVELS`.
-
-        Args:
-          level: one of `LEVELS`.
           features: of the query.
           images: that are searched.
         """
-        wrong = self._tail_share() * max(images, 1)  # of a search, in the tail
-        excess = self.scale * max(math.log(wrong / LEVELS[level]), 0.0)
-        return max(math.ceil(self.begin(features) + excess), 1)
+        begin = max(self.base + self.slope * math.log2(max(features, 1)), 0.0)
+        wrong = self.share * max(
+            images, 1
+        )  # of a search, in the tail, which is above its beginning
+        excesses = {
+            level: self.scale * max(math.log(wrong / most), 0.0) for level, most in LEVELS.items()
+        }
+        least = math.floor(begin) + 1
+        return {level: max(math.ceil(begin + excess), least) for level, excess in excesses.items()}
 
-    def levels(self, inliers: np.ndarray, features: float, images: int) -> list[str]:
-        """The level of each count: `strong`, `weak` or `chance`.
 
-        Args:
-          inliers: int [M].
-          features: of the query.
-          images: that are searched.
-        """
-        least = {level: self.least(level, features, images) for level in LEVELS}
-        return [
-            next((level for level, count in least.items() if found >= count), CHANCE)
-            for found in np.asarray(inliers).tolist()
-        ]
+def levels(inliers: Sequence[int], least: Mapping[str, int]) -> list[str]:
+    """The level of each count: `strong`, `weak` or `chance`.
 
-    def _tail_share(self) -> float:
-        """The share of pairs in the tail; never zero."""
-        return (sum(excess > 0 for excess in self.excesses) + 1) / (len(self.excesses) + 1)
+    Args:
+      inliers: of images that were verified.
+      least: result of `ChanceModel.least`.
+    """
+    return [
+        next((level for level, count in least.items() if found >= count), CHANCE)
+        for found in inliers
+    ]
 
 
 def wrong_pairs(

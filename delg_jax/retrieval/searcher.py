@@ -25,7 +25,7 @@ from delg_jax.progress import Progress
 from delg_jax.rerank import spatial_verification
 from delg_jax.rerank.spatial_verification import Verification
 from delg_jax.retrieval import calibration, methods
-from delg_jax.retrieval.calibration import CHANCE, LEVELS, ChanceModel
+from delg_jax.retrieval.calibration import CHANCE, ChanceModel
 from delg_jax.retrieval.ranking import Ranking
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search import SimilarityGraph
@@ -340,11 +340,9 @@ class Searcher:
                 settings,
             )
             spent = _milliseconds_since(start)
-        features = int(np.sum(one.mask))
-        searched = len(self.source)
-        levels = model.levels(inliers, features, searched)
+        least = model.least(int(np.sum(one.mask)), len(self.source))
+        levels = calibration.levels(inliers.tolist(), least)
         better = [rank for rank, level in enumerate(levels, 1) if level != CHANCE]
-        least = {level: model.least(level, features, searched) for level in LEVELS}
         return Verdict(inliers.tolist(), levels, max(better, default=0), least, spent)
 
     def warm_up(self) -> None:

@@ -130,7 +130,7 @@ ENGINES: dict[str, tuple[str, Callable[[int], Prepared]]] = {
     "exact, one bit": ("images", functools.partial(_exact, packed=True)),
     "cann": ("cann_images", _cann),
     **{
-        f"mds of {count}": ("images", functools.partial(_mds, chosen=MdsSettings(count)))
+        f"mds of {count}": ("images", functools.partial(_mds, chosen=MdsSettings(short_list=count)))
         for count in (400, 701)
     },
     "mds of 700, profile": ("images", functools.partial(_mds, chosen=PROFILE)),

@@ -93,7 +93,8 @@ def test_suppression_of_equal_scores_keeps_the_first():
         kept = suppress(np.full((1, 4, 4), value, np.float32), np.ones((1, 4, 4), bool), 9)
         assert np.argwhere(kept).tolist() == [[0, 0, 0]]
     nothing = np.zeros((1, 4, 4), bool)
-    assert not np.any(suppress(np.ones((1, 4, 4), np.float32), nothing, 9))
+    for radius in (1, 9):
+        assert not np.any(suppress(np.ones((1, 4, 4), np.float32), nothing, radius))
 
 
 def test_suppression_does_not_depend_on_the_canvas(rng):
