@@ -7,6 +7,7 @@ hits = model.search("query.jpg", method="global+sp")
 
 import functools
 import io
+import os
 import pathlib
 
 import ml_collections
@@ -176,7 +177,7 @@ def load(source: str | pathlib.Path, config: ml_collections.ConfigDict | None = 
     Raises:
       UserError: for a source that does not exist or cannot be used.
     """
-    path = pathlib.Path(source).expanduser()
+    path = pathlib.Path(os.path.expanduser(source))  # which never fails, as pathlib's may
     if path.is_dir() and not (path / "saved_model.pb").is_file():
         return Model(config or _stored_config(path), path)
     if not path.exists() and str(source) not in PUBLISHED:

@@ -6,11 +6,13 @@ import gc
 import hashlib
 import importlib.util
 import logging
-import os
 import pathlib
 import platform
 
 import jax
+
+from delg_jax import workdir
+from delg_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,12 +36,11 @@ def keep_on_disk() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = pathlib.Path(caches).expanduser() / "delg_jax" / "compiled" / _processor()
     try:
+        folder = workdir.user_cache() / "compiled" / _processor()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _LOG.info("%s: compiled programs are not kept (%s)", folder, error.strerror)
+    except (OSError, UserError) as error:
+        _LOG.info("compiled programs are not kept (%s)", error)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)

@@ -3,11 +3,15 @@ import json
 import os
 import stat
 
+import jax
 import ml_collections
 import pytest
 
-from delg_jax import json_files, migrations, workdir
+from delg_jax import compilation_cache, json_files, migrations, workdir
+from delg_jax.cli import photographs
+from delg_jax.data.tfds_builders import builder
 from delg_jax.errors import UserError
+from delg_jax.models.weights import published
 from tests.flips import flips
 
 
@@ -236,3 +240,36 @@ def test_a_rename_that_nfs_reports_twice_counts_once(tmp_path, monkeypatch, done
             workdir.write_text(path, "after")
     assert path.read_text() == ("after" if done else "before")
     assert [found.name for found in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without a home folder, as of a container that runs as any number."""
+    for name in ("HOME", "XDG_CACHE_HOME", "DELG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+
+
+def test_who_has_no_home_names_a_folder(homeless, monkeypatch, tmp_path):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    for ask, what in (
+        (lambda: builder.data_dir(""), "config.data.tfds_dir"),
+        (workdir.user_cache, "XDG_CACHE_HOME"),
+        (published.cache_folder, "DELG_CACHE"),
+        (lambda: photographs.place(str(tmp_path / "photos")), "--workdir"),
+    ):
+        with pytest.raises(UserError, match=what):
+            ask()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert workdir.user_cache() == tmp_path / "delg_jax"
+    assert builder.data_dir("data") == "data"
+
+
+def test_who_has_no_home_keeps_no_programs(homeless):
+    folder = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.keep_on_disk()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)

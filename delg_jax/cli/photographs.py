@@ -12,10 +12,10 @@ from absl import flags
 from delg_jax import configuration
 from delg_jax.cli import arguments, stored_config
 from delg_jax.errors import UserError
+from delg_jax.workdir import user_cache
 
 _CONFIG = "photos"
 _DEFAULT_WEIGHTS = ("efficientnet_lite2", "efficientnet_lite0")  # the first that is installed
-_CACHE = pathlib.Path("delg_jax") / "photos"
 
 
 def named_in(values: flags.FlagValues, argv: Sequence[str]) -> str:
@@ -91,10 +91,12 @@ def place(folder: str) -> pathlib.Path:
     if _is_workdir(folder):
         return pathlib.Path(folder)
     root = os.path.abspath(folder)
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in pathlib.Path(root).stem)
-    return pathlib.Path(cache) / _CACHE / f"{name}-{digest}"
+    try:
+        return user_cache() / "photos" / f"{name}-{digest}"
+    except UserError as error:
+        raise UserError("--workdir", None, "must be given: this user has no home folder") from error
 
 
 def _is_workdir(folder: str) -> bool:

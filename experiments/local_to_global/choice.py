@@ -13,6 +13,7 @@ Intervals and p-values are by landmark. Writes RESULT.json and RESULT.md into --
 """
 
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -326,7 +327,7 @@ def _named(text: str) -> tuple[str, pathlib.Path]:
     name, separator, folder = text.partition("=")
     if not (name and separator and folder):
         raise UserError("--set", text, "must be NAME=WORKDIR")
-    return name, pathlib.Path(folder).expanduser()
+    return name, pathlib.Path(os.path.expanduser(folder))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import dataclasses
 import importlib.util
 import io
 import logging
+import os
 import pathlib
 import shlex
 import shutil
@@ -22,6 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from delg_jax import locks
+from delg_jax.configuration import local_path
 from delg_jax.data import skips
 from delg_jax.data.folder import labelled
 from delg_jax.data.tfds_builders import manifest, records, relabelling
@@ -332,6 +334,24 @@ def _beam(options: str) -> dict:
     parsed = pipeline_options.PipelineOptions(shlex.split(options))
     runner = parsed.view_as(pipeline_options.StandardOptions).runner
     return {"beam_options": parsed, "beam_runner": runner or "DirectRunner"}
+
+
+def data_dir(named: str) -> str | None:
+    """Returns the folder of prepared data as TFDS takes it.
+
+    Args:
+      named: value of `config.data.tfds_dir`; "" for the default of TFDS.
+
+    Returns:
+      The folder; None for the default.
+
+    Raises:
+      UserError: if it is of another file system, or "" without a home folder, where the default is.
+    """
+    if not named and not os.environ.get("TFDS_DATA_DIR") and os.path.expanduser("~") == "~":
+        rule = "must name a folder for prepared data, because this user has no home folder"
+        raise UserError("config.data.tfds_dir", named, rule)
+    return local_path("config.data.tfds_dir", named) or None  # TFDS would take gs://
 
 
 def prepare_once(builder: tfds.core.DatasetBuilder, **options: object) -> bool:

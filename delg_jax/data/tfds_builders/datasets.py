@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from delg_jax import file_names, system_errors
-from delg_jax.configuration import local_path
 from delg_jax.data import ground_truth
 from delg_jax.data.folder import existing_root
 from delg_jax.data.skips import SkipLog
@@ -29,6 +28,7 @@ from delg_jax.data.tfds_builders.builder import (
     ImageFolder,
     ImageSetBuilder,
     ImageSetConfig,
+    data_dir,
     is_prepared_of,
     prepare,
 )
@@ -338,8 +338,7 @@ def _builder(
         config_kind = GoogleLandmarksV2Config if fields else ImageSetConfig
         values: dict[str, Any] = shared | fields
         config = config_kind(name=config, **values)
-    folder = local_path("config.data.tfds_dir", data.tfds_dir)  # TFDS would take gs://
-    return kind(config=config, data_dir=folder or None, file_format="array_record")
+    return kind(config=config, data_dir=data_dir(data.tfds_dir), file_format="array_record")
 
 
 def _folder_name(data: DataSettings) -> str:
