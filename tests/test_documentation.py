@@ -52,7 +52,8 @@ def place(tmp_path_factory):
     """A folder with the pictures and workdirs that the README names."""
     root = tmp_path_factory.mktemp("readme")
     config = tiny.retrieval_config(make_revisited(root / "photographs"))
-    extract(config, root / "runs" / "quickstart")
+    scales = {"extract.local_scales": (1.0,), "extract.global_scales": (1.0,)}
+    extract(configuration.override(config, scales), root / "runs" / "quickstart")
     (root / "runs" / "photos").symlink_to("quickstart")
     (root / "photos").symlink_to("photographs/jpg")
     (root / "DIR").symlink_to("runs/quickstart")

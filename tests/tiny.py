@@ -1,16 +1,19 @@
 """The smallest experiments: configurations and variables of a network of a few layers."""
 
-import functools
 from pathlib import Path
+from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
+import pytest
 from flax import traverse_util
 
 from configs import default
 from delg_jax import configuration
+from delg_jax.models import delg
+from delg_jax.models.delg import Delg
+from delg_jax.models.variables import shapes
 
 
 def training_config(root: Path) -> ml_collections.ConfigDict:
@@ -66,16 +69,17 @@ def tiny_config() -> ml_collections.ConfigDict:
     return config
 
 
-def random_variables(module: nn.Module, seed: int = 0) -> dict:
+def change_architecture(monkeypatch: pytest.MonkeyPatch, table: dict, name: str, spec: Any) -> None:
+    """Makes a name mean another architecture, or a new one; what was traced of others is unused."""
+    monkeypatch.setitem(table, name, spec)
+    init = delg.init.__wrapped__
+    again = jax.jit(lambda module, key: init(module, key), static_argnames="module")
+    monkeypatch.setattr(delg, "init", again)
+
+
+def random_variables(module: Delg, seed: int = 0) -> dict:
     """All variables of a `Delg`."""
-    return fill(_shapes(module), seed)
-
-
-@functools.cache  # tracing a network takes a second
-def _shapes(module: nn.Module) -> dict:
-    image = np.zeros((1, 64, 64, 3), np.float32)
-    tree = jax.eval_shape(lambda key: module.init(key, image, method="classify"), jax.random.key(0))
-    return {name: tree.get(name, {}) for name in ("params", "batch_stats")}
+    return fill(shapes(module), seed)
 
 
 def fill(tree: dict, seed: int = 0) -> dict:

@@ -1,12 +1,14 @@
 """DELG: one network for global descriptors and local features (Cao et al., ECCV 2020)."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from flax import struct
 
 from delg_jax.errors import UserError, require_choice
@@ -26,6 +28,8 @@ BACKBONES = ("resnet", "efficientnet", "vit")  # the names that the backbone's v
 HEADS = ("joint", "global", "local")  # which heads to compute; joint = both
 # Fields of config.model that give the source of weights; the others define the network
 SOURCES = ("pretrained", "pretrained_source", "pretrained_mapping", "checkpoint")
+# Initialisation runs once: optimising its compilation would cost more than it saves
+_COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 
 @struct.dataclass
@@ -329,3 +333,10 @@ def build(model: ml_collections.ConfigDict, **options: Any) -> Delg:
         raise UserError("config.model.num_classes", model.num_classes, "must be 0 or above")
     fields = {name: value for name, value in model.items() if name not in SOURCES}
     return Delg(**{**fields, "num_classes": max(model.num_classes, 1), **options})
+
+
+# Traced and compiled once for a module, however many networks a process opens
+@functools.partial(jax.jit, static_argnames="module", compiler_options=_COMPILE_FAST)
+def init(module: Delg, key: jax.Array) -> dict[str, Any]:
+    """Draws the variables of `module`, classifiers included; deterministic for `key`."""
+    return dict(module.init(key, np.zeros((1, 64, 64, 3), np.float32), method="classify"))

@@ -1,7 +1,6 @@
 """Variables of a network: initialised, filled with pretrained weights, and their digest."""
 
 import dataclasses
-import functools
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -13,34 +12,23 @@ import numpy as np
 from flax import traverse_util
 
 from delg_jax.errors import UserError
-from delg_jax.models import weights
+from delg_jax.models import delg, weights
 from delg_jax.models.delg import Delg
 
 _LOG = logging.getLogger(__name__)
 
 Variables = dict[str, Any]
 
-# Initialisation runs once: optimising its compilation would cost more than it saves
-_COMPILE_FAST = {"xla_backend_optimization_level": 0}
-
 
 def initialize(module: Delg, key: jax.Array) -> Variables:
     """Initialises all variables of `module`, classifiers included; deterministic for `key`."""
-    variables = _init(module, key)
+    variables = delg.init(module, key)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-
-
-# Compiled once for a module, however many networks a process opens
-@functools.partial(jax.jit, static_argnames="module", compiler_options=_COMPILE_FAST)
-def _init(module: Delg, key: jax.Array) -> Variables:
-    return dict(module.init(key, np.zeros((1, 64, 64, 3), np.float32), method="classify"))
 
 
 def shapes(module: Delg) -> Variables:
     """Shape and dtype of each variable of `module`, classifiers included, as `initialize` gives."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    init = functools.partial(module.init, method="classify")
-    variables = jax.eval_shape(init, jax.random.key(0), image)
+    variables = delg.init.eval_shape(module, jax.random.key(0))
     return {name: variables.get(name, {}) for name in ("params", "batch_stats")}
 
 

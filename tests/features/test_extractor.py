@@ -89,7 +89,7 @@ def test_a_few_canvases_change_nothing(config, model, images, together):
 def test_after_warming_up_no_picture_compiles(config, model, rng, monkeypatch):
     # A process that other tests have filled may drop its programs at any image
     monkeypatch.setattr(extractor_module, "release_if_many", lambda: False)
-    settings = extraction(config, shape_step=0, max_size=300, batch_pixels=1)
+    settings = extraction(config, shape_step=0, max_size=100, batch_pixels=1)
     extractor = Extractor(*model, settings)
     steps = []
     extractor.warm_up(lambda: steps.append(1))
@@ -97,7 +97,7 @@ def test_after_warming_up_no_picture_compiles(config, model, rng, monkeypatch):
     programs = set(extractor.compiled_shapes)
     resizing = _resize._cache_size()
     for _ in range(8):
-        extractor([draw(1, *rng.integers(20, 301, 2))])
+        extractor([draw(1, *rng.integers(20, 101, 2))])
     assert set(extractor.compiled_shapes) == programs
     assert _resize._cache_size() == resizing
     unbounded = dataclasses.replace(settings, shape_step=64)

@@ -180,7 +180,13 @@ def test_the_local_classifier_uses_the_output_of_the_reduction(classify, reducti
 
 @pytest.mark.parametrize(
     ("convention", "conv4_stride"),
-    [("slim", 32), ("keras", 32), ("keras", 16), ("torchvision", 32), ("torchvision", 16)],
+    [
+        ("slim", 32),
+        pytest.param("keras", 32, marks=pytest.mark.slow),
+        ("keras", 16),
+        pytest.param("torchvision", 32, marks=pytest.mark.slow),
+        ("torchvision", 16),
+    ],
 )
 def test_an_image_on_a_canvas_has_its_own_features(
     rng, random_variables, quick_jit, convention, conv4_stride

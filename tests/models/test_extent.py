@@ -7,7 +7,13 @@ from delg_jax.models import extent
 from delg_jax.models.convention import CONVENTIONS
 from delg_jax.models.resnet import ResNet
 
-BACKBONES = [("slim", 32), ("keras", 32), ("keras", 16), ("torchvision", 32), ("torchvision", 16)]
+BACKBONES = [
+    ("slim", 32),
+    pytest.param("keras", 32, marks=pytest.mark.slow),
+    ("keras", 16),
+    pytest.param("torchvision", 32, marks=pytest.mark.slow),
+    ("torchvision", 16),
+]
 
 
 @pytest.mark.parametrize(("convention", "conv4_stride"), BACKBONES)

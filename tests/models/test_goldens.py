@@ -41,14 +41,14 @@ def assert_close(found, expected):
 
 
 @pytest.fixture(scope="module")
-def keras(shared):
+def keras(shared, quick_jit):
     """The whole model of the TF2 code: what ours computes, and the golden outputs."""
     model = default.get_config().model
     model.update(convention="keras", conv4_stride=32, pretrained_source="keras")
     arrays = seeded(shared / "goldens" / "delg_keras_variables.json")
     variables = weights.convert("keras", arrays, delg.build(model), classifiers=False)
     golden = np.load(shared / "goldens" / "delg_keras_s32.npz")
-    return delg.build(model).apply(variables, golden["image"][None]), dict(golden)
+    return quick_jit(delg.build(model).apply)(variables, golden["image"][None]), dict(golden)
 
 
 def test_global_descriptor_of_the_keras_model(keras):
@@ -65,14 +65,14 @@ def test_local_head_of_the_keras_model(keras):
     assert_close(outputs.reconstruction[0].mean(-1), golden["recon_mean"])
 
 
-def test_the_keras_model_without_strides_after_conv4(shared, keras):
+def test_the_keras_model_without_strides_after_conv4(shared, quick_jit, keras):
     """Every second of its positions is one of the strided model; conv5 sees the same."""
     _, golden = keras
     model = default.get_config().model
     model.update(convention="keras", conv4_stride=16, pretrained_source="keras")
     arrays = seeded(shared / "goldens" / "delg_keras_variables.json")
     variables = weights.convert("keras", arrays, delg.build(model), classifiers=False)
-    outputs = delg.build(model).apply(variables, golden["image"][None])
+    outputs = quick_jit(delg.build(model).apply)(variables, golden["image"][None])
     assert outputs.attention.shape == (1, 14, 16)
     assert_close(outputs.conv4[0, ::2, ::2].mean(-1), golden["conv4_mean"])
     assert_close(outputs.attention[0, ::2, ::2], golden["attention"])
@@ -88,8 +88,8 @@ def test_the_input_of_the_attention_classifier_is_that_of_keras(keras):
     assert_close(pooled[0], golden["attention_prelogits"])
 
 
-@pytest.mark.parametrize("depth", [50, 101])
-def test_stages_of_the_slim_backbone(shared, depth):
+@pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.slow)])
+def test_stages_of_the_slim_backbone(shared, quick_jit, depth):
     model = default.get_config().model
     model.update(backbone=f"resnet{depth}", convention="slim", local_head=False)
     arrays = seeded(shared / "goldens" / f"slim_resnet_v1_{depth}_variables.json")
@@ -97,7 +97,7 @@ def test_stages_of_the_slim_backbone(shared, depth):
     backbone = {name: tree["resnet"] for name, tree in variables.items()}
     with np.load(shared / "goldens" / f"slim_r{depth}.npz") as golden:
         images = preprocess(golden["image"][None], CONVENTIONS["slim"])
-        stages = ResNet(f"resnet{depth}", "slim", 32).apply(backbone, images)
+        stages = quick_jit(ResNet(f"resnet{depth}", "slim", 32).apply)(backbone, images)
         for number, stage in enumerate(STAGES, start=1):
             assert_close(stages[stage][0].mean(-1), golden[f"block{number}_mean"])
         assert_close(stages["conv4"][0].mean((0, 1)), golden["block3_gap"])

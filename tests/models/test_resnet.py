@@ -35,7 +35,7 @@ def shapes(network, rows, columns):
         ("torchvision", 16, (4, 8, 16, 32)),
     ],
 )
-@pytest.mark.parametrize("architecture", ["tiny", "resnet50"])
+@pytest.mark.parametrize("architecture", ["tiny", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_strides_and_channels(architecture, convention, conv4_stride, strides):
     found = shapes(ResNet(architecture, convention, conv4_stride), 128, 192)
     lost = 1 if convention == "keras" else 0  # VALID pooling drops a row that others pad

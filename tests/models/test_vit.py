@@ -13,6 +13,7 @@ from delg_jax.errors import UserError
 from delg_jax.models import delg, extent, vit
 from delg_jax.models.convention import CONVENTIONS
 from delg_jax.models.vit import Architecture, VisionTransformer
+from tests.tiny import change_architecture
 
 SMALL = {
     "dinov2": Architecture("dinov2", 8, 4, 12, 3, 2, 24, registers=2),
@@ -28,7 +29,7 @@ interpolation = jax.jit(vit.interpolation, static_argnums=(1, 2, 3))
 def small(monkeypatch):
     """Three blocks of few channels, under the names of `SMALL`."""
     for name, architecture in SMALL.items():
-        monkeypatch.setitem(vit.ARCHITECTURES, name, architecture)
+        change_architecture(monkeypatch, vit.ARCHITECTURES, name, architecture)
 
 
 def cubic(x, slope):

@@ -18,6 +18,7 @@ from delg_jax.models import vit
 from delg_jax.models.vit import Architecture
 from delg_jax.models.weights.names import NAMINGS
 from tests.models.weights.foreign import foreign, model_of
+from tests.tiny import change_architecture
 
 GOLDENS = pathlib.Path(__file__).with_name("vit_goldens.npz")
 BLOCK = 2  # that gives S
@@ -68,7 +69,7 @@ class Inputs(NamedTuple):
 def inputs(name: str, monkeypatch) -> Inputs:
     """Draws the same for a case in every run; `name` becomes an architecture."""
     case = CASES[name]
-    monkeypatch.setitem(vit.ARCHITECTURES, name, case.architecture)
+    change_architecture(monkeypatch, vit.ARCHITECTURES, name, case.architecture)
     fields = {"conv4_stride": _PATCH, "local_head": False, "whitening": False, "num_classes": 0}
     model = model_of(name, case.architecture.convention, **fields)
     rng = np.random.default_rng(len(name))

@@ -26,7 +26,7 @@ def file_of(shared, backbone):
     return str(path)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_every_array_of_the_file_finds_its_place(shared, backbone):
     model = model_of(backbone)
     arrays = weights.read_arrays(file_of(shared, backbone))
@@ -42,7 +42,7 @@ def test_every_array_of_the_file_finds_its_place(shared, backbone):
     )
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_folded_and_unfolded_batch_norm_agree(shared, backbone):
     """The file is folded: with a mean and a variance divided out of it, it is not."""
     rng = np.random.default_rng(0)

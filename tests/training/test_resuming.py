@@ -37,6 +37,7 @@ def parallel_train_step(*_):
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     monkeypatch.setattr(loop, "parallel_train_step", parallel_train_step)
+    monkeypatch.setattr(loop, "Validation", lambda *_: lambda *_: {})
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def whole(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "parallel_train_step", parallel_train_step)
+        patch.setattr(loop, "Validation", lambda *_: lambda *_: {})
         train_and_evaluate(config, folder)
     return folder
 
@@ -119,7 +121,6 @@ def test_what_does_not_decide_the_network_may_change(whole, config, tmp_path, ca
 def test_the_batch_may_be_split_to_save_memory(whole, config, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(checks.jax, "device_count", lambda: 2)
     config = changed(config, train={"accumulation_steps": 4})
-    monkeypatch.setattr(loop, "Validation", lambda *_: lambda *_: {})  # of two images on 8 devices
     assert_resumes(config, half_of(whole, tmp_path / "run"), caplog)
 
 

@@ -10,9 +10,9 @@ from tests.photographs import make_folder
 from tests.tiny import training_config
 
 
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    """A step that learns nothing, quickly."""
+@pytest.fixture(scope="module", autouse=True)
+def stand_in():
+    """A step that learns nothing, quickly, and no validation."""
 
     def parallel_train_step(*_):
         def step(state, batch, logs):
@@ -21,7 +21,26 @@ def stand_in(monkeypatch):
 
         return step
 
-    monkeypatch.setattr(loop, "parallel_train_step", parallel_train_step)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "parallel_train_step", parallel_train_step)
+        patch.setattr(loop, "Validation", lambda *_: lambda *_: {})
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the workdir of a run and its photographs, which moved, and the record."""
+    folder = tmp_path_factory.mktemp("trained")
+    root = make_folder(folder / "photographs")
+    record = train_and_evaluate(on_images(root), folder / "run")
+    root.rename(folder / "moved")
+    return folder, record
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of the photographs and the workdir, and the record."""
+    return shutil.copytree(trained[0], tmp_path / "copy"), trained[1]
 
 
 def on_images(root, **fields):
@@ -31,13 +50,10 @@ def on_images(root, **fields):
     return config.lock()
 
 
-def test_a_run_resumes_after_its_images_moved(tmp_path):
-    make_folder(tmp_path / "photographs")
-    record = train_and_evaluate(on_images(tmp_path / "photographs"), tmp_path / "run")
-    shutil.copytree(tmp_path / "photographs", tmp_path / "moved")
-    shutil.rmtree(tmp_path / "photographs")
-    moved = on_images(f"{tmp_path / 'moved'}/", tfds_dir=str(tmp_path / "tfds"))
-    assert train_and_evaluate(moved, tmp_path / "run") == record
+def test_a_run_resumes_after_its_images_moved(copied, tmp_path):
+    folder, record = copied
+    moved = on_images(f"{folder / 'moved'}/", tfds_dir=str(tmp_path / "tfds"))
+    assert train_and_evaluate(moved, folder / "run") == record
 
 
 @pytest.mark.parametrize(
@@ -55,24 +71,24 @@ def test_a_run_resumes_after_its_images_moved(tmp_path):
         (lambda root: (root / "validation/class_3/0.jpg").unlink(), "validation: 12 -> 11 images"),
     ],
 )
-def test_a_run_is_not_resumed_on_other_images(tmp_path, change, rule):
-    root = make_folder(tmp_path / "photographs")
-    train_and_evaluate(on_images(root), tmp_path / "run")
+def test_a_run_is_not_resumed_on_other_images(copied, change, rule):
+    folder, _ = copied
+    root = folder / "moved"
     change(root)
     with pytest.raises(UserError, match=rf"workdir = .*{rule}.*--overwrite"):
-        train_and_evaluate(on_images(root), tmp_path / "run")
-    before = (tmp_path / "run" / "checkpoints" / "1").stat().st_ctime_ns
-    train_and_evaluate(on_images(root), tmp_path / "run", overwrite=True)
-    assert (tmp_path / "run" / "checkpoints" / "1").stat().st_ctime_ns != before
-    train_and_evaluate(on_images(root), tmp_path / "run")
+        train_and_evaluate(on_images(root), folder / "run")
+    before = (folder / "run" / "checkpoints" / "1").stat().st_ctime_ns
+    train_and_evaluate(on_images(root), folder / "run", overwrite=True)
+    assert (folder / "run" / "checkpoints" / "1").stat().st_ctime_ns != before
+    train_and_evaluate(on_images(root), folder / "run")
 
 
-def test_a_run_without_stored_images_resumes_and_then_stores_them(tmp_path):
-    root = make_folder(tmp_path / "photographs")
-    record = train_and_evaluate(on_images(root), tmp_path / "run")
-    for path in (tmp_path / "run").rglob("images.json"):
+def test_a_run_without_stored_images_resumes_and_then_stores_them(copied):
+    folder, record = copied
+    root = folder / "moved"
+    for path in (folder / "run").rglob("images.json"):
         path.unlink()
-    assert train_and_evaluate(on_images(root), tmp_path / "run") == record
+    assert train_and_evaluate(on_images(root), folder / "run") == record
     (root / "train/class_1/2.jpg").unlink()
     with pytest.raises(UserError, match="workdir = .*other images"):
-        train_and_evaluate(on_images(root), tmp_path / "run")
+        train_and_evaluate(on_images(root), folder / "run")

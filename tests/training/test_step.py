@@ -35,41 +35,75 @@ def batch():
     return {"image": pictures, "label": np.arange(16, dtype=np.int32) % CLASSES}
 
 
-def fresh_state(config, module):
-    variables = initialize(module, jax.random.key(0))
+def fresh_state(config):
+    """Before the first step; what `config.train` decides does not change the initial values."""
+    variables = initialize(build(config.model), jax.random.key(0))
     return optimizer.create_state(
         variables, optimizer.create_optimizer(OptimizerSettings.of(config.train))
     )
 
 
-def run(config, batch, devices, steps=3, parts=1, variables=None, **options):
-    """The state and the metrics after some steps on the first `devices` devices."""
+def run(config, batch, devices, steps=3, parts=1, variables=None, every=False, **options):
+    """The state after some steps on the first `devices` devices, and the metrics of the last.
+
+    With `every`, the metrics of each step instead.
+    """
     module = build(config.model, **{**module_options(config.train), **options})
     tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
     weights = LossWeights.of(config.train)
     penalty = optimizer.penalty(OptimizerSettings.of(config.train))
     split = {n: x.reshape(devices, len(x) // devices, *x.shape[1:]) for n, x in batch.items()}
-    state = fresh_state(config, module)
-    if variables is not None:
-        state = optimizer.create_state(variables, tx)
+    state = fresh_state(config) if variables is None else optimizer.create_state(variables, tx)
     if devices > 1:
         state = place(state)
     step = train_step.parallel_train_step(state, module, tx, weights, penalty, parts)
+    records = []
     for _ in range(steps):
         state, metrics = step(state, split, True)
-    return jax.device_get(state), jax.device_get(metrics)
+        records.append(jax.device_get(metrics))
+    return jax.device_get(state), *(records if every else records[-1:])
 
 
-@pytest.mark.parametrize(
-    "norm",
-    [
-        pytest.param({"freeze_norm": True}, id="frozen"),
-        pytest.param({"norm_axis": train_step.AXIS}, id="sync", marks=pytest.mark.slow),
-    ],
-)
-def test_eight_devices_learn_what_one_learns(config, batch, norm):
-    one, one_metrics = run(config, batch, 1, **norm)
-    eight, eight_metrics = run(config, batch, jax.device_count(), **norm)
+@pytest.fixture(scope="module")
+def of_all_terms(config):
+    """The configuration of a loss with a margin and decay, and BatchNorm fixed."""
+    return changed(config, weight_decay=0.5, arcface_margin=0.3, batch_norm="frozen")
+
+
+@pytest.fixture(scope="module")
+def start(config):
+    """Variables whose statistics are no round numbers."""
+    return random_variables(build(config.model))
+
+
+@pytest.fixture(scope="module")
+def on_eight(of_all_terms, batch, start):
+    """The state after three steps on all devices, and the metrics of each step."""
+    devices = jax.device_count()
+    state, *records = run(of_all_terms, batch, devices, variables=start, every=True)
+    return state, records
+
+
+def test_eight_devices_learn_what_one_learns(of_all_terms, on_eight, batch, start):
+    alone = run(of_all_terms, batch, 1, variables=start)
+    assert_equal_learning(alone, (on_eight[0], on_eight[1][-1]))
+
+
+def test_frozen_statistics_of_all_devices_stay_as_they_are(on_eight, start):
+    """Bit by bit: a mean over eight devices of equal numbers is not always that number."""
+    pairs = (jax.tree.leaves(tree) for tree in (start["batch_stats"], on_eight[0].batch_stats))
+    for old, new in zip(*pairs, strict=True):
+        assert np.asarray(old).tobytes() == np.asarray(new).tobytes()
+
+
+@pytest.mark.slow
+def test_eight_devices_with_shared_statistics_learn_what_one_learns(config, batch):
+    runs = (run(config, batch, n, norm_axis=train_step.AXIS) for n in (1, jax.device_count()))
+    assert_equal_learning(*runs)
+
+
+def assert_equal_learning(alone, together):
+    (one, one_metrics), (eight, eight_metrics) = alone, together
     assert int(one.step) == int(eight.step) == 3
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.variables, eight.variables
@@ -91,11 +125,12 @@ def test_statistics_of_each_device_differ_without_sync(config, batch):
     ("options", "parts", "cached"),
     [
         pytest.param({"freeze_backbone": True}, 1, False, id="backbone"),
-        pytest.param({"freeze_backbone": True}, 1, True, id="maps", marks=pytest.mark.slow),
-        pytest.param({"freeze_backbone": True}, 2, False, id="parts", marks=pytest.mark.slow),
-        pytest.param({"freeze_norm": True}, 1, False, id="norm", marks=pytest.mark.slow),
+        pytest.param({"freeze_backbone": True}, 1, True, id="maps"),
+        pytest.param({"freeze_backbone": True}, 2, False, id="parts"),
+        pytest.param({"freeze_norm": True}, 1, False, id="norm"),
     ],
 )
+@pytest.mark.slow
 def test_frozen_statistics_stay_as_they_are(config, batch, options, parts, cached):
     """Bit by bit: a mean over eight devices of equal numbers is not always that number."""
     module = build(config.model)
@@ -110,23 +145,28 @@ def test_frozen_statistics_stay_as_they_are(config, batch, options, parts, cache
             assert (np.asarray(old).tobytes() == np.asarray(new).tobytes()) == frozen, name
 
 
-def test_a_step_keeps_the_sharding_of_the_state(config, batch):
+@pytest.fixture(scope="module")
+def compiled(config):
+    """A step of the configuration on all devices, compiled once."""
     module = build(config.model, **module_options(config.train))
     tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
-    before = place(fresh_state(config, module))
-    weights = LossWeights.of(config.train)
-    step = train_step.parallel_train_step(before, module, tx, weights)
+    weights, state = LossWeights.of(config.train), fresh_state(config)
+    return train_step.parallel_train_step(state, module, tx, weights)
+
+
+def test_a_step_keeps_the_sharding_of_the_state(config, compiled, batch):
+    before = place(fresh_state(config))
     placed = before.step.sharding
-    after, _ = step(before, train_step.split_over_devices(batch), True)
+    after, _ = compiled(before, train_step.split_over_devices(batch), True)
     assert placed == after.step.sharding  # another would compile the step a second time
 
 
 def test_evaluation_sums_over_valid_images_only(config, batch):
     module = build(config.model)
     weights = LossWeights.of(config.train)
-    state = fresh_state(config, module)
+    state = fresh_state(config)
     evaluate = train_step.parallel_eval_step(state, module, weights)
-    valid = np.arange(16) < 11
+    valid = np.arange(16) < 5
     spoilt = {**batch, "image": np.where(valid[:, None, None, None], batch["image"], 255)}
     sums, scores = evaluate(state, train_step.split_over_devices({**spoilt, "valid": valid}))
     assert scores.shape == (8, 2, 2, 2)  # devices, images, positions of conv4
@@ -140,19 +180,21 @@ def test_evaluation_sums_over_valid_images_only(config, batch):
         )[0]
         for i in np.flatnonzero(valid)
     ]
-    assert float(sums["count"]) == 11
+    assert float(sums["count"]) == 5
     for name in ("loss", "global_loss", "attention_loss", "reconstruction_loss"):
         assert float(sums[name]) == pytest.approx(sum(float(e[name]) for e in each), rel=1e-4)
 
 
-def test_losses_of_training_and_validation_are_the_same_function(config, batch):
+def test_losses_of_training_and_validation_are_the_same_function(
+    of_all_terms, on_eight, batch, start
+):
     """With BatchNorm fixed, the same images give the same loss, margin and decay included."""
-    config = changed(config, weight_decay=0.5, arcface_margin=0.3)
-    _, learned = run(config, batch, jax.device_count(), steps=1, freeze_norm=True)
+    config, learned = of_all_terms, on_eight[1][0]
     module = build(config.model, **module_options(config.train))
     weights = LossWeights.of(config.train)
     penalty = optimizer.penalty(OptimizerSettings.of(config.train))
-    state = place(fresh_state(config, module))
+    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
+    state = place(optimizer.create_state(start, tx))
     evaluate = train_step.parallel_eval_step(state, module, weights, penalty)
     valid = {**batch, "valid": np.ones(16, bool)}
     sums, _ = evaluate(state, train_step.split_over_devices(valid))
@@ -194,17 +236,13 @@ def test_computing_in_bfloat16_keeps_weights_in_float32(config, batch):
 @pytest.mark.parametrize(
     ("part", "expected"), [("local_classifier", "attention_loss"), ("whiten", "global_loss")]
 )
-def test_the_first_tensor_that_is_not_finite_is_found(config, batch, part, expected):
-    module = build(config.model, **module_options(config.train))
-    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
-    state = fresh_state(config, module)
-    weights = LossWeights.of(config.train)
-    step = train_step.parallel_train_step(state, module, tx, weights)
+def test_the_first_tensor_that_is_not_finite_is_found(config, compiled, batch, part, expected):
+    state = fresh_state(config)
     flat = traverse_util.flatten_dict(state.params)
     path = next(path for path in flat if path[0] == part and path[-1] == "bias")
     flat[path] = flat[path].at[0].set(jnp.nan)
     state = place(state.replace(params=traverse_util.unflatten_dict(flat)))
-    state, metrics = step(state, train_step.split_over_devices(batch), True)
+    state, metrics = compiled(state, train_step.split_over_devices(batch), True)
     names = list(health.watched(metrics, state.params, state.variables))
     assert names[int(metrics["nonfinite"])] == expected
 
@@ -249,7 +287,7 @@ def test_weight_decay_is_in_the_loss_and_in_what_is_clipped(config, batch):
     decay = 30.0
     decayed = changed(config, clip_norm=0.5, weight_decay=decay, freeze_backbone=True)
     state, metrics = run(decayed, batch, 1, steps=1, **frozen)
-    start = fresh_state(config, build(config.model)).params
+    start = fresh_state(config).params
     kernels = [
         leaf
         for path, leaf in traverse_util.flatten_dict(start).items()
@@ -271,7 +309,7 @@ def moved(config, batch):
 
     def compute(losses, stop_gradient):
         module = build(changed_model(config, stop_gradient).model, freeze_norm=True)
-        before = fresh_state(config, module)
+        before = fresh_state(config)
         weights = [float(name in losses) for name in ("global", "ae", "attention")]
         step = compiled(module, LossWeights(*weights, 0.1))
         after, _ = step(before, jax.tree.map(lambda x: x[None], batch))
@@ -341,17 +379,13 @@ def test_sparsity_is_the_share_of_zeros():
     assert float(train_step.sparsity(maps)) == 0.75
 
 
-def test_logging_does_not_change_a_step(config, batch):
+def test_logging_does_not_change_a_step(config, compiled, batch):
     """Bit by bit; without it, only the losses are looked at."""
-    module = build(config.model, **module_options(config.train))
-    tx = optimizer.create_optimizer(OptimizerSettings.of(config.train))
-    weights, found = LossWeights.of(config.train), {}
+    found = {}
     parts = train_step.split_over_devices(batch)
-    step = None
     for logs in (True, False):
-        state = place(fresh_state(config, module))
-        step = step or train_step.parallel_train_step(state, module, tx, weights)
-        state, metrics = step(state, parts, logs)
+        state = place(fresh_state(config))
+        state, metrics = compiled(state, parts, logs)
         found[logs] = jax.device_get((state, metrics))
     jax.tree.map(np.testing.assert_array_equal, found[True][0], found[False][0])
     logged, plain = found[True][1], found[False][1]
@@ -373,7 +407,7 @@ def one_step(config, batch):
         module = build(chosen.model, **module_options(chosen.train))
         tx = optimizer.create_optimizer(OptimizerSettings.of(chosen.train))
         weights = LossWeights.of(chosen.train)
-        state = fresh_state(chosen, module)
+        state = fresh_state(chosen)
         params = {
             name: jax.tree.map(lambda x: x * np.nan, tree) if name in spoilt else tree
             for name, tree in state.params.items()

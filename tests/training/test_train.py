@@ -17,7 +17,7 @@ from delg_jax.training.train import Length, length_of, train_and_evaluate
 from delg_jax.training.trained_network import load_model
 from tests.data.tfds_builders.published import make_gldv1
 from tests.photographs import make_folder, truncate
-from tests.tiny import training_config
+from tests.tiny import random_variables, training_config
 
 STEPS = 12
 
@@ -31,12 +31,13 @@ def photographs(tmp_path_factory):
 def config(photographs):
     config = training_config(photographs).copy_and_resolve_references().unlock()
     config.train.steps, config.train.checkpoint_every, config.train.eval_every = STEPS, 6, 6
+    config.data.image_size = 32
     return config.lock()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def compiled_once():
-    """Compiles the steps once for all real runs, whose networks and optimisers are the same."""
+    """Compiles the steps of a network once for all real runs, whose optimisers are the same."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("parallel_train_step", "parallel_eval_step"):
             patch.setattr(loop, name, _once(getattr(loop, name)))
@@ -56,7 +57,7 @@ def _once(build):
 
 
 @pytest.fixture(scope="module")
-def run(config, compiled_once, tmp_path_factory):
+def run(config, tmp_path_factory):
     """The folder of a whole run, and the record that it returned."""
     folder = tmp_path_factory.mktemp("run")
     return folder, train_and_evaluate(config, folder)
@@ -76,6 +77,12 @@ def records(folder):
 def without_speed(record):
     speed = ("images_per_second", "step_seconds", "input_wait_share")
     return {name: value for name, value in record.items() if name not in speed}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Initial values by NumPy, for networks whose initialisers no other test compiles."""
+    monkeypatch.setattr(train, "initialize", lambda module, key: random_variables(module))
 
 
 def fake_step(metrics, nonfinite=lambda step: -1):
@@ -184,12 +191,17 @@ def stopped_in_validation(config, folder, monkeypatch, validation):
     assert raised.value.code == config.train.interrupted_status
 
 
-@pytest.mark.parametrize("validation", [1, 2])
+@pytest.mark.parametrize(
+    ("validation", "fields"),
+    [(1, {"best_metric": "validation_attention_loss", "checkpoint_every": 5}), (2, {})],
+    ids=["for the best", "at the end"],
+)
 def test_a_run_that_is_stopped_in_a_validation_saves_at_once_and_repeats_it(
-    run, config, tmp_path, monkeypatch, validation
+    run, config, tmp_path, monkeypatch, validation, fields
 ):
     whole, record = run
     folder, step = tmp_path / "run", 6 * validation
+    config = changed(config, **fields)
     stopped_in_validation(config, folder, monkeypatch, validation)
     assert (folder / "checkpoints" / str(step)).is_dir()
     assert not (folder / "train_metrics.json").exists()
@@ -198,19 +210,10 @@ def test_a_run_that_is_stopped_in_a_validation_saves_at_once_and_repeats_it(
     assert [r["step"] for r in records(folder)] == [r["step"] for r in records(whole)]
     found, expected = load_model(config, folder)[1], load_model(config, whole)[1]
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
-def test_the_best_is_kept_if_its_validation_was_repeated(
-    config, compiled_once, tmp_path, monkeypatch
-):
-    folder = tmp_path / "run"
-    config = changed(config, best_metric="validation_attention_loss", checkpoint_every=5)
-    stopped_in_validation(config, folder, monkeypatch, 1)
-    train_and_evaluate(config, folder)
-    metrics = folder / "checkpoints" / "6" / "metrics" / "metrics"
-    name = "validation_attention_loss"
-    (value,) = [r[name] for r in records(folder) if r["step"] == 6 and name in r]
-    assert json.loads(metrics.read_text()) == {name: value}
+    if name := fields.get("best_metric"):
+        metrics = folder / "checkpoints" / str(step) / "metrics" / "metrics"
+        (value,) = [r[name] for r in records(folder) if r["step"] == step and name in r]
+        assert json.loads(metrics.read_text()) == {name: value}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -240,6 +243,7 @@ def fake_validation(values):
     return lambda *_: lambda *_: {"validation_attention_accuracy": next(left)}
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_best_is_saved_and_kept_although_the_cadences_never_meet(config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
     monkeypatch.setattr(loop, "Validation", fake_validation([0.2, 0.7, 0.3, 0.7, 0.1]))
@@ -251,6 +255,7 @@ def test_the_best_is_saved_and_kept_although_the_cadences_never_meet(config, tmp
     assert json.loads(metrics.read_text()) == {"validation_attention_accuracy": 0.7}
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_worse_validation_saves_nothing(config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
     monkeypatch.setattr(loop, "Validation", fake_validation([0.2, 0.7, 0.3, 0.6, 0.1]))
@@ -298,6 +303,7 @@ def test_a_run_is_stopped_between_steps(config, tmp_path, monkeypatch, log_every
         (feature_cache, "_write"),
     ],
 )
+@pytest.mark.usefixtures("drawn")
 def test_a_run_that_is_stopped_before_its_first_step_leaves_no_checkpoint(
     config, tmp_path, monkeypatch, module, name
 ):
@@ -372,6 +378,7 @@ def prepared(config, tmp_path, counts, **fields):
 @pytest.mark.parametrize(
     ("counts", "share"), [((5, 2, 3), 0.0), ((1,) * 9, 0.2)], ids=["share 0", "single images"]
 )
+@pytest.mark.usefixtures("drawn")
 def test_a_run_without_validation_images_logs_a_warning(
     config, tmp_path, monkeypatch, caplog, counts, share
 ):
@@ -386,6 +393,7 @@ def test_a_run_without_validation_images_logs_a_warning(
     assert len(load_model(config, tmp_path / "run")[1]["params"])
 
 
+@pytest.mark.usefixtures("drawn")
 def test_validation_images_that_are_all_bad_have_no_loss(config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "parallel_train_step", fake_step({"loss": np.float32(1)}))
     root = make_folder(tmp_path / "photographs", classes=2, validation=1)

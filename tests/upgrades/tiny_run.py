@@ -15,6 +15,7 @@ import pytest
 from configs import quickstart
 from delg_jax import configuration
 from delg_jax.models import resnet
+from tests.tiny import change_architecture
 
 FOLDER = Path(__file__).parent
 # The store as .npz files; checkpoints of today's kind; the store on TensorStore; the graph on disk
@@ -65,7 +66,7 @@ def config(**changes: object) -> ml_collections.ConfigDict:
 
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the tiny network as narrow as that of the archives."""
-    monkeypatch.setitem(resnet.ARCHITECTURES, "tiny", NARROW)
+    change_architecture(monkeypatch, resnet.ARCHITECTURES, "tiny", NARROW)
 
 
 def unpacked(version: str, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:

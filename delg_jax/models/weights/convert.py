@@ -1,7 +1,6 @@
 """Converts published weights, given as arrays by name, to Flax variables."""
 
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from delg_jax.errors import UserError, require_choice
+from delg_jax.models import delg
 from delg_jax.models.convention import get_convention
 from delg_jax.models.delg import BACKBONES, Delg
 from delg_jax.models.weights.identify import architecture_of, best_naming
@@ -156,13 +156,9 @@ def _plan(
     return _Plan(naming, arrays, network, modules, shapes, collections, names)
 
 
-@functools.lru_cache(maxsize=8)  # tracing takes seconds; a network is converted more than once
 def _expected(module: Delg, classifiers: bool) -> Mapping[str, tuple[str, tuple[int, ...]]]:
     """Collection and shape of our variables by path, without initialising them."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    variables = jax.eval_shape(
-        lambda x: module.init(jax.random.key(0), x, method="classify"), image
-    )
+    variables = delg.init.eval_shape(module, jax.random.key(0))
     return {
         "/".join(path): (collection, leaf.shape)
         for (collection, *path), leaf in traverse_util.flatten_dict(variables).items()

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import io
 import json
 import pickle
@@ -35,6 +36,11 @@ def _builder(folder, seed):
     return SyntheticLandmarks(config=config, data_dir=folder)
 
 
+@functools.cache  # rendering takes most of the time
+def _rendered(folder, seed, split):
+    return _examples(folder, seed, split)
+
+
 def _examples(folder, seed, split):
     return dict(_builder(folder, seed)._generate_examples(split))
 
@@ -62,19 +68,19 @@ def test_a_seed_gives_the_same_bytes_in_any_order(folder):
 
 @pytest.mark.parametrize("seed", [4, 2**40])
 def test_another_seed_is_another_world(folder, seed):
-    one, other = _examples(folder, 3, "query"), _examples(folder, seed, "query")
+    one, other = _rendered(folder, 3, "query"), _rendered(folder, seed, "query")
     assert one.keys() == other.keys()
     assert all(one[name]["image"] != other[name]["image"] for name in one)
 
 
 def test_all_images_of_a_world_differ(folder):
-    images = [e["image"] for split in SPLITS for e in _examples(folder, 3, split).values()]
+    images = [e["image"] for split in SPLITS for e in _rendered(folder, 3, split).values()]
     assert len(set(images)) == len(images)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_prepared_data_read_back_as_generated(builder, folder, split):
-    expected = _examples(folder, 0, split)
+    expected = _rendered(folder, 0, split)
     decoders = {"image": tfds.decode.SkipDecoding()}
     records = list(builder.as_data_source(split, decoders=decoders))
     assert len(records) == len(shots(world_size("tiny"), split))
@@ -118,7 +124,7 @@ def test_a_world_of_other_numbers_is_refused(builder, folder, monkeypatch):
 
 def test_other_views_need_another_version(folder):
     """Worlds that an earlier version rendered are used by the later ones of the same VERSION."""
-    examples = _examples(folder, 0, "query").values()
+    examples = _rendered(folder, 0, "query").values()
     images = [Image.open(io.BytesIO(example["image"])).resize((2, 2)) for example in examples]
     means = [np.asarray(image).mean(axis=(0, 1)) for image in images]
     assert str(SyntheticLandmarks.VERSION) == "1.0.0"
@@ -151,9 +157,8 @@ def test_wrong_worlds_are_user_errors(tmp_path, size, seed, field):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(folder, builder):
     settings = DataSettings.of(default.get_config().data)
-    folder = str(tmp_path_factory.mktemp("tfds"))
     return dataclasses.replace(settings, tfds_dir=folder, synthetic_size="tiny")
 
 
@@ -224,8 +229,8 @@ def test_relevance(index, visible, expected):
 
 
 @pytest.fixture(scope="module", params=[0, 1, 12345])
-def builder_of_each_seed(request, tmp_path_factory):
-    return prepare("tiny", request.param, str(tmp_path_factory.mktemp("tfds")))
+def builder_of_each_seed(request, folder):
+    return prepare("tiny", request.param, folder)
 
 
 def test_fields_follow_the_same_order(builder_of_each_seed):

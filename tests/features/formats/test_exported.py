@@ -22,7 +22,8 @@ OUTPUT = {"hloc": "features.h5", "delf": "features", "ames": "ames"}
 def place(tmp_path_factory):
     """A configuration and a workdir with extracted features, of a network drawn by NumPy."""
     root = tmp_path_factory.mktemp("export")
-    config = changed(retrieval_config(make_revisited(root / "data")), local_scales=(1.0,))
+    config = retrieval_config(make_revisited(root / "data"))
+    config = changed(config, local_scales=(1.0,), global_scales=(1.0,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             trained_network,
@@ -43,11 +44,19 @@ def reading(config, path):
     return changed(config, imported_local=str(path), imported_global=str(path))
 
 
+@pytest.fixture(scope="module")
+def precise(place, tmp_path_factory):
+    """As `place`, with local descriptors in float32."""
+    config, workdir = changed(place[0], local_encoding="float32"), tmp_path_factory.mktemp("float")
+    extract(config, workdir)
+    return config, workdir
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("kind", ["hloc", "delf", "ames"])
-def test_exported_features_are_imported_to_the_bit(place, tmp_path, kind, dtype):
-    config = changed(place[0], local_encoding=dtype)
-    workdir = place[1] if dtype == "float16" else tmp_path / "run"
+def test_exported_features_are_imported_to_the_bit(place, precise, tmp_path, kind, dtype):
+    config, workdir = place if dtype == "float16" else precise
+    assert config.extract.local_encoding == dtype
     path = export_features(config, workdir, kind, tmp_path / "out" / OUTPUT[kind])
     assert path == tmp_path / "out" / OUTPUT[kind]
     assert list(path.parent.iterdir()) == [path]
@@ -97,13 +106,14 @@ def test_files_of_delf_lie_in_two_folders(place, tmp_path):
     assert len(delf.read_local(queries[1]).mask) == 30
 
 
-@pytest.mark.parametrize("kind", ["hloc", "delf"])
-def test_global_descriptors_alone(place, tmp_path, kind):
+def test_global_descriptors_alone(place, tmp_path):
     config = place[0].copy_and_resolve_references().unlock()
     config.model.local_head = False
-    path = export_features(config.lock(), tmp_path / "run", kind, tmp_path / OUTPUT[kind])
-    again = changed(config, imported_global=str(path))
-    assert extract(again, tmp_path / "other").queries.global_descriptors().shape == (4, 16)
+    for kind in ("hloc", "delf"):  # of one extraction
+        path = export_features(config.lock(), tmp_path / "run", kind, tmp_path / OUTPUT[kind])
+        again = changed(config, imported_global=str(path))
+        queries = extract(again, tmp_path / f"of {kind}").queries
+        assert queries.global_descriptors().shape == (4, 16)
 
 
 def test_local_features_alone_go_from_format_to_format(place, tmp_path):

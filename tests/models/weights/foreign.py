@@ -1,15 +1,11 @@
 """Random variables of our network, and the same under the names and axes of a source."""
 
-import functools
-import json
-
-import jax
-import ml_collections
 import numpy as np
 from flax import traverse_util
 
 from configs import default
 from delg_jax.models import delg, weights
+from delg_jax.models.variables import shapes
 from delg_jax.models.weights.names import is_norm
 
 
@@ -26,13 +22,10 @@ def converted(source, theirs, model, mapping=None):
     return weights.convert(source, theirs, network, mapping, classifiers)
 
 
-@functools.cache  # tracing a network takes a second
-def shapes_of(fields):
-    """Shapes of our variables by path; `fields` is `config.model` as JSON."""
-    module = delg.build(ml_collections.ConfigDict(json.loads(fields)))
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, method="classify"), image)
-    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
+def shapes_of(model):
+    """Shapes of our variables by path."""
+    tree = traverse_util.flatten_dict(shapes(delg.build(model)))
+    return {path: leaf.shape for path, leaf in tree.items()}
 
 
 def draw(shape, leaf, rng):
@@ -47,7 +40,7 @@ def foreign(naming, model, rng):
     """Our variables that the source has, by path, and the source's arrays by name."""
     modules = naming.modules(model.backbone)
     ours, theirs = {}, {}
-    for path, shape in shapes_of(model.to_json()).items():
+    for path, shape in shapes_of(model).items():
         joined = "/".join(path[1:])
         name = naming.single.get(joined) or _name(naming, modules, joined)
         if name is None:

@@ -16,9 +16,9 @@ from tests.models.weights.foreign import converted, foreign, model_of
         ("torchvision", "tiny", "torchvision"),
         ("torchvision", "resnet18", "torchvision"),
         ("slim", "tiny", "slim"),
-        ("slim", "resnet50", "slim"),
+        pytest.param("slim", "resnet50", "slim", marks=pytest.mark.slow),
         ("keras", "tiny", "keras"),
-        ("keras", "resnet50", "keras"),
+        pytest.param("keras", "resnet50", "keras", marks=pytest.mark.slow),
     ],
 )
 def test_round_trip(rng, source, backbone, convention):

@@ -1,5 +1,7 @@
 """The tables against the variables of our networks, and against names that sources publish."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -10,12 +12,17 @@ from delg_jax.models.resnet import ARCHITECTURES, ResNet
 from delg_jax.models.weights.names import NAMINGS
 
 
+@functools.cache  # tracing a network takes a second
+def parameters(network):
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    return jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)["params"]
+
+
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("source", sorted(s for s in NAMINGS if NAMINGS[s][0].family == "resnet"))
 def test_every_module_of_a_backbone_has_a_name_of_its_own(source, architecture):
     network = ResNet(architecture, "keras" if source == "keras" else "torchvision", 32)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    params = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)["params"]
+    params = parameters(network)
     modules = {"/".join(("resnet", *path[:-1])) for path in traverse_util.flatten_dict(params)}
     names = NAMINGS[source][0].modules(architecture)
     assert modules <= set(names)
@@ -26,8 +33,7 @@ def test_every_module_of_a_backbone_has_a_name_of_its_own(source, architecture):
 @pytest.mark.parametrize("architecture", sorted(efficientnet.ARCHITECTURES))
 def test_every_module_of_an_efficientnet_has_a_name_of_its_own(architecture):
     network = efficientnet.EfficientNet(architecture)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    params = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)["params"]
+    params = parameters(network)
     modules = {"/".join(("efficientnet", *p[:-1])) for p in traverse_util.flatten_dict(params)}
     names = NAMINGS["efficientnet"][0].modules(architecture)
     assert modules == set(names)
@@ -38,8 +44,7 @@ def test_every_module_of_an_efficientnet_has_a_name_of_its_own(architecture):
 @pytest.mark.parametrize("architecture", ["dinov2_s14", "dinov2_g14_reg", "siglip2_b16_224"])
 def test_every_variable_of_a_vision_transformer_has_a_name_of_its_own(architecture):
     network = vit.VisionTransformer(architecture)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    params = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)["params"]
+    params = parameters(network)
     paths = ["/".join(("vit", *path)) for path in traverse_util.flatten_dict(params)]
     for naming in NAMINGS[vit.ARCHITECTURES[architecture].convention]:
         modules = naming.modules(architecture)

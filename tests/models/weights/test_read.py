@@ -22,6 +22,7 @@ from delg_jax.models.weights.names import NAMINGS
 from delg_jax.models.weights.read import split_layers
 from delg_jax.training.named_weights import find_weights
 from tests.models.weights.foreign import converted, foreign, model_of
+from tests.tiny import change_architecture
 
 ARRAYS = {"conv1.weight": np.arange(600, dtype=np.float32).reshape(20, 30), "steps": np.ones(5)}
 
@@ -350,7 +351,7 @@ BARE = {"local_head": False, "whitening": False, "num_classes": 0}
 def small(monkeypatch, convention, name):
     """Sizes of a published architecture, of few channels under its name."""
     spec = Architecture(convention, 16, 3, 8, 12, 2, 16)
-    monkeypatch.setitem(vit.ARCHITECTURES, name, spec)
+    change_architecture(monkeypatch, vit.ARCHITECTURES, name, spec)
     return model_of(name, convention, conv4_stride=16, **BARE)
 
 

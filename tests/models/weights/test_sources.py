@@ -13,6 +13,7 @@ from delg_jax.models.weights import names
 from delg_jax.models.weights.identify import Identity
 from delg_jax.models.weights.names import NAMINGS
 from tests.models.weights.foreign import converted, foreign, model_of
+from tests.tiny import change_architecture
 
 
 def assert_equal(variables, expected):
@@ -32,7 +33,7 @@ _SMALL = {
 def small(monkeypatch):
     """Vision Transformers of few channels, under the names of their sources."""
     for name, architecture in _SMALL.items():
-        monkeypatch.setitem(vit.ARCHITECTURES, name, architecture)
+        change_architecture(monkeypatch, vit.ARCHITECTURES, name, architecture)
         monkeypatch.setattr(names, "ARCHITECTURES", (*names.ARCHITECTURES, name))
     # The package has a function of this module's name
     module = importlib.import_module("delg_jax.models.weights.identify")
