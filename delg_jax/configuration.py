@@ -281,11 +281,8 @@ def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 def within(flat: dict[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
     """Fields of a flattened tree that are one of `sections`, or below one."""
-    return {
-        path: value
-        for path, value in flat.items()
-        if any(path == section or path.startswith(f"{section}.") for section in sections)
-    }
+    below = tuple(f"{section}." for section in sections)
+    return {p: value for p, value in flat.items() if p in sections or p.startswith(below)}
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
