@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -23,6 +24,7 @@ FURTHER_HOST = "photos.example"
 MARKUP = "<img src=x onerror=alert(1)>"
 
 
+@functools.cache
 def jpeg(seed: int = 0, height: int = 40, width: int = 60) -> bytes:
     """A drawn photograph, encoded."""
     target = io.BytesIO()

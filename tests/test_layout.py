@@ -1,6 +1,7 @@
 """The shape of the tree: which package may import which, and what public code must say."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,12 +84,18 @@ def _rank(parts: tuple[str, ...]) -> int:
     return PACKAGES.index(parts[1]) if len(parts) > 1 and parts[1] in PACKAGES else SHARED
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+@functools.cache  # several tests read every file
+def _nodes(source: str) -> list[ast.AST]:
+    """The syntax tree, flat."""
+    return list(ast.walk(ast.parse(source)))
+
+
+def _imports(source: str) -> Iterator[str]:
     """Dotted names that a module imports, at any depth; a relative import starts with a dot.
 
     `from package import name` gives `package.name`, because the name may be a module.
     """
-    for node in ast.walk(tree):
+    for node in _nodes(source):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -107,7 +114,7 @@ def _misplaced_imports(file: str, source: str) -> list[str]:
     """Imports of `file` that are relative, or lead to a package on its right or to experiments."""
     own = _PLACED_BY_PYTHON.get(file, Path(file).with_suffix("").parts)
     wrong = []
-    for name in _imports(ast.parse(source)):
+    for name in _imports(source):
         parts = tuple(name.split("."))
         outside = name.startswith(".") or parts[0] in ("experiments", "tests")
         if outside or (parts[0] == "delg_jax" and _rank(parts) > _rank(own)):
@@ -118,7 +125,7 @@ def _misplaced_imports(file: str, source: str) -> list[str]:
 def _undocumented_functions(source: str) -> list[str]:
     return [
         node.name
-        for node in ast.walk(ast.parse(source))
+        for node in _nodes(source)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not node.name.startswith("_")
         and node.end_lineno - node.lineno >= MAX_LINES_WITHOUT_DOCSTRING
@@ -128,12 +135,12 @@ def _undocumented_functions(source: str) -> list[str]:
 
 def _heavy_imports(source: str) -> list[str]:
     heavy = {"tensorflow", "torch"}
-    return [name for name in _imports(ast.parse(source)) if name.split(".")[0] in heavy]
+    return [name for name in _imports(source) if name.split(".")[0] in heavy]
 
 
 def _take_config(source: str) -> list[str]:
     """Functions with an argument that is a configuration, but checks and constructors `of` it."""
-    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    functions = (node for node in _nodes(source) if isinstance(node, ast.FunctionDef))
     found = [
         function.name
         for function in functions

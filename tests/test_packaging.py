@@ -146,7 +146,7 @@ def test_the_command_exists():
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_every_module_imports_without_tensorflow_and_torch():
+def test_every_module_imports_without_tensorflow_and_torch_and_few_load_matplotlib():
     program = """
 import importlib, pkgutil, sys
 
@@ -156,7 +156,8 @@ class Absent:
             raise ModuleNotFoundError(f"no module named {name}")
 
 sys.meta_path.insert(0, Absent())
-import delg_jax
+import delg_jax.cli.main, delg_jax.reports.charts, delg_jax.reports.html
+assert "matplotlib" not in sys.modules, "matplotlib is loaded by those who do not draw"
 for module in pkgutil.walk_packages(delg_jax.__path__, "delg_jax."):
     importlib.import_module(module.name)
 """

@@ -49,6 +49,11 @@ def retrieval_config(root: Path) -> ml_collections.ConfigDict:
     return config.lock()
 
 
+def revisited_config(root: Path) -> ml_collections.ConfigDict:
+    """`retrieval_config` that puts all levels of the images of `make_revisited` on one canvas."""
+    return configuration.override(retrieval_config(root), {"extract.shape_step": 160})
+
+
 def command_line(config: ml_collections.ConfigDict) -> list[str]:
     """The flags that turn the default into the given configuration."""
     plain = configuration.flatten(default.get_config())

@@ -5,7 +5,7 @@ import pytest
 
 from delg_jax.cli.main import main
 from tests.photographs import make_revisited, truncate
-from tests.tiny import command_line, retrieval_config
+from tests.tiny import command_line, revisited_config
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def flags(root, tmp_path):
-    config = retrieval_config(root).copy_and_resolve_references()
+    config = revisited_config(root).copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     config.eval.methods = ("global", "local+mds")
     return [*command_line(config), f"--workdir={tmp_path / 'run'}"]

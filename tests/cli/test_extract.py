@@ -6,7 +6,7 @@ import pytest
 from delg_jax.cli.main import main
 from tests.holding import held
 from tests.photographs import draw, make_revisited, save, truncate
-from tests.tiny import command_line, retrieval_config
+from tests.tiny import command_line, revisited_config
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def flags(root, tmp_path):
-    config = retrieval_config(root).copy_and_resolve_references()
+    config = revisited_config(root).copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     return [*command_line(config), f"--workdir={tmp_path / 'run'}"]
 
@@ -93,12 +93,13 @@ def test_a_folder_without_checkpoint_is_refused(flags, tmp_path, capsys):
 def test_another_configuration_is_refused_with_the_difference(flags, tmp_path, capsys):
     assert main(["extract", *flags]) == 0
     capsys.readouterr()
-    message = refused(capsys, "extract", *flags, "--config.extract.max_features=9")
+    message = refused(capsys, "extract", *flags, "--config.extract.scale_pooling=max")
     assert message.startswith(f"workdir = '{tmp_path / 'run' / 'features' / 'database'}': ")
-    assert message.endswith("config.extract.max_features: 30 -> 9")
-    assert main(["extract", *flags, "--config.extract.max_features=9", "--overwrite"]) == 0
+    assert message.endswith("config.extract.scale_pooling: 'mean' -> 'max'")
+    other = [*flags, "--config.extract.scale_pooling=max"]
+    assert main(["extract", *other, "--overwrite"]) == 0
     stored = json.loads((tmp_path / "run/features/queries/config.json").read_text())
-    assert stored["config"]["extract.max_features"] == 9
+    assert stored["config"]["extract.scale_pooling"] == "max"
 
 
 def test_a_workdir_that_is_a_file_is_refused(flags, tmp_path, capsys):

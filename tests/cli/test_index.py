@@ -11,7 +11,7 @@ from delg_jax.search.graph_store import GraphStore
 from tests.folders import contents
 from tests.photographs import make_revisited
 from tests.search.test_asmk import equal
-from tests.tiny import command_line, retrieval_config
+from tests.tiny import command_line, revisited_config
 from tests.training import programs
 
 IMAGES = 24
@@ -20,7 +20,7 @@ DEADLINE = 300  # seconds that a program may take to write a chunk
 
 @pytest.mark.parametrize(("features", "name"), [("local", "graph"), ("global", "global_graph")])
 def test_the_graph_of_the_database_is_built_once(tmp_path, capsys, features, name):
-    config = retrieval_config(make_revisited(tmp_path / "photographs", places=2))
+    config = revisited_config(make_revisited(tmp_path / "photographs", places=2))
     config = config.copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     config.search.graph_neighbours = 3
@@ -41,7 +41,7 @@ def test_the_graph_of_the_database_is_built_once(tmp_path, capsys, features, nam
 
 @pytest.mark.parametrize("engine", ["cann", "ivf", "asmk"])
 def test_the_index_of_an_approximate_engine_is_built_once(tmp_path, capsys, engine):
-    config = retrieval_config(make_revisited(tmp_path / "photographs", places=2))
+    config = revisited_config(make_revisited(tmp_path / "photographs", places=2))
     config = config.copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     config.search.engine, config.search.ivf.count, config.search.cann.grids = engine, 4, 1
@@ -59,7 +59,7 @@ def test_the_index_of_an_approximate_engine_is_built_once(tmp_path, capsys, engi
 
 
 def test_without_a_stored_graph_none_is_built(tmp_path, capsys):
-    config = retrieval_config(make_revisited(tmp_path / "photographs", places=2))
+    config = revisited_config(make_revisited(tmp_path / "photographs", places=2))
     config = config.copy_and_resolve_references()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     config.search.engine, config.search.asmk.words, config.search.candidates = "asmk", 4, 400
@@ -76,7 +76,7 @@ def test_without_a_stored_graph_none_is_built(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = make_revisited(tmp_path_factory.mktemp("photographs"), places=IMAGES // 2)
-    config = retrieval_config(folder).copy_and_resolve_references().unlock()
+    config = revisited_config(folder).copy_and_resolve_references().unlock()
     config.extract.local_scales = config.extract.global_scales = (1.0,)
     config.search.graph_block = 1
     return config.lock()

@@ -23,7 +23,13 @@ from tests import tiny
 from tests.photographs import draw, save, truncate
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_photos.md"
-FEWER = ["--config.extract.pca_dim=0", "--config.extract.max_size=96"]  # for the tiny network
+FEWER = [  # for the tiny network
+    "--config.extract.pca_dim=0",
+    "--config.extract.max_size=96",
+    "--config.extract.local_scales=(1.0, 1.4142135)",
+    "--config.extract.global_scales=(1.0,)",
+    "--config.rerank.sp.hypotheses=100",
+]
 
 
 @pytest.fixture
@@ -112,7 +118,7 @@ def test_lists_patterns_and_workdirs_are_folders_too(folder, capsys, loaded, tmp
 
 
 def test_a_config_of_ones_own_is_used(folder, capsys, tmp_path):
-    flags = tiny.command_line(tiny.retrieval_config(tmp_path))
+    flags = tiny.command_line(tiny.revisited_config(tmp_path))
     names = found(capsys, "photos", "query.jpg", "--workdir=w", *flags, "--top=1")
     assert names == ["deep/3.jpg"]
     assert main(["search", "--index=w", "--print_config"]) == 0

@@ -6,7 +6,7 @@ from delg_jax.training import optimizer, train
 from delg_jax.training.checkpoints import FOLDER, Checkpoints
 from delg_jax.training.optimizer import OptimizerSettings
 from tests.photographs import make_folder, make_revisited
-from tests.tiny import command_line, random_variables, retrieval_config, training_config
+from tests.tiny import command_line, random_variables, revisited_config, training_config
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_checkpoint_of_another_network_is_refused_by_extraction(tmp_path, caps
     )
     with Checkpoints(tmp_path / "run" / FOLDER, config.model, 1) as checkpoints:
         checkpoints.save(state)
-    flags = command_line(retrieval_config(make_revisited(tmp_path / "photographs", places=1)))
+    flags = command_line(revisited_config(make_revisited(tmp_path / "photographs", places=1)))
     assert main(["extract", *flags, f"--workdir={tmp_path / 'run'}"]) == 2
     err = capsys.readouterr().err
     assert sum(line.startswith("delg: ") for line in err.splitlines()) == 1

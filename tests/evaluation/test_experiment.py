@@ -14,12 +14,13 @@ from delg_jax import workdir as outputs
 from delg_jax.errors import UserError
 from delg_jax.evaluation import evaluate, revisited, score
 from delg_jax.evaluation.experiment import decided_by
+from delg_jax.features import extract
 from delg_jax.retrieval import methods
 from delg_jax.search import index as search_stage
 from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.graph_store import GraphStore
 from tests.photographs import make_revisited, truncate
-from tests.tiny import retrieval_config
+from tests.tiny import revisited_config
 
 # The packages have functions of these names, which hide the modules
 
@@ -29,7 +30,7 @@ METHODS = methods.METHODS
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    config = retrieval_config(make_revisited(tmp_path_factory.mktemp("photographs"), PLACES))
+    config = revisited_config(make_revisited(tmp_path_factory.mktemp("photographs"), PLACES))
     # Few images, which a random network finds alike
     config = changed(config, "rerank.diffusion.spread", 0.3)
     config = changed(config, "rerank.qe.images", 1)
@@ -211,14 +212,24 @@ def test_the_result_is_the_same_on_any_run(run, config, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
 
 
-@pytest.mark.parametrize("engine", ["exact", "ivf", "asmk"])
-def test_skipped_photographs_improve_nothing(config, run, tmp_path, engine):
-    root = make_revisited(tmp_path / "photographs", PLACES)
-    gone, lost = 2, 0  # place1_near, which the query 1 should find; and the query 0
+@pytest.fixture(scope="module")
+def incomplete(config, tmp_path_factory):
+    """The configuration of photographs two of which are skipped, and a workdir of features."""
+    folder = tmp_path_factory.mktemp("incomplete")
+    root = make_revisited(folder / "photographs", PLACES)
     for name in ("place1_near", "query0"):
         truncate(root / "jpg" / f"{name}.jpg")
-    config = changed(config, "data.root", str(root))
-    config = changed(changed(config, "data.max_skipped", 1), "search.engine", engine)
+    config = changed(changed(config, "data.root", str(root)), "data.max_skipped", 1)
+    extract(config, folder)
+    return config, folder
+
+
+@pytest.mark.parametrize("engine", ["exact", "ivf", "asmk"])
+def test_skipped_photographs_improve_nothing(incomplete, run, tmp_path, engine):
+    gone, lost = 2, 0  # place1_near, which the query 1 should find; and the query 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "features").symlink_to(incomplete[1] / "features")
+    config = changed(incomplete[0], "search.engine", engine)
     config = changed(config, "search.ivf.count", 4)
     config = changed(config, "search.asmk.words", 4)
     result = evaluate(config, tmp_path / "run")
@@ -313,7 +324,7 @@ def test_results_are_not_written_beside_the_record_of_another_evaluation(tmp_pat
 
     bind = evaluation_of_experiment._bind
     require = evaluation_of_experiment._require_bound
-    ours = retrieval_config(tmp_path)
+    ours = revisited_config(tmp_path)
     theirs = configuration.override(ours, {"seed": 9})
     bind(ours, tmp_path, made_of("features"), False)
     require(ours, tmp_path, made_of("features"))
@@ -340,17 +351,52 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     config.search.engine = engine
     outputs.Output.of(tmp_path, config, decided_by(config)).claim()
     idle = {f"search.{name}." for name in ("cann", "ivf", "asmk") if name != engine}
-    undecided = set()
+    undecided, other = set(), config.copy_and_resolve_references()
     for path, value in configuration.flatten(config).items():
-        other = config.copy_and_resolve_references()
         section, _, name = path.rpartition(".")
         tree = other
         for part in filter(None, section.split(".")):
             tree = tree[part]
+        before = tree[name]
         tree[name] = other_value(value)
         if outputs.Output.of(tmp_path, other, decided_by(other)).is_there():
             undecided.add(path)
+        tree[name] = before
+    assert other == config.copy_and_resolve_references()
     assert {path for path in undecided if not path.startswith(tuple(idle))} == _UNDECIDED
+
+
+def change_order(data):
+    """Reverses the list of the images."""
+    path = data / "gnd_drawn.json"
+    content = json.loads(path.read_text())
+    last = len(content["imlist"]) - 1
+    content["imlist"].reverse()
+    for entry in content["gnd"]:
+        for name in ("easy", "hard", "junk"):
+            entry[name] = sorted(last - image for image in entry[name])
+    path.write_text(json.dumps(content))
+
+
+def change_pictures(data):
+    """Gives the images the pictures of others."""
+    pictures = sorted((data / "jpg").glob("place*"))
+    contents = [picture.read_bytes() for picture in pictures]
+    for picture, content in zip(pictures, [*contents[3:], *contents[:3]], strict=True):
+        picture.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """Folders of photographs with a workdir of their features: as drawn, and as changed."""
+    folders = {}
+    changes = {"drawn": lambda data: None, "order": change_order, "pictures": change_pictures}
+    for name, change in changes.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        root = make_revisited(folders[name] / "data", PLACES)
+        change(root)
+        extract(revisited_config(root), folders[name] / "run")
+    return folders
 
 
 @pytest.fixture(
@@ -364,12 +410,13 @@ def test_every_field_decides_or_is_known_not_to(tmp_path, engine):
     ],
     ids=":".join,
 )
-def evaluated(request, tmp_path_factory):
+def evaluated(request, tmp_path_factory, extracted):
     """A folder with photographs and a workdir, and the configuration of a method."""
     engine, method = request.param
     folder = tmp_path_factory.mktemp(engine)
+    shutil.copytree(extracted["drawn"], folder, dirs_exist_ok=True)
     changes = {"eval.methods": (method,), "search.engine": engine, "search.ivf.count": 8}
-    config = retrieval_config(make_revisited(folder / "data", PLACES))
+    config = revisited_config(folder / "data")
     # Without IDF: all images of the tiny network match, which would weigh nothing
     changes |= {"search.cann.grids": 2, "search.asmk.words": 8, "search.asmk.idf": "none"}
     config = configuration.override(config, changes)
@@ -378,31 +425,21 @@ def evaluated(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("change", ["order", "pictures"])
-def test_nothing_stale_is_used(evaluated, tmp_path, change):
-    shutil.copytree(evaluated[0], tmp_path, dirs_exist_ok=True)
-    data, (method,) = tmp_path / "data", evaluated[1].eval.methods
-    config = configuration.override(evaluated[1], {"data.root": str(data)})
+def test_nothing_stale_is_used(evaluated, extracted, tmp_path, change):
+    shutil.copytree(evaluated[0] / "run", tmp_path / "run")
+    shutil.copytree(extracted[change], tmp_path / "new")
+    config = configuration.override(evaluated[1], {"data.root": str(tmp_path / "new" / "data")})
+    (method,) = config.eval.methods
     before = dict(np.load(tmp_path / "run" / "rankings.npz"))
     if change == "order":
-        path = data / "gnd_drawn.json"
-        content = json.loads(path.read_text())
-        last = len(content["imlist"]) - 1
-        content["imlist"].reverse()
-        for entry in content["gnd"]:
-            for name in ("easy", "hard", "junk"):
-                entry[name] = sorted(last - image for image in entry[name])
-        path.write_text(json.dumps(content))
         result = evaluate(config, tmp_path / "run", overwrite=True)
-    else:
+    else:  # as after an extraction of all
         shutil.rmtree(tmp_path / "run" / "features")
-        pictures = sorted((data / "jpg").glob("place*"))
-        contents = [picture.read_bytes() for picture in pictures]
-        for picture, content in zip(pictures, [*contents[3:], *contents[:3]], strict=True):
-            picture.write_bytes(content)
+        shutil.copytree(tmp_path / "new" / "run" / "features", tmp_path / "run" / "features")
         result = evaluate(config, tmp_path / "run")
-    fresh = evaluate(config, tmp_path / "fresh")
+    fresh = evaluate(config, tmp_path / "new" / "run")
     for name in ("methods", "average_precisions"):
         assert result[name] == fresh[name]
-    found, expected = (np.load(tmp_path / name / "rankings.npz") for name in ("run", "fresh"))
+    found, expected = (np.load(tmp_path / name / "rankings.npz") for name in ("run", "new/run"))
     np.testing.assert_array_equal(found[method], expected[method])
     assert not np.array_equal(before[method], found[method])

@@ -203,14 +203,6 @@ def test_the_same_curves_give_the_same_bytes_in_another_process_with_other_defau
     assert "Matplotlib" not in drawn
 
 
-def test_matplotlib_is_loaded_by_those_who_draw():
-    program = (
-        "import sys, delg_jax.cli.main, delg_jax.reports.html, delg_jax.reports.charts\n"
-        "sys.exit('matplotlib' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
 @pytest.mark.parametrize(
     ("curves", "scale"),
     [

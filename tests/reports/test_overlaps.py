@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("overlaps")
     data = photographs.make_revisited(root / "data")
     config = configuration.override(
-        tiny.retrieval_config(data), {"data.name": "images", "data.root": str(data / "jpg")}
+        tiny.revisited_config(data), {"data.name": "images", "data.root": str(data / "jpg")}
     )
     tests = root / "tests"
     tests.mkdir()

@@ -37,7 +37,7 @@ def make(folder: Path, data: Path, names=None, seed: int = 0, copies: int = 1) -
         _rename(data, names)
         _copy(data, copies)
     truth = json.loads((data / "gnd_drawn.json").read_text())
-    config = tiny.retrieval_config(data).unlock()
+    config = tiny.revisited_config(data).unlock()
     config.rerank.sp.inlier_threshold = 2.0
     outputs.Output.of(folder / "evaluation", config.lock(), ("eval",)).claim()
     rng = np.random.default_rng(0)

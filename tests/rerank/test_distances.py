@@ -303,11 +303,12 @@ def of_lists(form, similarities, mask=None, *more):
     return np.asarray(found)
 
 
-# A profile, a scaled one, and a kernel
+# A profile, a scaled one, and a kernel; the others leave out a step of theirs
 KINDS = (FORMS[0], FORMS[2], FORMS[3])
+EVERY = (*KINDS, *(pytest.param(form, marks=pytest.mark.slow) for form in (FORMS[1], FORMS[4])))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", EVERY, ids=str)
 def test_scores_are_invariant_to_the_order_of_the_images(rng, form):
     similarities = symmetric(rng, 9)  # many are 0, and some 1 after scaling
     order = rng.permutation(8)
@@ -350,7 +351,7 @@ def test_scores_with_descriptors_are_invariant_to_a_rotation(rng, form):
     assert (np.abs(found - of_lists(form, similarities)) > 1e-3).any()
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", EVERY, ids=str)
 def test_padding_changes_nothing(rng, form):
     similarities = symmetric(rng, 7)
     expected = scores(similarities[0, 1:], similarities[1:, 1:], np.ones(6, bool), settings(form))
@@ -360,7 +361,7 @@ def test_padding_changes_nothing(rng, form):
     assert (found[6:] == -np.inf).all()
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", EVERY, ids=str)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_unrelated_and_equal_images_stay_finite(form, value):
     pairs = np.full((9, 9), value, np.float32)

@@ -13,7 +13,7 @@ from tests import photographs, tiny
 def place(tmp_path_factory):
     """A configuration, a workdir without outputs, and a folder of pictures."""
     root = tmp_path_factory.mktemp("pair")
-    config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
+    config = tiny.revisited_config(photographs.make_revisited(root / "data"))
     config.rerank.sp.inlier_threshold = 3.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

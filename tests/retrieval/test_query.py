@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from delg_jax.errors import UserError
 from delg_jax.features import extract
@@ -8,6 +9,7 @@ from delg_jax.features.in_memory import InMemoryFeatures
 from delg_jax.features.local_features import LocalFeatures
 from delg_jax.retrieval import methods
 from delg_jax.retrieval.query import search_image
+from delg_jax.retrieval.searcher import Searcher
 from delg_jax.retrieval.settings import RerankSettings
 from delg_jax.search.engine_choice import SearchSettings
 from delg_jax.search.index import build_index
@@ -19,7 +21,7 @@ from tests import photographs, tiny
 def place(tmp_path_factory):
     """A configuration and a workdir with extracted features, of a network drawn by NumPy."""
     root = tmp_path_factory.mktemp("query")
-    config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
+    config = tiny.revisited_config(photographs.make_revisited(root / "data"))
     config.rerank.diffusion.spread = 0.3  # all images of a random network are alike
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -29,6 +31,27 @@ def place(tmp_path_factory):
         )
         extract(config, root / "run")
         yield config, root / "run", root / "data" / "jpg"
+
+
+def opened(config, workdir, picture, box=None):
+    """A searcher, and the query of a picture."""
+    searcher = Searcher(config, workdir)
+    return searcher, searcher.query(np.asarray(Image.open(picture)), box)
+
+
+@pytest.fixture(scope="module")
+def asked(place):
+    """A searcher, and the query of the first query's picture: `search_image` opens one each."""
+    config, workdir, pictures = place
+    return opened(config, workdir, pictures / "query0.jpg", (0, 0, 112, 96))
+
+
+def test_a_searcher_that_is_kept_finds_the_same(place, asked):
+    config, workdir, pictures = place
+    box = (0, 0, 112, 96)
+    for method in ("global", "local+sp"):
+        hits = search_image(config, workdir, pictures / "query0.jpg", box, method, top=100)
+        assert hits == asked[0].search(asked[1], method, 100).hits
 
 
 def names(hits):
@@ -53,10 +76,9 @@ def expected(method, config, workdir):
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_a_query_is_ranked_as_in_evaluation(place, method):
-    config, workdir, pictures = place
-    box = (0, 0, 112, 96)
-    hits = search_image(config, workdir, pictures / "query0.jpg", box, method, top=100)
+def test_a_query_is_ranked_as_in_evaluation(place, asked, method):
+    config, workdir, _ = place
+    hits = asked[0].search(asked[1], method, 100).hits
     order, scores = expected(method, config, workdir)
     assert names(hits) == order
     if scores is not None:
@@ -76,28 +98,31 @@ def test_scores_are_similarities_and_inliers(place):
     assert inliers[0].score == int(inliers[0].score) > 4
 
 
-@pytest.mark.parametrize(
-    "method", [name for name in methods.METHODS if "superglobal" not in name and "+sp" not in name]
-)
-def test_hits_carry_the_score_that_ranks_them(place, method):
+@pytest.fixture(scope="module")
+def scored(place):
+    """A searcher that lists few images, and a query."""
     config, workdir, pictures = place
     config = config.copy_and_resolve_references()
     config.rerank.mds.short_list, config.search.threshold = 3, 0.1
     config.rerank.diffusion.neighbours = 2
     workdir = workdir.parent / "scores"
-    if not workdir.exists():
-        workdir.mkdir()
-        (workdir / "features").symlink_to(place[1] / "features")
-    hits = search_image(config, workdir, pictures / "place1_near.jpg", method=method, top=100)
-    scores = [hit.score for hit in hits]
+    workdir.mkdir()
+    (workdir / "features").symlink_to(place[1] / "features")
+    return opened(config, workdir, pictures / "place1_near.jpg")
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in methods.METHODS if "superglobal" not in name and "+sp" not in name]
+)
+def test_hits_carry_the_score_that_ranks_them(scored, method):
+    searcher, query = scored
+    scores = [hit.score for hit in searcher.search(query, method, 100).hits]
     assert scores == sorted(scores, reverse=True)
     listed = 3 if "mds" in method else len(scores)
     assert np.isfinite(scores[:listed]).all()
     assert scores[listed:] == [-np.inf] * (len(scores) - listed)
     if method != method.split("+")[0]:
-        plain = search_image(
-            config, workdir, pictures / "place1_near.jpg", method=method.split("+")[0], top=100
-        )
+        plain = searcher.search(query, method.split("+")[0], 100).hits
         assert scores != [hit.score for hit in plain]
 
 

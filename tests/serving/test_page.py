@@ -21,7 +21,7 @@ _WAIT = 300_000  # milliseconds; what is compiled may take long
 def place(tmp_path_factory):
     """The port of a server over eight pictures, and their folder."""
     root = tmp_path_factory.mktemp("page")
-    config = tiny.retrieval_config(photographs.make_revisited(root / "data"))
+    config = tiny.revisited_config(photographs.make_revisited(root / "data"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             trained_network,

@@ -80,7 +80,13 @@ def searcher(served):
     return served.searcher
 
 
-@pytest.fixture(params=SCREENS, ids=lambda screen: f"{screen[0]}-{screen[1]}")
+def _slow_unless_quick(screen):
+    """Each width and each scheme is in one quick test: a page costs the browser half a second."""
+    marks = () if screen in ((1280, "light"), (390, "dark")) else pytest.mark.slow
+    return pytest.param(screen, marks=marks, id=f"{screen[0]}-{screen[1]}")
+
+
+@pytest.fixture(params=[_slow_unless_quick(screen) for screen in SCREENS])
 def screen(request):
     return request.param
 

@@ -112,8 +112,8 @@ def test_results_are_written_beside_those_of_other_processors(tmp_path, capsys, 
 
 
 def test_a_failed_case_is_reported(tmp_path):
-    found = bench_all.measure("global", "waltz", "none", tmp_path / "a.json")
-    assert found == "global: ended with status 2"
+    found = bench_all.measure("waltz", "tiny", "none", tmp_path / "a.json")
+    assert found == "waltz: ended with status 2"
 
 
 def test_an_unknown_name_is_refused(capsys):

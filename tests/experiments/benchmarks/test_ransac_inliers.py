@@ -6,7 +6,7 @@ import pytest
 from delg_jax.rerank import SpatialSettings
 from experiments.benchmarks import ransac_inliers
 
-MODELS = ["affine", "homography"]
+MODELS = ["affine", pytest.param("homography", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("matches", [20, 300])

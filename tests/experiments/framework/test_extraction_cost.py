@@ -3,7 +3,7 @@ import pytest
 from configs import default
 from delg_jax import configuration
 from experiments.framework import extraction_cost
-from tests.tiny import tiny_config
+from tests.tiny import random_variables, tiny_config
 
 SMALL = {
     "extract.max_size": 48,
@@ -12,6 +12,12 @@ SMALL = {
     "extract.max_features": 10,
     "model.local_dim": 16,
 }
+
+
+@pytest.fixture(autouse=True)
+def _random_weights(monkeypatch):
+    """Of NumPy: compiling the initialisers takes seconds."""
+    monkeypatch.setattr(extraction_cost, "initialize", lambda module, _: random_variables(module))
 
 
 def test_bytes_are_counted_from_the_descriptors():

@@ -11,7 +11,7 @@ from experiments.framework.experiment import Base, Row, Setting, Size
 from experiments.framework.plan import Options
 from tests.experiments.framework.test_plan import EXPERIMENT
 from tests.photographs import make_revisited
-from tests.tiny import retrieval_config
+from tests.tiny import revisited_config
 
 BASE = quickstart.get_config("smoke")
 
@@ -74,7 +74,7 @@ def test_a_measure_replaces_the_evaluation(stubs, tmp_path):
 
 def test_settings_that_differ_only_in_matching_share_features(tmp_path):
     root = make_revisited(tmp_path / "photographs")
-    config = retrieval_config(root)
+    config = revisited_config(root)
     fields = {"rerank.sp.one_bit": True, "rerank.sp.max_distance": 1.2}
     size = Size("here", Base(lambda argument: config), {"one": {}})
     rows = (
