@@ -1,6 +1,7 @@
 """Photographs of one's own: any tree of images, without ground truth; `delg search FOLDER`.
 
-    delg extract --config=photos --workdir=DIR --config.data.root=PHOTOS
+    delg extract --config=photos --weights=efficientnet_lite2 --workdir=DIR \
+        --config.data.root=PHOTOS
 
 Like configs/local_to_global.py, for photographs of any size: they are shrunk to 1024 pixels, and
 padded to a few canvases, so that few programs are compiled. Bad files are listed in skipped.csv.

@@ -81,6 +81,7 @@ def _status(action: Callable[[], None]) -> int:
     _open_closed_streams()
     _escape_unencodable()
     try:
+        _require_current_folder()
         action()
         sys.stdout.flush()
     except UserError as error:
@@ -89,7 +90,7 @@ def _status(action: Callable[[], None]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _is_unread():
             return _UNREAD
-        explained = system_errors.explain(error)
+        explained = system_errors.explain(error) or _without_devices()
         if explained is None:
             raise
         _complain(str(explained))
@@ -98,6 +99,27 @@ def _status(action: Callable[[], None]) -> int:
         _complain("interrupted; the same command resumes")
         return 130
     return 0
+
+
+def _require_current_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("current folder", "", "was deleted; change to another one") from error
+
+
+def _without_devices() -> UserError | None:
+    """Explains that JAX_PLATFORMS names what this machine lacks, after any error of a verb."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except Exception as error:  # JAX raises several kinds, and for `cuda` an assertion
+        rule = "names a platform that JAX cannot use here; unset it to use what there is"
+        reason = str(error).partition(". (")[0]
+        return UserError("JAX_PLATFORMS", platforms, f"{rule} ({reason})" if reason else rule)
+    return None
 
 
 def _complain(text: str) -> None:

@@ -67,6 +67,12 @@ def load_model(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tupl
     """
     found = find_checkpoint(config.model.checkpoint, workdir)
     if found is None:
+        if not config.model.pretrained:
+            _LOG.warning(
+                "%s has no checkpoint, and config.model.pretrained = '': the network is random; "
+                "train it first, or give --weights",
+                workdir,
+            )
         module = build(config.model)
         key = jax.random.key(config.seed)
         pretrained = Pretrained.of(config.model)

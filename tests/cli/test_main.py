@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from delg_jax import __version__
@@ -98,6 +99,28 @@ def test_an_internal_error_is_not_hidden(monkeypatch):
     fail_with(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         main(["train"])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize"), AssertionError()])
+def test_a_platform_that_is_not_there_is_a_mistake(capsys, monkeypatch, error):
+    def devices():
+        raise error
+
+    fail_with(monkeypatch, error)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    assert main(["train"]) == 2
+    assert capsys.readouterr().err.startswith("delg: JAX_PLATFORMS = 'cuda': ")
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(type(error)):
+        main(["train"])
+
+
+def test_a_current_folder_that_was_deleted_is_a_mistake(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert main(["train"]) == 2
+    assert "current folder" in capsys.readouterr().err
 
 
 def test_output_that_is_not_utf8_holds_any_text(monkeypatch):

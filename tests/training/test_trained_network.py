@@ -164,3 +164,12 @@ def test_a_checkpoint_that_training_replaces_is_read_again(
     monkeypatch.setattr(ocp.CheckpointManager, "restore", late)
     assert_same(load_model(config, tmp_path)[1], times(7, variables))
     assert replaced == [2, 2, 7, 7]
+
+
+def test_random_weights_are_not_silent(config, variables, saved, tmp_path, caplog):
+    load_model(config, saved)
+    assert not caplog.records
+    load_model(config, tmp_path)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert str(tmp_path) in record.getMessage()
