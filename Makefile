@@ -4,7 +4,8 @@
 , := ,
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+# One more than the two cores of CI: tests also wait for disks and other processes
+WORKERS ?= 3
 FUZZ_SECONDS ?= 300
 # Programs that the tests compiled, kept for the next run
 DELG_TEST_CACHE ?= $(CURDIR)/.jax_cache
