@@ -114,9 +114,8 @@ class ChanceModel:
           images: that are searched.
         """
         begin = max(self.base + self.slope * math.log2(max(features, 1)), 0.0)
-        wrong = self.share * max(
-            images, 1
-        )  # of a search, in the tail, which is above its beginning
+        # Of a search, in the tail, which is above its beginning
+        wrong = self.share * max(images, 1)
         excesses = {
             level: self.scale * max(math.log(wrong / most), 0.0) for level, most in LEVELS.items()
         }
