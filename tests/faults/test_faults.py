@@ -82,9 +82,9 @@ def test_a_verb_may_end_by_a_line_or_by_the_signal(fault, status, output, right)
 
 
 def test_a_killed_extraction_resumes_to_the_same_bytes():
-    status, said = faults("--moments=1", "--verbs=add", "--faults=killed", "--seed=3")
+    status, said = faults("--moments=1", "--verbs=extract", "--faults=killed", "--seed=3")
     assert status == 0, said
-    assert said.endswith("| add | killed | 1 | 1 | 1 |\n")
+    assert said.endswith("| extract | killed | 1 | 1 | 1 |\n")
 
 
 @pytest.mark.slow

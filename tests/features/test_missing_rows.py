@@ -60,7 +60,7 @@ def interrupt(monkeypatch, number, before):
 
 
 @pytest.mark.parametrize("before", [False, True])
-@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_end_at_any_access_to_the_disk_changes_nothing(
     tmp_path, rows, monkeypatch, before, step
 ):
