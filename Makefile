@@ -47,8 +47,7 @@ fuzz: $(VENV)/.test ## Fuzz the file readers for FUZZ_SECONDS
 	$(call install,.[test$(,)fuzz])
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
-docs: $(VENV)/.base ## Build the documentation, its notebooks included, in docs/_build
-	$(call install,.[docs])
+docs: $(VENV)/.docs ## Build the documentation, its notebooks included, in docs/_build
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 wheel: $(VENV)/.base ## Build and check the packages in dist
@@ -91,6 +90,10 @@ $(VENV)/.base: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip
 
 $(VENV)/.test: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip
 	$(call install,.[test])
+	@touch $(VENV)/.base $@
+
+$(VENV)/.docs: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip
+	$(call install,.[docs])
 	@touch $(VENV)/.base $@
 
 define install

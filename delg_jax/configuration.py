@@ -135,7 +135,8 @@ def local_path(subject: str, path: str) -> str:
       path: of a file or folder; can be empty.
 
     Raises:
-      UserError: if there is no such user, or the path is of another file system (`gs://bucket`).
+      UserError: if there is no such user or home (a container may run as a user who has none), or
+        the path is of another file system (`gs://bucket`).
     """
     scheme = _SCHEME.match(path)
     if scheme:
@@ -144,6 +145,8 @@ def local_path(subject: str, path: str) -> str:
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         user = path.partition("/")[0]
+        if user == "~":
+            raise UserError(subject, path, "this user has no home folder; name another folder")
         rule = f"{user} is not a user of this machine; for a folder of that name write ./{user}"
         raise UserError(subject, path, rule)
     return expanded

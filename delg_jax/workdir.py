@@ -41,13 +41,10 @@ def user_cache() -> pathlib.Path:
     """This program's folder in the user's folder of caches, which need not exist.
 
     Raises:
-      UserError: if nothing names one: a container may run as a user who has no home.
+      UserError: without XDG_CACHE_HOME and without a home folder.
     """
-    folder = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    if folder.startswith("~"):
-        rule = "must name a folder for caches, because this user has no home folder"
-        raise UserError("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME"), rule)
-    return pathlib.Path(folder) / "delg_jax"
+    named = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(configuration.local_path("XDG_CACHE_HOME", named)) / "delg_jax"
 
 
 def root_of(workdir: str | pathlib.Path) -> pathlib.Path:

@@ -253,16 +253,16 @@ def homeless(monkeypatch):
 def test_who_has_no_home_names_a_folder(homeless, monkeypatch, tmp_path):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     for ask, what in (
-        (lambda: builder.data_dir(""), "config.data.tfds_dir"),
+        (lambda: builder.tfds_folder(""), "config.data.tfds_dir"),
         (workdir.user_cache, "XDG_CACHE_HOME"),
-        (published.cache_folder, "DELG_CACHE"),
-        (lambda: photographs.place(str(tmp_path / "photos")), "--workdir"),
+        (published.cache_folder, "XDG_CACHE_HOME"),
+        (lambda: photographs.place(str(tmp_path / "photos")), "XDG_CACHE_HOME"),
     ):
         with pytest.raises(UserError, match=what):
             ask()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert workdir.user_cache() == tmp_path / "delg_jax"
-    assert builder.data_dir("data") == "data"
+    assert builder.tfds_folder("data") == "data"
 
 
 def test_who_has_no_home_keeps_no_programs(homeless):

@@ -93,10 +93,7 @@ def place(folder: str) -> pathlib.Path:
     root = os.path.abspath(folder)
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in pathlib.Path(root).stem)
-    try:
-        return user_cache() / "photos" / f"{name}-{digest}"
-    except UserError as error:
-        raise UserError("--workdir", None, "must be given: this user has no home folder") from error
+    return user_cache() / "photos" / f"{name}-{digest}"
 
 
 def _is_workdir(folder: str) -> bool:

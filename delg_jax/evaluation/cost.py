@@ -34,13 +34,18 @@ class Cost:
 def measured() -> Iterator[Cost]:
     """Yields the cost of the block, filled in at its end."""
     cost = Cost()
-    before = _resident("VmRSS") if _reset_peak() else None
+    before = resident_megabytes() if _reset_peak() else None
     start = time.monotonic()
     yield cost
     cost.seconds = time.monotonic() - start
-    peak = _resident("VmHWM")
+    peak = _status("VmHWM")
     if before is not None and peak is not None:
         cost.megabytes = max(peak - before, 0.0)
+
+
+def resident_megabytes() -> float | None:
+    """Megabytes of memory that this process holds; None except on Linux."""
+    return _status("VmRSS")
 
 
 def _reset_peak() -> bool:
@@ -52,7 +57,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _resident(field: str) -> float | None:
+def _status(field: str) -> float | None:
     """Megabytes of a field of /proc/self/status; None except on Linux."""
     try:
         lines = (_PROCESS / "status").read_text().splitlines()

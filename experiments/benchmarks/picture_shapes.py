@@ -3,15 +3,16 @@
     python -m experiments.benchmarks.picture_shapes --index=runs/photos
 
 A Searcher is opened and warmed up. Then a picture of 12 megapixels, pictures of random shapes, and
-boxes of the large one are asked for, one at a time; each is searched for, judged and matched with a
-database image. Writes picture_shapes.json and .md into --results: seconds of each, the programs
-compiled after the warm-up, and the memory.
+boxes of the large one are asked for, one at a time: first the search, whose response has the
+results and the verdict on them, then the matches with a database image. Writes picture_shapes.json
+and .md into --results: seconds of each request, the programs compiled after the warm-up, and the
+memory.
 """
 
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from delg_jax.benchmarks import harness
 from delg_jax.cli import arguments, stored_config
 from delg_jax.cli.main import run_experiment
 from delg_jax.compilation_cache import keep_on_disk
+from delg_jax.evaluation.cost import resident_megabytes
 from delg_jax.reports.tables import markdown
 from delg_jax.retrieval.searcher import Searcher
 
 _LARGE = 3000, 4000  # rows and columns of a photograph of 12 megapixels
 _SIDES = 100, 3000  # of pictures of random shapes
+_REQUESTS = "search", "matches"  # of the page, in their order
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -39,6 +42,26 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     arguments.define_path(values, "results", "experiments/results", "Folder of the results.")
 
 
+def asked(pictures: int, boxes: int) -> Iterator[tuple[str, np.ndarray, tuple | None]]:
+    """Yields kind, picture and box of each query: a large picture, random shapes, boxes.
+
+    Args:
+      pictures: of random shapes.
+      boxes: of the large picture.
+    """
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 256, (*_LARGE, 3), np.uint8)
+    yield "12 megapixels", large, None
+    for _ in range(pictures):
+        shape = tuple(int(side) for side in rng.integers(*_SIDES, 2))
+        yield "picture", rng.integers(0, 256, (*shape, 3), np.uint8), None
+    for _ in range(boxes):
+        top, left = (int(rng.integers(0, side * 3 // 4)) for side in _LARGE)
+        bottom = int(rng.integers(top + 50, _LARGE[0]))
+        right = int(rng.integers(left + 50, _LARGE[1]))
+        yield "box", large, (left, top, right, bottom)
+
+
 def measure(searcher: Searcher, method: str, pictures: int, boxes: int) -> dict[str, Any]:
     """Asks for pictures and boxes, one after the other.
 
@@ -49,36 +72,27 @@ def measure(searcher: Searcher, method: str, pictures: int, boxes: int) -> dict[
       boxes: of the large picture.
 
     Returns:
-      `warm_up_seconds`, `seconds` by kind, `compiled` programs of the network by the warm-up and
-      `compiled_later`, and `megabytes` of memory by moment.
+      `warm_up_seconds`, `seconds` by kind and request, `compiled` programs of the network by the
+      warm-up and `compiled_later`, and `megabytes` of memory by moment.
     """
-    megabytes = {"opened": _resident()}
+    megabytes = {"opened": resident_megabytes()}
     start = time.perf_counter()
     searcher.warm_up()
     warm_up_seconds = time.perf_counter() - start
-    megabytes["warm"] = _resident()
+    megabytes["warm"] = resident_megabytes()
     warm = set(searcher.compiled_shapes)
-    rng = np.random.default_rng(0)
-    large = rng.integers(0, 256, (*_LARGE, 3), np.uint8)
-    seconds: dict[str, list[float]] = {}
-    for number in range(-1, pictures + boxes):
-        picture, box, kind = large, None, "12 megapixels"
-        if 0 <= number < pictures:
-            shape = tuple(int(side) for side in rng.integers(*_SIDES, 2))
-            picture, kind = rng.integers(0, 256, (*shape, 3), np.uint8), "picture"
-        elif number >= pictures:
-            y, x = (int(rng.integers(0, side * 3 // 4)) for side in _LARGE)
-            bottom, right = (
-                int(rng.integers(first + 50, side))
-                for first, side in zip((y, x), _LARGE, strict=True)
-            )
-            box, kind = (x, y, right, bottom), "box"
-        start = time.perf_counter()
+    seconds: dict[str, dict[str, list[float]]] = {}
+    for kind, picture, box in asked(pictures, boxes):
+        moments = [time.perf_counter()]
         query = searcher.query(picture, box)
         searcher.judge(query, searcher.search(query, method).hits)
+        moments.append(time.perf_counter())
         searcher.matches(query, 0)
-        seconds.setdefault(kind, []).append(time.perf_counter() - start)
-    megabytes["end"] = _resident()
+        moments.append(time.perf_counter())
+        spent = seconds.setdefault(kind, {request: [] for request in _REQUESTS})
+        for request, second in zip(_REQUESTS, np.diff(moments), strict=True):
+            spent[request].append(float(second))
+    megabytes["end"] = resident_megabytes()
     return {
         "warm_up_seconds": warm_up_seconds,
         "seconds": seconds,
@@ -90,12 +104,18 @@ def measure(searcher: Searcher, method: str, pictures: int, boxes: int) -> dict[
 
 def table(content: Mapping[str, Any]) -> str:
     """Returns the result in Markdown."""
-    rows = [
-        [kind, str(len(spent)), f"{np.median(spent):.1f}", f"{max(spent):.1f}"]
-        for kind, spent in content["seconds"].items()
-    ]
-    text = markdown(["asked for", "times", "median s", "largest s"], rows)
-    memory = ", ".join(f"{moment} {size:.0f}" for moment, size in content["megabytes"].items())
+    columns = ["asked for", "times"]
+    for request in _REQUESTS:
+        columns += [f"{request}, median s", "largest s"]
+    rows = []
+    for kind, seconds in content["seconds"].items():
+        row = [kind, str(len(seconds[_REQUESTS[0]]))]
+        for request in _REQUESTS:
+            row += [f"{np.median(seconds[request]):.1f}", f"{max(seconds[request]):.1f}"]
+        rows.append(row)
+    text = markdown(columns, rows)
+    known = {moment: size for moment, size in content["megabytes"].items() if size is not None}
+    memory = ", ".join(f"{moment} {size:.0f}" for moment, size in known.items()) or "not known"
     return (
         f"{text}\n\nMethod {content['method']} among {content['images']} images; warm-up "
         f"{content['warm_up_seconds']:.0f} s, {content['compiled']} programs of the network, "
@@ -118,12 +138,6 @@ def run(values: flags.FlagValues) -> None:
     text = table(content)
     harness.write_result(values.results, "picture_shapes", content, text, config=config)
     print(text, end="")
-
-
-def _resident() -> float:
-    """Megabytes of memory of this process."""
-    lines = pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
 if __name__ == "__main__":

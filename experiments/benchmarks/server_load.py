@@ -4,12 +4,13 @@
 
 Starts `delg search --serve` on a workdir in its own process. Each good client searches random boxes
 of pictures of many sizes, requests the matches of the best result and fetches its image, one
-request after the other. Beside them, slow clients send a byte a second or nothing, broken ones
-leave in the middle, hostile ones send what must be refused, and heavy ones send pictures that take
-long to decode. Counts and times the responses, and follows the memory of the server with its
-processes. In the end it must obey SIGTERM within 10 seconds although searches are running. Linux
-only. Writes server_load.json and server_load.md into --results; with another
-number of clients than 50, it is in the names.
+request after the other; one that is refused with Retry-After waits as told and asks again, which
+its time includes. Beside them, slow clients send a byte a second or nothing, broken ones leave in
+the middle, hostile ones send what must be refused, and heavy ones send pictures that take long to
+decode. Counts and times the responses, and follows the memory of the server with its processes. In
+the end it must obey SIGTERM within 10 seconds although searches are running. Linux only. Writes
+server_load.json and server_load.md into --results; with another number of clients than 50, it is in
+the names.
 """
 
 import asyncio
@@ -44,6 +45,7 @@ _GOOD = ("search", "matches", "image")  # requests of good clients
 _SLOW, _BROKEN, _HOSTILE, _HEAVY = 10, 5, 5, 1  # clients beside the good ones
 _HEAVY_SIDE, _HEAVY_SCANS = 4500, 80  # seconds of decoding, below all limits
 _CURVE_SECONDS = 15.0  # between measurements of memory
+_SHOWN = 12  # at most, of these measurements in the table
 _UNFINISHED = 3  # heavy pictures that are decoded when SIGTERM comes
 _WARMING = 10  # one search of so many comes before those that are measured
 _SIGTERM_SECONDS = 10.0  # at most, from SIGTERM to the end of the server
@@ -62,6 +64,7 @@ class Load:
     Attributes:
       seconds: by kind of request, of each response with status 200.
       statuses: by kind of request, number of responses by status.
+      asked_again: by kind of request of good clients, responses that told them to ask again.
     """
 
     def __init__(self, port: int, method: str, limit: int, sizes: int) -> None:
@@ -71,6 +74,7 @@ class Load:
         self._heavy = b""
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
         self.statuses: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+        self.asked_again: collections.Counter[str] = collections.Counter()
 
     async def good(self, session, rng: np.random.Generator) -> None:
         """Searches, requests matches and fetches an image."""
@@ -183,13 +187,19 @@ class Load:
         start = time.perf_counter()
         try:
             url = f"http://127.0.0.1:{self.port}{path}"
-            async with session.request(method, url, **options) as answer:
-                content = await answer.read()
-                self.statuses[kind][str(answer.status)] += 1
-                if answer.status != 200:
-                    return None
-                self.seconds[kind].append(time.perf_counter() - start)
-                return await answer.json() if answer.content_type.endswith("json") else content
+            while True:
+                async with session.request(method, url, **options) as answer:
+                    content = await answer.read()
+                    wait = answer.headers.get("Retry-After")
+                    if wait is None or kind not in _GOOD:
+                        self.statuses[kind][str(answer.status)] += 1
+                        if answer.status != 200:
+                            return None
+                        self.seconds[kind].append(time.perf_counter() - start)
+                        is_json = answer.content_type.endswith("json")
+                        return await answer.json() if is_json else content
+                self.asked_again[kind] += 1
+                await asyncio.sleep(float(wait))
         except OSError as error:
             self.statuses[kind][type(error).__name__] += 1
             return None
@@ -321,13 +331,14 @@ async def _followed(load: Load, process: int, values: flags.FlagValues) -> list:
 def summarize(load: Load) -> dict[str, dict]:
     """Returns responses, median, 99th percentile and slowest in ms, by kind of request.
 
-    Errors are responses to good clients with another status than 200.
+    Errors are last responses to good clients with another status than 200.
     """
     found: dict[str, dict] = {}
     for kind, statuses in load.statuses.items():
         found[kind] = {"answers": dict(statuses)}
         if kind in _GOOD:
             found[kind]["errors"] = statuses.total() - statuses["200"]
+            found[kind]["asked_again"] = load.asked_again[kind]
         if load.seconds[kind]:
             times = 1000 * np.array(load.seconds[kind])
             p50, p99 = np.percentile(times, [50, 99])
@@ -403,19 +414,20 @@ def _table(values: flags.FlagValues, content: dict) -> str:
         f"pictures of {values.sizes} sizes, {os.cpu_count()} cores; with {_SLOW} slow, {_BROKEN} "
         f"broken, {_HOSTILE} hostile ones and {_HEAVY} heavy one",
         "",
-        "| requests | responses by status | errors | p50 ms | p99 ms | slowest ms |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| requests | responses by status | errors | asked again | p50 ms | p99 ms | slowest ms |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, entry in sorted(content["requests"].items()):
         answers = ", ".join(f"{status}: {count}" for status, count in entry["answers"].items())
-        errors = str(entry["errors"]) if "errors" in entry else ""
+        counts = (str(entry.get(name, "")) for name in ("errors", "asked_again"))
         times = (
             f"{entry[name]:.0f}" if name in entry else "" for name in ("p50", "p99", "slowest")
         )
-        lines.append(f"| {kind} | {answers} | {errors} | {' | '.join(times)} |")
+        lines.append(f"| {kind} | {answers} | {' | '.join((*counts, *times))} |")
     memory, curve = content["memory_megabytes"], content["memory_curve"]
     sizes = ", ".join(f"{value:.0f} MB {name}" for name, value in memory.items())
-    steps = ", ".join(f"{value:.0f} MB at {at:.0f} s" for at, value in curve)
+    shown = curve[:: -(-len(curve) // _SHOWN)]
+    steps = ", ".join(f"{value:.0f} MB at {at:.0f} s" for at, value in shown)
     lines += ["", f"Memory of the server: {sizes}. Under load: {steps}.", ""]
     if content["sigterm_seconds"] is not None:
         text = f"It ended {content['sigterm_seconds']:.1f} s after SIGTERM, which came while it "

@@ -17,7 +17,7 @@ from delg_jax.data.synthetic.facade import build_facade
 from delg_jax.data.synthetic.render import render_view
 from delg_jax.data.synthetic.street import build_street
 from delg_jax.data.synthetic.world import SPLITS, generator, landmark_name, shots, world_size
-from delg_jax.data.tfds_builders.builder import data_dir, prepare_once
+from delg_jax.data.tfds_builders.builder import prepare_once, tfds_folder
 from delg_jax.errors import UserError
 from delg_jax.file_stamps import stamp_of_all
 
@@ -121,7 +121,7 @@ def prepare(size: str, seed: int, tfds_dir: str) -> SyntheticLandmarks:
         tfds.disable_progress_bar()  # in a log every tick would be a line
     builder = SyntheticLandmarks(
         config=SyntheticConfig(name=f"{size}_{seed}", size=size, seed=seed),
-        data_dir=data_dir(tfds_dir),
+        data_dir=tfds_folder(tfds_dir),
         file_format="array_record",
     )
     prepare_once(builder)

@@ -336,7 +336,7 @@ def _beam(options: str) -> dict:
     return {"beam_options": parsed, "beam_runner": runner or "DirectRunner"}
 
 
-def data_dir(named: str) -> str | None:
+def tfds_folder(named: str) -> str | None:
     """Returns the folder of prepared data as TFDS takes it.
 
     Args:
@@ -348,9 +348,8 @@ def data_dir(named: str) -> str | None:
     Raises:
       UserError: if it is of another file system, or "" without a home folder, where the default is.
     """
-    if not named and not os.environ.get("TFDS_DATA_DIR") and os.path.expanduser("~") == "~":
-        rule = "must name a folder for prepared data, because this user has no home folder"
-        raise UserError("config.data.tfds_dir", named, rule)
+    if not named and not os.environ.get("TFDS_DATA_DIR"):
+        local_path("config.data.tfds_dir", "~/tensorflow_datasets")  # the default of TFDS
     return local_path("config.data.tfds_dir", named) or None  # TFDS would take gs://
 
 

@@ -28,9 +28,9 @@ from delg_jax.data.tfds_builders.builder import (
     ImageFolder,
     ImageSetBuilder,
     ImageSetConfig,
-    data_dir,
     is_prepared_of,
     prepare,
+    tfds_folder,
 )
 from delg_jax.data.tfds_builders.google_landmarks import (
     GoogleLandmarksV1,
@@ -338,7 +338,7 @@ def _builder(
         config_kind = GoogleLandmarksV2Config if fields else ImageSetConfig
         values: dict[str, Any] = shared | fields
         config = config_kind(name=config, **values)
-    return kind(config=config, data_dir=data_dir(data.tfds_dir), file_format="array_record")
+    return kind(config=config, data_dir=tfds_folder(data.tfds_dir), file_format="array_record")
 
 
 def _folder_name(data: DataSettings) -> str:

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import pathlib
 
-from delg_jax import downloads, workdir
+from delg_jax import configuration, downloads, workdir
 from delg_jax.errors import UserError
 from delg_jax.models import vit
 from delg_jax.models.weights.identify import Identity
@@ -225,11 +225,8 @@ def cache_folder() -> pathlib.Path:
     """The folder of downloads: $DELG_CACHE, or delg_jax in the user's folder of caches."""
     named = os.environ.get("DELG_CACHE")
     if named:
-        return pathlib.Path(os.path.expanduser(named))
-    try:
-        return workdir.user_cache() / "weights"
-    except UserError as error:
-        raise UserError(error.subject, error.value, f"{error.rule}; or set DELG_CACHE") from error
+        return pathlib.Path(configuration.local_path("DELG_CACHE", named))
+    return workdir.user_cache() / "weights"
 
 
 def _in_package(name: str, weights: Published) -> pathlib.Path:

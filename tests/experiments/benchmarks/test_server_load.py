@@ -1,11 +1,16 @@
+import asyncio
 import contextlib
 import json
 import os
 import sys
+import time
 
 import pytest
 
 pytest.importorskip("aiohttp", reason="the server needs the extra `serve`")
+
+import aiohttp
+from aiohttp import test_utils, web
 
 from delg_jax.cli.main import run_experiment
 from delg_jax.serving.requests import Limits
@@ -42,6 +47,30 @@ def test_good_clients_are_served_beside_the_others(tmp_path, capsys, monkeypatch
     assert len(found["memory_curve"]) >= 2
     assert set(found["memory_megabytes"]) == {"start", "warm", "end"}
     assert (tmp_path / "server_load_12.md").read_text() == capsys.readouterr().out
+
+
+def test_a_good_client_waits_as_told_and_asks_again():
+    async def answer(request):
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        return web.json_response({"number": len(asked)})
+
+    async def ask():
+        app = web.Application()
+        app.router.add_get("/", answer)
+        async with test_utils.TestServer(app) as server, aiohttp.ClientSession() as session:
+            load.port = server.port
+            return await load._ask(session, "search", "GET", "/")
+
+    asked: list[float] = []
+    load = server_load.Load(0, "global", 1, 1)
+    assert asyncio.run(ask()) == {"number": 2}
+    assert (load.asked_again, load.statuses) == ({"search": 1}, {"search": {"200": 1}})
+    (seconds,) = load.seconds["search"]
+    assert 1 <= asked[1] - asked[0] <= seconds
+    found = server_load.summarize(load)["search"]
+    assert (found["errors"], found["asked_again"]) == (0, 1)
 
 
 def test_a_workdir_that_cannot_be_served_is_one_line(tmp_path, capsys):
