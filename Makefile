@@ -18,8 +18,9 @@ SUPPORTED := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
   if "$$name" -I -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
 
-# Settings of the caller's shell that would change where packages go or what is imported.
-unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS
+# Settings of the caller's shell that would change where packages go or what is imported, or that
+# would have every process compile all modules again.
+unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS PYTHONDONTWRITEBYTECODE
 unexport PIP_REQUIRE_VIRTUALENV PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT
 
 .DEFAULT_GOAL := help

@@ -11,10 +11,11 @@ It runs without this package, with jax, numpy and flatbuffers, on a CPU, GPU or 
 locations and scales by new size / old size. `exported.call` can be used inside `jax.jit`.
 """
 
+import contextlib
 import importlib.util
 import pathlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -77,10 +78,25 @@ def export_model(
     function = extraction(model.module, model.variables, model.settings, canvas, pca)
     image = jax.ShapeDtypeStruct((*canvas, 3), np.uint8)
     size = jax.ShapeDtypeStruct((2,), np.int32)
-    exported = jax.export.export(jax.jit(function), platforms=platforms)(image, size)
+    with _without_source_lines():
+        exported = jax.export.export(jax.jit(function), platforms=platforms)(image, size)
     description = _describe(exported, config, canvas, network.weights)
     _write(output, exported.serialize(), description)
     return output
+
+
+@contextlib.contextmanager
+def _without_source_lines() -> Iterator[None]:
+    """Lowers without paths of this machine and lines of the caller: equal networks, equal files."""
+    none = {"jax_include_full_tracebacks_in_locations": True, "jax_traceback_in_locations_limit": 0}
+    before = {name: jax.config.values[name] for name in none}
+    try:
+        for name, value in none.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def extraction(

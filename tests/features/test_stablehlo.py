@@ -183,6 +183,13 @@ def test_the_weights_are_inside_once(written):
     assert size < written.stat().st_size < 1.2 * size
 
 
+def test_the_file_does_not_tell_where_this_code_lies(written):
+    """Paths of the machine, and the lines of callers, would make equal exports differ."""
+    content = written.read_bytes()
+    assert b"stablehlo.py" not in content
+    assert b"site-packages" not in content
+
+
 def test_the_description_says_what_is_inside(written, exported):
     described = json.loads((written.parent / "model.stablehlo.json").read_text())
     assert described["inputs"] == {
