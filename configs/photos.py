@@ -24,5 +24,6 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.extract.shape_step = 0
     # Nothing to build, and new photographs count at once; an answer in seconds on two cores
     config.update_from_flattened_dict(local_to_global.ON_THE_FLY)
+    config.search.graph_features = 64
     config.search.idf_images = 100
     return config
