@@ -100,8 +100,9 @@ def wrong_end(moment: Moment, ended: Ended) -> list[str]:
     said = f"{ended.status}: {ended.output[-1500:]}"
     if ended.status == HANGS:
         return [f"hangs: {said}"]
-    if "Traceback" in ended.output:
-        return [f"a traceback: {said}"]
+    first = ended.output.find("Traceback")
+    if first >= 0:
+        return [f"a traceback: {ended.status}: {ended.output[first : first + 3000]}"]
     by_signal = moment.fault in ("killed", "terminated") and ended.status < 0
     interrupted = moment.fault == "terminated" and ended.status in (75, 130)
     lines = [line for line in ended.output.splitlines() if line.startswith("delg: ")]
