@@ -97,6 +97,10 @@ $(VENV)/.docs: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip
 	$(call install,.[docs])
 	@touch $(VENV)/.base $@
 
+$(VENV)/.all: setup.py $(wildcard constraints/*.txt) | $(BIN)/pip
+	$(call install,.[test$(,)docs])
+	@touch $(VENV)/.base $(VENV)/.test $(VENV)/.docs $@
+
 define install
 version=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 $(BIN)/python -m pip install --disable-pip-version-check -e '$(1)' \

@@ -5,11 +5,16 @@ every public module of the package.
 """
 
 import importlib.util
+import os
 import pathlib
 import pkgutil
 import re
 import shutil
 import sys
+
+# The notebooks run small programs, which take longer to compile well than to run
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", _QUICK)
 
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
